@@ -1,0 +1,169 @@
+"""The command line: a thin skin over the Python functions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from prefzoo.errors import PrefzooError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Which preference-optimization algorithm should I use on my data? Train them all alike and see.",
+)
+
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A path, or a name that `prefzoo ls` shows.")]
+Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY.SUB=VALUE", help="Change a key of the recipe.")]
+Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder for everything [runs/RECIPE].")]
+Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="How many seeds.")]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Trials at a time.")]
+RunFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a comparison.")]
+
+
+@app.command()
+def ls() -> None:
+    """List algorithms, with what each needs, and recipes."""
+    from rich.table import Table
+
+    from prefzoo import registry
+    from prefzoo.comparison.recipe_files import shipped
+
+    algorithms = Table("algorithm", "needs", "what it is", box=None, title="Algorithms", title_justify="left")
+    for name in registry.names():
+        cls = registry.load(name)
+        algorithms.add_row(name, ", ".join(sorted(cls.needs)), (cls.__doc__ or "").strip().split("\n")[0])
+    recipes = Table("recipe", "what it is", box=None, title="Recipes", title_justify="left")
+    for name, path in shipped().items():
+        recipes.add_row(name, path.read_text(encoding="utf-8").split("\n")[0].lstrip("# "))
+    Console().print(algorithms, "", recipes)
+
+
+@app.command()
+def validate(recipe: RecipeArgument, sets: Sets = None) -> None:
+    """Say every mistake in a recipe at once.
+
+    Example: prefzoo validate my.yaml --set budget.prompts=500
+    """
+    from prefzoo.comparison.recipe import load
+
+    checked = load(recipe, sets or [])
+    print(f"{recipe}: sound ({', '.join(checked.algorithms)}; {len(checked.seeds)} seeds)")
+
+
+@app.command()
+def compare(
+    recipe: RecipeArgument,
+    algorithms: Annotated[str | None, typer.Option(metavar="A,B", help="Only these labels or algorithms.")] = None,
+    seeds: Seeds = None,
+    sets: Sets = None,
+    out: Out = None,
+    workers: Workers = None,
+) -> None:
+    """Train all algorithms of a recipe alike, measure them alike, and say which is better.
+
+    Example: prefzoo compare quickstart --algorithms dpo,sft --seeds 5
+    """
+    chosen = [name.strip() for name in algorithms.split(",") if name.strip()] if algorithms is not None else None
+    _compare_and_show(recipe, out, algorithms=chosen, seeds=seeds, sets=sets or [], workers=workers)
+
+
+@app.command()
+def run(
+    recipe: RecipeArgument,
+    algorithm: Annotated[str, typer.Option("--algorithm", metavar="NAME", help="A label or an algorithm.")],
+    seeds: Seeds = 1,
+    sets: Sets = None,
+    out: Out = None,
+    workers: Workers = None,
+) -> None:
+    """Train and measure one algorithm of a recipe.
+
+    Example: prefzoo run quickstart --algorithm dpo --set algorithms.dpo.beta=0.3
+    """
+    _compare_and_show(recipe, out, algorithms=[algorithm], seeds=seeds, sets=sets or [], workers=workers)
+
+
+@app.command()
+def report(folder: RunFolder) -> None:
+    """Rebuild report.html, results.json and pictures from a finished or partial run."""
+    from prefzoo.comparison.compare import rebuild
+
+    _show(rebuild(folder), folder)
+
+
+@app.command()
+def sample(
+    folder: RunFolder,
+    prompt: Annotated[str, typer.Argument(help="What the user says.")],
+    seed: Annotated[int | None, typer.Option(help="The policies of this seed [the first].")] = None,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
+    algorithms: Annotated[str | None, typer.Option(metavar="A,B", help="Only these labels.")] = None,
+) -> None:
+    """Show what each trained policy answers, side by side."""
+    from rich.table import Table
+
+    from prefzoo.comparison.answers import answer
+
+    chosen = algorithms.split(",") if algorithms is not None else None
+    shown = Table("policy", "answer", title=prompt, title_justify="left", show_lines=True)
+    for label, text in answer(folder, prompt, seed=seed, temperature=temperature, labels=chosen).items():
+        shown.add_row(label, text)
+    Console().print(shown)
+
+
+@app.command()
+def export(
+    folder: RunFolder,
+    label: Annotated[str, typer.Argument(metavar="LABEL", help="Which policy; `start` for the start.")],
+    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where to put it.")],
+    seed: Annotated[int | None, typer.Option(help="The policy of this seed [the first].")] = None,
+) -> None:
+    """Write a policy as a plain transformers folder, adapter merged, that any tool loads."""
+    from prefzoo.comparison.answers import open_policy
+    from prefzoo.policies.language_model import LanguageModelPolicy
+
+    policy = open_policy(folder, label, seed)
+    if not isinstance(policy, LanguageModelPolicy):
+        raise PrefzooError(f"{label} is not one model but a way of sampling; export its start and its reward instead")
+    if to.exists() and any(to.iterdir()):
+        raise PrefzooError(f"--to {to}: the folder is not empty")
+    policy.export(to)
+    print(to)
+
+
+def _compare_and_show(recipe: str, out: Path | None, **more: Any) -> None:
+    from prefzoo.comparison.compare import compare as run_comparison
+
+    folder = out or Path("runs") / Path(recipe).stem
+    found = run_comparison(recipe, out=folder, **more)
+    _show(found, folder)
+    if any(each.status != "ok" for each in found.algorithms.values()):
+        raise typer.Exit(1)
+
+
+def _show(found: Any, folder: Path) -> None:
+    from prefzoo.comparison import report as reports
+
+    console = Console()
+    console.print(reports.table(found))
+    console.print(reports.sentence(found), style="bold")
+    for fact in reports.facts(found):
+        console.print(f"- {fact}", markup=False, highlight=False)
+    console.print(f"{folder / 'report.html'}, {folder / 'results.json'}", markup=False, highlight=False)
+
+
+def main() -> None:
+    """Run a command; a user's mistake is told in words and exits with 2, Ctrl-C with 130, a failed trial with 1."""
+    try:
+        app()
+    except PrefzooError as error:
+        Console(stderr=True).print(str(error), style="red", markup=False, highlight=False)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted; the same command goes on where it stopped")
+        raise SystemExit(130) from None

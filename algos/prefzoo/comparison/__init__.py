@@ -1,0 +1,1 @@
+"""Recipe to plan, to runs, to evaluation, to statistics, to report."""

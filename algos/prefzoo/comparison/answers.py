@@ -1,0 +1,62 @@
+"""Ask the trained policies of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from prefzoo.comparison.plan import START, load_plan
+from prefzoo.comparison.results import load
+from prefzoo.errors import PrefzooError, unknown
+from prefzoo.interface import Generation, Policy, Prompt
+from prefzoo.policies import load_policy
+
+
+def open_policy(folder: Path, label: str, seed: int | None = None) -> Policy:
+    """The trained policy of a label, or the start.
+
+    Raises:
+        PrefzooError: when the comparison has no such label or seed, or that trial did not finish.
+    """
+    from prefzoo.comparison.jobs import start_path, start_policy
+
+    plan = load_plan(folder)
+    labels = (START, *plan.recipe.algorithms)
+    if label not in labels:
+        raise PrefzooError(unknown("policy", label, labels))
+    seeds = plan.recipe.seeds
+    seed = seeds[0] if seed is None else seed
+    if seed not in seeds:
+        raise PrefzooError(f"seed {seed} was not run; there are {', '.join(map(str, seeds))}")
+    if label == START:
+        return start_policy(plan.recipe, start_path(plan))
+    stage = plan.stages[f"train {label} seed {seed}"]
+    if not stage.done:
+        raise PrefzooError(f"{label}, seed {seed}: the trial did not finish")
+    return load_policy(stage.folder / "policy")
+
+
+def answer(
+    folder: Path,
+    prompt: str | Prompt,
+    seed: int | None = None,
+    temperature: float = 0.0,
+    labels: Iterable[str] | None = None,
+) -> dict[str, str]:
+    """What each policy of a comparison answers to a prompt; `labels` keeps some.
+
+    A policy with an adapter is merged first, so that the answer is that of the exported model.
+    """
+    from prefzoo.policies.language_model import LanguageModelPolicy
+
+    found = load(folder)
+    generation = Generation.model_validate({**found.recipe["generation"], "temperature": temperature})
+    messages: Prompt = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    chosen = list(labels) if labels is not None else [n for n, each in found.algorithms.items() if each.seeds]
+    answers = {}
+    for label in chosen:
+        policy = open_policy(folder, label, seed)
+        if isinstance(policy, LanguageModelPolicy):
+            policy = policy.merged()
+        answers[label] = policy.sample([messages], generation, seed=seed or 0)[0][0].text
+    return answers

@@ -1,0 +1,144 @@
+"""The whole way from a recipe to its results."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from prefzoo.comparison import report, results
+from prefzoo.comparison.plan import START, Plan, Stage, load_plan, make_plan, versions
+from prefzoo.comparison.recipe import Recipe, check, load
+from prefzoo.comparison.results import Results
+from prefzoo.comparison.runner import Outcome, Runner, cores
+from prefzoo.comparison.watch import Watcher
+from prefzoo.errors import PrefzooError
+
+SMALL_MODEL_BYTES = 100_000_000
+
+
+def compare(
+    recipe: str | Mapping[str, Any],
+    algorithms: Iterable[str] | None = None,
+    seeds: int | list[int] | None = None,
+    sets: Iterable[str] = (),
+    out: str | Path | None = None,
+    workers: int | None = None,
+    console: Console | None = None,
+) -> Results:
+    """Train every algorithm of a recipe from the same start on the same data, measure them alike, and judge.
+
+    What is done already under `out` is not done again; a call that was interrupted goes on where it stopped.
+
+    Args:
+        recipe: a path, the name of a shipped recipe, or the content of one as a dictionary.
+        algorithms: labels of the recipe to keep, or names of algorithms to run with their defaults.
+        seeds: how many, or which.
+        sets: `"key.sub=value"` assignments over the recipe.
+        out: the folder for everything; `runs/<recipe>` by default.
+        workers: how many trials run at a time; by default as many as there are cores for a small model on a CPU,
+            else one.
+        console: where progress goes; standard error by default.
+
+    Returns:
+        What is in `results.json`. One algorithm's failure is in there; it does not stop the others.
+
+    Raises:
+        RecipeError: for a recipe that cannot run, before anything is loaded.
+        PrefzooError: when the data or the start failed, without which nothing can be compared.
+    """
+    sets = [*sets, *([f"seeds={json.dumps(seeds)}"] if seeds is not None else [])]
+    if isinstance(recipe, str):
+        name, checked = Path(recipe).stem, load(recipe, sets, algorithms)
+    else:
+        content = dict(recipe)
+        if seeds is not None:
+            content["seeds"] = seeds
+        if algorithms is not None:
+            given = content.get("algorithms", {})
+            content["algorithms"] = {label: given.get(label) or {} for label in algorithms}
+        name, checked = "recipe", check(content)
+    folder = Path(out) if out is not None else Path("runs") / name
+    folder.mkdir(parents=True, exist_ok=True)
+    console = console or Console(stderr=True)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            return _compare(checked, folder, workers or default_workers(checked), console)
+    except Timeout:
+        raise PrefzooError(f"{folder} is in use by another prefzoo; wait for it, or choose another --out") from None
+
+
+def _compare(recipe: Recipe, out: Path, workers: int, console: Console) -> Results:
+    plan = make_plan(recipe, out)
+    plan.save()
+    _note_call(recipe, out)
+    todo = [stage for stage in plan.stages.values() if not stage.done]
+    with Watcher(len(plan.stages), workers, console) as watcher:
+        watcher.expect(todo)
+        runner = Runner(plan, _run_stage, min(workers, max(1, len(todo))), watcher)
+        try:
+            outcomes = runner.run()
+        except KeyboardInterrupt:
+            if _comparable(plan, runner.outcomes):
+                report.write(results.build(plan, runner.outcomes), out)
+            raise
+    for name in ("data", START):
+        if outcomes[name].status != "ok":
+            raise PrefzooError(f"{name}: {outcomes[name].error}")
+    found = results.build(plan, outcomes)
+    report.write(found, out)
+    return found
+
+
+def rebuild(out: Path) -> Results:
+    """Results, tables and pictures again, from a finished or partial run.
+
+    Raises:
+        PrefzooError: when `out` holds no run, or nothing of it is finished.
+    """
+    plan = load_plan(out)
+    outcomes = {stage.name: Outcome("ok") for stage in plan.stages.values() if stage.done}
+    if not _comparable(plan, outcomes):
+        raise PrefzooError(f"{out}: the data or the start is not finished, so that there is nothing to report yet")
+    found = results.build(plan, outcomes)
+    report.write(found, out)
+    return found
+
+
+def default_workers(recipe: Recipe) -> int:
+    """Trials at a time: all cores for a small model on a CPU, else one, because memory would not suffice."""
+    import importlib.util
+
+    from prefzoo.lab import MODEL_DIR
+
+    place = MODEL_DIR if recipe.model.path == "lab" else Path(recipe.model.path).expanduser()
+    size = sum(f.stat().st_size for f in place.glob("*.safetensors")) if place.is_dir() else None
+    small = size is not None and 0 < size < SMALL_MODEL_BYTES
+    gpu = importlib.util.find_spec("torch") is not None and any(Path("/dev").glob("nvidia[0-9]*"))
+    return cores() if small and not gpu else 1
+
+
+def _run_stage(plan: Plan, stage: Stage, folder: Path, progress: Callable[[str, int, int], None]) -> None:
+    from prefzoo.comparison import jobs  # torch and TRL, which only the stages' own processes need
+
+    jobs.run_stage(plan, stage, folder, progress)
+
+
+def _comparable(plan: Plan, outcomes: Mapping[str, Outcome]) -> bool:
+    return all(name in outcomes and outcomes[name].status == "ok" for name in ("data", START))
+
+
+def _note_call(recipe: Recipe, out: Path) -> None:
+    """Keep the recipe with everything resolved, and the command and versions that it ran with."""
+    content = recipe.model_dump(mode="json")
+    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    (out / "recipe.resolved.yaml").write_text(text, encoding="utf-8")
+    with (out / "calls.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"command": shlex.join(sys.argv), "versions": versions(), "recipe": content}) + "\n")

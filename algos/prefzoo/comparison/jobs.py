@@ -1,0 +1,284 @@
+"""What the stages do. Each job reads the folders of the stages it needs and writes its own."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+# Imported here, in the server that all stages are forked from, and not once in each stage.
+import trl  # noqa: F401
+from datasets import Dataset  # noqa: F401
+
+from prefzoo.comparison.evaluate import evaluate
+from prefzoo.comparison.metering import metered
+from prefzoo.comparison.plan import INCOMPLETE, START, Plan, Stage
+from prefzoo.comparison.recipe import Recipe
+from prefzoo.data import sealed
+from prefzoo.data.formats import Dropped, Row, read_preferences
+from prefzoo.data.views import Views
+from prefzoo.feedback.reward_model import RewardModel, train_reward_model
+from prefzoo.feedback.reward_report import reward_report
+from prefzoo.feedback.rewards import FunctionReward, RandomReward, load_reward
+from prefzoo.interface import Bench, Ledger, Reward
+from prefzoo.policies import load_policy
+from prefzoo.policies.language_model import LanguageModelPolicy
+from prefzoo.policies.loading import load_tokenizer, resolve
+
+Progress = Callable[[str, int, int], None]
+LAB_TEST_ROWS = 600
+LAB_VALIDATION_ROWS = 200
+
+
+def run_stage(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
+    """Do the work of one stage into `folder`."""
+    torch.use_deterministic_algorithms(not torch.cuda.is_available())
+    {"data": data, "start": start, "reward": reward, "train": train, "evaluate": evaluation}[stage.kind](
+        plan, stage, folder, progress
+    )
+
+
+def data(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
+    """Read, clean, fit, split and seal the rows."""
+    recipe = plan.recipe
+    dropped = Dropped()
+    splits = _lab_rows(recipe) if recipe.lab_data else None
+    rows = [row for part in splits.values() for row in part] if splits else _user_rows(recipe, dropped)
+    read = len(rows) + sum(dropped.counts().values())
+    tokenizer = load_tokenizer(recipe.model.path, recipe.model.revision, recipe.model.trust_remote_code)
+
+    def prompt_tokens(prompt: Any) -> int:
+        return len(tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True, return_dict=False))
+
+    def reply_tokens(reply: str) -> int:
+        return len(tokenizer(reply, add_special_tokens=False)["input_ids"]) + 1
+
+    limits = (recipe.data.max_prompt_tokens, recipe.data.max_completion_tokens)
+    kept, shortened = sealed.fit_lengths(sealed.clean(rows, dropped), dropped, prompt_tokens, reply_tokens, *limits)
+    if splits:
+        ids = {name: {row.id for row in part} for name, part in splits.items()}
+        splits = {name: [row for row in kept if row.id in ids[name]] for name in splits}
+    else:
+        splits = sealed.split_by_prompt(kept, dict(recipe.data.splits), recipe.data.seed)
+    available = len(splits["train"])
+    splits["train"] = sealed.limit_prompts(splits["train"], recipe.budget.prompts)
+    preflight = {
+        "read": read,
+        "kept": len(kept),
+        "beyond_budget": available - len(splits["train"]),
+        "shortened_prompts": shortened[:20],
+        "shortened_prompt_count": len(shortened),
+        "prompt_tokens": sealed.length_summary([prompt_tokens(row.prompt) for row in kept]),
+        "chosen_tokens": sealed.length_summary([reply_tokens(row.chosen) for row in kept if row.chosen]),
+        "slices": {name: sealed.slice_counts(part) for name, part in splits.items()},
+    }
+    sealed.seal(splits, preflight, dropped).save(folder)
+
+
+def _user_rows(recipe: Recipe, dropped: Dropped) -> list[Row]:
+    assert recipe.data.preferences is not None
+    return read_preferences(recipe.data.preferences, dropped, recipe.data.revision)
+
+
+def _lab_rows(recipe: Recipe) -> dict[str, list[Row]]:
+    from prefzoo import lab
+
+    sizes = {
+        "train": recipe.budget.prompts or 1500,
+        "validation": LAB_VALIDATION_ROWS,
+        "test": max(recipe.evaluation.prompts, LAB_TEST_ROWS),
+    }
+    splits: dict[str, list[Row]] = {}
+    for name, size in sizes.items():
+        pairs = lab.preferences(name, size, recipe.data.seed)
+        imitated = {d["id"]: d["completion"] for d in lab.demonstrations(name, size, recipe.data.seed)}
+        splits[name] = [
+            Row(
+                id=pair["id"],
+                prompt=[{"role": "user", "content": pair["prompt"]}],
+                chosen=pair["chosen"],
+                rejected=pair["rejected"],
+                demonstration=imitated[pair["id"]],
+                slice=pair["slice"],
+            )
+            for pair in pairs
+        ]
+    return splits
+
+
+def start(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
+    """Make the start policy: a plain model folder, adapter merged in full precision, and `start.json`."""
+    recipe = plan.recipe
+    algorithm = recipe.start_algorithm()
+    ledger = Ledger()
+    base = resolve(recipe.model.path)
+    if algorithm is None:
+        (folder / "start.json").write_text(json.dumps({"path": base}), encoding="utf-8")
+    else:
+        bench = _bench(plan, folder, base, recipe.seeds[0], progress, ledger=ledger)
+        with metered(ledger):
+            policy = algorithm.train(bench)
+        assert isinstance(policy, LanguageModelPolicy)
+        policy.export(folder / "model")
+        (folder / "start.json").write_text(json.dumps({"path": None}), encoding="utf-8")
+    (folder / "ledger.json").write_text(json.dumps(asdict(ledger)), encoding="utf-8")
+
+
+def start_path(plan: Plan) -> str:
+    """Folder or hub id of the start policy."""
+    folder = plan.stages[START].folder
+    noted = json.loads((folder / "start.json").read_text(encoding="utf-8"))["path"]
+    return noted or str(folder / "model")
+
+
+def start_policy(recipe: Recipe, path: str) -> LanguageModelPolicy:
+    """The start policy, loaded as every trial loads it."""
+    return LanguageModelPolicy.from_start(path, **_loading(recipe, path))
+
+
+def reward(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
+    """Train or find the reward, and say how good it is on test pairs."""
+    recipe = plan.recipe
+    settings = recipe.reward
+    ledger = Ledger()
+    built: Reward
+    if settings.type == "trained":
+        seed = recipe.seeds[0] if stage.seed is None else stage.seed
+        bench = _bench(plan, folder, start_path(plan), seed, progress, ledger=ledger, shuffle_seed=stage.seed)
+        bench = bench.replace(adapter=settings.adapter or recipe.adapter)
+        with metered(ledger):
+            built = train_reward_model(bench, settings.trainer)
+    elif settings.type == "path":
+        assert settings.path is not None
+        built = RewardModel.load(str(Path(settings.path).expanduser()))
+    elif settings.type == "function":
+        assert settings.path is not None
+        built = FunctionReward(settings.path)
+    else:
+        built = RandomReward(recipe.seeds[0])
+    (folder / "spec.json").write_text(json.dumps(built.spec(folder)), encoding="utf-8")
+    test = sealed.load_split(plan.stages["data"].folder, "test")
+    report = {"type": settings.type, **reward_report(built, test, gold_function(recipe)), "ledger": asdict(ledger)}
+    (folder / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
+
+
+def gold_function(recipe: Recipe) -> Callable[[list[Any], list[str]], list[Mapping[str, float]]] | None:
+    """The recipe's truth: prompts and replies to `{"gold": .., attribute: ..}` each; None where there is none."""
+    source = recipe.gold_source
+    if source == "none":
+        return None
+    if source == "lab":
+        from prefzoo import lab
+
+        def lab_gold(prompts: list[Any], completions: list[str]) -> list[Mapping[str, float]]:
+            parts = [lab.breakdown(p[-1]["content"], c) for p, c in zip(prompts, completions, strict=True)]
+            return [{"gold": sum(part.values()), **{f"gold/{k}": v for k, v in part.items()}} for part in parts]
+
+        return lab_gold
+    scored = FunctionReward(source.path, key="gold.path")
+    return lambda prompts, completions: [{"gold": value} for value in scored(prompts, completions)]
+
+
+def train(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
+    """Train one algorithm with one seed."""
+    assert stage.label is not None and stage.seed is not None
+    recipe = plan.recipe
+    algorithm = recipe.algorithm(stage.label)
+    seed = recipe.seed_of(stage.label, stage.seed)
+    ledger = Ledger()
+    bench = _bench(plan, folder, start_path(plan), seed, progress, ledger=ledger, shuffle_seed=stage.seed)
+    if "reward" in algorithm.needs:
+        bench = bench.replace(reward=_reward(plan, stage.seed))
+    before = _weights_hash(bench.start)
+    with metered(ledger):
+        algorithm.train(bench)
+    if _weights_hash(bench.start) != before:
+        raise RuntimeError(f"{stage.label} changed the weights of the start, which every algorithm shares")
+    if not (folder / "policy").is_dir():
+        raise RuntimeError(f"{stage.label} saved no policy: `train` must call `policy.save(bench.out / 'policy')`")
+    (folder / "ledger.json").write_text(json.dumps(asdict(ledger)), encoding="utf-8")
+    (folder / "details.json").write_text(json.dumps(bench.report, indent=1), encoding="utf-8")
+
+
+def evaluation(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
+    """Measure one policy on the test prompts."""
+    assert stage.label is not None and stage.seed is not None
+    recipe = plan.recipe
+    ledger = Ledger()
+    if stage.label == START:
+        policy: Any = start_policy(recipe, start_path(plan))
+    else:
+        policy = load_policy(plan.stages[f"train {stage.label} seed {stage.seed}"].folder / "policy")
+    has_reward = plan.stages[plan.reward_name(stage.seed)].done
+    test = sealed.load_split(plan.stages["data"].folder, "test")
+    evaluate(
+        policy,
+        Views.of(test).prompts[: recipe.evaluation.prompts],
+        slices={json.dumps(row.prompt): row.slice for row in test},
+        generation=recipe.generation,
+        seed=stage.seed,
+        gold=gold_function(recipe),
+        proxy=_reward(plan, stage.seed) if has_reward else None,
+        ledger=ledger,
+        folder=folder,
+        progress=progress,
+    )
+    (folder / "ledger.json").write_text(json.dumps(asdict(ledger)), encoding="utf-8")
+    if not has_reward:
+        (folder / INCOMPLETE).write_text("measured without the proxy reward, whose stage failed", encoding="utf-8")
+
+
+def _reward(plan: Plan, seed: int) -> Reward:
+    folder = plan.stages[plan.reward_name(seed)].folder
+    spec = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
+    if spec["type"] == "random":
+        return RandomReward(seed)
+    return load_reward(spec, folder)
+
+
+def _bench(
+    plan: Plan,
+    folder: Path,
+    start: str,
+    seed: int,
+    progress: Progress,
+    ledger: Ledger,
+    shuffle_seed: int | None = None,
+) -> Bench:
+    recipe = plan.recipe
+    views = Views.of(sealed.load_split(plan.stages["data"].folder, "train"))
+    if recipe.data.shuffle_labels and shuffle_seed is not None:
+        views = views.with_shuffled_labels(shuffle_seed)
+    return Bench(
+        start=start,
+        data=views,
+        reward=None,
+        adapter=recipe.adapter,
+        budget=recipe.budget,
+        generation=recipe.generation,
+        training=recipe.training,
+        seed=seed,
+        out=folder,
+        ledger=ledger,
+        progress=progress,
+        loading=_loading(recipe, start),
+    )
+
+
+def _loading(recipe: Recipe, start: str) -> dict[str, Any]:
+    """How the start's files are read; a revision is the hub's, and means nothing for a start that was trained here."""
+    loading: dict[str, Any] = {"dtype": recipe.model.dtype}
+    if start == resolve(recipe.model.path):
+        loading |= {"revision": recipe.model.revision, "trust_remote_code": recipe.model.trust_remote_code}
+    return loading
+
+
+def _weights_hash(path: str) -> str | None:
+    files = sorted(Path(path).glob("*.safetensors"))
+    stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
+    return hashlib.sha256(repr(stats).encode()).hexdigest() if files else None

@@ -1,0 +1,32 @@
+"""Charge time and memory to a ledger."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+import sys
+import time
+from collections.abc import Iterator
+
+import torch
+
+from prefzoo.interface import Ledger
+
+
+@contextlib.contextmanager
+def metered(ledger: Ledger) -> Iterator[None]:
+    """Adds the seconds that the block takes, and notes the process's peak memory at its end."""
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        ledger.seconds += time.perf_counter() - began
+        ledger.peak_memory_bytes = max(ledger.peak_memory_bytes, peak_memory())
+
+
+def peak_memory() -> int:
+    """The largest memory so far, in bytes: of the GPU where there is one, else of this process."""
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

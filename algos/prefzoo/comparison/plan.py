@@ -1,0 +1,187 @@
+"""From a recipe to stages: what must run, after what, and in which folder its result is kept.
+
+A stage's folder is named after a hash of everything that its result depends on. A stage whose folder exists is done;
+any change of input gives another folder, so nothing is ever overwritten or mistaken for something else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+from prefzoo import __version__, registry
+from prefzoo.comparison.recipe import GoldFunction, Recipe
+from prefzoo.errors import PrefzooError
+
+Kind = Literal["data", "start", "reward", "train", "evaluate"]
+LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "numpy")
+START = "start"
+INCOMPLETE = "incomplete"
+PLAN_FILE = "plan.json"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One piece of work.
+
+    Attributes:
+        name: unique in a plan, e.g. `train dpo seed 1`.
+        kind: which job does it.
+        folder: where its result will be.
+        needs: names of the stages whose results it cannot do without.
+        after: names of stages that it waits for but can do without, should they fail.
+        label, seed: of trials.
+    """
+
+    name: str
+    kind: Kind
+    folder: Path
+    needs: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    label: str | None = None
+    seed: int | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether its result is there, whole. Folders appear at once; one that had to do without something says so."""
+        return self.folder.is_dir() and not (self.folder / INCOMPLETE).exists()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All stages of a comparison in an order in which they can run."""
+
+    recipe: Recipe
+    out: Path
+    stages: dict[str, Stage] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=lambda: versions())
+
+    def save(self) -> None:
+        """Keep the plan in `plan.json`, so that a report can be rebuilt later, by other versions too."""
+        stages = [{**asdict(s), "folder": str(s.folder.relative_to(self.out))} for s in self.stages.values()]
+        content = {"recipe": self.recipe.model_dump(mode="json"), "versions": self.versions, "stages": stages}
+        (self.out / PLAN_FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+    def reward_name(self, seed: int) -> str:
+        """The reward stage that trials of this seed learn from."""
+        return f"reward seed {seed}" if self.recipe.data.shuffle_labels else "reward"
+
+
+def make_plan(recipe: Recipe, out: Path) -> Plan:
+    """The stages of a comparison under `out`."""
+    plan = Plan(recipe, out)
+    dump = recipe.model_dump(mode="json")
+    keys: dict[str, str] = {}
+
+    def add(name: str, kind: Kind, inputs: Mapping[str, Any], needs: tuple[str, ...] = (), **more: Any) -> None:
+        after = more.get("after", ())
+        upstream = [keys[other] for other in (*needs, *after)]
+        keys[name] = _hash({"kind": kind, "inputs": inputs, "upstream": upstream, "versions": versions()})
+        folder = out / ("trials" if kind in ("train", "evaluate") else "stages")
+        plan.stages[name] = Stage(name, kind, folder / f"{name.replace(' ', '-')}-{keys[name][:10]}", needs, **more)
+
+    origin = {"files": _fingerprint(recipe.data.preferences), "base": _fingerprint(recipe.model.path)}
+    data_inputs = {k: v for k, v in dump["data"].items() if k != "shuffle_labels"}
+    model = {"model": dump["model"], "training": dump["training"], "adapter": dump["adapter"]}
+    add(
+        "data", "data", {**data_inputs, **origin, "budget": dump["budget"]["prompts"], "evaluation": dump["evaluation"]}
+    )
+    add(START, "start", {**model, "budget": dump["budget"], "start": dump["start"]}, ("data",))
+    shuffled = recipe.data.shuffle_labels
+    reward = {**model, **dump["reward"], "budget": dump["budget"], "file": _fingerprint(recipe.reward.path)}
+    # Labels shuffled by each seed's own coin make a reward model of each seed's own; else one serves all.
+    for name in [plan.reward_name(seed) for seed in recipe.seeds] if shuffled else ["reward"]:
+        add(name, "reward", reward, ("data", START), seed=int(name.split()[-1]) if shuffled else None)
+    trial = {**model, "budget": dump["budget"], "generation": dump["generation"], "shuffled": shuffled}
+    measure = {"generation": dump["generation"], "gold": dump["gold"], "file": _gold_fingerprint(recipe)}
+    for label in recipe.algorithms:
+        wants_reward = "reward" in recipe.algorithm(label).needs
+        for seed in recipe.seeds:
+            settings = {**trial, "seed": recipe.seed_of(label, seed), "settings": dump["algorithms"][label]}
+            needs = ("data", START, *([plan.reward_name(seed)] if wants_reward else []))
+            code = _class_fingerprint(recipe, label)
+            add(f"train {label} seed {seed}", "train", {**settings, "code": code}, needs, label=label, seed=seed)
+    for label in (START, *recipe.algorithms):
+        for seed in recipe.seeds:
+            own = () if label == START else (f"train {label} seed {seed}",)
+            add(
+                f"evaluate {label} seed {seed}",
+                "evaluate",
+                {**measure, "seed": seed},
+                ("data", START, *own),
+                after=(plan.reward_name(seed),),
+                label=label,
+                seed=seed,
+            )
+    return plan
+
+
+def load_plan(out: Path) -> Plan:
+    """The plan of the last comparison in `out`.
+
+    Raises:
+        PrefzooError: when there is none.
+    """
+    if not (out / PLAN_FILE).is_file():
+        raise PrefzooError(f"{out} holds no prefzoo run: there is no {PLAN_FILE} in it")
+    content = json.loads((out / PLAN_FILE).read_text(encoding="utf-8"))
+    stages = {
+        each["name"]: Stage(
+            **{
+                **each,
+                "folder": out / each["folder"],
+                "needs": tuple(each["needs"]),
+                "after": tuple(each["after"]),
+            }
+        )
+        for each in content["stages"]
+    }
+    return Plan(Recipe.model_validate(content["recipe"]), out, stages, content["versions"])
+
+
+def versions() -> dict[str, str]:
+    """Versions of this package and of the libraries that decide what it computes."""
+    return {"prefzoo": __version__, **{name: version(name) for name in LIBRARIES}}
+
+
+def _hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _fingerprint(path: str | None) -> Any:
+    """What tells that a file or model folder is no longer the same; None for hub ids, which have revisions."""
+    if path is None:
+        return None
+    if path == "lab":
+        from prefzoo.lab import MODEL_DIR
+
+        path = str(MODEL_DIR)
+    place = Path(path.rpartition(":")[0] if ".py:" in path else path).expanduser()
+    if place.is_file():
+        return hashlib.sha256(place.read_bytes()).hexdigest()
+    if place.is_dir():  # weights can be many gigabytes: names, sizes and times will do
+        stats = [(str(f.relative_to(place)), f.stat()) for f in sorted(place.rglob("*")) if f.is_file()]
+        return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
+    return None
+
+
+def _gold_fingerprint(recipe: Recipe) -> Any:
+    return _fingerprint(recipe.gold.path) if isinstance(recipe.gold, GoldFunction) else None
+
+
+def _class_fingerprint(recipe: Recipe, label: str) -> str | None:
+    """The source of an algorithm that is not ours: its version says nothing about its last edit."""
+    import inspect
+
+    name = recipe.algorithms[label].get("algorithm", label)
+    if name in registry.BUILT_IN:
+        return None
+    try:
+        return inspect.getsource(registry.load(name))
+    except OSError:  # typed at a prompt; there is no file to compare
+        return None

@@ -1,0 +1,114 @@
+"""Recipes as files: find them, read them, extend one by another, change a key from the command line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Iterable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from prefzoo.errors import RecipeError, unknown
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice, and reads `1e-4` as the number that everybody means by it."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        keys = [key.value for key, _ in node.value]
+        twice = sorted({key for key in keys if keys.count(key) > 1})
+        if twice:
+            line = node.start_mark.line + 1
+            raise yaml.YAMLError(f"the key {twice[0]!r} is given twice in the block that starts at line {line}")
+        return super().construct_mapping(node, deep)
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+)
+
+
+def shipped() -> dict[str, Path]:
+    """The recipes that come with the package: name -> file."""
+    here = Path(__file__).resolve().parent.parent
+    # In the wheel they lie beside the code; in a source checkout, at the root of the repository.
+    folder = here / "recipes" if (here / "recipes").is_dir() else here.parent.parent / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def find(recipe: str, beside: Path | None = None) -> Path:
+    """The file of a recipe given by path (relative to `beside` first) or by the name of a shipped one.
+
+    Raises:
+        RecipeError: when there is no such recipe.
+    """
+    places = [beside / recipe] if beside is not None else []
+    places += [Path(recipe).expanduser()]
+    for place in places:
+        for candidate in (place, place.with_name(place.name + ".yaml")):
+            if candidate.is_file() and candidate.suffix in (".yaml", ".yml"):
+                return candidate
+    known = shipped()
+    if recipe in known:
+        return known[recipe]
+    raise RecipeError(recipe, [f"no such file, and {unknown('recipe', recipe, known)}"])
+
+
+def read(recipe: str, sets: Iterable[str] = ()) -> dict[str, Any]:
+    """A recipe's content after `extends` and `--set key.sub=value`, not yet checked.
+
+    Raises:
+        RecipeError: for a file that is missing, is not YAML, extends itself, or a `--set` that cannot be read.
+    """
+    content = _extended(find(recipe), ())
+    problems = []
+    for assignment in sets:
+        key, equals, value = assignment.partition("=")
+        if not equals or not all(part.strip() for part in key.split(".")):
+            problems.append(f"--set {assignment!r}: write key.sub=value")
+            continue
+        try:
+            _assign(content, key.strip().split("."), yaml.load(value, _Loader))
+        except (yaml.YAMLError, TypeError) as error:
+            problems.append(f"--set {assignment!r}: {error}")
+    if problems:
+        raise RecipeError(recipe, problems)
+    return content
+
+
+def _extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if path in seen:
+        raise RecipeError(str(path), [f"extends: {' -> '.join(p.name for p in (*seen, path))} goes in a circle"])
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except yaml.YAMLError as error:
+        raise RecipeError(str(path), [f"not readable as YAML: {error}"]) from error
+    if content is None:
+        content = {}
+    if not isinstance(content, dict):
+        raise RecipeError(str(path), [f"a recipe is a block of keys, not {type(content).__name__}"])
+    base = content.pop("extends", None)
+    if base is None:
+        return content
+    return merge(_extended(find(str(base), beside=path.parent), (*seen, path)), content)
+
+
+def merge(base: dict[str, Any], delta: dict[str, Any]) -> dict[str, Any]:
+    """`base` with `delta` laid over it, block by block; a list or a single value replaces the one below."""
+    merged = dict(base)
+    for key, value in delta.items():
+        both = isinstance(merged.get(key), dict) and isinstance(value, dict)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def _assign(content: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        inner = content.get(key)
+        if inner is None:
+            inner = content[key] = {}
+        if not isinstance(inner, dict):
+            raise TypeError(f"{key!r} holds {inner!r}, which has no keys of its own")
+        content = inner
+    content[keys[-1]] = value

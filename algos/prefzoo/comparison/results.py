@@ -1,0 +1,303 @@
+"""`results.json`: what a comparison found, as a documented, versioned contract (docs/results.schema.json)."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from prefzoo.comparison import statistics
+from prefzoo.comparison.plan import START, Plan
+from prefzoo.comparison.recipe import Recipe
+from prefzoo.comparison.records import distinct, read_records
+from prefzoo.comparison.runner import Outcome
+from prefzoo.interface import Ledger
+
+Status = Literal["ok", "failed", "skipped"]
+Tables = dict[str, np.ndarray]
+"""metric -> (seeds x prompts)"""
+
+
+class Block(BaseModel):
+    """A block of `results.json`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Summary(Block):
+    """A metric over all seeds and prompts: its mean and 95% interval."""
+
+    mean: float
+    ci95: tuple[float, float] | None = Field(description="None where one number gives no interval")
+
+
+class SeedResult(Block):
+    """One trial: an algorithm with one seed."""
+
+    metrics: dict[str, float] = Field(description="gold, gold/<attribute>, gold@<slice>, proxy, kl, length, ..")
+    ledger: dict[str, float] = Field(description="what the trial used; see prefzoo.Ledger")
+    details: dict[str, Any] = Field(default={}, description="what the algorithm itself reports")
+    policy: str | None = Field(default=None, description="folder of the trained policy, relative to results.json")
+    replies: str = Field(description="file of every test reply with its measurements, relative to results.json")
+
+
+class AlgorithmResult(Block):
+    """All trials of one label."""
+
+    status: Status
+    error: str | None = None
+    algorithm: str
+    settings: dict[str, Any]
+    differs: dict[str, Any] = Field(description="training arguments that this label alone sets differently")
+    seeds: dict[str, SeedResult]
+    summary: dict[str, Summary]
+
+
+class Verdict(Block):
+    """a minus b on one metric, paired by seed and prompt; `p_adjusted` by Holm over its family."""
+
+    metric: str
+    a: str
+    b: str
+    difference: float
+    ci95: tuple[float, float]
+    p_adjusted: float
+    verdict: Literal["better", "worse", "inconclusive"]
+
+
+class Results(Block):
+    """The whole file."""
+
+    schema_: Literal[1] = Field(1, alias="schema")
+    recipe: dict[str, Any]
+    manifest: dict[str, Any]
+    versions: dict[str, str]
+    algorithms: dict[str, AlgorithmResult]
+    reward: dict[str, Any]
+    judge: dict[str, Any] = {}
+    preflight: dict[str, Any]
+    shared: dict[str, dict[str, float]] = Field(description="ledgers of the stages that all trials share")
+    notes: list[str] = Field(description="what a reader must know before believing the table")
+    verdicts: list[Verdict]
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    @property
+    def primary(self) -> str:
+        """The metric that decides: gold where a truth is known, else the proxy reward."""
+        return "gold" if any("gold" in each.summary for each in self.algorithms.values()) else "proxy"
+
+
+def build(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
+    """Collect what the stages left, measure it against the start, and judge."""
+    recipe = plan.recipe
+    tables: dict[str, Tables] = {}
+    algorithms = {}
+    for label in (START, *recipe.algorithms):
+        algorithms[label], tables[label] = _algorithm(plan, outcomes, label)
+    data = plan.stages["data"].folder
+    reward = _reward(plan, outcomes)
+    preflight = _read(data / "preflight.json")
+    return Results(
+        recipe=recipe.model_dump(mode="json"),
+        manifest=_read(data / "manifest.json"),
+        versions=plan.versions,
+        algorithms=algorithms,
+        reward=reward,
+        preflight=preflight,
+        shared=_shared(plan),
+        notes=_notes(recipe, algorithms, reward),
+        verdicts=_verdicts(algorithms, tables),
+    )
+
+
+def save(results: Results, out: Path) -> None:
+    """Write `results.json` whole or not at all."""
+    partial = out / "results.json.partial"
+    partial.write_text(results.model_dump_json(by_alias=True, indent=1), encoding="utf-8")
+    os.replace(partial, out / "results.json")
+
+
+def load(out: Path) -> Results:
+    """Read `results.json`."""
+    return Results.model_validate_json((out / "results.json").read_text(encoding="utf-8"))
+
+
+def _algorithm(plan: Plan, outcomes: Mapping[str, Outcome], label: str) -> tuple[AlgorithmResult, Tables]:
+    recipe = plan.recipe
+    status: Status = "ok"
+    error = None
+    seeds: dict[str, SeedResult] = {}
+    columns: dict[str, list[list[float]]] = {}
+    for seed in recipe.seeds:
+        names = [n for n in (f"train {label} seed {seed}", f"evaluate {label} seed {seed}") if n in plan.stages]
+        bad = [outcomes[n] for n in names if n in outcomes and outcomes[n].status != "ok"]
+        missing = [n for n in names if n not in outcomes]
+        if bad or missing:
+            if status == "ok":
+                status = bad[0].status if bad else "skipped"
+                error = f"seed {seed}: {bad[0].error}" if bad else f"seed {seed}: was not run"
+            continue
+        seeds[str(seed)], values = _seed_result(plan, label, seed)
+        for metric, column in values.items():
+            columns.setdefault(metric, []).append(column)
+    tables = {m: np.array(rows) for m, rows in columns.items() if len(rows) == len(seeds)} if status == "ok" else {}
+    summary = {metric: _summary(table) for metric, table in tables.items()}
+    settings = dict(recipe.algorithms.get(label, {}))
+    name = settings.pop("algorithm", label if label != START else recipe.start.algorithm)
+    result = AlgorithmResult(
+        status=status,
+        error=error,
+        algorithm=name,
+        settings=recipe.start.parameters if label == START else settings,
+        differs=dict(settings.get("trainer", {})),
+        seeds=seeds,
+        summary=summary,
+    )
+    return result, tables
+
+
+def _seed_result(plan: Plan, label: str, seed: int) -> tuple[SeedResult, dict[str, list[float]]]:
+    """One trial's metrics, and its columns: metric -> a value for each prompt (or one for the whole)."""
+    folder = plan.stages[f"evaluate {label} seed {seed}"].folder
+    records = read_records(folder)
+    start = plan.stages[f"evaluate {START} seed {seed}"].folder
+    against = read_records(start) if start.is_dir() else []
+    columns = {
+        metric: [float(r[metric]) for r in records]
+        for metric, value in records[0].items()
+        if isinstance(value, int | float)
+    }
+    judge = "gold" if "gold" in records[0] else "proxy"
+    if against and judge in records[0] and judge in against[0]:
+        columns["win_rate"] = [_win(a[judge], b[judge]) for a, b in zip(records, against, strict=True)]
+    for part in sorted({r["slice"] for r in records if r["slice"]}):
+        if judge in records[0]:
+            columns[f"{judge}@{part}"] = [float(r[judge]) for r in records if r["slice"] == part]
+    texts = [r["reply"] for r in records]
+    columns |= {"distinct_1": [distinct(texts, 1)], "distinct_2": [distinct(texts, 2)]}
+    train = plan.stages.get(f"train {label} seed {seed}")
+    ledgers = [_read(folder / "ledger.json"), *([_read(train.folder / "ledger.json")] if train else [])]
+    result = SeedResult(
+        metrics={metric: float(np.mean(column)) for metric, column in columns.items()},
+        ledger=_added(ledgers),
+        details=_read(train.folder / "details.json") if train else {},
+        policy=os.path.relpath(train.folder / "policy", plan.out) if train else None,
+        replies=os.path.relpath(folder / "replies.jsonl", plan.out),
+    )
+    return result, columns
+
+
+def _win(a: float, b: float) -> float:
+    return 1.0 if a > b else 0.5 if a == b else 0.0
+
+
+def _summary(table: np.ndarray) -> Summary:
+    found = statistics.estimate(table)
+    known = np.isfinite(found.low)
+    return Summary(mean=found.mean, ci95=(found.low, found.high) if known else None)
+
+
+def _added(ledgers: Sequence[dict[str, float]]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for name in Ledger.__dataclass_fields__:
+        values = [ledger.get(name, 0) for ledger in ledgers]
+        total[name] = max(values) if name == "peak_memory_bytes" else sum(values)
+    return total
+
+
+def _verdicts(algorithms: Mapping[str, AlgorithmResult], tables: Mapping[str, Tables]) -> list[Verdict]:
+    """Everything against the start on gold, proxy and win rate; and all pairs on the metric that decides."""
+    labels = [label for label, each in algorithms.items() if each.status == "ok" and label != START]
+    if algorithms[START].status != "ok":
+        return []
+    verdicts: list[Verdict] = []
+    decides = "gold" if "gold" in tables[START] else "proxy"
+    for metric in ("gold", "proxy"):
+        if metric in tables[START]:
+            verdicts += _family(metric, [(label, START) for label in labels], tables)
+        if metric == decides:
+            verdicts += _family(metric, list(combinations(labels, 2)), tables)
+    return verdicts
+
+
+def _family(metric: str, pairs: Sequence[tuple[str, str]], tables: Mapping[str, Tables]) -> list[Verdict]:
+    pairs = [(a, b) for a, b in pairs if metric in tables[a] and metric in tables[b]]
+    found = [statistics.difference(tables[a][metric], tables[b][metric]) for a, b in pairs]
+    adjusted = statistics.holm([each.p for each in found])
+    return [
+        Verdict(
+            metric=metric,
+            a=a,
+            b=b,
+            difference=each.mean,
+            ci95=(each.low, each.high),
+            p_adjusted=p,
+            verdict=statistics.verdict(each.mean, p),
+        )
+        for (a, b), each, p in zip(pairs, found, adjusted, strict=True)
+    ]
+
+
+def _reward(plan: Plan, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
+    """The reward's report; of several (one a seed, with shuffled labels) the first, and all under `by_seed`."""
+    reports = {}
+    for stage in plan.stages.values():
+        if stage.kind == "reward":
+            if stage.folder.is_dir():
+                reports[str(stage.seed)] = _read(stage.folder / "report.json")
+            else:
+                outcome = outcomes.get(stage.name)
+                reports[str(stage.seed)] = {"error": outcome.error if outcome else "was not run"}
+    first = next(iter(reports.values()))
+    return {**first, "by_seed": reports} if len(reports) > 1 else first
+
+
+def _shared(plan: Plan) -> dict[str, dict[str, float]]:
+    shared = {}
+    for stage in plan.stages.values():
+        if stage.kind == "start" and stage.folder.is_dir():
+            shared[stage.name] = _read(stage.folder / "ledger.json")
+        if stage.kind == "reward" and stage.folder.is_dir():
+            shared[stage.name] = _read(stage.folder / "report.json").get("ledger", {})
+    return shared
+
+
+def _notes(recipe: Recipe, algorithms: Mapping[str, AlgorithmResult], reward: Mapping[str, Any]) -> list[str]:
+    """Plain words about what limits this comparison."""
+    notes = []
+    if len(recipe.seeds) == 1:
+        notes.append("One seed: the intervals cover other prompts, not another training run.")
+    if recipe.gold_source == "none":
+        notes.append("No truth is known here: the verdict is by the proxy reward, which some policies optimized.")
+    interval = reward.get("ci95")
+    if interval and interval[0] <= 0.5 <= interval[1]:
+        low, high = interval
+        notes.append(
+            f"The reward cannot be told from chance on held-out pairs (accuracy {reward['test_accuracy']:.2f}, 95% "
+            f"{low:.2f} to {high:.2f}): what learns from it learns noise."
+        )
+    if reward.get("error"):
+        notes.append(f"There is no proxy reward, because its stage failed: {reward['error']}")
+    if recipe.data.shuffle_labels:
+        notes.append("Negative control: preference labels were shuffled; nothing should have been learned.")
+    if recipe.reward.type == "random":
+        notes.append("Negative control: the reward is noise.")
+    for label, each in algorithms.items():
+        if each.differs:
+            notes.append(f"{label} was trained with other arguments than the rest: {json.dumps(each.differs)}.")
+        if each.algorithm == "best_of_n":
+            notes.append(f"The KL of {label} is the upper bound log n - (n - 1) / n, not a measurement.")
+        if each.seeds and (cut := np.mean([1 - s.metrics["finished"] for s in each.seeds.values()])) > 0.1:
+            notes.append(f"{cut:.0%} of the replies of {label} were cut at {recipe.generation.max_new_tokens} tokens.")
+    return notes
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

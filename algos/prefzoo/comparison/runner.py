@@ -1,0 +1,207 @@
+"""Run stages in processes of their own, several at a time, whatever becomes of any one of them."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any, Literal
+
+import cloudpickle
+
+from prefzoo import registry
+from prefzoo.comparison.plan import Plan, Stage
+from prefzoo.comparison.watch import Watcher
+from prefzoo.errors import PrefzooError
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a stage: `ok`, `failed` (it raised or died), or `skipped` (what it needs failed)."""
+
+    status: Literal["ok", "failed", "skipped"]
+    error: str | None = None
+    seconds: float = 0.0
+
+
+class Runner:
+    """Runs the stages of a plan.
+
+    Each stage gets a fresh process: its memory goes back when it ends, its peak can be measured, and when it is
+    killed the others go on. The processes are forked from a server that has imported torch and TRL once.
+
+    Args:
+        plan: what to run.
+        job: `job(plan, stage, folder, progress)` does the work of a stage; runs in the stage's process.
+        workers: how many stages run at a time.
+        watcher: is told what happens.
+    """
+
+    def __init__(self, plan: Plan, job: Callable[..., None], workers: int, watcher: Watcher) -> None:
+        self.plan, self.job, self.workers, self.watcher = plan, job, workers, watcher
+        self.threads = max(1, cores() // workers)
+        self.outcomes: dict[str, Outcome] = {}
+        methods = multiprocessing.get_all_start_methods()
+        self.context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+        if "forkserver" in methods:
+            self.context.set_forkserver_preload(["prefzoo.comparison.preload"])
+
+    def run(self) -> dict[str, Outcome]:
+        """Run what is not done yet, in plan order as far as needs allow, and say how each stage ended."""
+        waiting = dict(self.plan.stages)
+        running: dict[Any, tuple[Stage, Any, Connection, float]] = {}
+        try:
+            while waiting or running:
+                self._settle(waiting)
+                for stage in [s for s in waiting.values() if self._ready(s)][: self.workers - len(running)]:
+                    del waiting[stage.name]
+                    process, connection = self._start(stage)
+                    running[connection] = (stage, process, connection, time.monotonic())
+                for heard in wait(list(running), timeout=1.0):
+                    self._hear(heard, running)
+                self.watcher.tick()
+        finally:
+            for _, process, _, _ in running.values():
+                process.terminate()
+            for _, process, _, _ in running.values():
+                process.join(10)
+        return self.outcomes
+
+    def _ready(self, stage: Stage) -> bool:
+        return all(name in self.outcomes for name in (*stage.needs, *stage.after))
+
+    def _settle(self, waiting: dict[str, Stage]) -> None:
+        """Take out what is done already and what cannot run any more."""
+        for stage in list(waiting.values()):
+            failed = [n for n in stage.needs if n in self.outcomes and self.outcomes[n].status != "ok"]
+            if stage.done:
+                self._end(stage, Outcome("ok"), reused=True)
+            elif failed:
+                self._end(stage, Outcome("skipped", f"{failed[0]}: {self.outcomes[failed[0]].error}"))
+            else:
+                continue
+            del waiting[stage.name]
+
+    def _start(self, stage: Stage) -> tuple[Any, Connection]:
+        ours, theirs = self.context.Pipe(duplex=False)
+        payload = cloudpickle.dumps((self.job, self.plan, stage, self.threads, registry.registered()))
+        process = self.context.Process(target=_work, args=(payload, theirs), name=stage.name, daemon=True)
+        process.start()
+        theirs.close()
+        self.watcher.started(stage)
+        return process, ours
+
+    def _hear(self, connection: Any, running: dict[Any, tuple[Stage, Any, Connection, float]]) -> None:
+        stage, process, _, began = running[connection]
+        try:
+            what, content = connection.recv()
+        except EOFError:  # the process is gone without a word
+            process.join()
+            what, content = "failed", _death(process.exitcode)
+        if what == "progress":
+            self.watcher.progressed(stage, *content)
+            return
+        process.join()
+        connection.close()
+        del running[connection]
+        self._end(stage, Outcome(what, content, time.monotonic() - began))
+
+    def _end(self, stage: Stage, outcome: Outcome, reused: bool = False) -> None:
+        self.outcomes[stage.name] = outcome
+        self.watcher.ended(stage, outcome.status, outcome.error, outcome.seconds, reused)
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _death(exitcode: int | None) -> str:
+    if exitcode is not None and exitcode < 0:
+        name = signal.Signals(-exitcode).name
+        hint = " (out of memory?)" if name == "SIGKILL" else ""
+        return f"the process was ended by {name}{hint}"
+    return f"the process ended with exit code {exitcode} and said nothing"
+
+
+def _work(payload: bytes, connection: Connection) -> None:
+    """The life of a stage's process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    job, plan, stage, threads, algorithms = cloudpickle.loads(payload)
+    for name, cls in algorithms.items():
+        if name not in registry.registered():
+            registry.register(name)(cls)
+    folder: Path = stage.folder
+    partial = folder.with_name(folder.name + ".partial")
+    log = folder.with_name(folder.name + ".log")
+    last = 0.0
+
+    def progress(what: str, done: int, total: int) -> None:
+        nonlocal last
+        if done >= total or time.monotonic() - last > 0.2:
+            last = time.monotonic()
+            connection.send(("progress", (what, done, total)))
+
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        with log.open("w", encoding="utf-8") as file, _redirected(file):
+            try:
+                _quiet(threads)
+                job(plan, stage, partial, progress)
+            except BaseException:
+                traceback.print_exc()
+                raise
+        shutil.rmtree(folder, ignore_errors=True)  # an incomplete one
+        partial.rename(folder)
+        message: tuple[str, str | None] = ("ok", None)
+    except PrefzooError as error:
+        message = ("failed", str(error))
+    except Exception as error:
+        message = ("failed", f"{type(error).__name__}: {error} (details: {log})")
+    connection.send(message)
+    connection.close()
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+@contextlib.contextmanager
+def _redirected(file: Any) -> Any:
+    """Everything that libraries print goes to the stage's log, what C code prints too."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = [os.dup(1), os.dup(2)]
+    try:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for target, copy in zip((1, 2), saved, strict=True):
+            os.dup2(copy, target)
+            os.close(copy)
+
+
+def _quiet(threads: int) -> None:
+    import datasets
+    import torch
+
+    torch.set_num_threads(threads)
+    datasets.disable_progress_bars()

@@ -1,0 +1,1 @@
+"""Formats in, one sealed manifest, views out."""

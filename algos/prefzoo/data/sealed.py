@@ -1,0 +1,200 @@
+"""Clean the rows, split them by prompt, and seal them under one hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from prefzoo.data.formats import Dropped, Row
+from prefzoo.data.views import prompt_key
+from prefzoo.errors import DataError
+from prefzoo.interface import Prompt
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """Three splits that share no prompt, and what was done to get them.
+
+    Attributes:
+        splits: rows by split, in their final order.
+        manifest: `{"sha256": of everything, "splits": {name: {"rows", "prompts", "sha256"}}}`.
+        preflight: what was read, kept, dropped and why, shortened, repeated, left unused.
+        dropped: each row that is not used, with its reason.
+    """
+
+    splits: dict[str, list[Row]]
+    manifest: dict[str, Any]
+    preflight: dict[str, Any]
+    dropped: Dropped
+
+    def save(self, folder: Path) -> None:
+        """Write `{split}.jsonl`, `manifest.json`, `preflight.json` and `dropped.jsonl`."""
+        for name, rows in self.splits.items():
+            lines = [json.dumps(asdict(row), ensure_ascii=False) for row in rows]
+            (folder / f"{name}.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        (folder / "manifest.json").write_text(json.dumps(self.manifest, indent=1), encoding="utf-8")
+        (folder / "preflight.json").write_text(json.dumps(self.preflight, indent=1), encoding="utf-8")
+        with (folder / "dropped.jsonl").open("w", encoding="utf-8") as file:
+            for reason, rows_ in self.dropped.rows.items():
+                for row_id, text in rows_:
+                    file.write(json.dumps({"reason": reason, "row": row_id, "text": text}, ensure_ascii=False) + "\n")
+
+
+def load_split(folder: Path, split: str) -> list[Row]:
+    """The rows of one sealed split."""
+    with (folder / f"{split}.jsonl").open(encoding="utf-8") as file:
+        return [Row(**json.loads(line)) for line in file]
+
+
+def clean(rows: Sequence[Row], dropped: Dropped) -> list[Row]:
+    """Rows without empty replies, identical pairs and exact duplicates; what is left out is named in `dropped`."""
+    kept, seen = [], set()
+    for row in rows:
+        pair = (row.chosen, row.rejected)
+        key = (prompt_key(row.prompt), *pair)
+        if any(reply is not None and not reply.strip() for reply in pair):
+            dropped.add("empty_reply", row.id, row.prompt[-1]["content"])
+        elif row.chosen is not None and row.chosen == row.rejected:
+            dropped.add("identical_pair", row.id, row.chosen)
+        elif key in seen:
+            dropped.add("duplicate_row", row.id, row.prompt[-1]["content"])
+        else:
+            seen.add(key)
+            kept.append(row)
+    return kept
+
+
+def fit_lengths(
+    rows: Sequence[Row],
+    dropped: Dropped,
+    prompt_tokens: Callable[[Prompt], int],
+    reply_tokens: Callable[[str], int],
+    max_prompt_tokens: int,
+    max_completion_tokens: int,
+) -> tuple[list[Row], list[str]]:
+    """Make every row fit, once for all algorithms, so that no trainer drops or cuts rows on its own.
+
+    A long prompt loses its oldest turns, then the beginning of its last turn; a row with a reply that is too long
+    is dropped. Returns the rows and the ids of those whose prompt was shortened.
+    """
+    kept, shortened = [], []
+    for row in rows:
+        replies = [reply for reply in (row.chosen, row.rejected, row.demonstration) if reply is not None]
+        if any(reply_tokens(reply) > max_completion_tokens for reply in replies):
+            dropped.add("reply_too_long", row.id, max(replies, key=len))
+            continue
+        prompt = _shorten(row.prompt, prompt_tokens, max_prompt_tokens)
+        if prompt is None:
+            dropped.add("prompt_too_long", row.id, row.prompt[-1]["content"])
+            continue
+        if prompt != row.prompt:
+            shortened.append(row.id)
+        kept.append(replace(row, prompt=prompt))
+    return kept, shortened
+
+
+def _shorten(prompt: list[dict[str, str]], tokens: Callable[[Prompt], int], limit: int) -> list[dict[str, str]] | None:
+    if tokens(prompt) <= limit:
+        return prompt
+    system = [turn for turn in prompt[:1] if turn["role"] == "system"]
+    turns = prompt[len(system) :]
+    while len(turns) > 1 and (tokens([*system, *turns]) > limit or turns[0]["role"] != "user"):
+        turns = turns[1:]
+    words = turns[0]["content"].split(" ")
+    while tokens([*system, {**turns[0], "content": " ".join(words)}, *turns[1:]]) > limit:
+        if len(words) <= 1:
+            return None
+        words = words[max(1, len(words) // 8) :]
+    return [*system, {**turns[0], "content": " ".join(words)}, *turns[1:]]
+
+
+def split_by_prompt(rows: Sequence[Row], fractions: dict[str, float], seed: int) -> dict[str, list[Row]]:
+    """Rows by split. A prompt's split depends on its own text alone, so a prompt never falls into two."""
+    splits: dict[str, list[Row]] = {name: [] for name in SPLITS}
+    for row in rows:
+        place = _fraction(f"{seed} {prompt_key(row.prompt)}")
+        for name in SPLITS:
+            place -= fractions[name]
+            if place < 0 or name == SPLITS[-1]:
+                splits[name].append(row)
+                break
+    return splits
+
+
+def limit_prompts(rows: Sequence[Row], limit: int | None) -> list[Row]:
+    """Rows of at most `limit` distinct prompts, chosen by the hash of their text, in the order they came in."""
+    keys = {prompt_key(row.prompt) for row in rows}
+    if limit is None or len(keys) <= limit:
+        return list(rows)
+    kept = set(sorted(keys, key=_fraction)[:limit])
+    return [row for row in rows if prompt_key(row.prompt) in kept]
+
+
+def seal(splits: dict[str, list[Row]], preflight: dict[str, Any], dropped: Dropped) -> Sealed:
+    """Hash the splits.
+
+    Raises:
+        DataError: when the train or the test split is empty, or two splits share a prompt.
+    """
+    for name in ("train", "test"):
+        if not splits[name]:
+            raise DataError(
+                f"data: the {name} split is empty ({ {n: len(rows) for n, rows in splits.items()} } rows by split); "
+                f"dropped: {dropped.counts()}. Give more rows, or other data.splits."
+            )
+    keys = {name: {prompt_key(row.prompt) for row in rows} for name, rows in splits.items()}
+    for first, second in (("train", "validation"), ("train", "test"), ("validation", "test")):
+        if shared := keys[first] & keys[second]:
+            raise DataError(f"data: {len(shared)} prompts are in both {first} and {second}")
+    parts = {
+        name: {"rows": len(rows), "prompts": len(keys[name]), "sha256": _sha256(rows)} for name, rows in splits.items()
+    }
+    whole = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    preflight = {**preflight, "dropped": dropped.counts(), "dropped_rows": _ids(dropped), "repeated": repeated(splits)}
+    return Sealed(splits, {"sha256": whole, "splits": parts}, preflight, dropped)
+
+
+def repeated(splits: dict[str, list[Row]]) -> list[list[str]]:
+    """Groups of row ids that share a prompt; they are kept, and always in one split."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for rows in splits.values():
+        for row in rows:
+            groups[prompt_key(row.prompt)].append(row.id)
+    return [ids for ids in groups.values() if len(ids) > 1]
+
+
+def _ids(dropped: Dropped, most: int = 20) -> dict[str, list[str]]:
+    return {reason: [row_id for row_id, _ in rows[:most]] for reason, rows in sorted(dropped.rows.items())}
+
+
+def _fraction(text: str) -> float:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+
+
+def _sha256(rows: Sequence[Row]) -> str:
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(json.dumps(asdict(row), sort_keys=True, ensure_ascii=False).encode())
+    return digest.hexdigest()
+
+
+def length_summary(lengths: Sequence[int]) -> dict[str, int]:
+    """Median, 95th percentile and maximum, in tokens."""
+    ordered = sorted(lengths) or [0]
+    return {
+        "median": ordered[len(ordered) // 2],
+        "p95": ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))],
+        "max": ordered[-1],
+    }
+
+
+def slice_counts(rows: Sequence[Row]) -> dict[str, int]:
+    """Rows by named slice; empty when the source names none."""
+    return dict(Counter(row.slice for row in rows if row.slice is not None))

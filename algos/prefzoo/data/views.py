@@ -1,0 +1,73 @@
+"""What an algorithm sees of the sealed rows."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prefzoo.data.formats import Row
+from prefzoo.interface import Prompt
+
+
+def prompt_key(prompt: Prompt) -> str:
+    """Two prompts with this key equal are the same prompt: case and white space do not make a new one."""
+    return "\n".join(f"{turn['role']}:{' '.join(turn['content'].lower().split())}" for turn in prompt)
+
+
+@dataclass(frozen=True)
+class Views:
+    """One split in TRL's conversational formats; every list derives from the same rows in the same order.
+
+    Attributes:
+        prompts: distinct prompts.
+        preferences: `{"prompt": [...], "chosen": [...], "rejected": [...]}`, each a list of messages.
+        demonstrations: `{"prompt": [...], "completion": [...]}`: replies to imitate.
+    """
+
+    prompts: list[Prompt]
+    preferences: list[dict[str, Any]]
+    demonstrations: list[dict[str, Any]]
+
+    @classmethod
+    def of(cls, rows: Sequence[Row]) -> Views:
+        """All views of these rows."""
+        distinct = {prompt_key(row.prompt): row.prompt for row in reversed(rows)}
+        return cls(
+            prompts=[distinct[key] for key in dict.fromkeys(prompt_key(row.prompt) for row in rows)],
+            preferences=[
+                {"prompt": row.prompt, "chosen": _turn(row.chosen), "rejected": _turn(row.rejected)}
+                for row in rows
+                if row.chosen is not None and row.rejected is not None
+            ],
+            demonstrations=[
+                {"prompt": row.prompt, "completion": _turn(row.demonstration)}
+                for row in rows
+                if row.demonstration is not None
+            ],
+        )
+
+    def chosen(self) -> list[dict[str, Any]]:
+        """The chosen replies as demonstrations."""
+        return [{"prompt": pair["prompt"], "completion": pair["chosen"]} for pair in self.preferences]
+
+    def with_demonstrations(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Views:
+        """These views with other replies to imitate."""
+        rows = [{"prompt": p, "completion": _turn(c)} for p, c in zip(prompts, completions, strict=True)]
+        return dataclasses.replace(self, demonstrations=rows)
+
+    def with_shuffled_labels(self, seed: int) -> Views:
+        """A negative control: each pair's chosen and rejected change places with probability one half."""
+        rng = random.Random(f"shuffled labels {seed}")
+        shuffled = [
+            {**pair, "chosen": pair["rejected"], "rejected": pair["chosen"]} if rng.random() < 0.5 else pair
+            for pair in self.preferences
+        ]
+        return dataclasses.replace(self, preferences=shuffled)
+
+
+def _turn(reply: str | None) -> list[dict[str, str]]:
+    assert reply is not None
+    return [{"role": "assistant", "content": reply}]

@@ -1,0 +1,45 @@
+"""What a user did that cannot work, said so that they can mend it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class PrefzooError(Exception):
+    """A mistake in what the user asked for; its message is meant to be read without a traceback."""
+
+
+class RecipeError(PrefzooError):
+    """Everything that is wrong with a recipe, at once.
+
+    Attributes:
+        problems: one sentence a mistake, each naming the key, the value and what is allowed.
+    """
+
+    def __init__(self, where: str, problems: Iterable[str]) -> None:
+        self.where = where
+        self.problems = list(problems)
+        count = f"{len(self.problems)} mistake{'s' if len(self.problems) != 1 else ''}"
+        super().__init__(f"{where}: {count}\n" + "\n".join(f"  - {problem}" for problem in self.problems))
+
+
+class DataError(PrefzooError):
+    """Data that cannot be read, or of which nothing usable is left."""
+
+
+def did_you_mean(word: object, allowed: Iterable[str]) -> str:
+    """`" Did you mean 'dpo'?"` when one of `allowed` is close to `word`, else the empty string."""
+    close = difflib.get_close_matches(str(word), [str(name) for name in allowed], n=1, cutoff=0.6)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def unknown(kind: str, word: object, allowed: Iterable[str]) -> str:
+    """One sentence for a name that does not exist: what it was, what exists, what was probably meant."""
+    names = sorted(allowed)
+    if len(names) > 30:  # TRL's configs have well over a hundred fields
+        near = difflib.get_close_matches(str(word), names, n=5, cutoff=0.5)
+        listed = f"{len(names)} names, nearest: {', '.join(near) or 'none'}"
+    else:
+        listed = ", ".join(names) or "none"
+    return f"unknown {kind} {word!r}.{did_you_mean(word, names)} Allowed: {listed}."

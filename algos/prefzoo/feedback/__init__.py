@@ -1,0 +1,1 @@
+"""Where preferences and rewards come from."""

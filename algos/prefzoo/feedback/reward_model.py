@@ -1,0 +1,137 @@
+"""A reward model: a scalar head on the start, trained on pairs (Bradley-Terry)."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+
+from prefzoo.feedback.rewards import resolve_path
+from prefzoo.interface import Bench, Prompt
+from prefzoo.policies.fitting import Progress, adapter_config, arguments, run_trainer
+from prefzoo.policies.loading import device, load_tokenizer, resolve
+
+REWARD_FILE = "reward.json"
+
+
+class RewardModel:
+    """Scores a reply by the head's value at its last token.
+
+    A reply is decoded text here: it is put into this model's own chat template and tokenizer, which need not be
+    the policy's. The score of a reply does not depend on what else is in its batch.
+
+    Args:
+        model: a sequence-classification model with one label, or a `PeftModel` over one.
+        tokenizer: the model's own.
+        folder: where it is saved.
+    """
+
+    def __init__(self, model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+        self.model, self.tokenizer, self.folder = model.eval(), tokenizer, folder
+
+    @classmethod
+    def load(cls, path: str) -> RewardModel:
+        """A reward model that this project trained, or any sequence-classification model (folder or hub id)."""
+        folder = Path(path)
+        noted: dict[str, Any] = {}
+        if (folder / REWARD_FILE).is_file():
+            noted = json.loads((folder / REWARD_FILE).read_text(encoding="utf-8"))
+        base = resolve_path(noted["base"], folder) if "base" in noted else path
+        tokenizer = load_tokenizer(base)
+        model = classifier(base, tokenizer)
+        if "base" in noted:
+            model = PeftModel.from_pretrained(model, str(folder))
+        return cls(model, tokenizer, folder)
+
+    @property
+    def parameters(self) -> int:
+        """Weights that a token passes through."""
+        return sum(p.numel() for p in self.model.parameters())
+
+    def spec(self, folder: Path) -> dict[str, Any]:
+        """See `prefzoo.Reward`."""
+        local = self.folder.is_dir()
+        return {"type": "model", "path": os.path.relpath(self.folder, folder) if local else str(self.folder)}
+
+    @torch.inference_mode()
+    def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
+        rows = [
+            self.tokenizer.apply_chat_template(
+                [*prompt, {"role": "assistant", "content": text}], return_dict=False, tokenize=True
+            )
+            for prompt, text in zip(prompts, completions, strict=True)
+        ]
+        order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
+        scores = [0.0] * len(rows)
+        for begin in range(0, len(order), 64):
+            batch = order[begin : begin + 64]
+            padded = self.tokenizer.pad(
+                {"input_ids": [list(rows[i]) for i in batch]}, padding=True, padding_side="right", return_tensors="pt"
+            ).to(device())
+            for i, value in zip(batch, pooled_scores(self.model, **padded).tolist(), strict=True):
+                scores[i] = value
+        return scores
+
+
+def pooled_scores(model: PreTrainedModel | PeftModel, input_ids: Any, attention_mask: Any) -> torch.Tensor:
+    """The head's value at the last attended token of each row, shape (B,).
+
+    The model's own forward looks for the pad token instead, and misses the end of a reply whose tokenizer pads with
+    the end-of-sequence token.
+    """
+    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    hidden = inner.base_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # (B, T, H)
+    last = attention_mask.sum(-1) - 1
+    return inner.score(hidden[torch.arange(len(last), device=hidden.device), last]).float()[:, 0]
+
+
+def classifier(path: str, tokenizer: PreTrainedTokenizerBase, dtype: str = "float32") -> PreTrainedModel:
+    """A model with one scalar head; a new head is drawn from torch's current random state."""
+    model = AutoModelForSequenceClassification.from_pretrained(
+        resolve(path), num_labels=1, dtype=getattr(torch, dtype), use_safetensors=True
+    )
+    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    return model.to(device())
+
+
+def train_reward_model(bench: Bench, settings: dict[str, Any]) -> RewardModel:
+    """Train on the bench's preference pairs with TRL's RewardTrainer and save to `bench.out / "reward"`.
+
+    The loss of a pair is -log sigmoid(score of chosen - score of rejected) (Bradley-Terry; Ouyang et al. 2022,
+    https://arxiv.org/abs/2203.02155).
+    """
+    from datasets import Dataset
+    from transformers import set_seed
+    from trl import RewardConfig, RewardTrainer
+
+    set_seed(bench.seed)
+    tokenizer = load_tokenizer(bench.start)
+    model = classifier(bench.start, tokenizer, bench.loading.get("dtype", "float32"))
+    parameters = sum(p.numel() for p in model.parameters())
+    trainer = RewardTrainer(
+        model=model,
+        args=arguments(bench, RewardConfig, settings),
+        train_dataset=Dataset.from_list(bench.data.preferences),
+        processing_class=tokenizer,
+        # Without the head among the saved modules, a loaded reward model would score with a new random one.
+        peft_config=adapter_config(bench.adapter, "SEQ_CLS", modules_to_save=["score"]),
+        callbacks=[Progress(bench, "RewardTrainer")],
+    )
+    run_trainer(trainer, bench, parameters)
+    folder = bench.out / "reward"
+    folder.mkdir(parents=True, exist_ok=True)
+    trainer.model.save_pretrained(str(folder))
+    noted: dict[str, str] = {}
+    if bench.adapter.type == "full":
+        tokenizer.save_pretrained(str(folder))
+    else:
+        local = Path(bench.start).is_dir()
+        noted["base"] = os.path.relpath(bench.start, folder) if local else bench.start
+    (folder / REWARD_FILE).write_text(json.dumps(noted), encoding="utf-8")
+    return RewardModel.load(str(folder))

@@ -1,0 +1,87 @@
+"""Rewards by description: a trained model, a function of the user's, noise."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from prefzoo.errors import PrefzooError, did_you_mean
+from prefzoo.interface import Prompt, Reward
+
+
+class FunctionReward:
+    """A Python function `(prompts, completions) -> scores` from a file, as `FILE.py:NAME`.
+
+    `prompts` are lists of messages, `completions` texts; one number each comes back.
+    """
+
+    def __init__(self, path: str, key: str = "reward.path") -> None:
+        self.path = path
+        self.function = load_function(path, key)
+
+    def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
+        scores = [float(score) for score in self.function(list(prompts), list(completions))]
+        if len(scores) != len(completions):
+            raise PrefzooError(f"{self.path} returned {len(scores)} scores for {len(completions)} completions")
+        return scores
+
+    def spec(self, folder: Path) -> dict[str, Any]:
+        return {"type": "function", "path": self.path}
+
+
+class RandomReward:
+    """A negative control: noise that depends on the text and the seed, and on nothing that could be learned."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
+        return [self._noise(prompt, text) for prompt, text in zip(prompts, completions, strict=True)]
+
+    def _noise(self, prompt: Prompt, text: str) -> float:
+        digest = hashlib.sha256(repr((self.seed, [turn["content"] for turn in prompt], text)).encode()).digest()
+        return int.from_bytes(digest[:8], "big") / 2**64
+
+    def spec(self, folder: Path) -> dict[str, Any]:
+        return {"type": "random", "seed": self.seed}
+
+
+def load_reward(spec: dict[str, Any], folder: Path) -> Reward:
+    """The reward that a `spec` describes."""
+    if spec["type"] == "function":
+        return FunctionReward(spec["path"])
+    if spec["type"] == "random":
+        return RandomReward(spec["seed"])
+    from prefzoo.feedback.reward_model import RewardModel
+
+    return RewardModel.load(resolve_path(spec["path"], folder))
+
+
+def resolve_path(path: str, folder: Path) -> str:
+    """A noted path: as it is when absolute or a hub id, else relative to `folder` if it exists there."""
+    beside = (folder / path).resolve()
+    return str(beside) if not os.path.isabs(path) and beside.exists() else path
+
+
+def load_function(path: str, key: str) -> Callable[..., Any]:
+    """The function behind `FILE.py:NAME`.
+
+    Raises:
+        PrefzooError: when the file or the name does not exist, naming `key`, the value and the nearest name.
+    """
+    file, _, name = path.rpartition(":")
+    location = Path(file).expanduser().resolve()
+    if not file or not location.is_file():
+        raise PrefzooError(f"{key}: {path!r} does not name a function as FILE.py:NAME; {file or path!r} is not a file")
+    spec = importlib.util.spec_from_file_location(f"prefzoo_user_{location.stem}", location)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise PrefzooError(f"{key}: {location.name} has no function {name!r}.{did_you_mean(name, vars(module))}")
+    return function

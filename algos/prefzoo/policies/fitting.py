@@ -1,0 +1,145 @@
+"""Hand a bench to a TRL trainer: the one place where trainers are built, so that all are built alike."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from datasets import Dataset
+from peft import LoraConfig, PeftConfig
+from transformers import TrainerCallback
+
+from prefzoo.errors import PrefzooError
+from prefzoo.interface import Adapter, Bench
+from prefzoo.policies import load_policy
+from prefzoo.policies.language_model import LanguageModelPolicy
+
+if TYPE_CHECKING:
+    from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
+
+
+def fit(
+    bench: Bench,
+    trainer_class: type[Trainer],
+    config_class: type[TrainingArguments],
+    rows: list[dict[str, Any]],
+    settings: dict[str, Any],
+) -> LanguageModelPolicy:
+    """Train a fresh adapter on the start (or go on with `bench.latest`) and return what was saved, loaded again.
+
+    Args:
+        bench: gives the start, the adapter, the shared training arguments, the seed and the folder.
+        trainer_class, config_class: a TRL trainer and its config.
+        rows: the training rows, in the format that the trainer takes.
+        settings: what is particular to the algorithm; overrides the shared arguments.
+
+    Raises:
+        PrefzooError: when there are no rows, or the loss stopped being a number.
+    """
+    if not rows:
+        raise PrefzooError(f"{trainer_class.__name__} was given no rows to train on")
+    learner = bench.latest or LanguageModelPolicy.from_start(bench.start, **bench.loading)
+    assert isinstance(learner, LanguageModelPolicy)
+    parameters = learner.parameters
+    if learner.adapted:  # a loaded adapter is frozen
+        for name, weight in learner.model.named_parameters():
+            weight.requires_grad_("lora_" in name)
+    peft_config = None if learner.adapted else adapter_config(bench.adapter, "CAUSAL_LM")
+    trainer = trainer_class(
+        model=learner.model,
+        args=arguments(bench, config_class, settings),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=learner.tokenizer,
+        peft_config=peft_config,
+        callbacks=[Progress(bench, trainer_class.__name__)],
+    )
+    run_trainer(trainer, bench, parameters)
+    folder = bench.out / "policy"
+    LanguageModelPolicy(trainer.model, learner.tokenizer, bench.start, learner.loading).save(folder)
+    reloaded = load_policy(folder)
+    assert isinstance(reloaded, LanguageModelPolicy)
+    return reloaded
+
+
+def arguments(bench: Bench, config_class: type[TrainingArguments], settings: dict[str, Any]) -> TrainingArguments:
+    """A trainer's config: the bench's shared arguments, then what is particular to the algorithm."""
+    training = bench.training
+    shared: dict[str, Any] = {
+        "output_dir": str(bench.out / "trainer"),
+        "per_device_train_batch_size": max(1, training.batch_size // training.accumulation),
+        "gradient_accumulation_steps": training.accumulation,
+        "num_train_epochs": bench.budget.epochs,
+        "learning_rate": training.learning_rate,
+        "lr_scheduler_type": training.lr_scheduler_type,
+        "warmup_steps": training.warmup_ratio,  # below 1 it is a share of all steps
+        "weight_decay": training.weight_decay,
+        "max_grad_norm": training.max_grad_norm,
+        "optim": "adamw_torch",
+        "bf16": training.bf16,
+        "gradient_checkpointing": training.gradient_checkpointing,
+        "seed": bench.seed,
+        "data_seed": bench.seed,
+        "logging_steps": 5,
+        "logging_nan_inf_filter": False,  # a loss that is not a number must be seen
+        "include_num_input_tokens_seen": "non_padding",
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "use_cpu": not torch.cuda.is_available(),
+        "dataloader_pin_memory": torch.cuda.is_available(),
+    }
+    if "max_length" in config_class.__dataclass_fields__:
+        shared["max_length"] = None  # rows were made to fit, for all algorithms at once
+    return config_class(**{**shared, **settings})
+
+
+def adapter_config(adapter: Adapter, task: str, modules_to_save: list[str] | None = None) -> PeftConfig | None:
+    """peft's config for the recipe's adapter; None for full fine-tuning."""
+    if adapter.type == "full":
+        return None
+    return LoraConfig(
+        r=adapter.r,
+        lora_alpha=adapter.alpha,
+        lora_dropout=adapter.dropout,
+        target_modules=adapter.target_modules,
+        task_type=task,
+        modules_to_save=modules_to_save,
+    )
+
+
+def run_trainer(trainer: Trainer, bench: Bench, parameters: int) -> None:
+    """Train, charge the ledger, keep the curves in `curves.json`.
+
+    Raises:
+        PrefzooError: when a logged loss is not a finite number.
+    """
+    trainer.train()
+    bench.ledger.trained(int(trainer.state.num_input_tokens_seen), parameters)
+    history = [entry for entry in trainer.state.log_history if "loss" in entry]
+    append_curves(bench.out / "curves.json", history)
+    bad = [entry for entry in history if not math.isfinite(float(entry["loss"]))]
+    if bad:
+        raise PrefzooError(
+            f"training diverged: the loss is {bad[0]['loss']} at step {bad[0]['step']} of {trainer.state.max_steps}; "
+            "a lower learning_rate usually helps"
+        )
+
+
+def append_curves(path: Path, history: list[dict[str, Any]]) -> None:
+    """Add one training's logged metrics; an algorithm of several rounds has several."""
+    rounds = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps([*rounds, history]), encoding="utf-8")
+
+
+class Progress(TrainerCallback):
+    """Tells the bench's watcher how many optimizer steps are done."""
+
+    def __init__(self, bench: Bench, what: str) -> None:
+        self.bench, self.what = bench, what.removesuffix("Trainer")
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any) -> None:
+        self.bench.progress(self.what, state.global_step, state.max_steps)

@@ -1,0 +1,65 @@
+"""Models and tokenizers by path, hub id, or `lab`, always prepared in the same way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'system' %}{{ message['content'] + '\n\n' }}"
+    "{% elif message['role'] == 'user' %}{{ 'User: ' + message['content'] + '\n' }}"
+    "{% else %}Assistant: {% generation %}{{ message['content'] + eos_token }}{% endgeneration %}{{ '\n' }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}Assistant: {% endif %}"
+)
+"""Given to base models that bring no chat template of their own."""
+
+
+def resolve(path: str) -> str:
+    """`lab` becomes the folder of the bundled model; an existing folder becomes absolute; anything else is a hub id."""
+    if path == "lab":
+        from prefzoo.lab import MODEL_DIR
+
+        return str(MODEL_DIR)
+    return str(Path(path).expanduser().resolve()) if Path(path).expanduser().is_dir() else path
+
+
+def device() -> torch.device:
+    """The accelerator if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def load_tokenizer(path: str, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model: padded on the left, with a pad token that is not the end-of-sequence token if the
+    vocabulary has any other that fits, and with a chat template."""
+    tokenizer = AutoTokenizer.from_pretrained(resolve(path), revision=revision, trust_remote_code=trust_remote_code)
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        spare = [t for t in (tokenizer.unk_token, *_pad_like(tokenizer)) if t and t != tokenizer.eos_token]
+        tokenizer.pad_token = spare[0] if spare else tokenizer.eos_token
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = PLAIN_TEMPLATE
+    return tokenizer
+
+
+def _pad_like(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    names = ("pad", "reserved", "unused", "endoftext")
+    return [t for t in sorted(tokenizer.get_added_vocab()) if any(name in t.lower() for name in names)]
+
+
+def load_model(path: str, dtype: str = "float32", **loading: Any) -> PreTrainedModel:
+    """A causal language model on this machine's device, with safetensors weights, ready to be trained or sampled."""
+    model = AutoModelForCausalLM.from_pretrained(
+        resolve(path), dtype=getattr(torch, dtype), use_safetensors=True, **loading
+    )
+    # The end-of-sequence tokens are the model's; every other sampling default it ships is left behind, because
+    # `generate` would merge a top-k or a repetition penalty into settings that the recipe believes to have made.
+    shipped = model.generation_config
+    model.generation_config = GenerationConfig(
+        bos_token_id=shipped.bos_token_id, eos_token_id=shipped.eos_token_id, pad_token_id=shipped.pad_token_id
+    )
+    return model.to(device())

@@ -1,0 +1,156 @@
+"""Names of algorithms, each imported only when it is asked for.
+
+Listing names imports no algorithm file, and no algorithm file imports torch before it trains.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import inspect
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from prefzoo.errors import RecipeError, unknown
+from prefzoo.interface import NEEDS, Algorithm
+
+BUILT_IN = {
+    "best_of_n": "prefzoo.zoo.best_of_n:BestOfN",
+    "dpo": "prefzoo.zoo.dpo:DPO",
+    "rejection_sampling": "prefzoo.zoo.rejection_sampling:RejectionSampling",
+    "sft": "prefzoo.zoo.sft:SFT",
+}
+ENTRY_POINTS = "prefzoo.algorithms"
+
+_registered: dict[str, type[Algorithm]] = {}
+A = TypeVar("A", bound=type[Algorithm])
+
+
+def register(name: str) -> Callable[[A], A]:
+    """Class decorator: make an algorithm available under `name`, in recipes too.
+
+    Raises:
+        ValueError: when `name` is taken by another class, or the class is not a sound algorithm.
+    """
+
+    def decorate(cls: A) -> A:
+        taken = name in BUILT_IN or (name in _registered and _registered[name].__qualname__ != cls.__qualname__)
+        if taken:
+            raise ValueError(f"the name {name!r} is taken; choose another one for {cls.__qualname__}")
+        _check_class(name, cls)
+        _registered[name] = cls
+        return cls
+
+    return decorate
+
+
+def registered() -> dict[str, type[Algorithm]]:
+    """The algorithms that `register` added in this process (worker processes are sent these)."""
+    return dict(_registered)
+
+
+def names() -> list[str]:
+    """Every algorithm that can be named: built in, installed by other packages, and registered here."""
+    return sorted({*BUILT_IN, *_registered, *(point.name for point in entry_points(group=ENTRY_POINTS))})
+
+
+def load(name: str) -> type[Algorithm]:
+    """The class behind a name.
+
+    Raises:
+        KeyError: for an unknown name; the message says what exists and what was probably meant.
+    """
+    if name in _registered:
+        return _registered[name]
+    if name in BUILT_IN:
+        module, _, attribute = BUILT_IN[name].partition(":")
+        return getattr(importlib.import_module(module), attribute)
+    for point in entry_points(group=ENTRY_POINTS, name=name):
+        return _check_class(name, point.load())
+    raise KeyError(unknown("algorithm", name, names()))
+
+
+def get(name: str, **parameters: Any) -> Algorithm:
+    """An algorithm by name with its hyper-parameters: `get("dpo", beta=0.2)`.
+
+    Raises:
+        KeyError: for an unknown name.
+        RecipeError: naming every parameter that is unknown or out of range.
+    """
+    cls = load(name)
+    problems = parameter_problems(cls, parameters)
+    if problems:
+        raise RecipeError(name, problems)
+    return TypeAdapter(cls).validate_python(parameters)
+
+
+def parameter_problems(cls: type[Algorithm], parameters: dict[str, Any], prefix: str = "") -> list[str]:
+    """Every mistake in an algorithm's parameters, a sentence each; empty when there is none."""
+    fields = [f.name for f in dataclasses.fields(cls)]
+    problems = [f"{prefix}{key}: {unknown('key', key, fields)}" for key in parameters if key not in fields]
+    try:
+        TypeAdapter(cls).validate_python({key: value for key, value in parameters.items() if key in fields})
+    except ValidationError as error:
+        for item in error.errors():
+            at = ".".join(str(part) for part in item["loc"])
+            problems.append(f"{prefix}{at}: {item['msg']} (got {item['input']!r})")
+    if cls.config is not None and isinstance(trainer := parameters.get("trainer", {}), dict):
+        allowed = config_fields(cls.config)
+        problems += [f"{prefix}trainer.{key}: {unknown('key', key, allowed)}" for key in trainer if key not in allowed]
+    return problems
+
+
+def config_fields(config: str) -> list[str]:
+    """The fields of a trainer's config class, `"module:Class"`, read from its source so that nothing is imported.
+
+    Importing TRL takes seconds; a recipe is checked in a fraction of one.
+    """
+    module, _, name = config.partition(":")
+    return _fields_in_source(module, name)
+
+
+def _fields_in_source(module: str, name: str) -> list[str]:
+    import ast
+    from importlib.util import find_spec
+    from pathlib import Path
+
+    # find_spec imports the parent package: for `trl.trainer.x` that is trl itself, hence the walk by hand.
+    package, *rest = module.split(".")
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"{package} is not installed")
+    path = Path(spec.origin).parent.joinpath(*rest).with_suffix(".py")
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    found = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
+    own = [n.target.id for n in found.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)]
+    origins = {
+        alias.asname or alias.name: (node.module or "", node.level, alias.name)
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    inherited: list[str] = []
+    for base in found.bases:
+        if not (isinstance(base, ast.Name) and base.id in origins):
+            continue
+        source, level, original = origins[base.id]
+        if level:
+            source = ".".join([*module.split(".")[:-level], source])
+        elif source == "transformers":
+            source = "transformers.training_args"
+        inherited += _fields_in_source(source, original)
+    return [*dict.fromkeys([*own, *inherited])]
+
+
+def _check_class(name: str, cls: type[Algorithm]) -> type[Algorithm]:
+    if not (inspect.isclass(cls) and issubclass(cls, Algorithm)):
+        raise ValueError(f"algorithm {name!r} is {cls!r}; it must be a subclass of prefzoo.Algorithm")
+    if not (dataclasses.is_dataclass(cls) and cls.__dataclass_params__.frozen):  # type: ignore[attr-defined]
+        raise ValueError(f"algorithm {name!r}: decorate {cls.__qualname__} with @dataclass(frozen=True)")
+    stray = sorted(set(cls.needs) - set(NEEDS))
+    if stray:
+        raise ValueError(f"algorithm {name!r}: {unknown('need', stray[0], NEEDS)}")
+    return cls

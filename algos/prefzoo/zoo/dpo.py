@@ -1,0 +1,63 @@
+"""Direct preference optimization and the family of losses that TRL offers for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from prefzoo.interface import Algorithm, Bench, Policy
+
+Loss = Literal[
+    "sigmoid",
+    "hinge",
+    "ipo",
+    "exo_pair",
+    "nca_pair",
+    "robust",
+    "bco_pair",
+    "sppo_hard",
+    "aot",
+    "aot_unpaired",
+    "apo_zero",
+    "apo_down",
+    "discopop",
+    "sft",
+    "sigmoid_norm",
+]
+
+
+@dataclass(frozen=True)
+class DPO(Algorithm):
+    """Direct preference optimization (Rafailov et al. 2023, https://arxiv.org/abs/2305.18290).
+
+    The start is the reference. The sigmoid loss of a pair is -log sigmoid(beta * (chosen log-ratio - rejected
+    log-ratio)), where a reply's log-ratio is its log-probability under the policy minus that under the reference.
+
+    Attributes:
+        beta: how strongly the policy is held to the reference; the paper uses 0.1 (0.5 for summaries).
+        loss_type: one of TRL's losses, or several that are added up (weights: `trainer: {loss_weights: [...]}`).
+        label_smoothing: the share of labels believed to be wrong, for `sigmoid`, `robust` and `exo_pair`;
+            `exo_pair` needs a value above 0 (its paper uses 1e-3).
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"preferences"})
+    config: ClassVar[str | None] = "trl.trainer.dpo_config:DPOConfig"
+
+    beta: Annotated[float, Field(gt=0)] = 0.1
+    loss_type: Loss | list[Loss] = "sigmoid"
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    def train(self, bench: Bench) -> Policy:
+        from trl import DPOConfig, DPOTrainer
+
+        from prefzoo.policies.fitting import fit
+
+        settings = {
+            "beta": self.beta,
+            "loss_type": [self.loss_type] if isinstance(self.loss_type, str) else list(self.loss_type),
+            "label_smoothing": self.label_smoothing,
+            **self.trainer,
+        }
+        return fit(bench, DPOTrainer, DPOConfig, bench.data.preferences, settings)

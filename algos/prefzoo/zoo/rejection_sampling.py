@@ -1,0 +1,105 @@
+"""Rejection sampling: sample replies, keep the best, imitate them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field
+
+from prefzoo.errors import PrefzooError
+from prefzoo.interface import Algorithm, Bench, Policy, Prompt
+from prefzoo.registry import get
+
+Scored = tuple[float, str]
+
+
+@dataclass(frozen=True)
+class RejectionSampling(Algorithm):
+    """Rejection-sampling fine-tuning (Touvron et al. 2023, https://arxiv.org/abs/2307.09288); with several
+    iterations, expert iteration (Anthony et al. 2017) or RAFT (Dong et al. 2023, https://arxiv.org/abs/2304.06767).
+
+    Each iteration samples `n` replies to each of its prompts from the latest policy, scores them, keeps some, and
+    fine-tunes on what it kept. The prompts are divided among the iterations, so that more iterations cost no more
+    samples.
+
+    Attributes:
+        n: replies sampled for each prompt. RAFT uses 8 to 32.
+        keep: `best` keeps the best of the n; `top_k` the k best of the n; `threshold` every reply whose reward is
+            at least `threshold`; `random` one of the n at random: the control that shows what selection adds.
+        k: how many replies `top_k` keeps for each prompt, at most n.
+        threshold: the least reward that `threshold` keeps, on the reward's own scale.
+        iterations: rounds of sampling and fine-tuning.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})
+    config: ClassVar[str | None] = "trl.trainer.sft_config:SFTConfig"
+
+    n: Annotated[int, Field(ge=1)] = 8
+    keep: Literal["best", "top_k", "threshold", "random"] = "best"
+    k: Annotated[int, Field(ge=1)] = 2
+    threshold: float = 0.0
+    iterations: Annotated[int, Field(ge=1)] = 1
+
+    def train(self, bench: Bench) -> Policy:
+        from prefzoo.policies.language_model import LanguageModelPolicy
+
+        if self.keep == "top_k" and self.k > self.n:
+            raise PrefzooError(f"rejection_sampling: k is {self.k}, but only n = {self.n} replies are sampled")
+        policy: Policy = LanguageModelPolicy.from_start(bench.start, **bench.loading)
+        prompts = list(bench.data.prompts)
+        random.Random(bench.seed).shuffle(prompts)
+        learner = get("sft", on="demonstrations", trainer=self.trainer)
+        for i in range(self.iterations):
+            kept = self.select(bench, policy, prompts[i :: self.iterations], i)
+            data = bench.data.with_demonstrations(*kept)
+            policy = learner.train(bench.replace(data=data, latest=policy if i else None))
+        return policy
+
+    def select(
+        self, bench: Bench, policy: Policy, prompts: Sequence[Prompt], iteration: int
+    ) -> tuple[list[Prompt], list[str]]:
+        """Sample, score and keep: the prompts and replies to imitate. What became of every sample is reported.
+
+        Raises:
+            PrefzooError: when nothing was kept.
+        """
+        bench.progress("sampling", 0, 1)
+        drawn = bench.sample(policy, prompts, self.n, seed=bench.seed * 1000 + iteration)
+        flat = [(i, candidate) for i, each in enumerate(drawn) for candidate in each]
+        scores = bench.score([prompts[i] for i, _ in flat], [candidate.text for _, candidate in flat])
+        groups: list[list[Scored]] = [[] for _ in prompts]
+        for (i, candidate), score in zip(flat, scores, strict=True):
+            # A reply that was cut off would be imitated with an end it never had.
+            if candidate.finished:
+                groups[i].append((score, candidate.text))
+        rng = random.Random(f"{bench.seed} {iteration}")
+        kept = [
+            (prompt, *pair) for prompt, group in zip(prompts, groups, strict=True) for pair in self._keep(group, rng)
+        ]
+        bench.report.setdefault("rejection_sampling", []).append(
+            {
+                "sampled": len(flat),
+                "unfinished": len(flat) - sum(map(len, groups)),
+                "kept": len(kept),
+                "prompts": len(prompts),
+                "prompts_kept": len({id(prompt) for prompt, _, _ in kept}),
+                "reward_sampled": sum(scores) / max(1, len(scores)),
+                "reward_kept": sum(score for _, score, _ in kept) / max(1, len(kept)),
+            }
+        )
+        if not kept:
+            raise PrefzooError(
+                f"rejection_sampling: none of {len(flat)} sampled replies was kept "
+                f"(keep: {self.keep}, threshold: {self.threshold}; highest reward {max(scores):.3g})"
+            )
+        return [prompt for prompt, _, _ in kept], [text for _, _, text in kept]
+
+    def _keep(self, group: list[Scored], rng: random.Random) -> list[Scored]:
+        if self.keep == "threshold":
+            return [pair for pair in group if pair[0] >= self.threshold]
+        if self.keep == "random":
+            return [rng.choice(group)] if group else []
+        return sorted(group, key=lambda pair: -pair[0])[: self.k if self.keep == "top_k" else 1]

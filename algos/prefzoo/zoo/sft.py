@@ -1,0 +1,33 @@
+"""Supervised fine-tuning: imitate replies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from prefzoo.interface import Algorithm, Bench, Policy
+
+
+@dataclass(frozen=True)
+class SFT(Algorithm):
+    """Supervised fine-tuning on replies (step 1 of Ouyang et al. 2022, https://arxiv.org/abs/2203.02155).
+
+    The loss is the mean negative log-likelihood of the reply's tokens, its end included and the prompt's left out.
+
+    Attributes:
+        on: `chosen` imitates the preferred replies of the preference pairs, `demonstrations` imitates the
+            demonstrations, which the data or an algorithm that made some provides.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"demonstrations"})
+    config: ClassVar[str | None] = "trl.trainer.sft_config:SFTConfig"
+
+    on: Literal["chosen", "demonstrations"] = "chosen"
+
+    def train(self, bench: Bench) -> Policy:
+        from trl import SFTConfig, SFTTrainer
+
+        from prefzoo.policies.fitting import fit
+
+        rows = bench.data.chosen() if self.on == "chosen" else bench.data.demonstrations
+        return fit(bench, SFTTrainer, SFTConfig, rows, self.trainer)
