@@ -150,10 +150,13 @@ def _show(found: Any, folder: Path) -> None:
     from prefzoo.comparison import report as reports
 
     console = Console()
-    console.print(reports.table(found))
-    console.print(reports.sentence(found), style="bold")
+    if not console.is_terminal:  # a file or a pipe has no edge to wrap at
+        console = Console(width=160)
+    console.print(reports.table(found, console.width))
+    console.print(reports.sentence(found), style="bold", markup=False)
     for fact in reports.facts(found):
         console.print(f"- {fact}", markup=False, highlight=False)
+    console.print("wins: share of test prompts answered better than the start does; KL: to the start, nats a reply")
     console.print(f"{folder / 'report.html'}, {folder / 'results.json'}", markup=False, highlight=False)
 
 

@@ -148,7 +148,8 @@ def _fields_in_source(module: str, name: str) -> list[str]:
 def _check_class(name: str, cls: type[Algorithm]) -> type[Algorithm]:
     if not (inspect.isclass(cls) and issubclass(cls, Algorithm)):
         raise ValueError(f"algorithm {name!r} is {cls!r}; it must be a subclass of prefzoo.Algorithm")
-    if not (dataclasses.is_dataclass(cls) and cls.__dataclass_params__.frozen):  # type: ignore[attr-defined]
+    # Its own decoration counts, not its parent's: without one, the hyper-parameters it lists would be ignored.
+    if "__dataclass_fields__" not in vars(cls):
         raise ValueError(f"algorithm {name!r}: decorate {cls.__qualname__} with @dataclass(frozen=True)")
     stray = sorted(set(cls.needs) - set(NEEDS))
     if stray:

@@ -82,7 +82,7 @@ def data(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
 
 def _user_rows(recipe: Recipe, dropped: Dropped) -> list[Row]:
     assert recipe.data.preferences is not None
-    return read_preferences(recipe.data.preferences, dropped, recipe.data.revision)
+    return read_preferences(recipe.data.preferences, dropped, recipe.data.revision, recipe.data.data_dir)
 
 
 def _lab_rows(recipe: Recipe) -> dict[str, list[Row]]:

@@ -10,7 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from prefzoo import registry
 from prefzoo.comparison import recipe_files
+from prefzoo.data.formats import source_problem
 from prefzoo.errors import RecipeError, unknown
+from prefzoo.feedback.rewards import function_problem
 from prefzoo.interface import Adapter, Algorithm, Budget, Generation, Settings, Training
 
 REWARD_CONFIG = "trl.trainer.reward_config:RewardConfig"
@@ -29,13 +31,14 @@ class Model(Settings):
 class Data(Settings):
     """Where the rows come from: `source: lab`, or `preferences:` a file or hub id of chosen/rejected pairs.
 
-    `splits` are shares of the prompts. `shuffle_labels` is a negative control: every trial learns from pairs whose
-    labels were swapped at random, each seed by its own coin.
+    `revision` and `data_dir` are those of a hub dataset. `splits` are shares of the prompts. `shuffle_labels` is a
+    negative control: every trial learns from pairs whose labels were swapped at random, each seed by its own coin.
     """
 
     source: Literal["lab"] | None = None
     preferences: str | None = None
     revision: str | None = None
+    data_dir: str | None = None
     splits: dict[str, float] = Field({"train": 0.7, "validation": 0.1, "test": 0.2})
     seed: int = 0
     max_prompt_tokens: int = Field(512, ge=8)
@@ -247,17 +250,18 @@ def _cross_problems(recipe: Recipe) -> list[str]:
         problems.append(
             "gold: 'lab' scores only the lab's own prompts, and data.preferences are not. Allowed: none, path."
         )
+    if recipe.data.preferences and (problem := source_problem(recipe.data.preferences)):
+        problems.append(f"data.preferences: {problem}.")
     if recipe.training.batch_size % recipe.training.accumulation:
         problems.append(
             f"training.accumulation: {recipe.training.accumulation} does not divide "
             f"training.batch_size {recipe.training.batch_size}"
         )
-    for key, path in (
-        ("reward.path", recipe.reward.path if recipe.reward.type == "function" else None),
-        ("gold.path", recipe.gold.path if isinstance(recipe.gold, GoldFunction) else None),
-    ):
-        if path is not None and ":" not in path:
-            problems.append(f"{key}: {path!r} does not name a function as FILE.py:NAME")
+    functions = {
+        "reward.path": recipe.reward.path if recipe.reward.type == "function" else None,
+        "gold.path": recipe.gold.path if isinstance(recipe.gold, GoldFunction) else None,
+    }
+    problems += [f"{key}: {p}" for key, path in functions.items() if path and (p := function_problem(path))]
     return problems
 
 

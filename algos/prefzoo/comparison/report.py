@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader
+from rich.box import SIMPLE
 from rich.table import Table
 
 from prefzoo.comparison import results as results_module
@@ -16,10 +17,10 @@ from prefzoo.comparison.records import read_records
 from prefzoo.comparison.results import Results, Summary
 
 COLUMNS = {
-    "gold": "gold reward",
-    "proxy": "proxy reward",
-    "win_rate": "win rate",
-    "kl": "KL (nats)",
+    "gold": "gold",
+    "proxy": "proxy",
+    "win_rate": "wins",
+    "kl": "KL",
     "length": "tokens",
     "distinct_2": "distinct-2",
 }
@@ -39,7 +40,7 @@ def write(results: Results, out: Path) -> None:
         headings=headings,
         rows=rows,
         picture=picture,
-        alternative=f"{COLUMNS[results.primary]} of each policy with its 95% interval, and against KL to the start",
+        alternative=f"{results.primary} reward of each policy with its 95% interval, and against KL to the start",
         facts=facts(results),
         replies=side_by_side(results, out),
     )
@@ -53,7 +54,7 @@ def sentence(results: Results) -> str:
     groups = {word: [v.a for v in against if v.verdict == word] for word in ("better", "worse", "inconclusive")}
     parts = []
     if groups["better"]:
-        parts.append(f"better than the start in {COLUMNS[results.primary]}: {', '.join(groups['better'])}")
+        parts.append(f"better than the start in {results.primary} reward: {', '.join(groups['better'])}")
     if groups["worse"]:
         parts.append(f"worse: {', '.join(groups['worse'])}")
     if groups["inconclusive"]:
@@ -65,15 +66,17 @@ def sentence(results: Results) -> str:
     return text[0].upper() + text[1:]
 
 
-def cells(results: Results) -> tuple[list[str], list[list[str]]]:
-    """The table as text: headings, and a row for each label, best first."""
+def cells(results: Results, narrow: bool = False) -> tuple[list[str], list[list[str]]]:
+    """The table as text: headings, and a row for each label, best first; `narrow` leaves out what decides least."""
     columns = [c for c in COLUMNS if any(c in each.summary for each in results.algorithms.values())]
-    headings = ["policy", *[COLUMNS[c] for c in columns], f"{results.primary} - start", "verdict"]
+    if narrow:
+        columns = [c for c in columns if c not in ("length", "distinct_2")]
+    headings = ["policy", *[COLUMNS[c] for c in columns], "over start [95%]", "verdict"]
     verdicts = {v.a: v for v in results.verdicts if v.metric == results.primary and v.b == START}
     rows = []
     for label in ranked(results):
         each = results.algorithms[label]
-        row = [label, *[_number(each.summary.get(c)) for c in columns]]
+        row = [label, *[_number(each.summary.get(c), interval=c == results.primary) for c in columns]]
         if each.status != "ok":
             row += ["", each.status.upper()]
         elif label in verdicts:
@@ -95,12 +98,18 @@ def ranked(results: Results) -> list[str]:
     return sorted(results.algorithms, key=place)
 
 
-def table(results: Results) -> Table:
-    """The table for a terminal."""
-    headings, rows = cells(results)
-    made = Table(title=f"{len(results.recipe['seeds'])} seeds; means with 95% intervals", title_justify="left")
+def table(results: Results, width: int) -> Table:
+    """The table for a terminal of this width."""
+    headings, rows = cells(results, narrow=width < 100)
+    seeds = len(results.recipe["seeds"])
+    made = Table(
+        title=f"{seeds} seed{'s' if seeds > 1 else ''}, {results.recipe['evaluation']['prompts']} test prompts",
+        title_justify="left",
+        box=SIMPLE,
+        padding=(0, 1, 0, 0),
+    )
     for i, heading in enumerate(headings):
-        made.add_column(heading, justify="left" if i == 0 else "right", overflow="fold")
+        made.add_column(heading, justify="left" if i == 0 else "right", no_wrap=i > 0)
     styles = {"better": "green", "worse": "red", "FAILED": "red", "SKIPPED": "red"}
     for row in rows:
         made.add_row(*row, style=styles.get(row[-1]))
@@ -193,18 +202,18 @@ def draw(results: Results, path: Path) -> None:
         left.axvline(results.algorithms[START].summary[metric].mean, color="0.7", linewidth=1, zorder=0)
         right.axhline(results.algorithms[START].summary[metric].mean, color="0.7", linewidth=1, zorder=0)
     left.set_yticks(range(len(labels)), labels)
-    left.set_xlabel(f"{COLUMNS[metric]} (mean, 95% interval)")
+    left.set_xlabel(f"{metric} reward (mean, 95% interval)")
     right.set_xlabel("KL to the start (nats a reply)")
-    right.set_ylabel(COLUMNS[metric])
+    right.set_ylabel(f"{metric} reward")
     right.margins(x=0.15)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)
 
 
-def _number(summary: Summary | None) -> str:
+def _number(summary: Summary | None, interval: bool) -> str:
     if summary is None:
         return "-"
-    if summary.ci95 is None:
+    if summary.ci95 is None or not interval:
         return f"{summary.mean:.2f}"
     return f"{summary.mean:.2f} ±{(summary.ci95[1] - summary.ci95[0]) / 2:.2f}"

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
-LEVEL = 0.95
+ALPHA = 0.05
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def estimate(table: np.ndarray) -> Estimate:
         return Estimate(mean, mean, mean, 1.0 if mean == 0 else 0.0)
     freedom = square**2 / sum(part**2 / df for part, df in parts)
     error = square**0.5
-    half = float(stats.t.ppf((1 + LEVEL) / 2, freedom)) * error
+    half = float(stats.t.ppf(1 - ALPHA / 2, freedom)) * error
     return Estimate(mean, mean - half, mean + half, float(2 * stats.t.sf(abs(mean) / error, freedom)))
 
 
@@ -69,6 +69,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def verdict(mean: float, p_adjusted: float) -> str:
     """`better`, `worse`, or `inconclusive` at the 5% level."""
-    if p_adjusted >= 1 - LEVEL:
+    if p_adjusted >= ALPHA:
         return "inconclusive"
     return "better" if mean > 0 else "worse"

@@ -51,7 +51,20 @@ class Dropped:
         return {reason: len(rows) for reason, rows in sorted(self.rows.items())}
 
 
-def read_preferences(source: str, dropped: Dropped, revision: str | None = None) -> list[Row]:
+def source_problem(source: str) -> str | None:
+    """A sentence if `source` is neither a file that exists nor a hub id; None if it may be one."""
+    path = Path(source).expanduser()
+    if path.is_file():
+        return None
+    meant_as_file = source.endswith(FILE_ENDINGS) or source.startswith((".", "/", "~")) or source.count("/") != 1
+    if path.exists() or meant_as_file:
+        return f"{source!r} is neither a file ({', '.join(FILE_ENDINGS)}) nor a hub id (owner/name)"
+    return None
+
+
+def read_preferences(
+    source: str, dropped: Dropped, revision: str | None = None, data_dir: str | None = None
+) -> list[Row]:
     """Rows of chosen/rejected pairs from a JSON, JSONL or gzip file, or from the train split of a hub dataset.
 
     A row holds either two transcripts that share an implicit prompt (`"\\n\\nHuman: ..\\n\\nAssistant: .."` as in
@@ -63,7 +76,7 @@ def read_preferences(source: str, dropped: Dropped, revision: str | None = None)
     """
     rows = []
     count = 0
-    for row_id, record in _records(source, revision):
+    for row_id, record in _records(source, revision, data_dir):
         count += 1
         if isinstance(record, dict) and {"chosen", "rejected"} <= record.keys():
             parsed = _parse(row_id, record)
@@ -81,8 +94,10 @@ def read_preferences(source: str, dropped: Dropped, revision: str | None = None)
     return rows
 
 
-def _records(source: str, revision: str | None) -> Iterator[tuple[str, Any]]:
+def _records(source: str, revision: str | None, data_dir: str | None) -> Iterator[tuple[str, Any]]:
     path = Path(source).expanduser()
+    if problem := source_problem(source):
+        raise DataError(f"data.preferences: {problem}.")
     if path.is_file():
         opener = gzip.open if path.suffix == ".gz" else open
         with opener(path, "rt", encoding="utf-8") as file:
@@ -94,14 +109,10 @@ def _records(source: str, revision: str | None) -> Iterator[tuple[str, Any]]:
                 if line.strip():
                     yield f"line {number}", _json_or_text(line)
         return
-    if path.exists() or source.endswith(FILE_ENDINGS) or source.startswith((".", "/", "~")) or source.count("/") != 1:
-        raise DataError(
-            f"data.preferences: {source!r} is neither a file ({', '.join(FILE_ENDINGS)}) nor a hub id (owner/name)."
-        )
     from datasets import load_dataset
 
     try:
-        dataset = load_dataset(source, split="train", revision=revision)
+        dataset = load_dataset(source, split="train", revision=revision, data_dir=data_dir)
     except Exception as error:  # the hub client raises a dozen unrelated classes; the user needs one sentence
         raise DataError(f"data.preferences: the hub dataset {source!r} could not be loaded: {error}") from error
     for number, record in enumerate(dataset, 1):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib.util
 import os
@@ -9,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from prefzoo.errors import PrefzooError, did_you_mean
+from prefzoo.errors import PrefzooError, unknown
 from prefzoo.interface import Prompt, Reward
 
 
@@ -67,21 +68,34 @@ def resolve_path(path: str, folder: Path) -> str:
     return str(beside) if not os.path.isabs(path) and beside.exists() else path
 
 
+def function_problem(path: str) -> str | None:
+    """A sentence if `path` does not name a function as `FILE.py:NAME`; None if it does. Runs nothing."""
+    file, _, name = path.rpartition(":")
+    location = Path(file).expanduser()
+    if not file.endswith(".py") or not name:
+        return f"{path!r} does not name a function as FILE.py:NAME"
+    if not location.is_file():
+        return f"{path!r} does not name a function as FILE.py:NAME: there is no file {file!r}"
+    tree = ast.parse(location.read_text(encoding="utf-8"))
+    names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
+    names += [
+        t.id for node in tree.body if isinstance(node, ast.Assign) for t in node.targets if isinstance(t, ast.Name)
+    ]
+    return None if name in names else f"{unknown('function', name, names)} (in {file})"
+
+
 def load_function(path: str, key: str) -> Callable[..., Any]:
     """The function behind `FILE.py:NAME`.
 
     Raises:
         PrefzooError: when the file or the name does not exist, naming `key`, the value and the nearest name.
     """
+    if problem := function_problem(path):
+        raise PrefzooError(f"{key}: {problem}")
     file, _, name = path.rpartition(":")
     location = Path(file).expanduser().resolve()
-    if not file or not location.is_file():
-        raise PrefzooError(f"{key}: {path!r} does not name a function as FILE.py:NAME; {file or path!r} is not a file")
     spec = importlib.util.spec_from_file_location(f"prefzoo_user_{location.stem}", location)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    function = getattr(module, name, None)
-    if not callable(function):
-        raise PrefzooError(f"{key}: {location.name} has no function {name!r}.{did_you_mean(name, vars(module))}")
-    return function
+    return getattr(module, name)

@@ -11,12 +11,14 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, 
 PLAIN_TEMPLATE = (
     "{% for message in messages %}"
     "{% if message['role'] == 'system' %}{{ message['content'] + '\n\n' }}"
-    "{% elif message['role'] == 'user' %}{{ 'User: ' + message['content'] + '\n' }}"
-    "{% else %}Assistant: {% generation %}{{ message['content'] + eos_token }}{% endgeneration %}{{ '\n' }}{% endif %}"
+    "{% elif message['role'] == 'user' %}{{ 'User:\n' + message['content'] + '\n\n' }}"
+    "{% else %}{{ 'Assistant:\n' }}{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}"
+    "{{ '\n\n' }}{% endif %}"
     "{% endfor %}"
-    "{% if add_generation_prompt %}Assistant: {% endif %}"
+    "{% if add_generation_prompt %}{{ 'Assistant:\n' }}{% endif %}"
 )
-"""Given to base models that bring no chat template of their own."""
+"""Given to base models that bring no chat template of their own. Replies begin on a new line, because a space before
+them would merge with their first word, and the prompt would no longer be a prefix of prompt and reply."""
 
 
 def resolve(path: str) -> str:

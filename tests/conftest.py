@@ -1,0 +1,80 @@
+"""Shared fixtures: everything runs on the bundled lab model, on the CPU, without a network."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["DO_NOT_TRACK"] = "1"
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+import pytest
+
+from prefzoo.interface import Adapter, Bench, Budget, Generation, Training
+
+HH_FILE = Path(__file__).parents[2] / "shared" / "data" / "hh-rlhf" / "harmless-base-1500.jsonl.gz"
+SMALL = ["budget.prompts=48", "evaluation.prompts=16", "generation.max_new_tokens=24"]
+"""Settings under which a whole comparison takes seconds; nothing is learned."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def lab_rows():
+    """A few lab rows as the data stage makes them."""
+    from prefzoo import lab
+    from prefzoo.data.formats import Row
+
+    pairs = lab.preferences("train", 24, 3)
+    imitated = {d["id"]: d["completion"] for d in lab.demonstrations("train", 24, 3)}
+    return [
+        Row(
+            p["id"],
+            [{"role": "user", "content": p["prompt"]}],
+            p["chosen"],
+            p["rejected"],
+            imitated[p["id"]],
+            p["slice"],
+        )
+        for p in pairs
+    ]
+
+
+@pytest.fixture
+def make_bench(tmp_path, lab_rows):
+    """A bench on the lab model itself as the start."""
+    from prefzoo.data.views import Views
+    from prefzoo.lab import MODEL_DIR
+
+    def make(adapter: str = "lora", epochs: float = 1.0, name: str = "trial", **training) -> Bench:
+        out = tmp_path / name
+        out.mkdir(exist_ok=True)
+        return Bench(
+            start=str(MODEL_DIR),
+            data=Views.of(lab_rows),
+            reward=None,
+            adapter=Adapter(type=adapter, r=4, alpha=8),
+            budget=Budget(prompts=24, epochs=epochs),
+            generation=Generation(max_new_tokens=24),
+            training=Training(**{"batch_size": 8, **training}),
+            seed=7,
+            out=out,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory):
+    """One small comparison with every algorithm, two seeds, shared by the tests that read its results."""
+    from prefzoo import compare
+
+    out = tmp_path_factory.mktemp("runs") / "small"
+    return compare("quickstart", seeds=2, sets=SMALL, out=out), out

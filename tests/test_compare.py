@@ -1,0 +1,256 @@
+"""A whole comparison, small: its results, its resumption, its failures."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+
+import prefzoo
+from conftest import SMALL
+from prefzoo.comparison.compare import rebuild
+from prefzoo.comparison.plan import load_plan
+from prefzoo.comparison.records import read_records
+from prefzoo.comparison.results import Results, load
+from prefzoo.errors import PrefzooError
+from prefzoo.interface import Algorithm, Bench, Policy
+
+SCHEMA = Path(__file__).parents[1] / "docs" / "results.schema.json"
+
+
+def metrics(results: Results) -> dict:
+    return {
+        (label, seed): trial.metrics for label, each in results.algorithms.items() for seed, trial in each.seeds.items()
+    }
+
+
+def test_results_hold_what_the_contract_promises(small_run) -> None:
+    _, out = small_run
+    content = json.loads((out / "results.json").read_text())
+    assert content["schema"] == 1
+    assert set(content["algorithms"]) == {
+        "start", "sft", "dpo", "rejection_sampling", "random_choice", "best_of_n",
+    }  # fmt: skip
+    for label, each in content["algorithms"].items():
+        assert (each["status"], each["error"]) == ("ok", None), label
+        assert set(each["seeds"]) == {"0", "1"}
+        for trial in each["seeds"].values():
+            assert {"gold", "proxy", "kl", "length", "win_rate", "distinct_1", "distinct_2"} <= set(trial["metrics"])
+            assert {"generated_tokens", "trained_tokens", "reward_calls", "judge_calls", "flops", "seconds"} <= set(
+                trial["ledger"]
+            )
+            assert trial["ledger"]["peak_memory_bytes"] > 0
+            assert (out / trial["replies"]).is_file()
+        low, high = each["summary"]["gold"]["ci95"]
+        assert low <= each["summary"]["gold"]["mean"] <= high
+    low, high = content["reward"]["ci95"]
+    assert 0 <= low <= content["reward"]["test_accuracy"] <= high <= 1
+    assert -1 <= content["reward"]["gold_correlation"] <= 1
+    assert len(content["manifest"]["sha256"]) == 64
+    assert content["manifest"]["splits"]["train"]["prompts"] == 48
+    against_start = {v["a"] for v in content["verdicts"] if v["b"] == "start" and v["metric"] == "gold"}
+    assert against_start == {"sft", "dpo", "rejection_sampling", "random_choice", "best_of_n"}
+
+
+def test_the_published_schema_is_that_of_the_code() -> None:
+    assert json.loads(SCHEMA.read_text()) == Results.model_json_schema(by_alias=True)
+
+
+def test_the_start_is_its_own_measure(small_run) -> None:
+    results, _ = small_run
+    start = results.algorithms["start"].summary
+    assert start["kl"].mean == pytest.approx(0, abs=1e-5)
+    assert start["win_rate"].mean == 0.5
+
+
+def test_every_policy_answers_the_same_prompts(small_run) -> None:
+    results, out = small_run
+    asked = {
+        json.dumps([record["prompt"] for record in read_records((out / trial.replies).parent)])
+        for each in results.algorithms.values()
+        for trial in each.seeds.values()
+    }
+    assert len(asked) == 1
+
+
+def test_ledgers_tell_what_each_used(small_run) -> None:
+    results, _ = small_run
+    ledger = {label: each.seeds["0"].ledger for label, each in results.algorithms.items()}
+    assert ledger["start"]["trained_tokens"] == 0 == ledger["best_of_n"]["trained_tokens"]
+    assert ledger["best_of_n"]["reward_calls"] == 4 * 16
+    assert ledger["best_of_n"]["inference_tokens"] > 2.5 * ledger["start"]["inference_tokens"]
+    assert ledger["rejection_sampling"]["reward_calls"] == 4 * 48
+    assert ledger["dpo"]["generated_tokens"] == ledger["dpo"]["inference_tokens"]
+    assert ledger["dpo"]["trained_tokens"] > ledger["sft"]["trained_tokens"]
+
+
+def test_matched_controls_saw_the_same_samples(small_run) -> None:
+    results, _ = small_run
+    best, random = (results.algorithms[n].seeds["0"].details["rejection_sampling"][0] for n in ("rejection_sampling", "random_choice"))  # fmt: skip  # noqa: E501
+    assert best["sampled"] == random["sampled"] and best["reward_sampled"] == random["reward_sampled"]
+    assert best["reward_kept"] > random["reward_kept"]
+
+
+def test_the_same_seed_gives_the_same_metrics_again(small_run, tmp_path) -> None:
+    results, _ = small_run
+    again = prefzoo.compare("quickstart", algorithms=["dpo", "best_of_n"], seeds=1, sets=SMALL, out=tmp_path, workers=2)
+    first = metrics(results)
+    for trial, values in metrics(again).items():
+        assert values == first[trial]
+
+
+def test_a_second_call_does_nothing_twice_and_a_changed_setting_only_what_it_concerns(small_run) -> None:
+    results, out = small_run
+    times = {path: path.stat().st_mtime_ns for path in out.glob("*/*") if path.is_dir()}
+    again = prefzoo.compare("quickstart", seeds=2, sets=SMALL, out=out)
+    assert again.model_dump() == results.model_dump()
+    changed = prefzoo.compare("quickstart", ["dpo"], seeds=1, sets=[*SMALL, "algorithms.dpo.beta=0.5"], out=out)
+    new = {path for path in out.glob("*/*") if path.is_dir()} - set(times)
+    assert sorted(path.name.rpartition("-")[0] for path in new) == ["evaluate-dpo-seed-0", "train-dpo-seed-0"]
+    assert all(path.stat().st_mtime_ns == at for path, at in times.items())
+    assert metrics(changed)["dpo", "0"] != metrics(results)["dpo", "0"]
+    prefzoo.compare("quickstart", seeds=2, sets=SMALL, out=out)
+
+
+def test_the_report_is_rebuilt_from_what_is_on_disk(small_run, tmp_path) -> None:
+    results, out = small_run
+    moved = tmp_path / "elsewhere"
+    shutil.copytree(out, moved)
+    for name in ("results.json", "report.html", "summary.png"):
+        (moved / name).unlink()
+    assert rebuild(moved).model_dump() == results.model_dump() == load(moved).model_dump()
+    page = (moved / "report.html").read_text()
+    assert '<img src="data:image/png;base64,' in page and "rejection_sampling" in page
+    assert "http://" not in page and "https://" not in page
+    evaluated = next((moved / "trials").glob("evaluate-dpo-seed-1-*"))
+    shutil.rmtree(evaluated)
+    partial = rebuild(moved)
+    assert partial.algorithms["dpo"].status == "skipped" and "seed 1" in (partial.algorithms["dpo"].error or "")
+    assert partial.algorithms["sft"].status == "ok"
+    with pytest.raises(PrefzooError, match="no prefzoo run"):
+        rebuild(tmp_path)
+
+
+@dataclass(frozen=True)
+class Breaks(Algorithm):
+    """Fails with one seed, dies with another."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"prompts"})
+
+    def train(self, bench: Bench) -> Policy:
+        if bench.seed == 1:
+            import os
+            import signal
+
+            os.kill(os.getpid(), signal.SIGKILL)
+        raise ValueError("broken on purpose")
+
+
+@dataclass(frozen=True)
+class Touches(Algorithm):
+    """Changes the start that all share."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"prompts"})
+
+    def train(self, bench: Bench) -> Policy:
+        from prefzoo.policies.language_model import LanguageModelPolicy
+
+        policy = LanguageModelPolicy.from_start(bench.start)
+        next(Path(bench.start).glob("*.safetensors")).touch()
+        policy.save(bench.out / "policy")
+        return policy
+
+
+@pytest.fixture
+def broken():
+    from prefzoo import registry
+
+    prefzoo.register("breaks")(Breaks)
+    prefzoo.register("touches")(Touches)
+    yield
+    registry._registered.clear()
+
+
+def test_one_failure_leaves_the_others_alive_and_is_told(small_run, tmp_path, broken) -> None:
+    found = prefzoo.compare(
+        "quickstart", ["sft", "breaks", "touches"], seeds=2, sets=SMALL, out=tmp_path / "run", workers=2
+    )
+    assert found.algorithms["sft"].status == "ok" == found.algorithms["start"].status
+    assert found.algorithms["breaks"].status == "failed"
+    assert "broken on purpose" in (found.algorithms["breaks"].error or "")
+    assert "changed the weights of the start" in (found.algorithms["touches"].error or "")
+    assert [v.a for v in found.verdicts if v.b == "start" and v.metric == "gold"] == ["sft"]
+    assert "breaks" in (tmp_path / "run" / "report.md").read_text()
+    log = next((tmp_path / "run" / "trials").glob("train-breaks-seed-0-*.log")).read_text()
+    assert "broken on purpose" in log and "Traceback" in log
+
+
+def test_a_killed_process_is_told_as_such(tmp_path, broken) -> None:
+    found = prefzoo.compare("quickstart", ["breaks"], seeds=[1], sets=SMALL, out=tmp_path, workers=1)
+    assert "SIGKILL" in (found.algorithms["breaks"].error or "")
+
+
+def test_a_failed_start_ends_the_comparison_with_its_reason(tmp_path) -> None:
+    with pytest.raises(PrefzooError, match="diverged"):
+        prefzoo.compare("quickstart", ["sft"], seeds=1, sets=[*SMALL, "training.learning_rate=1e30",
+                        "training.max_grad_norm=1e30", "budget.epochs=4"], out=tmp_path)  # fmt: skip
+
+
+def test_a_folder_in_use_is_refused(tmp_path) -> None:
+    from filelock import FileLock
+
+    with FileLock(tmp_path / ".lock"), pytest.raises(PrefzooError, match="in use"):
+        prefzoo.compare("quickstart", ["sft"], out=tmp_path)
+
+
+def test_killed_in_the_middle_it_goes_on_where_it_stopped(small_run, tmp_path) -> None:
+    results, _ = small_run
+    code = f"import prefzoo; prefzoo.compare('quickstart', ['sft'], seeds=2, sets={SMALL!r}, out={str(tmp_path)!r})"
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "start:" in line:
+            process.kill()
+            break
+    process.wait()
+    start = load_plan(tmp_path).stages["start"].folder
+    made = start.stat().st_mtime_ns
+    found = prefzoo.compare("quickstart", ["sft"], seeds=2, sets=SMALL, out=tmp_path)
+    assert start.stat().st_mtime_ns == made
+    assert metrics(found)["sft", "1"] == metrics(results)["sft", "1"]
+
+
+def test_a_reward_function_and_a_gold_function_of_ones_own(tmp_path) -> None:
+    file = tmp_path / "scores.py"
+    file.write_text(
+        "def length(prompts, completions):\n"
+        "    assert prompts[0][-1]['role'] == 'user'\n"
+        "    return [len(c) for c in completions]\n"
+    )
+    recipe = {
+        "reward": {"type": "function", "path": f"{file}:length"},
+        "gold": {"path": f"{file}:length"},
+        "budget": {"prompts": 48},
+        "evaluation": {"prompts": 16},
+        "generation": {"max_new_tokens": 24},
+        "start": "none",
+        "algorithms": {"best": {"algorithm": "best_of_n", "n": 8}},
+        "seeds": 1,
+    }
+    found = prefzoo.compare(recipe, out=tmp_path / "run")
+    best, start = (found.algorithms[n].summary for n in ("best", "start"))
+    assert best["gold"].mean == best["proxy"].mean > start["gold"].mean
+    assert best["win_rate"].mean > 0.5
+
+
+def test_full_fine_tuning_goes_the_whole_way(tmp_path) -> None:
+    sets = [*SMALL, "adapter.type=full", "training.learning_rate=1e-4"]
+    found = prefzoo.compare("quickstart", ["dpo", "rejection_sampling"], seeds=1, sets=sets, out=tmp_path)
+    assert {each.status for each in found.algorithms.values()} == {"ok"}
+    assert found.algorithms["dpo"].summary["kl"].mean > 0

@@ -1,0 +1,193 @@
+"""Reading, cleaning, splitting, sealing."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import pytest
+
+from conftest import HH_FILE
+from prefzoo.data import sealed
+from prefzoo.data.formats import Dropped, Row, read_preferences
+from prefzoo.data.views import Views, prompt_key
+from prefzoo.errors import DataError
+
+USER = {"role": "user", "content": "hi"}
+
+
+def transcript(*turns: str) -> str:
+    return "".join(f"\n\n{'Human' if i % 2 == 0 else 'Assistant'}: {turn}" for i, turn in enumerate(turns))
+
+
+def write(path, records) -> str:
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "wt", encoding="utf-8") as file:
+        file.writelines((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in records)
+    return str(path)
+
+
+@pytest.mark.parametrize("name", ["pairs.jsonl", "pairs.jsonl.gz"])
+def test_formats_become_the_same_row(tmp_path, name: str) -> None:
+    chat = [USER]
+    good, bad = {"role": "assistant", "content": "yes"}, {"role": "assistant", "content": "no"}
+    dropped = Dropped()
+    rows = read_preferences(
+        write(
+            tmp_path / name,
+            [
+                {"chosen": transcript("hi", "yes"), "rejected": transcript("hi", "no")},
+                {"chosen": [*chat, good], "rejected": [*chat, bad]},
+                {"prompt": chat, "chosen": [good], "rejected": [bad]},
+                {"prompt": "hi", "chosen": "yes", "rejected": "no"},
+            ],
+        ),
+        dropped,
+    )
+    assert not dropped.rows
+    assert {(json.dumps(r.prompt), r.chosen, r.rejected) for r in rows} == {(json.dumps(chat), "yes", "no")}
+    assert [r.id for r in rows] == ["line 1", "line 2", "line 3", "line 4"]
+
+
+def test_a_transcript_is_cut_at_its_last_assistant_turn(tmp_path) -> None:
+    a, b = transcript("one", "two", "three", "four: a\n\nb"), transcript("one", "two", "three", "")
+    row = read_preferences(write(tmp_path / "x.jsonl", [{"chosen": a, "rejected": b}]), Dropped())[0]
+    assert [turn["role"] for turn in row.prompt] == ["user", "assistant", "user"]
+    assert (row.chosen, row.rejected) == ("four: a\n\nb", "")
+
+
+def test_what_cannot_be_used_is_named_with_its_reason(tmp_path) -> None:
+    good = {"chosen": transcript("hi", "yes"), "rejected": transcript("hi", "no")}
+    records = [
+        good,
+        good,
+        {"chosen": transcript("hi", "same"), "rejected": transcript("hi", "same")},
+        {"chosen": transcript("hi", "yes"), "rejected": transcript("hi", "  ")},
+        {"chosen": transcript("other", "yes"), "rejected": transcript("hi", "no")},
+        {"chosen": transcript("hi"), "rejected": transcript("hi", "no")},
+        {"only": "this"},
+        "{not json",
+        {"chosen": 3, "rejected": None},
+        {"prompt": "", "chosen": "a", "rejected": "b"},
+    ]
+    dropped = Dropped()
+    kept = sealed.clean(read_preferences(write(tmp_path / "x.jsonl", records), dropped), dropped)
+    assert [row.id for row in kept] == ["line 1"]
+    assert {reason: [row for row, _ in rows] for reason, rows in dropped.rows.items()} == {
+        "duplicate_row": ["line 2"],
+        "identical_pair": ["line 3"],
+        "empty_reply": ["line 4"],
+        "prompt_mismatch": ["line 5"],
+        "unreadable": ["line 6", "line 7", "line 8", "line 9"],
+        "empty_prompt": ["line 10"],
+    }
+
+
+def test_a_hub_id_is_loaded_through_datasets(monkeypatch) -> None:
+    import datasets
+
+    asked = {}
+
+    def load_dataset(name, split, revision, data_dir):
+        asked.update(name=name, split=split, revision=revision, data_dir=data_dir)
+        return datasets.Dataset.from_list([{"chosen": transcript("hi", "yes"), "rejected": transcript("hi", "no")}])
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    rows = read_preferences("someone/pairs", Dropped(), "abc", "part")
+    assert asked == {"name": "someone/pairs", "split": "train", "revision": "abc", "data_dir": "part"}
+    assert (rows[0].id, rows[0].chosen) == ("row 1", "yes")
+
+
+def test_bad_sources_are_refused_in_words(tmp_path) -> None:
+    with pytest.raises(DataError, match="neither a file"):
+        read_preferences(str(tmp_path / "missing.jsonl"), Dropped())
+    with pytest.raises(DataError, match="is a pair"):
+        read_preferences(write(tmp_path / "x.jsonl", [{"text": "hi"}]), Dropped())
+    with pytest.raises(DataError, match="could not be loaded"):
+        read_preferences("no/such", Dropped())
+
+
+def rows_of(*prompts: str) -> list[Row]:
+    return [Row(f"line {i}", [{"role": "user", "content": p}], f"good {i}", f"bad {i}") for i, p in enumerate(prompts)]
+
+
+def test_splits_share_no_prompt_and_do_not_depend_on_the_other_rows() -> None:
+    rows = rows_of(*[f"question {i % 150}" for i in range(300)])
+    fractions = {"train": 0.7, "validation": 0.1, "test": 0.2}
+    splits = sealed.split_by_prompt(rows, fractions, 0)
+    where = {prompt_key(row.prompt): name for name, part in splits.items() for row in part}
+    assert sum(map(len, splits.values())) == 300
+    for name, part in splits.items():
+        assert all(where[prompt_key(row.prompt)] == name for row in part)
+    assert 0.6 < len(splits["train"]) / 300 < 0.8 and splits["validation"] and splits["test"]
+    fewer = sealed.split_by_prompt(rows[::2], fractions, 0)
+    assert all(where[prompt_key(row.prompt)] == name for name, part in fewer.items() for row in part)
+    sealed.seal(splits, {}, Dropped())
+    splits["test"].append(splits["train"][0])
+    with pytest.raises(DataError, match="both train and test"):
+        sealed.seal(splits, {}, Dropped())
+
+
+def test_case_and_white_space_do_not_make_a_new_prompt() -> None:
+    assert prompt_key([{"role": "user", "content": "Hello  World "}]) == prompt_key(
+        [{"role": "user", "content": "hello world"}]
+    )
+
+
+def test_the_manifest_changes_with_one_character_and_with_order() -> None:
+    def sha(rows: list[Row]) -> str:
+        return sealed.seal({"train": rows, "validation": [], "test": rows_of("t")}, {}, Dropped()).manifest["sha256"]
+
+    rows = rows_of("a", "b")
+    edited = [rows[0], Row(rows[1].id, rows[1].prompt, rows[1].chosen, "bad 1!")]
+    assert len({sha(rows), sha(edited), sha(rows[::-1])}) == 3
+    assert sha(rows) == sha(rows_of("a", "b"))
+
+
+def test_long_prompts_lose_their_oldest_turns_and_long_replies_their_row() -> None:
+    long = [
+        {"role": "user", "content": "old " * 20},
+        {"role": "assistant", "content": "old"},
+        {"role": "user", "content": "new question"},
+    ]
+    rows = [
+        Row("a", long, "x", "y"),
+        Row("b", [{"role": "user", "content": "word " * 30 + "end"}], "x", "y"),
+        Row("c", [USER], "x " * 30, "y"),
+    ]
+    dropped = Dropped()
+
+    def tokens(prompt) -> int:
+        return sum(len(turn["content"].split()) for turn in prompt)
+
+    kept, shortened = sealed.fit_lengths(rows, dropped, tokens, lambda reply: len(reply.split()), 10, 10)
+    assert [row.id for row in kept] == shortened == ["a", "b"]
+    assert kept[0].prompt == [long[2]]
+    assert kept[1].prompt[0]["content"].endswith("end") and tokens(kept[1].prompt) <= 10
+    assert dropped.counts() == {"reply_too_long": 1}
+
+
+def test_the_budget_keeps_the_same_prompts_whatever_the_order() -> None:
+    rows = rows_of(*[f"q{i}" for i in range(50)])
+    few = {row.id for row in sealed.limit_prompts(rows, 10)}
+    assert len(few) == 10 and few == {row.id for row in sealed.limit_prompts(rows[::-1], 10)}
+
+
+def test_views_derive_from_the_same_rows_and_shuffling_swaps_about_half() -> None:
+    rows = rows_of(*[f"q{i % 90}" for i in range(100)])
+    views = Views.of(rows)
+    assert (len(views.prompts), len(views.preferences), len(views.chosen())) == (90, 100, 100)
+    shuffled = views.with_shuffled_labels(1)
+    swapped = sum(a["chosen"] != b["chosen"] for a, b in zip(views.preferences, shuffled.preferences, strict=True))
+    assert 30 < swapped < 70
+    assert shuffled == views.with_shuffled_labels(1) != views.with_shuffled_labels(2)
+
+
+@pytest.mark.skipif(not HH_FILE.is_file(), reason="the HH-RLHF sample is not beside this checkout")
+def test_the_real_pairs_are_read_whole() -> None:
+    dropped = Dropped()
+    rows = sealed.clean(read_preferences(str(HH_FILE), dropped), dropped)
+    assert len(rows) + sum(dropped.counts().values()) == 1500
+    assert dropped.counts()["empty_reply"] == 4
+    splits = sealed.split_by_prompt(rows, {"train": 0.7, "validation": 0.1, "test": 0.2}, 0)
+    assert len(sealed.repeated(splits)) == 2

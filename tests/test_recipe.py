@@ -1,0 +1,113 @@
+"""Recipes: every mistake at once, extends, --set, and the numbers that YAML mistakes for text."""
+
+from __future__ import annotations
+
+import pytest
+
+from prefzoo.comparison import recipe as recipes
+from prefzoo.comparison.recipe_files import merge, read, shipped
+from prefzoo.errors import RecipeError
+
+
+@pytest.mark.parametrize("name", [n for n in shipped() if n != "base"])
+def test_shipped_recipes_are_sound(name: str) -> None:
+    assert recipes.load(name).algorithms
+
+
+def test_base_lists_the_defaults() -> None:
+    """base.yaml says that every value in it is the default; so it must stay."""
+    content = read("base")
+    given = recipes.check({**content, "algorithms": {"dpo": {}}})
+    assert given == recipes.check({"algorithms": {"dpo": {}}})
+
+
+def test_all_mistakes_at_once_with_suggestions() -> None:
+    with pytest.raises(RecipeError) as caught:
+        recipes.load(
+            "quickstart",
+            [
+                "modle.path=lab",
+                "budget.promts=10",
+                "training.learning_rate=-1",
+                "algorithms.dpo.bata=0.2",
+                "algorithms.sft.trainer.learning_rat=1",
+                "algorithms.dop={}",
+                "seeds=0",
+            ],
+        )
+    text = "\n".join(caught.value.problems)
+    for meant in ("model", "prompts", "beta", "learning_rate", "dpo"):
+        assert f"Did you mean '{meant}'" in text
+    assert "training.learning_rate" in text and "seeds" in text
+    assert len(caught.value.problems) == 7
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({}, "algorithms: is missing"),
+        ({"algorithms": {}}, "algorithms"),
+        ({"algorithms": {"start": {"algorithm": "dpo"}}}, "names the start"),
+        ({"algorithms": {"a b": {"algorithm": "dpo"}}}, "label"),
+        ({"algorithms": {"dpo": {}}, "seeds": [1, 1]}, "twice"),
+        ({"algorithms": {"dpo": {}}, "data": {"source": "lab", "preferences": "a/b"}}, "not both"),
+        ({"algorithms": {"dpo": {}}, "data": {"preferences": "a/b"}, "gold": "lab"}, "gold"),
+        ({"algorithms": {"dpo": {}}, "data": {"splits": {"train": 0.5, "test": 0.5}}}, "splits"),
+        ({"algorithms": {"dpo": {}}, "data": {"preferences": "missing.jsonl"}}, "neither a file"),
+        ({"algorithms": {"dpo": {}}, "reward": {"type": "function"}}, "path"),
+        ({"algorithms": {"dpo": {}}, "gold": {"path": "missing.py:f"}}, "there is no file"),
+        ({"algorithms": {"dpo": {}}, "gold": {"path": f"{__file__}:test_al"}}, "unknown function 'test_al'"),
+        ({"algorithms": {"dpo": {}}, "reward": {"type": "function", "path": "f.py"}}, "FILE.py:NAME"),
+        ({"algorithms": {"dpo": {}}, "reward": {"trainer": {"learning_rte": 1}}}, "learning_rate"),
+        ({"algorithms": {"dpo": {}}, "start": {"algorithm": "dpo"}}, "start"),
+        ({"algorithms": {"dpo": {}}, "start": "none", "training": {"batch_size": 10, "accumulation": 4}}, "divide"),
+        ({"algorithms": {"dpo": {}}, "start": {"algorithm": "sft", "onn": "chosen"}}, "Did you mean 'on'"),
+        ({"algorithms": {"dpo": {"seed_offset": "x"}}}, "seed_offset"),
+    ],
+)
+def test_mistakes_are_named(content, says: str) -> None:
+    with pytest.raises(RecipeError, match=says):
+        recipes.check(content)
+
+
+def test_files_extend_each_other_but_not_in_a_circle(tmp_path) -> None:
+    (tmp_path / "a.yaml").write_text("extends: b\nbudget: {prompts: 5}\nalgorithms: {dpo: }\n")
+    (tmp_path / "b.yaml").write_text("extends: base\nbudget: {epochs: 2, prompts: 9}\n")
+    loaded = recipes.load(str(tmp_path / "a.yaml"))
+    assert (loaded.budget.prompts, loaded.budget.epochs) == (5, 2)
+    (tmp_path / "b.yaml").write_text("extends: a\n")
+    with pytest.raises(RecipeError, match="circle"):
+        recipes.load(str(tmp_path / "a.yaml"))
+
+
+def test_yaml_surprises_are_caught(tmp_path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text("training: {learning_rate: 1e-4}\nalgorithms: {dpo: {trainer: {adam_epsilon: 1e-6}}}\n")
+    loaded = recipes.load(str(file))
+    assert loaded.training.learning_rate == 1e-4
+    assert loaded.algorithms["dpo"]["trainer"]["adam_epsilon"] == 1e-6
+    file.write_text("algorithms: {dpo: {}}\nseeds: 1\nseeds: 2\n")
+    with pytest.raises(RecipeError, match="twice"):
+        recipes.load(str(file))
+    file.write_text("- a list\n")
+    with pytest.raises(RecipeError, match="block of keys"):
+        recipes.load(str(file))
+
+
+def test_set_reaches_every_key_and_says_when_it_cannot() -> None:
+    loaded = recipes.load("quickstart", ["algorithms.dpo.trainer.learning_rate=1e-5", "seeds=[4, 9]"])
+    assert loaded.algorithms["dpo"]["trainer"] == {"learning_rate": 1e-5}
+    assert loaded.seeds == [4, 9]
+    with pytest.raises(RecipeError, match=r"key\.sub=value"):
+        recipes.load("quickstart", ["seeds"])
+    with pytest.raises(RecipeError, match="no keys of its own"):
+        recipes.load("quickstart", ["seeds.x=1"])
+
+
+def test_merge_goes_block_by_block() -> None:
+    assert merge({"a": {"b": 1, "c": 2}, "d": [1]}, {"a": {"b": 3}, "d": [2]}) == {"a": {"b": 3, "c": 2}, "d": [2]}
+
+
+def test_unknown_recipe_is_answered_with_the_nearest() -> None:
+    with pytest.raises(RecipeError, match="Did you mean 'quickstart'"):
+        recipes.load("quikstart")

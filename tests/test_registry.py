@@ -1,0 +1,90 @@
+"""Names, laziness, did-you-mean, registration."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+
+import prefzoo
+from prefzoo import registry
+from prefzoo.errors import RecipeError
+from prefzoo.interface import NEEDS, Algorithm
+
+
+def test_importing_and_listing_imports_no_torch() -> None:
+    code = (
+        "import sys, prefzoo; from prefzoo import registry;"
+        "[registry.load(n) for n in prefzoo.names()];"
+        "registry.config_fields('trl.trainer.dpo_config:DPOConfig');"
+        "bad = {'torch', 'trl', 'transformers', 'peft', 'datasets'} & set(sys.modules); assert not bad, bad"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_every_algorithm_says_what_it_is() -> None:
+    for name in prefzoo.names():
+        cls = registry.load(name)
+        assert cls.__doc__ and "http" in cls.__doc__, f"{name} does not name its paper"
+        assert set(cls.needs) <= set(NEEDS)
+        assert dataclasses.is_dataclass(prefzoo.get(name))
+
+
+def test_unknown_names_are_answered_with_the_nearest() -> None:
+    with pytest.raises(KeyError, match="Did you mean 'dpo'"):
+        prefzoo.get("dpoo")
+    with pytest.raises(RecipeError, match="Did you mean 'beta'"):
+        prefzoo.get("dpo", bata=0.1)
+    with pytest.raises(RecipeError) as caught:
+        prefzoo.get("dpo", beta=-1, loss_type="sigmoyd", trainer={"learning_rat": 1})
+    assert len(caught.value.problems) >= 3
+
+
+@pytest.mark.parametrize(
+    "config",
+    ["trl.trainer.dpo_config:DPOConfig", "trl.trainer.sft_config:SFTConfig", "trl.trainer.reward_config:RewardConfig"],
+)
+def test_config_fields_read_from_source_are_those_of_the_class(config: str) -> None:
+    import trl
+
+    cls = getattr(trl, config.partition(":")[2])
+    assert set(registry.config_fields(config)) == {f.name for f in dataclasses.fields(cls)}
+
+
+def test_our_list_of_dpo_losses_is_that_of_the_installed_trl() -> None:
+    import inspect
+    import re
+    from typing import get_args
+
+    from trl import DPOTrainer
+
+    from prefzoo.zoo.dpo import Loss
+
+    offered = set(re.findall(r'loss_type == "(\w+)"', inspect.getsource(DPOTrainer)))
+    assert offered == set(get_args(Loss))
+
+
+def test_register_checks_the_class_and_the_name() -> None:
+    @dataclass(frozen=True)
+    class Sound(Algorithm):
+        """A sound one."""
+
+        needs: ClassVar[frozenset[str]] = frozenset({"prompts"})
+
+        def train(self, bench):
+            raise NotImplementedError
+
+    with pytest.raises(ValueError, match="taken"):
+        prefzoo.register("dpo")(Sound)
+    with pytest.raises(ValueError, match="frozen"):
+        prefzoo.register("x")(type("Loose", (Algorithm,), {"train": lambda self, bench: None}))
+    with pytest.raises(ValueError, match="Did you mean 'prompts'"):
+        prefzoo.register("x")(dataclass(frozen=True)(type("Odd", (Sound,), {"needs": frozenset({"promts"})})))
+    prefzoo.register("sound")(Sound)
+    assert isinstance(prefzoo.get("sound"), Sound)
+    assert "sound" in prefzoo.names()
+    registry._registered.pop("sound")

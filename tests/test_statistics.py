@@ -1,0 +1,96 @@
+"""Intervals, corrections and verdicts against values worked out by hand or by simulation."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from prefzoo.comparison import statistics
+from prefzoo.comparison.records import distinct
+from prefzoo.feedback.reward_report import reward_report, wilson
+
+
+def test_one_seed_is_the_one_sample_t_interval() -> None:
+    # values 1 2 3 4: mean 2.5, s = 1.290994, se = 0.645497, t(0.975, 3) = 3.182446
+    found = statistics.estimate(np.array([[1.0, 2.0, 3.0, 4.0]]))
+    assert found.mean == 2.5
+    assert found.high - found.mean == pytest.approx(3.182446 * 0.645497, abs=1e-5)
+    # t = 2.5 / 0.645497 = 3.872983 with 3 degrees of freedom
+    assert found.p == pytest.approx(0.030466, abs=1e-5)
+
+
+def test_seeds_and_prompts_both_count() -> None:
+    # Seeds' means 1 and 3: s^2 = 2, part 2/2 = 1 with 1 df. Prompts' means 2 and 2: part 0.
+    found = statistics.estimate(np.array([[1.0, 1.0], [3.0, 3.0]]))
+    assert (found.mean, found.high - found.mean) == (2.0, pytest.approx(12.706205, abs=1e-5))
+    # The same table turned: the prompts' part is 1 with 1 df, the seeds' part 0.
+    assert statistics.estimate(np.array([[1.0, 3.0], [1.0, 3.0]])).high == pytest.approx(2 + 12.706205, abs=1e-5)
+    # Welch-Satterthwaite by hand: parts 1 (1 df) and 1 (1 df): square 2, df = 4 / (1 + 1) = 2, t(0.975, 2) = 4.302653
+    found = statistics.estimate(np.array([[0.0, 2.0], [2.0, 4.0]]))
+    assert found.high - found.mean == pytest.approx(4.302653 * math.sqrt(2), abs=1e-5)
+
+
+def test_a_constant_table_has_no_width_and_one_number_has_no_interval() -> None:
+    assert statistics.estimate(np.full((2, 3), 0.5)).p == 0.0
+    assert statistics.estimate(np.zeros((2, 3))).p == 1.0
+    assert math.isinf(statistics.estimate(np.array([[1.0]])).high)
+
+
+def test_holm_against_a_worked_example() -> None:
+    # sorted .01 .02 .03 .04 times 4 3 2 1 = .04 .06 .06 .04, made monotone: .04 .06 .06 .06
+    assert statistics.holm([0.03, 0.01, 0.04, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert statistics.holm([0.9, 0.8]) == [1.0, 1.0]
+    assert statistics.holm([]) == []
+
+
+def test_verdicts() -> None:
+    assert statistics.verdict(1.0, 0.04) == "better"
+    assert statistics.verdict(-1.0, 0.04) == "worse"
+    assert statistics.verdict(1.0, 0.05) == "inconclusive"
+
+
+def test_equal_policies_are_called_different_rarely_and_the_interval_covers() -> None:
+    """3 seeds that differ by 0.1, prompts by 1, replies by 1: at most 5% false calls, up to simulation noise."""
+    rng = np.random.default_rng(0)
+    wrong = 0
+    for _ in range(600):
+        tables = [
+            rng.normal(0, 0.1, (3, 1)) + shared + rng.normal(0, 1, (3, 64))
+            for shared in [rng.normal(0, 1, (1, 64))]
+            for _ in range(2)
+        ]
+        wrong += statistics.difference(*tables).p < 0.05
+    assert wrong / 600 < 0.07
+
+
+def test_wilson_against_a_published_value() -> None:
+    # 81 of 263 (Newcombe 1998, Table I): 0.2553 to 0.3662
+    low, high = wilson(81 / 263, 263)
+    assert (low, high) == (pytest.approx(0.2553, abs=5e-5), pytest.approx(0.3662, abs=5e-5))
+    assert wilson(0.0, 20)[0] == 0.0 and wilson(1.0, 20)[1] == 1.0
+
+
+def test_distinct_n_by_hand() -> None:
+    # words: a b a b | a c -> unigrams 6, different 3; bigrams ab ba ab ac -> 3 of 4
+    assert distinct(["a b a b", "a c"], 1) == 0.5
+    assert distinct(["a b a b", "a c"], 2) == 0.75
+    assert distinct(["", "a"], 2) == 0.0
+
+
+def test_the_reward_report_counts_ties_as_half_and_knows_the_truth() -> None:
+    from prefzoo.data.formats import Row
+
+    rows = [
+        Row(str(i), [{"role": "user", "content": "q"}], good, bad)
+        for i, (good, bad) in enumerate([("aaa", "a"), ("aa", "a"), ("a", "aa"), ("a", "b")])
+    ]
+
+    def by_length(prompts, texts):
+        return [float(len(text)) for text in texts]
+
+    found = reward_report(by_length, rows, lambda prompts, texts: [{"gold": 2.0 * len(text) + 1} for text in texts])
+    assert (found["test_accuracy"], found["ties"], found["test_pairs"]) == (2.5 / 4, 1, 4)
+    assert found["gold_correlation"] == pytest.approx(1.0)
+    assert "gold_correlation" not in reward_report(by_length, rows, None)

@@ -1,0 +1,282 @@
+"""Our wrappers against values worked out by hand and against raw TRL; the traps of PITFALLS, one test each."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+
+import prefzoo
+from prefzoo.errors import PrefzooError
+from prefzoo.feedback.reward_model import RewardModel, pooled_scores, train_reward_model
+from prefzoo.lab import MODEL_DIR
+from prefzoo.policies.language_model import LanguageModelPolicy
+
+EVERY_STEP = {"logging_steps": 1}
+
+
+def curves(bench) -> list[dict]:
+    return json.loads((bench.out / "curves.json").read_text())[-1]
+
+
+def weights(policy: LanguageModelPolicy) -> torch.Tensor:
+    return torch.cat([w.flatten() for name, w in policy.model.named_parameters() if "lora_" in name])
+
+
+@pytest.mark.parametrize("adapter", ["lora", "full"])
+@pytest.mark.parametrize(
+    ("loss", "by_hand"),
+    [
+        # At step 0 every log-ratio is 0, so that
+        ("sigmoid", math.log(2)),  # -log sigmoid(0)
+        ("hinge", 1.0),  # max(0, 1 - 0)
+        ("ipo", 25.0),  # (0 - 1 / (2 beta))^2 with beta 0.1
+        ("sppo_hard", 50.0),  # (0 - 0.5 / beta)^2 + (0 + 0.5 / beta)^2
+        ("apo_zero", 1.0),  # (1 - sigmoid(0)) + sigmoid(0)
+    ],
+)
+def test_dpo_losses_at_step_0_are_those_worked_out_by_hand(make_bench, adapter, loss, by_hand) -> None:
+    bench = make_bench(adapter)
+    prefzoo.get("dpo", beta=0.1, loss_type=loss, trainer=EVERY_STEP).train(bench)
+    assert curves(bench)[0]["loss"] == pytest.approx(by_hand, rel=1e-4)
+
+
+def test_dpo_loss_of_a_moved_policy_is_the_formula(make_bench) -> None:
+    """After some steps, recompute one pair's loss from our own log-probabilities and compare with TRL's."""
+    from trl import DPOConfig, DPOTrainer
+
+    from prefzoo.policies.fitting import arguments
+
+    bench = make_bench(epochs=2, learning_rate=5e-3)
+    policy = prefzoo.get("dpo", beta=0.3).train(bench)
+    start = LanguageModelPolicy.from_start(bench.start)
+    pair = bench.data.preferences[0]
+
+    def log_ratio(reply: str) -> float:
+        whole = start.tokenizer.apply_chat_template([*pair["prompt"], *pair[reply]], return_dict=False)
+        ids = whole[len(start.render(pair["prompt"])) :]
+        completion = [prefzoo.Completion("", tuple(ids), True)]
+        return sum(policy.log_probabilities([pair["prompt"]], completion)[0]) - sum(
+            start.log_probabilities([pair["prompt"]], completion)[0]
+        )
+
+    by_hand = -math.log(1 / (1 + math.exp(-0.3 * (log_ratio("chosen") - log_ratio("rejected")))))
+    from datasets import Dataset
+
+    # The learned adapter becomes the model; with precomputed reference terms TRL takes the adapter-off model.
+    model = policy.merged().model
+    trainer = DPOTrainer(
+        model=model,
+        ref_model=start.model,
+        args=arguments(bench, DPOConfig, {"beta": 0.3, "per_device_train_batch_size": 1, "learning_rate": 0.0}),
+        train_dataset=Dataset.from_list([pair]),
+        processing_class=start.tokenizer,
+    )
+    trainer.train()
+    logged = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry] or [
+        trainer.state.log_history[-1]["train_loss"]
+    ]
+    assert abs(by_hand - math.log(2)) > 0.02
+    assert logged[0] == pytest.approx(by_hand, abs=2e-3)
+
+
+@pytest.mark.parametrize("name", ["dpo", "sft"])
+def test_a_wrapper_trains_exactly_as_raw_trl_does(make_bench, tmp_path, name) -> None:
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+
+    bench = make_bench()
+    ours = prefzoo.get(name).train(bench)
+    trainer_class, config_class = {"dpo": (DPOTrainer, DPOConfig), "sft": (SFTTrainer, SFTConfig)}[name]
+    tokenizer = AutoTokenizer.from_pretrained(str(MODEL_DIR), padding_side="left")
+    raw = trainer_class(
+        model=AutoModelForCausalLM.from_pretrained(str(MODEL_DIR), dtype=torch.float32),
+        args=config_class(
+            output_dir=str(tmp_path / "raw"),
+            per_device_train_batch_size=8,
+            num_train_epochs=1,
+            learning_rate=1e-3,
+            warmup_steps=0.05,
+            seed=7,
+            data_seed=7,
+            bf16=False,
+            gradient_checkpointing=False,
+            max_length=None,
+            report_to="none",
+            save_strategy="no",
+            use_cpu=True,
+        ),
+        train_dataset=Dataset.from_list(bench.data.preferences if name == "dpo" else bench.data.chosen()),
+        processing_class=tokenizer,
+        peft_config=LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM"),
+    )
+    raw.train()
+    theirs = torch.cat([w.flatten() for n, w in raw.model.named_parameters() if "lora_" in n])
+    assert torch.equal(weights(ours), theirs)
+
+
+def test_the_same_seed_trains_the_same_weights_and_another_does_not(make_bench) -> None:
+    first = weights(prefzoo.get("dpo").train(make_bench(name="a")))
+    again = weights(prefzoo.get("dpo").train(make_bench(name="b")))
+    other = weights(prefzoo.get("dpo").train(make_bench(name="c").replace(seed=8)))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("name", ["dpo", "sft"])
+def test_one_step_of_8_is_two_accumulated_steps_of_4(make_bench, name) -> None:
+    whole = weights(prefzoo.get(name).train(make_bench(name="whole")))
+    halves = weights(prefzoo.get(name).train(make_bench(name="halves", accumulation=2)))
+    assert torch.allclose(whole, halves, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ["dpo", "sft"])
+def test_learning_rate_0_changes_nothing(make_bench, name) -> None:
+    bench = make_bench(learning_rate=0.0)
+    policy = prefzoo.get(name).train(bench)
+    replies = [each[0] for each in policy.sample(bench.data.prompts, bench.generation, seed=0)]
+    assert policy.kl_to_start(bench.data.prompts, replies) == pytest.approx([0.0] * len(replies), abs=1e-6)
+
+
+def test_sft_trains_on_the_reply_and_its_end_and_not_on_the_prompt(make_bench, monkeypatch) -> None:
+    from trl import SFTTrainer
+
+    seen = {}
+    original = SFTTrainer.train
+
+    def train(self, *arguments, **more):
+        seen["batch"] = next(iter(self.get_train_dataloader()))
+        return original(self, *arguments, **more)
+
+    monkeypatch.setattr(SFTTrainer, "train", train)
+    bench = make_bench()
+    tokenizer = prefzoo.get("sft").train(bench).tokenizer
+    texts = {row["completion"][0]["content"] + tokenizer.eos_token for row in bench.data.chosen()}
+    for labels in seen["batch"]["labels"]:
+        trained = tokenizer.decode(labels[labels != -100])
+        assert trained.rstrip("\n") in texts
+
+
+def test_a_loss_that_is_not_a_number_fails_the_trial(make_bench) -> None:
+    with pytest.raises(PrefzooError, match="diverged"):
+        prefzoo.get("sft", trainer={"learning_rate": 1e30, "max_grad_norm": 1e30}).train(make_bench(epochs=4))
+
+
+def test_every_loss_of_trl_trains(make_bench) -> None:
+    from typing import get_args
+
+    from prefzoo.zoo.dpo import Loss
+
+    for loss in get_args(Loss):
+        settings = {"label_smoothing": 0.001} if loss == "exo_pair" else {}
+        bench = make_bench(name=loss)
+        prefzoo.get("dpo", loss_type=loss, trainer={"max_steps": 1}, **settings).train(bench)
+        assert curves(bench) or (bench.out / "policy").is_dir()
+    both = make_bench(name="both")
+    prefzoo.get("dpo", loss_type=["sigmoid", "sft"], trainer={"loss_weights": [1.0, 0.5], **EVERY_STEP}).train(both)
+    assert curves(both)[0]["loss"] > math.log(2)
+
+
+class Longest:
+    def __call__(self, prompts, completions):
+        return [float(len(text)) for text in completions]
+
+
+@pytest.mark.parametrize("keep", ["best", "top_k", "threshold", "random"])
+def test_rejection_sampling_keeps_what_it_says(make_bench, keep) -> None:
+    bench = make_bench().replace(reward=Longest())
+    algorithm = prefzoo.get("rejection_sampling", n=4, k=2, keep=keep, threshold=40.0)
+    start = LanguageModelPolicy.from_start(bench.start)
+    prompts = bench.data.prompts
+    kept_prompts, kept = algorithm.select(bench, start, prompts, 0)
+    drawn = {repr(p): each for p, each in zip(prompts, start.sample(prompts, bench.generation, 7000, n=4), strict=True)}
+    assert bench.ledger.reward_calls == 4 * len(prompts)
+    by_prompt: dict[str, list[str]] = {}
+    for prompt, text in zip(kept_prompts, kept, strict=True):
+        by_prompt.setdefault(repr(prompt), []).append(text)
+    for prompt, texts in by_prompt.items():
+        lengths = sorted((len(c.text) for c in drawn[prompt] if c.finished), reverse=True)
+        if keep == "best":
+            assert [len(t) for t in texts] == lengths[:1]
+        elif keep == "top_k":
+            assert [len(t) for t in texts] == lengths[:2]
+        elif keep == "threshold":
+            assert sorted(map(len, texts), reverse=True) == [n for n in lengths if n >= 40]
+        else:
+            assert len(texts) == 1 and len(texts[0]) in lengths
+    said = bench.report["rejection_sampling"][0]
+    assert said["sampled"] == 4 * len(prompts) and said["kept"] == len(kept)
+    assert said["prompts_kept"] == len(by_prompt)
+
+
+def test_iterations_go_on_from_the_latest_policy_and_share_the_prompts(make_bench) -> None:
+    bench = make_bench().replace(reward=Longest())
+    policy = prefzoo.get("rejection_sampling", n=2, iterations=2, trainer=EVERY_STEP).train(bench)
+    rounds = bench.report["rejection_sampling"]
+    assert sum(r["prompts"] for r in rounds) == len(bench.data.prompts)
+    assert len(json.loads((bench.out / "curves.json").read_text())) == 2
+    replies = [each[0] for each in policy.sample(bench.data.prompts, bench.generation, seed=0)]
+    assert sum(policy.kl_to_start(bench.data.prompts, replies)) > 0
+    with pytest.raises(PrefzooError, match="none of"):
+        prefzoo.get("rejection_sampling", n=2, keep="threshold", threshold=1e9).train(bench)
+    with pytest.raises(PrefzooError, match="k is 3"):
+        prefzoo.get("rejection_sampling", n=2, keep="top_k", k=3).train(bench)
+
+
+@pytest.mark.parametrize("adapter", ["lora", "full"])
+def test_a_reward_model_scores_alike_after_loading_and_in_any_batch(make_bench, adapter) -> None:
+    bench = make_bench(adapter, learning_rate=5e-3)
+    model = train_reward_model(bench, {})
+    pairs = bench.data.preferences
+    prompts, texts = [p["prompt"] for p in pairs], [p["chosen"][0]["content"] for p in pairs]
+    together = model(prompts, texts)
+    assert max(together) - min(together) > 1e-3
+    assert RewardModel.load(str(model.folder))(prompts, texts) == pytest.approx(together, abs=1e-6)
+    assert [model([p], [t])[0] for p, t in zip(prompts, texts, strict=True)] == pytest.approx(together, abs=1e-5)
+
+
+def test_pooling_finds_the_end_even_where_the_pad_token_is_the_end_token(make_bench) -> None:
+    model = train_reward_model(make_bench("full", learning_rate=5e-3), {})
+    ids = torch.tensor(
+        [
+            model.tokenizer.apply_chat_template(
+                [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}], return_dict=False
+            )
+        ]
+    )
+    eos = model.tokenizer.eos_token_id
+    padded = torch.cat([ids, torch.full((1, 5), eos)], 1)
+    mask = torch.cat([torch.ones_like(ids), torch.zeros(1, 5, dtype=torch.long)], 1)
+    with torch.no_grad():
+        alone = pooled_scores(model.model, ids, torch.ones_like(ids))
+        assert torch.allclose(pooled_scores(model.model, padded, mask), alone, atol=1e-6)
+        # and it is the model's own number where that is right
+        assert torch.allclose(model.model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[:, 0], alone)
+
+
+def test_the_first_reward_loss_is_that_of_the_formula(make_bench) -> None:
+    """Bradley-Terry: the mean over the first batch of -log sigmoid(chosen - rejected), head as initialised."""
+    bench = make_bench(learning_rate=0.0)
+    model = train_reward_model(bench, EVERY_STEP)
+    logged = [entry["loss"] for entry in curves(bench)]
+    pairs = bench.data.preferences
+    prompts = [p["prompt"] for p in pairs]
+    good = torch.tensor(model(prompts, [p["chosen"][0]["content"] for p in pairs]))
+    bad = torch.tensor(model(prompts, [p["rejected"][0]["content"] for p in pairs]))
+    by_hand = -torch.nn.functional.logsigmoid(good - bad).mean().item()
+    assert sum(logged) / len(logged) == pytest.approx(by_hand, abs=1e-4)
+
+
+def test_the_ledger_counts_the_tokens_that_were_trained_on(make_bench) -> None:
+    bench = make_bench()
+    policy = prefzoo.get("sft").train(bench)
+    by_hand = sum(
+        len(policy.tokenizer.apply_chat_template([*row["prompt"], *row["completion"]], return_dict=False))
+        for row in bench.data.chosen()
+    )
+    assert bench.ledger.trained_tokens == by_hand
+    assert bench.ledger.flops == pytest.approx(6 * by_hand * LanguageModelPolicy.from_start(bench.start).parameters)
