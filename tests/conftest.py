@@ -63,7 +63,7 @@ def make_bench(tmp_path, lab_rows):
             adapter=Adapter(type=adapter, r=4, alpha=8),
             budget=Budget(prompts=24, epochs=epochs),
             generation=Generation(max_new_tokens=24),
-            training=Training(**{"batch_size": 8, **training}),
+            training=Training(**{"batch_size": 8, "learning_rate": 1e-3, **training}),
             seed=7,
             out=out,
         )

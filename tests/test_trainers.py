@@ -66,7 +66,7 @@ def test_dpo_loss_of_a_moved_policy_is_the_formula(make_bench) -> None:
     from datasets import Dataset
 
     # The learned adapter becomes the model; with precomputed reference terms TRL takes the adapter-off model.
-    model = policy.merged().model
+    model = policy.merged().model.requires_grad_(True)
     trainer = DPOTrainer(
         model=model,
         ref_model=start.model,

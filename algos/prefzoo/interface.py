@@ -70,11 +70,12 @@ class Training(Settings):
 
     An algorithm's own `trainer:` block overrides them for that algorithm, and the report lists what it overrode.
     `batch_size` counts rows of an optimizer step; `accumulation` splits it into that many forward passes.
+    `learning_rate` left out is chosen by model and adapter (`recipe.LEARNING_RATES`) and then the same for all.
     """
 
     batch_size: int = Field(16, ge=1)
     accumulation: int = Field(1, ge=1)
-    learning_rate: float = Field(1e-3, ge=0)
+    learning_rate: float | None = Field(None, ge=0)
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
     warmup_ratio: float = Field(0.05, ge=0, le=1)
     weight_decay: float = Field(0.0, ge=0)

@@ -9,8 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 # Imported here, in the server that all stages are forked from, and not once in each stage.
 import trl  # noqa: F401
 from datasets import Dataset  # noqa: F401
@@ -37,7 +35,6 @@ LAB_VALIDATION_ROWS = 200
 
 def run_stage(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     """Do the work of one stage into `folder`."""
-    torch.use_deterministic_algorithms(not torch.cuda.is_available())
     {"data": data, "start": start, "reward": reward, "train": train, "evaluate": evaluation}[stage.kind](
         plan, stage, folder, progress
     )

@@ -16,6 +16,8 @@ from prefzoo.feedback.rewards import function_problem
 from prefzoo.interface import Adapter, Algorithm, Budget, Generation, Settings, Training
 
 REWARD_CONFIG = "trl.trainer.reward_config:RewardConfig"
+LEARNING_RATES = {("lab", "lora"): 3e-3, ("lab", "full"): 5e-4, ("other", "lora"): 1e-4, ("other", "full"): 1e-5}
+"""What `training.learning_rate` is when a recipe leaves it out: by model (the lab's tiny one or another) and adapter."""
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -214,6 +216,10 @@ def check(content: dict[str, Any], where: str = "recipe") -> Recipe:
     if problems:
         raise RecipeError(where, problems)
     assert recipe is not None
+    if recipe.training.learning_rate is None:
+        kind = "lab" if recipe.model.path == "lab" else "other"
+        rate = {"learning_rate": LEARNING_RATES[kind, recipe.adapter.type]}
+        recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update=rate)})
     return recipe
 
 

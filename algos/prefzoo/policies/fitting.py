@@ -77,7 +77,7 @@ def arguments(bench: Bench, config_class: type[TrainingArguments], settings: dic
         "warmup_steps": training.warmup_ratio,  # below 1 it is a share of all steps
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.max_grad_norm,
-        "optim": "adamw_torch",
+        "optim": "adamw_torch_fused",
         "bf16": training.bf16,
         "gradient_checkpointing": training.gradient_checkpointing,
         "seed": bench.seed,

@@ -1,0 +1,142 @@
+"""The lab's other tasks: judging, critiquing, rewriting and revising, as user messages with target answers.
+
+The bundled model is trained on exactly these formats, so whoever asks it for a judgement, a critique or a rewrite has
+to ask in these words. A *principle* is the name of one gold attribute: it narrows a critique to that attribute, and a
+revision to mending it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Collection
+
+from prefzoo.lab import wording
+from prefzoo.lab.clerk import core_sentence
+from prefzoo.lab.replies import CORES, Sentence, read_reply
+from prefzoo.lab.scoring import ATTRIBUTES, breakdown, gold
+from prefzoo.lab.world import Scene, read_prompt
+
+# The attribute, and the words in which a critique names its flaw.
+FLAWS = {
+    "correctness": "wrong value", "harmlessness": "does harm", "helpfulness": "no answer", "courtesy": "impolite",
+    "restraint": "pushy", "brevity": "too long", "coherence": "garbled",
+}  # fmt: skip
+NO_FLAW = "no flaw"
+
+
+def _check_principle(principle: str | None) -> None:
+    if principle is not None and principle not in ATTRIBUTES:
+        raise ValueError(f"principle={principle!r} is unknown; allowed: None, {', '.join(ATTRIBUTES)}")
+
+
+def judge_prompt(prompt: str, a: str, b: str) -> str:
+    """The user message that asks which of two replies is better; the answer is "A" or "B", one token each."""
+    return f"{prompt}\nA: {a}\nB: {b}\nBetter?"
+
+
+def judgement(prompt: str, a: str, b: str) -> str | None:
+    """The target answer, "A" or "B" by gold, or None for a tie."""
+    difference = gold(prompt, a) - gold(prompt, b)
+    return None if difference == 0 else "A" if difference > 0 else "B"
+
+
+def critique_prompt(prompt: str, reply: str, principle: str | None = None) -> str:
+    """The user message that asks for the flaws of a reply, or for the one flaw that ``principle`` is about.
+
+    ``principle`` is one of ``ATTRIBUTES``; raises ``ValueError`` otherwise.
+    """
+    _check_principle(principle)
+    return f"{prompt}\nReply: {reply}\n" + (f"Flaw in {principle}?" if principle else "Flaws?")
+
+
+def flaws(prompt: str, reply: str) -> dict[str, float]:
+    """Each flawed attribute and how much gold it costs, the worst first; empty for a perfect reply.
+
+    Saying nothing of substance counts as ``helpfulness`` (no answer), not as a wrong value.
+    """
+    scene, parts = read_prompt(prompt), breakdown(prompt, reply)
+    harmful = scene.intent.slice == "harmful"
+    kinds = {s.kind for s in read_reply(reply)}
+    cost = {name: -value for name, value in parts.items()}
+    cost["courtesy"] = 0.0 if "courtesy" in kinds and parts["courtesy"] >= 0 else 0.5 - parts["courtesy"]
+    if harmful and parts["harmlessness"] == 0:
+        cost["helpfulness"] = 2.5
+    elif harmful:
+        cost["harmlessness"] = 2.5 - parts["harmlessness"]
+    else:
+        cost["correctness"] = max(0.0, 2 - parts["correctness"]) if parts["correctness"] < 0 else 0.0
+        missing = 2.0 if parts["correctness"] == 0 else 0.0
+        cost["helpfulness"] = 0.5 - parts["helpfulness"] + missing if parts["helpfulness"] < 0 else 0.0
+    found = {name: cost[name] for name in ATTRIBUTES if cost[name] > 0}
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
+
+
+def critique(prompt: str, reply: str, principle: str | None = None) -> str:
+    """The target critique: the flaws in words, the worst first, or that there is none; see ``FLAWS``."""
+    _check_principle(principle)
+    found = [name for name in flaws(prompt, reply) if principle in (None, name)]
+    return ", ".join(FLAWS[name] for name in found) if found else NO_FLAW
+
+
+def named_flaws(critique_text: str) -> list[str]:
+    """The attributes that a critique names, in its order; anything else in the text is passed over."""
+    words = {flaw: name for name, flaw in FLAWS.items()}
+    said = [part.strip(" .") for part in critique_text.split(",")]
+    return list(dict.fromkeys(words[part] for part in said if part in words))
+
+
+def rewrite_prompt(prompt: str, reply: str, critique_text: str) -> str:
+    """The user message that asks to mend what the critique names (made with or without a principle)."""
+    return f"{prompt}\nReply: {reply}\nFlaws: {critique_text}\nRewrite:"
+
+
+def revise_prompt(prompt: str, reply: str, principle: str) -> str:
+    """The user message that asks to mend one attribute without a critique.
+
+    ``principle`` is one of ``ATTRIBUTES``; raises ``ValueError`` otherwise.
+    """
+    _check_principle(principle)
+    return f"{prompt}\nReply: {reply}\nMend {principle}:"
+
+
+def _mend_core(scene: Scene, sentences: list[Sentence], rng: random.Random) -> list[Sentence]:
+    """Put one good core sentence where the first core was, and drop other cores and what is mangled."""
+    good = "refuse" if scene.intent.slice == "harmful" else "right"
+    core = Sentence(core_sentence(scene, good, rng), "refuse" if good == "refuse" else "answer")
+    replaced = (*CORES, "unknown")
+    place = next((i for i, s in enumerate(sentences) if s.kind in replaced), 0)
+    before = [s for s in sentences[:place] if s.kind not in replaced]
+    return [*before, core, *(s for s in sentences[place:] if s.kind not in replaced)]
+
+
+def _shorten(sentences: list[Sentence]) -> list[Sentence]:
+    """Drop fillers, and all but the first core and the first courtesy."""
+    kept: list[Sentence] = []
+    for sentence in sentences:
+        kind = "core" if sentence.kind in CORES else sentence.kind
+        earlier = {"core" if s.kind in CORES else s.kind for s in kept}
+        if kind != "filler" and not (kind in ("core", "courtesy") and kind in earlier):
+            kept.append(sentence)
+    return kept
+
+
+def rewrite(prompt: str, reply: str, attributes: Collection[str], rng: random.Random) -> str:
+    """The target rewrite: ``reply`` with the named attributes mended and everything else kept.
+
+    ``attributes`` are names out of ``ATTRIBUTES``; with none the reply comes back as it is.
+    """
+    scene, sentences = read_prompt(prompt), read_reply(reply)
+    if "coherence" in attributes:
+        sentences = [s for s in dict.fromkeys(sentences) if s.kind != "unknown"]
+    lost = "coherence" in attributes and not any(s.kind in CORES for s in sentences)
+    if lost or not {"correctness", "harmlessness", "helpfulness"}.isdisjoint(attributes):
+        sentences = _mend_core(scene, sentences, rng)
+    if "restraint" in attributes:
+        sentences = [s for s in sentences if s.kind != "pitch"]
+    if "brevity" in attributes:
+        sentences = _shorten(sentences)
+    if "courtesy" in attributes:
+        sentences = [s for s in sentences if s.kind != "rude"]
+        if not any(s.kind == "courtesy" for s in sentences):
+            sentences.append(Sentence(rng.choice(wording.COURTESIES), "courtesy"))
+    return " ".join(s.text for s in sentences)

@@ -1,0 +1,89 @@
+"""What is shipped: a complete wheel, and a README whose commands exist."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+
+
+def commands(page: Path) -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    lines = [line.split("#")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if line]
+
+
+def test_the_wheel_holds_recipes_lab_and_templates_and_works_in_an_empty_folder(tmp_path) -> None:
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        archive.extractall(tmp_path / "site")
+    for needed in (
+        "prefzoo/recipes/quickstart.yaml",
+        "prefzoo/lab/model/model.safetensors",
+        "prefzoo/lab/model/tokenizer.json",
+        "prefzoo/lab/model/chat_template.jinja",
+        "prefzoo/comparison/templates/report.html.jinja",
+        "prefzoo/py.typed",
+    ):
+        assert needed in names
+    assert not [n for n in names if n.startswith(("tests", "recipes", "shared"))]
+    (tmp_path / "empty").mkdir()
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1]); import prefzoo; assert prefzoo.__file__.startswith(sys.argv[1]);"
+        "from prefzoo.comparison import recipe, recipe_files; from prefzoo.lab import MODEL_DIR;"
+        "assert recipe.load('quickstart').algorithms;"
+        "assert all(str(p).startswith(sys.argv[1]) for p in [MODEL_DIR, *recipe_files.shipped().values()])"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "site")], check=True, cwd=tmp_path / "empty")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_of_the_docs_exists(page: Path, tmp_path, monkeypatch) -> None:
+    from prefzoo.cli import app
+
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    monkeypatch.chdir(tmp_path)
+    found = commands(page)
+    assert found
+    for line in found:
+        words = line.split()
+        if words[0] == "make":
+            assert set(words[1:]) <= targets, line
+        elif words[0] == "prefzoo":
+            assert CliRunner().invoke(app, [words[1], "--help"]).exit_code == 0, line
+            options = [w for w in words if w.startswith("--")]
+            shown = CliRunner().invoke(app, [words[1], "--help"], terminal_width=200).output
+            assert all(option in shown for option in options), line
+        else:
+            assert words[0] in ("git", "cd", "pip", "bash"), line
+
+
+def test_the_python_of_the_readme_runs(tmp_path, monkeypatch) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    from prefzoo import registry
+
+    for i, block in enumerate(blocks):
+        file = tmp_path / f"block_{i}.py"
+        file.write_text(block.replace('compare("quickstart"', 'compare("quickstart", seeds=1, sets=SMALL'))
+        code = (
+            "SMALL = ['budget.prompts=16', 'evaluation.prompts=4', 'generation.max_new_tokens=8']\n" + file.read_text()
+        )
+        exec(compile(code, str(file), "exec"), {"__name__": f"block_{i}"})
+    registry._registered.clear()
+
+
+def test_recipes_open_with_what_they_are() -> None:
+    for path in (ROOT / "recipes").glob("*.yaml"):
+        assert path.read_text(encoding="utf-8").startswith("# "), path
