@@ -189,5 +189,4 @@ def test_the_real_pairs_are_read_whole() -> None:
     rows = sealed.clean(read_preferences(str(HH_FILE), dropped), dropped)
     assert len(rows) + sum(dropped.counts().values()) == 1500
     assert dropped.counts()["empty_reply"] == 4
-    splits = sealed.split_by_prompt(rows, {"train": 0.7, "validation": 0.1, "test": 0.2}, 0)
-    assert len(sealed.repeated(splits)) == 2
+    assert len(sealed.repeated(rows)) == 2

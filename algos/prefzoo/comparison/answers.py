@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from prefzoo.comparison.plan import START, load_plan
-from prefzoo.comparison.results import load
 from prefzoo.errors import PrefzooError, unknown
-from prefzoo.interface import Generation, Policy, Prompt
+from prefzoo.interface import Policy, Prompt
 from prefzoo.policies import load_policy
 
 
@@ -49,12 +48,13 @@ def answer(
     """
     from prefzoo.policies.language_model import LanguageModelPolicy
 
-    found = load(folder)
-    generation = Generation.model_validate({**found.recipe["generation"], "temperature": temperature})
+    plan = load_plan(folder)
+    generation = plan.recipe.generation.model_copy(update={"temperature": temperature})
     messages: Prompt = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    chosen = list(labels) if labels is not None else [n for n, each in found.algorithms.items() if each.seeds]
+    of_seed = plan.recipe.seeds[0] if seed is None else seed
+    finished = {s.label: None for s in plan.stages.values() if s.kind == "train" and s.seed == of_seed and s.done}
     answers = {}
-    for label in chosen:
+    for label in labels if labels is not None else [START, *map(str, finished)]:
         policy = open_policy(folder, label, seed)
         if isinstance(policy, LanguageModelPolicy):
             policy = policy.merged()

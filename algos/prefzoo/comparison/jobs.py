@@ -56,7 +56,8 @@ def data(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
         return len(tokenizer(reply, add_special_tokens=False)["input_ids"]) + 1
 
     limits = (recipe.data.max_prompt_tokens, recipe.data.max_completion_tokens)
-    kept, shortened = sealed.fit_lengths(sealed.clean(rows, dropped), dropped, prompt_tokens, reply_tokens, *limits)
+    sound = sealed.clean(rows, dropped)
+    kept, shortened = sealed.fit_lengths(sound, dropped, prompt_tokens, reply_tokens, *limits)
     if splits:
         ids = {name: {row.id for row in part} for name, part in splits.items()}
         splits = {name: [row for row in kept if row.id in ids[name]] for name in splits}
@@ -68,6 +69,7 @@ def data(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
         "read": read,
         "kept": len(kept),
         "beyond_budget": available - len(splits["train"]),
+        "repeated": sealed.repeated(sound),
         "shortened_prompts": shortened[:20],
         "shortened_prompt_count": len(shortened),
         "prompt_tokens": sealed.length_summary([prompt_tokens(row.prompt) for row in kept]),

@@ -197,7 +197,15 @@ def draw(results: Results, path: Path) -> None:
                 axes.errorbar(x, y, xerr=error, fmt="o", color=colour, capsize=3)
             elif "kl" in found:
                 axes.errorbar(found["kl"].mean, y, yerr=error, fmt="o", color=colour, capsize=3)
-                axes.annotate(label, (found["kl"].mean, y), xytext=(6, 5), textcoords="offset points", fontsize=8)
+                place = (-6, -12) if label == START else (6, 5)
+                axes.annotate(
+                    label,
+                    (found["kl"].mean, y),
+                    xytext=place,
+                    textcoords="offset points",
+                    ha="right" if label == START else "left",
+                    fontsize=8,
+                )
     if START in labels:
         left.axvline(results.algorithms[START].summary[metric].mean, color="0.7", linewidth=1, zorder=0)
         right.axhline(results.algorithms[START].summary[metric].mean, color="0.7", linewidth=1, zorder=0)
@@ -205,7 +213,7 @@ def draw(results: Results, path: Path) -> None:
     left.set_xlabel(f"{metric} reward (mean, 95% interval)")
     right.set_xlabel("KL to the start (nats a reply)")
     right.set_ylabel(f"{metric} reward")
-    right.margins(x=0.15)
+    right.margins(x=0.2)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import copyreg
+import dataclasses
 import multiprocessing
 import os
 import shutil
@@ -11,7 +13,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -23,6 +25,9 @@ from prefzoo import registry
 from prefzoo.comparison.plan import Plan, Stage
 from prefzoo.comparison.watch import Watcher
 from prefzoo.errors import PrefzooError
+
+# A dataclass that was typed in a script travels by value, and its fields ask whether a default *is* this very object.
+copyreg.pickle(type(dataclasses.MISSING), lambda missing: "MISSING")
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,8 @@ class Runner:
         ours, theirs = self.context.Pipe(duplex=False)
         payload = cloudpickle.dumps((self.job, self.plan, stage, self.threads, registry.registered()))
         process = self.context.Process(target=_work, args=(payload, theirs), name=stage.name, daemon=True)
-        process.start()
+        with _main_hidden():
+            process.start()
         theirs.close()
         self.watcher.started(stage)
         return process, ours
@@ -119,6 +125,20 @@ class Runner:
     def _end(self, stage: Stage, outcome: Outcome, reused: bool = False) -> None:
         self.outcomes[stage.name] = outcome
         self.watcher.ended(stage, outcome.status, outcome.error, outcome.seconds, reused)
+
+
+@contextlib.contextmanager
+def _main_hidden() -> Iterator[None]:
+    """multiprocessing runs the caller's script again in each child, which would compare again; what a child needs of
+    the script, cloudpickle has sent it."""
+    main = sys.modules["__main__"]
+    hidden: dict[str, Any] = {name: vars(main).pop(name) for name in ("__file__", "__spec__") if name in vars(main)}
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        for name, value in hidden.items():
+            setattr(main, name, value)
 
 
 def cores() -> int:

@@ -157,16 +157,15 @@ def seal(splits: dict[str, list[Row]], preflight: dict[str, Any], dropped: Dropp
         name: {"rows": len(rows), "prompts": len(keys[name]), "sha256": _sha256(rows)} for name, rows in splits.items()
     }
     whole = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-    preflight = {**preflight, "dropped": dropped.counts(), "dropped_rows": _ids(dropped), "repeated": repeated(splits)}
+    preflight = {**preflight, "dropped": dropped.counts(), "dropped_rows": _ids(dropped)}
     return Sealed(splits, {"sha256": whole, "splits": parts}, preflight, dropped)
 
 
-def repeated(splits: dict[str, list[Row]]) -> list[list[str]]:
+def repeated(rows: Sequence[Row]) -> list[list[str]]:
     """Groups of row ids that share a prompt; they are kept, and always in one split."""
     groups: dict[str, list[str]] = defaultdict(list)
-    for rows in splits.values():
-        for row in rows:
-            groups[prompt_key(row.prompt)].append(row.id)
+    for row in rows:
+        groups[prompt_key(row.prompt)].append(row.id)
     return [ids for ids in groups.values() if len(ids) > 1]
 
 

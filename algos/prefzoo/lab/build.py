@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 Row = tuple[list[int], list[float]]
 
-STEPS = 2000
+COURSE_STEPS = (2000, 1600)  # see curriculum.py
 BATCH = 64
 THREADS = 2
-LEARNING_RATE = 3e-3
+LEARNING_RATES = (3e-3, 2e-3)  # the peak of each course
 WARMUP = 100
 
 
@@ -74,12 +74,12 @@ def encode(tokenizer: PreTrainedTokenizerFast, item: Example) -> Row:
     return ids, [weight for piece, weight in zip(pieces, weights, strict=True) for _ in piece]
 
 
-def batches(tokenizer: PreTrainedTokenizerFast, seed: int, steps: int) -> Iterator[list[Row]]:
+def batches(tokenizer: PreTrainedTokenizerFast, seed: int, course: int, steps: int) -> Iterator[list[Row]]:
     """Batches, the shortest example first, each made while the one before is in use; the order is fixed."""
-    rng = random.Random(seed)
+    rng = random.Random(seed + course)
 
     def make(step: int) -> list[Row]:
-        rows = [encode(tokenizer, example(rng, step / steps)) for _ in range(BATCH)]
+        rows = [encode(tokenizer, example(rng, step / steps, course)) for _ in range(BATCH)]
         return sorted(rows, key=lambda row: len(row[0]))
 
     with ThreadPoolExecutor(1) as pool:
@@ -105,23 +105,26 @@ def weighted_loss(model: LlamaForCausalLM, rows: list[Row]) -> torch.Tensor:
     return (losses * weights[taught]).sum()
 
 
-def learning_rate(step: int, steps: int) -> float:
+def learning_rate(step: int, steps: int, peak: float) -> float:
     """Linear warm-up, then a cosine to zero."""
     if step < WARMUP:
-        return LEARNING_RATE * (step + 1) / WARMUP
-    return LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * (step - WARMUP) / max(1, steps - WARMUP)))
+        return peak * (step + 1) / WARMUP
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - WARMUP) / max(1, steps - WARMUP)))
 
 
-def pretrain(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, steps: int, seed: int) -> float:
-    """Train ``model`` in place with a progress line every 50 steps; the seconds that it took."""
+def train_course(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, course: int, steps: int, seed: int
+) -> None:
+    """Train ``model`` in place on one course with a progress line every 50 steps."""
     import torch
 
-    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.05)
+    peak = LEARNING_RATES[course]
+    optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.98), weight_decay=0.05)
     begin, recent = time.time(), 0.0
     model.train()
-    for step, rows in enumerate(batches(tokenizer, seed, steps)):
+    for step, rows in enumerate(batches(tokenizer, seed, course, steps)):
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps)
+            group["lr"] = learning_rate(step, steps, peak)
         total = sum(sum(weights) for _, weights in rows)
         for half in (rows[: BATCH // 2], rows[BATCH // 2 :]):
             loss = weighted_loss(model, half) / total
@@ -132,9 +135,20 @@ def pretrain(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, steps:
         optimizer.zero_grad()
         if (step + 1) % 50 == 0:
             left = (time.time() - begin) / (step + 1) * (steps - step - 1)
-            print(f"step {step + 1}/{steps}  loss {recent / 50:.4f}  {left / 60:.1f} minutes left", flush=True)
+            print(
+                f"course {course + 1}  step {step + 1}/{steps}  loss {recent / 50:.4f}  {left / 60:.1f} minutes left",
+                flush=True,
+            )
             recent = 0.0
     model.eval()
+
+
+def pretrain(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, steps: int, seed: int) -> float:
+    """Train ``model`` in place on both courses, ``steps`` batches in all; the seconds that it took."""
+    begin = time.time()
+    first = round(steps * COURSE_STEPS[0] / sum(COURSE_STEPS))
+    train_course(model, tokenizer, 0, first, seed)
+    train_course(model, tokenizer, 1, steps - first, seed)
     return time.time() - begin
 
 
@@ -151,7 +165,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line; see the module's text."""
     parser = argparse.ArgumentParser(prog="python -m prefzoo.lab.build", description="Make the lab's bundled model.")
     parser.add_argument("--out", type=Path, default=MODEL_DIR, help="the model folder (default: the bundled one)")
-    parser.add_argument("--steps", type=int, default=STEPS, help=f"batches of {BATCH} to train on (default: {STEPS})")
+    parser.add_argument("--steps", type=int, default=sum(COURSE_STEPS), help=f"batches of {BATCH} to train on")
     parser.add_argument("--seed", type=int, default=0, help="seed of the vocabulary, the weights and the data")
     parser.add_argument("--measure-only", action="store_true", help="train nothing; measure and describe --out anew")
     options = parser.parse_args(arguments)

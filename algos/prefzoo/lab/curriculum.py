@@ -11,12 +11,12 @@ import random
 from dataclasses import dataclass
 
 from prefzoo.lab import tasks, wording
-from prefzoo.lab.clerk import best_plan, ordinary_reply, write
+from prefzoo.lab.clerk import best_plan, core_sentence, ordinary_reply, write
 from prefzoo.lab.scoring import ATTRIBUTES
 from prefzoo.lab.splits import split_of
 from prefzoo.lab.world import Scene, random_prompt, read_prompt
 
-# Until this part of the training there are only drills, with one fact more in the sheet after each fifth of it.
+# Until this part of a course there are only drills, with one fact more in the sheet after each fifth of it.
 DRILL_PART = 0.25
 # Share of the examples of each task for some time after the drills, and from then on.
 FIRST_SHARES = {"judge": 0.22, "critique": 0.28, "dialogue": 0.26, "rewrite": 0.17, "revise": 0.07}
@@ -146,10 +146,39 @@ def drill(rng: random.Random, size: int) -> Example:
     return Example("", tuple(turns), 1.0) if turns else drill(rng, size)
 
 
-def example(rng: random.Random, progress: float = 1.0) -> Example:
-    """One random training example; ``progress`` (0 to 1) is the part of the training that is done."""
+def check(rng: random.Random, size: int) -> Example:
+    """Check replies against a sheet of ``size`` facts: is the stated value right, or which of two replies is?"""
+    scene = train_scene(rng)
+    facts = scene.facts[:size]
+    sheet = "Facts: " + "; ".join(fact.text() for fact in facts) + "."
+    turns: list[Turn] = []
+    for fact in rng.sample(facts, len(facts)):
+        intents = [intent for intent in _FAIR_INTENTS if intent.fact == fact.kind]
+        if not intents:
+            continue
+        intent = rng.choice(intents)
+        asked = Scene("", intent, fact.key, fact.value, facts)
+        question = "Question: " + rng.choice(wording.OPENERS) + rng.choice(intent.questions).format(key=fact.key)
+        prompt = question if turns else f"{sheet}\n{question}"
+        right, wrong = core_sentence(asked, "right", rng), core_sentence(asked, "wrong", rng)
+        good = rng.random() < 0.5
+        if rng.random() < 0.5:
+            user = tasks.critique_prompt(prompt, right if good else wrong, "correctness")
+            turns.append(Turn(user, tasks.NO_FLAW if good else tasks.FLAWS["correctness"], 1.0))
+        else:
+            user = tasks.judge_prompt(prompt, *((right, wrong) if good else (wrong, right)))
+            turns.append(Turn(user, "A" if good else "B", 1.0))
+    return Example("", tuple(turns)) if turns else check(rng, size)
+
+
+def example(rng: random.Random, progress: float = 1.0, course: int = 1) -> Example:
+    """One random training example of a course (0: reading, then all tasks; 1: checking, then all tasks).
+
+    ``progress`` (0 to 1) is the part of the course that is done.
+    """
     if progress < DRILL_PART:
-        return drill(rng, min(4, 1 + int(5 * progress / DRILL_PART)))
+        size = min(4, 1 + int(5 * progress / DRILL_PART))
+        return check(rng, size) if course else drill(rng, size)
     shares = FIRST_SHARES if progress < FIRST_PART else SHARES
     task = rng.choices(list(shares), list(shares.values()))[0]
     turns = _MAKERS[task](train_scene(rng), rng)
