@@ -86,13 +86,14 @@ def test_dpo_loss_of_a_moved_policy_is_the_formula(make_bench) -> None:
 def test_a_wrapper_trains_exactly_as_raw_trl_does(make_bench, tmp_path, name) -> None:
     from datasets import Dataset
     from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
     from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
     bench = make_bench()
     ours = prefzoo.get(name).train(bench)
     trainer_class, config_class = {"dpo": (DPOTrainer, DPOConfig), "sft": (SFTTrainer, SFTConfig)}[name]
     tokenizer = AutoTokenizer.from_pretrained(str(MODEL_DIR), padding_side="left")
+    set_seed(7)
     raw = trainer_class(
         model=AutoModelForCausalLM.from_pretrained(str(MODEL_DIR), dtype=torch.float32),
         args=config_class(

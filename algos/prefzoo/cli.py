@@ -36,7 +36,8 @@ def ls() -> None:
     algorithms = Table("algorithm", "needs", "what it is", box=None, title="Algorithms", title_justify="left")
     for name in registry.names():
         cls = registry.load(name)
-        algorithms.add_row(name, ", ".join(sorted(cls.needs)), (cls.__doc__ or "").strip().split("\n")[0])
+        what = " ".join((cls.__doc__ or "").split("\n\n")[0].split()).partition(" (")[0].rstrip(".")
+        algorithms.add_row(name, ", ".join(sorted(cls.needs)), what)
     recipes = Table("recipe", "what it is", box=None, title="Recipes", title_justify="left")
     for name, path in shipped().items():
         recipes.add_row(name, path.read_text(encoding="utf-8").split("\n")[0].lstrip("# "))

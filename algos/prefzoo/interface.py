@@ -23,6 +23,9 @@ Message = dict[str, str]
 Prompt = Sequence[Message]
 """A conversation that waits for the assistant's next turn."""
 
+Progress = Callable[[str, int, int], None]
+"""Is told `(what, done, total)` while something long goes on."""
+
 NEEDS = ("preferences", "prompts", "demonstrations", "reward")
 """What an algorithm may declare in `needs`."""
 
@@ -103,9 +106,18 @@ class Policy(Protocol):
     """What `train` returns: something that answers prompts and can be kept."""
 
     def sample(
-        self, prompts: Sequence[Prompt], generation: Generation, seed: int, n: int = 1, ledger: Ledger | None = None
+        self,
+        prompts: Sequence[Prompt],
+        generation: Generation,
+        seed: int,
+        n: int = 1,
+        ledger: Ledger | None = None,
+        progress: Progress | None = None,
     ) -> list[list[Completion]]:
-        """`n` replies to each prompt, in the order of `prompts`; the same seed gives the same replies."""
+        """`n` replies to each prompt, in the order of `prompts`; the same seed gives the same replies.
+
+        What is sampled is charged to `ledger`; `progress("sampling", done, all)` is called on the way.
+        """
         ...
 
     def save(self, folder: Path) -> None:
@@ -187,7 +199,7 @@ class Bench:
     seed: int
     out: Path
     ledger: Ledger = field(default_factory=Ledger)
-    progress: Callable[[str, int, int], None] = lambda what, done, total: None
+    progress: Progress = lambda what, done, total: None
     loading: Mapping[str, Any] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
     latest: Policy | None = None
@@ -199,7 +211,7 @@ class Bench:
 
     def sample(self, policy: Policy, prompts: Sequence[Prompt], n: int, seed: int) -> list[list[Completion]]:
         """`n` replies of `policy` to each prompt with the comparison's sampling settings, charged to the ledger."""
-        return policy.sample(prompts, self.generation, seed, n=n, ledger=self.ledger)
+        return policy.sample(prompts, self.generation, seed, n=n, ledger=self.ledger, progress=self.progress)
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
         """The reward of each reply, charged to the ledger."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from prefzoo.comparison.results import Results
 from prefzoo.comparison.runner import Outcome, Runner, cores
 from prefzoo.comparison.watch import Watcher
 from prefzoo.errors import PrefzooError
+from prefzoo.interface import Progress
 
 SMALL_MODEL_BYTES = 100_000_000
 
@@ -125,7 +126,7 @@ def default_workers(recipe: Recipe) -> int:
     return cores() if small and not gpu else 1
 
 
-def _run_stage(plan: Plan, stage: Stage, folder: Path, progress: Callable[[str, int, int], None]) -> None:
+def _run_stage(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     from prefzoo.comparison import jobs  # torch and TRL, which only the stages' own processes need
 
     jobs.run_stage(plan, stage, folder, progress)

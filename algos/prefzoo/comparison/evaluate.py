@@ -9,7 +9,7 @@ from typing import Any
 
 from prefzoo.comparison.metering import metered
 from prefzoo.comparison.records import RECORDS
-from prefzoo.interface import Generation, Ledger, Policy, Prompt, Reward
+from prefzoo.interface import Generation, Ledger, Policy, Progress, Prompt, Reward
 from prefzoo.policies.best_of_n import BestOfNPolicy
 from prefzoo.policies.language_model import LanguageModelPolicy
 
@@ -24,7 +24,7 @@ def evaluate(
     proxy: Reward | None,
     ledger: Ledger,
     folder: Path,
-    progress: Callable[[str, int, int], None],
+    progress: Progress,
 ) -> None:
     """Sample one reply to each prompt, measure it, and write a line for each to `replies.jsonl`.
 
@@ -32,16 +32,15 @@ def evaluate(
     start in nats, `proxy`, `gold` and `gold/<attribute>`, as far as the recipe has them. Only sampling is charged
     to the ledger; scoring and KL are costs of measuring.
     """
-    progress("answering", 0, 3)
     with metered(ledger):
-        drawn = policy.sample(prompts, generation, seed=10_000 + seed, ledger=ledger)
+        drawn = policy.sample(prompts, generation, seed=10_000 + seed, ledger=ledger, progress=progress)
     ledger.inference_tokens = ledger.generated_tokens
     replies = [each[0] for each in drawn]
     texts = [reply.text for reply in replies]
-    progress("scoring", 1, 3)
+    progress("scoring", 0, 2)
     truths: Sequence[Mapping[str, float]] = gold(list(prompts), texts) if gold else [{} for _ in prompts]
     scores = proxy(prompts, texts) if proxy else [None] * len(prompts)
-    progress("KL to the start", 2, 3)
+    progress("KL to the start", 1, 2)
     if isinstance(policy, LanguageModelPolicy):
         divergences = policy.kl_to_start(prompts, replies, temperature=generation.temperature or 1.0)
     elif isinstance(policy, BestOfNPolicy):

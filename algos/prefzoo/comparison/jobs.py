@@ -23,12 +23,11 @@ from prefzoo.data.views import Views
 from prefzoo.feedback.reward_model import RewardModel, train_reward_model
 from prefzoo.feedback.reward_report import reward_report
 from prefzoo.feedback.rewards import FunctionReward, RandomReward, load_reward
-from prefzoo.interface import Bench, Ledger, Reward
+from prefzoo.interface import Bench, Ledger, Progress, Reward
 from prefzoo.policies import load_policy
 from prefzoo.policies.language_model import LanguageModelPolicy
 from prefzoo.policies.loading import load_tokenizer, resolve
 
-Progress = Callable[[str, int, int], None]
 LAB_TEST_ROWS = 600
 LAB_VALIDATION_ROWS = 200
 

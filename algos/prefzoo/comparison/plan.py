@@ -23,6 +23,8 @@ LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "
 START = "start"
 INCOMPLETE = "incomplete"
 PLAN_FILE = "plan.json"
+HASHED_BYTES = 100_000_000
+"""Model folders below this are known by their content, larger ones by their files' names, sizes and times."""
 
 
 @dataclass(frozen=True)
@@ -164,10 +166,12 @@ def _fingerprint(path: str | None) -> Any:
     place = Path(path.rpartition(":")[0] if ".py:" in path else path).expanduser()
     if place.is_file():
         return hashlib.sha256(place.read_bytes()).hexdigest()
-    if place.is_dir():  # weights can be many gigabytes: names, sizes and times will do
-        stats = [(str(f.relative_to(place)), f.stat()) for f in sorted(place.rglob("*")) if f.is_file()]
-        return [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
-    return None
+    if not place.is_dir():
+        return None
+    files = [f for f in sorted(place.rglob("*")) if f.is_file()]
+    if sum(f.stat().st_size for f in files) < HASHED_BYTES:
+        return [[str(f.relative_to(place)), hashlib.sha256(f.read_bytes()).hexdigest()] for f in files]
+    return [[str(f.relative_to(place)), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
 
 
 def _gold_fingerprint(recipe: Recipe) -> Any:

@@ -252,6 +252,12 @@ def _cross_problems(recipe: Recipe) -> list[str]:
             problems.append("start.on: 'demonstrations' is given, but data.preferences has none. Allowed: chosen.")
     elif recipe.start.parameters:
         problems.append(f"start.{next(iter(recipe.start.parameters))}: has no meaning when the start is 'none'")
+    if not recipe.lab_data:
+        problems += [
+            f"algorithms.{label}.on: 'demonstrations' is given, but data.preferences has none. Allowed: chosen."
+            for label, settings in recipe.algorithms.items()
+            if settings.get("algorithm", label) == "sft" and settings.get("on") == "demonstrations"
+        ]
     if recipe.gold == "lab" and not recipe.lab_data:
         problems.append(
             "gold: 'lab' scores only the lab's own prompts, and data.preferences are not. Allowed: none, path."

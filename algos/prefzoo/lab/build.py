@@ -169,6 +169,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0, help="seed of the vocabulary, the weights and the data")
     parser.add_argument("--measure-only", action="store_true", help="train nothing; measure and describe --out anew")
     options = parser.parse_args(arguments)
+    if options.steps < len(COURSE_STEPS):
+        parser.error(f"--steps {options.steps} is too few; allowed: {len(COURSE_STEPS)} or more")
 
     import torch
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from prefzoo.feedback.rewards import load_reward
-from prefzoo.interface import Completion, Generation, Ledger, Prompt, Reward
+from prefzoo.interface import Completion, Generation, Ledger, Progress, Prompt, Reward
 from prefzoo.policies import write_policy_file
 from prefzoo.policies.language_model import LanguageModelPolicy
 
@@ -43,10 +43,16 @@ class BestOfNPolicy:
         return cls(policy, load_reward(noted["reward"], folder), noted["n"])
 
     def sample(
-        self, prompts: Sequence[Prompt], generation: Generation, seed: int, n: int = 1, ledger: Ledger | None = None
+        self,
+        prompts: Sequence[Prompt],
+        generation: Generation,
+        seed: int,
+        n: int = 1,
+        ledger: Ledger | None = None,
+        progress: Progress | None = None,
     ) -> list[list[Completion]]:
         """For each of the n replies asked for, the best of this policy's own n candidates."""
-        drawn = self.policy.sample(prompts, generation, seed, n=n * self.n, ledger=ledger)
+        drawn = self.policy.sample(prompts, generation, seed, n=n * self.n, ledger=ledger, progress=progress)
         scores = iter(
             self.reward(
                 [prompt for prompt, each in zip(prompts, drawn, strict=True) for _ in each],

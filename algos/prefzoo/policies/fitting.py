@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from datasets import Dataset
 from peft import LoraConfig, PeftConfig
-from transformers import TrainerCallback
+from transformers import TrainerCallback, set_seed
 
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import Adapter, Bench
@@ -47,6 +47,7 @@ def fit(
     if learner.adapted:  # a loaded adapter is frozen
         for name, weight in learner.model.named_parameters():
             weight.requires_grad_("lora_" in name)
+    set_seed(bench.seed)  # the adapter is drawn here; TRL seeds that itself only from 1.15
     peft_config = None if learner.adapted else adapter_config(bench.adapter, "CAUSAL_LM")
     trainer = trainer_class(
         model=learner.model,

@@ -12,7 +12,7 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from prefzoo.interface import Completion, Generation, Ledger, Prompt
+from prefzoo.interface import Completion, Generation, Ledger, Progress, Prompt
 from prefzoo.policies import write_policy_file
 from prefzoo.policies.loading import load_model, load_tokenizer
 
@@ -96,7 +96,13 @@ class LanguageModelPolicy:
 
     @torch.inference_mode()
     def sample(
-        self, prompts: Sequence[Prompt], generation: Generation, seed: int, n: int = 1, ledger: Ledger | None = None
+        self,
+        prompts: Sequence[Prompt],
+        generation: Generation,
+        seed: int,
+        n: int = 1,
+        ledger: Ledger | None = None,
+        progress: Progress | None = None,
     ) -> list[list[Completion]]:
         """`n` replies to each prompt, generated in batches sorted by prompt length; the same seed, the same replies."""
         rendered = [self.render(prompt) for prompt in prompts]
@@ -108,6 +114,8 @@ class LanguageModelPolicy:
             torch.manual_seed(_derive(seed, begin))
             for i, completion in zip(batch, self._generate([rendered[i] for i in batch], generation), strict=True):
                 replies[i].append(completion)
+            if progress is not None:
+                progress("sampling", begin + len(batch), len(order))
         if ledger is not None:
             ledger.generated(sum(len(c.token_ids) for each in replies for c in each), self.parameters)
             ledger.flops += 2.0 * self.parameters * n * sum(map(len, rendered))

@@ -66,7 +66,6 @@ class RejectionSampling(Algorithm):
         Raises:
             PrefzooError: when nothing was kept.
         """
-        bench.progress("sampling", 0, 1)
         drawn = bench.sample(policy, prompts, self.n, seed=bench.seed * 1000 + iteration)
         flat = [(i, candidate) for i, each in enumerate(drawn) for candidate in each]
         scores = bench.score([prompts[i] for i, _ in flat], [candidate.text for _, candidate in flat])

@@ -15,8 +15,8 @@ class SFT(Algorithm):
     The loss is the mean negative log-likelihood of the reply's tokens, its end included and the prompt's left out.
 
     Attributes:
-        on: `chosen` imitates the preferred replies of the preference pairs, `demonstrations` imitates the
-            demonstrations, which the data or an algorithm that made some provides.
+        on: `chosen` takes the preferred replies of the preference pairs as demonstrations; `demonstrations` those
+            that the data has, or that another algorithm made.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"demonstrations"})
