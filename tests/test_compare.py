@@ -14,8 +14,9 @@ import pytest
 
 import prefzoo
 from conftest import SMALL
+from prefzoo.comparison import recipe as recipes
 from prefzoo.comparison.compare import rebuild
-from prefzoo.comparison.plan import load_plan
+from prefzoo.comparison.plan import load_plan, make_plan
 from prefzoo.comparison.records import read_records
 from prefzoo.comparison.results import Results, load
 from prefzoo.errors import PrefzooError
@@ -137,6 +138,30 @@ def test_the_report_is_rebuilt_from_what_is_on_disk(small_run, tmp_path) -> None
         rebuild(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("change", "kept"),
+    [
+        ("data.shuffle_labels=true", {"data", "start"}),
+        ("seeds=[1, 0]", {"data"}),
+        ("gold=none", {"data", "start", "train sft seed 0"}),
+        ("model={path: lab, dtype: bfloat16}", set()),
+        ("budget.prompts=49", set()),
+        ("evaluation.prompts=17", set()),
+        ("training.learning_rate=1e-5", {"data"}),
+        ("generation.temperature=0.9", {"data", "start", "reward"}),
+        ("algorithms.sft.seed_offset=1", {"data", "start", "reward", "evaluate start seed 0"}),
+    ],
+)
+def test_what_a_result_depends_on_is_in_its_key(tmp_path, change: str, kept: set[str]) -> None:
+    def folders(*sets: str) -> dict[str, Path]:
+        chosen = recipes.load("quickstart", [*SMALL, "seeds=[0, 1]", *sets], ["sft"])
+        return {name: stage.folder for name, stage in make_plan(chosen, tmp_path).stages.items()}
+
+    before, after = folders(), folders(change)
+    watched = ("data", "start", "reward", "train sft seed 0", "evaluate start seed 0", "evaluate sft seed 0")
+    assert {name for name in watched if before.get(name) == after.get(name)} == kept
+
+
 @dataclass(frozen=True)
 class Breaks(Algorithm):
     """Fails with one seed, dies with another."""
@@ -162,7 +187,8 @@ class Touches(Algorithm):
         from prefzoo.policies.language_model import LanguageModelPolicy
 
         policy = LanguageModelPolicy.from_start(bench.start)
-        next(Path(bench.start).glob("*.safetensors")).touch()
+        with next(Path(bench.start).glob("*.safetensors")).open("ab") as file:
+            file.write(b"x")
         policy.save(bench.out / "policy")
         return policy
 
@@ -178,17 +204,22 @@ def broken():
 
 
 def test_one_failure_leaves_the_others_alive_and_is_told(small_run, tmp_path, broken) -> None:
-    found = prefzoo.compare(
-        "quickstart", ["sft", "breaks", "touches"], seeds=2, sets=SMALL, out=tmp_path / "run", workers=2
-    )
+    found = prefzoo.compare("quickstart", ["sft", "breaks"], seeds=2, sets=SMALL, out=tmp_path / "run", workers=2)
     assert found.algorithms["sft"].status == "ok" == found.algorithms["start"].status
     assert found.algorithms["breaks"].status == "failed"
     assert "broken on purpose" in (found.algorithms["breaks"].error or "")
-    assert "changed the weights of the start" in (found.algorithms["touches"].error or "")
     assert [v.a for v in found.verdicts if v.b == "start" and v.metric == "gold"] == ["sft"]
     assert "breaks" in (tmp_path / "run" / "report.md").read_text()
     log = next((tmp_path / "run" / "trials").glob("train-breaks-seed-0-*.log")).read_text()
     assert "broken on purpose" in log and "Traceback" in log
+
+    assert "broken on purpose" in (rebuild(tmp_path / "run").algorithms["breaks"].error or "")
+
+
+def test_a_start_that_was_changed_ends_what_builds_on_it(tmp_path, broken) -> None:
+    found = prefzoo.compare("quickstart", ["touches"], seeds=2, sets=SMALL, out=tmp_path, workers=1)
+    assert found.algorithms["touches"].status == "failed" == found.algorithms["start"].status
+    assert "no longer the one that was made" in (found.algorithms["touches"].error or "")
 
 
 def test_a_killed_process_is_told_as_such(tmp_path, broken) -> None:
@@ -214,11 +245,9 @@ def test_killed_in_the_middle_it_goes_on_where_it_stopped(small_run, tmp_path) -
     code = f"import prefzoo; prefzoo.compare('quickstart', ['sft'], seeds=2, sets={SMALL!r}, out={str(tmp_path)!r})"
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
-    for line in process.stderr:
-        if "start:" in line:
-            process.kill()
-            break
-    process.wait()
+    assert any("start:" in line for line in process.stderr)
+    process.kill()
+    assert process.wait() < 0
     start = load_plan(tmp_path).stages["start"].folder
     made = start.stat().st_mtime_ns
     found = prefzoo.compare("quickstart", ["sft"], seeds=2, sets=SMALL, out=tmp_path)

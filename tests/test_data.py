@@ -40,13 +40,15 @@ def test_formats_become_the_same_row(tmp_path, name: str) -> None:
                 {"chosen": [*chat, good], "rejected": [*chat, bad]},
                 {"prompt": chat, "chosen": [good], "rejected": [bad]},
                 {"prompt": "hi", "chosen": "yes", "rejected": "no"},
+                {"prompt": "hi", "chosen": [*chat, good], "rejected": [*chat, bad]},
+                {"prompt": "hi", "chosen": transcript("hi", "yes"), "rejected": transcript("hi", "no")},
             ],
         ),
         dropped,
     )
     assert not dropped.rows
     assert {(json.dumps(r.prompt), r.chosen, r.rejected) for r in rows} == {(json.dumps(chat), "yes", "no")}
-    assert [r.id for r in rows] == ["line 1", "line 2", "line 3", "line 4"]
+    assert [r.id for r in rows] == [f"line {i}" for i in range(1, 7)]
 
 
 def test_a_transcript_is_cut_at_its_last_assistant_turn(tmp_path) -> None:
@@ -69,6 +71,8 @@ def test_what_cannot_be_used_is_named_with_its_reason(tmp_path) -> None:
         "{not json",
         {"chosen": 3, "rejected": None},
         {"prompt": "", "chosen": "a", "rejected": "b"},
+        {"prompt": "hi", "chosen": transcript("other", "a"), "rejected": transcript("other", "b")},
+        {"prompt": [USER, {"role": "assistant", "content": "yes?"}], "chosen": "a", "rejected": "b"},
     ]
     dropped = Dropped()
     kept = sealed.clean(read_preferences(write(tmp_path / "x.jsonl", records), dropped), dropped)
@@ -78,8 +82,9 @@ def test_what_cannot_be_used_is_named_with_its_reason(tmp_path) -> None:
         "identical_pair": ["line 3"],
         "empty_reply": ["line 4"],
         "prompt_mismatch": ["line 5"],
-        "unreadable": ["line 6", "line 7", "line 8", "line 9"],
+        "unreadable": ["line 6", "line 7", "line 8", "line 9", "line 11"],
         "empty_prompt": ["line 10"],
+        "prompt_not_by_user": ["line 12"],
     }
 
 

@@ -292,7 +292,7 @@ def test_the_model_replies_and_mends(speaker) -> None:
     assert mended["gain in gold by rewriting after the own critique"].mean >= 1.0
     replies = replying(speaker, 400, seed=79)
     assert replies["gold of sampled replies"].mean <= replies["best achievable gold"].mean - 1.0
-    assert replies["coherent: every sentence in the grammar"].mean > 0.9
+    assert replies["coherent: every sentence in the grammar"].mean > 0.85
     assert best_of(speaker, 30, 8, seed=80)["share of 8 replies that differ"].mean > 0.7
 
 

@@ -10,6 +10,7 @@ import sys
 import pytest
 import torch
 
+from prefzoo.errors import PrefzooError
 from prefzoo.feedback.rewards import FunctionReward, RandomReward, load_reward
 from prefzoo.interface import Adapter, Completion, Generation, Ledger
 from prefzoo.lab import MODEL_DIR
@@ -17,7 +18,7 @@ from prefzoo.policies import load_policy
 from prefzoo.policies.best_of_n import BestOfNPolicy
 from prefzoo.policies.fitting import adapter_config
 from prefzoo.policies.language_model import LanguageModelPolicy
-from prefzoo.policies.loading import PLAIN_TEMPLATE, load_tokenizer
+from prefzoo.policies.loading import PLAIN_TEMPLATE, load_tokenizer, resolve
 
 GENERATION = Generation(max_new_tokens=24, batch_size=8)
 
@@ -126,7 +127,8 @@ def test_an_adapter_is_saved_merged_and_exported_without_change(tmp_path, start,
     policy = noisy()
     replies = [each[0] for each in policy.sample(prompts, GENERATION, seed=0)]
     before = policy.log_probabilities(prompts, replies)
-    assert sum(map(sum, before)) != pytest.approx(sum(map(sum, start.log_probabilities(prompts, replies))), abs=1)
+    unadapted = start.log_probabilities(prompts, replies)
+    assert max(abs(a - b) for x, y in zip(before, unadapted, strict=True) for a, b in zip(x, y, strict=True)) > 0.05
     policy.save(tmp_path / "saved")
     assert not list((tmp_path / "saved").glob("*.bin"))
     loaded = load_policy(tmp_path / "saved")
@@ -190,7 +192,7 @@ class LongestWins:
         return [float(len(text)) for text in completions]
 
     def spec(self, folder):
-        return {"type": "random", "seed": 0}
+        return {}
 
 
 def test_best_of_n_gives_the_best_of_its_candidates_and_is_charged_for_all(start, prompts) -> None:
@@ -204,6 +206,39 @@ def test_best_of_n_gives_the_best_of_its_candidates_and_is_charged_for_all(start
     assert ledger.generated_tokens == sum(len(c.token_ids) for group in candidates for c in group)
     assert ledger.reward_calls == 4 * len(prompts)
     assert policy.kl_bound == pytest.approx(math.log(4) - 0.75)
+
+
+def test_what_is_no_reward_model_is_refused() -> None:
+    """Its head would be drawn anew in every process, and score at random."""
+    from prefzoo.feedback.reward_model import RewardModel
+
+    with pytest.raises(PrefzooError, match="not a reward model"):
+        RewardModel.load(str(MODEL_DIR))
+
+
+def test_a_hub_model_becomes_a_folder_of_its_revision(monkeypatch) -> None:
+    import huggingface_hub
+
+    asked = {}
+
+    def snapshot_download(path, revision, allow_patterns):
+        asked.update(path=path, revision=revision)
+        return str(MODEL_DIR)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    assert resolve("someone/model", "abc") == str(MODEL_DIR)
+    assert asked == {"path": "someone/model", "revision": "abc"}
+    monkeypatch.undo()
+    with pytest.raises(PrefzooError, match="could not be had"):
+        resolve("no/such")
+
+
+def test_kl_of_many_replies_goes_in_parts(start, prompts, monkeypatch) -> None:
+    policy = noisy()
+    replies = [each[0] for each in policy.sample(prompts, GENERATION, seed=0)]
+    whole = policy.kl_to_start(prompts, replies)
+    monkeypatch.setattr(LanguageModelPolicy, "_vocabulary", 2**22)
+    assert policy.kl_to_start(prompts, replies) == pytest.approx(whole, abs=1e-5)
 
 
 def test_a_reward_function_and_noise_come_back_from_their_description(tmp_path) -> None:

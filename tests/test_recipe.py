@@ -70,6 +70,10 @@ def test_all_mistakes_at_once_with_suggestions() -> None:
         ({"algorithms": {"dpo": {}}, "start": "none", "training": {"batch_size": 10, "accumulation": 4}}, "divide"),
         ({"algorithms": {"dpo": {}}, "start": {"algorithm": "sft", "onn": "chosen"}}, "Did you mean 'on'"),
         ({"algorithms": {"dpo": {"seed_offset": "x"}}}, "seed_offset"),
+        ({"algorithms": {"dpo": {"seed_offset": -1}}}, "negative"),
+        ({"algorithms": {"rejection_sampling": {"n": 1, "keep": "top_k"}}}, "k is 2"),
+        ({"algorithms": {"dpo": {"loss_type": "exo_pair"}}}, "label_smoothing"),
+        ({"algorithms": {"dpo": {}}, "reward": {"type": "path", "path": "/no/such/dir"}}, "reward.path"),
     ],
 )
 def test_mistakes_are_named(content, says: str) -> None:

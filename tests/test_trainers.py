@@ -167,6 +167,22 @@ def test_a_loss_that_is_not_a_number_fails_the_trial(make_bench) -> None:
         prefzoo.get("sft", trainer={"learning_rate": 1e30, "max_grad_norm": 1e30}).train(make_bench(epochs=4))
 
 
+def test_a_trainer_of_less_steps_than_a_log_is_watched_too(make_bench) -> None:
+    with pytest.raises(PrefzooError, match="diverged"):
+        prefzoo.get("sft", trainer={"learning_rate": 1e30, "max_grad_norm": 1e30, "max_steps": 4}).train(
+            make_bench(epochs=4)
+        )
+
+
+def test_dropout_is_alike_in_all_trainers(make_bench) -> None:
+    from trl import DPOConfig, RewardConfig
+
+    from prefzoo.policies.fitting import arguments
+
+    for config in (DPOConfig, RewardConfig):
+        assert arguments(make_bench(), config, {}).disable_dropout is False
+
+
 def test_every_loss_of_trl_trains(make_bench) -> None:
     from typing import get_args
 
@@ -176,7 +192,7 @@ def test_every_loss_of_trl_trains(make_bench) -> None:
         settings = {"label_smoothing": 0.001} if loss == "exo_pair" else {}
         bench = make_bench(name=loss)
         prefzoo.get("dpo", loss_type=loss, trainer={"max_steps": 1}, **settings).train(bench)
-        assert curves(bench) or (bench.out / "policy").is_dir()
+        assert math.isfinite(curves(bench)[-1]["train_loss"])
     both = make_bench(name="both")
     prefzoo.get("dpo", loss_type=["sigmoid", "sft"], trainer={"loss_weights": [1.0, 0.5], **EVERY_STEP}).train(both)
     assert curves(both)[0]["loss"] > math.log(2)
@@ -224,8 +240,6 @@ def test_iterations_go_on_from_the_latest_policy_and_share_the_prompts(make_benc
     assert sum(policy.kl_to_start(bench.data.prompts, replies)) > 0
     with pytest.raises(PrefzooError, match="none of"):
         prefzoo.get("rejection_sampling", n=2, keep="threshold", threshold=1e9).train(bench)
-    with pytest.raises(PrefzooError, match="k is 3"):
-        prefzoo.get("rejection_sampling", n=2, keep="top_k", k=3).train(bench)
 
 
 @pytest.mark.parametrize("adapter", ["lora", "full"])
@@ -263,7 +277,7 @@ def test_the_first_reward_loss_is_that_of_the_formula(make_bench) -> None:
     """Bradley-Terry: the mean over the first batch of -log sigmoid(chosen - rejected), head as initialised."""
     bench = make_bench(learning_rate=0.0)
     model = train_reward_model(bench, EVERY_STEP)
-    logged = [entry["loss"] for entry in curves(bench)]
+    logged = [entry["loss"] for entry in curves(bench) if "loss" in entry]
     pairs = bench.data.preferences
     prompts = [p["prompt"] for p in pairs]
     good = torch.tensor(model(prompts, [p["chosen"][0]["content"] for p in pairs]))

@@ -86,7 +86,8 @@ def run(
 
     Example: prefzoo run quickstart --algorithm dpo --set algorithms.dpo.beta=0.3
     """
-    _compare_and_show(recipe, out, algorithms=[algorithm], seeds=seeds, sets=sets or [], workers=workers)
+    folder = out or Path("runs") / f"{Path(recipe).stem}-{algorithm}"  # a comparison of all keeps its own
+    _compare_and_show(recipe, folder, algorithms=[algorithm], seeds=seeds, sets=sets or [], workers=workers)
 
 
 @app.command()
@@ -107,13 +108,14 @@ def sample(
 ) -> None:
     """Show what each trained policy answers, side by side."""
     from rich.table import Table
+    from rich.text import Text
 
     from prefzoo.comparison.answers import answer
 
     chosen = algorithms.split(",") if algorithms is not None else None
-    shown = Table("policy", "answer", title=prompt, title_justify="left", show_lines=True)
+    shown = Table("policy", "answer", title=Text(prompt), title_justify="left", show_lines=True)
     for label, text in answer(folder, prompt, seed=seed, temperature=temperature, labels=chosen).items():
-        shown.add_row(label, text)
+        shown.add_row(label, Text(text))  # what a model says is not markup
     Console().print(shown)
 
 
@@ -141,7 +143,11 @@ def _compare_and_show(recipe: str, out: Path | None, **more: Any) -> None:
     from prefzoo.comparison.compare import compare as run_comparison
 
     folder = out or Path("runs") / Path(recipe).stem
-    found = run_comparison(recipe, out=folder, **more)
+    try:
+        found = run_comparison(recipe, out=folder, **more)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted; the same command goes on where it stopped")
+        raise typer.Exit(130) from None
     _show(found, folder)
     if any(each.status != "ok" for each in found.algorithms.values()):
         raise typer.Exit(1)
@@ -168,6 +174,3 @@ def main() -> None:
     except PrefzooError as error:
         Console(stderr=True).print(str(error), style="red", markup=False, highlight=False)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        Console(stderr=True).print("interrupted; the same command goes on where it stopped")
-        raise SystemExit(130) from None

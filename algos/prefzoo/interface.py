@@ -165,6 +165,14 @@ class Ledger:
         self.generated_tokens += tokens
         self.flops += 2.0 * parameters * tokens
 
+    def scored(self, reward: Reward, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
+        """Score replies and charge that; a reward that counts its operations does so in an attribute `flops`."""
+        before = getattr(reward, "flops", 0.0)
+        scores = reward(prompts, completions)
+        self.reward_calls += len(completions)
+        self.flops += getattr(reward, "flops", 0.0) - before
+        return scores
+
     def trained(self, tokens: int, parameters: int) -> None:
         """Charge tokens that were trained on."""
         self.trained_tokens += tokens
@@ -176,7 +184,7 @@ class Bench:
     """All that an algorithm may draw on; the same for every algorithm of a comparison.
 
     Attributes:
-        start: folder (or hub id) of the start policy, a plain transformers model; also the reference.
+        start: folder of the start policy, a plain transformers model; also the reference.
         data: views of the sealed training split: `prompts`, `preferences`, `demonstrations`.
         reward: what to learn from, for algorithms that declare they need it; charged to the ledger by `score`.
         adapter, budget, generation, training: the recipe's blocks of those names.
@@ -184,7 +192,7 @@ class Bench:
         out: a folder of this trial's own.
         ledger: what has been used so far.
         progress: called as `progress(what, done, total)`.
-        loading: how model files are read (revision, dtype, trust_remote_code).
+        loading: how model files are read (dtype, trust_remote_code).
         report: what the algorithm wants said about this trial; it ends up in `results.json` under `details`.
         latest: the policy to go on from in a later round; None for the start.
     """
@@ -216,8 +224,7 @@ class Bench:
     def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
         """The reward of each reply, charged to the ledger."""
         assert self.reward is not None, "an algorithm scores replies only if 'reward' is in its needs"
-        self.ledger.reward_calls += len(completions)
-        return self.reward(prompts, completions)
+        return self.ledger.scored(self.reward, prompts, completions)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from rich.console import Console
 
 from prefzoo.comparison import report, results
 from prefzoo.comparison.plan import START, Plan, Stage, load_plan, make_plan, versions
-from prefzoo.comparison.recipe import Recipe, check, load
+from prefzoo.comparison.recipe import Recipe, load
 from prefzoo.comparison.results import Results
 from prefzoo.comparison.runner import Outcome, Runner, cores
 from prefzoo.comparison.watch import Watcher
@@ -23,6 +24,8 @@ from prefzoo.errors import PrefzooError
 from prefzoo.interface import Progress
 
 SMALL_MODEL_BYTES = 100_000_000
+OUTCOMES = "outcomes.json"
+LOST = ("failed", "skipped")
 
 
 def compare(
@@ -56,16 +59,7 @@ def compare(
         PrefzooError: when the data or the start failed, without which nothing can be compared.
     """
     sets = [*sets, *([f"seeds={json.dumps(seeds)}"] if seeds is not None else [])]
-    if isinstance(recipe, str):
-        name, checked = Path(recipe).stem, load(recipe, sets, algorithms)
-    else:
-        content = dict(recipe)
-        if seeds is not None:
-            content["seeds"] = seeds
-        if algorithms is not None:
-            given = content.get("algorithms", {})
-            content["algorithms"] = {label: given.get(label) or {} for label in algorithms}
-        name, checked = "recipe", check(content)
+    name, checked = Path(recipe).stem if isinstance(recipe, str) else "recipe", load(recipe, sets, algorithms)
     folder = Path(out) if out is not None else Path("runs") / name
     folder.mkdir(parents=True, exist_ok=True)
     console = console or Console(stderr=True)
@@ -87,12 +81,14 @@ def _compare(recipe: Recipe, out: Path, workers: int, console: Console) -> Resul
         try:
             outcomes = runner.run()
         except KeyboardInterrupt:
+            _note_outcomes(runner.outcomes, out)
             if _comparable(plan, runner.outcomes):
                 report.write(results.build(plan, runner.outcomes), out)
             raise
     for name in ("data", START):
         if outcomes[name].status != "ok":
             raise PrefzooError(f"{name}: {outcomes[name].error}")
+    _note_outcomes(outcomes, out)
     found = results.build(plan, outcomes)
     report.write(found, out)
     return found
@@ -105,7 +101,9 @@ def rebuild(out: Path) -> Results:
         PrefzooError: when `out` holds no run, or nothing of it is finished.
     """
     plan = load_plan(out)
-    outcomes = {stage.name: Outcome("ok") for stage in plan.stages.values() if stage.done}
+    noted = json.loads((out / OUTCOMES).read_text(encoding="utf-8")) if (out / OUTCOMES).is_file() else {}
+    outcomes = {name: Outcome(**noted[name]) for name in plan.stages if noted.get(name, {}).get("status") in LOST}
+    outcomes |= {stage.name: Outcome("ok") for stage in plan.stages.values() if stage.folder.is_dir()}
     if not _comparable(plan, outcomes):
         raise PrefzooError(f"{out}: the data or the start is not finished, so that there is nothing to report yet")
     found = results.build(plan, outcomes)
@@ -130,6 +128,12 @@ def _run_stage(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> No
     from prefzoo.comparison import jobs  # torch and TRL, which only the stages' own processes need
 
     jobs.run_stage(plan, stage, folder, progress)
+
+
+def _note_outcomes(outcomes: Mapping[str, Outcome], out: Path) -> None:
+    """Keep how each stage ended, so that a rebuilt report still says why something failed."""
+    content = {name: asdict(outcome) for name, outcome in outcomes.items()}
+    (out / OUTCOMES).write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
 def _comparable(plan: Plan, outcomes: Mapping[str, Outcome]) -> bool:

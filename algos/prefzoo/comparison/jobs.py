@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -15,11 +14,12 @@ from datasets import Dataset  # noqa: F401
 
 from prefzoo.comparison.evaluate import evaluate
 from prefzoo.comparison.metering import metered
-from prefzoo.comparison.plan import INCOMPLETE, START, Plan, Stage
+from prefzoo.comparison.plan import INCOMPLETE, START, Plan, Stage, fingerprint
 from prefzoo.comparison.recipe import Recipe
 from prefzoo.data import sealed
 from prefzoo.data.formats import Dropped, Row, read_preferences
 from prefzoo.data.views import Views
+from prefzoo.errors import PrefzooError
 from prefzoo.feedback.reward_model import RewardModel, train_reward_model
 from prefzoo.feedback.reward_report import reward_report
 from prefzoo.feedback.rewards import FunctionReward, RandomReward, load_reward
@@ -46,7 +46,8 @@ def data(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     splits = _lab_rows(recipe) if recipe.lab_data else None
     rows = [row for part in splits.values() for row in part] if splits else _user_rows(recipe, dropped)
     read = len(rows) + sum(dropped.counts().values())
-    tokenizer = load_tokenizer(recipe.model.path, recipe.model.revision, recipe.model.trust_remote_code)
+    base = resolve(recipe.model.path, recipe.model.revision)
+    tokenizer = load_tokenizer(base, recipe.model.trust_remote_code)
 
     def prompt_tokens(prompt: Any) -> int:
         return len(tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True, return_dict=False))
@@ -114,29 +115,39 @@ def start(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     recipe = plan.recipe
     algorithm = recipe.start_algorithm()
     ledger = Ledger()
-    base = resolve(recipe.model.path)
-    if algorithm is None:
-        (folder / "start.json").write_text(json.dumps({"path": base}), encoding="utf-8")
-    else:
+    base = resolve(recipe.model.path, recipe.model.revision)
+    noted: dict[str, Any] = {"path": base}
+    if algorithm is not None:
         bench = _bench(plan, folder, base, recipe.seeds[0], progress, ledger=ledger)
         with metered(ledger):
             policy = algorithm.train(bench)
         assert isinstance(policy, LanguageModelPolicy)
         policy.export(folder / "model")
-        (folder / "start.json").write_text(json.dumps({"path": None}), encoding="utf-8")
+        noted["path"] = None
+    noted["fingerprint"] = fingerprint(noted["path"] or str(folder / "model"))
+    (folder / "start.json").write_text(json.dumps(noted), encoding="utf-8")
     (folder / "ledger.json").write_text(json.dumps(asdict(ledger)), encoding="utf-8")
 
 
 def start_path(plan: Plan) -> str:
-    """Folder or hub id of the start policy."""
+    """Folder of the start policy.
+
+    Raises:
+        PrefzooError: when it is not what was made.
+    """
+    if not plan.stages[START].done:
+        raise PrefzooError("the start of this comparison was not finished")
     folder = plan.stages[START].folder
-    noted = json.loads((folder / "start.json").read_text(encoding="utf-8"))["path"]
-    return noted or str(folder / "model")
+    noted = json.loads((folder / "start.json").read_text(encoding="utf-8"))
+    path = noted["path"] or str(folder / "model")
+    if fingerprint(path) != noted["fingerprint"]:
+        raise PrefzooError(f"the start in {path} is no longer the one that was made; nothing can be compared with it")
+    return path
 
 
 def start_policy(recipe: Recipe, path: str) -> LanguageModelPolicy:
     """The start policy, loaded as every trial loads it."""
-    return LanguageModelPolicy.from_start(path, **_loading(recipe, path))
+    return LanguageModelPolicy.from_start(path, **_loading(recipe))
 
 
 def reward(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
@@ -192,11 +203,9 @@ def train(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     bench = _bench(plan, folder, start_path(plan), seed, progress, ledger=ledger, shuffle_seed=stage.seed)
     if "reward" in algorithm.needs:
         bench = bench.replace(reward=_reward(plan, stage.seed))
-    before = _weights_hash(bench.start)
     with metered(ledger):
         algorithm.train(bench)
-    if _weights_hash(bench.start) != before:
-        raise RuntimeError(f"{stage.label} changed the weights of the start, which every algorithm shares")
+    start_path(plan)  # still what it was
     if not (folder / "policy").is_dir():
         raise RuntimeError(f"{stage.label} saved no policy: `train` must call `policy.save(bench.out / 'policy')`")
     (folder / "ledger.json").write_text(json.dumps(asdict(ledger)), encoding="utf-8")
@@ -264,19 +273,10 @@ def _bench(
         out=folder,
         ledger=ledger,
         progress=progress,
-        loading=_loading(recipe, start),
+        loading=_loading(recipe),
     )
 
 
-def _loading(recipe: Recipe, start: str) -> dict[str, Any]:
-    """How the start's files are read; a revision is the hub's, and means nothing for a start that was trained here."""
-    loading: dict[str, Any] = {"dtype": recipe.model.dtype}
-    if start == resolve(recipe.model.path):
-        loading |= {"revision": recipe.model.revision, "trust_remote_code": recipe.model.trust_remote_code}
-    return loading
-
-
-def _weights_hash(path: str) -> str | None:
-    files = sorted(Path(path).glob("*.safetensors"))
-    stats = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files]
-    return hashlib.sha256(repr(stats).encode()).hexdigest() if files else None
+def _loading(recipe: Recipe) -> dict[str, Any]:
+    """How model files are read."""
+    return {"dtype": recipe.model.dtype, "trust_remote_code": recipe.model.trust_remote_code}

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -83,24 +83,35 @@ def make_plan(recipe: Recipe, out: Path) -> Plan:
     def add(name: str, kind: Kind, inputs: Mapping[str, Any], needs: tuple[str, ...] = (), **more: Any) -> None:
         after = more.get("after", ())
         upstream = [keys[other] for other in (*needs, *after)]
-        keys[name] = _hash({"kind": kind, "inputs": inputs, "upstream": upstream, "versions": versions()})
+        keys[name] = _hash({"kind": kind, "name": name, "inputs": inputs, "upstream": upstream, "versions": versions()})
         folder = out / ("trials" if kind in ("train", "evaluate") else "stages")
         plan.stages[name] = Stage(name, kind, folder / f"{name.replace(' ', '-')}-{keys[name][:10]}", needs, **more)
 
-    origin = {"files": _fingerprint(recipe.data.preferences), "base": _fingerprint(recipe.model.path)}
+    origin = {"files": fingerprint(recipe.data.preferences), "base": fingerprint(recipe.model.path)}
     data_inputs = {k: v for k, v in dump["data"].items() if k != "shuffle_labels"}
     model = {"model": dump["model"], "training": dump["training"], "adapter": dump["adapter"]}
     add(
-        "data", "data", {**data_inputs, **origin, "budget": dump["budget"]["prompts"], "evaluation": dump["evaluation"]}
+        "data",
+        "data",
+        {
+            **data_inputs,
+            **origin,
+            "model": dump["model"],
+            "budget": dump["budget"]["prompts"],
+            "evaluation": dump["evaluation"],
+        },
     )
-    add(START, "start", {**model, "budget": dump["budget"], "start": dump["start"]}, ("data",))
+    shared_seed = recipe.seeds[0]
+    add(START, "start", {**model, "budget": dump["budget"], "start": dump["start"], "seed": shared_seed}, ("data",))
     shuffled = recipe.data.shuffle_labels
-    reward = {**model, **dump["reward"], "budget": dump["budget"], "file": _fingerprint(recipe.reward.path)}
+    truth = {"gold": dump["gold"], "gold_file": _gold_fingerprint(recipe)}
+    learned = {**model, "reward": dump["reward"], "budget": dump["budget"], "file": fingerprint(recipe.reward.path)}
+    reward = {**learned, **truth, "shuffled": shuffled, "seed": shared_seed}
     # Labels shuffled by each seed's own coin make a reward model of each seed's own; else one serves all.
     for name in [plan.reward_name(seed) for seed in recipe.seeds] if shuffled else ["reward"]:
         add(name, "reward", reward, ("data", START), seed=int(name.split()[-1]) if shuffled else None)
     trial = {**model, "budget": dump["budget"], "generation": dump["generation"], "shuffled": shuffled}
-    measure = {"generation": dump["generation"], "gold": dump["gold"], "file": _gold_fingerprint(recipe)}
+    measure = {"generation": dump["generation"], **truth}
     for label in recipe.algorithms:
         wants_reward = "reward" in recipe.algorithm(label).needs
         for seed in recipe.seeds:
@@ -155,7 +166,7 @@ def _hash(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def _fingerprint(path: str | None) -> Any:
+def fingerprint(path: str | None) -> Any:
     """What tells that a file or model folder is no longer the same; None for hub ids, which have revisions."""
     if path is None:
         return None
@@ -175,17 +186,23 @@ def _fingerprint(path: str | None) -> Any:
 
 
 def _gold_fingerprint(recipe: Recipe) -> Any:
-    return _fingerprint(recipe.gold.path) if isinstance(recipe.gold, GoldFunction) else None
+    return fingerprint(recipe.gold.path) if isinstance(recipe.gold, GoldFunction) else None
 
 
 def _class_fingerprint(recipe: Recipe, label: str) -> str | None:
-    """The source of an algorithm that is not ours: its version says nothing about its last edit."""
+    """The file and package version of an algorithm that is not ours: a version alone says nothing of its last edit."""
     import inspect
 
     name = recipe.algorithms[label].get("algorithm", label)
     if name in registry.BUILT_IN:
         return None
+    cls = registry.load(name)
     try:
-        return inspect.getsource(registry.load(name))
-    except OSError:  # typed at a prompt; there is no file to compare
+        file = inspect.getsourcefile(cls)
+    except TypeError:  # typed at a prompt or in a script that travelled by value
+        file = None
+    if file is None or not Path(file).is_file():
         return None
+    package = cls.__module__.partition(".")[0]
+    installed = [version(name) for name in packages_distributions().get(package, [])]
+    return f"{hashlib.sha256(Path(file).read_bytes()).hexdigest()} {installed}"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -173,26 +174,28 @@ class Recipe(Settings):
         return seed + int(self.algorithms[label].get("seed_offset", 0))
 
 
-def load(recipe: str, sets: Iterable[str] = (), algorithms: Iterable[str] | None = None) -> Recipe:
-    """A checked recipe, by path or by the name of a shipped one.
+def load(recipe: str | Mapping[str, Any], sets: Iterable[str] = (), algorithms: Iterable[str] | None = None) -> Recipe:
+    """A checked recipe.
 
     Args:
-        recipe: a path, or one of `recipe_files.shipped()`.
+        recipe: a path, one of `recipe_files.shipped()`, or the content of a recipe.
         sets: `key.sub=value` assignments over it.
         algorithms: labels to keep, or names of algorithms to add with their defaults.
 
     Raises:
         RecipeError: listing every mistake, with the key, the value, what is allowed and the nearest right spelling.
     """
+    where = recipe if isinstance(recipe, str) else "recipe"
     content = recipe_files.read(recipe, sets)
     if algorithms is not None:
-        listed = content.get("algorithms") or {}
+        given = content.get("algorithms")
+        listed = given if isinstance(given, dict) else {}
         known = registry.names()
         strangers = [name for name in algorithms if name not in listed and name not in known]
         if strangers:
-            raise RecipeError(recipe, [f"algorithms: {unknown('algorithm', s, [*listed, *known])}" for s in strangers])
+            raise RecipeError(where, [f"algorithms: {unknown('algorithm', s, [*listed, *known])}" for s in strangers])
         content["algorithms"] = {name: listed.get(name) or {} for name in algorithms}
-    return check(content, recipe)
+    return check(content, where)
 
 
 def check(content: dict[str, Any], where: str = "recipe") -> Recipe:
@@ -269,6 +272,14 @@ def _cross_problems(recipe: Recipe) -> list[str]:
             f"training.accumulation: {recipe.training.accumulation} does not divide "
             f"training.batch_size {recipe.training.batch_size}"
         )
+    path = recipe.reward.path
+    if recipe.reward.type == "path" and path and not Path(path).expanduser().is_dir() and path.count("/") != 1:
+        problems.append(f"reward.path: {path!r} is neither a folder nor a hub id (owner/name).")
+    for label, settings in recipe.algorithms.items():
+        if isinstance(settings.get("seed_offset", 0), int) and min(recipe.seeds) + settings.get("seed_offset", 0) < 0:
+            problems.append(f"algorithms.{label}.seed_offset: {settings['seed_offset']} makes a seed negative")
+    if min(recipe.seeds) < 0:
+        problems.append(f"seeds: {min(recipe.seeds)} is negative; seeds are 0 or more")
     functions = {
         "reward.path": recipe.reward.path if recipe.reward.type == "function" else None,
         "gold.path": recipe.gold.path if isinstance(recipe.gold, GoldFunction) else None,

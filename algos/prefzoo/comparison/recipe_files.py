@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ def find(recipe: str, beside: Path | None = None) -> Path:
     places = [beside / recipe] if beside is not None else []
     places += [Path(recipe).expanduser()]
     for place in places:
-        for candidate in (place, place.with_name(place.name + ".yaml")):
+        for candidate in (place, place.parent / f"{place.name}.yaml"):
             if candidate.is_file() and candidate.suffix in (".yaml", ".yml"):
                 return candidate
     known = shipped()
@@ -55,13 +56,14 @@ def find(recipe: str, beside: Path | None = None) -> Path:
     raise RecipeError(recipe, [f"no such file, and {unknown('recipe', recipe, known)}"])
 
 
-def read(recipe: str, sets: Iterable[str] = ()) -> dict[str, Any]:
-    """A recipe's content after `extends` and `--set key.sub=value`, not yet checked.
+def read(recipe: str | Mapping[str, Any], sets: Iterable[str] = ()) -> dict[str, Any]:
+    """A recipe's content after `extends` and `--set key.sub=value`, not yet checked; by path or name, or given.
 
     Raises:
         RecipeError: for a file that is missing, is not YAML, extends itself, or a `--set` that cannot be read.
     """
-    content = _extended(find(recipe), ())
+    where = recipe if isinstance(recipe, str) else "recipe"
+    content = _extended(find(recipe), ()) if isinstance(recipe, str) else _based(copy.deepcopy(dict(recipe)), None, ())
     problems = []
     for assignment in sets:
         key, equals, value = assignment.partition("=")
@@ -73,7 +75,7 @@ def read(recipe: str, sets: Iterable[str] = ()) -> dict[str, Any]:
         except (yaml.YAMLError, TypeError) as error:
             problems.append(f"--set {assignment!r}: {error}")
     if problems:
-        raise RecipeError(recipe, problems)
+        raise RecipeError(where, problems)
     return content
 
 
@@ -88,10 +90,12 @@ def _extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
         content = {}
     if not isinstance(content, dict):
         raise RecipeError(str(path), [f"a recipe is a block of keys, not {type(content).__name__}"])
+    return _based(content, path.parent, (*seen, path))
+
+
+def _based(content: dict[str, Any], beside: Path | None, seen: tuple[Path, ...]) -> dict[str, Any]:
     base = content.pop("extends", None)
-    if base is None:
-        return content
-    return merge(_extended(find(str(base), beside=path.parent), (*seen, path)), content)
+    return content if base is None else merge(_extended(find(str(base), beside=beside), seen), content)
 
 
 def merge(base: dict[str, Any], delta: dict[str, Any]) -> dict[str, Any]:

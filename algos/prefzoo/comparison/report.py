@@ -103,7 +103,7 @@ def table(results: Results, width: int) -> Table:
     headings, rows = cells(results, narrow=width < 100)
     seeds = len(results.recipe["seeds"])
     made = Table(
-        title=f"{seeds} seed{'s' if seeds > 1 else ''}, {results.recipe['evaluation']['prompts']} test prompts",
+        title=f"{seeds} seed{'s' if seeds > 1 else ''}, {results.test_prompts} test prompts",
         title_justify="left",
         box=SIMPLE,
         padding=(0, 1, 0, 0),

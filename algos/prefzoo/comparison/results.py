@@ -93,6 +93,11 @@ class Results(Block):
         """The metric that decides: gold where a truth is known, else the proxy reward."""
         return "gold" if any("gold" in each.summary for each in self.algorithms.values()) else "proxy"
 
+    @property
+    def test_prompts(self) -> int:
+        """How many test prompts each policy answered with each seed."""
+        return min(self.recipe["evaluation"]["prompts"], self.manifest["splits"]["test"]["prompts"])
+
 
 def build(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
     """Collect what the stages left, measure it against the start, and judge."""
@@ -104,15 +109,16 @@ def build(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
     data = plan.stages["data"].folder
     reward = _reward(plan, outcomes)
     preflight = _read(data / "preflight.json")
+    manifest = _read(data / "manifest.json")
     return Results(
         recipe=recipe.model_dump(mode="json"),
-        manifest=_read(data / "manifest.json"),
+        manifest=manifest,
         versions=plan.versions,
         algorithms=algorithms,
         reward=reward,
         preflight=preflight,
         shared=_shared(plan),
-        notes=_notes(recipe, algorithms, reward),
+        notes=_notes(recipe, algorithms, reward, manifest),
         verdicts=_verdicts(algorithms, tables),
     )
 
@@ -213,7 +219,7 @@ def _added(ledgers: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def _verdicts(algorithms: Mapping[str, AlgorithmResult], tables: Mapping[str, Tables]) -> list[Verdict]:
-    """Everything against the start on gold, proxy and win rate; and all pairs on the metric that decides."""
+    """Everything against the start on gold and proxy; and all pairs on the metric that decides."""
     labels = [label for label, each in algorithms.items() if each.status == "ok" and label != START]
     if algorithms[START].status != "ok":
         return []
@@ -269,11 +275,21 @@ def _shared(plan: Plan) -> dict[str, dict[str, float]]:
     return shared
 
 
-def _notes(recipe: Recipe, algorithms: Mapping[str, AlgorithmResult], reward: Mapping[str, Any]) -> list[str]:
+def _notes(
+    recipe: Recipe,
+    algorithms: Mapping[str, AlgorithmResult],
+    reward: Mapping[str, Any],
+    manifest: Mapping[str, Any],
+) -> list[str]:
     """Plain words about what limits this comparison."""
     notes = []
     if len(recipe.seeds) == 1:
         notes.append("One seed: the intervals cover other prompts, not another training run.")
+    if manifest["splits"]["test"]["prompts"] < recipe.evaluation.prompts:
+        notes.append(f"There are only {manifest['splits']['test']['prompts']} test prompts.")
+    for block, settings in (("reward", recipe.reward.trainer), ("start", recipe.start.parameters.get("trainer"))):
+        if settings:
+            notes.append(f"The {block} was trained with arguments of its own: {json.dumps(settings)}.")
     if recipe.gold_source == "none":
         notes.append("No truth is known here: the verdict is by the proxy reward, which some policies optimized.")
     interval = reward.get("ci95")

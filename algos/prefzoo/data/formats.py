@@ -128,21 +128,28 @@ def _json_or_text(line: str) -> Any:
 
 def _parse(row_id: str, record: dict[str, Any]) -> Row | str:
     """The row, or the reason for which it cannot be one."""
-    prompt, chosen, rejected = record.get("prompt"), record["chosen"], record["rejected"]
-    if prompt is not None:
+    sides = [_split_transcript(record[key]) for key in ("chosen", "rejected")]
+    if (prompt := record.get("prompt")) is not None:
         messages = _messages(prompt)
-        replies = [_last_reply(side) for side in (chosen, rejected)]
+        if messages is None:
+            return "unreadable"
+        # Beside a prompt, a side is a reply; or, as some data sets have it, the prompt over again and a reply.
+        if sides[0] is not None and sides[1] is not None and sides[0][0] == sides[1][0] == messages:
+            replies: list[str | None] = [side[1] for side in sides if side is not None]
+        else:
+            replies = [_reply(record[key], prompt) for key in ("chosen", "rejected")]
     else:
-        sides = [_split_transcript(side) for side in (chosen, rejected)]
         if sides[0] is None or sides[1] is None:
             return "unreadable"
         if sides[0][0] != sides[1][0]:
             return "prompt_mismatch"
         messages, replies = sides[0][0], [sides[0][1], sides[1][1]]
-    if messages is None or replies[0] is None or replies[1] is None:
+    if replies[0] is None or replies[1] is None:
         return "unreadable"
     if not messages or not messages[-1]["content"].strip():
         return "empty_prompt"
+    if messages[-1]["role"] != "user":
+        return "prompt_not_by_user"
     return Row(row_id, messages, chosen=replies[0], rejected=replies[1])
 
 
@@ -154,11 +161,13 @@ def _messages(prompt: Any) -> list[Message] | None:
     return None
 
 
-def _last_reply(side: Any) -> str | None:
+def _reply(side: Any, prompt: Any) -> str | None:
+    """The one reply in `side`; None for a whole conversation, of which the prompt is not the beginning."""
     if isinstance(side, str):
-        return side.strip()
-    if _is_conversation(side) and side and side[-1]["role"] == "assistant":
-        return side[-1]["content"].strip()
+        text = side.removeprefix(prompt) if isinstance(prompt, str) and prompt else side
+        return None if _split_transcript(text) is not None else text.strip()
+    if _is_conversation(side) and len(side) == 1 and side[0]["role"] == "assistant":
+        return side[0]["content"].strip()
     return None
 
 

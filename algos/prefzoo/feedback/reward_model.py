@@ -12,10 +12,11 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
+from prefzoo.errors import PrefzooError
 from prefzoo.feedback.rewards import resolve_path
 from prefzoo.interface import Bench, Prompt
 from prefzoo.policies.fitting import Progress, adapter_config, arguments, run_trainer
-from prefzoo.policies.loading import device, load_tokenizer, resolve
+from prefzoo.policies.loading import device, load_tokenizer, resolve, without_dropout
 
 REWARD_FILE = "reward.json"
 
@@ -34,6 +35,7 @@ class RewardModel:
 
     def __init__(self, model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
         self.model, self.tokenizer, self.folder = model.eval(), tokenizer, folder
+        self.flops = 0.0
 
     @classmethod
     def load(cls, path: str) -> RewardModel:
@@ -42,9 +44,14 @@ class RewardModel:
         noted: dict[str, Any] = {}
         if (folder / REWARD_FILE).is_file():
             noted = json.loads((folder / REWARD_FILE).read_text(encoding="utf-8"))
-        base = resolve_path(noted["base"], folder) if "base" in noted else path
-        tokenizer = load_tokenizer(base)
-        model = classifier(base, tokenizer)
+        base = resolve_path(noted["base"], folder) if "base" in noted else resolve(path)
+        code = bool(noted.get("trust_remote_code", False))
+        tokenizer = load_tokenizer(base, code)
+        model, missing = classifier(base, tokenizer, trust_remote_code=code)
+        if "base" not in noted and missing:
+            raise PrefzooError(
+                f"reward.path: {path!r} is not a reward model: it has no weights for {', '.join(missing)}"
+            )
         if "base" in noted:
             model = PeftModel.from_pretrained(model, str(folder))
         return cls(model, tokenizer, folder)
@@ -67,6 +74,7 @@ class RewardModel:
             )
             for prompt, text in zip(prompts, completions, strict=True)
         ]
+        self.flops += 2.0 * self.parameters * sum(map(len, rows))
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
         scores = [0.0] * len(rows)
         for begin in range(0, len(order), 64):
@@ -91,13 +99,21 @@ def pooled_scores(model: PreTrainedModel | PeftModel, input_ids: Any, attention_
     return inner.score(hidden[torch.arange(len(last), device=hidden.device), last]).float()[:, 0]
 
 
-def classifier(path: str, tokenizer: PreTrainedTokenizerBase, dtype: str = "float32") -> PreTrainedModel:
-    """A model with one scalar head; a new head is drawn from torch's current random state."""
-    model = AutoModelForSequenceClassification.from_pretrained(
-        resolve(path), num_labels=1, dtype=getattr(torch, dtype), use_safetensors=True
+def classifier(
+    path: str, tokenizer: PreTrainedTokenizerBase, dtype: str = "float32", trust_remote_code: bool = False
+) -> tuple[PreTrainedModel, list[str]]:
+    """A model with one scalar head, and the names of weights that `path` does not have: those of a new head, which
+    are drawn from torch's current random state."""
+    model, info = AutoModelForSequenceClassification.from_pretrained(
+        path,
+        num_labels=1,
+        dtype=getattr(torch, dtype),
+        use_safetensors=True,
+        trust_remote_code=trust_remote_code,
+        output_loading_info=True,
     )
-    model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
-    return model.to(device())
+    without_dropout(model).config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    return model.to(device()), sorted(info["missing_keys"])
 
 
 def train_reward_model(bench: Bench, settings: dict[str, Any]) -> RewardModel:
@@ -111,8 +127,9 @@ def train_reward_model(bench: Bench, settings: dict[str, Any]) -> RewardModel:
     from trl import RewardConfig, RewardTrainer
 
     set_seed(bench.seed)
-    tokenizer = load_tokenizer(bench.start)
-    model = classifier(bench.start, tokenizer, bench.loading.get("dtype", "float32"))
+    code = bool(bench.loading.get("trust_remote_code", False))
+    tokenizer = load_tokenizer(bench.start, code)
+    model, _ = classifier(bench.start, tokenizer, bench.loading.get("dtype", "float32"), code)
     parameters = sum(p.numel() for p in model.parameters())
     trainer = RewardTrainer(
         model=model,
@@ -127,7 +144,7 @@ def train_reward_model(bench: Bench, settings: dict[str, Any]) -> RewardModel:
     folder = bench.out / "reward"
     folder.mkdir(parents=True, exist_ok=True)
     trainer.model.save_pretrained(str(folder))
-    noted: dict[str, str] = {}
+    noted: dict[str, str | bool] = {"trust_remote_code": code}
     if bench.adapter.type == "full":
         tokenizer.save_pretrained(str(folder))
     else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +29,8 @@ class FunctionReward:
         scores = [float(score) for score in self.function(list(prompts), list(completions))]
         if len(scores) != len(completions):
             raise PrefzooError(f"{self.path} returned {len(scores)} scores for {len(completions)} completions")
+        if bad := [i for i, score in enumerate(scores) if not math.isfinite(score)]:
+            raise PrefzooError(f"{self.path} returned {scores[bad[0]]} for the completion {completions[bad[0]]!r}")
         return scores
 
     def spec(self, folder: Path) -> dict[str, Any]:
@@ -76,7 +79,10 @@ def function_problem(path: str) -> str | None:
         return f"{path!r} does not name a function as FILE.py:NAME"
     if not location.is_file():
         return f"{path!r} does not name a function as FILE.py:NAME: there is no file {file!r}"
-    tree = ast.parse(location.read_text(encoding="utf-8"))
+    try:
+        tree = ast.parse(location.read_text(encoding="utf-8"))
+    except SyntaxError as error:
+        return f"{file} is not Python: {error.msg} in line {error.lineno}"
     names = [node.name for node in tree.body if isinstance(node, ast.FunctionDef)]
     names += [
         t.id for node in tree.body if isinstance(node, ast.Assign) for t in node.targets if isinstance(t, ast.Name)

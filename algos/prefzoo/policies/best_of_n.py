@@ -53,14 +53,9 @@ class BestOfNPolicy:
     ) -> list[list[Completion]]:
         """For each of the n replies asked for, the best of this policy's own n candidates."""
         drawn = self.policy.sample(prompts, generation, seed, n=n * self.n, ledger=ledger, progress=progress)
-        scores = iter(
-            self.reward(
-                [prompt for prompt, each in zip(prompts, drawn, strict=True) for _ in each],
-                [candidate.text for each in drawn for candidate in each],
-            )
-        )
-        if ledger is not None:
-            ledger.reward_calls += sum(map(len, drawn))
+        asked = [prompt for prompt, each in zip(prompts, drawn, strict=True) for _ in each]
+        texts = [candidate.text for each in drawn for candidate in each]
+        scores = iter((ledger or Ledger()).scored(self.reward, asked, texts))
         answers = []
         for each in drawn:
             scored = [(next(scores), candidate) for candidate in each]

@@ -92,6 +92,8 @@ def arguments(bench: Bench, config_class: type[TrainingArguments], settings: dic
         "use_cpu": not torch.cuda.is_available(),
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
+    if "disable_dropout" in config_class.__dataclass_fields__:
+        shared["disable_dropout"] = False  # the model's own is off in all trainers; the adapter's is the recipe's
     if "max_length" in config_class.__dataclass_fields__:
         shared["max_length"] = None  # rows were made to fit, for all algorithms at once
     return config_class(**{**shared, **settings})
@@ -119,13 +121,16 @@ def run_trainer(trainer: Trainer, bench: Bench, parameters: int) -> None:
     """
     trainer.train()
     bench.ledger.trained(int(trainer.state.num_input_tokens_seen), parameters)
-    history = [entry for entry in trainer.state.log_history if "loss" in entry]
+    history = [entry for entry in trainer.state.log_history if "loss" in entry or "train_loss" in entry]
     append_curves(bench.out / "curves.json", history)
-    bad = [entry for entry in history if not math.isfinite(float(entry["loss"]))]
-    if bad:
+    losses = [(entry.get("loss", entry.get("train_loss")), entry["step"]) for entry in history]
+    bad = [(loss, step) for loss, step in losses if not math.isfinite(float(loss))]
+    # The last steps may be in no log: what they did to the weights is.
+    if bad or not all(bool(torch.isfinite(w).all()) for w in trainer.model.parameters() if w.requires_grad):
+        loss, step = bad[0] if bad else losses[-1]
         raise PrefzooError(
-            f"training diverged: the loss is {bad[0]['loss']} at step {bad[0]['step']} of {trainer.state.max_steps}; "
-            "a lower learning_rate usually helps"
+            f"training diverged: the loss is {loss} at step {step} of {trainer.state.max_steps}, or weights are not "
+            "finite; a lower learning_rate usually helps"
         )
 
 

@@ -23,8 +23,8 @@ class LanguageModelPolicy:
     Args:
         model: a transformers model, or a `PeftModel` over the start.
         tokenizer: as `load_tokenizer` prepares it.
-        start: folder or hub id of the start policy that `model` came from.
-        loading: how the start's files are read (revision, dtype, trust_remote_code).
+        start: folder of the start policy that `model` came from.
+        loading: how the start's files are read (dtype, trust_remote_code).
     """
 
     def __init__(
@@ -43,8 +43,8 @@ class LanguageModelPolicy:
     @classmethod
     def from_start(cls, start: str, **loading: Any) -> LanguageModelPolicy:
         """The start policy itself."""
-        tokenizer_keys = {k: v for k, v in loading.items() if k in ("revision", "trust_remote_code")}
-        return cls(load_model(start, **loading).eval(), load_tokenizer(start, **tokenizer_keys), start, loading)
+        tokenizer = load_tokenizer(start, bool(loading.get("trust_remote_code", False)))
+        return cls(load_model(start, **loading).eval(), tokenizer, start, loading)
 
     @classmethod
     def load(cls, folder: Path, start: str, noted: dict[str, Any]) -> LanguageModelPolicy:
@@ -54,8 +54,8 @@ class LanguageModelPolicy:
             policy = cls.from_start(start, **loading)
             adapted = PeftModel.from_pretrained(policy.model, str(folder)).eval()
             return cls(adapted, policy.tokenizer, start, loading)
-        dtype = {"dtype": loading["dtype"]} if "dtype" in loading else {}
-        return cls(load_model(str(folder), **dtype).eval(), load_tokenizer(str(folder)), start, loading)
+        whole = cls.from_start(str(folder), **loading)
+        return cls(whole.model, whole.tokenizer, start, loading)
 
     @property
     def adapted(self) -> bool:
@@ -66,6 +66,10 @@ class LanguageModelPolicy:
     def parameters(self) -> int:
         """Weights that a token passes through, the adapter's included."""
         return sum(p.numel() for p in self.model.parameters())
+
+    @property
+    def _vocabulary(self) -> int:
+        return int(self.model.get_input_embeddings().weight.shape[0])
 
     def save(self, folder: Path) -> None:
         """The adapter alone, or the whole model with its tokenizer, in safetensors, and `policy.json`."""
@@ -160,12 +164,11 @@ class LanguageModelPolicy:
         """
         rows = [(self.render(p), list(c.token_ids)) for p, c in zip(prompts, completions, strict=True)]
         order = sorted(range(len(rows)), key=lambda i: -sum(map(len, rows[i])))
-        vocabulary = self.model.get_input_embeddings().weight.shape[0]
         begin = 0
         while begin < len(order):
             longest = sum(map(len, rows[order[begin]]))
             # Logits of a batch stay below 256 MiB in float32, whatever the vocabulary.
-            size = max(1, min(128, 2**26 // (longest * vocabulary)))
+            size = max(1, min(128, 2**26 // (longest * self._vocabulary)))
             batch = order[begin : begin + size]
             begin += size
             padded = self.tokenizer.pad(
@@ -202,9 +205,11 @@ class LanguageModelPolicy:
         totals: list[float] = []
         with contextlib.ExitStack() as stack:
             beside = None if self.adapted else stack.enter_context(self.as_start())
-            # A few replies at a time: two tables of (tokens x vocabulary) are held for each.
-            for begin in range(0, len(completions), 32):
-                part = (prompts[begin : begin + 32], completions[begin : begin + 32], temperature)
+            # Two tables of (tokens x vocabulary) are held for each reply of a part: below 512 MiB each in float32.
+            longest = max((len(c.token_ids) for c in completions), default=1)
+            size = max(1, min(32, 2**27 // (longest * self._vocabulary)))
+            for begin in range(0, len(completions), size):
+                part = (prompts[begin : begin + size], completions[begin : begin + size], temperature)
                 if beside is None:
                     with self.as_start() as start:
                         reference = dict(start.token_log_probabilities(*part))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+from prefzoo.errors import PrefzooError
 
 PLAIN_TEMPLATE = (
     "{% for message in messages %}"
@@ -21,13 +22,35 @@ PLAIN_TEMPLATE = (
 them would merge with their first word, and the prompt would no longer be a prefix of prompt and reply."""
 
 
-def resolve(path: str) -> str:
-    """`lab` becomes the folder of the bundled model; an existing folder becomes absolute; anything else is a hub id."""
+def resolve(path: str, revision: str | None = None) -> str:
+    """A folder on this disk: of the bundled model for `lab`, itself for a folder, a download for a hub id.
+
+    A hub model becomes a folder once and for all, so that every later load, TRL's own of a reference included, reads
+    the same revision.
+    """
     if path == "lab":
         from prefzoo.lab import MODEL_DIR
 
         return str(MODEL_DIR)
-    return str(Path(path).expanduser().resolve()) if Path(path).expanduser().is_dir() else path
+    place = Path(path).expanduser()
+    if place.is_dir():
+        return str(place.resolve())
+    import huggingface_hub
+
+    kinds = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.py"]
+    try:
+        return huggingface_hub.snapshot_download(path, revision=revision, allow_patterns=kinds)
+    except Exception as error:  # the hub client raises a dozen unrelated classes; the user needs one sentence
+        raise PrefzooError(f"model: {path!r} is no folder and could not be had from the hub: {error}") from error
+
+
+def without_dropout(model: PreTrainedModel) -> PreTrainedModel:
+    """The model with its own dropout off. TRL does that in some trainers and not in others; here it is off in all, and
+    `adapter.dropout` is what a recipe sets."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return model
 
 
 def device() -> torch.device:
@@ -35,10 +58,10 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def load_tokenizer(path: str, revision: str | None = None, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model: padded on the left, with a pad token that is not the end-of-sequence token if the
-    vocabulary has any other that fits, and with a chat template."""
-    tokenizer = AutoTokenizer.from_pretrained(resolve(path), revision=revision, trust_remote_code=trust_remote_code)
+def load_tokenizer(path: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder: padded on the left, with a chat template, and with a pad token that is not the
+    end-of-sequence token if the vocabulary has any other that fits."""
+    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         spare = [t for t in (tokenizer.unk_token, *_pad_like(tokenizer)) if t and t != tokenizer.eos_token]
@@ -53,10 +76,10 @@ def _pad_like(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     return [t for t in sorted(tokenizer.get_added_vocab()) if any(name in t.lower() for name in names)]
 
 
-def load_model(path: str, dtype: str = "float32", **loading: Any) -> PreTrainedModel:
+def load_model(path: str, dtype: str = "float32", trust_remote_code: bool = False) -> PreTrainedModel:
     """A causal language model on this machine's device, with safetensors weights, ready to be trained or sampled."""
     model = AutoModelForCausalLM.from_pretrained(
-        resolve(path), dtype=getattr(torch, dtype), use_safetensors=True, **loading
+        path, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=trust_remote_code
     )
     # The end-of-sequence tokens are the model's; every other sampling default it ships is left behind, because
     # `generate` would merge a top-k or a repetition penalty into settings that the recipe believes to have made.
@@ -64,4 +87,4 @@ def load_model(path: str, dtype: str = "float32", **loading: Any) -> PreTrainedM
     model.generation_config = GenerationConfig(
         bos_token_id=shipped.bos_token_id, eos_token_id=shipped.eos_token_id, pad_token_id=shipped.pad_token_id
     )
-    return model.to(device())
+    return without_dropout(model).to(device())

@@ -49,6 +49,13 @@ class DPO(Algorithm):
     loss_type: Loss | list[Loss] = "sigmoid"
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
+    def __post_init__(self) -> None:
+        losses = [self.loss_type] if isinstance(self.loss_type, str) else self.loss_type
+        if "exo_pair" in losses and self.label_smoothing == 0:
+            raise ValueError("loss_type 'exo_pair' needs label_smoothing above 0; its paper uses 1e-3")
+        if "robust" in losses and self.label_smoothing >= 0.5:
+            raise ValueError(f"loss_type 'robust' needs label_smoothing below 0.5, not {self.label_smoothing}")
+
     def train(self, bench: Bench) -> Policy:
         from trl import DPOConfig, DPOTrainer
 
@@ -60,4 +67,8 @@ class DPO(Algorithm):
             "label_smoothing": self.label_smoothing,
             **self.trainer,
         }
-        return fit(bench, DPOTrainer, DPOConfig, bench.data.preferences, settings)
+        before = bench.ledger.trained_tokens
+        policy = fit(bench, DPOTrainer, DPOConfig, bench.data.preferences, settings)
+        # The reference passes over the same tokens once, forward only.
+        bench.ledger.flops += 2.0 * policy.parameters * (bench.ledger.trained_tokens - before)
+        return policy

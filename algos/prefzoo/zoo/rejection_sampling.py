@@ -43,11 +43,13 @@ class RejectionSampling(Algorithm):
     threshold: float = 0.0
     iterations: Annotated[int, Field(ge=1)] = 1
 
+    def __post_init__(self) -> None:
+        if self.keep == "top_k" and self.k > self.n:
+            raise ValueError(f"k is {self.k}, but only n = {self.n} replies are sampled")
+
     def train(self, bench: Bench) -> Policy:
         from prefzoo.policies.language_model import LanguageModelPolicy
 
-        if self.keep == "top_k" and self.k > self.n:
-            raise PrefzooError(f"rejection_sampling: k is {self.k}, but only n = {self.n} replies are sampled")
         policy: Policy = LanguageModelPolicy.from_start(bench.start, **bench.loading)
         prompts = list(bench.data.prompts)
         random.Random(bench.seed).shuffle(prompts)
