@@ -23,7 +23,7 @@ def test_base_lists_the_defaults() -> None:
 
 def test_the_learning_rate_left_out_suits_model_and_adapter_and_is_written_down() -> None:
     dpo = {"algorithms": {"dpo": {}}}
-    assert recipes.check(dpo).training.learning_rate == 3e-3
+    assert recipes.check(dpo).training.learning_rate == 2e-3
     assert recipes.check({**dpo, "model": {"path": "a/b"}, "adapter": {"type": "full"}}).training.learning_rate == 1e-5
     assert recipes.check({**dpo, "training": {"learning_rate": 0}}).training.learning_rate == 0
 

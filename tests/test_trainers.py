@@ -101,7 +101,7 @@ def test_a_wrapper_trains_exactly_as_raw_trl_does(make_bench, tmp_path, name) ->
             per_device_train_batch_size=8,
             num_train_epochs=1,
             learning_rate=1e-3,
-            warmup_steps=0.05,
+            warmup_steps=0.1,
             seed=7,
             data_seed=7,
             bf16=False,

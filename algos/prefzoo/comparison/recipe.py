@@ -17,7 +17,7 @@ from prefzoo.feedback.rewards import function_problem
 from prefzoo.interface import Adapter, Algorithm, Budget, Generation, Settings, Training
 
 REWARD_CONFIG = "trl.trainer.reward_config:RewardConfig"
-LEARNING_RATES = {("lab", "lora"): 3e-3, ("lab", "full"): 5e-4, ("other", "lora"): 1e-4, ("other", "full"): 1e-5}
+LEARNING_RATES = {("lab", "lora"): 2e-3, ("lab", "full"): 5e-4, ("other", "lora"): 1e-4, ("other", "full"): 1e-5}
 """What `training.learning_rate` is when a recipe leaves it out: by model (the lab's tiny one or not) and adapter."""
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 

@@ -21,7 +21,8 @@ preference-optimization algorithms, so its replies are those of an ordinary cler
 use outside the lab.
 
 - **Training**: {steps} batches of 64 examples on generated text (dialogues at mixed quality, judging, critiquing,
-  rewriting, revising by principle) after drills in reading the fact sheet, only with prompts of the split `train`;
+  rewriting, revising by principle) after drills in reading and checking the fact sheet,
+  only with prompts of the split `train`;
   seed {seed}; {minutes:.0f} minutes on two CPU threads of a machine that had other work to do.
 - **Lengths** (test split): prompt {prompt_mean:.0f} tokens (at most {prompt_max}), ordinary reply {reply_mean:.0f}
   (at most {reply_max}), of 1,000 each.
