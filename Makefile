@@ -26,7 +26,7 @@ compare: $(READY) ## the main job: compare the algorithms on the embedded lab
 test: $(READY) ## the tests that fit into a few minutes
 	$(BIN)/python -m pytest -m "not learning"
 
-test-learning: $(READY) ## the learning tests with their negative controls; about half an hour on 2 cores
+test-learning: $(READY) ## the learning tests with their negative controls; eight minutes on 4 cores
 	$(BIN)/python -m pytest -m learning
 
 lint: $(READY) ## style, formatting, types
