@@ -14,7 +14,7 @@ import pytest
 
 import prefzoo
 from conftest import SMALL
-from prefzoo.comparison import recipe as recipes
+from prefzoo.comparison import recipe_check as recipes
 from prefzoo.comparison.compare import rebuild
 from prefzoo.comparison.plan import load_plan, make_plan
 from prefzoo.comparison.records import read_records

@@ -41,7 +41,7 @@ def test_the_wheel_holds_recipes_lab_and_templates_and_works_in_an_empty_folder(
     (tmp_path / "empty").mkdir()
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); import prefzoo; assert prefzoo.__file__.startswith(sys.argv[1]);"
-        "from prefzoo.comparison import recipe, recipe_files; from prefzoo.lab import MODEL_DIR;"
+        "from prefzoo.comparison import recipe_check as recipe, recipe_files; from prefzoo.lab import MODEL_DIR;"
         "assert recipe.load('quickstart').algorithms;"
         "assert all(str(p).startswith(sys.argv[1]) for p in [MODEL_DIR, *recipe_files.shipped().values()])"
     )

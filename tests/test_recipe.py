@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from prefzoo.comparison import recipe as recipes
+from prefzoo.comparison import recipe_check as recipes
 from prefzoo.comparison.recipe_files import merge, read, shipped
 from prefzoo.errors import RecipeError
 
@@ -16,7 +16,7 @@ def test_shipped_recipes_are_sound(name: str) -> None:
 
 def test_base_lists_the_defaults() -> None:
     """base.yaml says that every value in it is the default; so it must stay."""
-    content = read("base")
+    content = read("base").content
     given = recipes.check({**content, "algorithms": {"dpo": {}}})
     assert given == recipes.check({"algorithms": {"dpo": {}}})
 
@@ -122,3 +122,15 @@ def test_merge_goes_block_by_block() -> None:
 def test_unknown_recipe_is_answered_with_the_nearest() -> None:
     with pytest.raises(RecipeError, match="Did you mean 'quickstart'"):
         recipes.load("quikstart")
+
+
+def test_mistakes_name_file_and_line_through_extends_and_set(tmp_path) -> None:
+    (tmp_path / "below.yaml").write_text("# shared\nbudget:\n  prompts: 0\nseeds: 2\n")
+    (tmp_path / "mine.yaml").write_text("extends: below\n\nalgorithms:\n  dpo:\n    bata: 0.1\nmodle: {path: lab}\n")
+    with pytest.raises(RecipeError) as caught:
+        recipes.load(str(tmp_path / "mine.yaml"), ["training.batch_size=0"])
+    places = sorted(problem.split(": ")[0] for problem in caught.value.problems)
+    assert places == ["--set", "below.yaml:3", "mine.yaml:5", "mine.yaml:6"]
+    (tmp_path / "mine.yaml").write_text("extends: below\nbudget: {prompts: -1}\nalgorithms: {dpo: {}}\n")
+    with pytest.raises(RecipeError, match=r"mine.yaml:2: budget.prompts"):
+        recipes.load(str(tmp_path / "mine.yaml"))

@@ -50,7 +50,7 @@ def validate(recipe: RecipeArgument, sets: Sets = None) -> None:
 
     Example: prefzoo validate my.yaml --set budget.prompts=500
     """
-    from prefzoo.comparison.recipe import load
+    from prefzoo.comparison.recipe_check import load
 
     checked = load(recipe, sets or [])
     print(f"{recipe}: sound ({', '.join(checked.algorithms)}; {len(checked.seeds)} seeds)")

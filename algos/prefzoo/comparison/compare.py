@@ -16,7 +16,8 @@ from rich.console import Console
 
 from prefzoo.comparison import report, results
 from prefzoo.comparison.plan import START, Plan, Stage, load_plan, make_plan, versions
-from prefzoo.comparison.recipe import Recipe, load
+from prefzoo.comparison.recipe import Recipe
+from prefzoo.comparison.recipe_check import load
 from prefzoo.comparison.results import Results
 from prefzoo.comparison.runner import Outcome, Runner, cores
 from prefzoo.comparison.watch import Watcher

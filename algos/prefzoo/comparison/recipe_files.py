@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from prefzoo.errors import RecipeError, unknown
+
+
+@dataclass
+class Draft:
+    """A recipe that is read and not yet checked.
+
+    Attributes:
+        content: its keys, after `extends` and `--set`.
+        origins: where each dotted key was said: `"mine.yaml:7"`, or `"--set"`.
+    """
+
+    content: dict[str, Any]
+    origins: dict[str, str] = field(default_factory=dict)
 
 
 class _Loader(yaml.SafeLoader):
@@ -56,14 +70,17 @@ def find(recipe: str, beside: Path | None = None) -> Path:
     raise RecipeError(recipe, [f"no such file, and {unknown('recipe', recipe, known)}"])
 
 
-def read(recipe: str | Mapping[str, Any], sets: Iterable[str] = ()) -> dict[str, Any]:
-    """A recipe's content after `extends` and `--set key.sub=value`, not yet checked; by path or name, or given.
+def read(recipe: str | Mapping[str, Any], sets: Iterable[str] = ()) -> Draft:
+    """A recipe after `extends` and `--set key.sub=value`, not yet checked; by path or name, or given as its content.
 
     Raises:
         RecipeError: for a file that is missing, is not YAML, extends itself, or a `--set` that cannot be read.
     """
     where = recipe if isinstance(recipe, str) else "recipe"
-    content = _extended(find(recipe), ()) if isinstance(recipe, str) else _based(copy.deepcopy(dict(recipe)), None, ())
+    if isinstance(recipe, str):
+        draft = _extended(find(recipe), ())
+    else:
+        draft = _based(Draft(copy.deepcopy(dict(recipe))), None, ())
     problems = []
     for assignment in sets:
         key, equals, value = assignment.partition("=")
@@ -71,31 +88,46 @@ def read(recipe: str | Mapping[str, Any], sets: Iterable[str] = ()) -> dict[str,
             problems.append(f"--set {assignment!r}: write key.sub=value")
             continue
         try:
-            _assign(content, key.strip().split("."), yaml.load(value, _Loader))
+            _assign(draft.content, key.strip().split("."), yaml.load(value, _Loader))
+            draft.origins[key.strip()] = "--set"
         except (yaml.YAMLError, TypeError) as error:
             problems.append(f"--set {assignment!r}: {error}")
     if problems:
         raise RecipeError(where, problems)
-    return content
+    return draft
 
 
-def _extended(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+def _extended(path: Path, seen: tuple[Path, ...]) -> Draft:
     if path in seen:
         raise RecipeError(str(path), [f"extends: {' -> '.join(p.name for p in (*seen, path))} goes in a circle"])
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except yaml.YAMLError as error:
+        text = path.read_text(encoding="utf-8")
+        content = yaml.load(text, _Loader)
+        origins = {key: f"{path.name}:{line}" for key, line in _lines(yaml.compose(text, _Loader), "")}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise RecipeError(str(path), [f"not readable as YAML: {error}"]) from error
     if content is None:
         content = {}
     if not isinstance(content, dict):
         raise RecipeError(str(path), [f"a recipe is a block of keys, not {type(content).__name__}"])
-    return _based(content, path.parent, (*seen, path))
+    return _based(Draft(content, origins), path.parent, (*seen, path))
 
 
-def _based(content: dict[str, Any], beside: Path | None, seen: tuple[Path, ...]) -> dict[str, Any]:
-    base = content.pop("extends", None)
-    return content if base is None else merge(_extended(find(str(base), beside=beside), seen), content)
+def _lines(node: yaml.Node | None, prefix: str) -> Iterator[tuple[str, int]]:
+    """Each dotted key below `node` and the line it stands on."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            name = f"{prefix}{key.value}"
+            yield name, key.start_mark.line + 1
+            yield from _lines(value, f"{name}.")
+
+
+def _based(draft: Draft, beside: Path | None, seen: tuple[Path, ...]) -> Draft:
+    name = draft.content.pop("extends", None)
+    if name is None:
+        return draft
+    base = _extended(find(str(name), beside=beside), seen)
+    return Draft(merge(base.content, draft.content), {**base.origins, **draft.origins})
 
 
 def merge(base: dict[str, Any], delta: dict[str, Any]) -> dict[str, Any]:

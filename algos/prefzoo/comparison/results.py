@@ -13,8 +13,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from prefzoo.comparison import statistics
+from prefzoo.comparison.notes import notes
 from prefzoo.comparison.plan import START, Plan
-from prefzoo.comparison.recipe import Recipe
 from prefzoo.comparison.records import distinct, read_records
 from prefzoo.comparison.runner import Outcome
 from prefzoo.interface import Ledger
@@ -118,7 +118,7 @@ def build(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
         reward=reward,
         preflight=preflight,
         shared=_shared(plan),
-        notes=_notes(recipe, algorithms, reward, manifest),
+        notes=notes(recipe, algorithms, reward, manifest),
         verdicts=_verdicts(algorithms, tables),
     )
 
@@ -273,46 +273,6 @@ def _shared(plan: Plan) -> dict[str, dict[str, float]]:
         if stage.kind == "reward" and stage.folder.is_dir():
             shared[stage.name] = _read(stage.folder / "report.json").get("ledger", {})
     return shared
-
-
-def _notes(
-    recipe: Recipe,
-    algorithms: Mapping[str, AlgorithmResult],
-    reward: Mapping[str, Any],
-    manifest: Mapping[str, Any],
-) -> list[str]:
-    """Plain words about what limits this comparison."""
-    notes = []
-    if len(recipe.seeds) == 1:
-        notes.append("One seed: the intervals cover other prompts, not another training run.")
-    if manifest["splits"]["test"]["prompts"] < recipe.evaluation.prompts:
-        notes.append(f"There are only {manifest['splits']['test']['prompts']} test prompts.")
-    for block, settings in (("reward", recipe.reward.trainer), ("start", recipe.start.parameters.get("trainer"))):
-        if settings:
-            notes.append(f"The {block} was trained with arguments of its own: {json.dumps(settings)}.")
-    if recipe.gold_source == "none":
-        notes.append("No truth is known here: the verdict is by the proxy reward, which some policies optimized.")
-    interval = reward.get("ci95")
-    if interval and interval[0] <= 0.5 <= interval[1]:
-        low, high = interval
-        notes.append(
-            f"The reward cannot be told from chance on held-out pairs (accuracy {reward['test_accuracy']:.2f}, 95% "
-            f"{low:.2f} to {high:.2f}): what learns from it learns noise."
-        )
-    if reward.get("error"):
-        notes.append(f"There is no proxy reward, because its stage failed: {reward['error']}")
-    if recipe.data.shuffle_labels:
-        notes.append("Negative control: preference labels were shuffled; nothing should have been learned.")
-    if recipe.reward.type == "random":
-        notes.append("Negative control: the reward is noise.")
-    for label, each in algorithms.items():
-        if each.differs:
-            notes.append(f"{label} was trained with other arguments than the rest: {json.dumps(each.differs)}.")
-        if each.algorithm == "best_of_n":
-            notes.append(f"The KL of {label} is the upper bound log n - (n - 1) / n, not a measurement.")
-        if each.seeds and (cut := np.mean([1 - s.metrics["finished"] for s in each.seeds.values()])) > 0.1:
-            notes.append(f"{cut:.0%} of the replies of {label} were cut at {recipe.generation.max_new_tokens} tokens.")
-    return notes
 
 
 def _read(path: Path) -> Any:

@@ -1,0 +1,51 @@
+"""What a reader must know before believing the table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from prefzoo.comparison.recipe import Recipe
+
+
+def notes(
+    recipe: Recipe,
+    algorithms: Mapping[str, Any],
+    reward: Mapping[str, Any],
+    manifest: Mapping[str, Any],
+) -> list[str]:
+    """Plain words about what limits this comparison."""
+    said = []
+    if len(recipe.seeds) == 1:
+        said.append("One seed: the intervals cover other prompts, not another training run.")
+    if manifest["splits"]["test"]["prompts"] < recipe.evaluation.prompts:
+        said.append(f"There are only {manifest['splits']['test']['prompts']} test prompts.")
+    for block, settings in (("reward", recipe.reward.trainer), ("start", recipe.start.parameters.get("trainer"))):
+        if settings:
+            said.append(f"The {block} was trained with arguments of its own: {json.dumps(settings)}.")
+    if recipe.gold_source == "none":
+        said.append("No truth is known here: the verdict is by the proxy reward, which some policies optimized.")
+    interval = reward.get("ci95")
+    if interval and interval[0] <= 0.5 <= interval[1]:
+        low, high = interval
+        said.append(
+            f"The reward cannot be told from chance on held-out pairs (accuracy {reward['test_accuracy']:.2f}, 95% "
+            f"{low:.2f} to {high:.2f}): what learns from it learns noise."
+        )
+    if reward.get("error"):
+        said.append(f"There is no proxy reward, because its stage failed: {reward['error']}")
+    if recipe.data.shuffle_labels:
+        said.append("Negative control: preference labels were shuffled; nothing should have been learned.")
+    if recipe.reward.type == "random":
+        said.append("Negative control: the reward is noise.")
+    for label, each in algorithms.items():
+        if each.differs:
+            said.append(f"{label} was trained with other arguments than the rest: {json.dumps(each.differs)}.")
+        if each.algorithm == "best_of_n":
+            said.append(f"The KL of {label} is the upper bound log n - (n - 1) / n, not a measurement.")
+        if each.seeds and (cut := np.mean([1 - s.metrics["finished"] for s in each.seeds.values()])) > 0.1:
+            said.append(f"{cut:.0%} of the replies of {label} were cut at {recipe.generation.max_new_tokens} tokens.")
+    return said
