@@ -12,15 +12,16 @@ import pytest
 
 import prefzoo
 from prefzoo import registry
+from prefzoo.config_fields import config_fields, trainer_problems
 from prefzoo.errors import RecipeError
 from prefzoo.interface import NEEDS, Algorithm
 
 
 def test_importing_and_listing_imports_no_torch() -> None:
     code = (
-        "import sys, prefzoo; from prefzoo import registry;"
+        "import sys, prefzoo; from prefzoo import registry; from prefzoo.config_fields import config_fields;"
         "[registry.load(n) for n in prefzoo.names()];"
-        "registry.config_fields('trl.trainer.dpo_config:DPOConfig');"
+        "config_fields('trl.trainer.dpo_config:DPOConfig');"
         "bad = {'torch', 'trl', 'transformers', 'peft', 'datasets'} & set(sys.modules); assert not bad, bad"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -52,7 +53,28 @@ def test_config_fields_read_from_source_are_those_of_the_class(config: str) -> N
     import trl
 
     cls = getattr(trl, config.partition(":")[2])
-    assert set(registry.config_fields(config)) == {f.name for f in dataclasses.fields(cls)}
+    assert set(config_fields(config)) == {f.name for f in dataclasses.fields(cls)}
+    assert set(config_fields(f"trl:{cls.__name__}")) == set(config_fields(config))
+
+
+@pytest.mark.parametrize(
+    ("key", "good", "bad"),
+    [
+        ("learning_rate", [1e-4, 1], ["1e-4", True, None]),
+        ("num_train_epochs", [2, 0.5], ["two"]),
+        ("max_steps", [5], [5.5, "5"]),
+        ("lr_scheduler_type", ["cosine"], []),  # an enum of transformers' own: any value passes to it
+        ("loss_type", [["sigmoid", "sft"]], [5]),
+        ("gradient_checkpointing", [True], ["yes", 1]),
+        ("run_name", [None, "x"], [3]),
+    ],
+)
+def test_trainer_values_are_checked_against_the_annotation(key: str, good: list, bad: list) -> None:
+    config = "trl.trainer.dpo_config:DPOConfig"
+    assert [trainer_problems(config, {key: value}, "trainer.") for value in good] == [[] for _ in good]
+    for value in bad:
+        (problem,) = trainer_problems(config, {key: value}, "trainer.")
+        assert problem.startswith(f"trainer.{key}: must be ") and repr(value) in problem
 
 
 def test_our_list_of_dpo_losses_is_that_of_the_installed_trl() -> None:

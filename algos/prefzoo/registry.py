@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
+from prefzoo.config_fields import trainer_problems
 from prefzoo.errors import RecipeError, unknown
 from prefzoo.interface import NEEDS, Algorithm
 
@@ -98,51 +99,8 @@ def parameter_problems(cls: type[Algorithm], parameters: dict[str, Any], prefix:
             at = ".".join(str(part) for part in item["loc"])
             problems.append(f"{prefix}{at}: {item['msg']} (got {item['input']!r})")
     if cls.config is not None and isinstance(trainer := parameters.get("trainer", {}), dict):
-        allowed = config_fields(cls.config)
-        problems += [f"{prefix}trainer.{key}: {unknown('key', key, allowed)}" for key in trainer if key not in allowed]
+        problems += trainer_problems(cls.config, trainer, f"{prefix}trainer.")
     return problems
-
-
-def config_fields(config: str) -> list[str]:
-    """The fields of a trainer's config class, `"module:Class"`, read from its source so that nothing is imported.
-
-    Importing TRL takes seconds; a recipe is checked in a fraction of one.
-    """
-    module, _, name = config.partition(":")
-    return _fields_in_source(module, name)
-
-
-def _fields_in_source(module: str, name: str) -> list[str]:
-    import ast
-    from importlib.util import find_spec
-    from pathlib import Path
-
-    # find_spec imports the parent package: for `trl.trainer.x` that is trl itself, hence the walk by hand.
-    package, *rest = module.split(".")
-    spec = find_spec(package)
-    if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(f"{package} is not installed")
-    path = Path(spec.origin).parent.joinpath(*rest).with_suffix(".py")
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    found = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
-    own = [n.target.id for n in found.body if isinstance(n, ast.AnnAssign) and isinstance(n.target, ast.Name)]
-    origins = {
-        alias.asname or alias.name: (node.module or "", node.level, alias.name)
-        for node in tree.body
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    }
-    inherited: list[str] = []
-    for base in found.bases:
-        if not (isinstance(base, ast.Name) and base.id in origins):
-            continue
-        source, level, original = origins[base.id]
-        if level:
-            source = ".".join([*module.split(".")[:-level], source])
-        elif source == "transformers":
-            source = "transformers.training_args"
-        inherited += _fields_in_source(source, original)
-    return [*dict.fromkeys([*own, *inherited])]
 
 
 def _check_class(name: str, cls: type[Algorithm]) -> type[Algorithm]:

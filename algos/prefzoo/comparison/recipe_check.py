@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from prefzoo import registry
 from prefzoo.comparison import recipe_files
 from prefzoo.comparison.recipe import LEARNING_RATES, GoldFunction, Recipe
+from prefzoo.config_fields import trainer_problems
 from prefzoo.data.formats import source_problem
 from prefzoo.errors import RecipeError, unknown
 from prefzoo.feedback.rewards import function_problem
@@ -59,8 +60,7 @@ def check(content: dict[str, Any], where: str = "recipe", origins: Mapping[str, 
             problems += _algorithm_problems(str(label), settings)
     reward = content.get("reward")
     if isinstance(reward, dict) and isinstance(trainer := reward.get("trainer"), dict):
-        allowed = registry.config_fields(REWARD_CONFIG)
-        problems += [f"reward.trainer.{key}: {unknown('key', key, allowed)}" for key in trainer if key not in allowed]
+        problems += trainer_problems(REWARD_CONFIG, trainer, "reward.trainer.")
     if recipe is not None:
         problems += _cross_problems(recipe)
     if problems:
