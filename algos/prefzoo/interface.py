@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 if TYPE_CHECKING:
     from prefzoo.data.views import Views
@@ -39,14 +39,31 @@ class Settings(BaseModel):
 class Adapter(Settings):
     """Which weights are trained; the same for every algorithm of a comparison.
 
-    `lora` is Hu et al. 2021 (https://arxiv.org/abs/2106.09685): rank `r`, scale `alpha / r`. `full` trains all.
+    `lora` is Hu et al. 2021 (https://arxiv.org/abs/2106.09685): rank `r`, scale `alpha / r`. `qlora` is the same on a
+    base in 4 bits (Dettmers et al. 2023, https://arxiv.org/abs/2305.14314): `quant_type`, and `double_quant` for
+    constants that are themselves quantized; it computes in `model.dtype`. `full` trains all weights.
     """
 
-    type: Literal["lora", "full"] = "lora"
+    type: Literal["lora", "qlora", "full"] = "lora"
     r: int = Field(16, ge=1)
     alpha: float = Field(32, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)
     target_modules: str | list[str] = "all-linear"
+    quant_type: Literal["nf4", "fp4"] = "nf4"
+    double_quant: bool = True
+
+    @model_validator(mode="after")
+    def _quantization_is_used(self) -> Adapter:
+        if self.type != "qlora" and (self.quant_type != "nf4" or not self.double_quant):
+            raise ValueError(f"quant_type and double_quant have no meaning with type {self.type!r}; allowed: qlora")
+        return self
+
+    @property
+    def quantization(self) -> dict[str, Any] | None:
+        """How the base is quantized; None where it is not."""
+        if self.type != "qlora":
+            return None
+        return {"quant_type": self.quant_type, "double_quant": self.double_quant}
 
 
 class Budget(Settings):
@@ -192,7 +209,7 @@ class Bench:
         out: a folder of this trial's own.
         ledger: what has been used so far.
         progress: called as `progress(what, done, total)`.
-        loading: how model files are read (dtype, trust_remote_code).
+        loading: how model files are read (dtype, trust_remote_code, quantization).
         report: what the algorithm wants said about this trial; it ends up in `results.json` under `details`.
         latest: the policy to go on from in a later round; None for the start.
     """

@@ -23,7 +23,7 @@ from prefzoo.errors import PrefzooError
 from prefzoo.feedback.reward_model import RewardModel, train_reward_model
 from prefzoo.feedback.reward_report import reward_report
 from prefzoo.feedback.rewards import FunctionReward, RandomReward, load_reward
-from prefzoo.interface import Bench, Ledger, Progress, Reward
+from prefzoo.interface import Adapter, Bench, Ledger, Progress, Reward
 from prefzoo.policies import load_policy
 from prefzoo.policies.language_model import LanguageModelPolicy
 from prefzoo.policies.loading import load_tokenizer, resolve
@@ -147,7 +147,7 @@ def start_path(plan: Plan) -> str:
 
 def start_policy(recipe: Recipe, path: str) -> LanguageModelPolicy:
     """The start policy, loaded as every trial loads it."""
-    return LanguageModelPolicy.from_start(path, **_loading(recipe))
+    return LanguageModelPolicy.from_start(path, **_loading(recipe, recipe.adapter))
 
 
 def reward(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
@@ -159,12 +159,13 @@ def reward(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     if settings.type == "trained":
         seed = recipe.seeds[0] if stage.seed is None else stage.seed
         bench = _bench(plan, folder, start_path(plan), seed, progress, ledger=ledger, shuffle_seed=stage.seed)
-        bench = bench.replace(adapter=settings.adapter or recipe.adapter)
+        adapter = settings.adapter or recipe.adapter
+        bench = bench.replace(adapter=adapter, loading=_loading(recipe, adapter))
         with metered(ledger):
             built = train_reward_model(bench, settings.trainer)
     elif settings.type == "path":
         assert settings.path is not None
-        built = RewardModel.load(str(Path(settings.path).expanduser()))
+        built = RewardModel.load(str(Path(settings.path).expanduser()), _loading(recipe, recipe.adapter))
     elif settings.type == "function":
         assert settings.path is not None
         built = FunctionReward(settings.path)
@@ -273,10 +274,15 @@ def _bench(
         out=folder,
         ledger=ledger,
         progress=progress,
-        loading=_loading(recipe),
+        loading=_loading(recipe, recipe.adapter),
     )
 
 
-def _loading(recipe: Recipe) -> dict[str, Any]:
+def _loading(recipe: Recipe, adapter: Adapter) -> dict[str, Any]:
     """How model files are read."""
-    return {"dtype": recipe.model.dtype, "trust_remote_code": recipe.model.trust_remote_code}
+    model = recipe.model
+    return {
+        "dtype": model.dtype,
+        "trust_remote_code": model.trust_remote_code,
+        "quantization": adapter.quantization,
+    }

@@ -9,7 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from prefzoo import registry
 from prefzoo.interface import Adapter, Algorithm, Budget, Generation, Settings, Training
 
-LEARNING_RATES = {("lab", "lora"): 2e-3, ("lab", "full"): 5e-4, ("other", "lora"): 1e-4, ("other", "full"): 1e-5}
+LEARNING_RATES = {
+    "lab": {"lora": 2e-3, "qlora": 2e-3, "full": 5e-4},
+    "other": {"lora": 1e-4, "qlora": 1e-4, "full": 1e-5},
+}
 """What `training.learning_rate` is when a recipe leaves it out: by model (the lab's tiny one or not) and adapter."""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +69,7 @@ def check(content: dict[str, Any], where: str = "recipe", origins: Mapping[str, 
     assert recipe is not None
     if recipe.training.learning_rate is None:
         kind = "lab" if recipe.model.path == "lab" else "other"
-        rate = {"learning_rate": LEARNING_RATES[kind, recipe.adapter.type]}
+        rate = {"learning_rate": LEARNING_RATES[kind][recipe.adapter.type]}
         recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update=rate)})
     return recipe
 
@@ -127,6 +128,12 @@ def _cross_problems(recipe: Recipe) -> list[str]:
             f"training.accumulation: {recipe.training.accumulation} does not divide "
             f"training.batch_size {recipe.training.batch_size}"
         )
+    adapters = {"adapter": recipe.adapter, "reward.adapter": recipe.reward.adapter}
+    problems += [
+        f"{key}.type: 'qlora' needs the package bitsandbytes: pip install 'prefzoo[qlora]'"
+        for key, adapter in adapters.items()
+        if adapter is not None and adapter.type == "qlora" and find_spec("bitsandbytes") is None
+    ]
     path = recipe.reward.path
     if recipe.reward.type == "path" and path and not Path(path).expanduser().is_dir() and path.count("/") != 1:
         problems.append(f"reward.path: {path!r} is neither a folder nor a hub id (owner/name).")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,14 @@ from prefzoo.errors import PrefzooError
 from prefzoo.feedback.rewards import resolve_path
 from prefzoo.interface import Bench, Prompt
 from prefzoo.policies.fitting import Progress, adapter_config, arguments, run_trainer
-from prefzoo.policies.loading import device, load_tokenizer, resolve, without_dropout
+from prefzoo.policies.loading import (
+    count_parameters,
+    device,
+    load_tokenizer,
+    resolve,
+    weights,
+    without_dropout,
+)
 
 REWARD_FILE = "reward.json"
 
@@ -38,16 +45,17 @@ class RewardModel:
         self.flops = 0.0
 
     @classmethod
-    def load(cls, path: str) -> RewardModel:
-        """A reward model that this project trained, or any sequence-classification model (folder or hub id)."""
+    def load(cls, path: str, loading: Mapping[str, Any] | None = None) -> RewardModel:
+        """A reward model that this project trained, or any sequence-classification model (folder or hub id), which is
+        read as `loading` says (dtype, trust_remote_code, quantization)."""
         folder = Path(path)
         noted: dict[str, Any] = {}
         if (folder / REWARD_FILE).is_file():
             noted = json.loads((folder / REWARD_FILE).read_text(encoding="utf-8"))
         base = resolve_path(noted["base"], folder) if "base" in noted else resolve(path)
-        code = bool(noted.get("trust_remote_code", False))
-        tokenizer = load_tokenizer(base, code)
-        model, missing = classifier(base, tokenizer, trust_remote_code=code)
+        loading = dict(noted.get("loading", loading or {}))
+        tokenizer = load_tokenizer(base, bool(loading.get("trust_remote_code", False)))
+        model, missing = classifier(base, tokenizer, **loading)
         if "base" not in noted and missing:
             raise PrefzooError(
                 f"reward.path: {path!r} is not a reward model: it has no weights for {', '.join(missing)}"
@@ -59,7 +67,7 @@ class RewardModel:
     @property
     def parameters(self) -> int:
         """Weights that a token passes through."""
-        return sum(p.numel() for p in self.model.parameters())
+        return count_parameters(self.model)
 
     def spec(self, folder: Path) -> dict[str, Any]:
         """See `prefzoo.Reward`."""
@@ -100,20 +108,19 @@ def pooled_scores(model: PreTrainedModel | PeftModel, input_ids: Any, attention_
 
 
 def classifier(
-    path: str, tokenizer: PreTrainedTokenizerBase, dtype: str = "float32", trust_remote_code: bool = False
+    path: str,
+    tokenizer: PreTrainedTokenizerBase,
+    dtype: str = "float32",
+    trust_remote_code: bool = False,
+    quantization: Mapping[str, Any] | None = None,
 ) -> tuple[PreTrainedModel, list[str]]:
     """A model with one scalar head, and the names of weights that `path` does not have: those of a new head, which
     are drawn from torch's current random state."""
     model, info = AutoModelForSequenceClassification.from_pretrained(
-        path,
-        num_labels=1,
-        dtype=getattr(torch, dtype),
-        use_safetensors=True,
-        trust_remote_code=trust_remote_code,
-        output_loading_info=True,
+        path, num_labels=1, output_loading_info=True, **weights(dtype, trust_remote_code, quantization)
     )
     without_dropout(model).config.get_text_config().pad_token_id = tokenizer.pad_token_id
-    return model.to(device()), sorted(info["missing_keys"])
+    return model, sorted(info["missing_keys"])
 
 
 def train_reward_model(bench: Bench, settings: dict[str, Any]) -> RewardModel:
@@ -127,10 +134,9 @@ def train_reward_model(bench: Bench, settings: dict[str, Any]) -> RewardModel:
     from trl import RewardConfig, RewardTrainer
 
     set_seed(bench.seed)
-    code = bool(bench.loading.get("trust_remote_code", False))
-    tokenizer = load_tokenizer(bench.start, code)
-    model, _ = classifier(bench.start, tokenizer, bench.loading.get("dtype", "float32"), code)
-    parameters = sum(p.numel() for p in model.parameters())
+    tokenizer = load_tokenizer(bench.start, bool(bench.loading.get("trust_remote_code", False)))
+    model, _ = classifier(bench.start, tokenizer, **bench.loading)
+    parameters = count_parameters(model)
     trainer = RewardTrainer(
         model=model,
         args=arguments(bench, RewardConfig, settings),
@@ -144,7 +150,7 @@ def train_reward_model(bench: Bench, settings: dict[str, Any]) -> RewardModel:
     folder = bench.out / "reward"
     folder.mkdir(parents=True, exist_ok=True)
     trainer.model.save_pretrained(str(folder))
-    noted: dict[str, str | bool] = {"trust_remote_code": code}
+    noted: dict[str, Any] = {"loading": dict(bench.loading)}
     if bench.adapter.type == "full":
         tokenizer.save_pretrained(str(folder))
     else:

@@ -119,6 +119,12 @@ def run_trainer(trainer: Trainer, bench: Bench, parameters: int) -> None:
     Raises:
         PrefzooError: when a logged loss is not a finite number.
     """
+    if bench.adapter.type != "full":
+        # TRL rounds what is trained on a quantized base to bfloat16, in which small steps are lost.
+        head = getattr(torch, bench.loading.get("dtype", "float32"))
+        for name, weight in trainer.model.named_parameters():
+            if weight.requires_grad:
+                weight.data = weight.data.to(torch.float32 if "lora_" in name else head)
     trainer.train()
     bench.ledger.trained(int(trainer.state.num_input_tokens_seen), parameters)
     history = [entry for entry in trainer.state.log_history if "loss" in entry or "train_loss" in entry]

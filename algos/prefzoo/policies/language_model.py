@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
+from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from prefzoo.interface import Completion, Generation, Ledger, Progress, Prompt
 from prefzoo.policies import write_policy_file
-from prefzoo.policies.loading import load_model, load_tokenizer
+from prefzoo.policies.loading import count_parameters, load_model, load_tokenizer
 
 
 class LanguageModelPolicy:
@@ -24,7 +24,7 @@ class LanguageModelPolicy:
         model: a transformers model, or a `PeftModel` over the start.
         tokenizer: as `load_tokenizer` prepares it.
         start: folder of the start policy that `model` came from.
-        loading: how the start's files are read (dtype, trust_remote_code).
+        loading: how the start's files are read (dtype, trust_remote_code, quantization).
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class LanguageModelPolicy:
     @property
     def parameters(self) -> int:
         """Weights that a token passes through, the adapter's included."""
-        return sum(p.numel() for p in self.model.parameters())
+        return count_parameters(self.model)
 
     @property
     def _vocabulary(self) -> int:
@@ -80,10 +80,19 @@ class LanguageModelPolicy:
         write_policy_file(folder, "adapter" if self.adapted else "model", self.start, loading=self.loading)
 
     def merged(self) -> LanguageModelPolicy:
-        """The same policy without an adapter: its weights are added to the base. Uses up this policy's model."""
+        """The same policy without an adapter: its weights are added to the base. Uses up this policy's model.
+
+        On a quantized base the adapter is added to the base in full precision, because the sum would not survive
+        being rounded to 4 bits again.
+        """
         if not self.adapted:
             return self
-        model = self.model.merge_and_unload()
+        adapted = self.model
+        if self.loading.get("quantization"):
+            whole = load_model(self.start, **{**self.loading, "quantization": None})
+            adapted = get_peft_model(whole, self.model.peft_config["default"])
+            set_peft_model_state_dict(adapted, get_peft_model_state_dict(self.model))
+        model = adapted.merge_and_unload()
         return LanguageModelPolicy(model.eval(), self.tokenizer, self.start, self.loading)
 
     def export(self, folder: Path) -> None:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from prefzoo.errors import PrefzooError
 
@@ -76,15 +85,44 @@ def _pad_like(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     return [t for t in sorted(tokenizer.get_added_vocab()) if any(name in t.lower() for name in names)]
 
 
-def load_model(path: str, dtype: str = "float32", trust_remote_code: bool = False) -> PreTrainedModel:
-    """A causal language model on this machine's device, with safetensors weights, ready to be trained or sampled."""
-    model = AutoModelForCausalLM.from_pretrained(
-        path, dtype=getattr(torch, dtype), use_safetensors=True, trust_remote_code=trust_remote_code
+def weights(dtype: str, trust_remote_code: bool, quantization: Mapping[str, Any] | None) -> dict[str, Any]:
+    """How `from_pretrained` is to read a model's weights: safetensors only, in `dtype`, onto this machine's device, and
+    as `Adapter.quantization` says."""
+    settings: dict[str, Any] = {
+        "dtype": getattr(torch, dtype),
+        "use_safetensors": True,
+        "trust_remote_code": trust_remote_code,
+        "device_map": {"": device()},
+    }
+    if quantization is not None:
+        settings["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=quantization["quant_type"],
+            bnb_4bit_use_double_quant=quantization["double_quant"],
+            bnb_4bit_compute_dtype=getattr(torch, dtype),
+        )
+    return settings
+
+
+def count_parameters(model: torch.nn.Module) -> int:
+    """Weights that a token passes through; those in 4 bits are stored two to a byte."""
+    return sum(
+        p.numel() * 2 * p.element_size() if type(p).__name__ == "Params4bit" else p.numel() for p in model.parameters()
     )
+
+
+def load_model(
+    path: str,
+    dtype: str = "float32",
+    trust_remote_code: bool = False,
+    quantization: Mapping[str, Any] | None = None,
+) -> PreTrainedModel:
+    """A causal language model on this machine's device, with safetensors weights, ready to be trained or sampled."""
+    model = AutoModelForCausalLM.from_pretrained(path, **weights(dtype, trust_remote_code, quantization))
     # The end-of-sequence tokens are the model's; every other sampling default it ships is left behind, because
     # `generate` would merge a top-k or a repetition penalty into settings that the recipe believes to have made.
     shipped = model.generation_config
     model.generation_config = GenerationConfig(
         bos_token_id=shipped.bos_token_id, eos_token_id=shipped.eos_token_id, pad_token_id=shipped.pad_token_id
     )
-    return without_dropout(model).to(device())
+    return without_dropout(model)
