@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import jsonschema
 import pytest
+import yaml
 
 from prefzoo.comparison import recipe_check as recipes
 from prefzoo.comparison.recipe_files import merge, read, shipped
+from prefzoo.comparison.recipe_schema import recipe_schema
 from prefzoo.errors import RecipeError
 
 
@@ -134,3 +137,28 @@ def test_mistakes_name_file_and_line_through_extends_and_set(tmp_path) -> None:
     (tmp_path / "mine.yaml").write_text("extends: below\nbudget: {prompts: -1}\nalgorithms: {dpo: {}}\n")
     with pytest.raises(RecipeError, match=r"mine.yaml:2: budget.prompts"):
         recipes.load(str(tmp_path / "mine.yaml"))
+
+
+def test_the_schema_takes_the_shipped_recipes_and_refuses_mistakes() -> None:
+    validator = jsonschema.Draft202012Validator(recipe_schema())
+    validator.check_schema(validator.schema)
+    for path in shipped().values():
+        assert not list(validator.iter_errors(yaml.safe_load(path.read_text()))), path
+    for wrong in (
+        {"modle": {"path": "lab"}},
+        {"budget": {"prompts": 0}},
+        {"seeds": 0},
+        {"algorithms": {"dpo": {"bata": 0.1}}},
+        {"algorithms": {"mine": {}}},
+        {"algorithms": {"mine": {"algorithm": "dpo", "bata": 0.1}}},
+        {"algorithms": {"dpo": {"trainer": {"learning_rat": 1}}}},
+        {"algorithms": {"dpo": {"trainer": {"learning_rate": "fast"}}}},
+        {"algorithms": {"a b": {"algorithm": "dpo"}}},
+        {"reward": {"trainer": {"nonsense": 1}}},
+    ):
+        assert list(validator.iter_errors(wrong)), wrong
+    for right in (
+        {"seeds": [3, 4], "start": "none", "algorithms": {"dpo": None}},
+        {"algorithms": {"mine": {"algorithm": "dpo", "beta": 1, "seed_offset": 5, "trainer": {"max_steps": 3}}}},
+    ):
+        assert not list(validator.iter_errors(right)), right

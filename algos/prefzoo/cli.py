@@ -57,6 +57,20 @@ def validate(recipe: RecipeArgument, sets: Sets = None) -> None:
 
 
 @app.command()
+def schema() -> None:
+    """Print the JSON schema of recipes, for editors.
+
+    Example: prefzoo schema > recipe.schema.json, and as the first line of a recipe:
+    # yaml-language-server: $schema=recipe.schema.json
+    """
+    import json
+
+    from prefzoo.comparison.recipe_schema import recipe_schema
+
+    print(json.dumps(recipe_schema(), indent=1))
+
+
+@app.command()
 def compare(
     recipe: RecipeArgument,
     algorithms: Annotated[str | None, typer.Option(metavar="A,B", help="Only these labels or algorithms.")] = None,

@@ -37,7 +37,7 @@ def trainer_problems(config: str, settings: dict[str, Any], prefix: str) -> list
         if key not in fields:
             problems.append(f"{prefix}{key}: {unknown('key', key, fields)}")
             continue
-        meant = _meaning(fields[key])
+        meant = meaning(fields[key])
         try:
             # Strict, because the trainer will be given the value as it was written.
             TypeAdapter(meant, config=ConfigDict(strict=True, arbitrary_types_allowed=True)).validate_python(value)
@@ -53,10 +53,11 @@ def config_fields(config: str) -> dict[str, str]:
     return _fields_in_source(module, name)
 
 
-def _meaning(annotation: str) -> Any:
+def meaning(annotation: str) -> Any:
+    """The type behind an annotation; `Any` for what only its own module could build."""
     try:
         return eval(annotation, {"__builtins__": {}}, _Names(_KNOWN))
-    except TypeError:  # an annotation of a kind that only its own module can build
+    except TypeError:
         return Any
 
 
