@@ -18,7 +18,7 @@ from prefzoo.policies import load_policy
 from prefzoo.policies.best_of_n import BestOfNPolicy
 from prefzoo.policies.fitting import adapter_config
 from prefzoo.policies.language_model import LanguageModelPolicy
-from prefzoo.policies.loading import PLAIN_TEMPLATE, load_tokenizer, resolve
+from prefzoo.policies.loading import PLAIN_TEMPLATE, end_of_turn, load_tokenizer, resolve
 
 GENERATION = Generation(max_new_tokens=24, batch_size=8)
 
@@ -253,3 +253,15 @@ def test_a_reward_function_and_noise_come_back_from_their_description(tmp_path) 
     prompt = [{"role": "user", "content": "q"}]
     assert noise([prompt], ["a"]) == load_reward(noise.spec(tmp_path), tmp_path)([prompt], ["a"])
     assert noise([prompt], ["a"]) != RandomReward(2)([prompt], ["a"])
+
+
+def test_the_end_of_a_turn_is_read_from_the_template() -> None:
+    tokenizer = load_tokenizer(str(MODEL_DIR))
+    assert end_of_turn(tokenizer) == tokenizer.eos_token_id
+    tokenizer.chat_template = PLAIN_TEMPLATE
+    assert end_of_turn(tokenizer) == tokenizer.eos_token_id
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] + '\n' }}{% endfor %}"  # ends in no special token
+    assert end_of_turn(tokenizer) is None
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<turn>"]})
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] + ' <turn>\n' }}{% endfor %}"
+    assert end_of_turn(tokenizer) == tokenizer.convert_tokens_to_ids("<turn>")

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from prefzoo.interface import Completion, Generation, Ledger, Progress, Prompt
 from prefzoo.policies import write_policy_file
-from prefzoo.policies.loading import count_parameters, load_model, load_tokenizer
+from prefzoo.policies.loading import count_parameters, end_of_turn, load_model, load_tokenizer
 
 
 class LanguageModelPolicy:
@@ -38,7 +38,7 @@ class LanguageModelPolicy:
         self.loading = dict(loading or {})
         ends = model.generation_config.eos_token_id
         listed = ends if isinstance(ends, list) else [ends]
-        self.eos_ids = sorted({i for i in (*listed, tokenizer.eos_token_id) if i is not None})
+        self.eos_ids = sorted({i for i in (*listed, tokenizer.eos_token_id, end_of_turn(tokenizer)) if i is not None})
 
     @classmethod
     def from_start(cls, start: str, **loading: Any) -> LanguageModelPolicy:

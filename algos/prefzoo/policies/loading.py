@@ -80,6 +80,19 @@ def load_tokenizer(path: str, trust_remote_code: bool = False) -> PreTrainedToke
     return tokenizer
 
 
+def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The token with which the chat template ends a reply, if it is a special one.
+
+    Base models often declare another token as the end of a sequence; what learns from templated replies would then
+    be cut at the length limit every time, although it said that it was done.
+    """
+    reply = "\u2603"  # in no template
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": reply}]
+    after = tokenizer.apply_chat_template(turns, tokenize=False).rpartition(reply)[2]
+    ids = tokenizer(after.lstrip(), add_special_tokens=False)["input_ids"]
+    return ids[0] if ids and ids[0] in {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()} else None
+
+
 def _pad_like(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     names = ("pad", "reserved", "unused", "endoftext")
     return [t for t in sorted(tokenizer.get_added_vocab()) if any(name in t.lower() for name in names)]
