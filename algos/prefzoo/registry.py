@@ -19,9 +19,14 @@ from prefzoo.errors import RecipeError, unknown
 from prefzoo.interface import NEEDS, Algorithm
 
 BUILT_IN = {
+    "a2c": "prefzoo.zoo.a2c:A2C",
     "best_of_n": "prefzoo.zoo.best_of_n:BestOfN",
     "dpo": "prefzoo.zoo.dpo:DPO",
+    "grpo": "prefzoo.zoo.grpo:GRPO",
+    "ppo": "prefzoo.zoo.ppo:PPO",
+    "reinforce": "prefzoo.zoo.reinforce:Reinforce",
     "rejection_sampling": "prefzoo.zoo.rejection_sampling:RejectionSampling",
+    "rloo": "prefzoo.zoo.rloo:RLOO",
     "sft": "prefzoo.zoo.sft:SFT",
 }
 ENTRY_POINTS = "prefzoo.algorithms"

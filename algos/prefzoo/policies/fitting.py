@@ -27,6 +27,7 @@ def fit(
     config_class: type[TrainingArguments],
     rows: list[dict[str, Any]],
     settings: dict[str, Any],
+    **more: Any,
 ) -> LanguageModelPolicy:
     """Train a fresh adapter on the start (or go on with `bench.latest`) and return what was saved, loaded again.
 
@@ -35,6 +36,7 @@ def fit(
         trainer_class, config_class: a TRL trainer and its config.
         rows: the training rows, in the format that the trainer takes.
         settings: what is particular to the algorithm; overrides the shared arguments.
+        more: further arguments of the trainer.
 
     Raises:
         PrefzooError: when there are no rows, or the loss stopped being a number.
@@ -56,8 +58,11 @@ def fit(
         processing_class=learner.tokenizer,
         peft_config=peft_config,
         callbacks=[Progress(bench, trainer_class.__name__)],
+        **more,
     )
     run_trainer(trainer, bench, parameters)
+    if hasattr(trainer, "remove_critic"):
+        trainer.remove_critic()
     folder = bench.out / "policy"
     LanguageModelPolicy(trainer.model, learner.tokenizer, bench.start, learner.loading).save(folder)
     reloaded = load_policy(folder)

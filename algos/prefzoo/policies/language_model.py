@@ -38,7 +38,9 @@ class LanguageModelPolicy:
         self.loading = dict(loading or {})
         ends = model.generation_config.eos_token_id
         listed = ends if isinstance(ends, list) else [ends]
-        self.eos_ids = sorted({i for i in (*listed, tokenizer.eos_token_id, end_of_turn(tokenizer)) if i is not None})
+        found = (*listed, tokenizer.eos_token_id, end_of_turn(tokenizer))
+        self.eos_ids = sorted({i for i in found if i is not None})
+        model.generation_config.eos_token_id = self.eos_ids  # for trainers that sample by themselves
 
     @classmethod
     def from_start(cls, start: str, **loading: Any) -> LanguageModelPolicy:

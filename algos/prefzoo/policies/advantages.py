@@ -1,0 +1,108 @@
+"""The arithmetic of online algorithms: token rewards, advantages, whitening, the KL coefficient.
+
+Shapes: B replies, T tokens; `mask` (B, T) is 1 on generated tokens, the end-of-sequence token included, 0 on padding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+KLEstimator = Literal["k1", "k3"]
+
+
+def kl_per_token(policy: Tensor, reference: Tensor, estimator: KLEstimator) -> Tensor:
+    """An estimate of KL(policy || reference) at each sampled token, in nats, (B, T).
+
+    Args:
+        policy, reference: log-probabilities of the sampled tokens, (B, T).
+        estimator: `k1`, the log-ratio: unbiased, of either sign; `k3`, exp(-log-ratio) - 1 + log-ratio: unbiased too,
+            never negative (Schulman 2020, http://joschu.net/blog/kl-approx.html).
+    """
+    ratio = policy - reference
+    return ratio if estimator == "k1" else torch.exp(-ratio) - 1 + ratio
+
+
+def token_rewards(scores: Tensor, kl: Tensor, mask: Tensor, coefficient: float) -> Tensor:
+    """What each token earns, (B, T): minus `coefficient` times its KL, and a reply's whole score at its last token.
+
+    The last token is the end-of-sequence token of a reply that was ended, and the last generated one of a reply that
+    was cut (Ziegler et al. 2019, https://arxiv.org/abs/1909.08593).
+
+    Args:
+        scores: (B,), a reward a reply.
+    """
+    rewards = -coefficient * kl * mask
+    last = mask.long().sum(-1, keepdim=True) - 1
+    return rewards.scatter_add(1, last.clamp(min=0), scores[:, None] * (last >= 0))
+
+
+def generalized_advantages(
+    rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float
+) -> tuple[Tensor, Tensor]:
+    """Generalized advantage estimation (Schulman et al. 2016, https://arxiv.org/abs/1506.02438).
+
+    With d_t = r_t + gamma V_{t+1} - V_t, the advantage is A_t = d_t + gamma lam A_{t+1}; beyond a reply's last token V
+    and A are 0.
+
+    Args:
+        rewards, values: (B, T); `values[:, t]` is the value before token t is generated.
+        gamma, lam: discount and trace decay, between 0 and 1.
+
+    Returns:
+        Advantages and returns (advantages + values), both (B, T), 0 where the mask is 0.
+    """
+    values = values * mask
+    steps = rewards.shape[1]
+    advantages = torch.zeros_like(rewards)
+    later = torch.zeros_like(rewards[:, 0])
+    for t in reversed(range(steps)):
+        following = values[:, t + 1] if t + 1 < steps else torch.zeros_like(later)
+        delta = rewards[:, t] + gamma * following - values[:, t]
+        later = (delta + gamma * lam * later) * mask[:, t]
+        advantages[:, t] = later
+    return advantages, (advantages + values) * mask
+
+
+def whiten(values: Tensor, mask: Tensor, shift_mean: bool = True) -> Tensor:
+    """`values` with variance 1 over the masked tokens, and mean 0 unless `shift_mean` is off; 0 elsewhere."""
+    kept = values[mask.bool()]
+    if kept.numel() < 2:
+        return values * mask
+    mean, std = kept.mean(), kept.var(unbiased=False).add(1e-8).sqrt()
+    centre = mean if shift_mean else torch.zeros_like(mean)
+    return (values - mean).div(std).add(mean - centre) * mask
+
+
+def clipped_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float | None) -> Tensor:
+    """Half the squared error of each token's value, (B, T), the larger one of the value and of the value clipped to
+    within `clip` of the one at rollout; None does not clip."""
+    loss = (values - returns).square()
+    if clip is not None:
+        near = old_values + (values - old_values).clamp(-clip, clip)
+        loss = torch.maximum(loss, (near - returns).square())
+    return 0.5 * loss
+
+
+@dataclass
+class KLController:
+    """The KL coefficient: fixed, or moved so that the KL of a reply stays near a target (Ziegler et al. 2019, 2.2).
+
+    Attributes:
+        coefficient: its value now.
+        target: KL in nats a reply to aim at; None keeps the coefficient fixed.
+        horizon: replies over which the coefficient adapts; the paper uses 10,000.
+    """
+
+    coefficient: float
+    target: float | None = None
+    horizon: int = 10_000
+
+    def update(self, kl: float, replies: int) -> None:
+        """Take in the mean KL of `replies` replies: the proportional error, clipped to 0.2, times replies / horizon."""
+        if self.target is not None:
+            error = min(max(kl / self.target - 1, -0.2), 0.2)
+            self.coefficient *= 1 + error * replies / self.horizon

@@ -1,0 +1,92 @@
+"""Hand a bench to a trainer that samples its own replies: one set of sampling and batch settings for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from prefzoo.errors import PrefzooError
+from prefzoo.interface import Bench, Prompt
+from prefzoo.policies.fitting import fit
+from prefzoo.policies.language_model import LanguageModelPolicy
+
+
+def fit_online(
+    bench: Bench,
+    trainer_class: Any,
+    config_class: Any,
+    settings: dict[str, Any],
+    generations: int,
+    passes: int = 1,
+    rollout: int = 1,
+    forward_passes: int = 1,
+    **more: Any,
+) -> LanguageModelPolicy:
+    """Train on the policy's own replies to the bench's prompts, scored by its reward.
+
+    A row of a batch is one reply: `training.batch_size` counts replies, as many for every online algorithm.
+
+    Args:
+        settings: what is particular to the algorithm, for its config.
+        generations: replies to each prompt.
+        passes: how often each rollout is learned from.
+        rollout: optimizer steps that a rollout is divided into.
+        forward_passes: passes over a rollout without gradients (reference, old log-probabilities, values), charged.
+        more: further arguments of the trainer.
+
+    Raises:
+        PrefzooError: when a rollout does not divide into groups of `generations`, or there are too few prompts for one.
+    """
+    training = bench.training
+    replies = training.batch_size * rollout
+    prompts = bench.data.prompts
+    if replies % generations:
+        raise PrefzooError(
+            f"a rollout of {replies} replies (training.batch_size {training.batch_size}) cannot be divided into groups "
+            f"of {generations} generations a prompt"
+        )
+    if len(prompts) < replies // generations:
+        raise PrefzooError(f"{len(prompts)} prompts are fewer than one rollout of {replies // generations}")
+    unused = len(prompts) % (replies // generations)
+    if unused:
+        bench.report["prompts_left_over"] = unused  # an epoch ends with the last whole rollout
+    policy = LanguageModelPolicy.from_start(bench.start, **bench.loading)
+    shared = {
+        "num_generations": generations,
+        "num_iterations": passes,
+        "steps_per_generation": training.accumulation * rollout,
+        "max_completion_length": bench.generation.max_new_tokens,
+        "temperature": bench.generation.temperature,
+        "top_p": 1.0,
+        "top_k": 0,
+        "shuffle_dataset": True,
+        "include_num_input_tokens_seen": "no",
+        "remove_unused_columns": False,
+    }
+    return fit(
+        bench.replace(latest=bench.latest or policy),
+        trainer_class,
+        config_class,
+        [{"prompt": list(prompt)} for prompt in prompts],
+        {**shared, **settings},
+        reward_funcs=_scorer(bench, policy, passes, forward_passes),
+        **more,
+    )
+
+
+def _scorer(bench: Bench, policy: LanguageModelPolicy, passes: int, forward_passes: int) -> Callable[..., list[float]]:
+    parameters = policy.parameters
+
+    def reward(
+        prompts: Sequence[Prompt], completions: Any, completion_ids: Sequence[Sequence[int]], **_: Any
+    ) -> list[float]:
+        """The bench's reward of exactly what was generated; charges the ledger for the rollout and its use."""
+        read = sum(len(policy.render(prompt)) for prompt in prompts)
+        written = sum(map(len, completion_ids))
+        bench.ledger.generated(written, parameters)
+        bench.ledger.flops += 2.0 * parameters * (read + forward_passes * (read + written))
+        bench.ledger.trained(passes * (read + written), parameters)
+        texts = [policy.tokenizer.decode(list(ids), skip_special_tokens=True) for ids in completion_ids]
+        return bench.score(prompts, texts)
+
+    return reward
