@@ -1,0 +1,196 @@
+"""Online algorithms on the lab model: what must hold at the first step, whatever the batch, and of memory."""
+
+from __future__ import annotations
+
+import inspect
+import json
+
+import pytest
+import torch
+from trl import GRPOTrainer
+
+from prefzoo import get
+from prefzoo.errors import PrefzooError
+from prefzoo.interface import Adapter
+from prefzoo.policies.language_model import LanguageModelPolicy
+from prefzoo.policies.on_policy import ActorCriticTrainer
+
+ONLINE = ("ppo", "a2c", "reinforce", "grpo", "rloo")
+LOG = {"logging_steps": 1}
+
+
+def courtesy(prompts, completions) -> list[float]:
+    return [text.lower().count("please") - len(text) / 100 for text in completions]
+
+
+@pytest.fixture
+def bench(make_bench):
+    def make(**more):
+        return make_bench(**more).replace(reward=courtesy)
+
+    return make
+
+
+@pytest.fixture
+def caught(monkeypatch):
+    """The trainers that were built, kept with their critics."""
+    trainers = []
+
+    def keep(self) -> None:
+        trainers.append(self)
+
+    monkeypatch.setattr(ActorCriticTrainer, "remove_critic", keep)
+    return trainers
+
+
+def adapters(policy) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in policy.model.named_parameters() if "lora_" in name}
+
+
+@pytest.mark.parametrize("name", ONLINE)
+def test_each_trains_saves_and_charges(name, bench) -> None:
+    trial = bench()
+    policy = get(name, trainer=LOG).train(trial)
+    assert any((p != 0).any() for n, p in adapters(policy).items() if "lora_B" in n)
+    assert {f.name for f in (trial.out / "policy").iterdir()} >= {"adapter_model.safetensors", "policy.json"}
+    assert not (trial.out / "policy" / "value").exists()
+    replies = 24 * (1 if name in ("ppo", "a2c", "reinforce") else 4)
+    assert trial.ledger.reward_calls == replies
+    assert trial.ledger.generated_tokens >= replies
+    # Each rollout is learned from once, by PPO four times; prompts count as read.
+    curve = json.loads((trial.out / "curves.json").read_text())[0]
+    assert sum("loss" in entry for entry in curve) == replies // 8 * (4 if name == "ppo" else 1)
+    assert trial.ledger.trained_tokens > trial.ledger.generated_tokens * (4 if name == "ppo" else 1)
+
+
+@pytest.mark.parametrize("name", ["ppo", "reinforce"])
+def test_at_the_first_step_the_ratio_is_1_and_the_kl_0(name, bench) -> None:
+    trial = bench()
+    get(name, trainer={**LOG, "learning_rate": 0.0}).train(trial)
+    for entry in json.loads((trial.out / "curves.json").read_text())[0]:
+        if "loss" in entry:
+            assert entry.get("clip_ratio/region_mean", 0) == 0
+            assert entry.get("rollout/kl", 0) == pytest.approx(0, abs=1e-4)
+
+
+def test_a2c_is_ppo_with_one_epoch(bench) -> None:
+    """Used once, a rollout has ratios of 1, which nothing clips: the same steps to the last bit."""
+    a2c = adapters(get("a2c").train(bench(name="a2c")))
+    ppo = adapters(get("ppo", epochs=1).train(bench(name="ppo")))
+    twice = adapters(get("ppo", epochs=2).train(bench(name="twice")))
+    assert all(torch.equal(a2c[n], ppo[n]) for n in a2c)
+    assert any(not torch.equal(a2c[n], twice[n]) for n in a2c)
+
+
+@pytest.mark.parametrize("name", ["ppo", "reinforce"])
+def test_two_accumulated_batches_of_four_are_one_of_eight(name, bench, caught) -> None:
+    parameters = {"epochs": 2} if name == "ppo" else {}
+    one = adapters(get(name, **parameters).train(bench(name="one", accumulation=1, max_grad_norm=1e9)))
+    two = adapters(get(name, **parameters).train(bench(name="two", accumulation=2, max_grad_norm=1e9)))
+    assert one.keys() == two.keys()
+    for key in one:
+        torch.testing.assert_close(one[key], two[key], atol=2e-5, rtol=1e-3)
+
+
+def test_values_do_not_depend_on_padding_or_batch(bench, caught) -> None:
+    get("ppo").train(bench())
+    trainer = caught[0]
+    ids, reply = torch.tensor([[5, 6, 7, 8]]), torch.tensor([[9, 10, 11]])
+    alone = {"prompt_ids": ids, "prompt_mask": torch.ones_like(ids), "completion_ids": reply}
+    alone["completion_mask"] = torch.ones_like(reply)
+    padded = {
+        "prompt_ids": torch.cat([torch.zeros(1, 3, dtype=torch.long), ids], 1).repeat(2, 1),
+        "prompt_mask": torch.tensor([[0, 0, 0, 1, 1, 1, 1]]).repeat(2, 1),
+        "completion_ids": torch.cat([reply, torch.zeros(1, 2, dtype=torch.long)], 1).repeat(2, 1),
+        "completion_mask": torch.tensor([[1, 1, 1, 0, 0]]).repeat(2, 1),
+    }
+    with torch.no_grad(), trainer._critic_on():
+        torch.testing.assert_close(trainer.values(padded)[1, :3], trainer.values(alone)[0], atol=1e-5, rtol=0)
+
+
+def test_values_are_those_before_the_token(bench, caught) -> None:
+    """What the critic says of token t must not depend on token t."""
+    get("ppo").train(bench())
+    ids = torch.tensor([[5, 6, 7, 8]])
+    batch = {"prompt_ids": ids, "prompt_mask": torch.ones_like(ids), "completion_mask": torch.ones(1, 3).long()}
+    with torch.no_grad(), caught[0]._critic_on():
+        first = caught[0].values({**batch, "completion_ids": torch.tensor([[9, 10, 11]])})
+        other = caught[0].values({**batch, "completion_ids": torch.tensor([[9, 200, 11]])})
+    assert torch.equal(first[:, :2], other[:, :2]) and not torch.equal(first[:, 2], other[:, 2])
+
+
+def test_the_loss_of_token_advantages_by_hand(bench, caught) -> None:
+    """-sum(advantage * ratio) over the tokens of the step, the ratio clipped where that is the smaller gain."""
+    get("ppo", trainer={"max_steps": 1}).train(bench())
+    trainer = caught[0]
+    ids, reply = torch.tensor([[5, 6, 7, 8]]), torch.tensor([[9, 10, 11]])
+    batch = {"prompt_ids": ids, "prompt_mask": torch.ones_like(ids), "completion_ids": reply}
+    batch["completion_mask"] = torch.ones_like(reply)
+    batch["num_items_in_batch"] = torch.tensor(3.0)
+    trainer.current_gradient_accumulation_steps = 1
+    with torch.no_grad():
+        now = trainer._log_probabilities(batch)
+        batch["old_per_token_logps"] = now - torch.tensor([[0.0, 0.5, -0.5]])
+        batch["advantages"] = torch.tensor([[1.0, 2.0, -3.0]])
+        # Ratios 1, e^0.5 = 1.6487 (clipped to 1.2), e^-0.5 = 0.6065 (clipped to 0.8, which is the larger loss).
+        expected = -(1.0 * 1.0 + 2.0 * 1.2 - 3.0 * 0.8) / 3
+        assert trainer._compute_loss(trainer.model, batch).item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_reply_that_was_cut_is_penalized_and_one_that_ended_is_not(bench, caught) -> None:
+    get("ppo", trainer={"max_steps": 1}).train(bench())
+    trainer = caught[0]
+    end = trainer.eos_token_ids[0]
+    ids = torch.tensor([[9, 10, end], [9, end, 0], [9, 10, 11], [end, 10, 11]])
+    mask = torch.tensor([[1, 1, 1], [1, 1, 0], [1, 1, 1], [1, 1, 1]])
+    assert trainer._ended(ids, mask).tolist() == [True, True, False, False]
+
+
+def test_policy_critic_and_reference_share_one_set_of_base_weights(bench, caught) -> None:
+    get("ppo", trainer={"max_steps": 1}).train(bench())
+    model = caught[0].model
+    start = LanguageModelPolicy.from_start(caught[0].model.get_base_model().name_or_path).model
+    base = [p for n, p in model.named_parameters() if "lora_" not in n and "value_head" not in n]
+    assert len({p.untyped_storage().data_ptr() for p in base}) == len(list(start.parameters()))
+    assert all(torch.equal(mine, theirs) for mine, theirs in zip(base, start.parameters(), strict=True))
+    assert caught[0].ref_model is None
+    learned = [n for n, p in model.named_parameters() if p.requires_grad]
+    assert any(".default." in n for n in learned) and any(".value." in n for n in learned)
+
+
+@pytest.mark.parametrize(("adapter", "value_model"), [("lora", "separate"), ("full", "shared")])
+def test_a_critic_of_its_own(adapter, value_model, bench) -> None:
+    trial = bench().replace(adapter=Adapter(type=adapter, r=4, alpha=8))
+    policy = get("ppo", value_model=value_model).train(trial)
+    names = [n for n, _ in policy.model.named_parameters()]
+    assert names and not any("value" in n for n in names)
+
+
+def test_the_critic_learns(bench) -> None:
+    trial = bench(epochs=8.0)
+    get("ppo", kl_coefficient=0.0, trainer={**LOG, "learning_rate": 3e-3}, vf_coef=1.0).train(trial)
+    curve = json.loads((trial.out / "curves.json").read_text())[0]
+    losses = [entry["value_loss"] for entry in curve if "value_loss" in entry]
+    assert sum(losses[-12:]) < 0.5 * sum(losses[:12])
+
+
+def test_a_rollout_that_does_not_divide_is_refused_and_left_over_prompts_are_told(bench) -> None:
+    with pytest.raises(PrefzooError, match="cannot be divided into groups"):
+        get("grpo", generations=3).train(bench())
+    trial = bench(batch_size=16)
+    get("reinforce", trainer={"max_steps": 1}).train(trial)
+    assert trial.report["prompts_left_over"] == 8
+
+
+@pytest.mark.parametrize(
+    ("method", "parameters"),
+    [
+        ("_calculate_rewards", ["self", "inputs", "prompts", "completions", "completion_ids_list"]),
+        ("_generate_and_score_completions", ["self", "inputs"]),
+        ("_compute_loss", ["self", "model", "inputs"]),
+        ("_get_per_token_logps_and_entropies", ["self", "model", "input_ids", "attention_mask", "logits_to_keep"]),
+    ],
+)
+def test_the_seams_to_trl_are_where_they_were(method, parameters) -> None:
+    found = list(inspect.signature(getattr(GRPOTrainer, method)).parameters)
+    assert found[: len(parameters)] == parameters, f"TRL changed GRPOTrainer.{method}; see policies/on_policy.py"
