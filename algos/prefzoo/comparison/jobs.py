@@ -12,12 +12,12 @@ from typing import Any
 import trl  # noqa: F401
 from datasets import Dataset  # noqa: F401
 
+from prefzoo.comparison.data_job import prepare
 from prefzoo.comparison.evaluate import evaluate
 from prefzoo.comparison.metering import metered
 from prefzoo.comparison.plan import INCOMPLETE, START, Plan, Stage, fingerprint
 from prefzoo.comparison.recipe import Recipe
-from prefzoo.data import sealed
-from prefzoo.data.formats import Dropped, Row, read_preferences
+from prefzoo.data import sealed, sources
 from prefzoo.data.views import Views
 from prefzoo.errors import PrefzooError
 from prefzoo.feedback.reward_model import RewardModel, train_reward_model
@@ -26,88 +26,17 @@ from prefzoo.feedback.rewards import FunctionReward, RandomReward, load_reward
 from prefzoo.interface import Bench, Ledger, Progress, Reward
 from prefzoo.policies import load_policy
 from prefzoo.policies.language_model import LanguageModelPolicy
-from prefzoo.policies.loading import load_tokenizer, resolve
-
-LAB_TEST_ROWS = 600
-LAB_VALIDATION_ROWS = 200
+from prefzoo.policies.loading import resolve
 
 
 def run_stage(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     """Do the work of one stage into `folder`."""
-    {"data": data, "start": start, "reward": reward, "train": train, "evaluate": evaluation}[stage.kind](
-        plan, stage, folder, progress
-    )
-
-
-def data(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
-    """Read, clean, fit, split and seal the rows."""
-    recipe = plan.recipe
-    dropped = Dropped()
-    splits = _lab_rows(recipe) if recipe.lab_data else None
-    rows = [row for part in splits.values() for row in part] if splits else _user_rows(recipe, dropped)
-    read = len(rows) + sum(dropped.counts().values())
-    base = resolve(recipe.model.path, recipe.model.revision)
-    tokenizer = load_tokenizer(base, recipe.model.trust_remote_code)
-
-    def prompt_tokens(prompt: Any) -> int:
-        return len(tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True, return_dict=False))
-
-    def reply_tokens(reply: str) -> int:
-        return len(tokenizer(reply, add_special_tokens=False)["input_ids"]) + 1
-
-    limits = (recipe.data.max_prompt_tokens, recipe.data.max_completion_tokens)
-    sound = sealed.clean(rows, dropped)
-    kept, shortened = sealed.fit_lengths(sound, dropped, prompt_tokens, reply_tokens, *limits)
-    if splits:
-        ids = {name: {row.id for row in part} for name, part in splits.items()}
-        splits = {name: [row for row in kept if row.id in ids[name]] for name in splits}
+    if stage.kind == "data":
+        prepare(plan, folder, progress)
     else:
-        splits = sealed.split_by_prompt(kept, dict(recipe.data.splits), recipe.data.seed)
-    available = len(splits["train"])
-    splits["train"] = sealed.limit_prompts(splits["train"], recipe.budget.prompts)
-    preflight = {
-        "read": read,
-        "kept": len(kept),
-        "beyond_budget": available - len(splits["train"]),
-        "repeated": sealed.repeated(sound),
-        "shortened_prompts": shortened[:20],
-        "shortened_prompt_count": len(shortened),
-        "prompt_tokens": sealed.length_summary([prompt_tokens(row.prompt) for row in kept]),
-        "chosen_tokens": sealed.length_summary([reply_tokens(row.chosen) for row in kept if row.chosen]),
-        "slices": {name: sealed.slice_counts(part) for name, part in splits.items()},
-    }
-    sealed.seal(splits, preflight, dropped).save(folder)
-
-
-def _user_rows(recipe: Recipe, dropped: Dropped) -> list[Row]:
-    assert recipe.data.preferences is not None
-    return read_preferences(recipe.data.preferences, dropped, recipe.data.revision, recipe.data.data_dir)
-
-
-def _lab_rows(recipe: Recipe) -> dict[str, list[Row]]:
-    from prefzoo import lab
-
-    sizes = {
-        "train": recipe.budget.prompts or 1500,
-        "validation": LAB_VALIDATION_ROWS,
-        "test": max(recipe.evaluation.prompts, LAB_TEST_ROWS),
-    }
-    splits: dict[str, list[Row]] = {}
-    for name, size in sizes.items():
-        pairs = lab.preferences(name, size, recipe.data.seed)
-        imitated = {d["id"]: d["completion"] for d in lab.demonstrations(name, size, recipe.data.seed)}
-        splits[name] = [
-            Row(
-                id=pair["id"],
-                prompt=[{"role": "user", "content": pair["prompt"]}],
-                chosen=pair["chosen"],
-                rejected=pair["rejected"],
-                demonstration=imitated[pair["id"]],
-                slice=pair["slice"],
-            )
-            for pair in pairs
-        ]
-    return splits
+        {"start": start, "reward": reward, "train": train, "evaluate": evaluation}[stage.kind](
+            plan, stage, folder, progress
+        )
 
 
 def start(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
@@ -181,14 +110,8 @@ def gold_function(recipe: Recipe) -> Callable[[list[Any], list[str]], list[Mappi
     source = recipe.gold_source
     if source == "none":
         return None
-    if source == "lab":
-        from prefzoo import lab
-
-        def lab_gold(prompts: list[Any], completions: list[str]) -> list[Mapping[str, float]]:
-            parts = [lab.breakdown(p[-1]["content"], c) for p, c in zip(prompts, completions, strict=True)]
-            return [{"gold": sum(part.values()), **{f"gold/{k}": v for k, v in part.items()}} for part in parts]
-
-        return lab_gold
+    if isinstance(source, str):
+        return sources.load(source).gold
     scored = FunctionReward(source.path, key="gold.path")
     return lambda prompts, completions: [{"gold": value} for value in scored(prompts, completions)]
 

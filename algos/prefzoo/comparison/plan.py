@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from prefzoo import __version__, registry
 from prefzoo.comparison.recipe import GoldFunction, Recipe
+from prefzoo.data import sources
 from prefzoo.errors import PrefzooError
 
 Kind = Literal["data", "start", "reward", "train", "evaluate"]
@@ -87,7 +88,11 @@ def make_plan(recipe: Recipe, out: Path) -> Plan:
         folder = out / ("trials" if kind in ("train", "evaluate") else "stages")
         plan.stages[name] = Stage(name, kind, folder / f"{name.replace(' ', '-')}-{keys[name][:10]}", needs, **more)
 
-    origin = {"files": fingerprint(recipe.data.preferences), "base": fingerprint(recipe.model.path)}
+    origin = {
+        "files": {kind: fingerprint(path) for kind, path in recipe.data.files().items()},
+        "source": _code(type(sources.load(recipe.source))) if recipe.source not in (None, "lab") else None,
+        "base": fingerprint(recipe.model.path),
+    }
     data_inputs = {k: v for k, v in dump["data"].items() if k != "shuffle_labels"}
     model = {"model": dump["model"], "training": dump["training"], "adapter": dump["adapter"]}
     add(
@@ -190,13 +195,14 @@ def _gold_fingerprint(recipe: Recipe) -> Any:
 
 
 def _class_fingerprint(recipe: Recipe, label: str) -> str | None:
-    """The file and package version of an algorithm that is not ours: a version alone says nothing of its last edit."""
+    name = recipe.algorithms[label].get("algorithm", label)
+    return None if name in registry.BUILT_IN else _code(registry.load(name))
+
+
+def _code(cls: type) -> str | None:
+    """The file and package version of a class that is not ours: a version alone says nothing of its last edit."""
     import inspect
 
-    name = recipe.algorithms[label].get("algorithm", label)
-    if name in registry.BUILT_IN:
-        return None
-    cls = registry.load(name)
     try:
         file = inspect.getsourcefile(cls)
     except TypeError:  # typed at a prompt or in a script that travelled by value
