@@ -183,7 +183,11 @@ def installed(monkeypatch) -> None:
         ({"source": "number"}, {}, "must be a subclass of Source"),
         ({"source": "capitals"}, {"gold": "lab"}, "'lab' scores only the prompts of its own source"),
         ({"source": "capitals"}, {"gold": "labb"}, "Did you mean 'lab'"),
-        ({"source": "capitals"}, {"start": {"algorithm": "sft", "on": "demonstrations"}}, r"start.on: 'demonstrations'"),
+        (
+            {"source": "capitals"},
+            {"start": {"algorithm": "sft", "on": "demonstrations"}},
+            r"start.on: 'demonstrations'",
+        ),
     ],
 )
 def test_mistakes_with_sources_are_named(installed, data, more, says: str) -> None:
@@ -206,4 +210,7 @@ def test_a_source_of_another_package_is_read_split_and_decides(installed, tmp_pa
     prepare(plan, tmp_path / "data", lambda *told: None)
     train = sealed.load_split(tmp_path / "data", "train")
     assert train and all(each.chosen == "PARIS" for each in train)
-    assert plan.stages["data"].folder != make_plan(recipes.load("quickstart", SMALL, ["dpo"]), tmp_path).stages["data"].folder
+    assert (
+        plan.stages["data"].folder
+        != make_plan(recipes.load("quickstart", SMALL, ["dpo"]), tmp_path).stages["data"].folder
+    )

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from prefzoo.comparison import report, results
-from prefzoo.comparison.plan import START, Plan, Stage, load_plan, make_plan, versions
+from prefzoo.comparison.plan import LABEL, START, Plan, Stage, load_plan, make_plan, versions
 from prefzoo.comparison.recipe import Recipe
 from prefzoo.comparison.recipe_check import load
 from prefzoo.comparison.results import Results
@@ -127,7 +127,7 @@ def _compare(recipe: Recipe, out: Path, workers: int, console: Console) -> Resul
             if _comparable(plan, runner.outcomes):
                 report.write(results.build(plan, runner.outcomes), out)
             raise
-    for name in ("data", START):
+    for name in (n for n in ("data", START, LABEL) if n in plan.stages):
         if outcomes[name].status != "ok":
             raise PrefzooError(f"{name}: {outcomes[name].error}")
     _note_outcomes(outcomes, out)

@@ -31,7 +31,7 @@ def data_facts(preflight: dict[str, Any], manifest: dict[str, Any]) -> list[str]
         lines.append(f"Prompts shortened from the left to fit: {count}.")
     if count := preflight["beyond_budget"]:
         lines.append(f"Training rows beyond the budget, unused: {count}.")
-    return lines + _near_facts(preflight["near_duplicates"])
+    return lines + _near_facts(preflight["near_duplicates"]) + _label_facts(preflight.get("labels"))
 
 
 def _annotator_facts(annotators: dict[str, dict[str, int]]) -> list[str]:
@@ -56,6 +56,19 @@ def _near_facts(near: dict[str, dict[str, Any]]) -> list[str]:
                 f"{split} prompts that are nearly the same as {what}: {count} of {found['prompts']} "
                 f"({count / found['prompts']:.0%}), such as {mine} and {other}."
             )
+    return lines
+
+
+def _label_facts(labels: dict[str, Any] | None) -> list[str]:
+    if labels is None:
+        return []
+    lines = []
+    for split, part in labels["splits"].items():
+        left_out = ", ".join(f"{reason.replace('_', ' ')} {count}" for reason, count in part["dropped"].items())
+        lines.append(
+            f"Preferences made of the start's own replies by {labels['with']}, {split}: {part['pairs']} pairs"
+            + (f"; without one: {left_out}." if left_out else ".")
+        )
     return lines
 
 

@@ -14,6 +14,7 @@ from datasets import Dataset  # noqa: F401
 
 from prefzoo.comparison.data_job import prepare
 from prefzoo.comparison.evaluate import evaluate
+from prefzoo.comparison.label_job import label
 from prefzoo.comparison.metering import metered
 from prefzoo.comparison.plan import INCOMPLETE, START, Plan, Stage, fingerprint
 from prefzoo.comparison.recipe import Recipe
@@ -34,7 +35,7 @@ def run_stage(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> Non
     if stage.kind == "data":
         prepare(plan, folder, progress)
     else:
-        {"start": start, "reward": reward, "train": train, "evaluate": evaluation}[stage.kind](
+        {"start": start, "label": labels, "reward": reward, "train": train, "evaluate": evaluation}[stage.kind](
             plan, stage, folder, progress
         )
 
@@ -47,7 +48,7 @@ def start(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     base = resolve(recipe.model.path, recipe.model.revision)
     noted: dict[str, Any] = {"path": base}
     if algorithm is not None:
-        bench = _bench(plan, folder, base, recipe.seeds[0], progress, ledger=ledger)
+        bench = _bench(plan, folder, base, recipe.seeds[0], progress, ledger=ledger, rows="data")
         with metered(ledger):
             policy = algorithm.train(bench)
         assert isinstance(policy, LanguageModelPolicy)
@@ -79,6 +80,32 @@ def start_policy(recipe: Recipe, path: str) -> LanguageModelPolicy:
     return LanguageModelPolicy.from_start(path, **_loading(recipe))
 
 
+def labels(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
+    """Make preferences of the start's own replies to the training and test prompts."""
+    recipe = plan.recipe
+    ledger = Ledger()
+    gold = gold_function(recipe)
+    assert gold is not None
+    policy = start_policy(recipe, start_path(plan))
+    splits = {name: sealed.load_split(plan.stages["data"].folder, name) for name in sealed.SPLITS}
+    report: dict[str, Any] = {"with": recipe.data.label_with, "splits": {}}
+    for i, name in enumerate(("train", "test")):
+        before = splits[name]
+        seed = 20_000 + 2 * recipe.seeds[0] + i
+        with metered(ledger):
+            splits[name], dropped = label(before, policy, gold, recipe.generation, seed, ledger, progress)
+        pairs = splits[name][len(before) :]
+        report["splits"][name] = {"pairs": len(pairs), "sha256": sealed.sha256_of(pairs), "dropped": dropped.counts()}
+        if not pairs:
+            raise PrefzooError(
+                f"data.label_with: of two replies to each of the {name} prompts not one pair could be made: "
+                f"{dropped.counts()}. Longer replies: generation.max_new_tokens; others: start, gold."
+            )
+    sealed.save_splits(splits, folder)
+    (folder / "labels.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
+    (folder / "ledger.json").write_text(json.dumps(asdict(ledger)), encoding="utf-8")
+
+
 def reward(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     """Train or find the reward, and say how good it is on test pairs."""
     recipe = plan.recipe
@@ -100,7 +127,7 @@ def reward(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     else:
         built = RandomReward(recipe.seeds[0])
     (folder / "spec.json").write_text(json.dumps(built.spec(folder)), encoding="utf-8")
-    test = sealed.load_split(plan.stages["data"].folder, "test")
+    test = sealed.load_split(plan.stages[plan.rows_name].folder, "test")
     report = {"type": settings.type, **reward_report(built, test, gold_function(recipe)), "ledger": asdict(ledger)}
     (folder / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
 
@@ -179,9 +206,10 @@ def _bench(
     progress: Progress,
     ledger: Ledger,
     shuffle_seed: int | None = None,
+    rows: str | None = None,
 ) -> Bench:
     recipe = plan.recipe
-    views = Views.of(sealed.load_split(plan.stages["data"].folder, "train"))
+    views = Views.of(sealed.load_split(plan.stages[rows or plan.rows_name].folder, "train"))
     if recipe.data.shuffle_labels and shuffle_seed is not None:
         views = views.with_shuffled_labels(shuffle_seed)
     return Bench(

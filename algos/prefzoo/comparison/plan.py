@@ -19,9 +19,10 @@ from prefzoo.comparison.recipe import GoldFunction, Recipe
 from prefzoo.data import sources
 from prefzoo.errors import PrefzooError
 
-Kind = Literal["data", "start", "reward", "train", "evaluate"]
+Kind = Literal["data", "start", "label", "reward", "train", "evaluate"]
 LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "numpy")
 START = "start"
+LABEL = "label"
 INCOMPLETE = "incomplete"
 PLAN_FILE = "plan.json"
 HASHED_BYTES = 100_000_000
@@ -70,6 +71,11 @@ class Plan:
         content = {"recipe": self.recipe.model_dump(mode="json"), "versions": self.versions, "stages": stages}
         (self.out / PLAN_FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
 
+    @property
+    def rows_name(self) -> str:
+        """The stage whose rows are learned from: `data`, or `label`, which adds preferences to them."""
+        return LABEL if self.recipe.data.label_with else "data"
+
     def reward_name(self, seed: int) -> str:
         """The reward stage that trials of this seed learn from."""
         return f"reward seed {seed}" if self.recipe.data.shuffle_labels else "reward"
@@ -109,19 +115,22 @@ def make_plan(recipe: Recipe, out: Path) -> Plan:
     shared_seed = recipe.seeds[0]
     add(START, "start", {**model, "budget": dump["budget"], "start": dump["start"], "seed": shared_seed}, ("data",))
     shuffled = recipe.data.shuffle_labels
+    rows = tuple(dict.fromkeys(("data", START, plan.rows_name)))
     truth = {"gold": dump["gold"], "gold_file": _gold_fingerprint(recipe)}
+    if recipe.data.label_with:
+        add(LABEL, "label", {"generation": dump["generation"], **truth, "seed": shared_seed}, ("data", START))
     learned = {**model, "reward": dump["reward"], "budget": dump["budget"], "file": fingerprint(recipe.reward.path)}
     reward = {**learned, **truth, "shuffled": shuffled, "seed": shared_seed}
     # Labels shuffled by each seed's own coin make a reward model of each seed's own; else one serves all.
     for name in [plan.reward_name(seed) for seed in recipe.seeds] if shuffled else ["reward"]:
-        add(name, "reward", reward, ("data", START), seed=int(name.split()[-1]) if shuffled else None)
+        add(name, "reward", reward, rows, seed=int(name.split()[-1]) if shuffled else None)
     trial = {**model, "budget": dump["budget"], "generation": dump["generation"], "shuffled": shuffled}
     measure = {"generation": dump["generation"], **truth}
     for label in recipe.algorithms:
         wants_reward = "reward" in recipe.algorithm(label).needs
         for seed in recipe.seeds:
             settings = {**trial, "seed": recipe.seed_of(label, seed), "settings": dump["algorithms"][label]}
-            needs = ("data", START, *([plan.reward_name(seed)] if wants_reward else []))
+            needs = (*rows, *([plan.reward_name(seed)] if wants_reward else []))
             code = _class_fingerprint(recipe, label)
             add(f"train {label} seed {seed}", "train", {**settings, "code": code}, needs, label=label, seed=seed)
     for label in (START, *recipe.algorithms):

@@ -55,6 +55,8 @@ def _label_problems(recipe: Recipe) -> list[str]:
     has = sorted({"preferences", "rankings", "ratings"} & (set(recipe.data.files()) or recipe.provides))
     if has and (recipe.source is None or "preferences" in sources.load(recipe.source).provides):
         problems.append(f"data.label_with: {with_!r} makes preferences, and the data has {', '.join(has)} already.")
+    if recipe.generation.temperature == 0:
+        problems.append("data.label_with: needs two different replies, and generation.temperature is 0.")
     if recipe.start.algorithm == "sft" and recipe.start.parameters.get("on") == "chosen":
         problems.append("start.on: 'chosen' replies come from the start's own replies here. Allowed: demonstrations.")
     return problems
