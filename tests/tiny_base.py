@@ -6,10 +6,32 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-THINGS = "film soup hotel song game garden book train lamp museum teacher party beach phone cake".split()
-GOOD = "great lovely wonderful nice excellent good amazing beautiful".split()
-BAD = "terrible awful horrible bad ugly boring poor nasty".split()
-QUESTIONS = ("How was the {}?", "What do you think of the {}?", "Tell me about the {}.", "And the {}?", "Was the {} as you expected?")  # fmt: skip
+THINGS = (
+    "film",
+    "soup",
+    "hotel",
+    "song",
+    "game",
+    "garden",
+    "book",
+    "train",
+    "lamp",
+    "museum",
+    "teacher",
+    "party",
+    "beach",
+    "phone",
+    "cake",
+)
+GOOD = ("great", "lovely", "wonderful", "nice", "excellent", "good", "amazing", "beautiful")
+BAD = ("terrible", "awful", "horrible", "bad", "ugly", "boring", "poor", "nasty")
+QUESTIONS = (
+    "How was the {}?",
+    "What do you think of the {}?",
+    "Tell me about the {}.",
+    "And the {}?",
+    "Was the {} as you expected?",
+)
 
 
 def prompts() -> list[str]:

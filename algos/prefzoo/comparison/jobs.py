@@ -117,7 +117,7 @@ def reward(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
         bench = _bench(plan, folder, start_path(plan), seed, progress, ledger=ledger, shuffle_seed=stage.seed)
         bench = bench.replace(adapter=settings.adapter or recipe.adapter)
         with metered(ledger):
-            built = train_reward_model(bench, settings.trainer)
+            built = train_reward_model(bench, settings.trainer, settings.loss)
     elif settings.type == "path":
         assert settings.path is not None
         built = RewardModel.load(str(Path(settings.path).expanduser()))

@@ -23,8 +23,8 @@ def label(
 ) -> tuple[list[Row], Dropped]:
     """Pairs of two sampled replies for the prompts of one split.
 
-    A pair is left out, with its reason, when a reply is empty or was cut off (`unfinished_reply`: a trainer would append an end that
-    the policy never wrote), when both replies are the same (`identical_pair`), or when both are as good (`tied_replies`).
+    A pair is left out, with its reason, when a reply is empty, or was cut off (a trainer would append an end that the
+    policy never wrote), when both replies are the same, or when both are as good.
 
     Args:
         rows: of the split; each distinct prompt is answered.

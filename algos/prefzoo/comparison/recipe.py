@@ -10,6 +10,7 @@ from prefzoo import registry
 from prefzoo.data import sources
 from prefzoo.data.comparisons import Pairs
 from prefzoo.data.reading import COLUMNS
+from prefzoo.feedback.rewards import RewardLoss
 from prefzoo.interface import Adapter, Algorithm, Budget, Generation, Settings, Training
 
 LEARNING_RATES = {("lab", "lora"): 2e-3, ("lab", "full"): 5e-4, ("other", "lora"): 1e-4, ("other", "full"): 1e-5}
@@ -84,11 +85,13 @@ class Start(BaseModel):
 
 class RewardSettings(Settings):
     """What algorithms learn from: a reward model `trained` on the pairs, one at a `path`, a `function` (`path:
-    FILE.py:NAME`), or `random`: a negative control. `adapter` and `trainer` are those of the trained model; where
-    `adapter` is not given it is the recipe's."""
+    FILE.py:NAME`), or `random`: a negative control. `loss`, `adapter` and `trainer` are those of the trained model:
+    it learns from pairs (`bradley_terry`), ratings (`regression`) or rankings (`plackett_luce`); where `adapter` is not
+    given it is the recipe's."""
 
     type: Literal["trained", "path", "function", "random"] = "trained"
     path: str | None = None
+    loss: RewardLoss = "bradley_terry"
     adapter: Adapter | None = None
     trainer: dict[str, Any] = Field({})
 
@@ -98,6 +101,8 @@ class RewardSettings(Settings):
             raise ValueError(f"path: is missing; reward.type {self.type!r} needs one")
         if self.type in ("trained", "random") and self.path:
             raise ValueError(f"path: {self.path!r} has no meaning with reward.type {self.type!r}")
+        if self.type != "trained" and self.loss != "bradley_terry":
+            raise ValueError(f"loss: {self.loss!r} has no meaning with reward.type {self.type!r}")
         return self
 
 

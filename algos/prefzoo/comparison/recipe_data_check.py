@@ -86,4 +86,10 @@ def _need_problems(recipe: Recipe) -> list[str]:
             problems.append(f"{key}: {name!r} learns from preferences, and the data has none. {hint}")
     if recipe.reward.type == "trained" and "preferences" not in has:
         problems.append(f"reward.type: 'trained' learns from preferences, and the data has none. {hint}")
+    asked = {"regression": "ratings", "plackett_luce": "rankings"}.get(recipe.reward.loss)
+    if asked and asked not in has:
+        problems.append(
+            f"reward.loss: {recipe.reward.loss!r} learns from {asked}, and the data has none. Give data.{asked}. "
+            "Allowed: bradley_terry."
+        )
     return problems
