@@ -55,6 +55,16 @@ def test_trained_tokens_are_counted_by_hand() -> None:
     assert found["examples"][0] == {"id": "r ab", "untrained": "ab>", "trained": "yes."}
 
 
+def test_a_template_that_changes_the_prompt_is_told() -> None:
+    class Shifted(Letters):
+        def whole(self, prompt, reply) -> list[int]:
+            return [ord("!"), *super().whole(prompt, reply)] if reply == "off" else super().whole(prompt, reply)
+
+    splits = {"train": [row("ab", "on"), row("cd", "off")], "validation": [], "test": [row("x", "on")]}
+    found = preflight.examine(splits, [], Shifted())
+    assert [found["splits"][name]["unaligned"] for name in ("train", "test")] == [1, 0]
+
+
 def test_no_trained_token_is_an_error() -> None:
     class Mute(Letters):
         def whole(self, prompt, reply) -> list[int]:

@@ -31,6 +31,12 @@ def data_facts(preflight: dict[str, Any], manifest: dict[str, Any]) -> list[str]
         lines.append(f"Prompts shortened from the left to fit: {count}.")
     if count := preflight["beyond_budget"]:
         lines.append(f"Training rows beyond the budget, unused: {count}.")
+    for name, part in preflight["splits"].items():
+        if count := part["unaligned"]:
+            lines.append(
+                f"{name} replies whose tokens do not begin where those of the prompt end, so that some tokens at the border "
+                f"are trained on wrongly or not at all: {count}. The chat template or the tokenizer is the cause."
+            )
     return lines + _near_facts(preflight["near_duplicates"]) + _label_facts(preflight.get("labels"))
 
 

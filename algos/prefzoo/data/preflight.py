@@ -44,7 +44,8 @@ def examine(splits: Mapping[str, Sequence[Row]], shortened: Sequence[str], rende
     Returns:
         `splits`: for each `prompt_tokens` and `chosen_tokens` (see `length_summary`; of demonstrations where there are
         no pairs), `trained_tokens` (tokens of chosen replies, or demonstrations, that carry loss: the reply and its
-        end), `shortened`, `slices`; `near_duplicates`: see `near_duplicates`; `examples`: a few rows of the training
+        end), `unaligned` (replies that do not begin where the prompt alone ends, so that the loss mask is off by some
+        tokens), `shortened`, `slices`; `near_duplicates`: see `near_duplicates`; `examples`: a few rows of the training
         split as text, the prompt (`untrained`) apart from what carries loss (`trained`).
 
     Raises:
@@ -55,14 +56,16 @@ def examine(splits: Mapping[str, Sequence[Row]], shortened: Sequence[str], rende
     examples: list[dict[str, str]] = []
     for name, rows in splits.items():
         pairs = any(row.chosen for row in rows)
-        prompts = {prompt_key(row.prompt): len(rendering.prompt(row.prompt)) for row in rows}
-        trained = []
+        prompts = {prompt_key(row.prompt): rendering.prompt(row.prompt) for row in rows}
+        trained, unaligned = [], 0
         for row in rows:
             reply = row.chosen if pairs else row.demonstration
             if reply is None:
                 continue
-            begin, whole = prompts[prompt_key(row.prompt)], rendering.whole(row.prompt, reply)
+            before, whole = prompts[prompt_key(row.prompt)], rendering.whole(row.prompt, reply)
+            begin = len(before)
             trained.append(max(0, len(whole) - begin))
+            unaligned += whole[:begin] != before
             if name == "train" and len(examples) < SHOWN:
                 shown = {"untrained": rendering.text(whole[:begin]), "trained": rendering.text(whole[begin:])}
                 examples.append({"id": row.id, **shown})
@@ -73,9 +76,10 @@ def examine(splits: Mapping[str, Sequence[Row]], shortened: Sequence[str], rende
                 "template that renders the assistant's turns."
             )
         parts[name] = {
-            "prompt_tokens": length_summary(list(prompts.values())),
+            "prompt_tokens": length_summary([len(ids) for ids in prompts.values()]),
             "chosen_tokens": length_summary(trained),
             "trained_tokens": sum(trained),
+            "unaligned": unaligned,
             "shortened": sum(row.id in cut for row in rows),
             "slices": slice_counts(rows),
         }
