@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from prefzoo.comparison import report, results
-from prefzoo.comparison.plan import START, Plan, Stage, load_plan, make_plan, versions
+from prefzoo.comparison.plan import LABEL, START, Plan, Stage, load_plan, make_plan, versions
 from prefzoo.comparison.recipe import Recipe
 from prefzoo.comparison.recipe_check import load
 from prefzoo.comparison.results import Results
@@ -61,14 +62,54 @@ def compare(
     """
     sets = [*sets, *([f"seeds={json.dumps(seeds)}"] if seeds is not None else [])]
     name, checked = Path(recipe).stem if isinstance(recipe, str) else "recipe", load(recipe, sets, algorithms)
-    folder = Path(out) if out is not None else Path("runs") / name
+    with in_use(Path(out) if out is not None else Path("runs") / name) as folder:
+        return _compare(checked, folder, workers or default_workers(checked), console or Console(stderr=True))
+
+
+def prepare_data(
+    recipe: str | Mapping[str, Any],
+    sets: Iterable[str] = (),
+    out: str | Path | None = None,
+    console: Console | None = None,
+) -> Path:
+    """Run only the data stage of a recipe, where `compare` will find it done.
+
+    Returns:
+        The folder with the rows of each split, `preflight.json`, `manifest.json` and `dropped.jsonl`.
+
+    Raises:
+        RecipeError: for a recipe that cannot run, before anything is loaded.
+        PrefzooError: when the data cannot be used.
+    """
+    name, checked = Path(recipe).stem if isinstance(recipe, str) else "recipe", load(recipe, sets)
+    with in_use(Path(out) if out is not None else Path("runs") / name) as folder:
+        whole = make_plan(checked, folder)
+        plan = replace(whole, stages={"data": whole.stages["data"]})
+        with Watcher(1, 1, console or Console(stderr=True)) as watcher:
+            watcher.expect([stage for stage in plan.stages.values() if not stage.done])
+            outcome = Runner(plan, _run_stage, 1, watcher).run()["data"]
+    if outcome.status != "ok":
+        raise PrefzooError(f"data: {outcome.error}")
+    return plan.stages["data"].folder
+
+
+@contextlib.contextmanager
+def in_use(folder: Path) -> Iterator[Path]:
+    """A comparison's folder, made if need be, while nobody else may use it.
+
+    Raises:
+        PrefzooError: when somebody does.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    console = console or Console(stderr=True)
+    lock = FileLock(folder / ".lock", timeout=0)
     try:
-        with FileLock(folder / ".lock", timeout=0):
-            return _compare(checked, folder, workers or default_workers(checked), console)
+        lock.acquire()
     except Timeout:
         raise PrefzooError(f"{folder} is in use by another prefzoo; wait for it, or choose another --out") from None
+    try:
+        yield folder
+    finally:
+        lock.release()
 
 
 def _compare(recipe: Recipe, out: Path, workers: int, console: Console) -> Results:
@@ -86,7 +127,7 @@ def _compare(recipe: Recipe, out: Path, workers: int, console: Console) -> Resul
             if _comparable(plan, runner.outcomes):
                 report.write(results.build(plan, runner.outcomes), out)
             raise
-    for name in ("data", START):
+    for name in (n for n in ("data", START, LABEL) if n in plan.stages):
         if outcomes[name].status != "ok":
             raise PrefzooError(f"{name}: {outcomes[name].error}")
     _note_outcomes(outcomes, out)
