@@ -16,6 +16,7 @@ from prefzoo.comparison.evaluate import evaluate
 from prefzoo.comparison.metering import metered
 from prefzoo.comparison.plan import INCOMPLETE, START, Plan, Stage, fingerprint
 from prefzoo.comparison.recipe import Recipe
+from prefzoo.comparison.reporting import reporting
 from prefzoo.data import sealed
 from prefzoo.data.formats import Dropped, Row, read_preferences
 from prefzoo.data.views import Views
@@ -118,7 +119,7 @@ def start(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     base = resolve(recipe.model.path, recipe.model.revision)
     noted: dict[str, Any] = {"path": base}
     if algorithm is not None:
-        bench = _bench(plan, folder, base, recipe.seeds[0], progress, ledger=ledger)
+        bench = _bench(plan, stage, folder, base, recipe.seeds[0], progress, ledger=ledger)
         with metered(ledger):
             policy = algorithm.train(bench)
         assert isinstance(policy, LanguageModelPolicy)
@@ -158,7 +159,7 @@ def reward(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     built: Reward
     if settings.type == "trained":
         seed = recipe.seeds[0] if stage.seed is None else stage.seed
-        bench = _bench(plan, folder, start_path(plan), seed, progress, ledger=ledger, shuffle_seed=stage.seed)
+        bench = _bench(plan, stage, folder, start_path(plan), seed, progress, ledger=ledger, shuffle_seed=stage.seed)
         bench = bench.replace(adapter=settings.adapter or recipe.adapter)
         with metered(ledger):
             built = train_reward_model(bench, settings.trainer)
@@ -200,7 +201,7 @@ def train(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     algorithm = recipe.algorithm(stage.label)
     seed = recipe.seed_of(stage.label, stage.seed)
     ledger = Ledger()
-    bench = _bench(plan, folder, start_path(plan), seed, progress, ledger=ledger, shuffle_seed=stage.seed)
+    bench = _bench(plan, stage, folder, start_path(plan), seed, progress, ledger=ledger, shuffle_seed=stage.seed)
     if "reward" in algorithm.needs:
         bench = bench.replace(reward=_reward(plan, stage.seed))
     with metered(ledger):
@@ -250,6 +251,7 @@ def _reward(plan: Plan, seed: int) -> Reward:
 
 def _bench(
     plan: Plan,
+    stage: Stage,
     folder: Path,
     start: str,
     seed: int,
@@ -274,6 +276,7 @@ def _bench(
         ledger=ledger,
         progress=progress,
         loading=_loading(recipe),
+        reporting=reporting(plan, stage),
     )
 
 
