@@ -8,6 +8,7 @@ from pathlib import Path
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["DO_NOT_TRACK"] = "1"
+os.environ["WANDB_MODE"] = "disabled"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import pytest

@@ -21,7 +21,7 @@ from prefzoo.comparison.plan import Plan
 from prefzoo.comparison.runner import main_hidden
 
 STATE = "tracking.json"
-INIT_SECONDS = 30.0
+INIT_SECONDS = 20.0
 """How long a server may take to answer before runs are kept offline instead."""
 FINISH_SECONDS = 60.0
 """How long one run's last uploads may take; artifacts get longer."""

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -56,7 +56,6 @@ class Trial:
     train: Stage | None
     evaluate: Stage
     baseline: Stage
-    run: Any = None
 
     @property
     def done(self) -> bool:
@@ -132,8 +131,7 @@ class Logbook:
             elif self.door.live:
                 new = [point for point in trial.points() if point[content.STEP] > self.held(trial.key)["steps"]]
                 if new:
-                    trial.run = trial.run or self.open(trial)
-                    self.add(trial, new)
+                    self.add(trial, self.open(trial), new)
                     write_state(self.out, self.state)
 
     def close(self, asked: bool) -> None:
@@ -151,22 +149,22 @@ class Logbook:
                 self.say("said", self.door.where())
         else:
             for trial in self.waiting:
-                if trial.run is not None:
-                    self.door.finish(trial.run, exit_code=1)
+                self.door.finish(self.run_id(trial.key), exit_code=1)
 
     def log(self, trial: Trial, summary: dict[str, Any], exit_code: int = 0) -> None:
         """One trial's whole run, unless it was logged so already."""
         held = self.held(trial.key)
         mark = _digest(summary)
-        if held["content"] == mark and trial.run is None:
+        if held["content"] == mark or self.door.mode == "disabled":
+            self.door.finish(self.run_id(trial.key), exit_code)
             return
-        run = trial.run = trial.run or self.open(trial)
-        self.add(trial, trial.points())
+        run = self.open(trial)
+        self.add(trial, run, trial.points())
         run.summary.update(summary)
         policy = trial.train.folder / "policy" if trial.train else None
         if self.door.settings.artifacts and exit_code == 0 and policy is not None and policy.is_dir():
             self.door.artifact(run, f"policy-{trial.label}-seed-{trial.seed}", policy)
-        self.done(run, trial.key, mark, exit_code)
+        self.done(trial.key, mark, exit_code)
 
     def summarize(self) -> None:
         """The comparison's own run: table, pictures, completions, and the curves that all trials share."""
@@ -174,7 +172,7 @@ class Logbook:
         key = " ".join(stage.folder.name for stage in self.plan.stages.values())
         mark = _digest(results.model_dump(mode="json"))
         held = self.held(key)
-        if held["content"] == mark:
+        if held["content"] == mark or self.door.mode == "disabled":
             return
         config = {**self.config(), "labels": list(self.plan.recipe.algorithms)}
         run = self.door.open(self.run_id(key), f"{self.out.name} summary", "summary", config)
@@ -187,7 +185,7 @@ class Logbook:
         model = self.plan.stages[START].folder / "model"
         if self.door.settings.artifacts and model.is_dir():
             self.door.artifact(run, "start", model)
-        self.done(run, key, mark, 0)
+        self.done(key, mark, 0)
 
     def config(self) -> dict[str, Any]:
         """What every run's config holds: the resolved recipe, the data's seal, and versions."""
@@ -196,7 +194,7 @@ class Logbook:
         return {"recipe": recipe, "manifest_sha256": manifest["sha256"], "versions": self.plan.versions}
 
     def open(self, trial: Trial) -> Any:
-        """The trial's run, new or gone on with."""
+        """The trial's run, open already, new or gone on with."""
         recipe = self.plan.recipe
         own = {"label": trial.label, "seed": trial.seed}
         if trial.label != START:
@@ -209,12 +207,12 @@ class Logbook:
         run.define_metric(f"{content.TRAIN}/*", step_metric=content.STEP)
         return run
 
-    def add(self, trial: Trial, curve: Any) -> None:
+    def add(self, trial: Trial, run: Any, curve: Iterable[Mapping[str, float]]) -> None:
         """The points of a curve that the run does not hold yet: a training that is done again repeats the others."""
         held = self.held(trial.key)
         for point in curve:
             if point[content.STEP] > held["steps"]:
-                trial.run.log(dict(point))
+                run.log(dict(point))
                 held["steps"] = point[content.STEP]
 
     def held(self, key: str) -> dict[str, Any]:
@@ -225,9 +223,9 @@ class Logbook:
         """The same whenever the same is logged from the same folder, and no other folder's."""
         return f"{self.state['comparison']}-{_digest(key)}"
 
-    def done(self, run: Any, key: str, mark: str, exit_code: int) -> None:
+    def done(self, key: str, mark: str, exit_code: int) -> None:
         """End a run and remember what it holds."""
-        self.door.finish(run, exit_code)
+        self.door.finish(self.run_id(key), exit_code)
         self.held(key)["content"] = mark
         self.logged += 1
         write_state(self.out, self.state)

@@ -33,6 +33,7 @@ class Door:
     ) -> None:
         self.settings, self.out, self.group, self.say = settings, out, group, say
         self.init, self.finish_within = init, finish
+        self.runs: dict[str, Any] = {}
         self.bytes = 0
         self.place: str | None = None
         self.offline_runs = 0
@@ -63,17 +64,20 @@ class Door:
         return self.settings.mode in ("auto", "online") and self.mode == "online"
 
     def open(self, run_id: str, name: str, job_type: str, config: Mapping[str, Any]) -> Any:
-        """A run, new or gone on with; kept offline when a server that should take it does not."""
+        """A run that is open, new or gone on with; kept offline when a server that should take it does not."""
+        if run_id in self.runs:
+            return self.runs[run_id]
         if self.mode == "online":
             self.say("busy", self.init)
             try:
-                run = self._open("online", run_id, name, job_type, config)
-                self.place = run.url
-                return run
+                self.runs[run_id] = self._open("online", run_id, name, job_type, config)
+                self.place = self.runs[run_id].url
+                return self.runs[run_id]
             except Exception as error:
                 self._go_offline(error)
         self.offline_runs += self.mode == "offline"
-        return self._open(self.mode, run_id, name, job_type, config)
+        self.runs[run_id] = self._open(self.mode, run_id, name, job_type, config)
+        return self.runs[run_id]
 
     def _open(self, mode: str, run_id: str, name: str, job_type: str, config: Mapping[str, Any]) -> Any:
         settings = self.wandb.Settings(
@@ -86,7 +90,7 @@ class Door:
             x_disable_stats=True,
             x_save_requirements=False,
             init_timeout=self.init,
-            finish_timeout=self.finish_within + self.bytes / ARTIFACT_BYTES_A_SECOND,
+            finish_timeout=self._patience,
             finish_timeout_raises=True,
         )
         return self.wandb.init(
@@ -111,25 +115,31 @@ class Door:
         artifact.add_dir(str(folder), policy="immutable")
         run.log_artifact(artifact)
 
-    def finish(self, run: Any, exit_code: int) -> None:
-        """End a run; what a server did not take in time stays on disk."""
-        self.say("busy", self.finish_within + self.bytes / ARTIFACT_BYTES_A_SECOND)
+    def finish(self, run_id: str, exit_code: int) -> None:
+        """End a run, if it is open; what a server did not take in time stays on disk."""
+        if run_id not in self.runs:
+            return
+        self.say("busy", self._patience)
         try:
-            run.finish(exit_code=exit_code)
+            self.runs.pop(run_id).finish(exit_code=exit_code)
         except TimeoutError as error:
             self._go_offline(error)
 
-    def _go_offline(self, error: Exception) -> None:
-        traceback.print_exc()
-        if self.mode == "online":
-            self.__dict__["mode"] = "offline"
-            reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
-            self.say("problem", f"Weights & Biases could not be reached ({reason}). {self.upload()}")
+    @property
+    def _patience(self) -> float:
+        return self.finish_within + self.bytes / ARTIFACT_BYTES_A_SECOND
 
-    def upload(self) -> str:
-        """How to upload what was kept."""
+    def _go_offline(self, error: Exception) -> None:
+        """Leave the server alone from here on; runs that are open end, and are gone on with offline."""
+        traceback.print_exc()
+        self.mode = "offline"
+        self.runs.clear()
+        self.say("busy", self._patience)
+        self.wandb.teardown(exit_code=1)
+        reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
         folder = shlex.quote(str(self.out / "wandb"))
-        return f"What it did not take is kept in {folder}; upload it with: wandb sync {folder}/*run-*"
+        kept = f"What it did not take is kept in {folder}; upload it with: wandb sync --include-online {folder}/*run-*"
+        self.say("problem", f"Weights & Biases could not be reached ({reason}). {kept}")
 
     def where(self) -> str:
         """One line about where the runs are."""
