@@ -18,7 +18,7 @@ import prefzoo
 from conftest import SMALL
 from prefzoo.comparison import recipe_check as recipes
 from prefzoo.comparison import tracking, tracking_process
-from prefzoo.comparison.plan import make_plan
+from prefzoo.comparison.plan import load_plan, make_plan
 from prefzoo.comparison.recipe import Wandb
 from prefzoo.comparison.results import load
 from prefzoo.comparison.wandb_content import points
@@ -337,6 +337,11 @@ class FakeDoor(Door):
     def __init__(self) -> None:
         super().__init__(Wandb(mode="online"), Path(), "g", lambda *said: None, 1, 1)
         self.logged: list[int] = []
+        self.summary: dict[str, Any] = {}
+        self.exits: list[int] = []
+
+    def finish(self, run_id: str, exit_code: int) -> None:
+        self.exits.append(exit_code)
 
     def open(self, *run: Any) -> Any:
         return self
@@ -373,6 +378,17 @@ def test_curves_grow_while_training_goes_on_and_never_go_back(tmp_path) -> None:
     assert again.run_id("x") == book.run_id("x")
     assert look(again, 5) == []
     assert look(again, 5, 10, 15, 20) == [20]
+
+
+def test_trials_that_ended_just_before_the_comparison_are_seen(tracked, copied, monkeypatch) -> None:
+    monkeypatch.setattr(tracking_process.Logbook, "summarize", lambda book: None)
+    settings = {label: {} for label in LABELS}
+    book = tracking_process.Logbook(load_plan(copied), settings, None, 1, 1)  # type: ignore[arg-type]
+    monkeypatch.setattr(book, "say", lambda *said: None)
+    book.door = FakeDoor()
+    book.close(asked=True)
+    assert book.door.exits == [0] * 6
+    assert book.door.summary["status"] == "ok"
 
 
 def test_a_failed_trial_is_logged_as_failed(copied) -> None:

@@ -137,6 +137,7 @@ class Logbook:
     def close(self, asked: bool) -> None:
         """Log what failed, and the summary, once the results are there; end what is still open."""
         if asked:
+            self.sweep()  # the last trials ended after the last look
             outcomes = json.loads((self.out / OUTCOMES).read_text(encoding="utf-8"))
             for trial in self.waiting:
                 stages = [s for s in (trial.train, trial.evaluate) if s]
