@@ -15,12 +15,13 @@ import yaml
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from prefzoo.comparison import report, results
+from prefzoo.comparison import report, results, tracking
 from prefzoo.comparison.plan import LABEL, START, Plan, Stage, load_plan, make_plan, versions
 from prefzoo.comparison.recipe import Recipe
 from prefzoo.comparison.recipe_check import load
 from prefzoo.comparison.results import Results
 from prefzoo.comparison.runner import Outcome, Runner, cores
+from prefzoo.comparison.tracking import Tracker
 from prefzoo.comparison.watch import Watcher
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import Progress
@@ -116,6 +117,21 @@ def _compare(recipe: Recipe, out: Path, workers: int, console: Console) -> Resul
     plan = make_plan(recipe, out)
     plan.save()
     _note_call(recipe, out)
+    with Tracker(plan, console) as tracker:
+        outcomes = _run(plan, workers, console)
+        found = results.build(plan, outcomes)
+        report.write(found, out)
+        tracker.finish()
+    return _with_problems(found, out)
+
+
+def _run(plan: Plan, workers: int, console: Console) -> dict[str, Outcome]:
+    """Run what is not done yet.
+
+    Raises:
+        PrefzooError: when the data or the start failed.
+    """
+    out = plan.out
     todo = [stage for stage in plan.stages.values() if not stage.done]
     with Watcher(len(plan.stages), workers, console) as watcher:
         watcher.expect(todo)
@@ -131,8 +147,14 @@ def _compare(recipe: Recipe, out: Path, workers: int, console: Console) -> Resul
         if outcomes[name].status != "ok":
             raise PrefzooError(f"{name}: {outcomes[name].error}")
     _note_outcomes(outcomes, out)
-    found = results.build(plan, outcomes)
-    report.write(found, out)
+    return outcomes
+
+
+def _with_problems(found: Results, out: Path) -> Results:
+    """The results with what went wrong in tracking, which nothing measured depends on."""
+    if problems := tracking.problems(out):
+        found.notes.extend(problems)
+        report.write(found, out)
     return found
 
 
@@ -150,7 +172,7 @@ def rebuild(out: Path) -> Results:
         raise PrefzooError(f"{out}: the data or the start is not finished, so that there is nothing to report yet")
     found = results.build(plan, outcomes)
     report.write(found, out)
-    return found
+    return _with_problems(found, out)
 
 
 def default_workers(recipe: Recipe) -> int:

@@ -18,6 +18,7 @@ from prefzoo.comparison.label_job import label
 from prefzoo.comparison.metering import metered
 from prefzoo.comparison.plan import INCOMPLETE, START, Plan, Stage, fingerprint
 from prefzoo.comparison.recipe import Recipe
+from prefzoo.comparison.reporting import reporting
 from prefzoo.data import sealed, sources
 from prefzoo.data.views import Views
 from prefzoo.errors import PrefzooError
@@ -48,7 +49,7 @@ def start(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     base = resolve(recipe.model.path, recipe.model.revision)
     noted: dict[str, Any] = {"path": base}
     if algorithm is not None:
-        bench = _bench(plan, folder, base, recipe.seeds[0], progress, ledger=ledger, rows="data")
+        bench = _bench(plan, stage, folder, base, recipe.seeds[0], progress, ledger=ledger, rows="data")
         with metered(ledger):
             policy = algorithm.train(bench)
         assert isinstance(policy, LanguageModelPolicy)
@@ -114,7 +115,7 @@ def reward(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     built: Reward
     if settings.type == "trained":
         seed = recipe.seeds[0] if stage.seed is None else stage.seed
-        bench = _bench(plan, folder, start_path(plan), seed, progress, ledger=ledger, shuffle_seed=stage.seed)
+        bench = _bench(plan, stage, folder, start_path(plan), seed, progress, ledger=ledger, shuffle_seed=stage.seed)
         adapter = settings.adapter or recipe.adapter
         bench = bench.replace(adapter=adapter, loading=_loading(recipe, adapter))
         with metered(ledger):
@@ -151,7 +152,7 @@ def train(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     algorithm = recipe.algorithm(stage.label)
     seed = recipe.seed_of(stage.label, stage.seed)
     ledger = Ledger()
-    bench = _bench(plan, folder, start_path(plan), seed, progress, ledger=ledger, shuffle_seed=stage.seed)
+    bench = _bench(plan, stage, folder, start_path(plan), seed, progress, ledger=ledger, shuffle_seed=stage.seed)
     if "reward" in algorithm.needs:
         bench = bench.replace(reward=_reward(plan, stage.seed))
     with metered(ledger):
@@ -201,6 +202,7 @@ def _reward(plan: Plan, seed: int) -> Reward:
 
 def _bench(
     plan: Plan,
+    stage: Stage,
     folder: Path,
     start: str,
     seed: int,
@@ -226,6 +228,7 @@ def _bench(
         ledger=ledger,
         progress=progress,
         loading=_loading(recipe, recipe.adapter),
+        reporting=reporting(plan, stage),
     )
 
 

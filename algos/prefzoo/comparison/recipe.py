@@ -122,6 +122,29 @@ class Evaluation(Settings):
     against: Literal["start"] = "start"
 
 
+class Wandb(Settings):
+    """Weights & Biases: one group for the comparison, one run for each label and seed, one run with the summary.
+
+    `auto` is online for who is logged in, else offline, unless the environment (`WANDB_MODE`) says otherwise; what is
+    kept offline lies in the comparison's folder. `artifacts` uploads the trained policies too.
+    """
+
+    project: str = "prefzoo"
+    entity: str | None = None
+    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
+    artifacts: bool = False
+
+
+class Tracking(Settings):
+    """Where runs are logged; no result depends on it, and turning it on trains nothing again.
+
+    `report_to` names further trackers that the trainers themselves log their curves to, while they train.
+    """
+
+    wandb: Wandb = Wandb()
+    report_to: list[Literal["tensorboard", "trackio", "mlflow"]] = Field([])
+
+
 class Recipe(Settings):
     """One comparison. Everything but `algorithms` has a default."""
 
@@ -137,6 +160,7 @@ class Recipe(Settings):
     algorithms: dict[str, dict[str, Any]] = Field(min_length=1)
     seeds: list[int] = Field([0, 1, 2], min_length=1)
     evaluation: Evaluation = Evaluation()
+    tracking: Tracking = Tracking()
 
     @field_validator("algorithms", mode="before")
     @classmethod

@@ -15,7 +15,7 @@ from prefzoo.comparison import recipe_files
 from prefzoo.comparison.recipe import LEARNING_RATES, GoldFunction, Recipe, Start
 from prefzoo.comparison.recipe_data_check import data_problems
 from prefzoo.config_fields import trainer_problems
-from prefzoo.errors import RecipeError, unknown
+from prefzoo.errors import RecipeError, did_you_mean, unknown
 from prefzoo.feedback.rewards import function_problem
 
 REWARD_CONFIG = "trl.trainer.reward_config:RewardConfig"
@@ -132,6 +132,11 @@ def _cross_problems(recipe: Recipe) -> list[str]:
             problems.append(f"algorithms.{label}.seed_offset: {settings['seed_offset']} makes a seed negative")
     if min(recipe.seeds) < 0:
         problems.append(f"seeds: {min(recipe.seeds)} is negative; seeds are 0 or more")
+    problems += [
+        f"tracking.report_to: {name!r} is not installed here; pip install {name}."
+        for name in recipe.tracking.report_to
+        if find_spec(name) is None
+    ]
     functions = {
         "reward.path": recipe.reward.path if recipe.reward.type == "function" else None,
         "gold.path": recipe.gold.path if isinstance(recipe.gold, GoldFunction) else None,
@@ -150,7 +155,10 @@ def _sentence(item: Any) -> str:
         return f"{key}: {unknown('key', loc[-1], _fields_at(loc[:-1]))}"
     if item["type"] == "missing":
         return f"{key}: is missing"
-    return f"{key}: {item['msg'].removeprefix('Value error, ')} (got {item['input']!r})"
+    said = f"{key}: {item['msg'].removeprefix('Value error, ')} (got {item['input']!r})"
+    if item["type"] == "literal_error":
+        said += "." + did_you_mean(item["input"], re.findall(r"'(.*?)'", item["ctx"]["expected"]))
+    return said
 
 
 def _fields_at(path: list[str]) -> list[str]:

@@ -153,7 +153,7 @@ def _algorithm(plan: Plan, outcomes: Mapping[str, Outcome], label: str) -> tuple
                 status = bad[0].status if bad else "skipped"
                 error = f"seed {seed}: {bad[0].error}" if bad else f"seed {seed}: was not run"
             continue
-        seeds[str(seed)], values = _seed_result(plan, label, seed)
+        seeds[str(seed)], values = seed_result(plan, label, seed)
         for metric, column in values.items():
             columns.setdefault(metric, []).append(column)
     tables = {m: np.array(rows) for m, rows in columns.items() if len(rows) == len(seeds)} if status == "ok" else {}
@@ -172,7 +172,7 @@ def _algorithm(plan: Plan, outcomes: Mapping[str, Outcome], label: str) -> tuple
     return result, tables
 
 
-def _seed_result(plan: Plan, label: str, seed: int) -> tuple[SeedResult, dict[str, list[float]]]:
+def seed_result(plan: Plan, label: str, seed: int) -> tuple[SeedResult, dict[str, list[float]]]:
     """One trial's metrics, and its columns: metric -> a value for each prompt (or one for the whole)."""
     folder = plan.stages[f"evaluate {label} seed {seed}"].folder
     records = read_records(folder)
