@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["DO_NOT_TRACK"] = "1"
+os.environ["WANDB_MODE"] = "disabled"
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import pytest
@@ -17,6 +20,10 @@ from prefzoo.interface import Adapter, Bench, Budget, Generation, Training
 HH_FILE = Path(__file__).parents[2] / "shared" / "data" / "hh-rlhf" / "harmless-base-1500.jsonl.gz"
 SMALL = ["budget.prompts=48", "evaluation.prompts=16", "generation.max_new_tokens=24"]
 """Settings under which a whole comparison takes seconds; nothing is learned."""
+TRACKED = [*SMALL, "training.batch_size=4", "algorithms.rejection_sampling.iterations=2"]
+"""As small, with enough steps for a curve, and a trial of two rounds."""
+OFFLINE = [*TRACKED, "tracking.wandb.mode=offline"]
+LABELS = ["dpo", "rejection_sampling"]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -78,3 +85,28 @@ def small_run(tmp_path_factory):
 
     out = tmp_path_factory.mktemp("runs") / "small"
     return compare("quickstart", seeds=2, sets=SMALL, out=out), out
+
+
+def metrics(results: Any) -> dict[tuple[str, str], dict[str, float]]:
+    return {(k, s): trial.metrics for k, each in results.algorithms.items() for s, trial in each.seeds.items()}
+
+
+@pytest.fixture(scope="session")
+def tracked(tmp_path_factory):
+    """A comparison that was tracked offline, started in an empty folder."""
+    from prefzoo import compare
+
+    out, empty = tmp_path_factory.mktemp("tracked"), tmp_path_factory.mktemp("empty")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(empty)
+        results = compare("quickstart", LABELS, seeds=2, sets=OFFLINE, out=out)
+    assert not list(empty.iterdir())
+    return results, out
+
+
+@pytest.fixture
+def copied(tracked, tmp_path):
+    """The finished stages of `tracked`, of which nothing is logged yet."""
+    out = tmp_path / "copy"
+    shutil.copytree(tracked[1], out, ignore=shutil.ignore_patterns("wandb", "tracking.*"), symlinks=True)
+    return out

@@ -9,7 +9,9 @@ import pytest
 
 from conftest import HH_FILE
 from prefzoo.data import sealed
-from prefzoo.data.formats import Dropped, Row, read_preferences
+from prefzoo.data.comparisons import read_rows
+from prefzoo.data.formats import Dropped, Row
+from prefzoo.data.reading import Options
 from prefzoo.data.views import Views, prompt_key
 from prefzoo.errors import DataError
 
@@ -32,7 +34,8 @@ def test_formats_become_the_same_row(tmp_path, name: str) -> None:
     chat = [USER]
     good, bad = {"role": "assistant", "content": "yes"}, {"role": "assistant", "content": "no"}
     dropped = Dropped()
-    rows = read_preferences(
+    rows = read_rows(
+        "preferences",
         write(
             tmp_path / name,
             [
@@ -45,7 +48,7 @@ def test_formats_become_the_same_row(tmp_path, name: str) -> None:
             ],
         ),
         dropped,
-    )
+    ).rows
     assert not dropped.rows
     assert {(json.dumps(r.prompt), r.chosen, r.rejected) for r in rows} == {(json.dumps(chat), "yes", "no")}
     assert [r.id for r in rows] == [f"line {i}" for i in range(1, 7)]
@@ -53,7 +56,7 @@ def test_formats_become_the_same_row(tmp_path, name: str) -> None:
 
 def test_a_transcript_is_cut_at_its_last_assistant_turn(tmp_path) -> None:
     a, b = transcript("one", "two", "three", "four: a\n\nb"), transcript("one", "two", "three", "")
-    row = read_preferences(write(tmp_path / "x.jsonl", [{"chosen": a, "rejected": b}]), Dropped())[0]
+    row = read_rows("preferences", write(tmp_path / "x.jsonl", [{"chosen": a, "rejected": b}]), Dropped()).rows[0]
     assert [turn["role"] for turn in row.prompt] == ["user", "assistant", "user"]
     assert (row.chosen, row.rejected) == ("four: a\n\nb", "")
 
@@ -75,7 +78,7 @@ def test_what_cannot_be_used_is_named_with_its_reason(tmp_path) -> None:
         {"prompt": [USER, {"role": "assistant", "content": "yes?"}], "chosen": "a", "rejected": "b"},
     ]
     dropped = Dropped()
-    kept = sealed.clean(read_preferences(write(tmp_path / "x.jsonl", records), dropped), dropped)
+    kept = sealed.clean(read_rows("preferences", write(tmp_path / "x.jsonl", records), dropped).rows, dropped)
     assert [row.id for row in kept] == ["line 1"]
     assert {reason: [row for row, _ in rows] for reason, rows in dropped.rows.items()} == {
         "duplicate_row": ["line 2"],
@@ -98,18 +101,19 @@ def test_a_hub_id_is_loaded_through_datasets(monkeypatch) -> None:
         return datasets.Dataset.from_list([{"chosen": transcript("hi", "yes"), "rejected": transcript("hi", "no")}])
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    rows = read_preferences("someone/pairs", Dropped(), "abc", "part")
-    assert asked == {"name": "someone/pairs", "split": "train", "revision": "abc", "data_dir": "part"}
+    options = Options(split="train_prefs", revision="abc", data_dir="part")
+    rows = read_rows("preferences", "someone/pairs", Dropped(), options).rows
+    assert asked == {"name": "someone/pairs", "split": "train_prefs", "revision": "abc", "data_dir": "part"}
     assert (rows[0].id, rows[0].chosen) == ("row 1", "yes")
 
 
 def test_bad_sources_are_refused_in_words(tmp_path) -> None:
     with pytest.raises(DataError, match="neither a file"):
-        read_preferences(str(tmp_path / "missing.jsonl"), Dropped())
-    with pytest.raises(DataError, match="is a pair"):
-        read_preferences(write(tmp_path / "x.jsonl", [{"text": "hi"}]), Dropped())
+        read_rows("preferences", str(tmp_path / "missing.jsonl"), Dropped())
+    with pytest.raises(DataError, match="A row needs 'chosen' and 'rejected'"):
+        read_rows("preferences", write(tmp_path / "x.jsonl", [{"text": "hi"}]), Dropped())
     with pytest.raises(DataError, match="could not be loaded"):
-        read_preferences("no/such", Dropped())
+        read_rows("preferences", "no/such", Dropped())
 
 
 def rows_of(*prompts: str) -> list[Row]:
@@ -191,7 +195,7 @@ def test_views_derive_from_the_same_rows_and_shuffling_swaps_about_half() -> Non
 @pytest.mark.skipif(not HH_FILE.is_file(), reason="the HH-RLHF sample is not beside this checkout")
 def test_the_real_pairs_are_read_whole() -> None:
     dropped = Dropped()
-    rows = sealed.clean(read_preferences(str(HH_FILE), dropped), dropped)
+    rows = sealed.clean(read_rows("preferences", str(HH_FILE), dropped).rows, dropped)
     assert len(rows) + sum(dropped.counts().values()) == 1500
     assert dropped.counts()["empty_reply"] == 4
     assert len(sealed.repeated(rows)) == 2

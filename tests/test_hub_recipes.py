@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from prefzoo import compare, names
@@ -27,7 +28,7 @@ TINY = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num
 SMALL = [
     "budget.prompts=24",
     "data.splits={train: 0.6, validation: 0.1, test: 0.3}",
-    "generation={max_new_tokens: 12, batch_size: 8}",
+    "generation={max_new_tokens: 48, batch_size: 32}",
     "training.batch_size=8",
     "training.accumulation=2",
     "evaluation.prompts=8",
@@ -41,6 +42,7 @@ def questions(tmp_path_factory) -> list[tuple[str, str, str]]:
 
 def model_folder(folder: Path, kind: str) -> str:
     """A random model, scaled down, with a vocabulary of its own making and the special tokens of the real one."""
+    torch.manual_seed(0)
     tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
     if kind == "qwen2":
         tokenizer.add_special_tokens({"additional_special_tokens": ["<|im_start|>", "<|im_end|>"]})

@@ -71,6 +71,31 @@ def schema() -> None:
 
 
 @app.command()
+def data(recipe: RecipeArgument, sets: Sets = None, out: Out = None) -> None:
+    """Read and check only the data of a recipe: counts, lengths, leaks, and what is trained on.
+
+    Example: prefzoo data my.yaml --set data.max_prompt_tokens=256
+    """
+    import json
+
+    from prefzoo.comparison.compare import prepare_data
+    from prefzoo.comparison.data_report import data_examples, data_facts, data_table
+
+    folder = prepare_data(recipe, sets or [], out or Path("runs") / Path(recipe).stem)
+    preflight, manifest = (json.loads((folder / f"{n}.json").read_text("utf-8")) for n in ("preflight", "manifest"))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
+    console.print(data_table(preflight, manifest))
+    for fact in data_facts(preflight, manifest):
+        console.print(f"- {fact}", markup=False, highlight=False)
+    console.print("\nTraining rows as the model sees them; what is trained on is ⟦marked⟧:\n", markup=False)
+    for example in data_examples(preflight):
+        console.print(example)
+    console.print(str(folder), markup=False, highlight=False)
+
+
+@app.command()
 def compare(
     recipe: RecipeArgument,
     algorithms: Annotated[str | None, typer.Option(metavar="A,B", help="Only these labels or algorithms.")] = None,

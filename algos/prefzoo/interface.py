@@ -210,6 +210,7 @@ class Bench:
         ledger: what has been used so far.
         progress: called as `progress(what, done, total)`.
         loading: how model files are read (dtype, trust_remote_code, quantization).
+        reporting: where the trainers log their curves, as training arguments (`report_to`, `run_name`, `project`).
         report: what the algorithm wants said about this trial; it ends up in `results.json` under `details`.
         latest: the policy to go on from in a later round; None for the start.
     """
@@ -226,6 +227,7 @@ class Bench:
     ledger: Ledger = field(default_factory=Ledger)
     progress: Progress = lambda what, done, total: None
     loading: Mapping[str, Any] = field(default_factory=dict)
+    reporting: Mapping[str, Any] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
     latest: Policy | None = None
 

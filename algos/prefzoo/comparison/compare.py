@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shlex
 import sys
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,13 @@ import yaml
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from prefzoo.comparison import report, results
-from prefzoo.comparison.plan import START, Plan, Stage, load_plan, make_plan, versions
+from prefzoo.comparison import report, results, tracking
+from prefzoo.comparison.plan import LABEL, START, Plan, Stage, load_plan, make_plan, versions
 from prefzoo.comparison.recipe import Recipe
 from prefzoo.comparison.recipe_check import load
 from prefzoo.comparison.results import Results
 from prefzoo.comparison.runner import Outcome, Runner, cores
+from prefzoo.comparison.tracking import Tracker
 from prefzoo.comparison.watch import Watcher
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import Progress
@@ -61,20 +63,75 @@ def compare(
     """
     sets = [*sets, *([f"seeds={json.dumps(seeds)}"] if seeds is not None else [])]
     name, checked = Path(recipe).stem if isinstance(recipe, str) else "recipe", load(recipe, sets, algorithms)
-    folder = Path(out) if out is not None else Path("runs") / name
+    with in_use(Path(out) if out is not None else Path("runs") / name) as folder:
+        return _compare(checked, folder, workers or default_workers(checked), console or Console(stderr=True))
+
+
+def prepare_data(
+    recipe: str | Mapping[str, Any],
+    sets: Iterable[str] = (),
+    out: str | Path | None = None,
+    console: Console | None = None,
+) -> Path:
+    """Run only the data stage of a recipe, where `compare` will find it done.
+
+    Returns:
+        The folder with the rows of each split, `preflight.json`, `manifest.json` and `dropped.jsonl`.
+
+    Raises:
+        RecipeError: for a recipe that cannot run, before anything is loaded.
+        PrefzooError: when the data cannot be used.
+    """
+    name, checked = Path(recipe).stem if isinstance(recipe, str) else "recipe", load(recipe, sets)
+    with in_use(Path(out) if out is not None else Path("runs") / name) as folder:
+        whole = make_plan(checked, folder)
+        plan = replace(whole, stages={"data": whole.stages["data"]})
+        with Watcher(1, 1, console or Console(stderr=True)) as watcher:
+            watcher.expect([stage for stage in plan.stages.values() if not stage.done])
+            outcome = Runner(plan, _run_stage, 1, watcher).run()["data"]
+    if outcome.status != "ok":
+        raise PrefzooError(f"data: {outcome.error}")
+    return plan.stages["data"].folder
+
+
+@contextlib.contextmanager
+def in_use(folder: Path) -> Iterator[Path]:
+    """A comparison's folder, made if need be, while nobody else may use it.
+
+    Raises:
+        PrefzooError: when somebody does.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    console = console or Console(stderr=True)
+    lock = FileLock(folder / ".lock", timeout=0)
     try:
-        with FileLock(folder / ".lock", timeout=0):
-            return _compare(checked, folder, workers or default_workers(checked), console)
+        lock.acquire()
     except Timeout:
         raise PrefzooError(f"{folder} is in use by another prefzoo; wait for it, or choose another --out") from None
+    try:
+        yield folder
+    finally:
+        lock.release()
 
 
 def _compare(recipe: Recipe, out: Path, workers: int, console: Console) -> Results:
     plan = make_plan(recipe, out)
     plan.save()
     _note_call(recipe, out)
+    with Tracker(plan, console) as tracker:
+        outcomes = _run(plan, workers, console)
+        found = results.build(plan, outcomes)
+        report.write(found, out)
+        tracker.finish()
+    return _with_problems(found, out)
+
+
+def _run(plan: Plan, workers: int, console: Console) -> dict[str, Outcome]:
+    """Run what is not done yet.
+
+    Raises:
+        PrefzooError: when the data or the start failed.
+    """
+    out = plan.out
     todo = [stage for stage in plan.stages.values() if not stage.done]
     with Watcher(len(plan.stages), workers, console) as watcher:
         watcher.expect(todo)
@@ -86,12 +143,18 @@ def _compare(recipe: Recipe, out: Path, workers: int, console: Console) -> Resul
             if _comparable(plan, runner.outcomes):
                 report.write(results.build(plan, runner.outcomes), out)
             raise
-    for name in ("data", START):
+    for name in (n for n in ("data", START, LABEL) if n in plan.stages):
         if outcomes[name].status != "ok":
             raise PrefzooError(f"{name}: {outcomes[name].error}")
     _note_outcomes(outcomes, out)
-    found = results.build(plan, outcomes)
-    report.write(found, out)
+    return outcomes
+
+
+def _with_problems(found: Results, out: Path) -> Results:
+    """The results with what went wrong in tracking, which nothing measured depends on."""
+    if problems := tracking.problems(out):
+        found.notes.extend(problems)
+        report.write(found, out)
     return found
 
 
@@ -109,7 +172,7 @@ def rebuild(out: Path) -> Results:
         raise PrefzooError(f"{out}: the data or the start is not finished, so that there is nothing to report yet")
     found = results.build(plan, outcomes)
     report.write(found, out)
-    return found
+    return _with_problems(found, out)
 
 
 def default_workers(recipe: Recipe) -> int:

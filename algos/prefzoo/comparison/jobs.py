@@ -12,12 +12,14 @@ from typing import Any
 import trl  # noqa: F401
 from datasets import Dataset  # noqa: F401
 
+from prefzoo.comparison.data_job import prepare
 from prefzoo.comparison.evaluate import evaluate
+from prefzoo.comparison.label_job import label
 from prefzoo.comparison.metering import metered
 from prefzoo.comparison.plan import INCOMPLETE, START, Plan, Stage, fingerprint
 from prefzoo.comparison.recipe import Recipe
-from prefzoo.data import sealed
-from prefzoo.data.formats import Dropped, Row, read_preferences
+from prefzoo.comparison.reporting import reporting
+from prefzoo.data import sealed, sources
 from prefzoo.data.views import Views
 from prefzoo.errors import PrefzooError
 from prefzoo.feedback.reward_model import RewardModel, train_reward_model
@@ -26,88 +28,17 @@ from prefzoo.feedback.rewards import FunctionReward, RandomReward, load_reward
 from prefzoo.interface import Adapter, Bench, Ledger, Progress, Reward
 from prefzoo.policies import load_policy
 from prefzoo.policies.language_model import LanguageModelPolicy
-from prefzoo.policies.loading import load_tokenizer, resolve
-
-LAB_TEST_ROWS = 600
-LAB_VALIDATION_ROWS = 200
+from prefzoo.policies.loading import resolve
 
 
 def run_stage(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     """Do the work of one stage into `folder`."""
-    {"data": data, "start": start, "reward": reward, "train": train, "evaluate": evaluation}[stage.kind](
-        plan, stage, folder, progress
-    )
-
-
-def data(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
-    """Read, clean, fit, split and seal the rows."""
-    recipe = plan.recipe
-    dropped = Dropped()
-    splits = _lab_rows(recipe) if recipe.lab_data else None
-    rows = [row for part in splits.values() for row in part] if splits else _user_rows(recipe, dropped)
-    read = len(rows) + sum(dropped.counts().values())
-    base = resolve(recipe.model.path, recipe.model.revision)
-    tokenizer = load_tokenizer(base, recipe.model.trust_remote_code)
-
-    def prompt_tokens(prompt: Any) -> int:
-        return len(tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True, return_dict=False))
-
-    def reply_tokens(reply: str) -> int:
-        return len(tokenizer(reply, add_special_tokens=False)["input_ids"]) + 1
-
-    limits = (recipe.data.max_prompt_tokens, recipe.data.max_completion_tokens)
-    sound = sealed.clean(rows, dropped)
-    kept, shortened = sealed.fit_lengths(sound, dropped, prompt_tokens, reply_tokens, *limits)
-    if splits:
-        ids = {name: {row.id for row in part} for name, part in splits.items()}
-        splits = {name: [row for row in kept if row.id in ids[name]] for name in splits}
+    if stage.kind == "data":
+        prepare(plan, folder, progress)
     else:
-        splits = sealed.split_by_prompt(kept, dict(recipe.data.splits), recipe.data.seed)
-    available = len(splits["train"])
-    splits["train"] = sealed.limit_prompts(splits["train"], recipe.budget.prompts)
-    preflight = {
-        "read": read,
-        "kept": len(kept),
-        "beyond_budget": available - len(splits["train"]),
-        "repeated": sealed.repeated(sound),
-        "shortened_prompts": shortened[:20],
-        "shortened_prompt_count": len(shortened),
-        "prompt_tokens": sealed.length_summary([prompt_tokens(row.prompt) for row in kept]),
-        "chosen_tokens": sealed.length_summary([reply_tokens(row.chosen) for row in kept if row.chosen]),
-        "slices": {name: sealed.slice_counts(part) for name, part in splits.items()},
-    }
-    sealed.seal(splits, preflight, dropped).save(folder)
-
-
-def _user_rows(recipe: Recipe, dropped: Dropped) -> list[Row]:
-    assert recipe.data.preferences is not None
-    return read_preferences(recipe.data.preferences, dropped, recipe.data.revision, recipe.data.data_dir)
-
-
-def _lab_rows(recipe: Recipe) -> dict[str, list[Row]]:
-    from prefzoo import lab
-
-    sizes = {
-        "train": recipe.budget.prompts or 1500,
-        "validation": LAB_VALIDATION_ROWS,
-        "test": max(recipe.evaluation.prompts, LAB_TEST_ROWS),
-    }
-    splits: dict[str, list[Row]] = {}
-    for name, size in sizes.items():
-        pairs = lab.preferences(name, size, recipe.data.seed)
-        imitated = {d["id"]: d["completion"] for d in lab.demonstrations(name, size, recipe.data.seed)}
-        splits[name] = [
-            Row(
-                id=pair["id"],
-                prompt=[{"role": "user", "content": pair["prompt"]}],
-                chosen=pair["chosen"],
-                rejected=pair["rejected"],
-                demonstration=imitated[pair["id"]],
-                slice=pair["slice"],
-            )
-            for pair in pairs
-        ]
-    return splits
+        {"start": start, "label": labels, "reward": reward, "train": train, "evaluate": evaluation}[stage.kind](
+            plan, stage, folder, progress
+        )
 
 
 def start(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
@@ -118,7 +49,7 @@ def start(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     base = resolve(recipe.model.path, recipe.model.revision)
     noted: dict[str, Any] = {"path": base}
     if algorithm is not None:
-        bench = _bench(plan, folder, base, recipe.seeds[0], progress, ledger=ledger)
+        bench = _bench(plan, stage, folder, base, recipe.seeds[0], progress, ledger=ledger, rows="data")
         with metered(ledger):
             policy = algorithm.train(bench)
         assert isinstance(policy, LanguageModelPolicy)
@@ -150,6 +81,32 @@ def start_policy(recipe: Recipe, path: str) -> LanguageModelPolicy:
     return LanguageModelPolicy.from_start(path, **_loading(recipe, recipe.adapter))
 
 
+def labels(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
+    """Make preferences of the start's own replies to the training and test prompts."""
+    recipe = plan.recipe
+    ledger = Ledger()
+    gold = gold_function(recipe)
+    assert gold is not None
+    policy = start_policy(recipe, start_path(plan))
+    splits = {name: sealed.load_split(plan.stages["data"].folder, name) for name in sealed.SPLITS}
+    report: dict[str, Any] = {"with": recipe.data.label_with, "splits": {}}
+    for i, name in enumerate(("train", "test")):
+        before = splits[name]
+        seed = 20_000 + 2 * recipe.seeds[0] + i
+        with metered(ledger):
+            splits[name], dropped = label(before, policy, gold, recipe.generation, seed, ledger, progress)
+        pairs = splits[name][len(before) :]
+        report["splits"][name] = {"pairs": len(pairs), "sha256": sealed.sha256_of(pairs), "dropped": dropped.counts()}
+        if not pairs:
+            raise PrefzooError(
+                f"data.label_with: of two replies to each of the {name} prompts not one pair could be made: "
+                f"{dropped.counts()}. Longer replies: generation.max_new_tokens; others: start, gold."
+            )
+    sealed.save_splits(splits, folder)
+    (folder / "labels.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
+    (folder / "ledger.json").write_text(json.dumps(asdict(ledger)), encoding="utf-8")
+
+
 def reward(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     """Train or find the reward, and say how good it is on test pairs."""
     recipe = plan.recipe
@@ -158,11 +115,11 @@ def reward(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     built: Reward
     if settings.type == "trained":
         seed = recipe.seeds[0] if stage.seed is None else stage.seed
-        bench = _bench(plan, folder, start_path(plan), seed, progress, ledger=ledger, shuffle_seed=stage.seed)
+        bench = _bench(plan, stage, folder, start_path(plan), seed, progress, ledger=ledger, shuffle_seed=stage.seed)
         adapter = settings.adapter or recipe.adapter
         bench = bench.replace(adapter=adapter, loading=_loading(recipe, adapter))
         with metered(ledger):
-            built = train_reward_model(bench, settings.trainer)
+            built = train_reward_model(bench, settings.trainer, settings.loss)
     elif settings.type == "path":
         assert settings.path is not None
         built = RewardModel.load(str(Path(settings.path).expanduser()), _loading(recipe, recipe.adapter))
@@ -172,7 +129,7 @@ def reward(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     else:
         built = RandomReward(recipe.seeds[0])
     (folder / "spec.json").write_text(json.dumps(built.spec(folder)), encoding="utf-8")
-    test = sealed.load_split(plan.stages["data"].folder, "test")
+    test = sealed.load_split(plan.stages[plan.rows_name].folder, "test")
     report = {"type": settings.type, **reward_report(built, test, gold_function(recipe)), "ledger": asdict(ledger)}
     (folder / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
 
@@ -182,14 +139,8 @@ def gold_function(recipe: Recipe) -> Callable[[list[Any], list[str]], list[Mappi
     source = recipe.gold_source
     if source == "none":
         return None
-    if source == "lab":
-        from prefzoo import lab
-
-        def lab_gold(prompts: list[Any], completions: list[str]) -> list[Mapping[str, float]]:
-            parts = [lab.breakdown(p[-1]["content"], c) for p, c in zip(prompts, completions, strict=True)]
-            return [{"gold": sum(part.values()), **{f"gold/{k}": v for k, v in part.items()}} for part in parts]
-
-        return lab_gold
+    if isinstance(source, str):
+        return sources.load(source).gold
     scored = FunctionReward(source.path, key="gold.path")
     return lambda prompts, completions: [{"gold": value} for value in scored(prompts, completions)]
 
@@ -201,7 +152,7 @@ def train(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     algorithm = recipe.algorithm(stage.label)
     seed = recipe.seed_of(stage.label, stage.seed)
     ledger = Ledger()
-    bench = _bench(plan, folder, start_path(plan), seed, progress, ledger=ledger, shuffle_seed=stage.seed)
+    bench = _bench(plan, stage, folder, start_path(plan), seed, progress, ledger=ledger, shuffle_seed=stage.seed)
     if "reward" in algorithm.needs:
         bench = bench.replace(reward=_reward(plan, stage.seed))
     with metered(ledger):
@@ -251,15 +202,17 @@ def _reward(plan: Plan, seed: int) -> Reward:
 
 def _bench(
     plan: Plan,
+    stage: Stage,
     folder: Path,
     start: str,
     seed: int,
     progress: Progress,
     ledger: Ledger,
     shuffle_seed: int | None = None,
+    rows: str | None = None,
 ) -> Bench:
     recipe = plan.recipe
-    views = Views.of(sealed.load_split(plan.stages["data"].folder, "train"))
+    views = Views.of(sealed.load_split(plan.stages[rows or plan.rows_name].folder, "train"))
     if recipe.data.shuffle_labels and shuffle_seed is not None:
         views = views.with_shuffled_labels(shuffle_seed)
     return Bench(
@@ -275,6 +228,7 @@ def _bench(
         ledger=ledger,
         progress=progress,
         loading=_loading(recipe, recipe.adapter),
+        reporting=reporting(plan, stage),
     )
 
 

@@ -16,11 +16,13 @@ from typing import Any, Literal
 
 from prefzoo import __version__, registry
 from prefzoo.comparison.recipe import GoldFunction, Recipe
+from prefzoo.data import sources
 from prefzoo.errors import PrefzooError
 
-Kind = Literal["data", "start", "reward", "train", "evaluate"]
+Kind = Literal["data", "start", "label", "reward", "train", "evaluate"]
 LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "numpy")
 START = "start"
+LABEL = "label"
 INCOMPLETE = "incomplete"
 PLAN_FILE = "plan.json"
 HASHED_BYTES = 100_000_000
@@ -69,6 +71,11 @@ class Plan:
         content = {"recipe": self.recipe.model_dump(mode="json"), "versions": self.versions, "stages": stages}
         (self.out / PLAN_FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
 
+    @property
+    def rows_name(self) -> str:
+        """The stage whose rows are learned from: `data`, or `label`, which adds preferences to them."""
+        return LABEL if self.recipe.data.label_with else "data"
+
     def reward_name(self, seed: int) -> str:
         """The reward stage that trials of this seed learn from."""
         return f"reward seed {seed}" if self.recipe.data.shuffle_labels else "reward"
@@ -87,7 +94,11 @@ def make_plan(recipe: Recipe, out: Path) -> Plan:
         folder = out / ("trials" if kind in ("train", "evaluate") else "stages")
         plan.stages[name] = Stage(name, kind, folder / f"{name.replace(' ', '-')}-{keys[name][:10]}", needs, **more)
 
-    origin = {"files": fingerprint(recipe.data.preferences), "base": fingerprint(recipe.model.path)}
+    origin = {
+        "files": {kind: fingerprint(path) for kind, path in recipe.data.files().items()},
+        "source": _code(type(sources.load(recipe.source))) if recipe.source not in (None, "lab") else None,
+        "base": fingerprint(recipe.model.path),
+    }
     data_inputs = {k: v for k, v in dump["data"].items() if k != "shuffle_labels"}
     model = {"model": dump["model"], "training": dump["training"], "adapter": dump["adapter"]}
     add(
@@ -104,19 +115,22 @@ def make_plan(recipe: Recipe, out: Path) -> Plan:
     shared_seed = recipe.seeds[0]
     add(START, "start", {**model, "budget": dump["budget"], "start": dump["start"], "seed": shared_seed}, ("data",))
     shuffled = recipe.data.shuffle_labels
+    rows = tuple(dict.fromkeys(("data", START, plan.rows_name)))
     truth = {"gold": dump["gold"], "gold_file": _gold_fingerprint(recipe)}
+    if recipe.data.label_with:
+        add(LABEL, "label", {"generation": dump["generation"], **truth, "seed": shared_seed}, ("data", START))
     learned = {**model, "reward": dump["reward"], "budget": dump["budget"], "file": fingerprint(recipe.reward.path)}
     reward = {**learned, **truth, "shuffled": shuffled, "seed": shared_seed}
     # Labels shuffled by each seed's own coin make a reward model of each seed's own; else one serves all.
     for name in [plan.reward_name(seed) for seed in recipe.seeds] if shuffled else ["reward"]:
-        add(name, "reward", reward, ("data", START), seed=int(name.split()[-1]) if shuffled else None)
+        add(name, "reward", reward, rows, seed=int(name.split()[-1]) if shuffled else None)
     trial = {**model, "budget": dump["budget"], "generation": dump["generation"], "shuffled": shuffled}
     measure = {"generation": dump["generation"], **truth}
     for label in recipe.algorithms:
         wants_reward = "reward" in recipe.algorithm(label).needs
         for seed in recipe.seeds:
             settings = {**trial, "seed": recipe.seed_of(label, seed), "settings": dump["algorithms"][label]}
-            needs = ("data", START, *([plan.reward_name(seed)] if wants_reward else []))
+            needs = (*rows, *([plan.reward_name(seed)] if wants_reward else []))
             code = _class_fingerprint(recipe, label)
             add(f"train {label} seed {seed}", "train", {**settings, "code": code}, needs, label=label, seed=seed)
     for label in (START, *recipe.algorithms):
@@ -190,13 +204,14 @@ def _gold_fingerprint(recipe: Recipe) -> Any:
 
 
 def _class_fingerprint(recipe: Recipe, label: str) -> str | None:
-    """The file and package version of an algorithm that is not ours: a version alone says nothing of its last edit."""
+    name = recipe.algorithms[label].get("algorithm", label)
+    return None if name in registry.BUILT_IN else _code(registry.load(name))
+
+
+def _code(cls: type) -> str | None:
+    """The file and package version of a class that is not ours: a version alone says nothing of its last edit."""
     import inspect
 
-    name = recipe.algorithms[label].get("algorithm", label)
-    if name in registry.BUILT_IN:
-        return None
-    cls = registry.load(name)
     try:
         file = inspect.getsourcefile(cls)
     except TypeError:  # typed at a prompt or in a script that travelled by value

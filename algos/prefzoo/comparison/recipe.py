@@ -7,6 +7,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from prefzoo import registry
+from prefzoo.data import sources
+from prefzoo.data.comparisons import Pairs
+from prefzoo.data.reading import COLUMNS
+from prefzoo.feedback.rewards import RewardLoss
 from prefzoo.interface import Adapter, Algorithm, Budget, Generation, Settings, Training
 
 LEARNING_RATES = {
@@ -26,14 +30,24 @@ class Model(Settings):
 
 
 class Data(Settings):
-    """Where the rows come from: `source: lab`, or `preferences:` a file or hub id of chosen/rejected pairs.
+    """Where the rows come from: a `source` by name, or files or hub ids of one or more kinds (`data.reading.COLUMNS`).
 
-    `revision` and `data_dir` are those of a hub dataset. `splits` are shares of the prompts. `shuffle_labels` is a
-    negative control: every trial learns from pairs whose labels were swapped at random, each seed by its own coin.
+    `columns` maps our column names to those of the data. `pairs` says which are made of rankings and ratings.
+    `split`, `revision` and `data_dir` are those of a hub dataset. `label_with` makes pairs from the start's own replies
+    to the prompts. `splits` are shares of the prompts. `shuffle_labels` is a negative control: every trial learns from
+    pairs whose labels were swapped at random, each seed by its own coin.
     """
 
-    source: Literal["lab"] | None = None
+    source: str | None = None
     preferences: str | None = None
+    rankings: str | None = None
+    ratings: str | None = None
+    demonstrations: str | None = None
+    prompts: str | None = None
+    columns: dict[str, str] = Field({})
+    pairs: Pairs = "all"
+    label_with: Literal["gold", "judge"] | None = None
+    split: str = "train"
     revision: str | None = None
     data_dir: str | None = None
     splits: dict[str, float] = Field({"train": 0.7, "validation": 0.1, "test": 0.2})
@@ -42,10 +56,15 @@ class Data(Settings):
     max_completion_tokens: int = Field(512, ge=1)
     shuffle_labels: bool = False
 
+    def files(self) -> dict[str, str]:
+        """The files and hub ids that are given, by kind."""
+        return {kind: path for kind in COLUMNS if (path := getattr(self, kind)) is not None}
+
     @model_validator(mode="after")
     def _one_origin(self) -> Data:
-        if self.source and self.preferences:
-            raise ValueError(f"give source ({self.source!r}) or preferences ({self.preferences!r}), not both")
+        if self.source and (files := self.files()):
+            kind, path = next(iter(files.items()))
+            raise ValueError(f"give source ({self.source!r}) or {kind} ({path!r}), not both")
         if set(self.splits) != {"train", "validation", "test"} or abs(sum(self.splits.values()) - 1) > 1e-6:
             raise ValueError(f"splits must give train, validation and test shares that add up to 1, not {self.splits}")
         if min(self.splits.values()) < 0 or self.splits["train"] == 0 or self.splits["test"] == 0:
@@ -69,11 +88,13 @@ class Start(BaseModel):
 
 class RewardSettings(Settings):
     """What algorithms learn from: a reward model `trained` on the pairs, one at a `path`, a `function` (`path:
-    FILE.py:NAME`), or `random`: a negative control. `adapter` and `trainer` are those of the trained model; where
-    `adapter` is not given it is the recipe's."""
+    FILE.py:NAME`), or `random`: a negative control. `loss`, `adapter` and `trainer` are those of the trained model:
+    it learns from pairs (`bradley_terry`), ratings (`regression`) or rankings (`plackett_luce`); where `adapter` is not
+    given it is the recipe's."""
 
     type: Literal["trained", "path", "function", "random"] = "trained"
     path: str | None = None
+    loss: RewardLoss = "bradley_terry"
     adapter: Adapter | None = None
     trainer: dict[str, Any] = Field({})
 
@@ -83,6 +104,8 @@ class RewardSettings(Settings):
             raise ValueError(f"path: is missing; reward.type {self.type!r} needs one")
         if self.type in ("trained", "random") and self.path:
             raise ValueError(f"path: {self.path!r} has no meaning with reward.type {self.type!r}")
+        if self.type != "trained" and self.loss != "bradley_terry":
+            raise ValueError(f"loss: {self.loss!r} has no meaning with reward.type {self.type!r}")
         return self
 
 
@@ -99,6 +122,29 @@ class Evaluation(Settings):
     against: Literal["start"] = "start"
 
 
+class Wandb(Settings):
+    """Weights & Biases: one group for the comparison, one run for each label and seed, one run with the summary.
+
+    `auto` is online for who is logged in, else offline, unless the environment (`WANDB_MODE`) says otherwise; what is
+    kept offline lies in the comparison's folder. `artifacts` uploads the trained policies too.
+    """
+
+    project: str = "prefzoo"
+    entity: str | None = None
+    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
+    artifacts: bool = False
+
+
+class Tracking(Settings):
+    """Where runs are logged; no result depends on it, and turning it on trains nothing again.
+
+    `report_to` names further trackers that the trainers themselves log their curves to, while they train.
+    """
+
+    wandb: Wandb = Wandb()
+    report_to: list[Literal["tensorboard", "trackio", "mlflow"]] = Field([])
+
+
 class Recipe(Settings):
     """One comparison. Everything but `algorithms` has a default."""
 
@@ -107,13 +153,14 @@ class Recipe(Settings):
     data: Data = Data()
     start: Start = Start()
     reward: RewardSettings = RewardSettings()
-    gold: Literal["lab", "none"] | GoldFunction | None = None
+    gold: str | GoldFunction | None = None
     budget: Budget = Budget()
     generation: Generation = Generation()
     training: Training = Training()
     algorithms: dict[str, dict[str, Any]] = Field(min_length=1)
     seeds: list[int] = Field([0, 1, 2], min_length=1)
     evaluation: Evaluation = Evaluation()
+    tracking: Tracking = Tracking()
 
     @field_validator("algorithms", mode="before")
     @classmethod
@@ -137,16 +184,26 @@ class Recipe(Settings):
         return {"algorithm": "none"} if value in (None, "none") else value
 
     @property
-    def lab_data(self) -> bool:
-        """Whether the rows are the lab's."""
-        return self.data.preferences is None
+    def source(self) -> str | None:
+        """The name of the source of the rows, the lab where a recipe says nothing; None when they come from files."""
+        return None if self.data.files() else self.data.source or "lab"
 
     @property
-    def gold_source(self) -> Literal["lab", "none"] | GoldFunction:
-        """The truth that policies are measured by: what the recipe says, else the lab's for the lab's data."""
+    def provides(self) -> frozenset[str]:
+        """What the data has, of `data.sources.PROVIDES`; pairs count as preferences however they are made."""
+        if self.source is not None:
+            return sources.load(self.source).provides
+        given = {"prompts", *self.data.files()}
+        return frozenset(
+            given | ({"preferences"} if self.data.label_with or given & {"rankings", "ratings"} else set())
+        )
+
+    @property
+    def gold_source(self) -> str | GoldFunction:
+        """The truth that policies are measured by: what the recipe says, else that of the source, else `none`."""
         if self.gold is not None:
             return self.gold
-        return "lab" if self.lab_data else "none"
+        return self.source if self.source is not None and sources.load(self.source).has_gold else "none"
 
     def start_algorithm(self) -> Algorithm | None:
         """The algorithm that makes the start; None when the model is taken as it is."""
@@ -154,7 +211,7 @@ class Recipe(Settings):
             return None
         parameters = self.start.parameters
         if self.start.algorithm == "sft":
-            parameters.setdefault("on", "demonstrations" if self.lab_data else "chosen")
+            parameters.setdefault("on", "demonstrations" if "demonstrations" in self.provides else "chosen")
         return registry.get(self.start.algorithm, **parameters)
 
     def algorithm(self, label: str) -> Algorithm:

@@ -12,10 +12,10 @@ from pydantic import BaseModel, ValidationError
 
 from prefzoo import registry
 from prefzoo.comparison import recipe_files
-from prefzoo.comparison.recipe import LEARNING_RATES, GoldFunction, Recipe
+from prefzoo.comparison.recipe import LEARNING_RATES, GoldFunction, Recipe, Start
+from prefzoo.comparison.recipe_data_check import data_problems
 from prefzoo.config_fields import trainer_problems
-from prefzoo.data.formats import source_problem
-from prefzoo.errors import RecipeError, unknown
+from prefzoo.errors import RecipeError, did_you_mean, unknown
 from prefzoo.feedback.rewards import function_problem
 
 REWARD_CONFIG = "trl.trainer.reward_config:RewardConfig"
@@ -53,6 +53,9 @@ def check(content: dict[str, Any], where: str = "recipe", origins: Mapping[str, 
     recipe = None
     try:
         recipe = Recipe.model_validate(content)
+        # Labels are made of the start's own replies: without demonstrations there is nothing to make a start from.
+        if recipe.data.label_with and "start" not in recipe.model_fields_set and not recipe.data.demonstrations:
+            recipe = recipe.model_copy(update={"start": Start(algorithm="none")})
     except ValidationError as error:
         problems += [_sentence(item) for item in error.errors()]
     algorithms = content.get("algorithms")
@@ -107,22 +110,9 @@ def _cross_problems(recipe: Recipe) -> list[str]:
         problems.append(f"start.algorithm: {unknown('start', recipe.start.algorithm, ['none', 'sft'])}")
     elif recipe.start.algorithm == "sft":
         problems += registry.parameter_problems(registry.load("sft"), recipe.start.parameters, prefix="start.")
-        if recipe.start.parameters.get("on") == "demonstrations" and not recipe.lab_data:
-            problems.append("start.on: 'demonstrations' is given, but data.preferences has none. Allowed: chosen.")
     elif recipe.start.parameters:
         problems.append(f"start.{next(iter(recipe.start.parameters))}: has no meaning when the start is 'none'")
-    if not recipe.lab_data:
-        problems += [
-            f"algorithms.{label}.on: 'demonstrations' is given, but data.preferences has none. Allowed: chosen."
-            for label, settings in recipe.algorithms.items()
-            if settings.get("algorithm", label) == "sft" and settings.get("on") == "demonstrations"
-        ]
-    if recipe.gold == "lab" and not recipe.lab_data:
-        problems.append(
-            "gold: 'lab' scores only the lab's own prompts, and data.preferences are not. Allowed: none, path."
-        )
-    if recipe.data.preferences and (problem := source_problem(recipe.data.preferences)):
-        problems.append(f"data.preferences: {problem}.")
+    problems += data_problems(recipe)
     if recipe.training.batch_size % recipe.training.accumulation:
         problems.append(
             f"training.accumulation: {recipe.training.accumulation} does not divide "
@@ -142,6 +132,11 @@ def _cross_problems(recipe: Recipe) -> list[str]:
             problems.append(f"algorithms.{label}.seed_offset: {settings['seed_offset']} makes a seed negative")
     if min(recipe.seeds) < 0:
         problems.append(f"seeds: {min(recipe.seeds)} is negative; seeds are 0 or more")
+    problems += [
+        f"tracking.report_to: {name!r} is not installed here; pip install {name}."
+        for name in recipe.tracking.report_to
+        if find_spec(name) is None
+    ]
     functions = {
         "reward.path": recipe.reward.path if recipe.reward.type == "function" else None,
         "gold.path": recipe.gold.path if isinstance(recipe.gold, GoldFunction) else None,
@@ -152,13 +147,18 @@ def _cross_problems(recipe: Recipe) -> list[str]:
 
 def _sentence(item: Any) -> str:
     """One pydantic error in our words: key, value, what is allowed, nearest spelling."""
-    loc = [str(part) for part in item["loc"] if not str(part).startswith(("GoldFunction", "literal["))]
+    loc = [
+        str(part) for part in item["loc"] if not str(part).startswith(("GoldFunction", "literal[")) and part != "str"
+    ]
     key = ".".join(loc) or "recipe"
     if item["type"] == "extra_forbidden":
         return f"{key}: {unknown('key', loc[-1], _fields_at(loc[:-1]))}"
     if item["type"] == "missing":
         return f"{key}: is missing"
-    return f"{key}: {item['msg'].removeprefix('Value error, ')} (got {item['input']!r})"
+    said = f"{key}: {item['msg'].removeprefix('Value error, ')} (got {item['input']!r})"
+    if item["type"] == "literal_error":
+        said += "." + did_you_mean(item["input"], re.findall(r"'(.*?)'", item["ctx"]["expected"]))
+    return said
 
 
 def _fields_at(path: list[str]) -> list[str]:

@@ -12,6 +12,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from prefzoo.comparison import results as results_module
+from prefzoo.comparison.data_report import CLOSE, OPEN, data_cells, data_facts
 from prefzoo.comparison.plan import START
 from prefzoo.comparison.records import read_records
 from prefzoo.comparison.results import Results, Summary
@@ -43,6 +44,8 @@ def write(results: Results, out: Path) -> None:
         alternative=f"{results.primary} reward of each policy with its 95% interval, and against KL to the start",
         facts=facts(results),
         replies=side_by_side(results, out),
+        data=data_cells(results.preflight, results.manifest),
+        marks=(OPEN, CLOSE),
     )
     (out / "report.html").write_text(page, encoding="utf-8")
     (out / "report.md").write_text(markdown(results), encoding="utf-8")
@@ -141,25 +144,6 @@ def facts(results: Results) -> list[str]:
             text += f"; correlation with gold {reward['gold_correlation']:.2f} ({low:.2f} to {high:.2f})"
         lines.append(text + ".")
     lines += data_facts(results.preflight, results.manifest)
-    return lines
-
-
-def data_facts(preflight: dict[str, Any], manifest: dict[str, Any]) -> list[str]:
-    """What was read, kept and dropped, row by row where there are few."""
-    splits = ", ".join(f"{name} {part['rows']}" for name, part in manifest["splits"].items())
-    lines = [f"Data {manifest['sha256'][:12]}: {preflight['read']} rows read, {preflight['kept']} kept ({splits})."]
-    for reason, count in preflight["dropped"].items():
-        named = preflight["dropped_rows"][reason]
-        more = f" and {count - len(named)} more (dropped.jsonl)" if count > len(named) else ""
-        lines.append(f"Dropped, {reason.replace('_', ' ')}: {count} ({', '.join(named)}{more}).")
-    if groups := preflight["repeated"]:
-        shown = "; ".join(" = ".join(ids) for ids in groups[:10])
-        more = f"; and {len(groups) - 10} more" if len(groups) > 10 else ""
-        lines.append(f"Repeated prompts, kept together in one split: {len(groups)} ({shown}{more}).")
-    if count := preflight["shortened_prompt_count"]:
-        lines.append(f"Prompts shortened from the left to fit: {count}.")
-    if count := preflight["beyond_budget"]:
-        lines.append(f"Training rows beyond the budget, unused: {count}.")
     return lines
 
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from prefzoo.comparison import statistics
 from prefzoo.comparison.notes import notes
-from prefzoo.comparison.plan import START, Plan
+from prefzoo.comparison.plan import LABEL, START, Plan
 from prefzoo.comparison.records import distinct, read_records
 from prefzoo.comparison.runner import Outcome
 from prefzoo.interface import Ledger
@@ -110,6 +110,9 @@ def build(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
     reward = _reward(plan, outcomes)
     preflight = _read(data / "preflight.json")
     manifest = _read(data / "manifest.json")
+    if LABEL in plan.stages and plan.stages[LABEL].folder.is_dir():
+        labels = preflight["labels"] = _read(plan.stages[LABEL].folder / "labels.json")
+        manifest["labels"] = {name: part["sha256"] for name, part in labels["splits"].items()}
     return Results(
         recipe=recipe.model_dump(mode="json"),
         manifest=manifest,
@@ -150,7 +153,7 @@ def _algorithm(plan: Plan, outcomes: Mapping[str, Outcome], label: str) -> tuple
                 status = bad[0].status if bad else "skipped"
                 error = f"seed {seed}: {bad[0].error}" if bad else f"seed {seed}: was not run"
             continue
-        seeds[str(seed)], values = _seed_result(plan, label, seed)
+        seeds[str(seed)], values = seed_result(plan, label, seed)
         for metric, column in values.items():
             columns.setdefault(metric, []).append(column)
     tables = {m: np.array(rows) for m, rows in columns.items() if len(rows) == len(seeds)} if status == "ok" else {}
@@ -169,7 +172,7 @@ def _algorithm(plan: Plan, outcomes: Mapping[str, Outcome], label: str) -> tuple
     return result, tables
 
 
-def _seed_result(plan: Plan, label: str, seed: int) -> tuple[SeedResult, dict[str, list[float]]]:
+def seed_result(plan: Plan, label: str, seed: int) -> tuple[SeedResult, dict[str, list[float]]]:
     """One trial's metrics, and its columns: metric -> a value for each prompt (or one for the whole)."""
     folder = plan.stages[f"evaluate {label} seed {seed}"].folder
     records = read_records(folder)
@@ -268,7 +271,7 @@ def _reward(plan: Plan, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
 def _shared(plan: Plan) -> dict[str, dict[str, float]]:
     shared = {}
     for stage in plan.stages.values():
-        if stage.kind == "start" and stage.folder.is_dir():
+        if stage.kind in ("start", "label") and stage.folder.is_dir():
             shared[stage.name] = _read(stage.folder / "ledger.json")
         if stage.kind == "reward" and stage.folder.is_dir():
             shared[stage.name] = _read(stage.folder / "report.json").get("ledger", {})

@@ -101,7 +101,7 @@ class Runner:
         ours, theirs = self.context.Pipe(duplex=False)
         payload = cloudpickle.dumps((self.job, self.plan, stage, self.threads, registry.registered()))
         process = self.context.Process(target=_work, args=(payload, theirs), name=stage.name, daemon=True)
-        with _main_hidden():
+        with main_hidden():
             process.start()
         theirs.close()
         self.watcher.started(stage)
@@ -128,7 +128,7 @@ class Runner:
 
 
 @contextlib.contextmanager
-def _main_hidden() -> Iterator[None]:
+def main_hidden() -> Iterator[None]:
     """multiprocessing runs the caller's script again in each child, which would compare again; what a child needs of
     the script, cloudpickle has sent it."""
     main = sys.modules["__main__"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,15 +36,20 @@ class Sealed:
 
     def save(self, folder: Path) -> None:
         """Write `{split}.jsonl`, `manifest.json`, `preflight.json` and `dropped.jsonl`."""
-        for name, rows in self.splits.items():
-            lines = [json.dumps(asdict(row), ensure_ascii=False) for row in rows]
-            (folder / f"{name}.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        save_splits(self.splits, folder)
         (folder / "manifest.json").write_text(json.dumps(self.manifest, indent=1), encoding="utf-8")
         (folder / "preflight.json").write_text(json.dumps(self.preflight, indent=1), encoding="utf-8")
         with (folder / "dropped.jsonl").open("w", encoding="utf-8") as file:
             for reason, rows_ in self.dropped.rows.items():
                 for row_id, text in rows_:
                     file.write(json.dumps({"reason": reason, "row": row_id, "text": text}, ensure_ascii=False) + "\n")
+
+
+def save_splits(splits: Mapping[str, Sequence[Row]], folder: Path) -> None:
+    """Write `{split}.jsonl` for `load_split` to read."""
+    for name, rows in splits.items():
+        lines = [json.dumps(asdict(row), ensure_ascii=False) for row in rows]
+        (folder / f"{name}.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 
 def load_split(folder: Path, split: str) -> list[Row]:
@@ -57,9 +62,8 @@ def clean(rows: Sequence[Row], dropped: Dropped) -> list[Row]:
     """Rows without empty replies, identical pairs and exact duplicates; what is left out is named in `dropped`."""
     kept, seen = [], set()
     for row in rows:
-        pair = (row.chosen, row.rejected)
-        key = (prompt_key(row.prompt), *pair)
-        if any(reply is not None and not reply.strip() for reply in pair):
+        key = (prompt_key(row.prompt), row.chosen, row.rejected, row.demonstration, row.reply, *(row.ranking or []))
+        if any(not reply.strip() for reply in row.replies()):
             dropped.add("empty_reply", row.id, row.prompt[-1]["content"])
         elif row.chosen is not None and row.chosen == row.rejected:
             dropped.add("identical_pair", row.id, row.chosen)
@@ -86,9 +90,8 @@ def fit_lengths(
     """
     kept, shortened = [], []
     for row in rows:
-        replies = [reply for reply in (row.chosen, row.rejected, row.demonstration) if reply is not None]
-        if any(reply_tokens(reply) > max_completion_tokens for reply in replies):
-            dropped.add("reply_too_long", row.id, max(replies, key=len))
+        if any(reply_tokens(reply) > max_completion_tokens for reply in row.replies()):
+            dropped.add("reply_too_long", row.id, max(row.replies(), key=len))
             continue
         prompt = _shorten(row.prompt, prompt_tokens, max_prompt_tokens)
         if prompt is None:
@@ -154,7 +157,8 @@ def seal(splits: dict[str, list[Row]], preflight: dict[str, Any], dropped: Dropp
         if shared := keys[first] & keys[second]:
             raise DataError(f"data: {len(shared)} prompts are in both {first} and {second}")
     parts = {
-        name: {"rows": len(rows), "prompts": len(keys[name]), "sha256": _sha256(rows)} for name, rows in splits.items()
+        name: {"rows": len(rows), "prompts": len(keys[name]), "sha256": sha256_of(rows)}
+        for name, rows in splits.items()
     }
     whole = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     preflight = {**preflight, "dropped": dropped.counts(), "dropped_rows": _ids(dropped)}
@@ -177,23 +181,11 @@ def _fraction(text: str) -> float:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
 
 
-def _sha256(rows: Sequence[Row]) -> str:
+def sha256_of(rows: Sequence[Row]) -> str:
+    """A hash of what the rows say, in order. Where a row came from (its id) is no part of it: the same preferences
+    written in another format are the same data."""
     digest = hashlib.sha256()
     for row in rows:
-        digest.update(json.dumps(asdict(row), sort_keys=True, ensure_ascii=False).encode())
+        said = {key: value for key, value in asdict(row).items() if key != "id" and value is not None}
+        digest.update(json.dumps(said, sort_keys=True, ensure_ascii=False).encode())
     return digest.hexdigest()
-
-
-def length_summary(lengths: Sequence[int]) -> dict[str, int]:
-    """Median, 95th percentile and maximum, in tokens."""
-    ordered = sorted(lengths) or [0]
-    return {
-        "median": ordered[len(ordered) // 2],
-        "p95": ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))],
-        "max": ordered[-1],
-    }
-
-
-def slice_counts(rows: Sequence[Row]) -> dict[str, int]:
-    """Rows by named slice; empty when the source names none."""
-    return dict(Counter(row.slice for row in rows if row.slice is not None))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import combinations
 from typing import Any
 
 from prefzoo.data.formats import Row
@@ -25,11 +26,15 @@ class Views:
         prompts: distinct prompts.
         preferences: `{"prompt": [...], "chosen": [...], "rejected": [...]}`, each a list of messages.
         demonstrations: `{"prompt": [...], "completion": [...]}`: replies to imitate.
+        ratings: `{"prompt": [...], "completion": text, "rating": number}`, higher is better.
+        rankings: `{"prompt": [...], "ranking": [texts]}`, best first; a pair that is part of no ranking is one of two.
     """
 
     prompts: list[Prompt]
     preferences: list[dict[str, Any]]
     demonstrations: list[dict[str, Any]]
+    ratings: list[dict[str, Any]] = field(default_factory=list)
+    rankings: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
     def of(cls, rows: Sequence[Row]) -> Views:
@@ -47,6 +52,12 @@ class Views:
                 for row in rows
                 if row.demonstration is not None
             ],
+            ratings=[
+                {"prompt": row.prompt, "completion": row.reply, "rating": row.rating}
+                for row in rows
+                if row.reply is not None
+            ],
+            rankings=_rankings(rows),
         )
 
     def chosen(self) -> list[dict[str, Any]]:
@@ -59,13 +70,32 @@ class Views:
         return dataclasses.replace(self, demonstrations=rows)
 
     def with_shuffled_labels(self, seed: int) -> Views:
-        """A negative control: each pair's chosen and rejected change places with probability one half."""
+        """A negative control: each pair's chosen and rejected change places with probability one half, ratings go to
+        any reply, rankings into any order."""
         rng = random.Random(f"shuffled labels {seed}")
         shuffled = [
             {**pair, "chosen": pair["rejected"], "rejected": pair["chosen"]} if rng.random() < 0.5 else pair
             for pair in self.preferences
         ]
-        return dataclasses.replace(self, preferences=shuffled)
+        ratings = [each["rating"] for each in self.ratings]
+        rng.shuffle(ratings)
+        return dataclasses.replace(
+            self,
+            preferences=shuffled,
+            ratings=[{**each, "rating": rating} for each, rating in zip(self.ratings, ratings, strict=True)],
+            rankings=[{**each, "ranking": rng.sample(each["ranking"], len(each["ranking"]))} for each in self.rankings],
+        )
+
+
+def _rankings(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    within = {(prompt_key(row.prompt), *pair) for row in rows for pair in combinations(row.ranking or (), 2)}
+    rankings = []
+    for row in rows:
+        if row.ranking is not None:
+            rankings.append({"prompt": row.prompt, "ranking": row.ranking})
+        elif row.chosen is not None and (prompt_key(row.prompt), row.chosen, row.rejected) not in within:
+            rankings.append({"prompt": row.prompt, "ranking": [row.chosen, row.rejected]})
+    return rankings
 
 
 def _turn(reply: str | None) -> list[dict[str, str]]:

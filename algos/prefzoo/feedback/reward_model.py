@@ -1,4 +1,4 @@
-"""A reward model: a scalar head on the start, trained on pairs (Bradley-Terry)."""
+"""A reward model: a scalar head on the start, trained on pairs, ratings or rankings."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from prefzoo.errors import PrefzooError
-from prefzoo.feedback.rewards import resolve_path
+from prefzoo.feedback.rewards import RewardLoss, resolve_path
 from prefzoo.interface import Bench, Prompt
 from prefzoo.policies.fitting import Progress, adapter_config, arguments, run_trainer
 from prefzoo.policies.loading import (
@@ -123,11 +123,12 @@ def classifier(
     return model, sorted(info["missing_keys"])
 
 
-def train_reward_model(bench: Bench, settings: dict[str, Any]) -> RewardModel:
-    """Train on the bench's preference pairs with TRL's RewardTrainer and save to `bench.out / "reward"`.
+def train_reward_model(bench: Bench, settings: dict[str, Any], loss: RewardLoss = "bradley_terry") -> RewardModel:
+    """Train on what people said in the bench's data and save to `bench.out / "reward"`.
 
-    The loss of a pair is -log sigmoid(score of chosen - score of rejected) (Bradley-Terry; Ouyang et al. 2022,
-    https://arxiv.org/abs/2203.02155).
+    The loss of a pair is -log sigmoid(score of chosen - score of rejected) (`bradley_terry`, TRL's RewardTrainer;
+    Ouyang et al. 2022, https://arxiv.org/abs/2203.02155); that of a rated reply (score - normalised rating)^2
+    (`regression`); that of a ranking its negative log-likelihood (`plackett_luce`; see `graded`).
     """
     from datasets import Dataset
     from transformers import set_seed
@@ -137,15 +138,20 @@ def train_reward_model(bench: Bench, settings: dict[str, Any]) -> RewardModel:
     tokenizer = load_tokenizer(bench.start, bool(bench.loading.get("trust_remote_code", False)))
     model, _ = classifier(bench.start, tokenizer, **bench.loading)
     parameters = count_parameters(model)
-    trainer = RewardTrainer(
-        model=model,
-        args=arguments(bench, RewardConfig, settings),
-        train_dataset=Dataset.from_list(bench.data.preferences),
-        processing_class=tokenizer,
-        # Without the head among the saved modules, a loaded reward model would score with a new random one.
-        peft_config=adapter_config(bench.adapter, "SEQ_CLS", modules_to_save=["score"]),
-        callbacks=[Progress(bench, "RewardTrainer")],
-    )
+    if loss == "bradley_terry":
+        trainer = RewardTrainer(
+            model=model,
+            args=arguments(bench, RewardConfig, settings),
+            train_dataset=Dataset.from_list(bench.data.preferences),
+            processing_class=tokenizer,
+            # Without the head among the saved modules, a loaded reward model would score with a new random one.
+            peft_config=adapter_config(bench.adapter, "SEQ_CLS", modules_to_save=["score"]),
+            callbacks=[Progress(bench, "RewardTrainer")],
+        )
+    else:
+        from prefzoo.feedback.graded import graded_trainer
+
+        trainer = graded_trainer(bench, model, tokenizer, loss, settings)
     run_trainer(trainer, bench, parameters)
     folder = bench.out / "reward"
     folder.mkdir(parents=True, exist_ok=True)

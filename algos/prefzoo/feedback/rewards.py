@@ -9,10 +9,13 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from prefzoo.errors import PrefzooError, unknown
 from prefzoo.interface import Prompt, Reward
+
+RewardLoss = Literal["bradley_terry", "regression", "plackett_luce"]
+"""What a reward model is trained by: pairs, ratings, rankings."""
 
 
 class FunctionReward:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +13,7 @@ from transformers import TrainerCallback, set_seed
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import Adapter, Bench
 from prefzoo.policies import load_policy
+from prefzoo.policies.curves import CURVES, Curves, guard_trackers, losses, reporting_arguments
 from prefzoo.policies.language_model import LanguageModelPolicy
 
 if TYPE_CHECKING:
@@ -92,10 +91,10 @@ def arguments(bench: Bench, config_class: type[TrainingArguments], settings: dic
         "logging_nan_inf_filter": False,  # a loss that is not a number must be seen
         "include_num_input_tokens_seen": "non_padding",
         "save_strategy": "no",
-        "report_to": "none",
         "disable_tqdm": True,
         "use_cpu": not torch.cuda.is_available(),
         "dataloader_pin_memory": torch.cuda.is_available(),
+        **reporting_arguments(bench),
     }
     if "disable_dropout" in config_class.__dataclass_fields__:
         shared["disable_dropout"] = False  # the model's own is off in all trainers; the adapter's is the recipe's
@@ -130,26 +129,21 @@ def run_trainer(trainer: Trainer, bench: Bench, parameters: int) -> None:
         for name, weight in trainer.model.named_parameters():
             if weight.requires_grad:
                 weight.data = weight.data.to(torch.float32 if "lora_" in name else head)
+    trainer.add_callback(Curves(bench.out / CURVES))
+    guard_trackers(trainer, bench)
     trainer.train()
     bench.ledger.trained(int(trainer.state.num_input_tokens_seen), parameters)
-    history = [entry for entry in trainer.state.log_history if "loss" in entry or "train_loss" in entry]
-    append_curves(bench.out / "curves.json", history)
-    losses = [(entry.get("loss", entry.get("train_loss")), entry["step"]) for entry in history]
-    bad = [(loss, step) for loss, step in losses if not math.isfinite(float(loss))]
+    logged = [
+        (float(entry.get("loss", entry.get("train_loss", 0.0))), entry["step"]) for entry in losses(trainer.state)
+    ]
+    bad = [(loss, step) for loss, step in logged if not math.isfinite(loss)]
     # The last steps may be in no log: what they did to the weights is.
     if bad or not all(bool(torch.isfinite(w).all()) for w in trainer.model.parameters() if w.requires_grad):
-        loss, step = bad[0] if bad else losses[-1]
+        loss, step = bad[0] if bad else logged[-1]
         raise PrefzooError(
             f"training diverged: the loss is {loss} at step {step} of {trainer.state.max_steps}, or weights are not "
             "finite; a lower learning_rate usually helps"
         )
-
-
-def append_curves(path: Path, history: list[dict[str, Any]]) -> None:
-    """Add one training's logged metrics; an algorithm of several rounds has several."""
-    rounds = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps([*rounds, history]), encoding="utf-8")
 
 
 class Progress(TrainerCallback):

@@ -1,0 +1,122 @@
+"""What a person needs to know of the data: as sentences, as a table, as examples with the trained part marked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+OPEN, CLOSE = "⟦", "⟧"
+"""Around what carries loss, where there is no colour to tell it by."""
+
+
+def data_facts(preflight: dict[str, Any], manifest: dict[str, Any]) -> list[str]:
+    """What was read, kept and dropped, row by row where there are few."""
+    splits = ", ".join(f"{name} {part['rows']}" for name, part in manifest["splits"].items())
+    made = f", {preflight['made']} rows made of them" if preflight["made"] != preflight["read"] else ""
+    lines = [
+        f"Data {manifest['sha256'][:12]}: {preflight['read']} rows read{made}, {preflight['kept']} kept ({splits})."
+    ]
+    for reason, count in preflight["dropped"].items():
+        named = preflight["dropped_rows"][reason]
+        more = f" and {count - len(named)} more (dropped.jsonl)" if count > len(named) else ""
+        lines.append(f"Dropped, {reason.replace('_', ' ')}: {count} ({', '.join(named)}{more}).")
+    lines += _annotator_facts(preflight["annotators"])
+    if groups := preflight["repeated"]:
+        shown = "; ".join(" = ".join(ids) for ids in groups[:10])
+        more = f"; and {len(groups) - 10} more" if len(groups) > 10 else ""
+        lines.append(f"Repeated prompts, kept together in one split: {len(groups)} ({shown}{more}).")
+    if count := preflight["shortened_prompt_count"]:
+        lines.append(f"Prompts shortened from the left to fit: {count}.")
+    if count := preflight["beyond_budget"]:
+        lines.append(f"Training rows beyond the budget, unused: {count}.")
+    for name, part in preflight["splits"].items():
+        if count := part["unaligned"]:
+            lines.append(
+                f"{name} replies whose tokens do not begin where those of the prompt end, so that tokens at the border "
+                f"are trained on wrongly or not at all: {count}. The chat template or the tokenizer is the cause."
+            )
+    return lines + _near_facts(preflight["near_duplicates"]) + _label_facts(preflight.get("labels"))
+
+
+def _annotator_facts(annotators: dict[str, dict[str, int]]) -> list[str]:
+    lines = []
+    for kind, found in annotators.items():
+        several = found["items_with_several"]
+        text = f"Annotators ({kind}): {found['judgements']} judgements of {found['items']} items"
+        if several:
+            share = found["disagreed"] / several
+            text += f"; they disagree on {found['disagreed']} of the {several} that several judged ({share:.0%})"
+        lines.append(text + ".")
+    return lines
+
+
+def _near_facts(near: dict[str, dict[str, Any]]) -> list[str]:
+    lines = []
+    for split, found in near.items():
+        if count := found["count"]:
+            what = "an earlier training prompt" if split == "train" else "a training prompt"
+            mine, other, *_ = found["examples"][0]
+            lines.append(
+                f"{split} prompts that are nearly the same as {what}: {count} of {found['prompts']} "
+                f"({count / found['prompts']:.0%}), such as {mine} and {other}."
+            )
+    return lines
+
+
+def _label_facts(labels: dict[str, Any] | None) -> list[str]:
+    if labels is None:
+        return []
+    lines = []
+    for split, part in labels["splits"].items():
+        left_out = ", ".join(f"{reason.replace('_', ' ')} {count}" for reason, count in part["dropped"].items())
+        lines.append(
+            f"Preferences made of the start's own replies by {labels['with']}, {split}: {part['pairs']} pairs"
+            + (f"; without one: {left_out}." if left_out else ".")
+        )
+    return lines
+
+
+def data_cells(preflight: dict[str, Any], manifest: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """A table with a row for each split: headings and cells."""
+    headings = [
+        "split",
+        "rows",
+        "prompts",
+        "trained tokens",
+        "prompt length",
+        "reply length",
+        "shortened",
+        "near train",
+    ]
+    rows = []
+    for name, part in preflight["splits"].items():
+        sealed = manifest["splits"][name]
+        lengths = ["{median} / {p95} / {max}".format(**part[key]) for key in ("prompt_tokens", "chosen_tokens")]
+        near = preflight["near_duplicates"][name]["count"]
+        counts = [sealed["rows"], sealed["prompts"], part["trained_tokens"]]
+        rows.append([name, *map(str, counts), *lengths, str(part["shortened"]), str(near)])
+    return headings, rows
+
+
+def data_table(preflight: dict[str, Any], manifest: dict[str, Any]) -> Table:
+    """The same for a terminal."""
+    headings, rows = data_cells(preflight, manifest)
+    made = Table(title="Lengths in tokens: median / 95th percentile / longest", title_justify="left")
+    for i, heading in enumerate(headings):
+        made.add_column(heading, justify="left" if i == 0 else "right")
+    for row in rows:
+        made.add_row(*row)
+    return made
+
+
+def data_examples(preflight: dict[str, Any]) -> list[Text]:
+    """A few training rows as the model sees them, what carries loss bold and green and in `OPEN` and `CLOSE`."""
+    shown = []
+    for example in preflight["examples"]:
+        text = Text(f"{example['id']}\n", style="dim")
+        text.append(example["untrained"], style="not dim")
+        text.append(f"{OPEN}{example['trained']}{CLOSE}\n", style="not dim bold green")
+        shown.append(text)
+    return shown

@@ -1,0 +1,79 @@
+"""Where rows come from: the lab, sources of other packages by entry point, and a user's own files."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import ClassVar
+
+from prefzoo.data.formats import Row
+from prefzoo.errors import unknown
+from prefzoo.interface import Prompt
+
+ENTRY_POINTS = "prefzoo.sources"
+PROVIDES = ("preferences", "ratings", "rankings", "demonstrations", "prompts")
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a comparison asks of a source: how many prompts of each split at least, as far as it has them, and the
+    seed (`data.seed`) that they are drawn with, where they are drawn."""
+
+    train: int
+    validation: int
+    test: int
+    seed: int
+
+
+class Source(ABC):
+    """A named origin of rows: `data: {source: NAME}`.
+
+    Another package adds one by an entry point in the group `prefzoo.sources`, whose name is the recipe's and whose
+    object is a subclass without arguments.
+
+    Attributes:
+        provides: which of `PROVIDES` its rows have.
+        has_gold: whether `gold` knows how good a reply truly is. Such a truth decides the comparison unless the
+            recipe names another one.
+    """
+
+    provides: ClassVar[frozenset[str]] = frozenset({"preferences", "prompts"})
+    has_gold: ClassVar[bool] = False
+
+    @abstractmethod
+    def rows(self, wanted: Wanted) -> Mapping[str, Sequence[Row]] | Sequence[Row]:
+        """Rows by split (`train`, `validation`, `test`), or rows that are split by their prompts as a file's are.
+
+        `Row.slice` names parts of the prompts that are reported apart.
+        """
+
+    def gold(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Mapping[str, float]]:
+        """The truth about each reply: `{"gold": score}`, higher is better, and any parts of it as `"gold/NAME"`."""
+        raise NotImplementedError(f"{type(self).__name__} says that it has a gold reward and gives none")
+
+
+def names() -> list[str]:
+    """Every source that can be named."""
+    return sorted({"lab", *(point.name for point in entry_points(group=ENTRY_POINTS))})
+
+
+def load(name: str) -> Source:
+    """The source of a name.
+
+    Raises:
+        ValueError: when there is none, or it is not a sound one; the message says what is allowed.
+    """
+    if name == "lab":
+        from prefzoo.lab.source import LabSource
+
+        return LabSource()
+    for point in entry_points(group=ENTRY_POINTS, name=name):
+        found = point.load()
+        if not (isinstance(found, type) and issubclass(found, Source)):
+            raise ValueError(f"{name!r} ({point.value}) is {found!r}; it must be a subclass of Source")
+        if stray := sorted(found.provides - set(PROVIDES)):
+            raise ValueError(f"{name!r} ({point.value}): {unknown('kind of data', stray[0], PROVIDES)}")
+        return found()
+    raise ValueError(unknown("source", name, names()))

@@ -1,0 +1,226 @@
+"""What is told of the data before anything is trained, and sources of other packages."""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib.metadata import EntryPoint
+
+import pytest
+from typer.testing import CliRunner
+
+import prefzoo
+from conftest import SMALL
+from prefzoo.comparison import recipe_check as recipes
+from prefzoo.comparison.data_job import Tokens
+from prefzoo.comparison.data_report import data_facts
+from prefzoo.comparison.plan import make_plan
+from prefzoo.data import preflight, sealed, sources
+from prefzoo.data.formats import Dropped, Row
+from prefzoo.errors import DataError, RecipeError
+from prefzoo.lab import MODEL_DIR
+
+
+class Letters:
+    """One token a letter; the template puts `>` before the reply and `.` after it."""
+
+    def prompt(self, prompt) -> list[int]:
+        return [ord(c) for turn in prompt for c in turn["content"]] + [ord(">")]
+
+    def whole(self, prompt, reply) -> list[int]:
+        return [*self.prompt(prompt), *map(ord, reply), ord(".")]
+
+    def text(self, ids) -> str:
+        return "".join(map(chr, ids))
+
+
+def row(prompt: str, chosen: str | None = None, demonstration: str | None = None, name: str = "r") -> Row:
+    rejected = "no" if chosen else None
+    return Row(f"{name} {prompt}", [{"role": "user", "content": prompt}], chosen, rejected, demonstration)
+
+
+def test_trained_tokens_are_counted_by_hand() -> None:
+    splits = {
+        "train": [row("ab", "yes"), row("abcd", "y")],
+        "validation": [],
+        "test": [row("x", demonstration="four")],
+    }
+    found = preflight.examine(splits, ["r ab"], Letters())
+    train = found["splits"]["train"]
+    assert train["trained_tokens"] == len("yes.") + len("y.")
+    assert train["prompt_tokens"] == {"median": 5, "p95": 5, "max": 5}
+    assert train["chosen_tokens"] == {"median": 4, "p95": 4, "max": 4}
+    assert (train["shortened"], found["splits"]["test"]["trained_tokens"]) == (1, 5)
+    assert found["splits"]["validation"]["trained_tokens"] == 0
+    assert found["examples"][0] == {"id": "r ab", "untrained": "ab>", "trained": "yes."}
+
+
+def test_a_template_that_changes_the_prompt_is_told() -> None:
+    class Shifted(Letters):
+        def whole(self, prompt, reply) -> list[int]:
+            return [ord("!"), *super().whole(prompt, reply)] if reply == "off" else super().whole(prompt, reply)
+
+    splits = {"train": [row("ab", "on"), row("cd", "off")], "validation": [], "test": [row("x", "on")]}
+    found = preflight.examine(splits, [], Shifted())
+    assert [found["splits"][name]["unaligned"] for name in ("train", "test")] == [1, 0]
+
+
+def test_no_trained_token_is_an_error() -> None:
+    class Mute(Letters):
+        def whole(self, prompt, reply) -> list[int]:
+            return self.prompt(prompt)
+
+    splits = {"train": [row("ab", "yes")], "validation": [], "test": [row("x", "yes")]}
+    with pytest.raises(DataError, match="not one token of the 1 train replies"):
+        preflight.examine(splits, [], Mute())
+
+
+def test_what_is_marked_is_what_the_trainers_train_on(lab_rows, make_bench, monkeypatch) -> None:
+    """The same count as the labels of TRL's own batches."""
+    from trl import SFTTrainer
+
+    counted = []
+    original = SFTTrainer.train
+
+    def train(self, *arguments, **more):
+        counted.extend(int((batch["labels"] != -100).sum()) for batch in self.get_train_dataloader())
+        return original(self, *arguments, **more)
+
+    monkeypatch.setattr(SFTTrainer, "train", train)
+    prefzoo.get("sft", trainer={"max_steps": 1}).train(make_bench())
+    splits = {"train": lab_rows, "validation": [], "test": []}
+    found = preflight.examine(splits, [], Tokens(str(MODEL_DIR), False))
+    assert found["splits"]["train"]["trained_tokens"] == sum(counted) > 0
+
+
+LONG = "the quick brown fox jumps over the lazy dog and then runs far away over the green hills to its old den"
+
+
+def test_near_duplicates_are_found_and_others_are_not() -> None:
+    splits = {
+        "train": [row(LONG), row(LONG + " again", name="s"), row("something else entirely, with other words in it")],
+        "validation": [row("nothing like any of these was ever asked before now")],
+        "test": [row(LONG.replace("old den", "old burrow")), row("short"), row("the quick brown fox eats")],
+    }
+    found = preflight.near_duplicates(splits)
+    assert {name: part["count"] for name, part in found.items()} == {"train": 1, "validation": 0, "test": 1}
+    assert found["train"]["examples"][0][:2] == [f"s {LONG} again", f"r {LONG}"]
+    assert found["test"]["examples"][0][2:] == [LONG.replace("old den", "old burrow"), LONG]
+    assert found["test"]["prompts"] == 3
+
+
+def test_sixty_thousand_rows_are_examined_in_reasonable_time() -> None:
+    """A tenth of them, in a tenth of half a minute."""
+    import random
+    import time
+
+    rng = random.Random(0)
+    rows = [row(" ".join(f"w{rng.randrange(3000)}" for _ in range(60))) for _ in range(6000)]
+    began = time.perf_counter()
+    found = preflight.near_duplicates({"train": rows[:5000], "validation": [], "test": rows[5000:]})
+    assert found["test"]["count"] == 0
+    assert time.perf_counter() - began < 6
+
+
+def test_prefzoo_data_shows_the_data_and_compare_uses_it_again(tmp_path, monkeypatch) -> None:
+    from prefzoo.cli import app
+
+    records = [{"prompt": f"question {i} of the day", "chosen": "good", "rejected": "bad"} for i in range(60)]
+    records += [{"prompt": "empty", "chosen": "", "rejected": "bad"}]
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(f"data: {{preferences: {file}}}\nalgorithms: {{dpo: }}\n")
+    shown = CliRunner().invoke(app, ["data", str(recipe), "--out", str(tmp_path / "run")])
+    assert shown.exit_code == 0, shown.output
+    assert "⟦good<|end|>⟧" in shown.output and "question" in shown.output and "empty reply: 1" in shown.output
+    train = next(line for line in shown.output.splitlines() if "train" in line and "│" in line)
+    made = make_plan(recipes.load(str(recipe)), tmp_path / "run").stages["data"]
+    assert made.done
+    rows = sealed.load_split(made.folder, "train")
+    assert str(len(rows)) in train
+    assert not (tmp_path / "run" / "plan.json").exists()  # a comparison in that folder keeps its own
+
+
+def test_the_report_has_the_data(small_run) -> None:
+    results, out = small_run
+    page = (out / "report.html").read_text()
+    assert "The data" in page and "trained tokens" in page and "<mark>" in page
+    assert results.preflight["splits"]["train"]["trained_tokens"] > 0
+    facts = data_facts({**results.preflight, "annotators": {"preferences": {"items": 5, "judgements": 10, "items_with_several": 4, "disagreed": 3}}}, results.manifest)  # fmt: skip  # noqa: E501
+    assert "Annotators (preferences): 10 judgements of 5 items; they disagree on 3 of the 4 that several judged (75%)." in facts  # fmt: skip  # noqa: E501
+
+
+class Capitals(sources.Source):
+    """A source as another package would write it."""
+
+    provides = frozenset({"preferences", "prompts"})
+    has_gold = True
+
+    def rows(self, wanted: sources.Wanted) -> list[Row]:
+        return [row(f"which capital has number {i}?", "PARIS", name=str(i)) for i in range(wanted.train + wanted.test)]
+
+    def gold(self, prompts, completions):
+        return [{"gold": float(sum(c.isupper() for c in text))} for text in completions]
+
+
+class Stray(Capitals):
+    provides = frozenset({"preference"})
+
+
+NOT_A_SOURCE = 3
+
+
+@pytest.fixture
+def installed(monkeypatch) -> None:
+    """Entry points of other packages, without installing one."""
+    sys.modules.setdefault("test_preflight", sys.modules[__name__])
+    objects = {"capitals": "Capitals", "stray": "Stray", "number": "NOT_A_SOURCE"}
+    points = [EntryPoint(name, f"test_preflight:{o}", sources.ENTRY_POINTS) for name, o in objects.items()]
+
+    def entry_points(group: str, name: str | None = None) -> list[EntryPoint]:
+        assert group == sources.ENTRY_POINTS
+        return [point for point in points if name in (None, point.name)]
+
+    monkeypatch.setattr(sources, "entry_points", entry_points)
+
+
+@pytest.mark.parametrize(
+    ("data", "more", "says"),
+    [
+        ({"source": "capitls"}, {}, r"data.source: unknown source 'capitls'. Did you mean 'capitals'"),
+        ({"source": "stray"}, {}, "Did you mean 'preferences'"),
+        ({"source": "number"}, {}, "must be a subclass of Source"),
+        ({"source": "capitals"}, {"gold": "lab"}, "'lab' scores only the prompts of its own source"),
+        ({"source": "capitals"}, {"gold": "labb"}, "Did you mean 'lab'"),
+        (
+            {"source": "capitals"},
+            {"start": {"algorithm": "sft", "on": "demonstrations"}},
+            r"start.on: 'demonstrations'",
+        ),
+    ],
+)
+def test_mistakes_with_sources_are_named(installed, data, more, says: str) -> None:
+    with pytest.raises(RecipeError, match=says):
+        recipes.check({"data": data, "algorithms": {"dpo": {}}, **more})
+
+
+def test_a_source_of_another_package_is_read_split_and_decides(installed, tmp_path) -> None:
+    from prefzoo.comparison.data_job import gather, prepare
+    from prefzoo.comparison.jobs import gold_function
+
+    sets = ["data.source=capitals", *SMALL]
+    recipe = recipes.load("quickstart", sets, ["dpo"])
+    assert recipe.gold_source == "capitals"
+    gold = gold_function(recipe)
+    assert gold is not None and gold([[]], ["PaRIS"]) == [{"gold": 4.0}]
+    assert gather(recipe, Dropped()).read == 48 + 16
+    (tmp_path / "data").mkdir()
+    plan = make_plan(recipe, tmp_path)
+    prepare(plan, tmp_path / "data", lambda *told: None)
+    train = sealed.load_split(tmp_path / "data", "train")
+    assert train and all(each.chosen == "PARIS" for each in train)
+    assert (
+        plan.stages["data"].folder
+        != make_plan(recipes.load("quickstart", SMALL, ["dpo"]), tmp_path).stages["data"].folder
+    )
