@@ -89,7 +89,8 @@ class Training(Settings):
     """Training arguments that every trainer is given alike, so that no library default differs by accident.
 
     An algorithm's own `trainer:` block overrides them for that algorithm, and the report lists what it overrode.
-    `batch_size` counts rows of an optimizer step; `accumulation` splits it into that many forward passes.
+    `batch_size` counts rows of an optimizer step (pairs, demonstrations, or prompts of an algorithm that samples);
+    `accumulation` splits it into that many forward passes.
     `learning_rate` left out is chosen by model and adapter (`recipe.LEARNING_RATES`) and then the same for all.
     """
 

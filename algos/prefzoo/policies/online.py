@@ -24,7 +24,9 @@ def fit_online(
 ) -> LanguageModelPolicy:
     """Train on the policy's own replies to the bench's prompts, scored by its reward.
 
-    A row of a batch is one reply: `training.batch_size` counts replies, as many for every online algorithm.
+    A row of a batch is a prompt, as it is for every other algorithm: an optimizer step learns from `generations` replies
+    to each of `training.batch_size` prompts. A forward pass holds as many replies as it holds rows elsewhere; several
+    generations make more forward passes a step, not larger ones.
 
     Args:
         settings: what is particular to the algorithm, for its config.
@@ -35,26 +37,24 @@ def fit_online(
         more: further arguments of the trainer.
 
     Raises:
-        PrefzooError: when a rollout does not divide into groups of `generations`, or there are too few prompts for one.
+        PrefzooError: when there are fewer prompts than one rollout takes.
     """
     training = bench.training
-    replies = training.batch_size * rollout
     prompts = bench.data.prompts
-    if replies % generations:
+    taken = training.batch_size * rollout
+    if len(prompts) < taken:
         raise PrefzooError(
-            f"a rollout of {replies} replies (training.batch_size {training.batch_size}) cannot be divided into groups "
-            f"of {generations} generations a prompt"
+            f"{len(prompts)} prompts are fewer than the {taken} of one rollout (training.batch_size "
+            f"{training.batch_size}, {rollout} batches a rollout)"
         )
-    if len(prompts) < replies // generations:
-        raise PrefzooError(f"{len(prompts)} prompts are fewer than one rollout of {replies // generations}")
-    unused = len(prompts) % (replies // generations)
-    if unused:
+    if unused := len(prompts) % taken:
         bench.report["prompts_left_over"] = unused  # an epoch ends with the last whole rollout
     policy = LanguageModelPolicy.from_start(bench.start, **bench.loading)
     shared = {
         "num_generations": generations,
         "num_iterations": passes,
-        "steps_per_generation": training.accumulation * rollout,
+        "gradient_accumulation_steps": training.accumulation * generations,
+        "steps_per_generation": training.accumulation * generations * rollout,
         "max_completion_length": bench.generation.max_new_tokens,
         "temperature": bench.generation.temperature,
         "top_p": 1.0,

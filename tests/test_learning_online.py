@@ -1,0 +1,49 @@
+"""Online algorithms learn in the lab, and what must not learn does not. Minutes long: `make test-learning`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import prefzoo
+from test_learning import SEED, SEEDS, over_start
+
+pytestmark = [pytest.mark.learning, pytest.mark.timeout(3600)]
+ONLINE = ("ppo", "a2c", "reinforce", "grpo", "rloo")
+RECIPE: dict[str, Any] = {
+    "extends": "base",
+    "budget": {"prompts": 480},
+    "data": {"seed": SEED},
+    "tracking": {"wandb": {"mode": "disabled"}},
+    "algorithms": {name: {} for name in ONLINE},
+}
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    return prefzoo.compare(RECIPE, seeds=SEEDS, out=tmp_path_factory.mktemp("runs") / "online")
+
+
+@pytest.fixture(scope="module")
+def by_noise(tmp_path_factory):
+    return prefzoo.compare(
+        RECIPE, seeds=SEEDS, sets=["reward.type=random"], out=tmp_path_factory.mktemp("runs") / "noise"
+    )
+
+
+@pytest.mark.parametrize("name", ONLINE)
+def test_it_learns(learned, name: str) -> None:
+    found = over_start(learned, name)
+    assert found.verdict == "better" and found.ci95[0] > 0
+
+
+@pytest.mark.parametrize("name", ONLINE)
+def test_a_random_reward_teaches_nothing(by_noise, name: str) -> None:
+    assert over_start(by_noise, name).verdict != "better"
+
+
+def test_a_learning_rate_of_0_changes_nothing(tmp_path) -> None:
+    found = prefzoo.compare(RECIPE, seeds=1, sets=["training.learning_rate=0", "budget.prompts=48"], out=tmp_path)
+    for name in ONLINE:
+        assert over_start(found, name).difference == 0.0
