@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from prefzoo.errors import PrefzooError
+from prefzoo.errors import PrefzooError, unknown
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -108,6 +108,25 @@ def run(
     """
     folder = out or Path("runs") / f"{Path(recipe).stem}-{algorithm}"  # a comparison of all keeps its own
     _compare_and_show(recipe, folder, algorithms=[algorithm], seeds=seeds, sets=sets or [], workers=workers)
+
+
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="An algorithm that `prefzoo ls` shows.")],
+    seed: Annotated[int, typer.Option(min=0, help="Of the lab's data and of the first trial.")] = 0,
+    plugins: Plugins = None,
+) -> None:
+    """Try in the lab whether an algorithm keeps what the interface promises; quick promises first, minutes in all.
+
+    Example: prefzoo check mine --plugin mine.py
+    """
+    from prefzoo import registry
+    from prefzoo.conformance.show import show
+
+    if name not in registry.names():
+        raise PrefzooError(unknown("algorithm", name, registry.names()))
+    if not show(name, seed, Console(stderr=True), Console()):
+        raise typer.Exit(1)
 
 
 @app.command()
