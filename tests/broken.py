@@ -108,8 +108,11 @@ class SavesTooEarly(Imitates):
     """What is saved is not what is returned."""
 
     def train(self, bench: Bench) -> Policy:
+        from safetensors.torch import load_file, save_file
+
         policy = trained(bench)
-        trained(bench, learning_rate=0.0)
+        file = bench.out / "policy" / "adapter_model.safetensors"
+        save_file({name: 0.5 * weight for name, weight in load_file(file).items()}, file)
         return policy
 
 
