@@ -1,30 +1,24 @@
-"""An algorithm in a package of its own: imitation with a loss that wrong labels cannot pull far."""
+"""An algorithm in a package of its own: imitation with a loss of its own."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
-
-from pydantic import Field
+from typing import Any, ClassVar
 
 from prefzoo import Algorithm, Bench, Policy
 
 
 @dataclass(frozen=True)
-class RobustImitation(Algorithm):
-    """Imitation of chosen replies with generalized cross entropy (Zhang & Sabuncu 2018,
-    https://arxiv.org/abs/1805.07836).
+class EqualVoices(Algorithm):
+    """Imitation of chosen replies in which every reply counts alike, however long it is
+    (the length normalisation of RRHF, Yuan et al. 2023, https://arxiv.org/abs/2304.05302, without its ranking).
 
-    The loss of a reply's token that the policy gives probability p is (1 - p^q) / q, averaged over tokens.
-
-    Attributes:
-        q: 1 is the mean absolute error, which ignores what the policy finds unlikely; towards 0, cross entropy.
+    The loss is the mean over replies of the mean negative log-likelihood of a reply's tokens; plain supervised
+    fine-tuning takes the mean over all tokens, in which long replies weigh more.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"preferences"})
     config: ClassVar[str | None] = "trl.trainer.sft_config:SFTConfig"
-
-    q: Annotated[float, Field(gt=0, le=1)] = 0.3
 
     @property
     def replies_per_row(self) -> int:
@@ -35,17 +29,16 @@ class RobustImitation(Algorithm):
 
         from prefzoo.policies.fitting import fit
 
-        q = self.q
-
         class Trainer(SFTTrainer):
             def compute_loss(
                 self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
             ) -> Any:
-                labels = inputs["labels"][:, 1:]
+                labels = inputs["labels"][:, 1:]  # (B, T)
                 logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits[:, :-1]
+                log_p = logits.log_softmax(-1).gather(2, labels.clamp(min=0)[..., None])[..., 0]
                 kept = labels != -100
-                log_p = logits.log_softmax(-1).gather(2, labels.clamp(min=0)[..., None])[..., 0][kept]
-                # Over the tokens of the whole optimizer step, of which this batch may be a part.
-                return ((1 - (q * log_p).exp()) / q).sum() / (num_items_in_batch or kept.sum())
+                loss = -((log_p * kept).sum(1) / kept.sum(1)).mean()
+                # Told the number of items, the trainer leaves the mean over accumulated batches to the loss.
+                return loss if num_items_in_batch is None else loss / self.current_gradient_accumulation_steps
 
         return fit(bench, Trainer, SFTConfig, bench.data.chosen(), self.trainer)
