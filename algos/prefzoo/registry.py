@@ -5,6 +5,7 @@ Listing names imports no algorithm file, and no algorithm file imports torch bef
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import inspect
@@ -101,6 +102,15 @@ def clashes() -> list[str]:
                     f"the package {package} offers an algorithm named {name!r} too; it is not used, because "
                     f"{'that is a built-in one' if name in BUILT_IN else 'one of that name is registered'}"
                 )
+    return found
+
+
+def sound() -> dict[str, type[Algorithm]]:
+    """Name -> class of every algorithm that can be loaded; a broken package of somebody else's is left out."""
+    found = {}
+    for name in names():
+        with contextlib.suppress(PrefzooError):
+            found[name] = load(name)
     return found
 
 
