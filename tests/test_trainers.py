@@ -11,7 +11,6 @@ import torch
 import prefzoo
 from prefzoo.errors import PrefzooError
 from prefzoo.feedback.reward_model import RewardModel, pooled_scores, train_reward_model
-from prefzoo.lab import MODEL_DIR
 from prefzoo.policies.language_model import LanguageModelPolicy
 
 EVERY_STEP = {"logging_steps": 1}
@@ -80,44 +79,6 @@ def test_dpo_loss_of_a_moved_policy_is_the_formula(make_bench) -> None:
     ]
     assert abs(by_hand - math.log(2)) > 0.02
     assert logged[0] == pytest.approx(by_hand, abs=2e-3)
-
-
-@pytest.mark.parametrize("name", ["dpo", "sft"])
-def test_a_wrapper_trains_exactly_as_raw_trl_does(make_bench, tmp_path, name) -> None:
-    from datasets import Dataset
-    from peft import LoraConfig
-    from transformers import AutoModelForCausalLM, AutoTokenizer, set_seed
-    from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
-
-    bench = make_bench()
-    ours = prefzoo.get(name).train(bench)
-    trainer_class, config_class = {"dpo": (DPOTrainer, DPOConfig), "sft": (SFTTrainer, SFTConfig)}[name]
-    tokenizer = AutoTokenizer.from_pretrained(str(MODEL_DIR), padding_side="left")
-    set_seed(7)
-    raw = trainer_class(
-        model=AutoModelForCausalLM.from_pretrained(str(MODEL_DIR), dtype=torch.float32),
-        args=config_class(
-            output_dir=str(tmp_path / "raw"),
-            per_device_train_batch_size=8,
-            num_train_epochs=1,
-            learning_rate=1e-3,
-            warmup_steps=0.1,
-            seed=7,
-            data_seed=7,
-            bf16=False,
-            gradient_checkpointing=False,
-            max_length=None,
-            report_to="none",
-            save_strategy="no",
-            use_cpu=True,
-        ),
-        train_dataset=Dataset.from_list(bench.data.preferences if name == "dpo" else bench.data.chosen()),
-        processing_class=tokenizer,
-        peft_config=LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM"),
-    )
-    raw.train()
-    theirs = torch.cat([w.flatten() for n, w in raw.model.named_parameters() if "lora_" in n])
-    assert torch.equal(weights(ours), theirs)
 
 
 def test_the_same_seed_trains_the_same_weights_and_another_does_not(make_bench) -> None:

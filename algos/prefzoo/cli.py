@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from prefzoo.errors import PrefzooError
+from prefzoo.errors import PrefzooError, unknown
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,30 +22,48 @@ Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY.SUB=VALUE"
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder for everything [runs/RECIPE].")]
 Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="How many seeds.")]
 Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Trials at a time.")]
+
+
+def _load_plugins(files: list[Path] | None) -> list[Path]:
+    from prefzoo.plugins import load_plugins
+
+    load_plugins(files or [])
+    return files or []
+
+
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option("--plugin", metavar="FILE", help="A Python file that registers algorithms.", callback=_load_plugins),
+]
 RunFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a comparison.")]
 
 
 @app.command()
-def ls() -> None:
+def ls(plugins: Plugins = None) -> None:
     """List algorithms, with what each needs, and recipes."""
     from rich.table import Table
+    from rich.text import Text
 
     from prefzoo import registry
     from prefzoo.comparison.recipe_files import shipped
 
     algorithms = Table("algorithm", "needs", "what it is", box=None, title="Algorithms", title_justify="left")
     for name in registry.names():
-        cls = registry.load(name)
+        try:
+            cls = registry.load(name)
+        except PrefzooError as error:
+            algorithms.add_row(name, "", Text(str(error), style="red"))
+            continue
         what = " ".join((cls.__doc__ or "").split("\n\n")[0].split()).partition(" (")[0].rstrip(".")
         algorithms.add_row(name, ", ".join(sorted(cls.needs)), what)
     recipes = Table("recipe", "what it is", box=None, title="Recipes", title_justify="left")
     for name, path in shipped().items():
         recipes.add_row(name, path.read_text(encoding="utf-8").split("\n")[0].lstrip("# "))
-    Console().print(algorithms, "", recipes)
+    Console().print(algorithms, *(Text(clash, style="red") for clash in registry.clashes()), "", recipes)
 
 
 @app.command()
-def validate(recipe: RecipeArgument, sets: Sets = None) -> None:
+def validate(recipe: RecipeArgument, sets: Sets = None, plugins: Plugins = None) -> None:
     """Say every mistake in a recipe at once.
 
     Example: prefzoo validate my.yaml --set budget.prompts=500
@@ -103,6 +121,7 @@ def compare(
     sets: Sets = None,
     out: Out = None,
     workers: Workers = None,
+    plugins: Plugins = None,
 ) -> None:
     """Train all algorithms of a recipe alike, measure them alike, and say which is better.
 
@@ -120,6 +139,7 @@ def run(
     sets: Sets = None,
     out: Out = None,
     workers: Workers = None,
+    plugins: Plugins = None,
 ) -> None:
     """Train and measure one algorithm of a recipe.
 
@@ -127,6 +147,25 @@ def run(
     """
     folder = out or Path("runs") / f"{Path(recipe).stem}-{algorithm}"  # a comparison of all keeps its own
     _compare_and_show(recipe, folder, algorithms=[algorithm], seeds=seeds, sets=sets or [], workers=workers)
+
+
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="An algorithm that `prefzoo ls` shows.")],
+    seed: Annotated[int, typer.Option(min=0, help="Of the lab's data and of the first trial.")] = 0,
+    plugins: Plugins = None,
+) -> None:
+    """Try in the lab whether an algorithm keeps what the interface promises; quick promises first, minutes in all.
+
+    Example: prefzoo check mine --plugin mine.py
+    """
+    from prefzoo import registry
+    from prefzoo.conformance.show import show
+
+    if name not in registry.names():
+        raise PrefzooError(unknown("algorithm", name, registry.names()))
+    if not show(name, seed, Console(stderr=True), Console()):
+        raise typer.Exit(1)
 
 
 @app.command()

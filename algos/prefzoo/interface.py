@@ -254,6 +254,20 @@ class Algorithm(ABC):
     A subclass is a frozen dataclass of its own hyper-parameters, says in `needs` what it draws from the bench
     (any of `NEEDS`), and implements `train`. Its docstring opens with the paper.
 
+    What every algorithm promises; `prefzoo check NAME` tries each promise in the lab:
+
+    - *Budget.* It takes its prompts from `bench.data` alone. A row of the view that it learns from (a pair, a
+      demonstration, a prompt) contributes at most `replies_per_row` sequences to an epoch of training, so that at
+      most rows x `replies_per_row` x `bench.budget.epochs` sequences pass through a forward and a backward pass,
+      however they are divided among rounds. What was trained on, sampled and scored is charged to `bench.ledger`
+      (`prefzoo.policies.fitting.fit`, `bench.sample` and `bench.score` do that).
+    - *Base.* The files in `bench.start` stay as they are; what is trained is what `bench.adapter` says, and with its
+      adapter off the policy is the start.
+    - *Seed.* The same seed gives the same policy again, and another seed another one.
+    - *Saving.* `policy.save(bench.out / "policy")` is called, and what is loaded from there answers like the policy
+      that was returned.
+    - *Learning.* With the lab's preferences gold rises; with shuffled labels or a random reward it does not.
+
     Attributes:
         trainer: settings for the trainer behind it, checked against the trainer's own config class `config`.
     """
@@ -262,7 +276,18 @@ class Algorithm(ABC):
     config: ClassVar[str | None] = None
     """`"module:Class"` of the config whose fields `trainer` may set; None when there is no such trainer."""
 
+    trains: ClassVar[bool] = True
+    """False for one that leaves the start's weights as they are and only samples from it in another way."""
+
     trainer: dict[str, Any] = field(default_factory=dict, kw_only=True)
+
+    @property
+    def replies_per_row(self) -> int:
+        """How many sequences a row of the data contributes to an epoch of training: both replies of a pair, else one.
+
+        An algorithm that trains on more (several samples of a prompt, several passes over one sample) overrides it.
+        """
+        return 2 if "preferences" in self.needs else 1
 
     @abstractmethod
     def train(self, bench: Bench) -> Policy:

@@ -5,17 +5,18 @@ Listing names imports no algorithm file, and no algorithm file imports torch bef
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import inspect
 from collections.abc import Callable
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
 from prefzoo.config_fields import trainer_problems
-from prefzoo.errors import RecipeError, unknown
+from prefzoo.errors import PrefzooError, RecipeError, unknown
 from prefzoo.interface import NEEDS, Algorithm
 
 BUILT_IN = {
@@ -43,9 +44,8 @@ def register(name: str) -> Callable[[A], A]:
     """
 
     def decorate(cls: A) -> A:
-        taken = name in BUILT_IN or (name in _registered and _registered[name].__qualname__ != cls.__qualname__)
-        if taken:
-            raise ValueError(f"the name {name!r} is taken; choose another one for {cls.__qualname__}")
+        if holder := _holder(name, cls):
+            raise ValueError(f"the name {name!r} is taken by {holder}; choose another one for {cls.__qualname__}")
         _check_class(name, cls)
         _registered[name] = cls
         return cls
@@ -58,6 +58,12 @@ def registered() -> dict[str, type[Algorithm]]:
     return dict(_registered)
 
 
+def restore(algorithms: dict[str, type[Algorithm]]) -> None:
+    """Make `algorithms`, and no others, the ones that are registered."""
+    _registered.clear()
+    _registered.update(algorithms)
+
+
 def names() -> list[str]:
     """Every algorithm that can be named: built in, installed by other packages, and registered here."""
     return sorted({*BUILT_IN, *_registered, *(point.name for point in entry_points(group=ENTRY_POINTS))})
@@ -68,15 +74,49 @@ def load(name: str) -> type[Algorithm]:
 
     Raises:
         KeyError: for an unknown name; the message says what exists and what was probably meant.
+        PrefzooError: when another package offers the name and its code cannot be loaded, or several packages do.
     """
     if name in _registered:
         return _registered[name]
     if name in BUILT_IN:
         module, _, attribute = BUILT_IN[name].partition(":")
         return getattr(importlib.import_module(module), attribute)
-    for point in entry_points(group=ENTRY_POINTS, name=name):
+    offered = _offered(name)
+    if not offered:
+        raise KeyError(unknown("algorithm", name, names()))
+    if len(offered) > 1:
+        raise PrefzooError(f"the algorithm {name!r} is offered by several packages: {', '.join(sorted(offered))}")
+    (package, point), *_ = offered.items()
+    try:
         return _check_class(name, point.load())
-    raise KeyError(unknown("algorithm", name, names()))
+    except (Exception, SystemExit) as error:
+        said = " ".join(str(error).split())
+        raise PrefzooError(
+            f"the algorithm {name!r} of the package {package} cannot be loaded: {type(error).__name__}: {said}"
+        ) from error
+
+
+def clashes() -> list[str]:
+    """A sentence for each name of ours, or registered here, that an installed package offers too."""
+    found = []
+    for name in sorted({*BUILT_IN, *_registered}):
+        for package, point in _offered(name).items():
+            cls = _registered.get(name)
+            if cls is None or point.value != f"{cls.__module__}:{cls.__qualname__}":
+                found.append(
+                    f"the package {package} offers an algorithm named {name!r} too; it is not used, because "
+                    f"{'that is a built-in one' if name in BUILT_IN else 'one of that name is registered'}"
+                )
+    return found
+
+
+def sound() -> dict[str, type[Algorithm]]:
+    """Name -> class of every algorithm that can be loaded; a broken package of somebody else's is left out."""
+    found = {}
+    for name in names():
+        with contextlib.suppress(PrefzooError):
+            found[name] = load(name)
+    return found
 
 
 def get(name: str, **parameters: Any) -> Algorithm:
@@ -106,6 +146,25 @@ def parameter_problems(cls: type[Algorithm], parameters: dict[str, Any], prefix:
     if cls.config is not None and isinstance(trainer := parameters.get("trainer", {}), dict):
         problems += trainer_problems(cls.config, trainer, f"{prefix}trainer.")
     return problems
+
+
+def _offered(name: str) -> dict[str, EntryPoint]:
+    """The installed packages that offer an algorithm of this name."""
+    return {
+        point.dist.name if point.dist else point.value: point for point in entry_points(group=ENTRY_POINTS, name=name)
+    }
+
+
+def _holder(name: str, cls: type[Algorithm]) -> str | None:
+    """What has the name already, if that is not this very class (which a notebook may define again and again)."""
+    if name in BUILT_IN:
+        return "a built-in algorithm"
+    own = (cls.__module__, cls.__qualname__)
+    if name in _registered:
+        other = _registered[name]
+        return None if (other.__module__, other.__qualname__) == own else f"{other.__module__}.{other.__qualname__}"
+    strangers = [package for package, point in _offered(name).items() if point.value != ":".join(own)]
+    return f"the package {strangers[0]}" if strangers else None
 
 
 def _check_class(name: str, cls: type[Algorithm]) -> type[Algorithm]:

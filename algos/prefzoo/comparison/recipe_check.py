@@ -15,7 +15,7 @@ from prefzoo.comparison import recipe_files
 from prefzoo.comparison.recipe import LEARNING_RATES, GoldFunction, Recipe, Start
 from prefzoo.comparison.recipe_data_check import data_problems
 from prefzoo.config_fields import trainer_problems
-from prefzoo.errors import RecipeError, did_you_mean, unknown
+from prefzoo.errors import PrefzooError, RecipeError, did_you_mean, unknown
 from prefzoo.feedback.rewards import function_problem
 
 REWARD_CONFIG = "trl.trainer.reward_config:RewardConfig"
@@ -101,7 +101,11 @@ def _algorithm_problems(label: str, settings: Any) -> list[str]:
     if name not in registry.names():
         at = prefix if name == label else f"{prefix}.algorithm"
         return [*problems, f"{at}: {unknown('algorithm', name, registry.names())}"]
-    return problems + registry.parameter_problems(registry.load(name), settings, prefix=f"{prefix}.")
+    try:
+        cls = registry.load(name)
+    except PrefzooError as error:  # another package's, and broken
+        return [*problems, f"{prefix}: {error}"]
+    return problems + registry.parameter_problems(cls, settings, prefix=f"{prefix}.")
 
 
 def _cross_problems(recipe: Recipe) -> list[str]:

@@ -68,6 +68,7 @@ def _need_problems(recipe: Recipe) -> list[str]:
     problems = []
     trained = {"start": {"algorithm": recipe.start.algorithm, **recipe.start.parameters}} if recipe.start else {}
     trained |= {f"algorithms.{label}": {"algorithm": label, **given} for label, given in recipe.algorithms.items()}
+    known = registry.sound()
     for key, settings in trained.items():
         name = settings["algorithm"]
         if name == "sft":
@@ -82,7 +83,7 @@ def _need_problems(recipe: Recipe) -> list[str]:
                 if key == "start":
                     also += " Or start: none."
                 problems.append(f"{key}.on: {on!r} is given, but the data has none. {also}")
-        elif name in registry.names() and "preferences" in registry.load(name).needs and "preferences" not in has:
+        elif name in known and "preferences" in known[name].needs and "preferences" not in has:
             problems.append(f"{key}: {name!r} learns from preferences, and the data has none. {hint}")
     if recipe.reward.type == "trained" and "preferences" not in has:
         problems.append(f"reward.type: 'trained' learns from preferences, and the data has none. {hint}")

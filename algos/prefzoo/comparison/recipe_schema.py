@@ -19,8 +19,8 @@ def recipe_schema() -> dict[str, Any]:
     """
     schema = Recipe.model_json_schema()
     properties = schema["properties"]
-    names = registry.names()
-    blocks = {f"algorithm:{name}": _algorithm(name) for name in names}
+    names = list(registry.sound())
+    blocks = {f"algorithm:{name}": _algorithm(name, names) for name in names}
     schema["$defs"] |= blocks
     schema["$defs"]["RewardSettings"]["properties"]["trainer"] = _trainer(REWARD_CONFIG)
     properties["extends"] = {"type": "string", "description": "A recipe that this one changes; by path or name."}
@@ -46,13 +46,13 @@ def _is(name: str) -> dict[str, Any]:
     return {"properties": {"algorithm": {"const": name}}, "required": ["algorithm"]}
 
 
-def _algorithm(name: str) -> dict[str, Any]:
+def _algorithm(name: str, names: list[str]) -> dict[str, Any]:
     cls = registry.load(name)
     schema = TypeAdapter(cls).json_schema(ref_template=f"#/$defs/algorithm:{name}/$defs/{{model}}")
     properties = schema["properties"]
     if cls.config is not None:
         properties["trainer"] = _trainer(cls.config)
-    properties["algorithm"] = {"enum": registry.names()}
+    properties["algorithm"] = {"enum": names}
     properties["seed_offset"] = {"type": "integer", "description": "Moves the seeds of this label's trials."}
     what = " ".join((cls.__doc__ or "").split("\n\n")[0].split())
     return {**schema, "description": what, "additionalProperties": False}

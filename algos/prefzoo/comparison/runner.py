@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import cloudpickle
 
-from prefzoo import registry
+from prefzoo import plugins, registry
 from prefzoo.comparison.plan import Plan, Stage
 from prefzoo.comparison.watch import Watcher
 from prefzoo.errors import PrefzooError
@@ -100,7 +100,9 @@ class Runner:
     def _start(self, stage: Stage) -> tuple[Any, Connection]:
         ours, theirs = self.context.Pipe(duplex=False)
         payload = cloudpickle.dumps((self.job, self.plan, stage, self.threads, registry.registered()))
-        process = self.context.Process(target=_work, args=(payload, theirs), name=stage.name, daemon=True)
+        process = self.context.Process(
+            target=_work, args=(plugins.loaded(), payload, theirs), name=stage.name, daemon=True
+        )
         with main_hidden():
             process.start()
         theirs.close()
@@ -154,10 +156,11 @@ def _death(exitcode: int | None) -> str:
     return f"the process ended with exit code {exitcode} and said nothing"
 
 
-def _work(payload: bytes, connection: Connection) -> None:
+def _work(sources: dict[str, str], payload: bytes, connection: Connection) -> None:
     """The life of a stage's process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     threading.Thread(target=_die_with_parent, daemon=True).start()
+    plugins.run_again(sources)  # the payload refers to what they define
     job, plan, stage, threads, algorithms = cloudpickle.loads(payload)
     for name, cls in algorithms.items():
         if name not in registry.registered():

@@ -47,6 +47,10 @@ class RejectionSampling(Algorithm):
         if self.keep == "top_k" and self.k > self.n:
             raise ValueError(f"k is {self.k}, but only n = {self.n} replies are sampled")
 
+    @property
+    def replies_per_row(self) -> int:
+        return {"top_k": self.k, "threshold": self.n}.get(self.keep, 1)
+
     def train(self, bench: Bench) -> Policy:
         from prefzoo.policies.language_model import LanguageModelPolicy
 
