@@ -18,20 +18,22 @@ def fit_online(
     settings: dict[str, Any],
     generations: int,
     passes: int = 1,
+    learners: int = 1,
     rollout: int = 1,
     forward_passes: int = 1,
     **more: Any,
 ) -> LanguageModelPolicy:
     """Train on the policy's own replies to the bench's prompts, scored by its reward.
 
-    A row of a batch is a prompt, as it is for every other algorithm: an optimizer step learns from `generations` replies
-    to each of `training.batch_size` prompts. A forward pass holds as many replies as it holds rows elsewhere; several
+    A row of a batch is a prompt, as for every other algorithm: an optimizer step learns from `generations` replies to
+    each of `training.batch_size` prompts. A forward pass holds as many replies as it holds rows elsewhere; several
     generations make more forward passes a step, not larger ones.
 
     Args:
         settings: what is particular to the algorithm, for its config.
         generations: replies to each prompt.
         passes: how often each rollout is learned from.
+        learners: models that learn from it: 1, or 2 with a critic; charged.
         rollout: optimizer steps that a rollout is divided into.
         forward_passes: passes over a rollout without gradients (reference, old log-probabilities, values), charged.
         more: further arguments of the trainer.
@@ -69,7 +71,7 @@ def fit_online(
         config_class,
         [{"prompt": list(prompt)} for prompt in prompts],
         {**shared, **settings},
-        reward_funcs=_scorer(bench, policy, passes, forward_passes),
+        reward_funcs=_scorer(bench, policy, passes * learners, forward_passes),
         **more,
     )
 

@@ -37,5 +37,10 @@ class A2C(Algorithm):
     whiten_advantages: bool = True
     value_model: Literal["shared", "separate"] = "shared"
 
+    @property
+    def replies_per_row(self) -> int:
+        """Each sampled reply once by the policy and once by the critic."""
+        return 2 * self.generations
+
     def train(self, bench: Bench) -> Policy:
         return get("ppo", **asdict(self), epochs=1, minibatches=1, clip=None, clip_value=None).train(bench)

@@ -30,6 +30,11 @@ class GRPO(Algorithm):
     epochs: Annotated[int, Field(ge=1)] = 1
     clip: Annotated[float, Field(gt=0)] = 0.2
 
+    @property
+    def replies_per_row(self) -> int:
+        """Each sampled reply in every pass over its rollout."""
+        return self.generations * self.epochs
+
     def train(self, bench: Bench) -> Policy:
         from trl import GRPOConfig, GRPOTrainer
 

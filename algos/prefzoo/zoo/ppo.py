@@ -62,6 +62,11 @@ class PPO(Algorithm):
         if self.kl_target is not None and self.kl_coefficient == 0:
             raise ValueError("kl_target adapts kl_coefficient, which must then be above 0")
 
+    @property
+    def replies_per_row(self) -> int:
+        """Each sampled reply, in every epoch, once by the policy and once by the critic."""
+        return 2 * self.generations * self.epochs
+
     def train(self, bench: Bench) -> Policy:
         from prefzoo.policies.loading import load_model
         from prefzoo.policies.on_policy import ActorCriticTrainer, CriticSettings, OnPolicyConfig, TokenRewards
@@ -81,6 +86,7 @@ class PPO(Algorithm):
             },
             generations=self.generations,
             passes=self.epochs,
+            learners=2,
             rollout=self.minibatches,
             forward_passes=3,
             token_rewards=TokenRewards(

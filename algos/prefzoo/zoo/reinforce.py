@@ -32,6 +32,11 @@ class Reinforce(Algorithm):
     missing_eos_penalty: Annotated[float, Field(ge=0)] = 1.0
     whiten_advantages: bool = True
 
+    @property
+    def replies_per_row(self) -> int:
+        """Each sampled reply once."""
+        return self.generations
+
     def train(self, bench: Bench) -> Policy:
         from prefzoo.policies.on_policy import OnPolicyConfig, OnPolicyTrainer, TokenRewards
         from prefzoo.policies.online import fit_online
