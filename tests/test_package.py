@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -69,17 +70,36 @@ def test_every_command_of_the_docs_exists(page: Path, tmp_path, monkeypatch) -> 
             assert words[0] in ("git", "cd", "pip", "bash"), line
 
 
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+
+
 def test_the_python_of_the_readme_runs(tmp_path) -> None:
     """As a script without a main guard, which is what people write; with a smaller budget."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    assert blocks
+    algorithm, script = blocks("python")
+    assert len(algorithm.splitlines()) < 60
+    (tmp_path / "short_sft.py").write_text(algorithm)
     small = "seeds=1, sets=['budget.prompts=16', 'evaluation.prompts=4', 'generation.max_new_tokens=8']"
-    for i, block in enumerate(blocks):
-        file = tmp_path / f"block_{i}.py"
-        file.write_text(block.replace('compare("quickstart"', f'compare("quickstart", {small}'))
-        done = subprocess.run([sys.executable, str(file)], capture_output=True, text=True, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        assert "mean=" in done.stdout
+    (tmp_path / "script.py").write_text(script.replace('compare("quickstart"', f'compare("quickstart", {small}'))
+    done = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "mean=" in done.stdout
+
+
+def test_the_recipe_of_the_readme_compares_two_algorithms_on_a_file_of_ones_own(tmp_path, monkeypatch) -> None:
+    from prefzoo import compare
+
+    (recipe,) = [block for block in blocks("yaml") if "pairs.jsonl" in block]
+    (tmp_path / "mine.yaml").write_text(recipe)
+    rows = [{"prompt": f"Is {i} even?", "chosen": f"{'yn'[i % 2]}, surely", "rejected": f"{i}?"} for i in range(60)]
+    (tmp_path / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.chdir(tmp_path)
+    found = compare(
+        "mine.yaml", seeds=1, sets=["model.path=lab", "evaluation.prompts=4", "generation.max_new_tokens=8"]
+    )
+    assert {label: each.status for label, each in found.algorithms.items()} == dict.fromkeys(
+        ["start", "dpo", "sft"], "ok"
+    )
 
 
 def test_recipes_open_with_what_they_are() -> None:
