@@ -16,6 +16,7 @@ from prefzoo.comparison.results import Results
 from prefzoo.data import sealed
 from prefzoo.data.formats import Row
 from prefzoo.errors import PrefzooError, RecipeError
+from prefzoo.feedback.judges import gold_judge
 from prefzoo.interface import Completion, Generation, Ledger
 from tiny_base import make_base, prompts
 
@@ -67,7 +68,8 @@ def test_a_base_model_prompts_and_a_scoring_function_go_the_whole_way_in_small(r
     assert labels["train"]["pairs"] + sum(labels["train"]["dropped"].values()) == 40
     assert found.reward["test_pairs"] == labels["test"]["pairs"]
     assert found.shared["label"]["generated_tokens"] > 0
-    assert found.shared["label"]["reward_calls"] == 2 * sum(found.manifest["splits"][s]["prompts"] for s in ("train", "test"))  # fmt: skip  # noqa: E501
+    answered = sum(found.manifest["splits"][name]["prompts"] for name in ("train", "test"))
+    assert found.shared["label"]["judge_calls"] == 2 * answered  # each pair in both orders
     assert "Preferences made of the start's own replies by gold, train:" in "\n".join(report.facts(found))
     made = make_plan(recipes.load(str(recipe), [*sets, "seeds=1"]), tmp_path).stages["label"]
     pairs = [row for row in sealed.load_split(made.folder, "train") if row.chosen is not None]
@@ -121,7 +123,7 @@ def test_what_makes_no_pair_is_counted(tmp_path) -> None:
     given, dropped = label(
         rows,
         Scripted(replies),
-        lambda prompts, texts: [{"gold": float(len(text))} for text in texts],
+        gold_judge(lambda prompts, texts: [{"gold": float(len(text))} for text in texts]),
         Generation(),
         0,
         ledger,
@@ -138,7 +140,7 @@ def test_what_makes_no_pair_is_counted(tmp_path) -> None:
         "unfinished_reply": ["cut"],
         "empty_reply": ["empty"],
     }
-    assert ledger.reward_calls == 12
+    assert ledger.judge_calls == 12
 
 
 def test_a_truth_that_calls_everything_equal_ends_the_comparison_in_words(recipe, tmp_path) -> None:
@@ -163,7 +165,10 @@ def test_demonstrations_beside_the_prompts_make_the_start(recipe, tmp_path) -> N
         ({"data": {"prompts": "a/b"}, "start": "none"}, r"reward.type: 'trained' learns from preferences"),
         ({"data": {"prompts": "a/b"}}, r"start.on: 'chosen' is given, but the data has none"),
         ({"data": {"prompts": "a/b", "label_with": "gold"}}, "needs a truth to label with"),
-        ({"data": {"prompts": "a/b", "label_with": "judge"}}, "there are no judges yet"),
+        (
+            {"data": {"prompts": "a/b", "label_with": "judge"}, "judge": {"type": "gold"}},
+            "judge.type: 'gold' needs a truth",
+        ),
         ({"data": {"prompts": "a/b", "label_with": "gld"}}, "data.label_with"),
         ({"data": {"preferences": "a/b", "label_with": "gold"}}, "has preferences already"),
         ({"data": {"source": "lab", "label_with": "gold"}}, "has preferences already"),

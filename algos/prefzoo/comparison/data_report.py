@@ -75,7 +75,19 @@ def _label_facts(labels: dict[str, Any] | None) -> list[str]:
             f"Preferences made of the start's own replies by {labels['with']}, {split}: {part['pairs']} pairs"
             + (f"; without one: {left_out}." if left_out else ".")
         )
-    return lines
+    return [*lines, _judge_fact(labels["judge"])]
+
+
+def _judge_fact(judge: dict[str, Any]) -> str:
+    text = (
+        f"Judge ({judge['type']}): {judge['pairs']} pairs, each asked in both orders; the orders prefer different "
+        f"replies in {judge['inconsistent'] / max(1, judge['pairs']):.0%}, the reply shown first is preferred in "
+        f"{judge['first_preferred'] / max(1, judge['questions']):.0%}"
+    )
+    if "gold_agreement" in judge:
+        low, high = judge["gold_agreement_ci95"]
+        text += f"; it chooses as gold does in {judge['gold_agreement']:.0%} (95% {low:.0%} to {high:.0%})"
+    return text + "."
 
 
 def data_cells(preflight: dict[str, Any], manifest: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -20,10 +20,12 @@ from prefzoo.comparison.plan import INCOMPLETE, START, Plan, Stage, fingerprint
 from prefzoo.comparison.recipe import Recipe
 from prefzoo.comparison.reporting import reporting
 from prefzoo.data import sealed, sources
+from prefzoo.data.formats import Row
 from prefzoo.data.views import Views
 from prefzoo.errors import PrefzooError
+from prefzoo.feedback.judges import Judge, gold_judge, local_judge, random_judge
 from prefzoo.feedback.reward_model import RewardModel, train_reward_model
-from prefzoo.feedback.reward_report import reward_report
+from prefzoo.feedback.reward_report import reward_report, wilson
 from prefzoo.feedback.rewards import FunctionReward, RandomReward, load_reward
 from prefzoo.interface import Adapter, Bench, Ledger, Progress, Reward
 from prefzoo.policies import load_policy
@@ -85,8 +87,7 @@ def labels(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     """Make preferences of the start's own replies to the training and test prompts."""
     recipe = plan.recipe
     ledger = Ledger()
-    gold = gold_function(recipe)
-    assert gold is not None
+    judge = _judge(recipe)
     policy = start_policy(recipe, start_path(plan))
     splits = {name: sealed.load_split(plan.stages["data"].folder, name) for name in sealed.SPLITS}
     report: dict[str, Any] = {"with": recipe.data.label_with, "splits": {}}
@@ -94,7 +95,7 @@ def labels(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
         before = splits[name]
         seed = 20_000 + 2 * recipe.seeds[0] + i
         with metered(ledger):
-            splits[name], dropped = label(before, policy, gold, recipe.generation, seed, ledger, progress)
+            splits[name], dropped = label(before, policy, judge, recipe.generation, seed, ledger, progress)
         pairs = splits[name][len(before) :]
         report["splits"][name] = {"pairs": len(pairs), "sha256": sealed.sha256_of(pairs), "dropped": dropped.counts()}
         if not pairs:
@@ -103,8 +104,40 @@ def labels(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
                 f"{dropped.counts()}. Longer replies: generation.max_new_tokens; others: start, gold."
             )
     sealed.save_splits(splits, folder)
+    report["judge"] = _judge_report(recipe, judge, [row for split in splits.values() for row in split])
     (folder / "labels.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
     (folder / "ledger.json").write_text(json.dumps(asdict(ledger)), encoding="utf-8")
+
+
+def _judge(recipe: Recipe) -> Judge:
+    """Who labels: the truth, or the recipe's judge."""
+    by_truth = recipe.data.label_with == "gold" or recipe.judge.type == "gold"
+    if by_truth:
+        gold = gold_function(recipe)
+        assert gold is not None
+        return gold_judge(gold)
+    if recipe.judge.type == "random":
+        return random_judge(recipe.seeds[0])
+    path = recipe.judge.path or recipe.model.path
+    return local_judge(resolve(path), path == "lab", _loading(recipe, recipe.adapter))
+
+
+def _judge_report(recipe: Recipe, judge: Judge, rows: list[Row]) -> dict[str, Any]:
+    """What the judge was asked, and how often it chose as the truth does, where there is one."""
+    by = "gold" if recipe.data.label_with == "gold" else recipe.judge.type
+    said: dict[str, Any] = {"type": by, **judge.report()}
+    pairs = [row for row in rows if row.chosen is not None and row.rejected is not None]
+    if (gold := gold_function(recipe)) is not None and pairs:
+        sides = [[each["gold"] for each in gold([row.prompt for row in pairs], texts)] for texts in _sides(pairs)]
+        settled = [a > b for a, b in zip(*sides, strict=True) if a != b]
+        if settled:
+            share = sum(settled) / len(settled)
+            said |= {"gold_agreement": share, "gold_agreement_ci95": list(wilson(share, len(settled)))}
+    return said
+
+
+def _sides(pairs: list[Row]) -> tuple[list[str], list[str]]:
+    return [row.chosen or "" for row in pairs], [row.rejected or "" for row in pairs]
 
 
 def reward(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:

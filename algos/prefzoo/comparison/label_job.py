@@ -1,21 +1,19 @@
-"""Preferences out of prompts alone: the start answers each twice, and the truth says which answer is better."""
+"""Preferences out of prompts alone: the start answers each twice, and a judge says which answer is better."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from prefzoo.data.formats import Dropped, Row
 from prefzoo.data.views import Views, prompt_key
+from prefzoo.feedback.judges import Judge
 from prefzoo.interface import Generation, Ledger, Policy, Progress
-
-Gold = Callable[[list[Any], list[str]], list[Mapping[str, float]]]
 
 
 def label(
     rows: Sequence[Row],
     policy: Policy,
-    gold: Gold,
+    judge: Judge,
     generation: Generation,
     seed: int,
     ledger: Ledger,
@@ -29,9 +27,9 @@ def label(
     Args:
         rows: of the split; each distinct prompt is answered.
         policy: the start.
-        gold: `(prompts, replies) -> [{"gold": score}]`.
+        judge: says which reply is better; the truth is one, too.
         generation, seed: how replies are sampled.
-        ledger: is charged for the samples and for each scored reply.
+        ledger: is charged for the samples and for each question to the judge.
         progress: is told how far sampling is.
 
     Returns:
@@ -40,23 +38,21 @@ def label(
     prompts = Views.of(rows).prompts
     first = {prompt_key(row.prompt): row for row in reversed(rows)}
     drawn = policy.sample(prompts, generation, seed, n=2, ledger=ledger, progress=progress)
-    flat = [reply.text for replies in drawn for reply in replies]
-    scores = [each["gold"] for each in gold([prompt for prompt in prompts for _ in range(2)], flat)]
-    ledger.reward_calls += len(flat)
+    first_better = judge(prompts, [a.text for a, _ in drawn], [b.text for _, b in drawn])
+    ledger.judge_calls += 2 * len(prompts)
     dropped = Dropped()
     pairs = []
     for i, (prompt, (a, b)) in enumerate(zip(prompts, drawn, strict=True)):
         row = first[prompt_key(prompt)]
-        difference = scores[2 * i] - scores[2 * i + 1]
         reasons = {
             "unfinished_reply": not (a.finished and b.finished),
             "empty_reply": not (a.text.strip() and b.text.strip()),
             "identical_pair": a.text == b.text,
-            "tied_replies": difference == 0,
+            "tied_replies": first_better[i] == 0.5,
         }
         if reason := next((name for name, holds in reasons.items() if holds), None):
             dropped.add(reason, row.id, prompt[-1]["content"])
             continue
-        good, bad = (a, b) if difference > 0 else (b, a)
+        good, bad = (a, b) if first_better[i] > 0.5 else (b, a)
         pairs.append(Row(f"{row.id} labelled", row.prompt, chosen=good.text, rejected=bad.text, slice=row.slice))
     return [*rows, *pairs], dropped

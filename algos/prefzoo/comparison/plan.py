@@ -118,7 +118,13 @@ def make_plan(recipe: Recipe, out: Path) -> Plan:
     rows = tuple(dict.fromkeys(("data", START, plan.rows_name)))
     truth = {"gold": dump["gold"], "gold_file": _gold_fingerprint(recipe)}
     if recipe.data.label_with:
-        add(LABEL, "label", {"generation": dump["generation"], **truth, "seed": shared_seed}, ("data", START))
+        judge = {**dump["judge"], "model": fingerprint(recipe.judge.path)}
+        add(
+            LABEL,
+            "label",
+            {"generation": dump["generation"], **truth, "judge": judge, "seed": shared_seed},
+            ("data", START),
+        )
     learned = {**model, "reward": dump["reward"], "budget": dump["budget"], "file": fingerprint(recipe.reward.path)}
     reward = {**learned, **truth, "shuffled": shuffled, "seed": shared_seed}
     # Labels shuffled by each seed's own coin make a reward model of each seed's own; else one serves all.

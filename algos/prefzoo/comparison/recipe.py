@@ -10,6 +10,7 @@ from prefzoo import registry
 from prefzoo.data import sources
 from prefzoo.data.comparisons import Pairs
 from prefzoo.data.reading import COLUMNS
+from prefzoo.feedback.judges import JudgeSettings
 from prefzoo.feedback.rewards import RewardLoss
 from prefzoo.interface import Adapter, Algorithm, Budget, Generation, Settings, Training
 
@@ -153,6 +154,7 @@ class Recipe(Settings):
     data: Data = Data()
     start: Start = Start()
     reward: RewardSettings = RewardSettings()
+    judge: JudgeSettings = JudgeSettings()
     gold: str | GoldFunction | None = None
     budget: Budget = Budget()
     generation: Generation = Generation()

@@ -48,10 +48,9 @@ def _label_problems(recipe: Recipe) -> list[str]:
     if with_ is None:
         return []
     problems = []
-    if with_ == "judge":
-        problems.append("data.label_with: 'judge' cannot be used yet, because there are no judges yet. Allowed: gold.")
-    elif recipe.gold_source == "none":
-        problems.append("data.label_with: 'gold' needs a truth to label with: give gold: {path: FILE.py:NAME}.")
+    if (with_ == "gold" or recipe.judge.type == "gold") and recipe.gold_source == "none":
+        key = "data.label_with" if with_ == "gold" else "judge.type"
+        problems.append(f"{key}: 'gold' needs a truth to label with: give gold: {{path: FILE.py:NAME}}.")
     has = sorted({"preferences", "rankings", "ratings"} & (set(recipe.data.files()) or recipe.provides))
     if has and (recipe.source is None or "preferences" in sources.load(recipe.source).provides):
         problems.append(f"data.label_with: {with_!r} makes preferences, and the data has {', '.join(has)} already.")

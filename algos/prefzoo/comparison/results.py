@@ -110,14 +110,17 @@ def build(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
     reward = _reward(plan, outcomes)
     preflight = _read(data / "preflight.json")
     manifest = _read(data / "manifest.json")
+    judge: dict[str, Any] = {}
     if LABEL in plan.stages and plan.stages[LABEL].folder.is_dir():
         labels = preflight["labels"] = _read(plan.stages[LABEL].folder / "labels.json")
+        judge = labels["judge"]
         manifest["labels"] = {name: part["sha256"] for name, part in labels["splits"].items()}
     return Results(
         recipe=recipe.model_dump(mode="json"),
         manifest=manifest,
         versions=plan.versions,
         algorithms=algorithms,
+        judge=judge,
         reward=reward,
         preflight=preflight,
         shared=_shared(plan),

@@ -1,0 +1,106 @@
+"""Judges: which side a verdict belongs to, in both orders; position bias; the lab model against gold."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from prefzoo import compare, lab
+from prefzoo.errors import PrefzooError
+from prefzoo.feedback.judges import Judge, gold_judge, local_judge, random_judge
+from prefzoo.lab import MODEL_DIR, tasks
+from prefzoo.policies.language_model import LanguageModelPolicy
+
+LOADING = {"dtype": "float32", "trust_remote_code": False, "quantization": None}
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    """Prompts with two replies of different gold, the better one first in every other pair."""
+    rows = lab.preferences("test", 200, 11)
+    kept = []
+    for row in rows:
+        a, b = row["chosen"], row["rejected"]
+        if len(kept) % 2:
+            a, b = b, a
+        if lab.gold(row["prompt"], a) != lab.gold(row["prompt"], b):
+            kept.append(([{"role": "user", "content": row["prompt"]}], a, b))
+    prompts, first, second = zip(*kept, strict=True)
+    better = [lab.gold(p[0]["content"], a) > lab.gold(p[0]["content"], b) for p, a, b in kept]
+    assert 20 < sum(better) < len(better) - 20, "both answers must occur"
+    return prompts, first, second, better
+
+
+def truth(prompts, completions):
+    return [{"gold": lab.gold(p[-1]["content"], c)} for p, c in zip(prompts, completions, strict=True)]
+
+
+def test_an_oracle_agrees_with_gold_in_every_pair(pairs) -> None:
+    prompts, first, second, better = pairs
+    judge = gold_judge(truth)
+    assert [p > 0.5 for p in judge(prompts, first, second)] == better
+    assert [p < 0.5 for p in judge(prompts, second, first)] == better
+    asked = judge.report()
+    assert asked["inconsistent"] == asked["ties"] == 0
+    assert asked["first_preferred"] * 2 == asked["questions"] == 4 * len(better)
+
+
+def test_one_that_always_says_a_gives_only_ties(pairs) -> None:
+    prompts, first, second, _ = pairs
+    judge = Judge(lambda p, x, y: [0.9] * len(p))
+    assert set(judge(prompts, first, second)) == {0.5}
+    asked = judge.report()
+    assert asked["ties"] == asked["inconsistent"] == asked["pairs"] == len(prompts)
+    assert asked["first_preferred"] == asked["questions"] == 2 * len(prompts)
+
+
+def test_probabilities_of_the_two_orders_by_hand() -> None:
+    """0.9 for x before y, 0.4 for y before x: P(x better) = (0.9 + 0.6) / 2 = 0.75."""
+    judge = Judge(lambda p, x, y: [0.9 if x[0] == "x" else 0.4])
+    assert judge([[]], ["x"], ["y"]) == [pytest.approx(0.75)]
+    assert judge([[]], ["y"], ["x"]) == [pytest.approx(0.25)]
+
+
+def test_the_lab_model_judges_as_gold_does_and_is_asked_as_it_was_taught(pairs, monkeypatch) -> None:
+    prompts, first, second, better = pairs
+    rendered = []
+    render = LanguageModelPolicy.render
+
+    def noted(self, prompt):
+        rendered.append(prompt[-1]["content"])
+        return render(self, prompt)
+
+    monkeypatch.setattr(LanguageModelPolicy, "render", noted)
+    verdicts = local_judge(str(MODEL_DIR), True, LOADING)(prompts, first, second)
+    assert tasks.judge_prompt(prompts[0][0]["content"], first[0], second[0]) in rendered
+    assert tasks.judge_prompt(prompts[0][0]["content"], second[0], first[0]) in rendered
+    agreement = sum((p > 0.5) == truly for p, truly in zip(verdicts, better, strict=True)) / len(better)
+    assert agreement > 0.85
+    chance = [p > 0.5 for p in random_judge(0)(prompts, first, second)]
+    assert 0.35 < sum(c == truly for c, truly in zip(chance, better, strict=True)) / len(better) < 0.65
+
+
+def test_a_vocabulary_without_verdicts_is_refused(monkeypatch) -> None:
+    policy = LanguageModelPolicy.from_start(str(MODEL_DIR))
+    monkeypatch.setattr(LanguageModelPolicy, "from_start", classmethod(lambda cls, *_, **__: policy))
+    monkeypatch.setattr(policy, "tokenizer", lambda text, **_: {"input_ids": [5]})
+    with pytest.raises(PrefzooError, match="no single tokens for the verdicts"):
+        local_judge(str(MODEL_DIR), True, LOADING)
+
+
+def test_a_judge_makes_the_pairs_of_a_comparison(tmp_path) -> None:
+    rows = lab.preferences("train", 64, 3)
+    (tmp_path / "prompts.txt").write_text("\n".join(row["prompt"] for row in rows))
+    recipe = {
+        "data": {"prompts": str(tmp_path / "prompts.txt"), "label_with": "judge"},
+        "generation": {"max_new_tokens": 24},
+        "evaluation": {"prompts": 8},
+        "reward": {"type": "random"},
+        "algorithms": {"dpo": {}},
+    }
+    found = compare(recipe, seeds=1, out=tmp_path / "out")
+    assert found.algorithms["dpo"].status == "ok"
+    made = sum(part["pairs"] for part in found.preflight["labels"]["splits"].values())
+    assert 10 < made <= found.judge["pairs"] and found.judge["questions"] == 2 * found.judge["pairs"]
+    assert found.judge["type"] == "local" and json.loads((tmp_path / "out" / "results.json").read_text())["judge"]
