@@ -112,7 +112,7 @@ def test_a_third_partys_algorithm_is_listed_compared_and_conforms(site, shared, 
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), *sys.path]), "COLUMNS": "160"}
     code = "from prefzoo.cli import main; main()"
     shown = subprocess.run([sys.executable, "-c", code, "ls"], env=environment, capture_output=True, text=True)
-    assert "every reply counts alike" in next(line for line in shown.stdout.splitlines() if " tiny " in line)
+    assert "about equally long" in next(line for line in shown.stdout.splitlines() if " tiny " in line)
     monkeypatch.syspath_prepend(str(site))
     found = prefzoo.compare("quickstart", ["tiny", "sft"], seeds=1, sets=SMALL, out=tmp_path)
     assert found.algorithms["tiny"].error is None

@@ -1,44 +1,45 @@
-"""An algorithm in a package of its own: imitation with a loss of its own."""
+"""An algorithm in a package of its own: a rule for the data, and a learner by name."""
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
-from prefzoo import Algorithm, Bench, Policy
+from pydantic import Field
+
+import prefzoo
+from prefzoo import Algorithm, Bench, Policy, PrefzooError
 
 
 @dataclass(frozen=True)
-class EqualVoices(Algorithm):
-    """Imitation of chosen replies in which every reply counts alike, however long it is
-    (the length normalisation of RRHF, Yuan et al. 2023, https://arxiv.org/abs/2304.05302, without its ranking).
+class LengthMatchedDPO(Algorithm):
+    """DPO on pairs whose replies are about equally long, so that length cannot be what is learned
+    (the bias: Park et al. 2024, https://arxiv.org/abs/2403.19159).
 
-    The loss is the mean over replies of the mean negative log-likelihood of a reply's tokens; plain supervised
-    fine-tuning takes the mean over all tokens, in which long replies weigh more.
+    Attributes:
+        ratio: the longer reply of a pair may have at most this many times the characters of the shorter one.
+        beta: DPO's.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"preferences"})
-    config: ClassVar[str | None] = "trl.trainer.sft_config:SFTConfig"
+    config: ClassVar[str | None] = "trl.trainer.dpo_config:DPOConfig"
 
-    @property
-    def replies_per_row(self) -> int:
-        return 1
+    ratio: Annotated[float, Field(ge=1)] = 2.0
+    beta: Annotated[float, Field(gt=0)] = 0.1
 
     def train(self, bench: Bench) -> Policy:
-        from trl import SFTConfig, SFTTrainer
+        pairs = bench.data.preferences
+        matched = [pair for pair in pairs if self.matches(pair)]
+        bench.report["length_matched"] = {"pairs": len(pairs), "kept": len(matched)}
+        if not matched:
+            raise PrefzooError(
+                f"tiny: none of {len(pairs)} pairs has replies within a factor of {self.ratio:g} in length"
+            )
+        learner = prefzoo.get("dpo", beta=self.beta, trainer=self.trainer)
+        return learner.train(bench.replace(data=dataclasses.replace(bench.data, preferences=matched)))
 
-        from prefzoo.policies.fitting import fit
-
-        class Trainer(SFTTrainer):
-            def compute_loss(
-                self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
-            ) -> Any:
-                labels = inputs["labels"][:, 1:]  # (B, T)
-                logits = model(input_ids=inputs["input_ids"], attention_mask=inputs["attention_mask"]).logits[:, :-1]
-                log_p = logits.log_softmax(-1).gather(2, labels.clamp(min=0)[..., None])[..., 0]
-                kept = labels != -100
-                loss = -((log_p * kept).sum(1) / kept.sum(1)).mean()
-                # Told the number of items, the trainer leaves the mean over accumulated batches to the loss.
-                return loss if num_items_in_batch is None else loss / self.current_gradient_accumulation_steps
-
-        return fit(bench, Trainer, SFTConfig, bench.data.chosen(), self.trainer)
+    def matches(self, pair: dict[str, Any]) -> bool:
+        """Whether the two replies of a pair are about equally long."""
+        shorter, longer = sorted(len(pair[reply][0]["content"]) for reply in ("chosen", "rejected"))
+        return longer <= self.ratio * shorter
