@@ -26,6 +26,9 @@ def notes(
     for block, settings in (("reward", recipe.reward.trainer), ("start", recipe.start.parameters.get("trainer"))):
         if settings:
             said.append(f"The {block} was trained with arguments of its own: {json.dumps(settings)}.")
+    if recipe.reward.adapter is not None and recipe.reward.adapter != recipe.adapter:
+        shape = json.dumps(recipe.reward.adapter.model_dump(exclude_defaults=True) or {"type": "lora"})
+        said.append(f"The reward was trained with an adapter of its own: {shape}.")
     if recipe.gold_source == "none":
         said.append("No truth is known here: the verdict is by the proxy reward, which some policies optimized.")
     interval = reward.get("ci95")
