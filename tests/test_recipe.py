@@ -57,6 +57,11 @@ def test_all_mistakes_at_once_with_suggestions() -> None:
     [
         ({}, "algorithms: is missing"),
         ({"algorithms": {}}, "algorithms"),
+        (
+            {"algorithms": {"dpo": {}}, "model": {"path": "labb"}},
+            r"model.path: 'labb' is no folder. Did you mean 'lab'\?",
+        ),
+        ({"algorithms": {"dpo": {}}, "model": {"path": "./nowhere"}}, "model.path: './nowhere' is no folder"),
         ({"algorithms": {"start": {"algorithm": "dpo"}}}, "names the start"),
         ({"algorithms": {"a b": {"algorithm": "dpo"}}}, "label"),
         ({"algorithms": {"dpo": {}}, "seeds": [1, 1]}, "twice"),
@@ -162,3 +167,12 @@ def test_the_schema_takes_the_shipped_recipes_and_refuses_mistakes() -> None:
         {"algorithms": {"mine": {"algorithm": "dpo", "beta": 1, "seed_offset": 5, "trainer": {"max_steps": 3}}}},
     ):
         assert not list(validator.iter_errors(right)), right
+
+
+def test_on_is_a_word_and_true_a_truth_value(tmp_path) -> None:
+    (tmp_path / "on.yaml").write_text(
+        "start: {on: demonstrations}\nalgorithms: {sft: {on: chosen}}\ntraining: {bf16: true}\n"
+    )
+    loaded = recipes.load(str(tmp_path / "on.yaml"))
+    assert loaded.start.parameters == {"on": "demonstrations"} and loaded.training.bf16 is True
+    assert recipes.load("quickstart", ["start.on=chosen"]).start.parameters == {"on": "chosen"}

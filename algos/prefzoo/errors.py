@@ -36,7 +36,7 @@ def did_you_mean(word: object, allowed: Iterable[str]) -> str:
 
 def unknown(kind: str, word: object, allowed: Iterable[str]) -> str:
     """One sentence for a name that does not exist: what it was, what exists, what was probably meant."""
-    names = sorted(allowed)
+    names = sorted(set(allowed))
     if len(names) > 30:  # TRL's configs have well over a hundred fields
         near = difflib.get_close_matches(str(word), names, n=5, cutoff=0.5)
         listed = f"{len(names)} names, nearest: {', '.join(near) or 'none'}"

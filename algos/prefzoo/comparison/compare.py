@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from prefzoo.comparison import report, results, tracking
-from prefzoo.comparison.plan import LABEL, START, Plan, Stage, load_plan, make_plan, versions
+from prefzoo.comparison.plan import LABEL, PLAN_FILE, START, Plan, Stage, load_plan, make_plan, versions
 from prefzoo.comparison.recipe import Recipe
 from prefzoo.comparison.recipe_check import load
 from prefzoo.comparison.results import Results
@@ -115,6 +115,8 @@ def in_use(folder: Path) -> Iterator[Path]:
 
 def _compare(recipe: Recipe, out: Path, workers: int, console: Console) -> Results:
     plan = make_plan(recipe, out)
+    if _holds_another(plan):
+        console.print(f"{out} holds another comparison: what fits is used again, and its report is replaced")
     plan.save()
     _note_call(recipe, out)
     with Tracker(plan, console) as tracker:
@@ -156,6 +158,15 @@ def _with_problems(found: Results, out: Path) -> Results:
         found.notes.extend(problems)
         report.write(found, out)
     return found
+
+
+def _holds_another(plan: Plan) -> bool:
+    """Whether the folder's last comparison was of another recipe."""
+    file = plan.out / PLAN_FILE
+    if not file.is_file():
+        return False
+    before = json.loads(file.read_text(encoding="utf-8"))["recipe"]
+    return bool(before != plan.recipe.model_dump(mode="json"))
 
 
 def rebuild(out: Path) -> Results:

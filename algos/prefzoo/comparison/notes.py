@@ -39,7 +39,7 @@ def notes(
             f"{low:.2f} to {high:.2f}): what learns from it learns noise."
         )
     if reward.get("error"):
-        said.append(f"There is no proxy reward, because its stage failed: {reward['error']}")
+        said.append(f"There is no proxy reward: its stage {reward['error']}.")
     if recipe.data.shuffle_labels:
         said.append("Negative control: preference labels were shuffled; nothing should have been learned.")
     if recipe.reward.type == "random":

@@ -14,6 +14,8 @@ from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from prefzoo import __version__, registry
 from prefzoo.comparison.recipe import GoldFunction, Recipe
 from prefzoo.data import sources
@@ -158,7 +160,7 @@ def load_plan(out: Path) -> Plan:
     """The plan of the last comparison in `out`.
 
     Raises:
-        PrefzooError: when there is none.
+        PrefzooError: when there is none, or none that this version can read.
     """
     if not (out / PLAN_FILE).is_file():
         raise PrefzooError(f"{out} holds no prefzoo run: there is no {PLAN_FILE} in it")
@@ -174,7 +176,16 @@ def load_plan(out: Path) -> Plan:
         )
         for each in content["stages"]
     }
-    return Plan(Recipe.model_validate(content["recipe"]), out, stages, content["versions"])
+    try:
+        recipe = Recipe.model_validate(content["recipe"])
+    except ValidationError as error:
+        made = content["versions"].get("prefzoo", "another version")
+        keys = ", ".join(".".join(map(str, item["loc"])) for item in error.errors())
+        raise PrefzooError(
+            f"{out} was made by prefzoo {made}, whose recipes this one ({__version__}) does not read ({keys}); "
+            "compare again, with the same --out or another"
+        ) from error
+    return Plan(recipe, out, stages, content["versions"])
 
 
 def versions() -> dict[str, str]:

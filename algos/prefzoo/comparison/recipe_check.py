@@ -128,6 +128,11 @@ def _cross_problems(recipe: Recipe) -> list[str]:
         for key, adapter in adapters.items()
         if adapter is not None and adapter.type == "qlora" and find_spec("bitsandbytes") is None
     ]
+    base = recipe.model.path
+    meant = did_you_mean(base, ["lab"]) if "/" not in base else ""
+    if base != "lab" and not Path(base).expanduser().is_dir() and (meant or base.startswith((".", "/", "~"))):
+        allowed = "Allowed: lab, a folder, a hub id (owner/name)."
+        problems.append(f"model.path: {base!r} is no folder.{meant} {allowed}")
     path = recipe.reward.path
     if recipe.reward.type == "path" and path and not Path(path).expanduser().is_dir() and path.count("/") != 1:
         problems.append(f"reward.path: {path!r} is neither a folder nor a hub id (owner/name).")

@@ -266,7 +266,7 @@ def _reward(plan: Plan, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
                 reports[str(stage.seed)] = _read(stage.folder / "report.json")
             else:
                 outcome = outcomes.get(stage.name)
-                reports[str(stage.seed)] = {"error": outcome.error if outcome else "was not run"}
+                reports[str(stage.seed)] = {"error": f"{outcome.status}: {outcome.error}" if outcome else "was not run"}
     first = next(iter(reports.values()))
     return {**first, "by_seed": reports} if len(reports) > 1 else first
 

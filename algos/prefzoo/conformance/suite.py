@@ -21,13 +21,15 @@ from prefzoo.conformance.probe import DETAILS, answers, probed
 from prefzoo.conformance.promises import Trials, quick_findings
 from prefzoo.interface import Completion
 
-QUICK = {
+QUICK: dict[str, Any] = {
+    "tracking": {"wandb": {"mode": "disabled"}},
     "start": "none",
     "budget": {"prompts": 48},
     "evaluation": {"prompts": 16},
     "generation": {"max_new_tokens": 24},
 }
-LONG = {
+LONG: dict[str, Any] = {
+    "tracking": {"wandb": {"mode": "disabled"}},
     "budget": {"prompts": 800},
     "evaluation": {"prompts": 256},
     "training": {"learning_rate": 5e-4},

@@ -102,7 +102,7 @@ def _check_columns(kind: str, source: str, wanted: Mapping[str, str], record: Ma
     problems = [
         f"data.columns.{ours}: {unknown('column', theirs, record)} (in data.{kind} {source!r})"
         for ours, theirs in wanted.items()
-        if theirs not in record and ours not in record
+        if theirs not in record
     ]
     if problems:
         raise DataError("\n".join(problems))

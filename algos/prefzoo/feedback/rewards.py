@@ -29,7 +29,10 @@ class FunctionReward:
         self.function = load_function(path, key)
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
-        scores = [float(score) for score in self.function(list(prompts), list(completions))]
+        try:
+            scores = [float(score) for score in self.function(list(prompts), list(completions))]
+        except Exception as error:  # the user's own function may raise anything
+            raise PrefzooError(f"{self.path} raised {type(error).__name__}: {error}") from error
         if len(scores) != len(completions):
             raise PrefzooError(f"{self.path} returned {len(scores)} scores for {len(completions)} completions")
         if bad := [i for i, score in enumerate(scores) if not math.isfinite(score)]:
