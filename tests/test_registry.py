@@ -63,7 +63,7 @@ def test_config_fields_read_from_source_are_those_of_the_class(config: str) -> N
         ("learning_rate", [1e-4, 1], ["1e-4", True, None]),
         ("num_train_epochs", [2, 0.5], ["two"]),
         ("max_steps", [5], [5.5, "5"]),
-        ("lr_scheduler_type", ["cosine"], []),  # an enum of transformers' own: any value passes to it
+        ("max_grad_norm", [0.5], ["much"]),
         ("loss_type", [["sigmoid", "sft"]], [5]),
         ("gradient_checkpointing", [True], ["yes", 1]),
         ("run_name", [None, "x"], [3]),
@@ -75,6 +75,21 @@ def test_trainer_values_are_checked_against_the_annotation(key: str, good: list,
     for value in bad:
         (problem,) = trainer_problems(config, {key: value}, "trainer.")
         assert problem.startswith(f"trainer.{key}: must be ") and repr(value) in problem
+
+
+@pytest.mark.parametrize(
+    ("key", "good", "bad", "meant"),
+    [
+        ("optim", "adamw_torch", "adamw_torhc", "adamw_torch"),
+        ("lr_scheduler_type", "cosine", "cosin", "cosine"),
+        ("save_strategy", "no", "epohc", "epoch"),
+    ],
+)
+def test_words_of_transformers_own_are_checked_too(key: str, good: str, bad: str, meant: str) -> None:
+    config = "trl.trainer.dpo_config:DPOConfig"
+    assert trainer_problems(config, {key: good}, "trainer.") == []
+    (problem,) = trainer_problems(config, {key: bad}, "trainer.")
+    assert problem.startswith(f"trainer.{key}: unknown value {bad!r}.") and f"Did you mean {meant!r}?" in problem
 
 
 def test_our_list_of_dpo_losses_is_that_of_the_installed_trl() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib
+import re
 import typing
 from functools import lru_cache
 from importlib.util import find_spec
@@ -26,6 +27,9 @@ class _Names(dict[str, Any]):
         return getattr(typing, name, Any)
 
 
+ENUMERATIONS = ("transformers.trainer_utils", "transformers.training_args")
+"""Where the words for optimizers, schedules and strategies are written."""
+
 _KNOWN = {"bool": bool, "int": int, "float": float, "str": str, "list": list, "dict": dict, "Literal": Literal}
 
 
@@ -36,6 +40,10 @@ def trainer_problems(config: str, settings: dict[str, Any], prefix: str) -> list
     for key, value in settings.items():
         if key not in fields:
             problems.append(f"{prefix}{key}: {unknown('key', key, fields)}")
+            continue
+        options = _options(fields[key])
+        if options and isinstance(value, str) and value not in options:
+            problems.append(f"{prefix}{key}: {unknown('value', value, options)}")
             continue
         meant = meaning(fields[key])
         try:
@@ -59,6 +67,19 @@ def meaning(annotation: str) -> Any:
         return eval(annotation, {"__builtins__": {}}, _Names(_KNOWN))
     except TypeError:
         return Any
+
+
+@lru_cache
+def _options(annotation: str) -> list[str]:
+    """The words that a field annotated with one of transformers' enumerations may hold; empty for other fields."""
+    names = set(re.findall(r"\w+", annotation))
+    found = []
+    for module in ENUMERATIONS:
+        for node in _source(module).body:
+            if isinstance(node, ast.ClassDef) and node.name in names:
+                values = [each.value for each in node.body if isinstance(each, ast.Assign)]
+                found += [v.value for v in values if isinstance(v, ast.Constant) and isinstance(v.value, str)]
+    return found
 
 
 def _fields_in_source(module: str, name: str) -> dict[str, str]:
@@ -91,6 +112,7 @@ def _fields_in_source(module: str, name: str) -> dict[str, str]:
     return {**inherited, **own}
 
 
+@lru_cache
 def _source(module: str) -> ast.Module:
     # find_spec imports the parent package: for `trl.trainer.x` that is trl itself, hence the walk by hand.
     package, *rest = module.split(".")
