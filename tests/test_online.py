@@ -11,9 +11,9 @@ from trl import GRPOTrainer
 
 from prefzoo import get
 from prefzoo.errors import PrefzooError
-from prefzoo.interface import Adapter
+from prefzoo.interface import Adapter, Generation
 from prefzoo.policies.language_model import LanguageModelPolicy
-from prefzoo.policies.on_policy import ActorCriticTrainer
+from prefzoo.policies.on_policy import ActorCriticTrainer, OnPolicyTrainer
 
 ONLINE = ("ppo", "a2c", "reinforce", "grpo", "rloo")
 LOG = {"logging_steps": 1}
@@ -135,6 +135,29 @@ def test_the_loss_of_token_advantages_by_hand(bench, caught) -> None:
         # Ratios 1, e^0.5 = 1.6487 (clipped to 1.2), e^-0.5 = 0.6065 (clipped to 0.8, which is the larger loss).
         expected = -(1.0 * 1.0 + 2.0 * 1.2 - 3.0 * 0.8) / 3
         assert trainer._compute_loss(trainer.model, batch).item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_moving_average_by_hand(bench, monkeypatch) -> None:
+    """Totals 1, 3, then 6, 0: the first rollout's baseline is its own mean, 2; the second's is 2 as well, which is what
+    came before; a third's would be (1 + 3 + 6 + 0) / 4 = 2.5."""
+    kept = []
+    train = OnPolicyTrainer.train
+    monkeypatch.setattr(OnPolicyTrainer, "train", lambda self: (kept.append(self), train(self))[1])
+    get("reinforce", trainer={"max_steps": 1}).train(bench())
+    trainer = kept[0]
+    trainer.average = (0.0, 0)
+    mask = torch.tensor([[1.0, 1.0], [1.0, 0.0]])
+    first = trainer._advantages({}, torch.tensor([[0.5, 0.5], [3.0, 0.0]]), mask)["advantages"]
+    torch.testing.assert_close(first, torch.tensor([[-1.0, -1.0], [1.0, 0.0]]))
+    second = trainer._advantages({}, torch.tensor([[4.0, 2.0], [0.0, 0.0]]), mask)["advantages"]
+    torch.testing.assert_close(second, torch.tensor([[4.0, 4.0], [-2.0, 0.0]]))
+    assert trainer.average == (2.5, 4)
+    assert not trainer.token_rewards.whiten_advantages, "whitening would take the average out again"
+
+
+def test_greedy_sampling_is_refused(bench) -> None:
+    with pytest.raises(PrefzooError, match="temperature is 0"):
+        get("grpo").train(bench().replace(generation=Generation(temperature=0)))
 
 
 def test_a_reply_that_was_cut_is_penalized_and_one_that_ended_is_not(bench, caught) -> None:

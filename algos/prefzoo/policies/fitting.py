@@ -60,8 +60,6 @@ def fit(
         **more,
     )
     run_trainer(trainer, bench, parameters)
-    if hasattr(trainer, "remove_critic"):
-        trainer.remove_critic()
     folder = bench.out / "policy"
     LanguageModelPolicy(trainer.model, learner.tokenizer, bench.start, learner.loading).save(folder)
     reloaded = load_policy(folder)

@@ -175,8 +175,14 @@ class ActorCriticTrainer(OnPolicyTrainer):
         nn.init.zeros_(head.bias)
         model.add_module("value_head", head.to(self.accelerator.device))
 
+    def train(self, *args: Any, **more: Any) -> Any:
+        """As TRL trains; the critic is gone afterwards, so that what is saved is the policy alone."""
+        output = super().train(*args, **more)
+        self.remove_critic()
+        return output
+
     def remove_critic(self) -> None:
-        """Take the critic off the model, so that what is saved is the policy alone."""
+        """Take the critic off the model."""
         if isinstance(self.model, PeftModel) and VALUE in self.model.peft_config:
             self.model.delete_adapter(VALUE)
         for name in ("value_head", "value_backbone"):

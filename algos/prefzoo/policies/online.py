@@ -39,9 +39,11 @@ def fit_online(
         more: further arguments of the trainer.
 
     Raises:
-        PrefzooError: when there are fewer prompts than one rollout takes.
+        PrefzooError: when there are fewer prompts than one rollout takes, or nothing is sampled (temperature 0).
     """
     training = bench.training
+    if bench.generation.temperature == 0:
+        raise PrefzooError("generation.temperature is 0: an algorithm that learns from its own samples must sample")
     prompts = bench.data.prompts
     taken = training.batch_size * rollout
     if len(prompts) < taken:

@@ -34,8 +34,8 @@ class PPO(Algorithm):
         missing_eos_penalty: taken off the score of a reply that was cut at the length limit.
         whiten_rewards: scale token rewards to variance 1.
         whiten_advantages: scale advantages to mean 0 and variance 1.
-        value_model: `shared`, an adapter of the critic's own on the policy's base; `separate`, a model of its own
-            (with full fine-tuning it always is).
+        value_model: `shared`, an adapter of the critic's own on the policy's base; `separate`, a model of its own,
+            trained whole (with full fine-tuning it always is).
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})
@@ -72,6 +72,10 @@ class PPO(Algorithm):
         from prefzoo.policies.on_policy import ActorCriticTrainer, CriticSettings, OnPolicyConfig, TokenRewards
         from prefzoo.policies.online import fit_online
 
+        whole = {
+            **bench.loading,
+            "quantization": None,
+        }  # a model of its own is trained whole, which 4 bits do not allow
         separate = self.value_model == "separate" or bench.adapter.type == "full"
         return fit_online(
             bench,
@@ -99,5 +103,5 @@ class PPO(Algorithm):
                 self.whiten_advantages,
             ),
             critic=CriticSettings(self.gamma, self.lam, self.vf_coef, self.clip_value),
-            value_model=load_model(bench.start, **bench.loading).base_model if separate else None,
+            value_model=load_model(bench.start, **whole).base_model if separate else None,
         )

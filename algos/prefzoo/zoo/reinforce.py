@@ -17,8 +17,8 @@ class Reinforce(Algorithm):
     https://arxiv.org/abs/2402.14740).
 
     Attributes:
-        kl_coefficient, kl_target, kl_horizon, kl_estimator, generations, missing_eos_penalty, whiten_advantages: as
-            in `ppo`.
+        kl_coefficient, kl_target, kl_horizon, kl_estimator, generations, missing_eos_penalty: as in `ppo`.
+            Advantages are not whitened: that would put the rollout's own mean in the place of the average.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})
@@ -30,7 +30,6 @@ class Reinforce(Algorithm):
     kl_estimator: Literal["k1", "k3"] = "k1"
     generations: Annotated[int, Field(ge=1)] = 1
     missing_eos_penalty: Annotated[float, Field(ge=0)] = 1.0
-    whiten_advantages: bool = True
 
     @property
     def replies_per_row(self) -> int:
@@ -55,6 +54,6 @@ class Reinforce(Algorithm):
                 self.kl_estimator,
                 self.missing_eos_penalty,
                 whiten_rewards=False,
-                whiten_advantages=self.whiten_advantages,
+                whiten_advantages=False,
             ),
         )
