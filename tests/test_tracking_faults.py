@@ -80,6 +80,20 @@ def test_a_broken_wandb_costs_a_note(tracked, copied, tmp_path, monkeypatch, pac
     assert load(copied).notes == found.notes
 
 
+def test_a_tracker_that_ended_early_is_still_heard(copied, tmp_path, monkeypatch) -> None:
+    (tmp_path / "wandb.py").write_text("raise ModuleNotFoundError('No module named wandb')")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    finish = tracking.Tracker.finish
+
+    def late(self: tracking.Tracker) -> None:
+        self.process.join(60)
+        finish(self)
+
+    monkeypatch.setattr(tracking.Tracker, "finish", late)
+    found = prefzoo.compare("quickstart", LABELS, seeds=2, sets=OFFLINE, out=copied)
+    assert ["No module named wandb" in note for note in found.notes if "Weights & Biases" in note] == [True]
+
+
 def test_disabled_leaves_no_trace(copied) -> None:
     for sets in (TRACKED, [*TRACKED, "tracking.wandb.mode=disabled"]):  # the first by WANDB_MODE, which conftest sets
         prefzoo.compare("quickstart", LABELS, seeds=2, sets=sets, out=copied)

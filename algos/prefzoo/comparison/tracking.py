@@ -60,8 +60,9 @@ class Tracker:
         """
         found: list[str] = []
         if self.process is not None:
-            try:
+            with contextlib.suppress(OSError):  # it may have ended already; what it said before is still to be read
                 self.connection.send("finish")
+            try:
                 self._listen(found)
             except (EOFError, OSError):
                 self.process.join(STOP_SECONDS)

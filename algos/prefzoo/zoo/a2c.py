@@ -3,39 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
-
-from prefzoo.interface import Algorithm, Bench, Policy
+from prefzoo.interface import Bench, Policy
 from prefzoo.registry import get
+from prefzoo.zoo.bases import ActorCritic
 
 
 @dataclass(frozen=True)
-class A2C(Algorithm):
+class A2C(ActorCritic):
     """Advantage actor-critic (Mnih et al. 2016, https://arxiv.org/abs/1602.01783): PPO with one epoch a rollout and
     nothing clipped, which is the same gradient (Huang et al. 2022, https://arxiv.org/abs/2205.09123).
 
-    Attributes:
-        kl_coefficient, kl_target, kl_horizon, kl_estimator, generations, vf_coef, gamma, lam, missing_eos_penalty,
-            whiten_rewards, whiten_advantages, value_model: as in `ppo`.
+    The settings are those of `ActorCritic`.
     """
-
-    needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})
-    config: ClassVar[str | None] = "trl.trainer.grpo_config:GRPOConfig"
-
-    kl_coefficient: Annotated[float, Field(ge=0)] = 0.05
-    kl_target: Annotated[float, Field(gt=0)] | None = None
-    kl_horizon: Annotated[int, Field(gt=0)] = 10_000
-    kl_estimator: Literal["k1", "k3"] = "k1"
-    generations: Annotated[int, Field(ge=1)] = 1
-    vf_coef: Annotated[float, Field(ge=0)] = 0.1
-    gamma: Annotated[float, Field(ge=0, le=1)] = 1.0
-    lam: Annotated[float, Field(ge=0, le=1)] = 0.95
-    missing_eos_penalty: Annotated[float, Field(ge=0)] = 1.0
-    whiten_rewards: bool = False
-    whiten_advantages: bool = True
-    value_model: Literal["shared", "separate"] = "shared"
 
     @property
     def replies_per_row(self) -> int:

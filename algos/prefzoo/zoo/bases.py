@@ -1,0 +1,97 @@
+"""Hyper-parameters that several online algorithms have, said once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from prefzoo.interface import Algorithm
+
+
+@dataclass(frozen=True)
+class TokenRewarded(Algorithm):
+    """Learns from a reward a reply and a KL penalty a token (Ziegler et al. 2019, https://arxiv.org/abs/1909.08593).
+
+    Attributes:
+        kl_coefficient: weight of the KL to the start in a token's reward; with `kl_target` its value at the beginning.
+        kl_target: nats a reply that an adaptive coefficient aims at; None keeps it fixed.
+        kl_horizon: replies over which it adapts.
+        kl_estimator: `k1`, the log-ratio, or `k3`, never negative.
+        generations: replies to each prompt.
+        missing_eos_penalty: taken off the score of a reply that was cut at the length limit.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})
+    config: ClassVar[str | None] = "trl.trainer.grpo_config:GRPOConfig"
+
+    kl_coefficient: Annotated[float, Field(ge=0)] = 0.05
+    kl_target: Annotated[float, Field(gt=0)] | None = None
+    kl_horizon: Annotated[int, Field(gt=0)] = 10_000
+    kl_estimator: Literal["k1", "k3"] = "k1"
+    generations: Annotated[int, Field(ge=1)] = 1
+    missing_eos_penalty: Annotated[float, Field(ge=0)] = 1.0
+
+    def __post_init__(self) -> None:
+        if self.kl_target is not None and self.kl_coefficient == 0:
+            raise ValueError("kl_target adapts kl_coefficient, which must then be above 0")
+
+    def token_rewards(self, whiten_rewards: bool, whiten_advantages: bool) -> Any:
+        """The trainer's `TokenRewards`."""
+        from prefzoo.policies.on_policy import TokenRewards
+
+        return TokenRewards(
+            self.kl_coefficient,
+            self.kl_target,
+            self.kl_horizon,
+            self.kl_estimator,
+            self.missing_eos_penalty,
+            whiten_rewards,
+            whiten_advantages,
+        )
+
+
+@dataclass(frozen=True)
+class ActorCritic(TokenRewarded):
+    """Learns from the advantages of tokens, which a critic estimates.
+
+    Attributes:
+        vf_coef: weight of the value loss.
+        gamma, lam: discount, and trace decay of generalized advantage estimation.
+        whiten_rewards: scale token rewards to variance 1.
+        whiten_advantages: scale advantages to mean 0 and variance 1.
+        value_model: `shared`, an adapter of the critic's own on the policy's base; `separate`, a model of its own,
+            trained whole (with full fine-tuning it always is).
+    """
+
+    vf_coef: Annotated[float, Field(ge=0)] = 0.1
+    gamma: Annotated[float, Field(ge=0, le=1)] = 1.0
+    lam: Annotated[float, Field(ge=0, le=1)] = 0.95
+    whiten_rewards: bool = False
+    whiten_advantages: bool = True
+    value_model: Literal["shared", "separate"] = "shared"
+
+
+@dataclass(frozen=True)
+class Grouped(Algorithm):
+    """Compares a reply with the other replies to the same prompt.
+
+    Attributes:
+        generations: replies to each prompt.
+        kl_coefficient: weight of the KL to the start.
+        epochs: how often each rollout is learned from.
+        clip: how far the probability ratio may go from 1 before its gradient is cut.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})
+
+    generations: Annotated[int, Field(ge=2)] = 4
+    kl_coefficient: Annotated[float, Field(ge=0)] = 0.05
+    epochs: Annotated[int, Field(ge=1)] = 1
+    clip: Annotated[float, Field(gt=0)] = 0.2
+
+    @property
+    def replies_per_row(self) -> int:
+        """Each sampled reply in every pass over its rollout."""
+        return self.generations * self.epochs
