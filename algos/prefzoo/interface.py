@@ -30,6 +30,10 @@ NEEDS = ("preferences", "prompts", "demonstrations", "reward")
 """What an algorithm may declare in `needs`."""
 
 
+CHECKPOINTS = "checkpoints"
+"""Folder inside `Bench.out` that outlives a trial that was killed."""
+
+
 class Settings(BaseModel):
     """A block of a recipe: unknown keys are refused, values never change once read."""
 

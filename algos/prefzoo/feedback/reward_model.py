@@ -15,6 +15,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 from prefzoo.errors import PrefzooError
 from prefzoo.feedback.rewards import RewardLoss, resolve_path
 from prefzoo.interface import Bench, Prompt
+from prefzoo.policies.checkpoints import resumable
 from prefzoo.policies.fitting import Progress, adapter_config, arguments, run_trainer
 from prefzoo.policies.loading import (
     count_parameters,
@@ -139,7 +140,7 @@ def train_reward_model(bench: Bench, settings: dict[str, Any], loss: RewardLoss 
     model, _ = classifier(bench.start, tokenizer, **bench.loading)
     parameters = count_parameters(model)
     if loss == "bradley_terry":
-        trainer = RewardTrainer(
+        trainer = resumable(RewardTrainer)(
             model=model,
             args=arguments(bench, RewardConfig, settings),
             train_dataset=Dataset.from_list(bench.data.preferences),

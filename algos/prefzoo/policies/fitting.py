@@ -11,8 +11,9 @@ from peft import LoraConfig, PeftConfig
 from transformers import TrainerCallback, set_seed
 
 from prefzoo.errors import PrefzooError
-from prefzoo.interface import Adapter, Bench
+from prefzoo.interface import CHECKPOINTS, Adapter, Bench
 from prefzoo.policies import load_policy
+from prefzoo.policies.checkpoints import Checkpoints, resumable
 from prefzoo.policies.curves import CURVES, Curves, guard_trackers, losses, reporting_arguments
 from prefzoo.policies.language_model import LanguageModelPolicy
 
@@ -50,7 +51,7 @@ def fit(
             weight.requires_grad_("lora_" in name)
     set_seed(bench.seed)  # the adapter is drawn here; TRL seeds that itself only from 1.15
     peft_config = None if learner.adapted else adapter_config(bench.adapter, "CAUSAL_LM")
-    trainer = trainer_class(
+    trainer = resumable(trainer_class)(
         model=learner.model,
         args=arguments(bench, config_class, settings),
         train_dataset=Dataset.from_list(rows),
@@ -71,7 +72,7 @@ def arguments(bench: Bench, config_class: type[TrainingArguments], settings: dic
     """A trainer's config: the bench's shared arguments, then what is particular to the algorithm."""
     training = bench.training
     shared: dict[str, Any] = {
-        "output_dir": str(bench.out / "trainer"),
+        "output_dir": str(bench.out / CHECKPOINTS),
         "per_device_train_batch_size": max(1, training.batch_size // training.accumulation),
         "gradient_accumulation_steps": training.accumulation,
         "num_train_epochs": bench.budget.epochs,
@@ -88,7 +89,8 @@ def arguments(bench: Bench, config_class: type[TrainingArguments], settings: dic
         "logging_steps": 5,
         "logging_nan_inf_filter": False,  # a loss that is not a number must be seen
         "include_num_input_tokens_seen": "non_padding",
-        "save_strategy": "no",
+        "save_strategy": "no",  # see `checkpoints`
+        "save_total_limit": 2,
         "disable_tqdm": True,
         "use_cpu": not torch.cuda.is_available(),
         "dataloader_pin_memory": torch.cuda.is_available(),
@@ -116,7 +118,10 @@ def adapter_config(adapter: Adapter, task: str, modules_to_save: list[str] | Non
 
 
 def run_trainer(trainer: Trainer, bench: Bench, parameters: int) -> None:
-    """Train, charge the ledger, keep the curves in `curves.json`.
+    """Train (or go on with a training that was killed), charge the ledger, keep the curves in `curves.json`.
+
+    Args:
+        trainer: built by a class that `resumable` returned.
 
     Raises:
         PrefzooError: when a logged loss is not a finite number.
@@ -129,7 +134,9 @@ def run_trainer(trainer: Trainer, bench: Bench, parameters: int) -> None:
                 weight.data = weight.data.to(torch.float32 if "lora_" in name else head)
     trainer.add_callback(Curves(bench.out / CURVES))
     guard_trackers(trainer, bench)
-    trainer.train()
+    checkpoints = Checkpoints(bench, trainer)
+    trainer.add_callback(checkpoints)
+    checkpoints.train()
     bench.ledger.trained(int(trainer.state.num_input_tokens_seen), parameters)
     logged = [
         (float(entry.get("loss", entry.get("train_loss", 0.0))), entry["step"]) for entry in losses(trainer.state)

@@ -81,6 +81,15 @@ class OnPolicyTrainer(GRPOTrainer):
         self.average: tuple[float, int] = (0.0, 0)  # of all earlier replies, and their number
         self._scores: Tensor
 
+    @property
+    def kl_coefficient(self) -> float:
+        """The KL coefficient now; a checkpoint puts it back."""
+        return self.controller.coefficient
+
+    @kl_coefficient.setter
+    def kl_coefficient(self, value: float) -> None:
+        self.controller.coefficient = value
+
     def _calculate_rewards(self, *args: Any, **more: Any) -> Tensor:
         self._scores = super()._calculate_rewards(*args, **more)  # (B over all processes, functions)
         return self._scores
@@ -99,14 +108,14 @@ class OnPolicyTrainer(GRPOTrainer):
                 batch["old_per_token_logps"] = self._log_probabilities(batch)
             old = batch["old_per_token_logps"]
             kl = adv.kl_per_token(old, batch.get("ref_per_token_logps", old), settings.kl_estimator) * mask
-            rewards = adv.token_rewards(scores, kl, mask, self.controller.coefficient)
+            rewards = adv.token_rewards(scores, kl, mask, self.kl_coefficient)
             if settings.whiten_rewards:
                 rewards = adv.whiten(rewards, mask, shift_mean=False)
             batch |= self._advantages(batch, rewards, mask)
             if settings.whiten_advantages:
                 batch["advantages"] = adv.whiten(batch["advantages"], mask)
         mean_kl = self.accelerator.gather(kl.sum(-1)).mean().item()
-        self._note(kl=mean_kl, kl_coefficient=self.controller.coefficient, ended=ended.float().mean().item())
+        self._note(kl=mean_kl, kl_coefficient=self.kl_coefficient, ended=ended.float().mean().item())
         self._note(score=scores.mean().item(), returns=(rewards * mask).sum(-1).mean().item())
         self.controller.update(mean_kl, len(self._scores))
         return batch
