@@ -109,6 +109,17 @@ class Training(Settings):
     gradient_checkpointing: bool = False
 
 
+class Shaping(Settings):
+    """What online algorithms make of scores before they learn from them; proxy rewards are reported without it.
+
+    `normalize` takes off the running mean of all scores so far and divides by their standard deviation; `clip` then
+    cuts at plus and minus that many.
+    """
+
+    normalize: bool = False
+    clip: float | None = Field(None, gt=0)
+
+
 @dataclass(frozen=True)
 class Completion:
     """One sampled reply, exactly as it was generated.
@@ -201,6 +212,10 @@ class Ledger:
         self.flops += 6.0 * parameters * tokens
 
 
+CHARGES = ("generated_tokens", "inference_tokens", "trained_tokens", "reward_calls", "judge_calls", "flops")
+"""What of a ledger adds up over processes that work together."""
+
+
 @dataclass(frozen=True)
 class Bench:
     """All that an algorithm may draw on; the same for every algorithm of a comparison.
@@ -216,6 +231,8 @@ class Bench:
         progress: called as `progress(what, done, total)`.
         loading: how model files are read (dtype, trust_remote_code, quantization).
         reporting: where the trainers log their curves, as training arguments (`report_to`, `run_name`, `project`).
+        shaping: what online algorithms make of scores; used by `prefzoo.policies.online`.
+        memory: plain values that a killed training needs again; checkpoints keep them.
         report: what the algorithm wants said about this trial; it ends up in `results.json` under `details`.
         latest: the policy to go on from in a later round; None for the start.
     """
@@ -233,6 +250,8 @@ class Bench:
     progress: Progress = lambda what, done, total: None
     loading: Mapping[str, Any] = field(default_factory=dict)
     reporting: Mapping[str, Any] = field(default_factory=dict)
+    shaping: Shaping = field(default_factory=Shaping)
+    memory: dict[str, Any] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
     latest: Policy | None = None
 

@@ -10,9 +10,10 @@ from prefzoo import registry
 from prefzoo.data import sources
 from prefzoo.data.comparisons import Pairs
 from prefzoo.data.reading import COLUMNS
+from prefzoo.feedback.combined import Combine
 from prefzoo.feedback.judges import JudgeSettings
 from prefzoo.feedback.rewards import RewardLoss
-from prefzoo.interface import Adapter, Algorithm, Budget, Generation, Settings, Training
+from prefzoo.interface import Adapter, Algorithm, Budget, Generation, Settings, Shaping, Training
 
 LEARNING_RATES = {
     "lab": {"lora": 2e-3, "qlora": 2e-3, "full": 5e-4},
@@ -87,26 +88,73 @@ class Start(BaseModel):
         return dict(self.model_extra or {})
 
 
-class RewardSettings(Settings):
-    """What algorithms learn from: a reward model `trained` on the pairs, one at a `path`, a `function` (`path:
-    FILE.py:NAME`), or `random`: a negative control. `loss`, `adapter` and `trainer` are those of the trained model:
-    it learns from pairs (`bradley_terry`), ratings (`regression`) or rankings (`plackett_luce`); where `adapter` is not
-    given it is the recipe's."""
+class RewardPart(Settings):
+    """One reward: a model `trained` on the data, one at a `path`, a `function` (`path: FILE.py:NAME`), or `random`: a
+    negative control.
+
+    `loss`, `adapter` and `trainer` are those of a trained model: it learns from pairs (`bradley_terry`), ratings
+    (`regression`) or rankings (`plackett_luce`); where `adapter` is not given it is the recipe's. `members` above 1
+    trains that many, each with a seed of its own, and `combine` says how their scores become one: `mean`, `min`, or
+    `mean_minus_std`, less `std_weight` standard deviations. `weight` is its weight in a sum.
+    """
 
     type: Literal["trained", "path", "function", "random"] = "trained"
     path: str | None = None
     loss: RewardLoss = "bradley_terry"
     adapter: Adapter | None = None
     trainer: dict[str, Any] = Field({})
+    members: int = Field(1, ge=1)
+    combine: Combine = "mean"
+    std_weight: float = Field(1.0, ge=0)
+    weight: float = 1.0
 
     @model_validator(mode="after")
-    def _path_fits(self) -> RewardSettings:
-        if self.type in ("path", "function") and not self.path:
-            raise ValueError(f"path: is missing; reward.type {self.type!r} needs one")
-        if self.type in ("trained", "random") and self.path:
-            raise ValueError(f"path: {self.path!r} has no meaning with reward.type {self.type!r}")
-        if self.type != "trained" and self.loss != "bradley_terry":
-            raise ValueError(f"loss: {self.loss!r} has no meaning with reward.type {self.type!r}")
+    def _keys_fit(self) -> RewardPart:
+        kind = self.type
+        if kind in ("path", "function") and not self.path:
+            raise ValueError(f"path: is missing; reward.type {kind!r} needs one")
+        if kind not in ("path", "function") and self.path:
+            raise ValueError(f"path: {self.path!r} has no meaning with reward.type {kind!r}")
+        said = self.model_dump(exclude_defaults=True)
+        idle = [key for key in ("loss", "adapter", "trainer", "members", "combine", "std_weight") if key in said]
+        if kind != "trained" and idle:
+            raise ValueError(f"{idle[0]}: {said[idle[0]]!r} has no meaning with reward.type {kind!r}")
+        if self.members == 1 and (idle := [key for key in ("combine", "std_weight") if key in said]):
+            raise ValueError(f"{idle[0]}: {said[idle[0]]!r} has no meaning with 1 member; members must be above 1")
+        if "std_weight" in said and self.combine != "mean_minus_std":
+            raise ValueError(f"std_weight: {self.std_weight} has no meaning with combine {self.combine!r}")
+        return self
+
+
+class RewardSettings(RewardPart):
+    """What algorithms learn from: one reward, or a `sum` `of` several, each times its `weight`.
+
+    What online algorithms make of the scores is said by `normalize` and `clip` (`interface.Shaping`).
+    """
+
+    type: Literal["trained", "path", "function", "random", "sum"] = "trained"  # type: ignore[assignment]
+    of: list[RewardPart] = Field([])
+    normalize: bool = False
+    clip: float | None = Field(None, gt=0)
+
+    @property
+    def parts(self) -> list[RewardPart]:
+        """What is summed; the reward itself where nothing is."""
+        return self.of if self.type == "sum" else [self]
+
+    @property
+    def shaping(self) -> Shaping:
+        """`normalize` and `clip`."""
+        return Shaping(normalize=self.normalize, clip=self.clip)
+
+    @model_validator(mode="after")
+    def _sum_fits(self) -> RewardSettings:
+        if (self.type == "sum") != bool(self.of):
+            raise ValueError(
+                f"of: reward.type 'sum' and a list of rewards go together, not {self.type!r} and {self.of}"
+            )
+        if self.weight != 1.0:
+            raise ValueError(f"weight: {self.weight} has no meaning outside a sum")
         return self
 
 

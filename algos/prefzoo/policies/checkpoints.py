@@ -133,6 +133,7 @@ class Checkpoints(TrainerCallback):
             self.trainer._metrics[mode].update(metrics)
         for name, value in rest["ledger"].items():
             setattr(self.bench.ledger, name, value)
+        self.bench.memory.update(rest["memory"])
         self.bench.report["resumed_at_step"] = state.global_step
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any) -> None:
@@ -149,6 +150,7 @@ class Checkpoints(TrainerCallback):
             "trainer": {name: getattr(self.trainer, name) for name in KEPT if hasattr(self.trainer, name)},
             "metrics": {mode: dict(values) for mode, values in metrics.items()},
             "ledger": ledger,
+            "memory": self.bench.memory,
         }
         torch.save(rest, folder / REST.format(args.process_index))
         self.trainer.accelerator.wait_for_everyone()

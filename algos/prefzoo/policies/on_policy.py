@@ -110,10 +110,10 @@ class OnPolicyTrainer(GRPOTrainer):
             kl = adv.kl_per_token(old, batch.get("ref_per_token_logps", old), settings.kl_estimator) * mask
             rewards = adv.token_rewards(scores, kl, mask, self.kl_coefficient)
             if settings.whiten_rewards:
-                rewards = adv.whiten(rewards, mask, shift_mean=False)
+                rewards = adv.whiten(rewards, mask, shift_mean=False, total=self._total)
             batch |= self._advantages(batch, rewards, mask)
             if settings.whiten_advantages:
-                batch["advantages"] = adv.whiten(batch["advantages"], mask)
+                batch["advantages"] = adv.whiten(batch["advantages"], mask, total=self._total)
         mean_kl = self.accelerator.gather(kl.sum(-1)).mean().item()
         self._note(kl=mean_kl, kl_coefficient=self.kl_coefficient, ended=ended.float().mean().item())
         self._note(score=scores.mean().item(), returns=(rewards * mask).sum(-1).mean().item())
@@ -149,6 +149,10 @@ class OnPolicyTrainer(GRPOTrainer):
         last = ids.gather(1, (mask.long().sum(-1, keepdim=True) - 1).clamp(min=0))[:, 0]
         return torch.isin(last, torch.tensor(self.eos_token_ids, device=ids.device))
 
+    def _total(self, own: Tensor) -> Tensor:
+        """The sum over all processes."""
+        return self.accelerator.reduce(own, "sum")
+
     def _note(self, **metrics: float) -> None:
         for name, value in metrics.items():
             self._metrics["train"][f"rollout/{name}"].append(value)
@@ -162,9 +166,17 @@ class ActorCriticTrainer(OnPolicyTrainer):
     Args:
         critic: what it estimates and how it learns.
         value_model: a backbone of its own for the critic; None puts an adapter on the policy's base.
+        value_head: weights (1, H) that its head begins with; None draws them.
     """
 
-    def __init__(self, *, critic: CriticSettings, value_model: nn.Module | None = None, **more: Any) -> None:
+    def __init__(
+        self,
+        *,
+        critic: CriticSettings,
+        value_model: nn.Module | None = None,
+        value_head: Tensor | None = None,
+        **more: Any,
+    ) -> None:
         super().__init__(**more)
         self.critic = critic
         model = self.model
@@ -177,11 +189,13 @@ class ActorCriticTrainer(OnPolicyTrainer):
         else:
             model.add_module("value_backbone", value_model)
         self._backbone = value_model
-        hidden = model.config.get_text_config().hidden_size
+        hidden = model.config.get_text_config().hidden_size if value_head is None else value_head.shape[1]
         head = nn.Linear(hidden, 1)
         # Values begin small beside any reward (Huang et al. 2024, detail 7, for scalar heads).
         nn.init.normal_(head.weight, std=1 / (hidden + 1) ** 0.5)
         nn.init.zeros_(head.bias)
+        if value_head is not None:
+            head.weight.data.copy_(value_head)
         model.add_module("value_head", head.to(self.accelerator.device))
 
     def train(self, *args: Any, **more: Any) -> Any:
@@ -227,7 +241,16 @@ class ActorCriticTrainer(OnPolicyTrainer):
         if torch.is_grad_enabled():
             with self._critic_on():
                 self.accelerator.backward(self._value_loss(inputs))
+            self._average_critic()
         return super()._compute_loss(model, inputs)
+
+    def _average_critic(self) -> None:
+        """Over all processes, once a step: the critic's pass is not the one that the policy's wrapper watches over."""
+        if self.accelerator.num_processes > 1 and self.accelerator.sync_gradients:
+            model = self.accelerator.unwrap_model(self.model)
+            for name, weight in model.named_parameters():
+                if weight.grad is not None and (f".{VALUE}." in name or name.startswith("value_")):
+                    weight.grad.copy_(self.accelerator.reduce(weight.grad, "mean"))
 
     def _value_loss(self, inputs: dict[str, Any]) -> Tensor:
         mask = inputs["completion_mask"]

@@ -62,7 +62,7 @@ class ActorCritic(TokenRewarded):
         whiten_rewards: scale token rewards to variance 1.
         whiten_advantages: scale advantages to mean 0 and variance 1.
         value_model: `shared`, an adapter of the critic's own on the policy's base; `separate`, a model of its own,
-            trained whole (with full fine-tuning it always is).
+            trained whole (with full fine-tuning it always is); `reward`, the same, that begins as the reward model.
     """
 
     vf_coef: Annotated[float, Field(ge=0)] = 0.1
@@ -70,7 +70,7 @@ class ActorCritic(TokenRewarded):
     lam: Annotated[float, Field(ge=0, le=1)] = 0.95
     whiten_rewards: bool = False
     whiten_advantages: bool = True
-    value_model: Literal["shared", "separate"] = "shared"
+    value_model: Literal["shared", "separate", "reward"] = "shared"
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from prefzoo.errors import PrefzooError
 from prefzoo.interface import Bench, Policy
 from prefzoo.zoo.bases import ActorCritic
 
@@ -44,8 +45,14 @@ class PPO(ActorCritic):
         from prefzoo.policies.on_policy import ActorCriticTrainer, CriticSettings, OnPolicyConfig
         from prefzoo.policies.online import fit_online
 
-        separate = self.value_model == "separate" or bench.adapter.type == "full"
-        whole = {**bench.loading, "quantization": None}  # trained whole, which 4 bits do not allow
+        backbone, head = None, None
+        if self.value_model == "reward":
+            if (critic := getattr(bench.reward, "critic", None)) is None:
+                raise PrefzooError("value_model: 'reward' begins as the reward model, and the reward is not one model")
+            backbone, head = critic()
+        elif self.value_model == "separate" or bench.adapter.type == "full":
+            # Trained whole, which 4 bits do not allow.
+            backbone = load_model(bench.start, **{**bench.loading, "quantization": None}).base_model
         particular = {
             "beta": self.kl_coefficient,
             "epsilon": self.clip if self.clip is not None else float("inf"),
@@ -64,5 +71,6 @@ class PPO(ActorCritic):
             forward_passes=3,
             token_rewards=self.token_rewards(self.whiten_rewards, self.whiten_advantages),
             critic=CriticSettings(self.gamma, self.lam, self.vf_coef, self.clip_value),
-            value_model=load_model(bench.start, **whole).base_model if separate else None,
+            value_model=backbone,
+            value_head=head,
         )
