@@ -138,7 +138,7 @@ def test_mistakes_name_file_and_line_through_extends_and_set(tmp_path) -> None:
     with pytest.raises(RecipeError) as caught:
         recipes.load(str(tmp_path / "mine.yaml"), ["training.batch_size=0"])
     places = sorted(problem.split(": ")[0] for problem in caught.value.problems)
-    assert places == ["--set", "below.yaml:3", "mine.yaml:5", "mine.yaml:6"]
+    assert places == ["--set training.batch_size", "below.yaml:3", "mine.yaml:5", "mine.yaml:6"]
     (tmp_path / "mine.yaml").write_text("extends: below\nbudget: {prompts: -1}\nalgorithms: {dpo: {}}\n")
     with pytest.raises(RecipeError, match=r"mine.yaml:2: budget.prompts"):
         recipes.load(str(tmp_path / "mine.yaml"))
