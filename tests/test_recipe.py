@@ -160,6 +160,8 @@ def test_the_schema_takes_the_shipped_recipes_and_refuses_mistakes() -> None:
         {"algorithms": {"dpo": {"trainer": {"learning_rate": "fast"}}}},
         {"algorithms": {"a b": {"algorithm": "dpo"}}},
         {"reward": {"trainer": {"nonsense": 1}}},
+        {"reward": {"trainer": {"seed": 1}}},
+        {"algorithms": {"dpo": {"trainer": {"beta": 1}}}},
     ):
         assert list(validator.iter_errors(wrong)), wrong
     for right in (
