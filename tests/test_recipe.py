@@ -5,8 +5,10 @@ from __future__ import annotations
 import jsonschema
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from prefzoo.comparison import recipe_check as recipes
+from prefzoo.comparison.recipe import Recipe
 from prefzoo.comparison.recipe_files import merge, read, shipped
 from prefzoo.comparison.recipe_schema import recipe_schema
 from prefzoo.errors import RecipeError
@@ -22,6 +24,25 @@ def test_base_lists_the_defaults() -> None:
     content = read("base").content
     given = recipes.check({**content, "algorithms": {"dpo": {}}})
     assert given == recipes.check({"algorithms": {"dpo": {}}})
+
+
+def test_base_names_every_key_there_is() -> None:
+    """Left out are only the keys whose default would not be one: `algorithms` has none, and that of `start` depends on
+    the data. They stand there as comments."""
+    text = shipped()["base"].read_text(encoding="utf-8")
+    content = yaml.safe_load(text)
+    left_out = {key for key in Recipe.model_fields if key not in content}
+    assert left_out == {"algorithms", "start"} and all(f"\n# {key}:" in text for key in left_out)
+
+    def missing(block: type[BaseModel], given: dict, prefix: str) -> list[str]:
+        found = [f"{prefix}{key}" for key in block.model_fields if key not in given]
+        for key, field in block.model_fields.items():
+            inner = field.annotation
+            if isinstance(inner, type) and issubclass(inner, BaseModel) and key in given:
+                found += missing(inner, given[key], f"{prefix}{key}.")
+        return found
+
+    assert set(missing(Recipe, content, "")) == left_out
 
 
 def test_the_learning_rate_left_out_suits_model_and_adapter_and_is_written_down() -> None:
