@@ -198,4 +198,5 @@ def test_on_is_a_word_and_true_a_truth_value(tmp_path) -> None:
     )
     loaded = recipes.load(str(tmp_path / "on.yaml"))
     assert loaded.start.parameters == {"on": "demonstrations"} and loaded.training.bf16 is True
+    assert recipes.load("quickstart", ["start=sft"]).start.algorithm == "sft"
     assert recipes.load("quickstart", ["start.on=chosen"]).start.parameters == {"on": "chosen"}

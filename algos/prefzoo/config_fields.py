@@ -138,12 +138,15 @@ def _options(annotation: str) -> list[str]:
 def _compared(config: str, key: str) -> list[str]:
     """The words that a trainer compares a field with, for a field whose annotation says no more than `str`."""
     module = config.partition(":")[0]
-    found = set()
-    for node in ast.walk(_source(module.replace("_config", "_trainer"))) if module.endswith("_config") else ():
-        if isinstance(node, ast.Compare) and getattr(node.left, "attr", None) == key:
-            constants = [each for side in node.comparators for each in ast.walk(side) if isinstance(each, ast.Constant)]
-            found |= {each.value for each in constants if isinstance(each.value, str)}
-    return sorted(found)
+    try:
+        tree = _source(f"{module.removesuffix('_config')}_trainer")
+    except (FileNotFoundError, ModuleNotFoundError):  # another package's, written elsewhere
+        return []
+    compared = [
+        node for node in ast.walk(tree) if isinstance(node, ast.Compare) and getattr(node.left, "attr", None) == key
+    ]
+    sides = [each for node in compared for side in node.comparators for each in ast.walk(side)]
+    return sorted({each.value for each in sides if isinstance(each, ast.Constant) and isinstance(each.value, str)})
 
 
 def _fields_in_source(module: str, name: str) -> dict[str, str]:

@@ -81,7 +81,7 @@ def _said(path: tuple[Any, ...], items: list[Any], fields: Fields) -> str:
         return "is missing"
     if "extra_forbidden" in kinds:
         return unknown("key", path[-1], fields(path[:-1]))
-    if "literal_error" in kinds and (isinstance(value, str) or len(kinds) == 1):
+    if "literal_error" in kinds and not isinstance(value, (Mapping, list)):
         return unknown("value", value, re.findall(r"'(.*?)'", kinds["literal_error"]["ctx"]["expected"]))
     if "value_error" in kinds:
         said = kinds["value_error"]["msg"].removeprefix("Value error, ")
@@ -95,7 +95,10 @@ def _said(path: tuple[Any, ...], items: list[Any], fields: Fields) -> str:
             return f"must be {words} {kinds[kind]['ctx'][bound]:g} (got {shown(value)})"
     wanted = [_TYPES[kind.partition("_")[0]] for kind in kinds if kind.partition("_")[0] in _TYPES]
     if wanted:
-        return f"must be {' or '.join(dict.fromkeys(wanted))} (got {shown(value)})"
+        listed = f"; say `[{value}]`" if wanted == ["a list"] and isinstance(value, str) else ""
+        return f"must be {' or '.join(dict.fromkeys(wanted))} (got {shown(value)}){listed}"
+    if "too_short" in kinds:
+        return f"must hold at least {kinds['too_short']['ctx']['min_length']} (got {shown(value)})"
     return f"{items[0]['msg']} (got {shown(value)})"
 
 

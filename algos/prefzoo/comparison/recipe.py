@@ -210,8 +210,8 @@ class Recipe(Settings):
 
     @field_validator("start", mode="before")
     @classmethod
-    def _none(cls, value: Any) -> Any:
-        return {"algorithm": "none"} if value in (None, "none") else value
+    def _by_name(cls, value: Any) -> Any:
+        return {"algorithm": value or "none"} if value is None or isinstance(value, str) else value
 
     @property
     def source(self) -> str | None:

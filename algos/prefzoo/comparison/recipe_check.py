@@ -164,7 +164,7 @@ def _algorithm_problems(label: str, settings: Any) -> list[str]:
         return []  # the schema has said so already
     settings = dict(settings)
     problems = []
-    if not isinstance(offset := settings.pop("seed_offset", 0), int):
+    if type(offset := settings.pop("seed_offset", 0)) is not int:
         problems.append(f"{prefix}.seed_offset: must be a whole number (got {shown(offset)})")
     name = settings.pop("algorithm", label)
     if name not in registry.names():

@@ -88,7 +88,7 @@ def _seed_problems(recipe: Recipe) -> list[str]:
     return [
         f"algorithms.{label}.seed_offset: {offset} makes a seed negative; the lowest of `seeds` is {min(recipe.seeds)}"
         for label, offset in offsets.items()
-        if isinstance(offset, int) and min(recipe.seeds) + offset < 0
+        if type(offset) is int and min(recipe.seeds) + offset < 0
     ]
 
 

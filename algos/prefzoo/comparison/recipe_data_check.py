@@ -102,12 +102,12 @@ def start_needs(recipe: Recipe) -> list[str]:
 def algorithm_needs(recipe: Recipe) -> list[str]:
     """Whether the data has what each algorithm learns from."""
     problems = []
-    known = registry.sound()
+    needs = {name: cls.needs for name, cls in registry.sound().items()}
     for label, given in recipe.algorithms.items():
         key, name = f"algorithms.{label}", given.get("algorithm", label)
         if name == "sft":
             problems += _imitation(key, given.get("on", "chosen"), recipe)
-        elif name in known and "preferences" in known[name].needs and "preferences" not in recipe.provides:
+        elif "preferences" in needs.get(str(name), ()) and "preferences" not in recipe.provides:
             problems.append(f"{key}: {name!r} learns from preferences, and the data has none. {HINT}")
     return problems
 

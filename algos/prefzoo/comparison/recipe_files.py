@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -77,7 +78,7 @@ def find(recipe: str, by: Path | None = None) -> Path:
         return known[recipe]
     around = {file.resolve() for place in places for file in place.parent.glob("*") if file.suffix in ENDINGS}
     around -= {by.resolve()} if by is not None else set()
-    folder, ending = recipe[: len(recipe) - len(Path(recipe).name)], Path(recipe).suffix in ENDINGS
+    folder, ending = recipe[: len(recipe) - len(os.path.basename(recipe))], Path(recipe).suffix in ENDINGS
     names = {*known, *(f"{folder}{file.name if ending else file.stem}" for file in around)}
     raise RecipeError(recipe, [f"no such file, and {unknown('recipe', recipe, names)}"])
 

@@ -29,7 +29,7 @@ def recipe_schema() -> dict[str, Any]:
         "description": "How many seeds, or which.",
         "anyOf": [{"type": "integer", "minimum": 1}, {"type": "array", "items": {"type": "integer", "minimum": 0}}],
     }
-    properties["start"] = {"anyOf": [{"const": "none"}, {"type": "null"}, properties["start"]]}
+    properties["start"] = {"anyOf": [{"enum": ["none", "sft"]}, {"type": "null"}, properties["start"]]}
     chosen = [{"if": _is(name), "then": {"$ref": f"#/$defs/algorithm:{name}"}} for name in names]
     properties["algorithms"] = {
         "type": "object",
