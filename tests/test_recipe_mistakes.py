@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -10,10 +12,10 @@ from prefzoo.comparison import recipe_check as recipes
 from prefzoo.errors import RecipeError
 
 
-def told(recipe: str | Path | dict, sets: list[str] | None = None, **more) -> list[str]:
+def told(recipe: str | Path | Mapping, sets: list[str] | None = None, **more) -> list[str]:
     """The problems of a recipe; empty when it is sound."""
     try:
-        recipes.load(recipe if isinstance(recipe, dict) else str(recipe), sets or [], **more)
+        recipes.load(recipe if isinstance(recipe, Mapping) else str(recipe), sets or [], **more)
     except RecipeError as error:
         return error.problems
     return []
@@ -263,3 +265,9 @@ def test_columns_that_the_file_does_not_have_are_told_with_the_rest(write) -> No
     problems = told(recipe)
     assert [p.partition(": ")[0] for p in problems] == ["mine.yaml:1", "mine.yaml:4"]
     assert "data.columns.prompt: unknown column 'quetsion'. Did you mean 'question'?" in problems[1]
+
+
+def test_content_that_is_given_in_python_is_read_like_a_file() -> None:
+    content = MappingProxyType({"algorithms": {"dpo": {5: 6}, 7: {"algorithm": "sft"}}, "seeds": (0, 1), 8: 9})
+    assert [problem.partition(": ")[0] for problem in told(content)] == ["8", "algorithms.dpo.5"]
+    assert recipes.check({"algorithms": {7: {"algorithm": "sft"}}, "seeds": (0, 1)}).seeds == [0, 1]

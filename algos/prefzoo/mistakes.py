@@ -66,12 +66,12 @@ def _path(item: Any, content: Any) -> tuple[Any, ...]:
     path: list[Any] = []
     here = content
     for i, part in enumerate(item["loc"]):
-        if (isinstance(here, Mapping) and part in here) or (isinstance(here, list) and isinstance(part, int)):
+        if (isinstance(here, Mapping) and part in here) or (isinstance(here, (list, tuple)) and isinstance(part, int)):
             here = here[part]
             path.append(part)
         elif i == len(item["loc"]) - 1 and item["type"] in ("missing", "value_error"):
             path.append(part)
-    return tuple(path)
+    return tuple(path) or item["loc"][:1]
 
 
 def _said(path: tuple[Any, ...], items: list[Any], fields: Fields) -> str:

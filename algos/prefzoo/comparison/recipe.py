@@ -202,7 +202,7 @@ class Recipe(Settings):
             if value < 1:
                 raise ValueError(f"at least 1 seed is needed, not {value}")
             return list(range(value))
-        if not isinstance(value, list):
+        if not isinstance(value, (list, tuple)):
             raise ValueError("must be how many seeds, or a list of them")
         if len(set(map(str, value))) < len(value):
             raise ValueError(f"a seed is given twice in {value}; it would count as two runs")

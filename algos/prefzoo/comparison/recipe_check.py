@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -50,7 +49,7 @@ def load(recipe: str | Mapping[str, Any], sets: Iterable[str] = (), algorithms: 
 
 def check(content: Mapping[str, Any]) -> Recipe:
     """`content` as a recipe; nothing of it is read from files. Raises RecipeError like `load`."""
-    return _checked(Draft(dict(content)), "recipe")
+    return _checked(Draft(recipe_files.plain(content)), "recipe")
 
 
 def _checked(draft: Draft, where: str) -> Recipe:
@@ -86,7 +85,7 @@ def _without_mistakes(content: Mapping[str, Any]) -> tuple[Recipe, list[Mistake]
 
     What is only found wrong after that is not told: it is measured by a default that was not meant.
     """
-    kept = copy.deepcopy(dict(content))
+    kept = recipe_files.plain(content)
     first: list[Mistake] | None = None
     while True:
         try:
@@ -94,7 +93,10 @@ def _without_mistakes(content: Mapping[str, Any]) -> tuple[Recipe, list[Mistake]
         except ValidationError as error:
             found = mistakes(error, kept, _fields_at)
         first = found if first is None else first
-        for block, key in [_innermost(kept, each.path) for each in found]:
+        taken = [_innermost(kept, each.path) for each in found]
+        if not any(key in block for block, key in taken):
+            raise AssertionError(f"a mistake that is nowhere: {found}")
+        for block, key in taken:
             block.pop(key, None)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -89,7 +88,7 @@ def read(recipe: str | Mapping[str, Any], sets: Iterable[str] = ()) -> Draft:
     Raises:
         RecipeError: when there is no such recipe.
     """
-    draft = _extended(find(recipe), ()) if isinstance(recipe, str) else _based(Draft(copy.deepcopy({**recipe})), ())
+    draft = _extended(find(recipe), ()) if isinstance(recipe, str) else _based(Draft(plain(recipe)), ())
     for assignment in sets:
         key, equals, text = (part.strip() for part in assignment.partition("="))
         if not equals or not all(part.strip() for part in key.split(".")):
@@ -203,6 +202,13 @@ def _based(draft: Draft, seen: tuple[Path, ...]) -> Draft:
         base.problems + draft.problems,
         base.whole and draft.whole,
     )
+
+
+def plain(content: Any) -> Any:
+    """A copy whose blocks are dictionaries with keys of text, as they are when read from a file."""
+    if isinstance(content, Mapping):
+        return {str(key): plain(value) for key, value in content.items()}
+    return [plain(value) for value in content] if isinstance(content, list) else content
 
 
 def merge(base: dict[str, Any], delta: dict[str, Any]) -> dict[str, Any]:
