@@ -96,6 +96,10 @@ def test_all_mistakes_at_once_with_suggestions() -> None:
         ({"algorithms": {"dpo": {}}, "reward": {"type": "function", "path": "f.py"}}, "FILE.py:NAME"),
         ({"algorithms": {"dpo": {}}, "reward": {"trainer": {"learning_rte": 1}}}, "learning_rate"),
         ({"algorithms": {"dpo": {}}, "start": {"algorithm": "dpo"}}, "start"),
+        (
+            {"algorithms": {"dpo": {}, "x": {"algorithm": "ppo"}, "grpo": {}}, "generation": {"temperature": 0}},
+            "generation.temperature: 0 is greedy, and x, grpo must sample",
+        ),
         ({"algorithms": {"dpo": {}}, "start": "none", "training": {"batch_size": 10, "accumulation": 4}}, "divide"),
         ({"algorithms": {"dpo": {}}, "start": {"algorithm": "sft", "onn": "chosen"}}, "Did you mean 'on'"),
         ({"algorithms": {"dpo": {"seed_offset": "x"}}}, "seed_offset"),
@@ -108,6 +112,10 @@ def test_all_mistakes_at_once_with_suggestions() -> None:
 def test_mistakes_are_named(content, says: str) -> None:
     with pytest.raises(RecipeError, match=says):
         recipes.check(content)
+
+
+def test_greedy_sampling_is_refused_only_to_who_learns_from_it() -> None:
+    assert recipes.check({"algorithms": {"dpo": {}, "best_of_n": {}}, "generation": {"temperature": 0}})
 
 
 def test_files_extend_each_other_but_not_in_a_circle(tmp_path) -> None:

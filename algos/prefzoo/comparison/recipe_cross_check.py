@@ -92,6 +92,16 @@ def _seed_problems(recipe: Recipe) -> list[str]:
     ]
 
 
+def _sampling_problems(recipe: Recipe) -> list[str]:
+    known = registry.sound()
+    named = {label: str(settings.get("algorithm", label)) for label, settings in recipe.algorithms.items()}
+    # What sets the temperature of its trainer samples while it trains.
+    sampling = [label for label, name in named.items() if name in known and "temperature" in known[name].owned]
+    if recipe.generation.temperature > 0 or not sampling:
+        return []
+    return [f"generation.temperature: 0 is greedy, and {', '.join(sampling)} must sample; it must be above 0"]
+
+
 _ROWS = ("data.source", *(f"data.{kind}" for kind in COLUMNS))
 _HAS = (*_ROWS, "data.label_with")
 CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
@@ -105,6 +115,7 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (data.algorithm_needs, _HAS),
     (_start_problems, ("start",)),
     (_accumulation_problems, ("training.batch_size", "training.accumulation")),
+    (_sampling_problems, ()),
     (_missing_packages, ()),
     (_path_problems, ("reward.type",)),
     (_seed_problems, ("seeds",)),
