@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 if TYPE_CHECKING:
     from prefzoo.data.views import Views
@@ -37,7 +37,7 @@ CHECKPOINTS = "checkpoints"
 class Settings(BaseModel):
     """A block of a recipe: unknown keys are refused, values never change once read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Adapter(Settings):
@@ -56,11 +56,13 @@ class Adapter(Settings):
     quant_type: Literal["nf4", "fp4"] = "nf4"
     double_quant: bool = True
 
-    @model_validator(mode="after")
-    def _quantization_is_used(self) -> Adapter:
-        if self.type != "qlora" and (self.quant_type != "nf4" or not self.double_quant):
-            raise ValueError(f"quant_type and double_quant have no meaning with type {self.type!r}; allowed: qlora")
-        return self
+    @field_validator("quant_type", "double_quant")
+    @classmethod
+    def _quantization_is_used(cls, value: Any, info: ValidationInfo) -> Any:
+        kind = info.data.get("type", "qlora")  # missing where it is itself wrong
+        if kind != "qlora" and info.field_name and value != cls.model_fields[info.field_name].default:
+            raise ValueError(f"has no meaning with type {kind!r}; allowed: qlora")
+        return value
 
     @property
     def quantization(self) -> dict[str, Any] | None:
@@ -298,6 +300,10 @@ class Algorithm(ABC):
     needs: ClassVar[frozenset[str]] = frozenset()
     config: ClassVar[str | None] = None
     """`"module:Class"` of the config whose fields `trainer` may set; None when there is no such trainer."""
+
+    owned: ClassVar[Mapping[str, str]] = {}
+    """Fields of `config` that `train` itself sets, so that `trainer` may not: field -> the hyper-parameter that says it
+    here, or words for what to do instead. (`config_fields.OWNED` are those of every algorithm.)"""
 
     trains: ClassVar[bool] = True
     """False for one that leaves the start's weights as they are and only samples from it in another way."""

@@ -51,7 +51,7 @@ def prepare(plan: Plan, folder: Path, progress: Progress) -> None:
     if gathered.splits is not None:
         splits = {name: [row for row in kept if row.id in ids] for name, ids in gathered.splits.items()}
     else:
-        splits = sealed.split_by_prompt(kept, dict(recipe.data.splits), recipe.data.seed)
+        splits = sealed.split_by_prompt(kept, recipe.data.splits.model_dump(), recipe.data.seed)
     available = len(splits["train"])
     splits["train"] = sealed.limit_prompts(splits["train"], recipe.budget.prompts)
     progress("examining", 2, 3)

@@ -17,7 +17,7 @@ from prefzoo.comparison.evaluate import evaluate
 from prefzoo.comparison.label_job import label
 from prefzoo.comparison.metering import metered
 from prefzoo.comparison.plan import INCOMPLETE, START, Plan, Stage, fingerprint
-from prefzoo.comparison.recipe import Recipe, RewardPart
+from prefzoo.comparison.recipe import Recipe
 from prefzoo.comparison.reporting import reporting
 from prefzoo.data import sealed, sources
 from prefzoo.data.formats import Row
@@ -27,6 +27,7 @@ from prefzoo.feedback.combined import Ensemble, WeightedSum
 from prefzoo.feedback.judges import Judge, gold_judge, local_judge, random_judge
 from prefzoo.feedback.reward_model import RewardModel, train_reward_model
 from prefzoo.feedback.reward_report import reward_report, wilson
+from prefzoo.feedback.reward_settings import RewardPart
 from prefzoo.feedback.rewards import FunctionReward, RandomReward, load_reward
 from prefzoo.interface import Adapter, Bench, Ledger, Progress, Reward
 from prefzoo.policies import load_policy

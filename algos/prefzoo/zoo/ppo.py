@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -29,6 +30,8 @@ class PPO(ActorCritic):
 
     The other settings are those of `ActorCritic`.
     """
+
+    owned: ClassVar[Mapping[str, str]] = {**ActorCritic.owned, "num_iterations": "epochs", "epsilon": "clip"}
 
     epochs: Annotated[int, Field(ge=1)] = 4
     minibatches: Annotated[int, Field(ge=1)] = 1
