@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from conftest import HH_FILE
-from data_files import save
+from data_files import FORMATS, save
 from prefzoo.data import sealed
 from prefzoo.data.comparisons import read_rows
 from prefzoo.data.found import Found
@@ -150,9 +150,14 @@ def test_the_users_own_name_of_a_key_is_told(tmp_path) -> None:
 
 def test_blank_lines_and_broken_json_are_counted_where_they_are(tmp_path) -> None:
     path = tmp_path / "x.jsonl"
-    path.write_text(f"\n{json.dumps(PAIR)}\n   \noops\n{json.dumps(PAIR)}\n" + "1" * 5000 + "\n\n")
+    twice = '{"prompt": "hi", "chosen": "a", "chosen": "b", "rejected": "c"}'
+    path.write_text(f"\n{json.dumps(PAIR)}\n   \noops\n{json.dumps(PAIR)}\n" + "1" * 5000 + f"\n\n{twice}\n")
     found, places = look("preferences", path)
-    assert places == {"blank": ["line 1", "line 3", "line 7"], "not_json": ["line 4", "line 6"]}
+    assert places == {
+        "blank": ["line 1", "line 3", "line 7"],
+        "not_json": ["line 4", "line 6"],
+        "repeated_key: chosen": ["line 8"],
+    }
     assert [row.id for row in found.rows] == ["line 2", "line 5"]
     (tmp_path / "p.txt").write_text("one\n\ntwo\n \n")
     found, places = look("prompts", tmp_path / "p.txt")
@@ -244,6 +249,29 @@ def test_half_a_character_is_dropped_before_it_stops_the_writing(tmp_path) -> No
     whole = sealed.seal({"train": kept, "validation": [], "test": [sealed.Row("t", [REPLY])]}, {}, dropped)
     whole.save(tmp_path)
     assert len((tmp_path / "dropped.jsonl").read_text().splitlines()) == 1
+
+
+STRANGE: list[Any] = [
+    *(None, "", " ", float("nan"), float("inf"), -1, 10**400, True, "[1", "[]", '[{"role": 1}]', "Human:", "tie", "\0"),
+    *([], {}, [None], [1], [[]], ["a", "a"], [USER], [REPLY], [USER, REPLY], [REPLY, USER], {"role": "user"}),
+    *("\n\nHuman: hi\n\nAssistant: yes", "\ud83d", [{"response": "x", "rating": 1}, {"response": "y"}], [{"score": 2}]),
+]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_no_strange_value_is_lost_or_ends_in_a_traceback(tmp_path, name: str) -> None:
+    kind, write = FORMATS[name]
+    good = [r for i in range(3) for r in write({k: f"{k} {i}" for k in ("prompt", "chosen", "rejected")}, i)]
+    options = {"columns": {"prompt": "instruction"}} if "instruction" in good[0] else {}
+    for key in good[0]:
+        for value in STRANGE:
+            records = [*good[1:], {**good[0], key: value}]
+            dropped = Dropped()
+            rows = look(kind, save(records, tmp_path / "x.jsonl"), **options)[0].rows
+            assert len({row.id for row in rows}) == len(rows)
+            kept = sealed.clean(rows, dropped)
+            assert len(kept) + dropped.total() == len(rows)
+            sealed.save_splits({"train": kept}, tmp_path)
 
 
 WORDS = "cannot be read"

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import prefzoo
-from data_files import one, save
+from data_files import FORMATS, Pair, one, save
 from prefzoo.data import sealed
 from prefzoo.data.comparisons import read_rows
 from prefzoo.data.formats import Row
@@ -21,130 +19,12 @@ from prefzoo.data.reasons import Dropped
 from prefzoo.data.views import Views
 from prefzoo.errors import DataError
 
-Pair = dict[str, str]
-
 
 @pytest.fixture(scope="module")
 def pairs() -> list[Pair]:
     from prefzoo import lab
 
     return [{k: p[k] for k in ("prompt", "chosen", "rejected")} for p in lab.preferences("train", 200, 5)]
-
-
-def user(pair: Pair) -> list[dict[str, str]]:
-    return [{"role": "user", "content": pair["prompt"]}]
-
-
-def said(reply: str) -> list[dict[str, str]]:
-    return [{"role": "assistant", "content": reply}]
-
-
-def transcript(pair: Pair, side: str) -> str:
-    return f"\n\nHuman: {pair['prompt']}\n\nAssistant: {pair[side]}"
-
-
-def voters(pair: Pair, i: int) -> list[Pair]:
-    """Three annotators, of whom one disagrees; on which side the better reply stands changes."""
-    sides = ("chosen", "rejected") if i % 2 else ("rejected", "chosen")
-    best = "ab"[sides.index("chosen")]
-    worst = "ba"[sides.index("chosen")]
-    base = {"prompt": pair["prompt"], "response_a": pair[sides[0]], "response_b": pair[sides[1]]}
-    return [{**base, "annotator": f"p{n}", "preference": p} for n, p in enumerate((best, worst, best))]
-
-
-def both(rows: list[Any], i: int) -> list[Any]:
-    return rows if i % 2 else rows[::-1]
-
-
-FORMATS: dict[str, tuple[str, Callable[[Pair, int], list[Any]]]] = {
-    "standard": ("preferences", lambda p, i: [p]),
-    "question": ("preferences", lambda p, i: [{"question": p["prompt"], **{k: p[k] for k in ("chosen", "rejected")}}]),
-    "conversational": (
-        "preferences",
-        lambda p, i: [{"prompt": user(p), "chosen": said(p["chosen"]), "rejected": said(p["rejected"])}],
-    ),
-    "implicit prompt": (
-        "preferences",
-        lambda p, i: [{side: [*user(p), *said(p[side])] for side in ("chosen", "rejected")}],
-    ),
-    "hh transcripts": (
-        "preferences",
-        lambda p, i: [{side: transcript(p, side) for side in ("chosen", "rejected")}],
-    ),
-    "ultrafeedback_binarized": (
-        "preferences",
-        lambda p, i: [
-            {
-                "prompt": p["prompt"],
-                "prompt_id": str(i),
-                **{side: [*user(p), *said(p[side])] for side in ("chosen", "rejected")},
-                "messages": [*user(p), *said(p["chosen"])],
-                "score_chosen": 8.0,
-                "score_rejected": 3.0,
-            }
-        ],
-    ),
-    "a/b labels": (
-        "preferences",
-        lambda p, i: [
-            {"prompt": p["prompt"], "response_a": p["chosen"], "response_b": p["rejected"], "preference": "A"}
-            if i % 2
-            else {"prompt": p["prompt"], "response_a": p["rejected"], "response_b": p["chosen"], "preference": "b"}
-        ],
-    ),
-    "rows by annotator": ("preferences", voters),
-    "lists of labels": (
-        "preferences",
-        lambda p, i: [
-            {**voters(p, i)[0], "annotator": None, "preference": [vote["preference"] for vote in voters(p, i)]}
-        ],
-    ),
-    "chosen by annotator": (
-        "preferences",
-        lambda p, i: [
-            {**p, "annotator": "x"},
-            {**p, "chosen": p["rejected"], "rejected": p["chosen"], "annotator": "y"},
-            {**p, "annotator": "z"},
-        ],
-    ),
-    "unpaired": (
-        "preferences",
-        lambda p, i: both(
-            [{"prompt": p["prompt"], "completion": p[k], "label": k == "chosen"} for k in ("chosen", "rejected")], i
-        ),
-    ),
-    "ranking": ("rankings", lambda p, i: [{"prompt": p["prompt"], "ranking": [p["chosen"], p["rejected"]]}]),
-    "ranks": (
-        "rankings",
-        lambda p, i: [{"prompt": p["prompt"], "completions": [p["rejected"], p["chosen"]], "ranks": [2, 1]}],
-    ),
-    "rating a row": (
-        "ratings",
-        lambda p, i: both(
-            [
-                {"prompt": p["prompt"], "response": p["chosen"], "rating": 8},
-                {"prompt": p["prompt"], "response": p["rejected"], "rating": 2.5},
-            ],
-            i,
-        ),
-    ),
-    "rated completions": (
-        "ratings",
-        lambda p, i: [
-            {
-                "instruction": p["prompt"],
-                "completions": [
-                    {"model": "m", "response": p["rejected"], "overall_score": 2.5},
-                    {"model": "n", "response": p["chosen"], "overall_score": 8},
-                ],
-            }
-        ],
-    ),
-    "scores beside completions": (
-        "ratings",
-        lambda p, i: [{"prompt": p["prompt"], "completions": [p["rejected"], p["chosen"]], "scores": [2.5, 8]}],
-    ),
-}
 
 
 def read(name: str, pairs: list[Pair], folder: Path, ending: str = ".jsonl") -> list[Row]:

@@ -17,7 +17,7 @@ def test_real_pairs_go_the_whole_way_in_small(tmp_path) -> None:
     assert {each.status for each in found.algorithms.values()} == {"ok"}
     text = "\n".join(report.facts(found))
     assert f"empty reply: 4 ({HH_FILE.name} line" in text
-    assert "Repeated prompts" in text and "1500 records read = 1500 used + 0 dropped" in text
+    assert "Repeated prompts" in text and "1500 records read = 1499 used + 1 dropped" in text
     assert found.preflight["read"] == 1500
     assert found.preflight["kept"] + sum(found.preflight["dropped"].values()) == 1500
     assert found.primary == "proxy" and "gold" not in found.algorithms["dpo"].summary

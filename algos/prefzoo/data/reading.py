@@ -165,7 +165,7 @@ def _text(kind: str, name: str, file: TextIO) -> Iterator[tuple[str, Any]]:
 
 def _json(kind: str, name: str, file: TextIO) -> list[Any]:
     try:
-        whole = json.load(file)
+        whole = json.load(file, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         if isinstance(error, UnicodeDecodeError):
             raise
@@ -178,9 +178,25 @@ def _json(kind: str, name: str, file: TextIO) -> list[Any]:
 
 def _json_line(text: str) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_object)
+    except _RepeatedKey as error:
+        return Broken(f"repeated_key: {error.key}", text)
     except (ValueError, RecursionError):
         return Broken("not_json", text)
+
+
+class _RepeatedKey(ValueError):
+    def __init__(self, key: str) -> None:
+        super().__init__(f"an object has the key {key!r} twice, and only one of its values could be read")
+        self.key = key
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _RepeatedKey(next(key for key in keys if keys.count(key) > 1))
+    return record
 
 
 def _csv(kind: str, name: str, file: TextIO) -> Iterator[tuple[str, Any]]:

@@ -68,7 +68,7 @@ class Unusable(Exception):
 
 def wrong_type(value: Any, key: str, wanted: str) -> Unusable:
     """For a value that is none of what its column may hold; nothing at all is called an empty value."""
-    if value is None or value == "":
+    if value is None or value == [] or (isinstance(value, str) and not value.strip()):
         return Unusable("empty_value", key)
     return Unusable("wrong_type", key, detail=f" is {kind_of(value)}, not {wanted}", shown=str(value))
 
