@@ -11,6 +11,8 @@ from typing import Any
 
 from prefzoo.data.comparisons import read_rows
 from prefzoo.data.formats import Row
+from prefzoo.data.found import Found
+from prefzoo.data.reading import Options
 from prefzoo.data.reasons import Dropped
 
 Pair = dict[str, str]
@@ -156,3 +158,11 @@ def save(records: list[dict[str, Any]], path: Path) -> Path:
 def one(kind: str, records: list[Any], folder: Path, **more: Any) -> tuple[list[Row], Dropped]:
     dropped = Dropped()
     return read_rows(kind, str(save(records, folder / "x.jsonl")), dropped, **more).rows, dropped
+
+
+def look(kind: str, path: Path, **more: Any) -> tuple[Found, dict[str, list[str]]]:
+    """What a file gives, after a look whether its numbers add up."""
+    dropped = Dropped()
+    found = read_rows(kind, str(path), dropped, Options(**more))
+    assert found.read == found.used + dropped.total()
+    return found, dropped.places()

@@ -76,9 +76,8 @@ def pair(row_id: str, record: dict[str, Any]) -> Row:
 def _no_conversation(record: dict[str, Any], key: str) -> Unusable:
     """Why a side without a prompt beside it is no conversation with a reply at its end."""
     side = record[key]
-    if (isinstance(side, list) and side) or (
-        isinstance(side, str) and (conversation(side, key) or _transcript_turns(side))
-    ):
+    turns = _transcript_turns(side) if isinstance(side, str) else []
+    if turns or conversation(side, key):
         return Unusable("no_reply_at_the_end", key)
     if isinstance(side, str) and side.strip():
         return Unusable("empty_value" if "prompt" in record else "missing_key", "prompt")
