@@ -233,12 +233,13 @@ def _compare_and_show(recipe: str, out: Path | None, **more: Any) -> None:
 
 def _show(found: Any, folder: Path) -> None:
     from prefzoo.comparison import report as reports
+    from prefzoo.comparison import words
 
     console = Console()
     if not console.is_terminal:  # a file or a pipe has no edge to wrap at
         console = Console(width=160)
     console.print(reports.table(found, console.width))
-    console.print(reports.sentence(found), style="bold", markup=False)
+    console.print(words.sentence(found), style="bold", markup=False)
     for fact in reports.facts(found):
         console.print(f"- {fact}", markup=False, highlight=False)
     console.print("wins: share of test prompts answered better than the start does; KL: to the start, nats a reply")
