@@ -7,23 +7,33 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+import prefzoo
+from conftest import SMALL
+from prefzoo.comparison import compare as compare_module
+from prefzoo.comparison import launched
+from prefzoo.errors import PrefzooError
+
 SCRIPT = Path(__file__).with_name("two_processes.py")
 
 
-def launched(name: str, processes: int, out: Path) -> list[dict]:
-    out.mkdir()
+def port() -> str:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return str(free.getsockname()[1])
+
+
+def trained(name: str, processes: int, out: Path) -> list[dict]:
+    out.mkdir()
     # `--cpu` would run one process only.
     launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
-    prefix = [*launch, "--main_process_port", str(port)] if processes > 1 else []
+    prefix = [*launch, "--main_process_port", port()] if processes > 1 else []
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, *prefix, str(SCRIPT), name, str(out)], env=environment, capture_output=True, text=True
@@ -34,20 +44,20 @@ def launched(name: str, processes: int, out: Path) -> list[dict]:
 
 @pytest.mark.parametrize("name", ["ppo", "reinforce"])
 def test_both_processes_learn_the_same_from_what_both_sampled(name, tmp_path) -> None:
-    first, second = launched(name, 2, tmp_path / "two")
+    first, second = trained(name, 2, tmp_path / "two")
     assert first["world"] == second["world"] == 2
     assert first["ended"] == second["ended"]  # policy and critic are in step
     assert any("value" in key for key in first["ended"]) == (name == "ppo")
     assert first["ledger"] == second["ledger"]
     assert first["ledger"]["reward_calls"] == 16  # 16 prompts between the two, not each
-    (alone,) = launched(name, 1, tmp_path / "one")
+    (alone,) = trained(name, 1, tmp_path / "one")
     assert alone["ledger"]["reward_calls"] == 16 and alone["world"] == 1
 
 
 def test_two_processes_take_the_steps_that_one_takes(tmp_path) -> None:
     """What is not sampled is the same rows, halved: the same gradients, to rounding."""
-    launched("dpo", 2, tmp_path / "two")
-    launched("dpo", 1, tmp_path / "one")
+    trained("dpo", 2, tmp_path / "two")
+    trained("dpo", 1, tmp_path / "one")
     one, two = (load_file(tmp_path / each / "policy" / "adapter_model.safetensors") for each in ("one", "two"))
     for key, weight in one.items():
         torch.testing.assert_close(two[key], weight, atol=2e-5, rtol=1e-3)
@@ -56,3 +66,58 @@ def test_two_processes_take_the_steps_that_one_takes(tmp_path) -> None:
         for each in ("one", "two")
     ]
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
+def test_a_comparison_that_was_launched_twice_runs_once_and_trains_with_both(tmp_path) -> None:
+    sets = [*SMALL, "budget.prompts=32", "training.batch_size=8", "algorithms={dpo: {}, ppo: {}}"]
+    command = ["compare", "quickstart", "--seeds", "1", *(word for each in sets for word in ("--set", each))]
+    program = str(Path(sys.executable).with_name("prefzoo"))
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", port()]
+    both, one = tmp_path / "both", tmp_path / "one"
+    for prefix, out in ((launch, both), ([], one)):
+        done = subprocess.run(
+            [sys.executable, *prefix, program, *command, "--out", str(out)],
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    together, alone = (json.loads((out / "results.json").read_text()) for out in (both, one))
+    for label in ("dpo", "ppo"):
+        ours, theirs = (each["algorithms"][label]["seeds"]["0"] for each in (together, alone))
+        assert ours["ledger"]["reward_calls"] == theirs["ledger"]["reward_calls"]
+        assert list(both.glob(f"trials/train-{label}-*.1.log")) and not list(one.glob("trials/*.1.log"))
+    # What is not sampled is the same, to rounding; what is sampled is drawn by two.
+    assert together["algorithms"]["dpo"]["summary"]["kl"]["mean"] == pytest.approx(
+        alone["algorithms"]["dpo"]["summary"]["kl"]["mean"], rel=0.05
+    )
+    started = [each["algorithms"]["start"]["seeds"]["0"]["metrics"] for each in (together, alone)]
+    assert started[0] == started[1]
+
+
+def half_dying(plan, stage, folder, progress) -> None:
+    from prefzoo.comparison.jobs import run_stage
+
+    if stage.kind == "train":
+        if os.environ["RANK"] == "1":
+            raise MemoryError("no room")
+        time.sleep(60)  # for the other, as collectives do
+    run_stage(plan, stage, folder, progress)
+
+
+def test_a_process_that_dies_ends_those_that_train_with_it(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(compare_module, "_run_stage", half_dying)
+    found = prefzoo.compare("quickstart", ["dpo"], seeds=1, sets=SMALL, out=tmp_path)
+    assert found.algorithms["dpo"].status == "failed"
+    assert "processes that train together" in str(found.algorithms["dpo"].error)
+    (log,) = tmp_path.glob("trials/*.1.log")
+    assert "no room" in log.read_text()
+
+
+def test_several_machines_are_refused(monkeypatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(PrefzooError, match="several machines"):
+        launched.processes()

@@ -15,7 +15,7 @@ import yaml
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from prefzoo.comparison import report, results, tracking
+from prefzoo.comparison import launched, report, results, tracking
 from prefzoo.comparison.plan import LABEL, PLAN_FILE, START, Plan, Stage, load_plan, make_plan, versions
 from prefzoo.comparison.recipe import Recipe
 from prefzoo.comparison.recipe_check import load
@@ -61,6 +61,8 @@ def compare(
         RecipeError: for a recipe that cannot run, before anything is loaded.
         PrefzooError: when the data or the start failed, without which nothing can be compared.
     """
+    if launched.makes_room():
+        raise SystemExit(0)
     sets = [*sets, *([f"seeds={json.dumps(seeds)}"] if seeds is not None else [])]
     name, checked = Path(recipe).stem if isinstance(recipe, str) else "recipe", load(recipe, sets, algorithms)
     with in_use(Path(out) if out is not None else Path("runs") / name) as folder:
@@ -196,7 +198,7 @@ def default_workers(recipe: Recipe) -> int:
     size = sum(f.stat().st_size for f in place.glob("*.safetensors")) if place.is_dir() else None
     small = size is not None and 0 < size < SMALL_MODEL_BYTES
     gpu = importlib.util.find_spec("torch") is not None and any(Path("/dev").glob("nvidia[0-9]*"))
-    return cores() if small and not gpu else 1
+    return max(1, cores() // launched.processes()) if small and not gpu else 1
 
 
 def _run_stage(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import trl  # noqa: F401
 from datasets import Dataset  # noqa: F401
 
+from prefzoo.comparison import launched
 from prefzoo.comparison.data_job import prepare
 from prefzoo.comparison.evaluate import evaluate
 from prefzoo.comparison.label_job import label
@@ -208,6 +209,8 @@ def train(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
         bench = bench.replace(reward=_reward(plan, stage.seed))
     with metered(ledger):
         algorithm.train(bench)
+    if launched.makes_room():  # what follows is for the first process to keep
+        return
     start_path(plan)  # still what it was
     if not (folder / "policy").is_dir():
         raise RuntimeError(f"{stage.label} saved no policy: `train` must call `policy.save(bench.out / 'policy')`")

@@ -17,6 +17,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from prefzoo import __version__, registry
+from prefzoo.comparison import launched
 from prefzoo.comparison.recipe import GoldFunction, Recipe
 from prefzoo.data import sources
 from prefzoo.errors import PrefzooError
@@ -144,7 +145,8 @@ def make_plan(recipe: Recipe, out: Path) -> Plan:
     # Labels shuffled by each seed's own coin make a reward model of each seed's own; else one serves all.
     for name in [plan.reward_name(seed) for seed in recipe.seeds] if shuffled else ["reward"]:
         add(name, "reward", reward, rows, seed=int(name.split()[-1]) if shuffled else None)
-    trial = {**model, "budget": dump["budget"], "generation": dump["generation"], "shuffled": shuffled}
+    together = {"processes": count} if (count := launched.processes()) > 1 else {}
+    trial = {**model, **together, "budget": dump["budget"], "generation": dump["generation"], "shuffled": shuffled}
     measure = {"generation": dump["generation"], **truth}
     for label in recipe.algorithms:
         wants_reward = "reward" in recipe.algorithm(label).needs

@@ -23,6 +23,7 @@ from typing import Any, Literal
 import cloudpickle
 
 from prefzoo import plugins, registry
+from prefzoo.comparison import launched
 from prefzoo.comparison.plan import SECONDS, Plan, Stage
 from prefzoo.comparison.processes import interrupt_blocked, main_hidden
 from prefzoo.comparison.quiet import without_bars
@@ -58,8 +59,10 @@ class Runner:
 
     def __init__(self, plan: Plan, job: Callable[..., None], workers: int, watcher: Watcher) -> None:
         self.plan, self.job, self.workers, self.watcher = plan, job, workers, watcher
-        self.threads = max(1, cores() // workers)
+        self.together = launched.processes()
+        self.threads = max(1, cores() // (workers * self.together))
         self.outcomes: dict[str, Outcome] = {}
+        self.followers: dict[str, list[Any]] = {}
         methods = multiprocessing.get_all_start_methods()
         self.context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
         if "forkserver" in methods:
@@ -78,11 +81,16 @@ class Runner:
                     running[connection] = (stage, process, connection, time.monotonic())
                 for heard in wait(list(running), timeout=1.0):
                     self._hear(heard, running)
+                for stage, process, _, _ in running.values():
+                    if any(follower.exitcode for follower in self.followers[stage.name]):
+                        process.terminate()  # it would wait for the other for ever
                 self.watcher.tick()
         finally:
-            for _, process, _, _ in running.values():
+            started = [process for _, process, _, _ in running.values()]
+            started += [process for each in self.followers.values() for process in each]
+            for process in started:
                 process.terminate()
-            for _, process, _, _ in running.values():
+            for process in started:
                 process.join(10)
         return self.outcomes
 
@@ -104,14 +112,19 @@ class Runner:
     def _start(self, stage: Stage) -> tuple[Any, Connection]:
         ours, theirs = self.context.Pipe(duplex=False)
         payload = cloudpickle.dumps((self.job, self.plan, stage, self.threads, registry.registered()))
-        process = self.context.Process(
-            target=_work, args=(plugins.loaded(), payload, theirs), name=stage.name, daemon=True
-        )
+        lead, *others = launched.environments(self.together if stage.kind == "train" else 1)
+        loaded = plugins.loaded()
+        process = self.context.Process(target=_work, args=(loaded, payload, theirs, lead), name=stage.name, daemon=True)
+        self.followers[stage.name] = [
+            self.context.Process(target=_follow, args=(loaded, payload, each), name=stage.name, daemon=True)
+            for each in others
+        ]
         if self.context.get_start_method() == "forkserver":
             with interrupt_blocked(), main_hidden():
                 forkserver.ensure_running()
         with main_hidden():  # here Ctrl-C is heard, because the server answers only when it has imported everything
-            process.start()
+            for each in (process, *self.followers[stage.name]):
+                each.start()
         theirs.close()
         self.watcher.started(stage)
         return process, ours
@@ -122,11 +135,17 @@ class Runner:
             what, content = connection.recv()
         except EOFError:  # the process is gone without a word
             process.join()
+            lost = [each.exitcode for each in self.followers[stage.name] if each.exitcode]
             what, content = "failed", _death(process.exitcode)
+            if lost:
+                content = f"one of the {self.together} processes that train together: {_death(lost[0])}"
         if what == "progress":
             self.watcher.progressed(stage, *content)
             return
         process.join()
+        for follower in self.followers.pop(stage.name):
+            follower.terminate()  # it has nothing left to do that counts
+            follower.join()
         connection.close()
         del running[connection]
         self._end(stage, Outcome(what, content, time.monotonic() - began))
@@ -149,15 +168,36 @@ def _death(exitcode: int | None) -> str:
     return f"the process ended with exit code {exitcode} and said nothing"
 
 
-def _work(sources: dict[str, str], payload: bytes, connection: Connection) -> None:
-    """The life of a stage's process."""
+def _enter(sources: dict[str, str], payload: bytes, environment: dict[str, str]) -> tuple[Any, ...]:
+    """What every process of a stage begins with: `(job, plan, stage, threads)`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     threading.Thread(target=_die_with_parent, daemon=True).start()
+    launched.enter(environment)
     plugins.run_again(sources)  # the payload refers to what they define
     job, plan, stage, threads, algorithms = cloudpickle.loads(payload)
     for name, cls in algorithms.items():
         if name not in registry.registered():
             registry.register(name)(cls)
+    return job, plan, stage, threads
+
+
+def _follow(sources: dict[str, str], payload: bytes, environment: dict[str, str]) -> None:
+    """The life of a process that trains together with a stage's own; what is kept, the stage's own process keeps."""
+    job, plan, stage, threads = _enter(sources, payload, environment)
+    log = stage.folder.with_name(f"{stage.folder.name}.{environment['RANK']}.log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("w", encoding="utf-8") as file, _redirected(file):
+        _quiet(threads)
+        try:
+            job(plan, stage, stage.folder.with_name(stage.folder.name + ".partial"), lambda what, done, total: None)
+        except BaseException:
+            traceback.print_exc()
+            raise
+
+
+def _work(sources: dict[str, str], payload: bytes, connection: Connection, environment: dict[str, str]) -> None:
+    """The life of a stage's process."""
+    job, plan, stage, threads = _enter(sources, payload, environment)
     folder: Path = stage.folder
     partial = folder.with_name(folder.name + ".partial")
     log = folder.with_name(folder.name + ".log")
