@@ -2,7 +2,7 @@
 
 What is overridden of TRL: `_calculate_rewards` (to keep the scores), `_generate_and_score_completions` (to put
 advantages of a token each in the place of GRPO's), `_compute_loss` (no KL term, for the KL is in the reward; the critic
-learns beside). Sampling, log-probabilities, the reference, accumulation and the clipped policy loss stay TRL's.
+learns beside), `_get_per_token_logps_and_entropies` (on a CPU; see `fused_head`). Sampling, log-probabilities, the reference, accumulation and the clipped policy loss stay TRL's.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from trl import GRPOConfig, GRPOTrainer
 
 from prefzoo.policies import advantages as adv
+from prefzoo.policies.fused_head import plain_head, token_log_probabilities
 
 VALUE = "value"
 """Name of the critic's adapter on the shared base."""
@@ -128,6 +129,30 @@ class OnPolicyTrainer(GRPOTrainer):
             return super()._compute_loss(model, inputs)
         finally:
             self.beta = beta
+
+    def _get_per_token_logps_and_entropies(  # type: ignore[override]
+        self,
+        model: nn.Module,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        **more: Any,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        asked = (input_ids, attention_mask, logits_to_keep)
+        head = None if self.accelerator.num_processes > 1 or self._entropy_bonus_enabled else plain_head(model)
+        if head is None or any(value is not None and value is not False for value in more.values()):
+            more |= {"batch_size": batch_size, "compute_entropy": compute_entropy}
+            return super()._get_per_token_logps_and_entropies(model, *asked, **more)
+        with self.accelerator.autocast():
+            size = batch_size or len(input_ids)
+            parts = [
+                token_log_probabilities(model, head, ids, attention, logits_to_keep, self.temperature)
+                for ids, attention in zip(input_ids.split(size), attention_mask.split(size), strict=True)
+            ]
+        logs, entropies = (torch.cat(each) for each in zip(*parts, strict=True))
+        return logs, entropies if compute_entropy else None, None
 
     def _log_probabilities(self, batch: dict[str, Any]) -> Tensor:
         ids, attention = _whole(batch)
