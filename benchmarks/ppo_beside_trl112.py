@@ -3,17 +3,20 @@
     make bench-ppo                                      # both environments, then this, some 30 minutes
     python benchmarks/ppo_beside_trl112.py [--sizes lab,lab-slow,25m] [--seeds 3] [--out ppo_beside_trl112.json]
 
-Each run is a process of its own, the sides in alternating order, with 2 threads unless OMP_NUM_THREADS says otherwise.
+Each run is a process of its own, the sides in alternating order. They have one thread unless OMP_NUM_THREADS says
+otherwise: threads that wait for each other tell nothing of a machine that others use too.
 Equal on all sides: start, reward model (a sequence classifier, loaded as it is), prompts, replies a rollout, epochs,
 minibatches, reply length, temperature, KL coefficient and estimator, clipping, gamma, lambda, value coefficient,
 penalty of a cut reply, learning rate (constant), optimizer, the policy's LoRA, float32, no gradient checkpointing.
 
-Not equal: the critic. Ours is a second adapter on the policy's base with a new head. TRL's is a model of its own:
+Not equal: the critic. `prefzoo` is our default, a second adapter on the policy's base with a new head;
+`prefzoo-head` (`value_model: head`) is a new head on the policy's own hidden states. TRL's is a model of its own:
 `trl` starts it from the reward model and trains it whole, as TRL's documentation does; `trl-lora` gives it an adapter
 of the policy's shape. We clip the gradient's norm to 1, TRL's PPO does not clip it. We decode a reply and put it into
 the reward model's own template; TRL scores the token ids, so that a cut reply has no end-of-turn token there.
 
-`episodes_per_second` leaves out the first update and everything before and after training. `sft` is our SFT on as many
+`episodes_per_second` leaves out the first update and everything before and after training;
+`episodes_per_cpu_second` counts the processor's time instead of the clock's. `sft` is our SFT on as many
 rows as a rollout has, as long as prompt and reply together, beside which PPO's memory is judged. `lab` learns, and its
 policies answer held-out prompts; `25m` has random weights and a vocabulary of 32,000, and only its speed and memory
 are of interest.
@@ -36,7 +39,9 @@ from typing import Any
 from measuring import machine, measured, medians, ratios, resident_bytes, write
 
 HERE = Path(__file__).parent
+OURS = ("prefzoo", "prefzoo-head")
 OTHERS = ("trl", "trl-lora")
+CRITICS = {"prefzoo": "shared", "prefzoo-head": "head", "trl": "whole", "trl-lora": "lora", "sft": "none"}
 SHARED = {
     "epochs": 4,
     "temperature": 1.0,
@@ -48,7 +53,7 @@ SHARED = {
 SIZES: dict[str, dict[str, Any]] = {
     "lab": {**SHARED, "model": "lab", "batch": 16, "updates": 50, "response": 40, "learning_rate": 2e-3},
     "lab-slow": {**SHARED, "model": "lab", "batch": 16, "updates": 50, "response": 40, "learning_rate": 5e-4},
-    "25m": {**SHARED, "model": "25m", "batch": 8, "updates": 10, "response": 64, "learning_rate": 1e-4},
+    "25m": {**SHARED, "model": "25m", "batch": 8, "updates": 4, "response": 64, "learning_rate": 1e-4},
 }
 VOCABULARY = 32_000
 HELD_OUT = 256
@@ -82,20 +87,21 @@ def bench(given: dict[str, Any], out: Path, data: Any, reward: Any = None, **mor
 def with_prefzoo(given: dict[str, Any], out: Path) -> dict[str, Any]:
     """Our PPO: when each update was done, and the mean score of its replies."""
     import prefzoo
+    import prefzoo.policies.on_policy
     from prefzoo.data.views import Views
     from prefzoo.feedback.reward_model import RewardModel
-    from prefzoo.zoo import ppo as _  # noqa: F401
 
     imported = resident_bytes()
-    times: list[float] = []
+    times: list[tuple[float, float]] = []
 
     def progress(what: str, done: int, total: int) -> None:
         if done % given["epochs"] == 0:
-            times.append(time.perf_counter())
+            times.append((time.perf_counter(), time.process_time()))
 
     data = Views(given["prompts"], [], [])
     prefzoo.get(
         "ppo",
+        value_model=given["value"],
         kl_coefficient=given["kl_coefficient"],
         epochs=given["epochs"],
         missing_eos_penalty=given["missing_eos_penalty"],
@@ -109,6 +115,7 @@ def with_prefzoo(given: dict[str, Any], out: Path) -> dict[str, Any]:
 def with_sft(given: dict[str, Any], out: Path) -> dict[str, Any]:
     """Our SFT on rows that are as long as prompt and reply of a rollout."""
     import prefzoo
+    import prefzoo.policies.fitting
     from prefzoo.data.views import Views
 
     text = " ".join(["w7"] * (given["response"] - 1))  # and the token that ends it
@@ -121,6 +128,7 @@ def with_sft(given: dict[str, Any], out: Path) -> dict[str, Any]:
 def evaluated(given: dict[str, Any], policies: list[Path]) -> list[dict[str, float]]:
     """Reward, gold, KL to the start and length of each policy's replies to held-out prompts, all sampled alike."""
     from peft import PeftModel
+
     from prefzoo import lab
     from prefzoo.feedback.reward_model import RewardModel
     from prefzoo.interface import Generation
@@ -176,7 +184,6 @@ def prepare_25m(given: dict[str, Any], folder: Path) -> None:
     """A Llama of 25 million random weights, half of them embeddings, and a reward model like it; prompts of words at
     random, about as long as the replies. A word is a token, so that decoding loses nothing."""
     import torch
-    from prefzoo.policies.loading import load_tokenizer
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
@@ -210,7 +217,6 @@ def prepare_25m(given: dict[str, Any], folder: Path) -> None:
         kind(config).save_pretrained(str(folder / name))
         tokenizer.save_pretrained(str(folder / name))
         given[name] = str(folder / name)
-    load_tokenizer(given["start"])
     rng = random.Random(0)
     given["prompts"] = [
         [{"role": "user", "content": " ".join(rng.choices(words, k=60))}]
@@ -221,18 +227,20 @@ def prepare_25m(given: dict[str, Any], folder: Path) -> None:
 def trial(side: str, given: dict[str, Any], out: Path, other_python: Path) -> dict[str, Any]:
     """One run: what its process used, and how fast its updates were after the first."""
     settings = out.with_suffix(".json")
-    write(settings, {**given, "out": str(out), "value": "lora" if side == "trl-lora" else "whole"})
+    write(settings, {**given, "out": str(out), "value": CRITICS[side]})
     if side in OTHERS:
         command = [str(other_python), str(HERE / "trl112" / "train.py"), str(settings)]
     else:
-        command = [sys.executable, __file__, "--child", side, "--settings", str(settings)]
+        command = [sys.executable, __file__, "--child", "sft" if side == "sft" else "ppo", "--settings", str(settings)]
     used: dict[str, Any] = measured(command, out)
     found = json.loads((out / "found.json").read_text())
     used["imported_bytes"] = found["imported_bytes"]
     used["own_bytes"] = used["peak_bytes"] - found["imported_bytes"]
     if "times" in found:
-        times = found["times"]
-        used["episodes_per_second"] = given["batch"] * (len(times) - 1) / (times[-1] - times[0])
+        first, *_, last = found["times"]
+        episodes = given["batch"] * (len(found["times"]) - 1)
+        for what, begin, end in zip(("second", "cpu_second"), first, last, strict=True):
+            used[f"episodes_per_{what}"] = episodes / (end - begin)
         used["scores"] = found["scores"]
     return used
 
@@ -242,7 +250,7 @@ def compare(size: str, seeds: int, other_python: Path, folder: Path) -> dict[str
     given = dict(SIZES[size])
     folder.mkdir()
     {"lab": prepare_lab, "25m": prepare_25m}[given["model"]](given, folder)
-    sides = ("prefzoo", *OTHERS, *(["sft"] if given["model"] == "25m" else []))
+    sides = (*OURS, *OTHERS, *(["sft"] if given["model"] == "25m" else []))
     runs: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
     for seed in range(seeds):
         for side in sides if seed % 2 == 0 else sides[::-1]:
@@ -258,22 +266,31 @@ def compare(size: str, seeds: int, other_python: Path, folder: Path) -> dict[str
     numbers = {side: [{k: v for k, v in run.items() if k != "scores"} for run in each] for side, each in runs.items()}
     found["medians"] = {side: medians(each) for side, each in numbers.items()}
     found["ratios"] = {
-        side: ratios(found["medians"]["prefzoo"], found["medians"][side]) for side in sides if side != "prefzoo"
+        f"{mine} / {other}": ratios(found["medians"][mine], found["medians"][other])
+        for mine in OURS
+        for other in sides
+        if other not in OURS
     }
     return found
 
 
 def show(size: str, found: dict[str, Any]) -> None:
     """A table of the medians, with the ratios of ours to theirs below."""
-    units = {"episodes_per_second": 1, "seconds": 1, "peak_bytes": 2**20, "own_bytes": 2**20}
+    units = {
+        "episodes_per_second": 1,
+        "episodes_per_cpu_second": 1,
+        "seconds": 1,
+        "peak_bytes": 2**20,
+        "own_bytes": 2**20,
+    }
     units |= {"reward": 1, "gold": 1, "kl": 1}
-    print(f"\n{size:10}" + "".join(f"{what:>21}" for what in units))
+    print(f"\n{size:24}" + "".join(f"{what:>24}" for what in units))
     for side, each in found["medians"].items():
-        cells = (f"{each[what] / unit:21.2f}" if what in each else f"{'-':>21}" for what, unit in units.items())
-        print(f"{side:10}" + "".join(cells))
+        cells = (f"{each[what] / unit:24.2f}" if what in each else f"{'-':>24}" for what, unit in units.items())
+        print(f"{side:24}" + "".join(cells))
     for side, each in found["ratios"].items():
-        cells = (f"{each[what]:21.2f}" if what in each and unit != 0 else f"{'-':>21}" for what, unit in units.items())
-        print(f"/ {side:8}" + "".join(cells))
+        cells = (f"{each[what]:24.2f}" if what in each else f"{'-':>24}" for what in units)
+        print(f"{side:24}" + "".join(cells))
 
 
 def main() -> None:
@@ -282,15 +299,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--trl112", type=Path, default=Path(".venv-trl112/bin/python"), help="the other's Python")
     parser.add_argument("--out", type=Path, default=Path("ppo_beside_trl112.json"))
-    parser.add_argument("--child", choices=("prefzoo", "sft"), help=argparse.SUPPRESS)
+    parser.add_argument("--child", choices=("ppo", "sft"), help=argparse.SUPPRESS)
     parser.add_argument("--settings", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.child:
         settings = json.loads(given.settings.read_text())
         out = Path(settings["out"])
-        write(out / "found.json", {"prefzoo": with_prefzoo, "sft": with_sft}[given.child](settings, out))
+        write(out / "found.json", {"ppo": with_prefzoo, "sft": with_sft}[given.child](settings, out))
         return
-    os.environ.setdefault("OMP_NUM_THREADS", "2")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     found: dict[str, Any] = {"machine": machine(), "seeds": given.seeds, "sizes": {}}
     with tempfile.TemporaryDirectory() as folder:
         for size in given.sizes.split(","):

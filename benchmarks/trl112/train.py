@@ -20,8 +20,13 @@ import torch
 from datasets import Dataset
 from measuring import resident_bytes, versions, write
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
-from transformers import set_seed
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    TrainerCallback,
+    set_seed,
+)
 from trl.experimental.ppo import PPOConfig, PPOTrainer
 
 
@@ -29,11 +34,11 @@ class Clock(TrainerCallback):
     """When each update was done, and the mean score of its replies."""
 
     def __init__(self) -> None:
-        self.times: list[float] = []
+        self.times: list[tuple[float, float]] = []
         self.scores: list[float] = []
 
     def on_step_end(self, *_: object, **__: object) -> None:
-        self.times.append(time.perf_counter())
+        self.times.append((time.perf_counter(), time.process_time()))
 
     def on_log(self, args: object, state: object, control: object, logs: dict[str, float], **_: object) -> None:
         if "objective/scores" in logs:

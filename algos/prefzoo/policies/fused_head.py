@@ -24,7 +24,7 @@ TILE = 2**22
 
 class _TokenLogProbabilities(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor, temperature: float
     ) -> tuple[Tensor, Tensor]:
         found = hidden.new_empty(len(tokens), dtype=torch.float32)
@@ -47,7 +47,7 @@ class _TokenLogProbabilities(torch.autograd.Function):
         return found, entropy
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         return gradients[0][:, None].to(gradient.dtype) * gradient, None, None, None, None
 

@@ -36,15 +36,16 @@ class PPO(ActorCritic):
 
     @property
     def replies_per_row(self) -> int:
-        """Each sampled reply, in every epoch, once by the policy and once by the critic."""
-        return 2 * self.generations * self.epochs
+        """Each sampled reply, in every epoch, by the policy and by a critic that is not a part of it."""
+        return self.learners * self.generations * self.epochs
 
     def train(self, bench: Bench) -> Policy:
         from prefzoo.policies.loading import load_model
         from prefzoo.policies.on_policy import ActorCriticTrainer, CriticSettings, OnPolicyConfig
         from prefzoo.policies.online import fit_online
 
-        separate = self.value_model == "separate" or bench.adapter.type == "full"
+        head = self.value_model == "head"
+        separate = self.value_model == "separate" or (bench.adapter.type == "full" and not head)
         whole = {**bench.loading, "quantization": None}  # trained whole, which 4 bits do not allow
         particular = {
             "beta": self.kl_coefficient,
@@ -59,10 +60,11 @@ class PPO(ActorCritic):
             {**particular, **self.trainer},
             generations=self.generations,
             passes=self.epochs,
-            learners=2,
+            learners=self.learners,
             rollout=self.minibatches,
             forward_passes=3,
             token_rewards=self.token_rewards(self.whiten_rewards, self.whiten_advantages),
             critic=CriticSettings(self.gamma, self.lam, self.vf_coef, self.clip_value),
             value_model=load_model(bench.start, **whole).base_model if separate else None,
+            reads_policy=head,
         )
