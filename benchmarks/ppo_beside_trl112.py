@@ -53,7 +53,7 @@ SHARED = {
 SIZES: dict[str, dict[str, Any]] = {
     "lab": {**SHARED, "model": "lab", "batch": 16, "updates": 50, "response": 40, "learning_rate": 2e-3},
     "lab-slow": {**SHARED, "model": "lab", "batch": 16, "updates": 50, "response": 40, "learning_rate": 5e-4},
-    "25m": {**SHARED, "model": "25m", "batch": 8, "updates": 4, "response": 64, "learning_rate": 1e-4},
+    "25m": {**SHARED, "model": "25m", "batch": 8, "updates": 3, "response": 64, "learning_rate": 1e-4},
 }
 VOCABULARY = 32_000
 HELD_OUT = 256
