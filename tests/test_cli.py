@@ -38,6 +38,7 @@ def test_validate_says_everything_and_exits_with_2() -> None:
     wrong = prefzoo("validate", "quickstart", "--set", "algorithms.dpo.bta=1", "--set", "seeds=0")
     assert wrong.returncode == 2
     assert "2 mistakes" in wrong.stderr and "Did you mean 'beta'" in wrong.stderr
+    assert len(wrong.stderr.splitlines()) == 3, "a line each, however wide the terminal"
     assert "Traceback" not in wrong.stderr
 
 

@@ -10,8 +10,9 @@ import pytest
 from conftest import HH_FILE
 from prefzoo.data import sealed
 from prefzoo.data.comparisons import read_rows
-from prefzoo.data.formats import Dropped, Row
+from prefzoo.data.formats import Row
 from prefzoo.data.reading import Options
+from prefzoo.data.reasons import Dropped
 from prefzoo.data.views import Views, prompt_key
 from prefzoo.errors import DataError
 
@@ -72,7 +73,7 @@ def test_what_cannot_be_used_is_named_with_its_reason(tmp_path) -> None:
         {"chosen": transcript("hi"), "rejected": transcript("hi", "no")},
         {"only": "this"},
         "{not json",
-        {"chosen": 3, "rejected": None},
+        {"chosen": 3, "rejected": "no"},
         {"prompt": "", "chosen": "a", "rejected": "b"},
         {"prompt": "hi", "chosen": transcript("other", "a"), "rejected": transcript("other", "b")},
         {"prompt": [USER, {"role": "assistant", "content": "yes?"}], "chosen": "a", "rejected": "b"},
@@ -84,8 +85,12 @@ def test_what_cannot_be_used_is_named_with_its_reason(tmp_path) -> None:
         "duplicate_row": ["line 2"],
         "identical_pair": ["line 3"],
         "empty_reply": ["line 4"],
-        "prompt_mismatch": ["line 5"],
-        "unreadable": ["line 6", "line 7", "line 8", "line 9", "line 11"],
+        "prompt_mismatch: chosen, rejected": ["line 5"],
+        "prompt_mismatch: chosen": ["line 11"],
+        "no_reply_at_the_end: chosen": ["line 6"],
+        "missing_key: chosen, rejected": ["line 7"],
+        "not_json": ["line 8"],
+        "wrong_type: chosen is a number, not a text or a list of messages": ["line 9"],
         "empty_prompt": ["line 10"],
         "prompt_not_by_user": ["line 12"],
     }

@@ -16,8 +16,8 @@ def test_real_pairs_go_the_whole_way_in_small(tmp_path) -> None:
     found = prefzoo.compare("hh_harmless", seeds=1, sets=sets, out=tmp_path)
     assert {each.status for each in found.algorithms.values()} == {"ok"}
     text = "\n".join(report.facts(found))
-    assert "empty reply: 4 (line" in text
-    assert "Repeated prompts" in text and "1500 rows read" in text
+    assert f"empty reply: 4 ({HH_FILE.name} line" in text
+    assert "Repeated prompts" in text and "1500 records read = 1499 used + 1 dropped" in text
     assert found.preflight["read"] == 1500
     assert found.preflight["kept"] + sum(found.preflight["dropped"].values()) == 1500
     assert found.primary == "proxy" and "gold" not in found.algorithms["dpo"].summary

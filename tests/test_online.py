@@ -142,7 +142,7 @@ def test_the_moving_average_by_hand(bench, monkeypatch) -> None:
     came before; a third's would be (1 + 3 + 6 + 0) / 4 = 2.5."""
     kept = []
     train = OnPolicyTrainer.train
-    monkeypatch.setattr(OnPolicyTrainer, "train", lambda self: (kept.append(self), train(self))[1])
+    monkeypatch.setattr(OnPolicyTrainer, "train", lambda self, **more: (kept.append(self), train(self, **more))[1])
     get("reinforce", trainer={"max_steps": 1}).train(bench())
     trainer = kept[0]
     trainer.average = (0.0, 0)

@@ -16,7 +16,7 @@ from prefzoo.comparison.data_job import Tokens
 from prefzoo.comparison.data_report import data_facts
 from prefzoo.comparison.plan import make_plan
 from prefzoo.data import preflight, sealed, sources
-from prefzoo.data.formats import Dropped, Row
+from prefzoo.data.formats import Row
 from prefzoo.errors import DataError, RecipeError
 from prefzoo.lab import MODEL_DIR
 
@@ -214,7 +214,7 @@ def test_a_source_of_another_package_is_read_split_and_decides(installed, tmp_pa
     assert recipe.gold_source == "capitals"
     gold = gold_function(recipe)
     assert gold is not None and gold([[]], ["PaRIS"]) == [{"gold": 4.0}]
-    assert gather(recipe, Dropped()).read == 48 + 16
+    assert gather(recipe).read == 48 + 16
     (tmp_path / "data").mkdir()
     plan = make_plan(recipe, tmp_path)
     prepare(plan, tmp_path / "data", lambda *told: None)

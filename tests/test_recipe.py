@@ -5,8 +5,10 @@ from __future__ import annotations
 import jsonschema
 import pytest
 import yaml
+from pydantic import BaseModel
 
 from prefzoo.comparison import recipe_check as recipes
+from prefzoo.comparison.recipe import Recipe
 from prefzoo.comparison.recipe_files import merge, read, shipped
 from prefzoo.comparison.recipe_schema import recipe_schema
 from prefzoo.errors import RecipeError
@@ -22,6 +24,25 @@ def test_base_lists_the_defaults() -> None:
     content = read("base").content
     given = recipes.check({**content, "algorithms": {"dpo": {}}})
     assert given == recipes.check({"algorithms": {"dpo": {}}})
+
+
+def test_base_names_every_key_there_is() -> None:
+    """Left out are only the keys whose default would not be one: `algorithms` has none, and that of `start` depends on
+    the data. They stand there as comments."""
+    text = shipped()["base"].read_text(encoding="utf-8")
+    content = yaml.safe_load(text)
+    left_out = {key for key in Recipe.model_fields if key not in content}
+    assert left_out == {"algorithms", "start"} and all(f"\n# {key}:" in text for key in left_out)
+
+    def missing(block: type[BaseModel], given: dict, prefix: str) -> list[str]:
+        found = [f"{prefix}{key}" for key in block.model_fields if key not in given]
+        for key, field in block.model_fields.items():
+            inner = field.annotation
+            if isinstance(inner, type) and issubclass(inner, BaseModel) and key in given:
+                found += missing(inner, given[key], f"{prefix}{key}.")
+        return found
+
+    assert set(missing(Recipe, content, "")) == left_out
 
 
 def test_the_learning_rate_left_out_suits_model_and_adapter_and_is_written_down() -> None:
@@ -75,6 +96,10 @@ def test_all_mistakes_at_once_with_suggestions() -> None:
         ({"algorithms": {"dpo": {}}, "reward": {"type": "function", "path": "f.py"}}, "FILE.py:NAME"),
         ({"algorithms": {"dpo": {}}, "reward": {"trainer": {"learning_rte": 1}}}, "learning_rate"),
         ({"algorithms": {"dpo": {}}, "start": {"algorithm": "dpo"}}, "start"),
+        (
+            {"algorithms": {"dpo": {}, "x": {"algorithm": "ppo"}, "grpo": {}}, "generation": {"temperature": 0}},
+            "generation.temperature: 0 is greedy, and x, grpo must sample",
+        ),
         ({"algorithms": {"dpo": {}}, "start": "none", "training": {"batch_size": 10, "accumulation": 4}}, "divide"),
         ({"algorithms": {"dpo": {}}, "start": {"algorithm": "sft", "onn": "chosen"}}, "Did you mean 'on'"),
         ({"algorithms": {"dpo": {"seed_offset": "x"}}}, "seed_offset"),
@@ -87,6 +112,10 @@ def test_all_mistakes_at_once_with_suggestions() -> None:
 def test_mistakes_are_named(content, says: str) -> None:
     with pytest.raises(RecipeError, match=says):
         recipes.check(content)
+
+
+def test_greedy_sampling_is_refused_only_to_who_learns_from_it() -> None:
+    assert recipes.check({"algorithms": {"dpo": {}, "best_of_n": {}}, "generation": {"temperature": 0}})
 
 
 def test_files_extend_each_other_but_not_in_a_circle(tmp_path) -> None:
@@ -138,7 +167,7 @@ def test_mistakes_name_file_and_line_through_extends_and_set(tmp_path) -> None:
     with pytest.raises(RecipeError) as caught:
         recipes.load(str(tmp_path / "mine.yaml"), ["training.batch_size=0"])
     places = sorted(problem.split(": ")[0] for problem in caught.value.problems)
-    assert places == ["--set", "below.yaml:3", "mine.yaml:5", "mine.yaml:6"]
+    assert places == ["--set training.batch_size", "below.yaml:3", "mine.yaml:5", "mine.yaml:6"]
     (tmp_path / "mine.yaml").write_text("extends: below\nbudget: {prompts: -1}\nalgorithms: {dpo: {}}\n")
     with pytest.raises(RecipeError, match=r"mine.yaml:2: budget.prompts"):
         recipes.load(str(tmp_path / "mine.yaml"))
@@ -160,6 +189,8 @@ def test_the_schema_takes_the_shipped_recipes_and_refuses_mistakes() -> None:
         {"algorithms": {"dpo": {"trainer": {"learning_rate": "fast"}}}},
         {"algorithms": {"a b": {"algorithm": "dpo"}}},
         {"reward": {"trainer": {"nonsense": 1}}},
+        {"reward": {"trainer": {"seed": 1}}},
+        {"algorithms": {"dpo": {"trainer": {"beta": 1}}}},
     ):
         assert list(validator.iter_errors(wrong)), wrong
     for right in (
@@ -175,4 +206,5 @@ def test_on_is_a_word_and_true_a_truth_value(tmp_path) -> None:
     )
     loaded = recipes.load(str(tmp_path / "on.yaml"))
     assert loaded.start.parameters == {"on": "demonstrations"} and loaded.training.bf16 is True
+    assert recipes.load("quickstart", ["start=sft"]).start.algorithm == "sft"
     assert recipes.load("quickstart", ["start.on=chosen"]).start.parameters == {"on": "chosen"}

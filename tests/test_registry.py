@@ -66,7 +66,7 @@ def test_config_fields_read_from_source_are_those_of_the_class(config: str) -> N
         ("max_grad_norm", [0.5], ["much"]),
         ("loss_type", [["sigmoid", "sft"]], [5]),
         ("gradient_checkpointing", [True], ["yes", 1]),
-        ("run_name", [None, "x"], [3]),
+        ("optim_args", [None, "x"], [3]),
     ],
 )
 def test_trainer_values_are_checked_against_the_annotation(key: str, good: list, bad: list) -> None:
@@ -82,7 +82,7 @@ def test_trainer_values_are_checked_against_the_annotation(key: str, good: list,
     [
         ("optim", "adamw_torch", "adamw_torhc", "adamw_torch"),
         ("lr_scheduler_type", "cosine", "cosin", "cosine"),
-        ("save_strategy", "no", "epohc", "epoch"),
+        ("logging_strategy", "no", "epohc", "epoch"),
     ],
 )
 def test_words_of_transformers_own_are_checked_too(key: str, good: str, bad: str, meant: str) -> None:

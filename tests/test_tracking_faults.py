@@ -118,7 +118,7 @@ def test_mistakes_in_tracking_are_named(monkeypatch) -> None:
     assert len(caught.value.problems) == 3
     for meant in ("tensorboard", "online", "project"):
         assert f"Did you mean '{meant}'" in text
-    monkeypatch.setattr("prefzoo.comparison.recipe_check.find_spec", lambda name: None)
+    monkeypatch.setattr("prefzoo.comparison.recipe_cross_check.find_spec", lambda name: None)
     with pytest.raises(RecipeError, match=r"report_to: 'mlflow' is not installed here; pip install mlflow"):
         recipes.load("quickstart", ["tracking.report_to=[mlflow]"])
 

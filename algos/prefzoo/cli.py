@@ -107,7 +107,9 @@ def data(recipe: RecipeArgument, sets: Sets = None, out: Out = None) -> None:
     console.print(data_table(preflight, manifest))
     for fact in data_facts(preflight, manifest):
         console.print(f"- {fact}", markup=False, highlight=False)
-    console.print("\nTraining rows as the model sees them; what is trained on is ⟦marked⟧:\n", markup=False)
+    trained = any(example["trained"] for example in preflight["examples"])
+    what, marked = ("rows", "; what is trained on is ⟦marked⟧") if trained else ("prompts", "")
+    console.print(f"\nTraining {what} as the model sees them{marked}:\n", markup=False)
     for example in data_examples(preflight):
         console.print(example)
     console.print(str(folder), markup=False, highlight=False)
@@ -250,5 +252,5 @@ def main() -> None:
     try:
         app()
     except PrefzooError as error:
-        Console(stderr=True).print(str(error), style="red", markup=False, highlight=False)
+        Console(stderr=True).print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(2) from None

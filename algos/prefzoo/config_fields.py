@@ -10,14 +10,16 @@ import dataclasses
 import importlib
 import re
 import typing
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
 
 from prefzoo.errors import unknown
+from prefzoo.mistakes import mistakes
 
 
 class _Names(dict[str, Any]):
@@ -30,28 +32,84 @@ class _Names(dict[str, Any]):
 ENUMERATIONS = ("transformers.trainer_utils", "transformers.training_args")
 """Where the words for optimizers, schedules and strategies are written."""
 
+CHECKPOINTED = "trainings are checkpointed by the clock, and the last policy counts"
+OWNED = {
+    "output_dir": "a comparison's folder is given by --out",
+    "seed": "say `seeds`, or the `seed_offset` of a label",
+    "data_seed": "say `seeds`, or the `seed_offset` of a label",
+    "report_to": "say `tracking.report_to`",
+    "run_name": "runs are named after the recipe, the label and the seed",
+    "project": "say `tracking.wandb.project`",
+    "max_length": "rows are cut alike for all: say `data.max_prompt_tokens`, `data.max_completion_tokens`",
+    "disable_dropout": "say `adapter.dropout`",
+    "model_init_kwargs": "say `model`, `adapter`",
+    "trust_remote_code": "say `model.trust_remote_code`",
+    "eval_strategy": "policies are measured after training: say `evaluation`",
+    "save_strategy": CHECKPOINTED,
+    "save_steps": CHECKPOINTED,
+    "save_total_limit": CHECKPOINTED,
+    "save_only_model": CHECKPOINTED,
+    "load_best_model_at_end": CHECKPOINTED,
+    "resume_from_checkpoint": "the same command again resumes",
+    "logging_nan_inf_filter": "a loss that is not a number must be seen",
+    "include_num_input_tokens_seen": "the ledger is charged by it",
+}
+"""Fields that no `trainer:` block may set, because the comparison does, and what to do instead."""
+
+RANGES = {
+    "learning_rate": Field(ge=0),
+    "num_train_epochs": Field(gt=0),
+    "max_steps": Field(ge=-1),
+    "per_device_train_batch_size": Field(ge=1),
+    "gradient_accumulation_steps": Field(ge=1),
+    "warmup_steps": Field(ge=0),
+    "weight_decay": Field(ge=0),
+    "max_grad_norm": Field(ge=0),
+    "adam_beta1": Field(ge=0, lt=1),
+    "adam_beta2": Field(ge=0, lt=1),
+    "adam_epsilon": Field(gt=0),
+    "logging_steps": Field(gt=0),
+    "label_smoothing_factor": Field(ge=0, lt=1),
+}
+"""Numbers that trainers take without a word although nothing can come of them."""
+
 _KNOWN = {"bool": bool, "int": int, "float": float, "str": str, "list": list, "dict": dict, "Literal": Literal}
 
 
-def trainer_problems(config: str, settings: dict[str, Any], prefix: str) -> list[str]:
-    """Every setting that the config class `"module:Class"` does not have, or whose value is not of its type."""
+def trainer_problems(
+    config: str, settings: Mapping[str, Any], prefix: str, owned: Mapping[str, str] | None = None
+) -> list[str]:
+    """Every setting that the config class `"module:Class"` does not have, that is not the trainer's to be told (`OWNED`
+    and `owned`: field -> what to do instead), or whose value is none of its values."""
     fields = config_fields(config)
+    taken = {**OWNED, **(owned or {})}
+    settable = [field for field in fields if field not in taken]
     problems = []
     for key, value in settings.items():
         if key not in fields:
-            problems.append(f"{prefix}{key}: {unknown('key', key, fields)}")
-            continue
-        options = _options(fields[key])
-        if options and isinstance(value, str) and value not in options:
-            problems.append(f"{prefix}{key}: {unknown('value', value, options)}")
-            continue
-        meant = meaning(fields[key])
-        try:
-            # Strict, because the trainer will be given the value as it was written.
-            TypeAdapter(meant, config=ConfigDict(strict=True, arbitrary_types_allowed=True)).validate_python(value)
-        except ValidationError:
-            problems.append(f"{prefix}{key}: must be {fields[key]} (got {value!r})")
+            problems.append(f"{prefix}{key}: {unknown('key', key, settable)}")
+        elif key in taken:
+            problems.append(f"{prefix}{key}: cannot be set here (got {value!r}); {taken[key]}.")
+        elif said := _value_problem(config, key, value, fields[key]):
+            problems.append(f"{prefix}{key}: {said}")
     return problems
+
+
+def _value_problem(config: str, key: str, value: Any, annotation: str) -> str | None:
+    options = _options(annotation) or (_compared(config, key) if key == "loss_type" else [])
+    if options and isinstance(value, str) and value not in options:
+        return unknown("value", value, options)
+    try:
+        # Strict, because the trainer will be given the value as it was written.
+        strict = ConfigDict(strict=True, arbitrary_types_allowed=True)
+        TypeAdapter(meaning(annotation), config=strict).validate_python(value)
+    except ValidationError:
+        return f"must be {annotation} (got {value!r})"
+    try:
+        TypeAdapter(Annotated[FiniteFloat, RANGES[key]] if key in RANGES else Any).validate_python(value)
+    except ValidationError as error:
+        return mistakes(error, {})[0].said
+    return None
 
 
 @lru_cache
@@ -80,6 +138,21 @@ def _options(annotation: str) -> list[str]:
                 values = [each.value for each in node.body if isinstance(each, ast.Assign)]
                 found += [v.value for v in values if isinstance(v, ast.Constant) and isinstance(v.value, str)]
     return found
+
+
+@lru_cache
+def _compared(config: str, key: str) -> list[str]:
+    """The words that a trainer compares a field with, for a field whose annotation says no more than `str`."""
+    module = config.partition(":")[0]
+    try:
+        tree = _source(f"{module.removesuffix('_config')}_trainer")
+    except (FileNotFoundError, ModuleNotFoundError):  # another package's, written elsewhere
+        return []
+    compared = [
+        node for node in ast.walk(tree) if isinstance(node, ast.Compare) and getattr(node.left, "attr", None) == key
+    ]
+    sides = [each for node in compared for side in node.comparators for each in ast.walk(side)]
+    return sorted({each.value for each in sides if isinstance(each, ast.Constant) and isinstance(each.value, str)})
 
 
 def _fields_in_source(module: str, name: str) -> dict[str, str]:

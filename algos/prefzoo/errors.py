@@ -28,10 +28,16 @@ class DataError(PrefzooError):
     """Data that cannot be read, or of which nothing usable is left."""
 
 
+def nearest(word: object, allowed: Iterable[str]) -> str | None:
+    """The one of `allowed` that was probably meant."""
+    close = difflib.get_close_matches(str(word), [str(name) for name in allowed], n=1, cutoff=0.6)
+    return close[0] if close else None
+
+
 def did_you_mean(word: object, allowed: Iterable[str]) -> str:
     """`" Did you mean 'dpo'?"` when one of `allowed` is close to `word`, else the empty string."""
-    close = difflib.get_close_matches(str(word), [str(name) for name in allowed], n=1, cutoff=0.6)
-    return f" Did you mean {close[0]!r}?" if close else ""
+    meant = nearest(word, allowed)
+    return f" Did you mean {meant!r}?" if meant else ""
 
 
 def unknown(kind: str, word: object, allowed: Iterable[str]) -> str:

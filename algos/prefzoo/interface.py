@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 if TYPE_CHECKING:
     from prefzoo.data.views import Views
@@ -30,10 +30,14 @@ NEEDS = ("preferences", "prompts", "demonstrations", "reward")
 """What an algorithm may declare in `needs`."""
 
 
+CHECKPOINTS = "checkpoints"
+"""Folder inside `Bench.out` that outlives a trial that was killed."""
+
+
 class Settings(BaseModel):
     """A block of a recipe: unknown keys are refused, values never change once read."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Adapter(Settings):
@@ -52,11 +56,13 @@ class Adapter(Settings):
     quant_type: Literal["nf4", "fp4"] = "nf4"
     double_quant: bool = True
 
-    @model_validator(mode="after")
-    def _quantization_is_used(self) -> Adapter:
-        if self.type != "qlora" and (self.quant_type != "nf4" or not self.double_quant):
-            raise ValueError(f"quant_type and double_quant have no meaning with type {self.type!r}; allowed: qlora")
-        return self
+    @field_validator("quant_type", "double_quant")
+    @classmethod
+    def _quantization_is_used(cls, value: Any, info: ValidationInfo) -> Any:
+        kind = info.data.get("type", "qlora")  # missing where it is itself wrong
+        if kind != "qlora" and info.field_name and value != cls.model_fields[info.field_name].default:
+            raise ValueError(f"has no meaning with type {kind!r}; allowed: qlora")
+        return value
 
     @property
     def quantization(self) -> dict[str, Any] | None:
@@ -103,6 +109,17 @@ class Training(Settings):
     max_grad_norm: float = Field(1.0, gt=0)
     bf16: bool = False
     gradient_checkpointing: bool = False
+
+
+class Shaping(Settings):
+    """What online algorithms make of scores before they learn from them; proxy rewards are reported without it.
+
+    `normalize` takes off the running mean of all scores so far and divides by their standard deviation; `clip` then
+    cuts at plus and minus that many.
+    """
+
+    normalize: bool = False
+    clip: float | None = Field(None, gt=0)
 
 
 @dataclass(frozen=True)
@@ -197,6 +214,10 @@ class Ledger:
         self.flops += 6.0 * parameters * tokens
 
 
+CHARGES = ("generated_tokens", "inference_tokens", "trained_tokens", "reward_calls", "judge_calls", "flops")
+"""What of a ledger adds up over processes that work together."""
+
+
 @dataclass(frozen=True)
 class Bench:
     """All that an algorithm may draw on; the same for every algorithm of a comparison.
@@ -212,6 +233,8 @@ class Bench:
         progress: called as `progress(what, done, total)`.
         loading: how model files are read (dtype, trust_remote_code, quantization).
         reporting: where the trainers log their curves, as training arguments (`report_to`, `run_name`, `project`).
+        shaping: what online algorithms make of scores; used by `prefzoo.policies.online`.
+        memory: plain values that a killed training needs again; checkpoints keep them.
         report: what the algorithm wants said about this trial; it ends up in `results.json` under `details`.
         latest: the policy to go on from in a later round; None for the start.
     """
@@ -229,6 +252,8 @@ class Bench:
     progress: Progress = lambda what, done, total: None
     loading: Mapping[str, Any] = field(default_factory=dict)
     reporting: Mapping[str, Any] = field(default_factory=dict)
+    shaping: Shaping = field(default_factory=Shaping)
+    memory: dict[str, Any] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
     latest: Policy | None = None
 
@@ -275,6 +300,10 @@ class Algorithm(ABC):
     needs: ClassVar[frozenset[str]] = frozenset()
     config: ClassVar[str | None] = None
     """`"module:Class"` of the config whose fields `trainer` may set; None when there is no such trainer."""
+
+    owned: ClassVar[Mapping[str, str]] = {}
+    """Fields of `config` that `train` itself sets, so that `trainer` may not: field -> the hyper-parameter that says it
+    here, or words for what to do instead. (`config_fields.OWNED` are those of every algorithm.)"""
 
     trains: ClassVar[bool] = True
     """False for one that leaves the start's weights as they are and only samples from it in another way."""

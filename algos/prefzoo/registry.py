@@ -18,6 +18,7 @@ from pydantic import TypeAdapter, ValidationError
 from prefzoo.config_fields import trainer_problems
 from prefzoo.errors import PrefzooError, RecipeError, unknown
 from prefzoo.interface import NEEDS, Algorithm
+from prefzoo.mistakes import mistakes, shown
 
 BUILT_IN = {
     "a2c": "prefzoo.zoo.a2c:A2C",
@@ -137,14 +138,21 @@ def parameter_problems(cls: type[Algorithm], parameters: dict[str, Any], prefix:
     """Every mistake in an algorithm's parameters, a sentence each; empty when there is none."""
     fields = [f.name for f in dataclasses.fields(cls)]
     problems = [f"{prefix}{key}: {unknown('key', key, fields)}" for key in parameters if key not in fields]
+    given = {key: value for key, value in parameters.items() if key in fields}
     try:
-        TypeAdapter(cls).validate_python({key: value for key, value in parameters.items() if key in fields})
+        TypeAdapter(cls).validate_python(given)
     except ValidationError as error:
-        for item in error.errors():
-            at = ".".join(str(part) for part in item["loc"])
-            problems.append(f"{prefix}{at}: {item['msg']} (got {item['input']!r})")
-    if cls.config is not None and isinstance(trainer := parameters.get("trainer", {}), dict):
-        problems += trainer_problems(cls.config, trainer, f"{prefix}trainer.")
+        for each in mistakes(error, given):
+            at = f"{prefix}{each.key}".rstrip(".")  # what is wrong between several has no key of its own
+            problems.append(f"{at}: {each.said}" if at else each.said)
+    trainer = parameters.get("trainer")
+    if trainer and cls.config is None:
+        problems.append(
+            f"{prefix}trainer: has no meaning here, for there is no trainer behind it (got {shown(trainer)})"
+        )
+    elif isinstance(trainer, dict) and cls.config is not None:
+        owned = {key: f"say `{prefix}{own}`" if own in fields else own for key, own in cls.owned.items()}
+        problems += trainer_problems(cls.config, trainer, f"{prefix}trainer.", owned)
     return problems
 
 

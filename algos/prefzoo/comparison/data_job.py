@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from jinja2 import TemplateError
+
 from prefzoo.comparison.plan import Plan
 from prefzoo.comparison.recipe import Recipe
 from prefzoo.data import preflight, sealed, sources
 from prefzoo.data.comparisons import read_rows
-from prefzoo.data.formats import Dropped, Row
+from prefzoo.data.formats import Row
 from prefzoo.data.reading import Options
+from prefzoo.data.reasons import Dropped, Unusable
 from prefzoo.errors import DataError
 from prefzoo.interface import Progress, Prompt
 from prefzoo.policies.loading import load_tokenizer, resolve
@@ -26,12 +30,21 @@ class Gathered:
         rows: all of them, in order.
         splits: ids by split where the source has split them already; None where they are still to be split.
         read: records that were read, those that became no row included.
-        annotators: how far they agreed, by kind of data (see `comparisons.Found`).
+        used: records that rows were made of; the other ones are in `dropped`.
+        dropped: records of which no row was made, and why.
+        unpaired: pairs that were not made, because neither reply is better.
+        unread: columns that are not read, by kind of data.
+        rated, annotators: how it was judged, by kind of data (see `found.Found`).
     """
 
     rows: list[Row]
     splits: dict[str, set[str]] | None = None
     read: int = 0
+    used: int = 0
+    dropped: Dropped = field(default_factory=Dropped)
+    unpaired: Dropped = field(default_factory=Dropped)
+    unread: dict[str, list[str]] = field(default_factory=dict)
+    rated: dict[str, dict[str, float]] = field(default_factory=dict)
     annotators: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
@@ -40,7 +53,7 @@ def prepare(plan: Plan, folder: Path, progress: Progress) -> None:
     recipe = plan.recipe
     dropped = Dropped()
     progress("reading", 0, 3)
-    gathered = gather(recipe, dropped)
+    gathered = gather(recipe)
     progress("fitting lengths", 1, 3)
     rendering = Tokens(resolve(recipe.model.path, recipe.model.revision), recipe.model.trust_remote_code)
     limits = (recipe.data.max_prompt_tokens, recipe.data.max_completion_tokens)
@@ -51,25 +64,35 @@ def prepare(plan: Plan, folder: Path, progress: Progress) -> None:
     if gathered.splits is not None:
         splits = {name: [row for row in kept if row.id in ids] for name, ids in gathered.splits.items()}
     else:
-        splits = sealed.split_by_prompt(kept, dict(recipe.data.splits), recipe.data.seed)
+        splits = sealed.split_by_prompt(kept, recipe.data.splits.model_dump(), recipe.data.seed)
     available = len(splits["train"])
     splits["train"] = sealed.limit_prompts(splits["train"], recipe.budget.prompts)
     progress("examining", 2, 3)
     found: dict[str, Any] = {
         "read": gathered.read,
+        "used": gathered.used,
         "made": len(gathered.rows),
         "kept": len(kept),
+        "dropped_records": gathered.dropped.counts(),
+        "dropped_after": dropped.counts(),
+        "unpaired": gathered.unpaired.counts(),
+        "unread_columns": gathered.unread,
+        "rated": gathered.rated,
+        "label_with": recipe.data.label_with,
         "beyond_budget": available - len(splits["train"]),
         "annotators": gathered.annotators,
         "repeated": sealed.repeated(sound),
         "shortened_prompts": shortened[:20],
         "shortened_prompt_count": len(shortened),
     }
+    for lost in (gathered.dropped, gathered.unpaired):
+        dropped.merge(lost)
     whole = sealed.seal(splits, found, dropped)
+    _check_kinds(recipe, splits["train"], dropped)
     replace(whole, preflight={**whole.preflight, **preflight.examine(splits, shortened, rendering)}).save(folder)
 
 
-def gather(recipe: Recipe, dropped: Dropped) -> Gathered:
+def gather(recipe: Recipe) -> Gathered:
     """The rows of the recipe's source or files.
 
     Raises:
@@ -79,25 +102,58 @@ def gather(recipe: Recipe, dropped: Dropped) -> Gathered:
         wanted = sources.Wanted(recipe.budget.prompts or 1500, 0, recipe.evaluation.prompts, recipe.data.seed)
         given = sources.load(name).rows(wanted)
         if not isinstance(given, Mapping):
-            return Gathered(list(given), read=len(given))
+            return Gathered(list(given), read=len(given), used=len(given))
         return _already_split(name, given)
     gathered = Gathered([])
     files = recipe.data.files()
     options = Options(recipe.data.columns, recipe.data.split, recipe.data.revision, recipe.data.data_dir)
+    names = Counter(map(_called, files.values()))
     for kind, file in files.items():
-        # Ids name lines; with several files they must say of which.
-        own = Dropped() if len(files) > 1 else dropped
-        found = read_rows(kind, file, own, options, recipe.data.pairs)
-        if own is not dropped:
-            found.rows = [replace(row, id=f"{kind} {row.id}") for row in found.rows]
-            for reason, rows in own.rows.items():
-                for row_id, text in rows:
-                    dropped.add(reason, f"{kind} {row_id}", text)
-        gathered.rows += found.rows
+        # Ids name lines; they must say of which file, and two folders may have a file of one name.
+        where = f"{_called(file)} " if names[_called(file)] == 1 else f"{kind} {_called(file)} "
+        dropped = Dropped()
+        found = read_rows(kind, file, dropped, options, recipe.data.pairs)
+        gathered.rows += [replace(row, id=where + row.id) for row in found.rows]
         gathered.read += found.read
+        gathered.used += found.used
+        gathered.dropped.merge(dropped, where)
+        gathered.unpaired.merge(found.unpaired, where)
+        if found.unread:
+            gathered.unread[kind] = found.unread
+        if found.rated:
+            gathered.rated[kind] = found.rated
         if found.annotators:
             gathered.annotators[kind] = found.annotators
     return gathered
+
+
+def _called(source: str) -> str:
+    """How a file is called in a report, or a hub data set."""
+    path = Path(source).expanduser()
+    return path.name if path.is_file() else source
+
+
+def _check_kinds(recipe: Recipe, train: Sequence[Row], dropped: Dropped) -> None:
+    """Refuse data of which nothing is left that the recipe learns from, before a model is loaded to learn from it.
+
+    Raises:
+        DataError: when the train split has no pairs, or no demonstrations, and something needs them.
+    """
+    learners = [recipe.start_algorithm(), *map(recipe.algorithm, recipe.algorithms)]
+    imitated = {getattr(each, "on", None) for each in learners}
+    by_pairs = recipe.reward.type == "trained" and recipe.reward.loss == "bradley_terry"
+    by_pairs |= "chosen" in imitated or any("preferences" in each.needs for each in learners if each is not None)
+    missing = []
+    if by_pairs and recipe.data.label_with is None and not any(row.chosen for row in train):
+        missing.append("pair of a better and a worse reply")
+    if "demonstrations" in imitated and not any(row.demonstration for row in train):
+        missing.append("demonstration")
+    if missing:
+        raise DataError(
+            f"data: the train split has {len(train)} rows and among them not one "
+            f"{' and not one '.join(missing)}, which this recipe learns from. "
+            f"Dropped, or not paired: {dropped.counts()}."
+        )
 
 
 def _already_split(name: str, given: Mapping[str, Sequence[Row]]) -> Gathered:
@@ -106,7 +162,8 @@ def _already_split(name: str, given: Mapping[str, Sequence[Row]]) -> Gathered:
     rows = [row for split in sealed.SPLITS for row in given.get(split, ())]
     if len({row.id for row in rows}) < len(rows):
         raise DataError(f"data.source: {name!r} gives two rows of one id")
-    return Gathered(rows, {split: {row.id for row in given.get(split, ())} for split in sealed.SPLITS}, len(rows))
+    ids = {split: {row.id for row in given.get(split, ())} for split in sealed.SPLITS}
+    return Gathered(rows, ids, read=len(rows), used=len(rows))
 
 
 class Tokens:
@@ -116,8 +173,15 @@ class Tokens:
         self.tokenizer = load_tokenizer(base, trust_remote_code)
 
     def prompt(self, prompt: Prompt) -> list[int]:
-        """Token ids up to where the reply begins."""
-        return self.tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True, return_dict=False)
+        """Token ids up to where the reply begins.
+
+        Raises:
+            Unusable: when the chat template refuses it, because of the order of the turns, for example.
+        """
+        try:
+            return self.tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True, return_dict=False)
+        except TemplateError as error:
+            raise Unusable("refused_by_the_chat_template", shown=str(error)) from error
 
     def whole(self, prompt: Prompt, reply: str) -> list[int]:
         """Token ids of the prompt and the reply, its end included."""

@@ -23,9 +23,11 @@ from prefzoo.data import sealed, sources
 from prefzoo.data.formats import Row
 from prefzoo.data.views import Views
 from prefzoo.errors import PrefzooError
+from prefzoo.feedback.combined import Ensemble, WeightedSum
 from prefzoo.feedback.judges import Judge, gold_judge, local_judge, random_judge
 from prefzoo.feedback.reward_model import RewardModel, train_reward_model
 from prefzoo.feedback.reward_report import reward_report, wilson
+from prefzoo.feedback.reward_settings import RewardPart
 from prefzoo.feedback.rewards import FunctionReward, RandomReward, load_reward
 from prefzoo.interface import Adapter, Bench, Ledger, Progress, Reward
 from prefzoo.policies import load_policy
@@ -141,30 +143,46 @@ def _sides(pairs: list[Row]) -> tuple[list[str], list[str]]:
 
 
 def reward(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
-    """Train or find the reward, and say how good it is on test pairs."""
+    """Train or find the reward, and say how good it is, and each of its parts, on test pairs."""
     recipe = plan.recipe
     settings = recipe.reward
     ledger = Ledger()
-    built: Reward
-    if settings.type == "trained":
-        seed = recipe.seeds[0] if stage.seed is None else stage.seed
-        bench = _bench(plan, stage, folder, start_path(plan), seed, progress, ledger=ledger, shuffle_seed=stage.seed)
-        adapter = settings.adapter or recipe.adapter
-        bench = bench.replace(adapter=adapter, loading=_loading(recipe, adapter))
-        with metered(ledger):
-            built = train_reward_model(bench, settings.trainer, settings.loss)
-    elif settings.type == "path":
-        assert settings.path is not None
-        built = RewardModel.load(str(Path(settings.path).expanduser()), _loading(recipe, recipe.adapter))
-    elif settings.type == "function":
-        assert settings.path is not None
-        built = FunctionReward(settings.path)
-    else:
-        built = RandomReward(recipe.seeds[0])
+    seed = recipe.seeds[0] if stage.seed is None else stage.seed
+    bench = _bench(plan, stage, folder, start_path(plan), seed, progress, ledger=ledger, shuffle_seed=stage.seed)
+    parts: list[Reward] = []
+    with metered(ledger):
+        for i, part in enumerate(settings.parts):
+            parts.append(_built(recipe, part, bench.replace(out=folder / f"part-{i}" if settings.of else folder)))
+    built = WeightedSum(parts, [part.weight for part in settings.of]) if settings.of else parts[0]
     (folder / "spec.json").write_text(json.dumps(built.spec(folder)), encoding="utf-8")
     test = sealed.load_split(plan.stages[plan.rows_name].folder, "test")
-    report = {"type": settings.type, **reward_report(built, test, gold_function(recipe)), "ledger": asdict(ledger)}
+    gold = gold_function(recipe)
+    report = {"type": settings.type, **reward_report(built, test, gold), "ledger": asdict(ledger)}
+    single = built.members if isinstance(built, Ensemble) else parts
+    if len(single) > 1:
+        report["parts"] = [reward_report(each, test, gold) for each in single]
     (folder / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
+
+
+def _built(recipe: Recipe, part: RewardPart, bench: Bench) -> Reward:
+    """One part of the reward; members of an ensemble differ in their seed alone."""
+    if part.type == "path":
+        return RewardModel.load(str(Path(str(part.path)).expanduser()), _loading(recipe, recipe.adapter))
+    if part.type == "function":
+        return FunctionReward(str(part.path))
+    if part.type == "random":
+        return RandomReward(recipe.seeds[0])
+    adapter = part.adapter or recipe.adapter
+    bench = bench.replace(adapter=adapter, loading=_loading(recipe, adapter))
+    if part.members == 1:
+        return train_reward_model(bench, part.trainer, part.loss)
+    members = [
+        train_reward_model(
+            bench.replace(out=bench.out / f"member-{i}", seed=bench.seed + 1000 * i), part.trainer, part.loss
+        )
+        for i in range(part.members)
+    ]
+    return Ensemble(members, part.combine, part.std_weight)
 
 
 def gold_function(recipe: Recipe) -> Callable[[list[Any], list[str]], list[Mapping[str, float]]] | None:
@@ -262,6 +280,7 @@ def _bench(
         progress=progress,
         loading=_loading(recipe, recipe.adapter),
         reporting=reporting(plan, stage),
+        shaping=recipe.reward.shaping,
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prefzoo.data.formats import Dropped, Row
+from prefzoo.data.formats import Row
+from prefzoo.data.reasons import Dropped
 from prefzoo.data.views import Views, prompt_key
 from prefzoo.feedback.judges import Judge
 from prefzoo.interface import Generation, Ledger, Policy, Progress

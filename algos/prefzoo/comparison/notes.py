@@ -23,12 +23,15 @@ def notes(
         said.append("One seed: the intervals cover other prompts, not another training run.")
     if manifest["splits"]["test"]["prompts"] < recipe.evaluation.prompts:
         said.append(f"There are only {manifest['splits']['test']['prompts']} test prompts.")
-    for block, settings in (("reward", recipe.reward.trainer), ("start", recipe.start.parameters.get("trainer"))):
+    parts = recipe.reward.places
+    trainers = {"start": recipe.start.parameters.get("trainer"), **{key: part.trainer for key, part in parts.items()}}
+    for key, settings in trainers.items():
         if settings:
-            said.append(f"The {block} was trained with arguments of its own: {json.dumps(settings)}.")
-    if recipe.reward.adapter is not None and recipe.reward.adapter != recipe.adapter:
-        shape = json.dumps(recipe.reward.adapter.model_dump(exclude_defaults=True) or {"type": "lora"})
-        said.append(f"The reward was trained with an adapter of its own: {shape}.")
+            said.append(f"The {key} was trained with arguments of its own: {json.dumps(settings)}.")
+    for key, part in parts.items():
+        if part.adapter is not None and part.adapter != recipe.adapter:
+            shape = json.dumps(part.adapter.model_dump(exclude_defaults=True) or {"type": "lora"})
+            said.append(f"The {key} was trained with an adapter of its own: {shape}.")
     if recipe.gold_source == "none":
         said.append("No truth is known here: the verdict is by the proxy reward, which some policies optimized.")
     interval = reward.get("ci95")

@@ -127,7 +127,10 @@ def make_plan(recipe: Recipe, out: Path) -> Plan:
             {"generation": dump["generation"], **truth, "judge": judge, "seed": shared_seed},
             ("data", START),
         )
-    learned = {**model, "reward": dump["reward"], "budget": dump["budget"], "file": fingerprint(recipe.reward.path)}
+    shaping = recipe.reward.shaping.model_dump()
+    built = {key: value for key, value in dump["reward"].items() if key not in shaping}
+    files = [fingerprint(part.path) for part in recipe.reward.parts]
+    learned = {**model, "reward": built, "budget": dump["budget"], "file": files}
     reward = {**learned, **truth, "shuffled": shuffled, "seed": shared_seed}
     # Labels shuffled by each seed's own coin make a reward model of each seed's own; else one serves all.
     for name in [plan.reward_name(seed) for seed in recipe.seeds] if shuffled else ["reward"]:
@@ -137,7 +140,8 @@ def make_plan(recipe: Recipe, out: Path) -> Plan:
     for label in recipe.algorithms:
         wants_reward = "reward" in recipe.algorithm(label).needs
         for seed in recipe.seeds:
-            settings = {**trial, "seed": recipe.seed_of(label, seed), "settings": dump["algorithms"][label]}
+            learns = {"shaping": shaping} if wants_reward else {}
+            settings = {**trial, **learns, "seed": recipe.seed_of(label, seed), "settings": dump["algorithms"][label]}
             needs = (*rows, *([plan.reward_name(seed)] if wants_reward else []))
             code = _class_fingerprint(recipe, label)
             add(f"train {label} seed {seed}", "train", {**settings, "code": code}, needs, label=label, seed=seed)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from prefzoo import registry
 from prefzoo.data import sources
 from prefzoo.data.comparisons import Pairs
 from prefzoo.data.reading import COLUMNS
 from prefzoo.feedback.judges import JudgeSettings
-from prefzoo.feedback.rewards import RewardLoss
+from prefzoo.feedback.reward_settings import RewardSettings
 from prefzoo.interface import Adapter, Algorithm, Budget, Generation, Settings, Training
 
 LEARNING_RATES = {
@@ -28,6 +28,29 @@ class Model(Settings):
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     trust_remote_code: bool = False
+
+
+class Splits(Settings):
+    """Shares of the prompts: what is learned from, what is watched meanwhile, what the verdict is by."""
+
+    train: float = Field(gt=0)
+    validation: float = Field(ge=0)
+    test: float = Field(gt=0)
+
+    @field_validator("*")
+    @classmethod
+    def _no_percentage(cls, share: float) -> float:
+        if share > 1:
+            raise ValueError(f"must be a share of 1, such as 0.7 (got {share:g})")
+        return share
+
+    @model_validator(mode="after")
+    def _whole(self) -> Splits:
+        shares = self.model_dump()
+        if abs(sum(shares.values()) - 1) > 1e-6:
+            said = " + ".join(f"{name} {share:g}" for name, share in shares.items())
+            raise ValueError(f"{said} is {sum(shares.values()):g}; the shares must add up to 1")
+        return self
 
 
 class Data(Settings):
@@ -51,7 +74,7 @@ class Data(Settings):
     split: str = "train"
     revision: str | None = None
     data_dir: str | None = None
-    splits: dict[str, float] = Field({"train": 0.7, "validation": 0.1, "test": 0.2})
+    splits: Splits = Splits(train=0.7, validation=0.1, test=0.2)
     seed: int = 0
     max_prompt_tokens: int = Field(512, ge=8)
     max_completion_tokens: int = Field(512, ge=1)
@@ -61,16 +84,12 @@ class Data(Settings):
         """The files and hub ids that are given, by kind."""
         return {kind: path for kind in COLUMNS if (path := getattr(self, kind)) is not None}
 
-    @model_validator(mode="after")
-    def _one_origin(self) -> Data:
-        if self.source and (files := self.files()):
-            kind, path = next(iter(files.items()))
-            raise ValueError(f"give source ({self.source!r}) or {kind} ({path!r}), not both")
-        if set(self.splits) != {"train", "validation", "test"} or abs(sum(self.splits.values()) - 1) > 1e-6:
-            raise ValueError(f"splits must give train, validation and test shares that add up to 1, not {self.splits}")
-        if min(self.splits.values()) < 0 or self.splits["train"] == 0 or self.splits["test"] == 0:
-            raise ValueError(f"splits: train and test must be above 0, not {self.splits}")
-        return self
+    @field_validator(*COLUMNS)
+    @classmethod
+    def _one_origin(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and (source := info.data.get("source")):
+            raise ValueError(f"give data.source ({source!r}) or data.{info.field_name} ({value!r}), not both")
+        return value
 
 
 class Start(BaseModel):
@@ -85,29 +104,6 @@ class Start(BaseModel):
     def parameters(self) -> dict[str, Any]:
         """The algorithm's own settings."""
         return dict(self.model_extra or {})
-
-
-class RewardSettings(Settings):
-    """What algorithms learn from: a reward model `trained` on the pairs, one at a `path`, a `function` (`path:
-    FILE.py:NAME`), or `random`: a negative control. `loss`, `adapter` and `trainer` are those of the trained model:
-    it learns from pairs (`bradley_terry`), ratings (`regression`) or rankings (`plackett_luce`); where `adapter` is not
-    given it is the recipe's."""
-
-    type: Literal["trained", "path", "function", "random"] = "trained"
-    path: str | None = None
-    loss: RewardLoss = "bradley_terry"
-    adapter: Adapter | None = None
-    trainer: dict[str, Any] = Field({})
-
-    @model_validator(mode="after")
-    def _path_fits(self) -> RewardSettings:
-        if self.type in ("path", "function") and not self.path:
-            raise ValueError(f"path: is missing; reward.type {self.type!r} needs one")
-        if self.type in ("trained", "random") and self.path:
-            raise ValueError(f"path: {self.path!r} has no meaning with reward.type {self.type!r}")
-        if self.type != "trained" and self.loss != "bradley_terry":
-            raise ValueError(f"loss: {self.loss!r} has no meaning with reward.type {self.type!r}")
-        return self
 
 
 class GoldFunction(Settings):
@@ -147,7 +143,7 @@ class Tracking(Settings):
 
 
 class Recipe(Settings):
-    """One comparison. Everything but `algorithms` has a default."""
+    """One comparison. What is left out has a default; only algorithms must be named."""
 
     model: Model = Model()
     adapter: Adapter = Adapter()
@@ -159,8 +155,8 @@ class Recipe(Settings):
     budget: Budget = Budget()
     generation: Generation = Generation()
     training: Training = Training()
-    algorithms: dict[str, dict[str, Any]] = Field(min_length=1)
-    seeds: list[int] = Field([0, 1, 2], min_length=1)
+    algorithms: dict[str, dict[str, Any]] = Field({})
+    seeds: list[Annotated[int, Field(ge=0)]] = Field([0, 1, 2], min_length=1)
     evaluation: Evaluation = Evaluation()
     tracking: Tracking = Tracking()
 
@@ -176,14 +172,16 @@ class Recipe(Settings):
             if value < 1:
                 raise ValueError(f"at least 1 seed is needed, not {value}")
             return list(range(value))
-        if isinstance(value, list) and len(set(map(str, value))) < len(value):
+        if not isinstance(value, (list, tuple)):
+            raise ValueError("must be how many seeds, or a list of them")
+        if len(set(map(str, value))) < len(value):
             raise ValueError(f"a seed is given twice in {value}; it would count as two runs")
         return value
 
     @field_validator("start", mode="before")
     @classmethod
-    def _none(cls, value: Any) -> Any:
-        return {"algorithm": "none"} if value in (None, "none") else value
+    def _by_name(cls, value: Any) -> Any:
+        return {"algorithm": value or "none"} if value is None or isinstance(value, str) else value
 
     @property
     def source(self) -> str | None:

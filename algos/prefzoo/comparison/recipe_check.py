@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from prefzoo import registry
 from prefzoo.comparison import recipe_files
-from prefzoo.comparison.recipe import LEARNING_RATES, GoldFunction, Recipe, Start
-from prefzoo.comparison.recipe_data_check import data_problems
+from prefzoo.comparison.recipe import LEARNING_RATES, Recipe, Start
+from prefzoo.comparison.recipe_cross_check import cross_problems
+from prefzoo.comparison.recipe_files import Draft
 from prefzoo.config_fields import trainer_problems
-from prefzoo.errors import PrefzooError, RecipeError, did_you_mean, unknown
-from prefzoo.feedback.rewards import function_problem
+from prefzoo.errors import PrefzooError, RecipeError, nearest, unknown
+from prefzoo.mistakes import Mistake, mistakes, shown
 
 REWARD_CONFIG = "trl.trainer.reward_config:RewardConfig"
+HOW_TO_NAME = "name at least one, such as `algorithms: {dpo: {}, sft: {}}`. `prefzoo ls` lists them"
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -31,45 +31,47 @@ def load(recipe: str | Mapping[str, Any], sets: Iterable[str] = (), algorithms: 
         algorithms: labels to keep, or names of algorithms to add with their defaults.
 
     Raises:
-        RecipeError: listing every mistake, with the key, the value, what is allowed and the nearest right spelling.
+        RecipeError: listing every mistake, with its place, the key, the value, what is allowed and the nearest right
+            spelling.
     """
-    where = recipe if isinstance(recipe, str) else "recipe"
     draft = recipe_files.read(recipe, sets)
-    content = draft.content
     if algorithms is not None:
-        given = content.get("algorithms")
+        given = draft.content.get("algorithms")
         listed = given if isinstance(given, dict) else {}
         known = registry.names()
-        strangers = [name for name in algorithms if name not in listed and name not in known]
-        if strangers:
-            raise RecipeError(where, [f"algorithms: {unknown('algorithm', s, [*listed, *known])}" for s in strangers])
-        content["algorithms"] = {name: listed.get(name) or {} for name in algorithms}
-    return check(content, where, draft.origins)
+        chosen = list(algorithms)
+        strangers = [name for name in chosen if name not in listed and name not in known]
+        draft.problems += [f"--algorithms: {unknown('algorithm', name, [*listed, *known])}" for name in strangers]
+        if not strangers:
+            draft.content["algorithms"] = {name: listed.get(name) or {} for name in chosen}
+    return _checked(draft, recipe if isinstance(recipe, str) else "recipe")
 
 
-def check(content: dict[str, Any], where: str = "recipe", origins: Mapping[str, str] | None = None) -> Recipe:
-    """`content` as a recipe; `origins` says where each key was written. Raises RecipeError like `load`."""
-    problems: list[str] = []
-    recipe = None
-    try:
-        recipe = Recipe.model_validate(content)
-        # Labels are made of the start's own replies: without demonstrations there is nothing to make a start from.
-        if recipe.data.label_with and "start" not in recipe.model_fields_set and not recipe.data.demonstrations:
-            recipe = recipe.model_copy(update={"start": Start(algorithm="none")})
-    except ValidationError as error:
-        problems += [_sentence(item) for item in error.errors()]
+def check(content: Mapping[str, Any]) -> Recipe:
+    """`content` as a recipe; nothing of it is read from files. Raises RecipeError like `load`."""
+    return _checked(Draft(recipe_files.plain(content)), "recipe")
+
+
+def _checked(draft: Draft, where: str) -> Recipe:
+    content = draft.content
+    recipe, wrong = _without_mistakes(content)
+    problems = [f"{each.key}: {each.said}{_hint(each, content)}" for each in wrong]
     algorithms = content.get("algorithms")
     if isinstance(algorithms, dict):
         for label, settings in algorithms.items():
             problems += _algorithm_problems(str(label), settings)
-    reward = content.get("reward")
-    if isinstance(reward, dict) and isinstance(trainer := reward.get("trainer"), dict):
-        problems += trainer_problems(REWARD_CONFIG, trainer, "reward.trainer.")
-    if recipe is not None:
-        problems += _cross_problems(recipe)
-    if problems:
-        raise RecipeError(where, [_located(problem, origins or {}) for problem in problems])
-    assert recipe is not None
+    if draft.whole and not recipe.algorithms and "algorithms" not in [each.key for each in wrong]:
+        problems.append(f"algorithms: {'names none' if algorithms == {} else 'is missing'}; {HOW_TO_NAME}")
+    for key, part in recipe.reward.places.items():
+        problems += trainer_problems(REWARD_CONFIG, part.trainer, f"{key}.trainer.")
+    if recipe.data.label_with and "start" not in recipe.model_fields_set and not recipe.data.demonstrations:
+        # Labels are made of the start's own replies: without demonstrations there is nothing to make a start from.
+        recipe = recipe.model_copy(update={"start": Start(algorithm="none")})
+    if draft.whole:
+        problems += cross_problems(recipe, [key for each in wrong for key in _misread(each)])
+    if problems or draft.problems:
+        located = [*draft.problems, *(_located(problem, draft.origins) for problem in problems)]
+        raise RecipeError(where, sorted(located, key=_place))
     if recipe.training.learning_rate is None:
         kind = "lab" if recipe.model.path == "lab" else "other"
         rate = {"learning_rate": LEARNING_RATES[kind][recipe.adapter.type]}
@@ -77,26 +79,94 @@ def check(content: dict[str, Any], where: str = "recipe", origins: Mapping[str, 
     return recipe
 
 
+def _without_mistakes(content: Mapping[str, Any]) -> tuple[Recipe, list[Mistake]]:
+    """The recipe that is left when every wrong key gives way to its default, and what was wrong.
+
+    What is only found wrong after that is not told: it is measured by a default that was not meant.
+    """
+    kept = recipe_files.plain(content)
+    first: list[Mistake] | None = None
+    while True:
+        try:
+            return Recipe.model_validate(kept), first or []
+        except ValidationError as error:
+            found = mistakes(error, kept, _fields_at)
+        first = found if first is None else first
+        taken = [_innermost(kept, each.path) for each in found]
+        if not any(key in block for block, key in taken):
+            raise AssertionError(f"a mistake that is nowhere: {found}")
+        for block, key in taken:
+            block.pop(key, None)
+
+
+def _innermost(content: dict[str, Any], path: tuple[Any, ...]) -> tuple[dict[str, Any], Any]:
+    """The block and the key in it that hold what is at `path`: of a list and of what is missing, the whole."""
+    found, here = (content, path[0]), content
+    for part in path:
+        if not isinstance(here, dict) or part not in here:
+            break
+        found, here = (here, part), here[part]
+    return found
+
+
+def _misread(mistake: Mistake) -> list[str]:
+    """The keys that a mistake leaves unsaid: its own, and the one that was meant where it is misspelt."""
+    meant = nearest(mistake.path[-1], _fields_at(mistake.path[:-1]))
+    return [mistake.key, *([".".join([*map(str, mistake.path[:-1]), meant])] if meant else [])]
+
+
+def _hint(mistake: Mistake, content: Mapping[str, Any]) -> str:
+    """For a whole block that is wrong: how it is written, or that it may have lost its indentation."""
+    key = mistake.path[0]
+    if len(mistake.path) > 1:
+        return ""
+    if mistake.said.startswith("unknown key"):
+        blocks = [block for block in Recipe.model_fields if key in _fields_at((block,))]
+        blocks += ["algorithms"] if key in registry.names() else []
+        return f" It is a key of {' and of '.join(blocks)}: is it indented as it should be?" if blocks else ""
+    if key == "algorithms":
+        return f"; {HOW_TO_NAME}"
+    value, block = content.get(key), _block_at((key,))
+    if block is None or not isinstance(value, str):
+        return ""
+    first = next(iter(block.model_fields))
+    try:
+        block.model_validate({first: value})
+    except ValidationError:
+        return ""
+    return f"; say `{key}: {{{first}: {value}}}`"
+
+
 def _located(problem: str, origins: Mapping[str, str]) -> str:
-    """The sentence with the place where its key, or the nearest block around it, was written."""
-    key = problem.partition(": ")[0]
+    """The sentence with the place where its key, or the nearest block around it, was written, and with what `--set`
+    changed in it."""
+    named = key = problem.partition(": ")[0]
     while key and key not in origins:
         key = key.rpartition(".")[0]
-    return f"{origins[key]}: {problem}" if key else problem
+    changed = [said for below, said in origins.items() if below.startswith(f"{named}.") and said.startswith("--set")]
+    places = dict.fromkeys([origins[key]] if key in origins else []) | dict.fromkeys(changed)
+    return f"{', '.join(places)}: {problem}" if places else problem
+
+
+def _place(problem: str) -> tuple[str, int]:
+    """File and line of a located problem; those without come first."""
+    found = re.match(r"([^ :]+):(\d+)(?:: |, )", problem)
+    return (found[1], int(found[2])) if found else ("", 0)
 
 
 def _algorithm_problems(label: str, settings: Any) -> list[str]:
     prefix = f"algorithms.{label}"
     if not LABEL.fullmatch(label) or label == "start":
-        return [f"{prefix}: a label is letters, digits, '_', '-' and '.', and is not 'start', which names the start"]
+        said = "'start' names the start" if label == "start" else "a label is letters, digits, '_', '-' and '.'"
+        return [f"{prefix}: {said}; write for instance `my-dpo: {{algorithm: dpo}}`"]
     if settings is None:
         settings = {}
     if not isinstance(settings, dict):
         return []  # the schema has said so already
     settings = dict(settings)
     problems = []
-    if not isinstance(offset := settings.pop("seed_offset", 0), int):
-        problems.append(f"{prefix}.seed_offset: must be a whole number, not {offset!r}")
+    if type(offset := settings.pop("seed_offset", 0)) is not int:
+        problems.append(f"{prefix}.seed_offset: must be a whole number (got {shown(offset)})")
     name = settings.pop("algorithm", label)
     if name not in registry.names():
         at = prefix if name == label else f"{prefix}.algorithm"
@@ -108,73 +178,17 @@ def _algorithm_problems(label: str, settings: Any) -> list[str]:
     return problems + registry.parameter_problems(cls, settings, prefix=f"{prefix}.")
 
 
-def _cross_problems(recipe: Recipe) -> list[str]:
-    problems = []
-    if recipe.start.algorithm not in ("none", "sft"):
-        problems.append(f"start.algorithm: {unknown('start', recipe.start.algorithm, ['none', 'sft'])}")
-    elif recipe.start.algorithm == "sft":
-        problems += registry.parameter_problems(registry.load("sft"), recipe.start.parameters, prefix="start.")
-    elif recipe.start.parameters:
-        problems.append(f"start.{next(iter(recipe.start.parameters))}: has no meaning when the start is 'none'")
-    problems += data_problems(recipe)
-    if recipe.training.batch_size % recipe.training.accumulation:
-        problems.append(
-            f"training.accumulation: {recipe.training.accumulation} does not divide "
-            f"training.batch_size {recipe.training.batch_size}"
-        )
-    adapters = {"adapter": recipe.adapter, "reward.adapter": recipe.reward.adapter}
-    problems += [
-        f"{key}.type: 'qlora' needs the package bitsandbytes: pip install 'prefzoo[qlora]'"
-        for key, adapter in adapters.items()
-        if adapter is not None and adapter.type == "qlora" and find_spec("bitsandbytes") is None
-    ]
-    base = recipe.model.path
-    meant = did_you_mean(base, ["lab"]) if "/" not in base else ""
-    if base != "lab" and not Path(base).expanduser().is_dir() and (meant or base.startswith((".", "/", "~"))):
-        allowed = "Allowed: lab, a folder, a hub id (owner/name)."
-        problems.append(f"model.path: {base!r} is no folder.{meant} {allowed}")
-    path = recipe.reward.path
-    if recipe.reward.type == "path" and path and not Path(path).expanduser().is_dir() and path.count("/") != 1:
-        problems.append(f"reward.path: {path!r} is neither a folder nor a hub id (owner/name).")
-    for label, settings in recipe.algorithms.items():
-        if isinstance(settings.get("seed_offset", 0), int) and min(recipe.seeds) + settings.get("seed_offset", 0) < 0:
-            problems.append(f"algorithms.{label}.seed_offset: {settings['seed_offset']} makes a seed negative")
-    if min(recipe.seeds) < 0:
-        problems.append(f"seeds: {min(recipe.seeds)} is negative; seeds are 0 or more")
-    problems += [
-        f"tracking.report_to: {name!r} is not installed here; pip install {name}."
-        for name in recipe.tracking.report_to
-        if find_spec(name) is None
-    ]
-    functions = {
-        "reward.path": recipe.reward.path if recipe.reward.type == "function" else None,
-        "gold.path": recipe.gold.path if isinstance(recipe.gold, GoldFunction) else None,
-    }
-    problems += [f"{key}: {p}" for key, path in functions.items() if path and (p := function_problem(path))]
-    return problems
+def _fields_at(path: tuple[Any, ...]) -> list[str]:
+    """The keys of the block at `path`; none where a recipe may have any."""
+    block = _block_at(path)
+    fields = list(block.model_fields) if block is not None else []
+    return [*fields, "extends"] if block is Recipe else fields
 
 
-def _sentence(item: Any) -> str:
-    """One pydantic error in our words: key, value, what is allowed, nearest spelling."""
-    loc = [
-        str(part) for part in item["loc"] if not str(part).startswith(("GoldFunction", "literal[")) and part != "str"
-    ]
-    key = ".".join(loc) or "recipe"
-    if item["type"] == "extra_forbidden":
-        return f"{key}: {unknown('key', loc[-1], _fields_at(loc[:-1]))}"
-    if item["type"] == "missing":
-        return f"{key}: is missing"
-    said = f"{key}: {item['msg'].removeprefix('Value error, ')} (got {item['input']!r})"
-    if item["type"] == "literal_error":
-        said += "." + did_you_mean(item["input"], re.findall(r"'(.*?)'", item["ctx"]["expected"]))
-    return said
-
-
-def _fields_at(path: list[str]) -> list[str]:
-    model: type[BaseModel] = Recipe
+def _block_at(path: tuple[Any, ...]) -> type[BaseModel] | None:
+    block: type[BaseModel] | None = Recipe
     for key in path:
-        annotation = model.model_fields[key].annotation if key in model.model_fields else None
+        annotation = block.model_fields[key].annotation if block and key in block.model_fields else None
         options = [annotation, *getattr(annotation, "__args__", ())]
-        model = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
-    fields = list(model.model_fields)
-    return [*fields, "extends"] if model is Recipe else fields
+        block = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
+    return block

@@ -2,30 +2,54 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from prefzoo import registry
 from prefzoo.comparison.recipe import GoldFunction, Recipe
 from prefzoo.data import sources
-from prefzoo.data.reading import COLUMNS, source_problem
-from prefzoo.errors import unknown
+from prefzoo.data.reading import COLUMNS, Options, read_records, source_problem
+from prefzoo.errors import DataError, unknown
 
 
-def data_problems(recipe: Recipe) -> list[str]:
-    """Every mistake in `data:` and in what builds on it, a sentence each."""
+def source_problems(recipe: Recipe) -> list[str]:
+    """Whether the named source exists and is a sound one."""
+    if recipe.source is None:
+        return []
+    try:
+        sources.load(recipe.source)
+    except ValueError as error:
+        return [f"data.source: {error}"]
+    return []
+
+
+def file_problems(recipe: Recipe) -> list[str]:
+    """Whether the files are there, and the columns that the recipe names in them."""
+    data = recipe.data
+    options = Options(columns=data.columns)
+    problems = []
+    for kind, path in data.files().items():
+        if said := source_problem(path, kind):
+            problems.append(f"data.{kind}: {said}.")
+        elif Path(path).expanduser().is_file():
+            try:
+                next(read_records(kind, path, options), None)
+            except DataError as error:
+                problems += str(error).split("\n")
+    return problems
+
+
+def column_problems(recipe: Recipe) -> list[str]:
+    """Whether `data.columns` speaks of columns that are read."""
     data, files = recipe.data, recipe.data.files()
-    if recipe.source is not None:
-        try:
-            sources.load(recipe.source)
-        except ValueError as error:  # nothing else can be said before it is known what the source has
-            return [f"data.source: {error}"]
-    problems = [f"data.{kind}: {said}." for kind, path in files.items() if (said := source_problem(path, kind))]
     known = list(dict.fromkeys(column for kind in files or COLUMNS for column in COLUMNS[kind]))
-    problems += [f"data.columns.{key}: {unknown('column', key, known)}" for key in data.columns if key not in known]
+    problems = [f"data.columns.{key}: {unknown('column', key, known)}" for key in data.columns if key not in known]
     if data.columns and not files:
         problems.append("data.columns: has no meaning without a file or hub id of one's own")
-    return problems + _gold_problems(recipe) + _label_problems(recipe) + _need_problems(recipe)
+    return problems
 
 
-def _gold_problems(recipe: Recipe) -> list[str]:
+def gold_problems(recipe: Recipe) -> list[str]:
+    """Whether the truth that is named can score these prompts."""
     gold = recipe.gold
     if gold is None or gold == "none" or isinstance(gold, GoldFunction):
         return []
@@ -43,7 +67,8 @@ def _gold_problems(recipe: Recipe) -> list[str]:
     return []
 
 
-def _label_problems(recipe: Recipe) -> list[str]:
+def label_problems(recipe: Recipe) -> list[str]:
+    """Whether labels can be made as `data.label_with` says."""
     with_ = recipe.data.label_with
     if with_ is None:
         return []
@@ -61,35 +86,54 @@ def _label_problems(recipe: Recipe) -> list[str]:
     return problems
 
 
-def _need_problems(recipe: Recipe) -> list[str]:
-    has = recipe.provides
-    hint = "Give data.preferences, or data.label_with to make them of the start's own replies."
+HINT = "Give data.preferences, or data.label_with to make them of the start's own replies."
+
+
+def start_needs(recipe: Recipe) -> list[str]:
+    """Whether the data has what the start is made of."""
+    if recipe.start.algorithm != "sft":
+        return []
+    default = "demonstrations" if "demonstrations" in recipe.provides else "chosen"
+    return [
+        f"{said} Or start: none." for said in _imitation("start", recipe.start.parameters.get("on", default), recipe)
+    ]
+
+
+def algorithm_needs(recipe: Recipe) -> list[str]:
+    """Whether the data has what each algorithm learns from."""
     problems = []
-    trained = {"start": {"algorithm": recipe.start.algorithm, **recipe.start.parameters}} if recipe.start else {}
-    trained |= {f"algorithms.{label}": {"algorithm": label, **given} for label, given in recipe.algorithms.items()}
-    known = registry.sound()
-    for key, settings in trained.items():
-        name = settings["algorithm"]
+    needs = {name: cls.needs for name, cls in registry.sound().items()}
+    for label, given in recipe.algorithms.items():
+        key, name = f"algorithms.{label}", given.get("algorithm", label)
         if name == "sft":
-            default = "demonstrations" if key == "start" and "demonstrations" in has else "chosen"
-            on = settings.get("on", default)
-            needed = "preferences" if on == "chosen" else "demonstrations"
-            if needed not in has:
-                allowed = "chosen" if needed == "demonstrations" else "demonstrations"
-                also = (
-                    f"Allowed: {allowed}." if allowed in {*has, *(["chosen"] if "preferences" in has else [])} else hint
-                )
-                if key == "start":
-                    also += " Or start: none."
-                problems.append(f"{key}.on: {on!r} is given, but the data has none. {also}")
-        elif name in known and "preferences" in known[name].needs and "preferences" not in has:
-            problems.append(f"{key}: {name!r} learns from preferences, and the data has none. {hint}")
-    if recipe.reward.type == "trained" and "preferences" not in has:
-        problems.append(f"reward.type: 'trained' learns from preferences, and the data has none. {hint}")
-    asked = {"regression": "ratings", "plackett_luce": "rankings"}.get(recipe.reward.loss)
-    if asked and asked not in has:
-        problems.append(
-            f"reward.loss: {recipe.reward.loss!r} learns from {asked}, and the data has none. Give data.{asked}. "
-            "Allowed: bradley_terry."
-        )
+            problems += _imitation(key, given.get("on", "chosen"), recipe)
+        elif "preferences" in needs.get(str(name), ()) and "preferences" not in recipe.provides:
+            problems.append(f"{key}: {name!r} learns from preferences, and the data has none. {HINT}")
+    return problems
+
+
+def _imitation(key: str, on: object, recipe: Recipe) -> list[str]:
+    """Whether there is what supervised fine-tuning is told to imitate; what is no word for it is told elsewhere."""
+    has = recipe.provides
+    needed = {"chosen": "preferences", "demonstrations": "demonstrations"}.get(str(on))
+    if needed is None or needed in has:
+        return []
+    other = "chosen" if needed == "demonstrations" else "demonstrations"
+    given = {*has, *(["chosen"] if "preferences" in has else [])}
+    return [f"{key}.on: {on!r} is given, but the data has none. {f'Allowed: {other}.' if other in given else HINT}"]
+
+
+def reward_needs(recipe: Recipe) -> list[str]:
+    """Whether the data has what the reward model learns from."""
+    has = recipe.provides
+    problems = []
+    for key, part in recipe.reward.places.items():
+        if part.type == "trained" and "preferences" not in has:
+            problems.append(f"{key}.type: 'trained' learns from preferences, and the data has none. {HINT}")
+        asked = {"regression": "ratings", "plackett_luce": "rankings"}.get(part.loss)
+        if asked and asked not in has:
+            problems.append(
+                f"{key}.loss: {part.loss!r} learns from {asked}, and the data has none. Give data.{asked}. "
+                "Allowed: bradley_terry."
+            )
     return problems

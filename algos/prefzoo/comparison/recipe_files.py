@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import copy
+import os
 import re
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,9 @@ from typing import Any
 import yaml
 
 from prefzoo.errors import RecipeError, unknown
+from prefzoo.mistakes import shown
+
+ENDINGS = (".yaml", ".yml")
 
 
 @dataclass
@@ -20,24 +23,20 @@ class Draft:
 
     Attributes:
         content: its keys, after `extends` and `--set`.
-        origins: where each dotted key was said: `"mine.yaml:7"`, or `"--set"`.
+        origins: where each dotted key was said: `"mine.yaml:7"`, or `"--set budget.prompts"`; `""` is the whole.
+        problems: what is wrong with its writing, a sentence each with its place.
+        whole: whether everything that it is made of could be read.
     """
 
-    content: dict[str, Any]
+    content: dict[str, Any] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    whole: bool = True
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice, reads `1e-4` as the number that everybody means by it, and `on` as the
-    word that it is in `start: {on: chosen}` (only `true` and `false` are truth values, as in YAML 1.2)."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        keys = [key.value for key, _ in node.value]
-        twice = sorted({key for key in keys if keys.count(key) > 1})
-        if twice:
-            line = node.start_mark.line + 1
-            raise yaml.YAMLError(f"the key {twice[0]!r} is given twice in the block that starts at line {line}")
-        return super().construct_mapping(node, deep)
+    """Safe YAML that reads `1e-4` as the number that everybody means by it, and `on` as the word that it is in
+    `start: {on: chosen}` (only `true` and `false` are truth values, as in YAML 1.2)."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -60,82 +59,156 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def find(recipe: str, beside: Path | None = None) -> Path:
-    """The file of a recipe given by path (relative to `beside` first) or by the name of a shipped one.
+def find(recipe: str, by: Path | None = None) -> Path:
+    """The file of a recipe given by path (relative to the file that it is extended `by` first) or by the name of a
+    shipped one.
 
     Raises:
         RecipeError: when there is no such recipe.
     """
-    places = [beside / recipe] if beside is not None else []
+    places = [by.parent / recipe] if by is not None else []
     places += [Path(recipe).expanduser()]
     for place in places:
         for candidate in (place, place.parent / f"{place.name}.yaml"):
-            if candidate.is_file() and candidate.suffix in (".yaml", ".yml"):
+            if candidate.is_file() and candidate.suffix in ENDINGS:
                 return candidate
     known = shipped()
     if recipe in known:
         return known[recipe]
-    raise RecipeError(recipe, [f"no such file, and {unknown('recipe', recipe, known)}"])
+    around = {file.resolve() for place in places for file in place.parent.glob("*") if file.suffix in ENDINGS}
+    around -= {by.resolve()} if by is not None else set()
+    folder, ending = recipe[: len(recipe) - len(os.path.basename(recipe))], Path(recipe).suffix in ENDINGS
+    names = {*known, *(f"{folder}{file.name if ending else file.stem}" for file in around)}
+    raise RecipeError(recipe, [f"no such file, and {unknown('recipe', recipe, names)}"])
 
 
 def read(recipe: str | Mapping[str, Any], sets: Iterable[str] = ()) -> Draft:
     """A recipe after `extends` and `--set key.sub=value`, not yet checked; by path or name, or given as its content.
 
     Raises:
-        RecipeError: for a file that is missing, is not YAML, extends itself, or a `--set` that cannot be read.
+        RecipeError: when there is no such recipe.
     """
-    where = recipe if isinstance(recipe, str) else "recipe"
-    if isinstance(recipe, str):
-        draft = _extended(find(recipe), ())
-    else:
-        draft = _based(Draft(copy.deepcopy(dict(recipe))), None, ())
-    problems = []
+    draft = _extended(find(recipe), ()) if isinstance(recipe, str) else _based(Draft(plain(recipe)), ())
     for assignment in sets:
-        key, equals, value = assignment.partition("=")
+        key, equals, text = (part.strip() for part in assignment.partition("="))
         if not equals or not all(part.strip() for part in key.split(".")):
-            problems.append(f"--set {assignment!r}: write key.sub=value")
+            draft.problems.append(f"--set {assignment!r}: write key.sub=value")
             continue
-        try:
-            _assign(draft.content, key.strip().split("."), yaml.load(value, _Loader))
-            draft.origins[key.strip()] = "--set"
-        except (yaml.YAMLError, TypeError) as error:
-            problems.append(f"--set {assignment!r}: {error}")
-    if problems:
-        raise RecipeError(where, problems)
+        value = _parsed(text)
+        draft.problems += [f"--set {key}: {said}" for _, said in value.problems]
+        if value.whole and (problem := _assign(draft, key.split("."), value.content)):
+            draft.problems.append(f"--set {key}: {problem}")
     return draft
 
 
-def _extended(path: Path, seen: tuple[Path, ...]) -> Draft:
-    if path in seen:
-        raise RecipeError(str(path), [f"extends: {' -> '.join(p.name for p in (*seen, path))} goes in a circle"])
+@dataclass
+class _Parsed:
+    content: Any = None
+    lines: dict[str, int] = field(default_factory=dict)
+    problems: list[tuple[int, str]] = field(default_factory=list)
+    whole: bool = True
+
+
+def _parsed(text: str) -> _Parsed:
+    """YAML, the line of each dotted key, and what is wrong with it by line."""
+    found = _Parsed()
+    loader = None
     try:
-        text = path.read_text(encoding="utf-8")
-        content = yaml.load(text, _Loader)
-        origins = {key: f"{path.name}:{line}" for key, line in _lines(yaml.compose(text, _Loader), "")}
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise RecipeError(str(path), [f"not readable as YAML: {error}"]) from error
-    if content is None:
-        content = {}
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        _walk(node, "", found)
+        found.content = loader.construct_document(node) if node is not None else None
+    except yaml.YAMLError as error:
+        found.whole = False
+        found.problems.append(_unreadable(error))
+    finally:
+        if loader is not None:
+            loader.dispose()
+    return found
+
+
+def _unreadable(error: yaml.YAMLError) -> tuple[int, str]:
+    """The line and the reason."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return 1, f"not readable as YAML: {' '.join(str(error).split())}"
+    said, line = str(error.problem), error.problem_mark.line + 1
+    if str(error.context).startswith("expected"):
+        return line, f"not readable as YAML: {error.context} {said}"
+    if "\\t" in said:
+        said += " (YAML is indented by spaces, not tabs)"
+    elif "<block" in said or "not allowed here" in said:
+        said += " (is the line indented like its neighbours, and a text with ': ' in it quoted?)"
+    elif error.context_mark is not None and error.context_mark.line + 1 < line:
+        said += f" (to close what was opened in line {error.context_mark.line + 1})"
+    return line, f"not readable as YAML: {said}"
+
+
+def _walk(node: yaml.Node | None, prefix: str, found: _Parsed, around: tuple[yaml.Node, ...] = ()) -> None:
+    """Note the line of each dotted key below `node`, and each that is there twice. Whatever a key looks like, it is
+    text: a label may be called 1."""
+    if not isinstance(node, yaml.MappingNode):
+        return
+    if node in around:
+        raise yaml.MarkedYAMLError(problem="a block that contains itself", problem_mark=node.start_mark)
+    own: dict[str, int] = {}
+    for key, value in node.value:
+        if not isinstance(key, yaml.ScalarNode) or key.tag.endswith(":merge"):
+            continue
+        key.tag = "tag:yaml.org,2002:str"
+        line = key.start_mark.line + 1
+        name = f"{prefix}{key.value}"
+        if key.value in own:
+            found.problems.append((line, f"{name}: is given twice, first in line {own[key.value]}"))
+        own.setdefault(key.value, line)
+        found.lines[name] = line
+        _walk(value, f"{name}.", found, (*around, node))
+
+
+def _extended(path: Path, seen: tuple[Path, ...]) -> Draft:
+    try:
+        found = _parsed(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        found = _Parsed(problems=[(1, f"not readable as YAML: {error}")], whole=False)
+    content = {} if found.content is None else found.content
     if not isinstance(content, dict):
-        raise RecipeError(str(path), [f"a recipe is a block of keys, not {type(content).__name__}"])
-    return _based(Draft(content, origins), path.parent, (*seen, path))
+        found.problems.append((1, f"a recipe is a block of keys (`key: value`), not {shown(content)}"))
+        found.whole, content = False, {}
+    origins = {"": f"{path.name}:1", **{key: f"{path.name}:{line}" for key, line in found.lines.items()}}
+    problems = [f"{path.name}:{line}: {said}" for line, said in found.problems]
+    return _based(Draft(content, origins, problems, found.whole), (*seen, path))
 
 
-def _lines(node: yaml.Node | None, prefix: str) -> Iterator[tuple[str, int]]:
-    """Each dotted key below `node` and the line it stands on."""
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            name = f"{prefix}{key.value}"
-            yield name, key.start_mark.line + 1
-            yield from _lines(value, f"{name}.")
-
-
-def _based(draft: Draft, beside: Path | None, seen: tuple[Path, ...]) -> Draft:
+def _based(draft: Draft, seen: tuple[Path, ...]) -> Draft:
+    """`draft` laid over what it extends; `seen` are the files on the way, its own the last."""
     name = draft.content.pop("extends", None)
     if name is None:
         return draft
-    base = _extended(find(str(name), beside=beside), seen)
-    return Draft(merge(base.content, draft.content), {**base.origins, **draft.origins})
+    said = None if isinstance(name, str) else f"must be the name or the path of one recipe (got {shown(name)})"
+    try:
+        path = find(str(name), by=seen[-1] if seen else None)
+        if path in seen:
+            said = f"{' -> '.join(p.name for p in (*seen, path))} goes in a circle"
+    except RecipeError as error:
+        said = said or error.problems[0]
+    if said is not None:
+        place = f"{draft.origins['extends']}: " if "extends" in draft.origins else ""
+        draft.problems.append(f"{place}extends: {said}")
+        draft.whole = False
+        return draft
+    base = _extended(path, seen)
+    return Draft(
+        merge(base.content, draft.content),
+        {**base.origins, **draft.origins},
+        base.problems + draft.problems,
+        base.whole and draft.whole,
+    )
+
+
+def plain(content: Any) -> Any:
+    """A copy whose blocks are dictionaries with keys of text, as they are when read from a file."""
+    if isinstance(content, Mapping):
+        return {str(key): plain(value) for key, value in content.items()}
+    return [plain(value) for value in content] if isinstance(content, list) else content
 
 
 def merge(base: dict[str, Any], delta: dict[str, Any]) -> dict[str, Any]:
@@ -147,12 +220,19 @@ def merge(base: dict[str, Any], delta: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _assign(content: dict[str, Any], keys: list[str], value: Any) -> None:
-    for key in keys[:-1]:
-        inner = content.get(key)
-        if inner is None:
-            inner = content[key] = {}
-        if not isinstance(inner, dict):
-            raise TypeError(f"{key!r} holds {inner!r}, which has no keys of its own")
-        content = inner
+def _assign(draft: Draft, keys: list[str], value: Any) -> str | None:
+    """Put `value` there; a sentence where that cannot be."""
+    said, content = f"--set {'.'.join(keys)}", draft.content
+    for depth, key in enumerate(keys[:-1], 1):
+        if content.get(key) is None:
+            content[key] = {}
+            draft.origins[".".join(keys[:depth])] = said
+        content = content[key]
+        if not isinstance(content, dict):
+            return f"{'.'.join(keys[:depth])!r} holds {shown(content)}, which has no keys of its own"
+    dotted = ".".join(keys)
+    for below in [key for key in draft.origins if key.startswith(f"{dotted}.")]:
+        del draft.origins[below]
+    draft.origins[dotted] = said
     content[keys[-1]] = value
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -9,7 +10,7 @@ from pydantic import TypeAdapter
 from prefzoo import registry
 from prefzoo.comparison.recipe import Recipe
 from prefzoo.comparison.recipe_check import LABEL, REWARD_CONFIG
-from prefzoo.config_fields import config_fields, meaning
+from prefzoo.config_fields import OWNED, config_fields, meaning
 
 
 def recipe_schema() -> dict[str, Any]:
@@ -22,13 +23,14 @@ def recipe_schema() -> dict[str, Any]:
     names = list(registry.sound())
     blocks = {f"algorithm:{name}": _algorithm(name, names) for name in names}
     schema["$defs"] |= blocks
-    schema["$defs"]["RewardSettings"]["properties"]["trainer"] = _trainer(REWARD_CONFIG)
+    for name in ("RewardSettings", "RewardPart"):
+        schema["$defs"][name]["properties"]["trainer"] = _trainer(REWARD_CONFIG)
     properties["extends"] = {"type": "string", "description": "A recipe that this one changes; by path or name."}
     properties["seeds"] = {
         "description": "How many seeds, or which.",
         "anyOf": [{"type": "integer", "minimum": 1}, {"type": "array", "items": {"type": "integer", "minimum": 0}}],
     }
-    properties["start"] = {"anyOf": [{"const": "none"}, {"type": "null"}, properties["start"]]}
+    properties["start"] = {"anyOf": [{"enum": ["none", "sft"]}, {"type": "null"}, properties["start"]]}
     chosen = [{"if": _is(name), "then": {"$ref": f"#/$defs/algorithm:{name}"}} for name in names]
     properties["algorithms"] = {
         "type": "object",
@@ -51,19 +53,20 @@ def _algorithm(name: str, names: list[str]) -> dict[str, Any]:
     schema = TypeAdapter(cls).json_schema(ref_template=f"#/$defs/algorithm:{name}/$defs/{{model}}")
     properties = schema["properties"]
     if cls.config is not None:
-        properties["trainer"] = _trainer(cls.config)
+        properties["trainer"] = _trainer(cls.config, cls.owned)
     properties["algorithm"] = {"enum": names}
     properties["seed_offset"] = {"type": "integer", "description": "Moves the seeds of this label's trials."}
     what = " ".join((cls.__doc__ or "").split("\n\n")[0].split())
     return {**schema, "description": what, "additionalProperties": False}
 
 
-def _trainer(config: str) -> dict[str, Any]:
-    fields = {name: _value(annotation) for name, annotation in config_fields(config).items()}
+def _trainer(config: str, owned: Mapping[str, str] | None = None) -> dict[str, Any]:
+    taken = {*OWNED, *(owned or {})}
+    fields = {name: _value(annotation) for name, annotation in config_fields(config).items() if name not in taken}
     cls = config.partition(":")[2]
     return {
         "type": "object",
-        "description": f"Any field of {cls}.",
+        "description": f"Any field of {cls} that the comparison does not set itself.",
         "properties": fields,
         "additionalProperties": False,
     }

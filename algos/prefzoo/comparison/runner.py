@@ -25,6 +25,7 @@ from prefzoo import plugins, registry
 from prefzoo.comparison.plan import Plan, Stage
 from prefzoo.comparison.watch import Watcher
 from prefzoo.errors import PrefzooError
+from prefzoo.interface import CHECKPOINTS
 
 # A dataclass that was typed in a script travels by value, and its fields ask whether a default *is* this very object.
 copyreg.pickle(type(dataclasses.MISSING), lambda missing: "MISSING")
@@ -177,8 +178,7 @@ def _work(sources: dict[str, str], payload: bytes, connection: Connection) -> No
             connection.send(("progress", (what, done, total)))
 
     try:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        clear(partial)
         with log.open("w", encoding="utf-8") as file, _redirected(file):
             try:
                 _quiet(threads)
@@ -186,6 +186,7 @@ def _work(sources: dict[str, str], payload: bytes, connection: Connection) -> No
             except BaseException:
                 traceback.print_exc()
                 raise
+        shutil.rmtree(partial / CHECKPOINTS, ignore_errors=True)
         shutil.rmtree(folder, ignore_errors=True)  # an incomplete one
         partial.rename(folder)
         message: tuple[str, str | None] = ("ok", None)
@@ -195,6 +196,14 @@ def _work(sources: dict[str, str], payload: bytes, connection: Connection) -> No
         message = ("failed", f"{type(error).__name__}: {error} (details: {log})")
     connection.send(message)
     connection.close()
+
+
+def clear(partial: Path) -> None:
+    """What a killed process left goes, but for the checkpoints that its trainings can go on from."""
+    partial.mkdir(parents=True, exist_ok=True)
+    for left in partial.iterdir():
+        if left.name != CHECKPOINTS:
+            shutil.rmtree(left) if left.is_dir() else left.unlink()
 
 
 def _die_with_parent() -> None:

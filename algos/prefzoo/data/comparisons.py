@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from itertools import combinations, pairwise
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
-from prefzoo.data.formats import Dropped, Row, Unusable, answerable, as_list, pair, prompt_of, reply_of
+from prefzoo.data.formats import Row, answerable, pair, prompt_in, reply_of
 from prefzoo.data.formats import split_transcript as split_conversation
+from prefzoo.data.found import Dropping, Found, Pairs
 from prefzoo.data.labels import Votes, agreement, labels, majority, thumb, vote
-from prefzoo.data.reading import Options, read_records
+from prefzoo.data.ranked import ranking, ratings
+from prefzoo.data.reading import ALIASES, COLUMNS, Options, read_records
+from prefzoo.data.reasons import Broken, Dropped, Unusable, kind_of, wrong_type
 from prefzoo.data.views import prompt_key
 from prefzoo.errors import DataError
 from prefzoo.interface import Message
-
-Pairs = Literal["all", "adjacent"]
-"""Which replies of a ranking or of ratings are paired: every two, or only those of neighbouring ranks."""
 
 SHAPES = {
     "preferences": "'chosen' and 'rejected' (two transcripts with one prompt, or two replies beside a 'prompt'); or "
@@ -27,34 +24,8 @@ SHAPES = {
     "demonstrations": "'prompt' and 'completion', or 'messages' that end with the assistant's turn",
     "prompts": "'prompt'",
 }
-REPLY_KEYS = ("response", "completion", "text", "content")
-RATING_KEYS = ("rating", "score", "overall_score")
-
-
-@dataclass
-class Found:
-    """What a file or hub data set held.
-
-    Attributes:
-        rows: in the order in which their prompts or pairs came first.
-        read: records, the dropped ones included.
-        annotators: where items were judged by several people `{"items", "judgements", "items_with_several",
-            "disagreed"}`: `disagreed` counts items on which not all said the same; else empty.
-    """
-
-    rows: list[Row] = field(default_factory=list)
-    read: int = 0
-    annotators: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass
-class _Judged:
-    """One prompt with its replies, and for each reply the ratings that it got."""
-
-    id: str
-    prompt: list[Message]
-    ratings: dict[str, list[float]] = field(default_factory=dict)
-    ids: dict[str, str] = field(default_factory=dict)
+FORMS = (("chosen", "rejected"), ("response_a", "response_b", "preference"), ("completion", "label"))
+"""The columns by which a row of preferences is known to be a pair, a vote, or a reply with a thumb up or down."""
 
 
 def read_rows(kind: str, source: str, dropped: Dropped, options: Options | None = None, pairs: Pairs = "all") -> Found:
@@ -70,84 +41,91 @@ def read_rows(kind: str, source: str, dropped: Dropped, options: Options | None 
     Raises:
         DataError: when it does not exist, or not one row of it can be read.
     """
+    options = options or Options()
     found = Found()
+    columns: dict[str, None] = {}  # a set that keeps their order
 
     def records() -> Iterator[tuple[str, dict[str, Any]]]:
         for row_id, record in read_records(kind, source, options):
             found.read += 1
             if isinstance(record, dict):
+                columns.update(dict.fromkeys(map(str, record)))
                 yield row_id, record
+            elif isinstance(record, Broken):
+                dropped.add(record.reason, row_id, record.text)
             else:
-                dropped.add("unreadable", row_id, str(record))
+                dropped.add(f"not_an_object: {kind_of(record)}", row_id, str(record))
 
+    dropping = Dropping(dropped, dict(options.columns))
     if kind == "preferences":
-        _preferences(records(), found, dropped)
+        _preferences(records(), found, dropping)
     elif kind == "ratings":
-        _ratings(records(), found, dropped, pairs)
+        ratings(records(), found, dropping, pairs)
     else:
         make: Callable[[str, dict[str, Any]], Iterable[Row]] = {
-            "rankings": lambda row_id, record: _ranking(row_id, record, dropped, pairs),
+            "rankings": lambda row_id, record: ranking(row_id, record, found.unpaired, pairs),
             "demonstrations": lambda row_id, record: [_demonstration(row_id, record)],
-            "prompts": lambda row_id, record: [Row(row_id, answerable(prompt_of(record.get("prompt"))))],
+            "prompts": lambda row_id, record: [Row(row_id, prompt_in(record))],
         }[kind]
         for row_id, record in records():
-            with _dropping(dropped, row_id, record):
+            with dropping(row_id, record):
                 found.rows += make(row_id, record)
+                found.used += 1
+    known = {*COLUMNS[kind], *options.columns.values(), *(a for a, ours in ALIASES.items() if ours in COLUMNS[kind])}
+    found.unread = [column for column in columns if column not in known]
     if not found.rows:
-        raise DataError(
-            f"data.{kind}: none of the {found.read} rows of {source!r} can be used. A row needs {SHAPES[kind]}. "
-            f"Other names: data.columns. Dropped: {dropped.counts()}."
-        )
+        raise DataError(_none_of_it(kind, source, found, dropped, list(columns)))
     return found
 
 
-class _dropping:
-    """Counts a record that turns out to be unusable, and goes on."""
-
-    def __init__(self, dropped: Dropped, row_id: str, record: dict[str, Any]) -> None:
-        self.dropped, self.row_id, self.record = dropped, row_id, record
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
-        if not isinstance(error, Unusable):
-            return False
-        shown = self.record.get("prompt") or self.record.get("chosen") or self.record
-        self.dropped.add(str(error), self.row_id, str(shown))
-        return True
+def _none_of_it(kind: str, source: str, found: Found, dropped: Dropped, columns: list[str]) -> str:
+    if not found.read:
+        return f"data.{kind}: {source!r} is empty: it has not one record."
+    why = "; ".join(f"{reason}: {len(where)} (first: {where[0]})" for reason, where in dropped.places().items())
+    there = f" Its columns: {', '.join(map(repr, columns[:20]))}." if columns else ""
+    return (
+        f"data.{kind}: none of the {found.read} rows of {source!r} can be used. A row needs {SHAPES[kind]}. "
+        f"Other names: data.columns.{there} Dropped: {why}."
+    )
 
 
-def _preferences(records: Iterable[tuple[str, dict[str, Any]]], found: Found, dropped: Dropped) -> None:
+def _preferences(records: Iterable[tuple[str, dict[str, Any]]], found: Found, dropping: Dropping) -> None:
     """Pairs as they are; votes of annotators on one pair by majority; thumbs up and down of one prompt paired."""
     votes: dict[tuple[str, frozenset[str]], Votes] = {}
     thumbs: dict[str, dict[bool, list[tuple[str, list[Message], str]]]] = {}
     for row_id, record in records:
-        with _dropping(dropped, row_id, record):
-            if {"chosen", "rejected"} <= record.keys():
+        with dropping(row_id, record):
+            form = _form(record)
+            if form == FORMS[0]:
                 row = pair(row_id, record)
                 if record.get("annotator") is None:
                     found.rows.append(row)
+                    found.used += 1
                 else:
-                    vote(votes, row, [0])
-            elif {"response_a", "response_b", "preference"} <= record.keys():
-                prompt = answerable(prompt_of(record.get("prompt")))
-                a, b = (reply_of(record[key], record["prompt"]) for key in ("response_a", "response_b"))
-                vote(votes, Row(row_id, prompt, chosen=a, rejected=b), labels(record["preference"]))
-            elif {"prompt", "completion", "label"} <= record.keys():
-                prompt = answerable(prompt_of(record["prompt"]))
-                reply = reply_of(record["completion"], record["prompt"])
+                    vote(votes, row, [0], record["annotator"])
+            elif form == FORMS[1]:
+                prompt = prompt_in(record)
+                a, b = (reply_of(record[key], key, record["prompt"]) for key in ("response_a", "response_b"))
+                said = labels(record["preference"])
+                vote(votes, Row(row_id, prompt, chosen=a, rejected=b), said, record.get("annotator"))
+            else:
+                prompt = prompt_in(record)
+                reply = reply_of(record["completion"], "completion", record["prompt"])
                 group = thumbs.setdefault(prompt_key(prompt), {True: [], False: []})
                 group[thumb(record["label"])].append((row_id, prompt, reply))
-            else:
-                raise Unusable("unreadable")
-    found.rows += majority(votes.values(), dropped)
+    decided = majority(votes.values(), dropping.dropped)
+    found.rows += decided
+    made = {row.id for row in decided}
+    found.used += sum(len(item.records) for item in votes.values() if item.row.id in made)
     if votes:
         found.annotators = agreement([item.cast for item in votes.values()])
     for sides in thumbs.values():
-        alone = not (sides[True] and sides[False])
-        for row_id, _, reply in [*sides[True], *sides[False]] if alone else []:
-            dropped.add("no_reply_of_the_other_label", row_id, reply)
+        each = [*sides[True], *sides[False]]
+        if not (sides[True] and sides[False]):
+            for row_id, _, reply in each:
+                dropping.dropped.add("no_reply_of_the_other_label", row_id, reply)
+            continue
+        found.used += len(each)
         found.rows += [
             Row(f"{good[0]} over {bad[0]}", good[1], chosen=good[2], rejected=bad[2])
             for good in sides[True]
@@ -155,93 +133,25 @@ def _preferences(records: Iterable[tuple[str, dict[str, Any]]], found: Found, dr
         ]
 
 
-def _ranking(row_id: str, record: dict[str, Any], dropped: Dropped, pairs: Pairs) -> list[Row]:
-    prompt = answerable(prompt_of(record.get("prompt")))
-    if record.get("ranking") is not None:
-        replies = [reply_of(reply) for reply in as_list(record["ranking"])]
-        scores = [-float(place) for place in range(len(replies))]
-    else:
-        replies = [reply_of(reply) for reply in as_list(record.get("responses"))]
-        scores = [-_number(rank) for rank in as_list(record.get("ranks"))]
-    if len(replies) != len(scores):
-        raise Unusable("as_many_ranks_as_replies_needed")
-    if len(replies) < 2:
-        raise Unusable("fewer_than_two_replies")
-    rows = _pairs(row_id, prompt, dict(zip(replies, scores, strict=True)), dropped, pairs)
-    if len(replies) > 2 and len(set(scores)) == len(scores):
-        order = sorted(range(len(replies)), key=lambda i: -scores[i])
-        rows.append(Row(f"{row_id} ranking", prompt, ranking=[replies[i] for i in order]))
-    return rows
-
-
-def _ratings(records: Iterable[tuple[str, dict[str, Any]]], found: Found, dropped: Dropped, pairs: Pairs) -> None:
-    """The mean rating of each reply, and pairs of replies to one prompt that are rated differently."""
-    judged: dict[str, _Judged] = {}
-    for row_id, record in records:
-        with _dropping(dropped, row_id, record):
-            prompt = answerable(prompt_of(record.get("prompt")))
-            rated = _rated(record)
-            item = judged.setdefault(prompt_key(prompt), _Judged(row_id, prompt))
-            for reply, rating in rated:
-                item.ratings.setdefault(reply, []).append(rating)
-                item.ids.setdefault(reply, row_id if len(rated) == 1 else f"{row_id} reply {len(item.ids) + 1}")
-    for item in judged.values():
-        means = {reply: sum(ratings) / len(ratings) for reply, ratings in item.ratings.items()}
-        found.rows += _pairs(item.id, item.prompt, means, dropped, pairs)
-        found.rows += [Row(f"{item.ids[r]} rating", item.prompt, reply=r, rating=mean) for r, mean in means.items()]
-    each = [ratings for item in judged.values() for ratings in item.ratings.values()]
-    if any(len(ratings) > 1 for ratings in each):
-        found.annotators = agreement(each)
-
-
-def _rated(record: dict[str, Any]) -> list[tuple[str, float]]:
-    if record.get("response") is not None:
-        return [(reply_of(record["response"], record["prompt"]), _number(record.get("rating")))]
-    replies = as_list(record.get("responses"))
-    if replies and all(isinstance(reply, dict) and "role" not in reply for reply in replies):
-        return [(reply_of(_first(reply, REPLY_KEYS)), _number(_first(reply, RATING_KEYS))) for reply in replies]
-    ratings = as_list(record.get("ratings"))
-    if len(ratings) != len(replies):
-        raise Unusable("as_many_ratings_as_replies_needed")
-    return [(reply_of(reply), _number(rating)) for reply, rating in zip(replies, ratings, strict=True)]
-
-
-def _first(record: dict[str, Any], keys: Sequence[str]) -> Any:
-    return next((record[key] for key in keys if record.get(key) is not None), None)
-
-
-def _number(value: Any) -> float:
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise Unusable("not_a_number")
-    return number
-
-
-def _pairs(row_id: str, prompt: list[Message], scores: dict[str, float], dropped: Dropped, pairs: Pairs) -> list[Row]:
-    """Better and worse replies by score; a pair of equal scores is counted as tied."""
-    levels = sorted(set(scores.values()), reverse=True)
-    near = set(pairwise(levels))
-    rows = []
-    for a, b in combinations(scores, 2):
-        if scores[a] == scores[b]:
-            dropped.add("tied_replies", row_id, a)
-            continue
-        good, bad = (a, b) if scores[a] > scores[b] else (b, a)
-        if pairs == "all" or (scores[good], scores[bad]) in near:
-            rows.append(Row(row_id, prompt, chosen=good, rejected=bad))
-    if len(rows) > 1:
-        rows = [Row(f"{row_id} pair {i}", r.prompt, r.chosen, r.rejected) for i, r in enumerate(rows, 1)]
-    return rows
+def _form(record: dict[str, Any]) -> tuple[str, ...]:
+    """Which of `FORMS` a record has. A table of several forms has the columns of all, and most of them empty."""
+    form = max(FORMS, key=lambda form: sum(record.get(key) is not None for key in form) / len(form))
+    if missing := [key for key in form if key not in record]:
+        raise Unusable("missing_key", *missing)
+    if empty := [key for key in form if record[key] is None]:
+        raise Unusable("empty_value", *empty)
+    return form
 
 
 def _demonstration(row_id: str, record: dict[str, Any]) -> Row:
-    if record.get("prompt") is not None:
-        prompt = answerable(prompt_of(record["prompt"]))
-        return Row(row_id, prompt, demonstration=reply_of(record.get("completion"), record["prompt"]))
-    parts = split_conversation(as_list(record.get("messages")))
+    if record.get("prompt") is not None or "messages" not in record:
+        if missing := [key for key in ("prompt", "completion") if key not in record]:
+            raise Unusable("missing_key", *missing)
+        prompt = prompt_in(record)
+        return Row(row_id, prompt, demonstration=reply_of(record["completion"], "completion", record["prompt"]))
+    parts = split_conversation(record["messages"], "messages")
     if parts is None:
-        raise Unusable("unreadable")
+        if isinstance(record["messages"], str | list) and record["messages"]:
+            raise Unusable("no_reply_at_the_end", "messages")
+        raise wrong_type(record["messages"], "messages", "a list of messages")
     return Row(row_id, answerable(parts[0]), demonstration=parts[1])

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from prefzoo.data.reasons import Unusable, kind_of, wrong_type
 from prefzoo.interface import Message
 
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
+_MESSAGES = re.compile(r"""\s*\[\s*\{\s*["'](role|content)["']\s*:""")
+ROLES = ("system", "developer", "user", "assistant", "tool")
+"""Who may speak in a list of messages; which order of them a model can take, its chat template knows."""
 
 
 @dataclass(frozen=True)
@@ -44,23 +48,6 @@ class Row:
         return [*(reply for reply in named if reply is not None), *(self.ranking or [])]
 
 
-@dataclass
-class Dropped:
-    """Rows that will not be used: `reason -> [(row id, the beginning of its text)]`. Nothing is dropped elsewhere."""
-
-    rows: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
-
-    def add(self, reason: str, row_id: str, text: str) -> None:
-        self.rows.setdefault(reason, []).append((row_id, " ".join(text.split())[:120]))
-
-    def counts(self) -> dict[str, int]:
-        return {reason: len(rows) for reason, rows in sorted(self.rows.items())}
-
-
-class Unusable(Exception):
-    """A record that cannot become a row; its text is the reason under which it is counted as dropped."""
-
-
 def pair(row_id: str, record: dict[str, Any]) -> Row:
     """The row of a record with `chosen` and `rejected`: two transcripts that share an implicit prompt
     (`"\\n\\nHuman: ..\\n\\nAssistant: .."` as in HH-RLHF, or lists of messages), or a `prompt` beside two replies.
@@ -68,22 +55,44 @@ def pair(row_id: str, record: dict[str, Any]) -> Row:
     Raises:
         Unusable: with the reason.
     """
-    sides = [split_transcript(record[key]) for key in ("chosen", "rejected")]
+    chosen, rejected = (split_transcript(record[key], key) for key in ("chosen", "rejected"))
     prompt = record.get("prompt")
     if prompt is None:
-        if sides[0] is None or sides[1] is None:
-            raise Unusable("unreadable")
-        if sides[0][0] != sides[1][0]:
-            raise Unusable("prompt_mismatch")
-        messages, replies = sides[0][0], [sides[0][1], sides[1][1]]
-        return Row(row_id, answerable(messages), chosen=replies[0], rejected=replies[1])
+        for key, side in (("chosen", chosen), ("rejected", rejected)):
+            if side is None:
+                raise _no_conversation(record, key)
+        assert chosen is not None and rejected is not None
+        if chosen[0] != rejected[0]:
+            raise Unusable("prompt_mismatch", "chosen", "rejected")
+        return Row(row_id, answerable(chosen[0]), chosen=chosen[1], rejected=rejected[1])
     messages = prompt_of(prompt)
     # Beside a prompt, a side is a reply; or, as some data sets have it, the prompt over again and a reply.
-    if sides[0] is not None and sides[1] is not None and _same(sides[0][0], messages) and _same(sides[1][0], messages):
-        chosen, rejected = sides[0][1], sides[1][1]
-    else:
-        chosen, rejected = (reply_of(record[key], prompt) for key in ("chosen", "rejected"))
-    return Row(row_id, answerable(messages), chosen=chosen, rejected=rejected)
+    if chosen is not None and rejected is not None and _same(chosen[0], messages) and _same(rejected[0], messages):
+        return Row(row_id, answerable(messages), chosen=chosen[1], rejected=rejected[1])
+    good, bad = (reply_of(record[key], key, prompt) for key in ("chosen", "rejected"))
+    return Row(row_id, answerable(messages), chosen=good, rejected=bad)
+
+
+def _no_conversation(record: dict[str, Any], key: str) -> Unusable:
+    """Why a side without a prompt beside it is no conversation with a reply at its end."""
+    side = record[key]
+    turns = _transcript_turns(side) if isinstance(side, str) else []
+    if turns or conversation(side, key):
+        return Unusable("no_reply_at_the_end", key)
+    if isinstance(side, str) and side.strip():
+        return Unusable("empty_value" if "prompt" in record else "missing_key", "prompt")
+    return wrong_type(side, key, "a text or a list of messages")
+
+
+def prompt_in(record: dict[str, Any]) -> list[Message]:
+    """The prompt of a record, as messages that an assistant could answer.
+
+    Raises:
+        Unusable: when there is none.
+    """
+    if "prompt" not in record:
+        raise Unusable("missing_key", "prompt")
+    return answerable(prompt_of(record["prompt"]))
 
 
 def prompt_of(value: Any) -> list[Message]:
@@ -92,11 +101,11 @@ def prompt_of(value: Any) -> list[Message]:
     Raises:
         Unusable: when it is none of these.
     """
-    if (turns := conversation(value)) is not None:
+    if (turns := conversation(value, "prompt")) is not None:
         return turns
     if isinstance(value, str):
         return _transcript_turns(value.removesuffix("\n\nAssistant:")) or [{"role": "user", "content": value.strip()}]
-    raise Unusable("empty_prompt" if value is None else "unreadable")
+    raise Unusable("empty_prompt") if value is None else wrong_type(value, "prompt", "a text or a list of messages")
 
 
 def answerable(messages: list[Message]) -> list[Message]:
@@ -112,25 +121,33 @@ def answerable(messages: list[Message]) -> list[Message]:
     return messages
 
 
-def reply_of(value: Any, prompt: Any = None) -> str:
+def reply_of(value: Any, key: str, prompt: Any = None) -> str:
     """The one reply in a text or a list of one message; a text may repeat the `prompt` first.
 
     Raises:
-        Unusable: for anything else, a conversation of which the prompt is not the beginning among them.
+        Unusable: for anything else, a conversation of which the prompt is not the beginning among them; it names the
+            column `key`.
     """
-    turns = conversation(value)
-    if turns is not None and len(turns) == 1 and turns[0]["role"] == "assistant":
+    turns = conversation(value, key)
+    if turns is not None:
+        if not turns:
+            raise Unusable("empty_value", key)
+        if turns[-1]["role"] != "assistant":
+            raise Unusable("no_reply_at_the_end", key)
+        if len(turns) > 1:
+            raise Unusable("more_than_one_message", key) if prompt is None else Unusable("prompt_mismatch", key)
         return turns[0]["content"].strip()
-    if isinstance(value, str) and turns is None:
-        text = value.removeprefix(prompt) if isinstance(prompt, str) and prompt else value
-        if split_transcript(text) is None:
-            return text.strip()
-    raise Unusable("empty_reply" if value is None else "unreadable")
+    if not isinstance(value, str):
+        raise wrong_type(value, key, "a text or a list of one message")
+    text = value.removeprefix(prompt) if isinstance(prompt, str) and prompt else value
+    if split_transcript(text, key) is not None:
+        raise Unusable("more_than_one_message", key) if prompt is None else Unusable("prompt_mismatch", key)
+    return text.strip()
 
 
-def split_transcript(side: Any) -> tuple[list[Message], str] | None:
-    """The prompt and the last reply of a conversation; None for anything else."""
-    turns = conversation(side)
+def split_transcript(side: Any, key: str) -> tuple[list[Message], str] | None:
+    """The prompt and the last reply of a conversation in the column `key`; None for anything else."""
+    turns = conversation(side, key)
     if turns is None and isinstance(side, str):
         turns = _transcript_turns(side)
     if turns is None or len(turns) < 2 or turns[-1]["role"] != "assistant":
@@ -138,7 +155,7 @@ def split_transcript(side: Any) -> tuple[list[Message], str] | None:
     return turns[:-1], turns[-1]["content"].strip()
 
 
-def as_list(value: Any) -> list[Any]:
+def as_list(value: Any, key: str) -> list[Any]:
     """A list, or one that a text (a cell of a CSV file) spells in JSON.
 
     Raises:
@@ -147,30 +164,42 @@ def as_list(value: Any) -> list[Any]:
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             value = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise Unusable("unreadable") from error
+        except ValueError as error:
+            raise Unusable("wrong_type", key, detail=" is no list in JSON", shown=str(value)) from error
     if not isinstance(value, list):
-        raise Unusable("unreadable")
+        raise wrong_type(value, key, "a list")
     return value
 
 
-def conversation(value: Any) -> list[Message] | None:
-    """Messages from a list of them, or from the JSON of one; None for anything else."""
+def conversation(value: Any, key: str) -> list[Message] | None:
+    """Messages from a list of them, or from the JSON of one; None for a text that does not look like one, and for
+    anything else.
+
+    Raises:
+        Unusable: for what must be meant as messages and is not: it would else be read as the user's own words.
+    """
     if isinstance(value, str):
-        if not re.match(r'\s*\[\s*\{\s*"(role|content)"', value):
+        if not _MESSAGES.match(value):
             return None
         try:
             value = json.loads(value)
-        except json.JSONDecodeError:
-            return None
+        except ValueError as error:
+            raise Unusable("wrong_type", key, detail=" is no list of messages in JSON", shown=str(value)) from error
     if not isinstance(value, list):
         return None
-    turns = []
-    for turn in value:
-        if not (isinstance(turn, dict) and isinstance(turn.get("role"), str) and isinstance(turn.get("content"), str)):
-            return None
-        turns.append({"role": turn["role"], "content": turn["content"]})
-    return turns
+    return [_message(turn, key) for turn in value]
+
+
+def _message(turn: Any, key: str) -> Message:
+    if not isinstance(turn, dict):
+        raise Unusable("wrong_type", key, detail=f" has {kind_of(turn)} for a message", shown=str(turn))
+    for part in ("role", "content"):
+        if not isinstance(turn.get(part), str):
+            what = f"whose {part} is {kind_of(turn[part])}" if part in turn else f"without {part}"
+            raise Unusable("unreadable_message", key, detail=f" has one {what}", shown=str(turn))
+    if turn["role"] not in ROLES:
+        raise Unusable("unknown_role", key, detail=f" has {turn['role'][:20]!r}, not one of {', '.join(ROLES)}")
+    return {"role": turn["role"], "content": turn["content"]}
 
 
 def _same(said: list[Message], prompt: list[Message]) -> bool:
@@ -179,6 +208,7 @@ def _same(said: list[Message], prompt: list[Message]) -> bool:
 
 
 def _transcript_turns(text: str) -> list[Message]:
+    text = text.replace("\r\n", "\n")
     if not text.startswith("\n\n"):
         text = "\n\n" + text.lstrip()
     parts = _TURN.split(text)

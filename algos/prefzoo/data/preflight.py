@@ -45,8 +45,9 @@ def examine(splits: Mapping[str, Sequence[Row]], shortened: Sequence[str], rende
         `splits`: for each `prompt_tokens` and `chosen_tokens` (see `length_summary`; of demonstrations where there are
         no pairs), `trained_tokens` (tokens of chosen replies, or demonstrations, that carry loss: the reply and its
         end), `unaligned` (replies that do not begin where the prompt alone ends, so that the loss mask is off by some
-        tokens), `shortened`, `slices`; `near_duplicates`: see `near_duplicates`; `examples`: a few rows of the training
-        split as text, the prompt (`untrained`) apart from what carries loss (`trained`).
+        tokens), `replies` (rows with one that carries loss), `shortened`, `slices`; `near_duplicates`: see
+        `near_duplicates`; `examples`: a few rows of the training split as text, the prompt (`untrained`) apart from
+        what carries loss (`trained`, empty where the split has prompts alone).
 
     Raises:
         DataError: when not one token of the training replies carries loss.
@@ -56,13 +57,17 @@ def examine(splits: Mapping[str, Sequence[Row]], shortened: Sequence[str], rende
     examples: list[dict[str, str]] = []
     for name, rows in splits.items():
         pairs = any(row.chosen for row in rows)
+        replies = pairs or any(row.demonstration for row in rows)
         prompts = {prompt_key(row.prompt): rendering.prompt(row.prompt) for row in rows}
         trained, unaligned = [], 0
         for row in rows:
             reply = row.chosen if pairs else row.demonstration
+            before = prompts[prompt_key(row.prompt)]
             if reply is None:
+                if name == "train" and not replies and len(examples) < SHOWN:
+                    examples.append({"id": row.id, "untrained": rendering.text(before), "trained": ""})
                 continue
-            before, whole = prompts[prompt_key(row.prompt)], rendering.whole(row.prompt, reply)
+            whole = rendering.whole(row.prompt, reply)
             begin = len(before)
             trained.append(max(0, len(whole) - begin))
             unaligned += whole[:begin] != before
@@ -79,6 +84,7 @@ def examine(splits: Mapping[str, Sequence[Row]], shortened: Sequence[str], rende
             "prompt_tokens": length_summary([len(ids) for ids in prompts.values()]),
             "chosen_tokens": length_summary(trained),
             "trained_tokens": sum(trained),
+            "replies": len(trained),
             "unaligned": unaligned,
             "shortened": sum(row.id in cut for row in rows),
             "slices": slice_counts(rows),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO, cast
 
+from prefzoo.data.reasons import Broken, kind_of
 from prefzoo.errors import DataError, unknown
 
 TABLE_ENDINGS = (".jsonl", ".json", ".csv", ".jsonl.gz", ".json.gz", ".csv.gz", ".parquet")
@@ -68,6 +70,8 @@ def source_problem(source: str, kind: str = "preferences") -> str | None:
         return f"{source!r} does not end in one of {', '.join(allowed)}"
     every = (*TEXT_ENDINGS, *TABLE_ENDINGS)
     meant_as_file = source.endswith(every) or source.startswith((".", "/", "~")) or source.count("/") != 1
+    if path.is_dir():
+        return f"{source!r} is a folder; name a file in it ({', '.join(allowed)})"
     if path.exists() or meant_as_file:
         return f"{source!r} is neither a file ({', '.join(allowed)}) nor a hub id (owner/name)"
     return None
@@ -76,7 +80,9 @@ def source_problem(source: str, kind: str = "preferences") -> str | None:
 def read_records(kind: str, source: str, options: Options | None = None) -> Iterator[tuple[str, Any]]:
     """`("line 17", record)` for everything in `source`, with columns under the names of `COLUMNS[kind]`.
 
-    A record is a dictionary, or whatever else stands there, which no format will be able to read.
+    A record is a dictionary; `Broken` for a line or row that holds none, a blank one included; or whatever else stands
+    there, which no format will be able to read. A line is the file's own (of CSV, where the row begins, the headings
+    being line 1), a row one of a table that has no lines, an item one of a JSON list; all are counted from 1.
 
     Raises:
         DataError: when the source does not exist or is no such file, or a column of `options.columns` is not there.
@@ -123,36 +129,106 @@ def _file(kind: str, path: Path) -> Iterator[tuple[str, Any]]:
         return
     opener = gzip.open if path.suffix == ".gz" else open
     try:
-        with opener(path, "rt", encoding="utf-8", newline="" if name.endswith(".csv") else None) as file:
-            yield from _text(kind, name, cast(TextIO, file))
-    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+        try:
+            # Some editors and spreadsheets begin a file with a byte order mark, which `utf-8-sig` leaves out.
+            with opener(path, "rt", encoding="utf-8-sig", newline="" if name.endswith(".csv") else None) as file:
+                yield from _text(kind, name, cast(TextIO, file))
+        except UnicodeDecodeError as error:
+            raise DataError(f"data.{kind}: {str(path)!r} cannot be read: {_not_utf8(path, opener)}") from error
+    except (EOFError, OSError, zlib.error) as error:
         raise DataError(f"data.{kind}: {str(path)!r} cannot be read: {error}") from error
+
+
+def _not_utf8(path: Path, opener: Callable[..., Any]) -> str:
+    with opener(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                byte = f"byte 0x{line[error.start]:02x} in line {number} is not UTF-8"
+                return f"{byte}. Save the file as UTF-8 (iconv -f WINDOWS-1252 -t UTF-8, if it is from Windows)."
+    raise AssertionError("a file that is not UTF-8 has a line that is not")
 
 
 def _text(kind: str, name: str, file: TextIO) -> Iterator[tuple[str, Any]]:
     if name.endswith(".json"):
-        try:
-            whole = json.load(file)
-        except json.JSONDecodeError as error:
-            raise DataError(f"data.{kind}: {name!r} is not JSON: {error}") from error
-        if not isinstance(whole, list):
-            raise DataError(f"data.{kind}: {name!r} holds {type(whole).__name__}, not a list of records")
-        yield from ((f"item {number}", record) for number, record in enumerate(whole, 1))
+        yield from ((f"item {number}", record) for number, record in enumerate(_json(kind, name, file), 1))
     elif name.endswith(".csv"):
-        csv.field_size_limit(2**31 - 1)  # a transcript may be longer than the default of 128 KiB
-        for number, record in enumerate(csv.DictReader(file), 1):
-            yield f"row {number}", {key: value or None for key, value in record.items() if key is not None}
+        yield from _csv(kind, name, file)
     else:
         for number, line in enumerate(file, 1):
-            if line.strip():
-                yield f"line {number}", {"prompt": line.strip()} if name.endswith(".txt") else _json_or_text(line)
+            if not line.strip():
+                yield f"line {number}", Broken("blank", "")
+            else:
+                yield f"line {number}", {"prompt": line.strip()} if name.endswith(".txt") else _json_line(line)
 
 
-def _json_or_text(text: str) -> Any:
+def _json(kind: str, name: str, file: TextIO) -> list[Any]:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
+        whole = json.load(file, object_pairs_hook=_object)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, UnicodeDecodeError):
+            raise
+        also = " A file with a record in each line ends in .jsonl." if "Extra data" in str(error) else ""
+        raise DataError(f"data.{kind}: {name!r} is not JSON: {error}.{also}") from error
+    if not isinstance(whole, list):
+        raise DataError(f"data.{kind}: {name!r} holds {kind_of(whole)}, not a list of records")
+    return whole
+
+
+def _json_line(text: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except _RepeatedKey as error:
+        return Broken(f"repeated_key: {error.key}", text)
+    except (ValueError, RecursionError):
+        return Broken("not_json", text)
+
+
+class _RepeatedKey(ValueError):
+    def __init__(self, key: str) -> None:
+        super().__init__(f"an object has the key {key!r} twice, and only one of its values could be read")
+        self.key = key
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _RepeatedKey(next(key for key in keys if keys.count(key) > 1))
+    return record
+
+
+def _csv(kind: str, name: str, file: TextIO) -> Iterator[tuple[str, Any]]:
+    """Rows by the line on which they begin: a quoted cell may go over several, and the headings are line 1."""
+    csv.field_size_limit(2**31 - 1)  # a transcript may be longer than the default of 128 KiB
+    reader = csv.reader(file, strict=True)  # else a quote that is never closed swallows the rest of the file
+    headings: list[str] = []
+    while True:
+        begin = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            if not headings or "unexpected end" in str(error):
+                raise DataError(
+                    f"data.{kind}: {name!r} is not CSV: the quotes of the row that begins in line {begin} do not end "
+                    f"where its cell does ({error}). A quote within a quoted cell is written twice."
+                ) from error
+            yield f"line {begin}", Broken("broken_quotes", str(error))
+            continue
+        if not any(cell.strip() for cell in cells):
+            yield f"line {begin}", Broken("blank", "")
+        elif not headings:
+            headings = cells
+            if twice := sorted({each for each in headings if each and headings.count(each) > 1}):
+                raise DataError(f"data.{kind}: {name!r} has two columns of one name: {', '.join(map(repr, twice))}")
+        elif len(cells) != len(headings):
+            code = "surplus_cells" if len(cells) > len(headings) else "missing_cells"
+            yield f"line {begin}", Broken(code, ",".join(cells))
+        else:
+            yield f"line {begin}", {key: cell or None for key, cell in zip(headings, cells, strict=True)}
 
 
 def _parquet(kind: str, path: Path) -> Iterator[tuple[str, Any]]:
@@ -165,7 +241,7 @@ def _parquet(kind: str, path: Path) -> Iterator[tuple[str, Any]]:
             for record in batch.to_pylist():
                 number += 1
                 yield f"row {number}", record
-    except (pyarrow.ArrowInvalid, OSError) as error:
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise DataError(f"data.{kind}: {str(path)!r} cannot be read: {error}") from error
 
 

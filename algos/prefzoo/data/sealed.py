@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from prefzoo.data.formats import Dropped, Row
+from prefzoo.data.formats import Row
+from prefzoo.data.reasons import Dropped, Unusable, in_order
 from prefzoo.data.views import prompt_key
 from prefzoo.errors import DataError
 from prefzoo.interface import Prompt
@@ -40,9 +41,9 @@ class Sealed:
         (folder / "manifest.json").write_text(json.dumps(self.manifest, indent=1), encoding="utf-8")
         (folder / "preflight.json").write_text(json.dumps(self.preflight, indent=1), encoding="utf-8")
         with (folder / "dropped.jsonl").open("w", encoding="utf-8") as file:
-            for reason, rows_ in self.dropped.rows.items():
-                for row_id, text in rows_:
-                    file.write(json.dumps({"reason": reason, "row": row_id, "text": text}, ensure_ascii=False) + "\n")
+            every = [(*row, reason) for reason, rows in self.dropped.rows.items() for row in rows]
+            for row_id, text, reason in sorted(every, key=lambda each: (in_order(each[0]), each[2])):
+                file.write(json.dumps({"reason": reason, "row": row_id, "text": text}, ensure_ascii=False) + "\n")
 
 
 def save_splits(splits: Mapping[str, Sequence[Row]], folder: Path) -> None:
@@ -59,11 +60,14 @@ def load_split(folder: Path, split: str) -> list[Row]:
 
 
 def clean(rows: Sequence[Row], dropped: Dropped) -> list[Row]:
-    """Rows without empty replies, identical pairs and exact duplicates; what is left out is named in `dropped`."""
+    """Rows without empty replies, identical pairs, exact duplicates and halves of characters, which cannot be written
+    to a file; what is left out is named in `dropped`."""
     kept, seen = [], set()
     for row in rows:
         key = (prompt_key(row.prompt), row.chosen, row.rejected, row.demonstration, row.reply, *(row.ranking or []))
-        if any(not reply.strip() for reply in row.replies()):
+        if not _writable(row):
+            dropped.add("half_a_character", row.id, row.prompt[-1]["content"])
+        elif any(not reply.strip() for reply in row.replies()):
             dropped.add("empty_reply", row.id, row.prompt[-1]["content"])
         elif row.chosen is not None and row.chosen == row.rejected:
             dropped.add("identical_pair", row.id, row.chosen)
@@ -73,6 +77,14 @@ def clean(rows: Sequence[Row], dropped: Dropped) -> list[Row]:
             seen.add(key)
             kept.append(row)
     return kept
+
+
+def _writable(row: Row) -> bool:
+    try:
+        "".join([*(turn["content"] for turn in row.prompt), *row.replies()]).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def fit_lengths(
@@ -86,14 +98,19 @@ def fit_lengths(
     """Make every row fit, once for all algorithms, so that no trainer drops or cuts rows on its own.
 
     A long prompt loses its oldest turns, then the beginning of its last turn; a row with a reply that is too long
-    is dropped. Returns the rows and the ids of those whose prompt was shortened.
+    is dropped, and so is one whose prompt `prompt_tokens` calls `Unusable`. Returns the rows and the ids of those whose
+    prompt was shortened.
     """
     kept, shortened = [], []
     for row in rows:
         if any(reply_tokens(reply) > max_completion_tokens for reply in row.replies()):
             dropped.add("reply_too_long", row.id, max(row.replies(), key=len))
             continue
-        prompt = _shorten(row.prompt, prompt_tokens, max_prompt_tokens)
+        try:
+            prompt = _shorten(row.prompt, prompt_tokens, max_prompt_tokens)
+        except Unusable as error:
+            dropped.add(error.reason({}), row.id, error.shown or row.prompt[-1]["content"])
+            continue
         if prompt is None:
             dropped.add("prompt_too_long", row.id, row.prompt[-1]["content"])
             continue
@@ -174,7 +191,7 @@ def repeated(rows: Sequence[Row]) -> list[list[str]]:
 
 
 def _ids(dropped: Dropped, most: int = 20) -> dict[str, list[str]]:
-    return {reason: [row_id for row_id, _ in rows[:most]] for reason, rows in sorted(dropped.rows.items())}
+    return {reason: places[:most] for reason, places in dropped.places().items()}
 
 
 def _fraction(text: str) -> float:

@@ -15,6 +15,7 @@ from trl import RewardConfig
 
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import Bench
+from prefzoo.policies.checkpoints import resumable
 from prefzoo.policies.fitting import Progress, adapter_config, arguments
 
 GradedLoss = Literal["regression", "plackett_luce"]
@@ -89,7 +90,7 @@ def graded_trainer(
     ]
     # Without the head among the saved modules, a loaded reward model would score with a new random one.
     config = adapter_config(bench.adapter, "SEQ_CLS", modules_to_save=["score"])
-    return _GradedTrainer(
+    return resumable(_GradedTrainer)(
         model=model if config is None else get_peft_model(model, config),
         args=arguments(bench, RewardConfig, {"remove_unused_columns": False, **settings}),
         train_dataset=Dataset.from_list(rows),

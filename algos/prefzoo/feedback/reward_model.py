@@ -15,6 +15,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 from prefzoo.errors import PrefzooError
 from prefzoo.feedback.rewards import RewardLoss, resolve_path
 from prefzoo.interface import Bench, Prompt
+from prefzoo.policies.checkpoints import resumable
 from prefzoo.policies.fitting import Progress, adapter_config, arguments, run_trainer
 from prefzoo.policies.loading import (
     count_parameters,
@@ -38,10 +39,20 @@ class RewardModel:
         model: a sequence-classification model with one label, or a `PeftModel` over one.
         tokenizer: the model's own.
         folder: where it is saved.
+        loading: how its weights were read.
+        base: folder or hub id of the model that it is an adapter on; None when it is whole.
     """
 
-    def __init__(self, model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel | PeftModel,
+        tokenizer: PreTrainedTokenizerBase,
+        folder: Path,
+        loading: Mapping[str, Any],
+        base: str | None,
+    ) -> None:
         self.model, self.tokenizer, self.folder = model.eval(), tokenizer, folder
+        self.loading, self.base = loading, base
         self.flops = 0.0
 
     @classmethod
@@ -62,12 +73,37 @@ class RewardModel:
             )
         if "base" in noted:
             model = PeftModel.from_pretrained(model, str(folder))
-        return cls(model, tokenizer, folder)
+        return cls(model, tokenizer, folder, loading, base if "base" in noted else None)
 
     @property
     def parameters(self) -> int:
         """Weights that a token passes through."""
         return count_parameters(self.model)
+
+    def share_base(self, model: PreTrainedModel | PeftModel, path: str) -> None:
+        """Use the frozen weights of `model` in the place of this model's equal ones, so that they are in memory once.
+
+        Args:
+            model: a policy that trains an adapter, on the frozen weights in `path`.
+            path: folder of the plain model; nothing happens where this reward is not an adapter on the same one, or
+                reads it in another dtype.
+        """
+        if self.base is None or Path(self.base).resolve() != Path(path).resolve():
+            return
+        theirs = {name.replace(".base_layer", ""): module for name, module in _backbone(model).named_modules()}
+        for name, module in _backbone(self.model).named_modules():
+            twin = theirs.get(name.replace(".base_layer", ""))
+            for key, weight in list(module._parameters.items()):
+                other = getattr(twin, key, None)
+                alike = [(type(w), w.dtype, w.shape) for w in (weight, other) if w is not None]
+                if "lora_" not in name and len(alike) == 2 and alike[0] == alike[1]:
+                    module._parameters[key] = other
+
+    def critic(self) -> tuple[torch.nn.Module, torch.Tensor]:
+        """What a critic begins with: a copy of this model's backbone, adapter merged in, and of its head (1, H)."""
+        model = RewardModel.load(str(self.folder), {**self.loading, "quantization": None}).model
+        plain = model.merge_and_unload() if isinstance(model, PeftModel) else model
+        return plain.base_model, plain.score.weight.detach()
 
     def spec(self, folder: Path) -> dict[str, Any]:
         """See `prefzoo.Reward`."""
@@ -93,6 +129,11 @@ class RewardModel:
             for i, value in zip(batch, pooled_scores(self.model, **padded).tolist(), strict=True):
                 scores[i] = value
         return scores
+
+
+def _backbone(model: PreTrainedModel | PeftModel) -> torch.nn.Module:
+    """The transformer without its head; its modules have the same names under every head."""
+    return (model.get_base_model() if isinstance(model, PeftModel) else model).base_model
 
 
 def pooled_scores(model: PreTrainedModel | PeftModel, input_ids: Any, attention_mask: Any) -> torch.Tensor:
@@ -139,7 +180,7 @@ def train_reward_model(bench: Bench, settings: dict[str, Any], loss: RewardLoss 
     model, _ = classifier(bench.start, tokenizer, **bench.loading)
     parameters = count_parameters(model)
     if loss == "bradley_terry":
-        trainer = RewardTrainer(
+        trainer = resumable(RewardTrainer)(
             model=model,
             args=arguments(bench, RewardConfig, settings),
             train_dataset=Dataset.from_list(bench.data.preferences),

@@ -1,4 +1,4 @@
-"""Rewards by description: a trained model, a function of the user's, noise."""
+"""Rewards by description: a trained model, a function of the user's, noise, and combinations of them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from prefzoo.errors import PrefzooError, unknown
+from prefzoo.feedback.combined import Ensemble, WeightedSum
 from prefzoo.interface import Prompt, Reward
 
 RewardLoss = Literal["bradley_terry", "regression", "plackett_luce"]
@@ -66,6 +67,11 @@ def load_reward(spec: dict[str, Any], folder: Path) -> Reward:
         return FunctionReward(spec["path"])
     if spec["type"] == "random":
         return RandomReward(spec["seed"])
+    if spec["type"] == "sum":
+        return WeightedSum([load_reward(part, folder) for part in spec["of"]], spec["weights"])
+    if spec["type"] == "ensemble":
+        members = [load_reward(member, folder) for member in spec["members"]]
+        return Ensemble(members, spec["combine"], spec["std_weight"])
     from prefzoo.feedback.reward_model import RewardModel
 
     return RewardModel.load(resolve_path(spec["path"], folder))

@@ -5,6 +5,7 @@ Shapes: B replies, T tokens; `mask` (B, T) is 1 on generated tokens, the end-of-
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -67,14 +68,22 @@ def generalized_advantages(
     return advantages, (advantages + values) * mask
 
 
-def whiten(values: Tensor, mask: Tensor, shift_mean: bool = True) -> Tensor:
-    """`values` with variance 1 over the masked tokens, and mean 0 unless `shift_mean` is off; 0 elsewhere."""
-    kept = values[mask.bool()]
-    if kept.numel() < 2:
+def whiten(
+    values: Tensor, mask: Tensor, shift_mean: bool = True, total: Callable[[Tensor], Tensor] = lambda own: own
+) -> Tensor:
+    """`values` (B, T) with variance 1 over the masked tokens, and mean 0 unless `shift_mean` is off; 0 elsewhere.
+
+    Args:
+        total: sums a tensor over all processes that hold a part of the rollout.
+    """
+    kept = values[mask.bool()].double()
+    count, summed = total(torch.stack([torch.full_like(kept.sum(), kept.numel()), kept.sum()]))
+    if count < 2:
         return values * mask
-    mean, std = kept.mean(), kept.var(unbiased=False).add(1e-8).sqrt()
-    centre = mean if shift_mean else torch.zeros_like(mean)
-    return (values - mean).div(std).add(mean - centre) * mask
+    mean = summed / count
+    std = (total((kept - mean).square().sum()) / count + 1e-8).sqrt()
+    centre = torch.zeros_like(mean) if shift_mean else mean
+    return ((values - mean) / std + centre).to(values.dtype) * mask
 
 
 def clipped_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float | None) -> Tensor:

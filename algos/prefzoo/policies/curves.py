@@ -42,6 +42,8 @@ class Curves(TrainerCallback):
 
     def write(self, state: TrainerState) -> None:
         """Put the file in place at once, for who reads it meanwhile."""
+        if not state.is_world_process_zero:
+            return
         self.written = time.monotonic()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         partial = self.path.with_suffix(".partial")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,8 +13,9 @@ from peft import LoraConfig, PeftConfig
 from transformers import TrainerCallback, set_seed
 
 from prefzoo.errors import PrefzooError
-from prefzoo.interface import Adapter, Bench
+from prefzoo.interface import CHARGES, CHECKPOINTS, Adapter, Bench
 from prefzoo.policies import load_policy
+from prefzoo.policies.checkpoints import Checkpoints, resumable
 from prefzoo.policies.curves import CURVES, Curves, guard_trackers, losses, reporting_arguments
 from prefzoo.policies.language_model import LanguageModelPolicy
 
@@ -50,7 +53,7 @@ def fit(
             weight.requires_grad_("lora_" in name)
     set_seed(bench.seed)  # the adapter is drawn here; TRL seeds that itself only from 1.15
     peft_config = None if learner.adapted else adapter_config(bench.adapter, "CAUSAL_LM")
-    trainer = trainer_class(
+    trainer = resumable(trainer_class)(
         model=learner.model,
         args=arguments(bench, config_class, settings),
         train_dataset=Dataset.from_list(rows),
@@ -61,18 +64,32 @@ def fit(
     )
     run_trainer(trainer, bench, parameters)
     folder = bench.out / "policy"
-    LanguageModelPolicy(trainer.model, learner.tokenizer, bench.start, learner.loading).save(folder)
+    if trainer.is_world_process_zero():
+        model = trainer.accelerator.unwrap_model(trainer.model)
+        LanguageModelPolicy(model, learner.tokenizer, bench.start, learner.loading).save(folder)
+    trainer.accelerator.wait_for_everyone()
     reloaded = load_policy(folder)
     assert isinstance(reloaded, LanguageModelPolicy)
     return reloaded
 
 
 def arguments(bench: Bench, config_class: type[TrainingArguments], settings: dict[str, Any]) -> TrainingArguments:
-    """A trainer's config: the bench's shared arguments, then what is particular to the algorithm."""
+    """A trainer's config: the bench's shared arguments, then what is particular to the algorithm.
+
+    Raises:
+        PrefzooError: when an optimizer step's rows cannot be divided among the processes.
+    """
     training = bench.training
+    processes = int(os.environ.get("WORLD_SIZE", 1))  # set by `accelerate launch`
+    rows, over = divmod(training.batch_size, training.accumulation * processes)
+    if over:
+        raise PrefzooError(
+            f"training.batch_size {training.batch_size} cannot be divided into {training.accumulation} passes "
+            f"(training.accumulation) on each of {processes} processes"
+        )
     shared: dict[str, Any] = {
-        "output_dir": str(bench.out / "trainer"),
-        "per_device_train_batch_size": max(1, training.batch_size // training.accumulation),
+        "output_dir": str(bench.out / CHECKPOINTS),
+        "per_device_train_batch_size": rows,
         "gradient_accumulation_steps": training.accumulation,
         "num_train_epochs": bench.budget.epochs,
         "learning_rate": training.learning_rate,
@@ -88,7 +105,8 @@ def arguments(bench: Bench, config_class: type[TrainingArguments], settings: dic
         "logging_steps": 5,
         "logging_nan_inf_filter": False,  # a loss that is not a number must be seen
         "include_num_input_tokens_seen": "non_padding",
-        "save_strategy": "no",
+        "save_strategy": "no",  # see `checkpoints`
+        "save_total_limit": 2,
         "disable_tqdm": True,
         "use_cpu": not torch.cuda.is_available(),
         "dataloader_pin_memory": torch.cuda.is_available(),
@@ -116,7 +134,10 @@ def adapter_config(adapter: Adapter, task: str, modules_to_save: list[str] | Non
 
 
 def run_trainer(trainer: Trainer, bench: Bench, parameters: int) -> None:
-    """Train, charge the ledger, keep the curves in `curves.json`.
+    """Train (or go on with a training that was killed), charge the ledger, keep the curves in `curves.json`.
+
+    Args:
+        trainer: built by a class that `resumable` returned.
 
     Raises:
         PrefzooError: when a logged loss is not a finite number.
@@ -129,7 +150,14 @@ def run_trainer(trainer: Trainer, bench: Bench, parameters: int) -> None:
                 weight.data = weight.data.to(torch.float32 if "lora_" in name else head)
     trainer.add_callback(Curves(bench.out / CURVES))
     guard_trackers(trainer, bench)
-    trainer.train()
+    before = asdict(bench.ledger)
+    checkpoints = Checkpoints(bench, trainer)
+    trainer.add_callback(checkpoints)
+    checkpoints.train()
+    for name in CHARGES:  # each process has charged what it did itself
+        own = torch.tensor(getattr(bench.ledger, name) - before[name], dtype=torch.float64)
+        total = trainer.accelerator.reduce(own.to(trainer.accelerator.device), "sum").item()
+        setattr(bench.ledger, name, type(before[name])(before[name] + total))
     bench.ledger.trained(int(trainer.state.num_input_tokens_seen), parameters)
     logged = [
         (float(entry.get("loss", entry.get("train_loss", 0.0))), entry["step"]) for entry in losses(trainer.state)

@@ -83,6 +83,15 @@ class OnPolicyTrainer(GRPOTrainer):
         self.average: tuple[float, int] = (0.0, 0)  # of all earlier replies, and their number
         self._scores: Tensor
 
+    @property
+    def kl_coefficient(self) -> float:
+        """The KL coefficient now; a checkpoint puts it back."""
+        return self.controller.coefficient
+
+    @kl_coefficient.setter
+    def kl_coefficient(self, value: float) -> None:
+        self.controller.coefficient = value
+
     def _calculate_rewards(self, *args: Any, **more: Any) -> Tensor:
         self._scores = super()._calculate_rewards(*args, **more)  # (B over all processes, functions)
         return self._scores
@@ -101,14 +110,14 @@ class OnPolicyTrainer(GRPOTrainer):
                 batch["old_per_token_logps"] = self._log_probabilities(batch)
             old = batch["old_per_token_logps"]
             kl = adv.kl_per_token(old, batch.get("ref_per_token_logps", old), settings.kl_estimator) * mask
-            rewards = adv.token_rewards(scores, kl, mask, self.controller.coefficient)
+            rewards = adv.token_rewards(scores, kl, mask, self.kl_coefficient)
             if settings.whiten_rewards:
-                rewards = adv.whiten(rewards, mask, shift_mean=False)
+                rewards = adv.whiten(rewards, mask, shift_mean=False, total=self._total)
             batch |= self._advantages(batch, rewards, mask)
             if settings.whiten_advantages:
-                batch["advantages"] = adv.whiten(batch["advantages"], mask)
+                batch["advantages"] = adv.whiten(batch["advantages"], mask, total=self._total)
         mean_kl = self.accelerator.gather(kl.sum(-1)).mean().item()
-        self._note(kl=mean_kl, kl_coefficient=self.controller.coefficient, ended=ended.float().mean().item())
+        self._note(kl=mean_kl, kl_coefficient=self.kl_coefficient, ended=ended.float().mean().item())
         self._note(score=scores.mean().item(), returns=(rewards * mask).sum(-1).mean().item())
         self.controller.update(mean_kl, len(self._scores))
         return batch
@@ -166,6 +175,10 @@ class OnPolicyTrainer(GRPOTrainer):
         last = ids.gather(1, (mask.long().sum(-1, keepdim=True) - 1).clamp(min=0))[:, 0]
         return torch.isin(last, torch.tensor(self.eos_token_ids, device=ids.device))
 
+    def _total(self, own: Tensor) -> Tensor:
+        """The sum over all processes."""
+        return self.accelerator.reduce(own, "sum")
+
     def _note(self, **metrics: float) -> None:
         for name, value in metrics.items():
             self._metrics["train"][f"rollout/{name}"].append(value)
@@ -181,6 +194,7 @@ class ActorCriticTrainer(OnPolicyTrainer):
         critic: what it estimates and how it learns.
         value_model: a backbone of its own for the critic; None puts an adapter on the policy's base.
         reads_policy: the critic is a head on the policy's last hidden states, with no weights below it of its own.
+        value_head: weights (1, H) that its head begins with; None draws them.
     """
 
     def __init__(
@@ -189,6 +203,7 @@ class ActorCriticTrainer(OnPolicyTrainer):
         critic: CriticSettings,
         value_model: nn.Module | None = None,
         reads_policy: bool = False,
+        value_head: Tensor | None = None,
         **more: Any,
     ) -> None:
         super().__init__(**more)
@@ -204,11 +219,13 @@ class ActorCriticTrainer(OnPolicyTrainer):
         elif value_model is not None:
             model.add_module("value_backbone", value_model)
         self._backbone = value_model
-        hidden = model.config.get_text_config().hidden_size
+        hidden = model.config.get_text_config().hidden_size if value_head is None else value_head.shape[1]
         head = nn.Linear(hidden, 1)
         # Values begin small beside any reward (Huang et al. 2024, detail 7, for scalar heads).
         nn.init.normal_(head.weight, std=1 / (hidden + 1) ** 0.5)
         nn.init.zeros_(head.bias)
+        if value_head is not None:
+            head.weight.data.copy_(value_head)
         model.add_module("value_head", head.to(self.accelerator.device))
 
     def train(self, *args: Any, **more: Any) -> Any:
@@ -266,7 +283,16 @@ class ActorCriticTrainer(OnPolicyTrainer):
         if torch.is_grad_enabled():
             with self._critic_on():
                 self.accelerator.backward(self._value_loss(inputs, self.values(inputs)))
+            self._average_critic()
         return super()._compute_loss(model, inputs)
+
+    def _average_critic(self) -> None:
+        """Over all processes, once a step: the critic's pass is not the one that the policy's wrapper watches over."""
+        if self.accelerator.num_processes > 1 and self.accelerator.sync_gradients:
+            model = self.accelerator.unwrap_model(self.model)
+            for name, weight in model.named_parameters():
+                if weight.grad is not None and (f".{VALUE}." in name or name.startswith("value_")):
+                    weight.grad.copy_(self.accelerator.reduce(weight.grad, "mean"))
 
     def _value_loss(self, inputs: dict[str, Any], values: Tensor) -> Tensor:
         mask = inputs["completion_mask"]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from prefzoo.errors import PrefzooError
-from prefzoo.interface import Bench, Prompt
+from prefzoo.interface import Bench, Prompt, Shaping
 from prefzoo.policies.fitting import fit
 from prefzoo.policies.language_model import LanguageModelPolicy
 
@@ -54,6 +55,8 @@ def fit_online(
     if unused := len(prompts) % taken:
         bench.report["prompts_left_over"] = unused  # an epoch ends with the last whole rollout
     policy = LanguageModelPolicy.from_start(bench.start, **bench.loading)
+    if bench.adapter.type != "full" and (share := getattr(bench.reward, "share_base", None)):
+        share(policy.model, bench.start)
     shared = {
         "num_generations": generations,
         "num_iterations": passes,
@@ -91,6 +94,23 @@ def _scorer(bench: Bench, policy: LanguageModelPolicy, passes: int, forward_pass
         bench.ledger.flops += 2.0 * parameters * (read + forward_passes * (read + written))
         bench.ledger.trained(passes * (read + written), parameters)
         texts = [policy.tokenizer.decode(list(ids), skip_special_tokens=True) for ids in completion_ids]
-        return bench.score(prompts, texts)
+        return shaped(bench.score(prompts, texts), bench.shaping, bench.memory)
 
     return reward
+
+
+def shaped(scores: list[float], shaping: Shaping, memory: dict[str, Any]) -> list[float]:
+    """Scores as `shaping` wants them; the running moments of all scores so far (Welford 1962) are in `memory`."""
+    if shaping.normalize:
+        count, mean, squares = memory.get("scores", (0, 0.0, 0.0))
+        for score in scores:
+            count += 1
+            before = score - mean
+            mean += before / count
+            squares += before * (score - mean)
+        memory["scores"] = (count, mean, squares)
+        std = math.sqrt(squares / count) if squares > 0 else 1.0
+        scores = [(score - mean) / std for score in scores]
+    if shaping.clip is not None:
+        scores = [min(max(score, -shaping.clip), shaping.clip) for score in scores]
+    return scores

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
 from prefzoo.interface import Algorithm
+
+SAMPLED: Mapping[str, str] = {
+    "beta": "kl_coefficient",
+    "num_generations": "generations",
+    "gradient_accumulation_steps": "say `training.accumulation`",
+    "steps_per_generation": "a rollout is `training.batch_size` prompts",
+    "generation_batch_size": "a rollout is `training.batch_size` prompts",
+    "max_completion_length": "say `generation.max_new_tokens`",
+    "temperature": "say `generation.temperature`",
+    "top_p": "truncated sampling is another distribution than the one that is trained",
+    "top_k": "truncated sampling is another distribution than the one that is trained",
+}
+"""What is set for every algorithm that samples; see `Algorithm.owned`."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +39,13 @@ class TokenRewarded(Algorithm):
 
     needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})
     config: ClassVar[str | None] = "trl.trainer.grpo_config:GRPOConfig"
+    owned: ClassVar[Mapping[str, str]] = {
+        **SAMPLED,
+        "num_iterations": "each rollout is learned from once",
+        "epsilon": "nothing is clipped",
+        "loss_type": "the loss is the algorithm's own",
+        "scale_rewards": "advantages are the algorithm's own",
+    }
 
     kl_coefficient: Annotated[float, Field(ge=0)] = 0.05
     kl_target: Annotated[float, Field(gt=0)] | None = None
@@ -62,8 +83,9 @@ class ActorCritic(TokenRewarded):
         whiten_rewards: scale token rewards to variance 1.
         whiten_advantages: scale advantages to mean 0 and variance 1.
         value_model: `shared`, an adapter of the critic's own on the policy's base; `separate`, a model of its own,
-            trained whole (with full fine-tuning it is unless `head`); `head`, only a head of its own on the policy's
-            hidden states, which both then shape: one forward and backward pass instead of two.
+            trained whole (with full fine-tuning it is unless `head`); `reward`, the same, that begins as the reward
+            model; `head`, only a head of its own on the policy's hidden states, which both then shape: one forward and
+            backward pass instead of two.
     """
 
     vf_coef: Annotated[float, Field(ge=0)] = 0.1
@@ -71,7 +93,7 @@ class ActorCritic(TokenRewarded):
     lam: Annotated[float, Field(ge=0, le=1)] = 0.95
     whiten_rewards: bool = False
     whiten_advantages: bool = True
-    value_model: Literal["shared", "separate", "head"] = "shared"
+    value_model: Literal["shared", "separate", "reward", "head"] = "shared"
 
     @property
     def learners(self) -> int:
@@ -91,6 +113,7 @@ class Grouped(Algorithm):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})
+    owned: ClassVar[Mapping[str, str]] = {**SAMPLED, "num_iterations": "epochs", "epsilon": "clip"}
 
     generations: Annotated[int, Field(ge=2)] = 4
     kl_coefficient: Annotated[float, Field(ge=0)] = 0.05

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -44,6 +45,7 @@ class DPO(Algorithm):
 
     needs: ClassVar[frozenset[str]] = frozenset({"preferences"})
     config: ClassVar[str | None] = "trl.trainer.dpo_config:DPOConfig"
+    owned: ClassVar[Mapping[str, str]] = {name: name for name in ("beta", "loss_type", "label_smoothing")}
 
     beta: Annotated[float, Field(gt=0)] = 0.1
     loss_type: Loss | list[Loss] = "sigmoid"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from prefzoo.errors import PrefzooError
 from prefzoo.interface import Bench, Policy
 from prefzoo.zoo.bases import ActorCritic
 
@@ -29,6 +31,8 @@ class PPO(ActorCritic):
     The other settings are those of `ActorCritic`.
     """
 
+    owned: ClassVar[Mapping[str, str]] = {**ActorCritic.owned, "num_iterations": "epochs", "epsilon": "clip"}
+
     epochs: Annotated[int, Field(ge=1)] = 4
     minibatches: Annotated[int, Field(ge=1)] = 1
     clip: Annotated[float, Field(gt=0)] | None = 0.2
@@ -44,9 +48,14 @@ class PPO(ActorCritic):
         from prefzoo.policies.on_policy import ActorCriticTrainer, CriticSettings, OnPolicyConfig
         from prefzoo.policies.online import fit_online
 
-        head = self.value_model == "head"
-        separate = self.value_model == "separate" or (bench.adapter.type == "full" and not head)
-        whole = {**bench.loading, "quantization": None}  # trained whole, which 4 bits do not allow
+        backbone, head = None, None
+        if self.value_model == "reward":
+            if (critic := getattr(bench.reward, "critic", None)) is None:
+                raise PrefzooError("value_model: 'reward' begins as the reward model, and the reward is not one model")
+            backbone, head = critic()
+        elif self.value_model == "separate" or (bench.adapter.type == "full" and self.value_model != "head"):
+            # Trained whole, which 4 bits do not allow.
+            backbone = load_model(bench.start, **{**bench.loading, "quantization": None}).base_model
         particular = {
             "beta": self.kl_coefficient,
             "epsilon": self.clip if self.clip is not None else float("inf"),
@@ -65,6 +74,7 @@ class PPO(ActorCritic):
             forward_passes=3,
             token_rewards=self.token_rewards(self.whiten_rewards, self.whiten_advantages),
             critic=CriticSettings(self.gamma, self.lam, self.vf_coef, self.clip_value),
-            value_model=load_model(bench.start, **whole).base_model if separate else None,
-            reads_policy=head,
+            value_model=backbone,
+            value_head=head,
+            reads_policy=self.value_model == "head",
         )

@@ -1,0 +1,136 @@
+"""What no single key of a recipe is wrong about, but several together, or a key and this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from importlib.util import find_spec
+from pathlib import Path
+
+from prefzoo import registry
+from prefzoo.comparison import recipe_data_check as data
+from prefzoo.comparison.recipe import GoldFunction, Recipe
+from prefzoo.data.reading import COLUMNS
+from prefzoo.errors import did_you_mean, unknown
+from prefzoo.feedback.rewards import function_problem
+
+Check = Callable[[Recipe], list[str]]
+
+
+def cross_problems(recipe: Recipe, broken: Iterable[str]) -> list[str]:
+    """Every such mistake, a sentence each.
+
+    Args:
+        recipe: with defaults in the place of what was wrong.
+        broken: the keys that were wrong. A check that reads one of them is left out: it would judge a default that
+            the recipe does not mean.
+    """
+    stopped = set(broken)
+    problems = []
+    for check, reads in CHECKS:
+        if not any(f"{a}.".startswith(f"{b}.") or f"{b}.".startswith(f"{a}.") for a in stopped for b in reads):
+            found = check(recipe)
+            problems += found
+            if check is data.source_problems and found:  # what the source has is then unknown
+                stopped.add("data.source")
+    return problems
+
+
+def _start_problems(recipe: Recipe) -> list[str]:
+    if recipe.start.algorithm not in ("none", "sft"):
+        return [f"start.algorithm: {unknown('start', recipe.start.algorithm, ['none', 'sft'])}"]
+    if recipe.start.algorithm == "sft":
+        return registry.parameter_problems(registry.load("sft"), recipe.start.parameters, prefix="start.")
+    return [f"start.{key}: has no meaning when the start is 'none'" for key in recipe.start.parameters]
+
+
+def _accumulation_problems(recipe: Recipe) -> list[str]:
+    if recipe.training.batch_size % recipe.training.accumulation == 0:
+        return []
+    return [
+        f"training.accumulation: {recipe.training.accumulation} does not divide "
+        f"training.batch_size {recipe.training.batch_size}"
+    ]
+
+
+def _missing_packages(recipe: Recipe) -> list[str]:
+    parts = {f"{key}.adapter": part.adapter for key, part in recipe.reward.places.items()}
+    adapters = {"adapter": recipe.adapter, **parts}
+    problems = [
+        f"{key}.type: 'qlora' needs the package bitsandbytes: pip install 'prefzoo[qlora]'"
+        for key, adapter in adapters.items()
+        if adapter is not None and adapter.type == "qlora" and find_spec("bitsandbytes") is None
+    ]
+    return problems + [
+        f"tracking.report_to: {name!r} is not installed here; pip install {name}."
+        for name in recipe.tracking.report_to
+        if find_spec(name) is None
+    ]
+
+
+def _path_problems(recipe: Recipe) -> list[str]:
+    problems = []
+    base = recipe.model.path
+    meant = did_you_mean(base, ["lab"]) if "/" not in base else ""
+    if base != "lab" and not Path(base).expanduser().is_dir() and (meant or base.startswith((".", "/", "~"))):
+        allowed = "Allowed: lab, a folder, a hub id (owner/name)."
+        problems.append(f"model.path: {base!r} is no folder.{meant} {allowed}")
+    functions = {"gold.path": recipe.gold.path if isinstance(recipe.gold, GoldFunction) else None}
+    for key, part in recipe.reward.places.items():
+        path = part.path
+        if part.type == "path" and path and not Path(path).expanduser().is_dir() and path.count("/") != 1:
+            problems.append(f"{key}.path: {path!r} is neither a folder nor a hub id (owner/name).")
+        functions[f"{key}.path"] = path if part.type == "function" else None
+    return problems + [f"{key}: {p}" for key, path in functions.items() if path and (p := function_problem(path))]
+
+
+def _seed_problems(recipe: Recipe) -> list[str]:
+    offsets = {label: settings.get("seed_offset", 0) for label, settings in recipe.algorithms.items()}
+    return [
+        f"algorithms.{label}.seed_offset: {offset} makes a seed negative; the lowest of `seeds` is {min(recipe.seeds)}"
+        for label, offset in offsets.items()
+        if type(offset) is int and min(recipe.seeds) + offset < 0
+    ]
+
+
+def _sampling_problems(recipe: Recipe) -> list[str]:
+    known = registry.sound()
+    named = {label: str(settings.get("algorithm", label)) for label, settings in recipe.algorithms.items()}
+    # What sets the temperature of its trainer samples while it trains.
+    sampling = [label for label, name in named.items() if name in known and "temperature" in known[name].owned]
+    if recipe.generation.temperature > 0 or not sampling:
+        return []
+    return [f"generation.temperature: 0 is greedy, and {', '.join(sampling)} must sample; it must be above 0"]
+
+
+def _critic_problems(recipe: Recipe) -> list[str]:
+    parts = recipe.reward.parts
+    if len(parts) == 1 and parts[0].type in ("trained", "path") and parts[0].members == 1:
+        return []
+    return [
+        f"algorithms.{label}.value_model: 'reward' begins as the reward model, and the reward is not one model. "
+        "Allowed here: shared, separate."
+        for label, settings in recipe.algorithms.items()
+        if settings.get("value_model") == "reward"
+    ]
+
+
+_ROWS = ("data.source", *(f"data.{kind}" for kind in COLUMNS))
+_HAS = (*_ROWS, "data.label_with")
+CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
+    (data.source_problems, ()),
+    (data.file_problems, ()),
+    (data.column_problems, ("data.columns", *_ROWS)),
+    (data.gold_problems, ("gold", *_ROWS)),
+    (data.label_problems, ("gold", "judge.type", "generation.temperature", "start", *_HAS)),
+    (data.start_needs, ("start", *_HAS)),
+    (data.reward_needs, ("reward.type", "reward.loss", "reward.of", *_HAS)),
+    (data.algorithm_needs, _HAS),
+    (_start_problems, ("start",)),
+    (_accumulation_problems, ("training.batch_size", "training.accumulation")),
+    (_sampling_problems, ()),
+    (_missing_packages, ()),
+    (_path_problems, ("reward.type", "reward.of")),
+    (_critic_problems, ("reward",)),
+    (_seed_problems, ("seeds",)),
+)
+"""Each check with the keys whose defaults would mislead it."""

@@ -1,0 +1,53 @@
+"""What a file or hub data set held, and how much of it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from prefzoo.data.formats import Row
+from prefzoo.data.reasons import Dropped, Unusable
+
+Pairs = Literal["all", "adjacent"]
+"""Which replies of a ranking or of ratings are paired: every two, or only those of neighbouring ranks."""
+
+
+@dataclass
+class Found:
+    """What a file or hub data set held.
+
+    Attributes:
+        rows: in the order in which their prompts or pairs came first.
+        read: records, the dropped ones and blank lines included.
+        used: records that rows were made of; the other ones are all dropped.
+        unpaired: pairs of replies to one prompt of which no row was made, because neither is better.
+        unread: columns that stand in the data and are not read.
+        rated: `{"replies", "lowest", "highest"}` of what was rated; else empty.
+        annotators: where items were judged by several people `{"items", "judgements", "items_with_several",
+            "disagreed"}`: `disagreed` counts items on which not all said the same; else empty.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    read: int = 0
+    used: int = 0
+    unpaired: Dropped = field(default_factory=Dropped)
+    unread: list[str] = field(default_factory=list)
+    rated: dict[str, float] = field(default_factory=dict)
+    annotators: dict[str, int] = field(default_factory=dict)
+
+
+class Dropping:
+    """Counts a record that turns out to be unusable, and goes on."""
+
+    def __init__(self, dropped: Dropped, columns: dict[str, str]) -> None:
+        self.dropped, self.columns = dropped, columns
+
+    @contextmanager
+    def __call__(self, row_id: str, record: dict[str, Any]) -> Iterator[None]:
+        try:
+            yield
+        except Unusable as error:
+            shown = error.shown or record.get("prompt") or record.get("chosen") or record
+            self.dropped.add(error.reason(self.columns), row_id, str(shown))

@@ -1,0 +1,93 @@
+"""Why a record or a row is not used: a reason that names the key, and the place where a person finds it."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class Dropped:
+    """What will not be used: `reason -> [(place, the beginning of its text)]`. Nothing is dropped elsewhere.
+
+    A place is a row's id, e.g. `"pairs.jsonl line 17"`. A reason is words joined by `_`, and after a colon and a space
+    the key that it is about, where there is one: `"missing_key: rejected"`.
+    """
+
+    rows: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+
+    def add(self, reason: str, row_id: str, text: str) -> None:
+        shown = " ".join(text.split())[:120].encode("utf-8", "replace").decode()
+        self.rows.setdefault(reason, []).append((row_id, shown))
+
+    def counts(self) -> dict[str, int]:
+        return {reason: len(rows) for reason, rows in sorted(self.rows.items())}
+
+    def total(self) -> int:
+        return sum(map(len, self.rows.values()))
+
+    def places(self) -> dict[str, list[str]]:
+        """By reason every place, in the order of the files and of their lines."""
+        return {r: sorted((row_id for row_id, _ in rows), key=in_order) for r, rows in sorted(self.rows.items())}
+
+    def merge(self, other: Dropped, where: str = "") -> None:
+        """Add what another one holds, with `where` before each of its places."""
+        for reason, rows in other.rows.items():
+            self.rows.setdefault(reason, []).extend((where + row_id, text) for row_id, text in rows)
+
+
+@dataclass(frozen=True)
+class Broken:
+    """What stands in a file where a record should: why it is none, and its text."""
+
+    reason: str
+    text: str
+
+
+class Unusable(Exception):
+    """A record that cannot become a row.
+
+    Attributes:
+        code: why, words joined by `_`.
+        keys: the columns that it is about, under our names; none where it is about the record.
+        detail: what is wrong with the value, if more must be said.
+        shown: the value itself, where it says more than the beginning of the record.
+    """
+
+    def __init__(self, code: str, *keys: str, detail: str = "", shown: str | None = None) -> None:
+        super().__init__(code)
+        self.code, self.keys, self.detail, self.shown = code, keys, detail, shown
+
+    def reason(self, columns: dict[str, str]) -> str:
+        """Under which it is counted, each key under the name that `columns` says it has in the user's data."""
+        named = ", ".join(columns.get(key, key) for key in self.keys)
+        return f"{self.code}: {named}{self.detail}" if named else self.code
+
+
+def wrong_type(value: Any, key: str, wanted: str) -> Unusable:
+    """For a value that is none of what its column may hold; nothing at all is called an empty value."""
+    if value is None or value == [] or (isinstance(value, str) and not value.strip()):
+        return Unusable("empty_value", key)
+    return Unusable("wrong_type", key, detail=f" is {kind_of(value)}, not {wanted}", shown=str(value))
+
+
+def kind_of(value: Any) -> str:
+    """What a value is, for people."""
+    if isinstance(value, float) and math.isnan(value):
+        return "NaN"
+    kinds = {
+        bool: "true or false",
+        int: "a number",
+        float: "a number",
+        str: "a text",
+        list: "a list",
+        dict: "an object",
+    }
+    return kinds.get(type(value), "nothing" if value is None else type(value).__name__)
+
+
+def in_order(place: str) -> list[tuple[int, str]]:
+    """A key to sort places by, so that line 10 comes after line 9."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", place)]

@@ -1,0 +1,170 @@
+"""Trainings that go on where they were killed, to the same numbers.
+
+transformers' Trainer keeps the optimizer, the schedule, the random states and the place in the data. What it does not
+keep, or not for several adapters on one model, is kept here: all trained weights, the rollout that is being learned
+from, running averages, the ledger.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import shutil
+import time
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import TrainerCallback
+
+from prefzoo.errors import PrefzooError
+from prefzoo.interface import CHECKPOINTS, Bench
+
+if TYPE_CHECKING:
+    from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
+
+SECONDS = 60.0
+"""How much work a kill may cost: the next optimizer step after this time is followed by a checkpoint."""
+
+WEIGHTS, REST, WHOLE = "trained.safetensors", "rest-{}.pt", "whole"
+KEPT = (
+    "_tr_loss",
+    "_total_loss_scalar",
+    "_globalstep_last_logged",
+    "_initial_global_step",
+    "_total_train_tokens",
+    "_step",
+    "_buffered_inputs",
+    "_current_train_step_time",
+    "average",
+    "kl_coefficient",
+)
+"""Attributes of trainers that a training depends on; a trainer has some of them."""
+
+
+class Resumable:
+    """Mixed into a trainer class: its checkpoints hold the weights that are trained, of every adapter and head."""
+
+    epochs_done = 0
+
+    def save_model(self: Any, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write what is trained; the frozen base is where it was."""
+        assert output_dir is not None
+        if self.args.should_save:
+            Path(output_dir).mkdir(parents=True, exist_ok=True)
+            model = self.accelerator.unwrap_model(self.model)
+            weights = {n: w.detach().cpu().contiguous() for n, w in model.named_parameters() if w.requires_grad}
+            save_file(weights, Path(output_dir) / WEIGHTS)
+
+    def create_model_card(self, *args: Any, **more: Any) -> None:
+        """A checkpoint is not a release."""
+
+    def _load_from_checkpoint(self: Any, folder: str, model: Any = None) -> None:
+        saved = load_file(Path(folder) / WEIGHTS)
+        with torch.no_grad():
+            for name, weight in self.accelerator.unwrap_model(model or self.model).named_parameters():
+                if name in saved:
+                    weight.copy_(saved[name])
+        state = json.loads((Path(folder) / "trainer_state.json").read_text(encoding="utf-8"))
+        self.epochs_done = int(state["epoch"])
+
+    def _get_train_sampler(self: Any, *args: Any, **more: Any) -> Any:
+        """TRL's sampler draws each epoch's order from a generator of its own, which must be as far as it was."""
+        sampler = super()._get_train_sampler(*args, **more)  # type: ignore[misc]
+        for _ in range(self.epochs_done):
+            deque(sampler, maxlen=0)
+        return sampler
+
+
+def resumable(trainer_class: Any) -> Any:
+    """`trainer_class` with `Resumable` mixed in, under its own name."""
+    return type(trainer_class.__name__, (Resumable, trainer_class), {})
+
+
+class Checkpoints(TrainerCallback):
+    """Has a training saved every `SECONDS`, and puts back what transformers' Trainer does not.
+
+    Args:
+        bench: whose folder they are in and whose ledger is kept.
+        trainer: built by a class that `resumable` returned.
+    """
+
+    def __init__(self, bench: Bench, trainer: Trainer) -> None:
+        self.bench, self.trainer = bench, trainer
+        self.began = self.saved = time.monotonic()
+        self.folder = bench.out / CHECKPOINTS / _key(trainer)
+        trainer.args.output_dir = str(self.folder)
+        self.resumed = self.latest()
+        self.step = int(self.resumed.name.rpartition("-")[2]) if self.resumed else 0
+
+    def train(self) -> None:
+        """Have the trainer train, from the latest checkpoint where there is one.
+
+        Raises:
+            PrefzooError: when that checkpoint cannot be used; the next call begins anew.
+        """
+        try:
+            self.trainer.train(resume_from_checkpoint=str(self.resumed) if self.resumed else None)
+        except Exception as error:
+            if self.resumed is None or self.trainer.state.global_step > self.step:
+                raise
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise PrefzooError(
+                f"the checkpoint {self.resumed} could not be used ({error}); run again to begin anew"
+            ) from error
+
+    def latest(self) -> Path | None:
+        """The newest checkpoint that was written to its end."""
+        found = [p for p in self.folder.glob("checkpoint-*") if (p / WHOLE).exists()]
+        return max(found, key=lambda p: int(p.name.rpartition("-")[2]), default=None)
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any
+    ) -> None:
+        if self.resumed is None:
+            return
+        rest = torch.load(self.resumed / REST.format(args.process_index), weights_only=True)
+        for name, value in rest["trainer"].items():
+            setattr(self.trainer, name, value)
+        for mode, metrics in rest["metrics"].items():
+            self.trainer._metrics[mode].update(metrics)
+        for name, value in rest["ledger"].items():
+            setattr(self.bench.ledger, name, value)
+        self.bench.memory.update(rest["memory"])
+        self.bench.report["resumed_at_step"] = state.global_step
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any) -> None:
+        if time.monotonic() - self.saved >= SECONDS and state.global_step < state.max_steps:
+            control.should_save = True
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any) -> None:
+        self.saved = time.monotonic()
+        folder = self.folder / f"checkpoint-{state.global_step}"
+        ledger = dataclasses.asdict(self.bench.ledger)
+        ledger["seconds"] += self.saved - self.began
+        metrics = getattr(self.trainer, "_metrics", {})
+        rest = {
+            "trainer": {name: getattr(self.trainer, name) for name in KEPT if hasattr(self.trainer, name)},
+            "metrics": {mode: dict(values) for mode, values in metrics.items()},
+            "ledger": ledger,
+            "memory": self.bench.memory,
+        }
+        torch.save(rest, folder / REST.format(args.process_index))
+        self.trainer.accelerator.wait_for_everyone()
+        if args.should_save:
+            (folder / WHOLE).touch()
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any) -> None:
+        if args.should_save:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _key(trainer: Trainer) -> str:
+    """What tells the trainings of one trial apart, so that none takes another's checkpoint."""
+    rows = trainer.train_dataset
+    some = [len(rows), *(rows[i] for i in (0, len(rows) // 2, len(rows) - 1))]
+    content = json.dumps([trainer.args.to_dict(), some], sort_keys=True, default=str)
+    return hashlib.sha256(content.encode()).hexdigest()[:10]

@@ -1,0 +1,183 @@
+"""A training that is killed and started again ends in the same weights, curves and charges as one that was not."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import prefzoo
+from conftest import SMALL, metrics
+from prefzoo import get
+from prefzoo.comparison import compare as compare_module
+from prefzoo.comparison.runner import clear
+from prefzoo.errors import PrefzooError
+from prefzoo.feedback.reward_model import train_reward_model
+from prefzoo.interface import Bench
+from prefzoo.policies import checkpoints
+
+LOG = {"logging_steps": 2}
+
+
+class Killed(BaseException):
+    """Nothing in the way of a kill can be caught as an error."""
+
+
+def length(prompts, completions) -> list[float]:
+    return [len(text) / 50 for text in completions]
+
+
+def killed_at(step: int) -> Any:
+    def progress(what: str, done: int, total: int) -> None:
+        if what != "sampling" and done == step:
+            raise Killed
+
+    return progress
+
+
+def made(bench: Bench, where: str) -> tuple[dict[str, torch.Tensor], Any, dict[str, Any]]:
+    """Weights, curves without their clocks, charges without theirs."""
+    weights = {}
+    for file in sorted((bench.out / where).rglob("*.safetensors")):
+        weights |= {f"{file.name} {name}": value for name, value in load_file(file).items()}
+    curves = json.loads((bench.out / "curves.json").read_text())
+    clocks = ("runtime", "second", "time", "flos")
+    curves = [[{k: v for k, v in e.items() if not any(c in k for c in clocks)} for e in r] for r in curves]
+    ledger = dataclasses.asdict(bench.ledger)
+    return weights, curves, {k: v for k, v in ledger.items() if k not in ("seconds", "peak_memory_bytes")}
+
+
+def same(one, other) -> None:
+    assert one[0].keys() == other[0].keys() and one[0]
+    for name, weight in one[0].items():
+        assert torch.equal(weight, other[0][name]), name
+    assert one[1] == other[1]
+    assert one[2] == other[2]
+
+
+CASES = [
+    ("sft", {}, "lora"),
+    ("dpo", {}, "lora"),
+    ("dpo", {}, "full"),
+    ("ppo", {"kl_target": 0.5}, "lora"),
+    ("ppo", {"minibatches": 2, "epochs": 2}, "full"),
+    ("ppo", {"epochs": 2}, "qlora"),
+    ("a2c", {"value_model": "separate"}, "lora"),
+    ("reinforce", {}, "lora"),
+    ("grpo", {"epochs": 2, "generations": 2}, "lora"),
+    ("rloo", {"generations": 2}, "lora"),
+]
+
+
+@pytest.mark.parametrize(("name", "settings", "adapter"), CASES, ids=lambda value: str(value))
+def test_killed_and_resumed_is_as_never_killed(name, settings, adapter, make_bench, monkeypatch) -> None:
+    algorithm = get(name, **settings, trainer=LOG)
+
+    def bench(folder: str) -> Bench:
+        # Two epochs: the order of the second is another than that of the first. Dropout: it draws random numbers.
+        trial = make_bench(adapter, epochs=2.0, name=folder, accumulation=2)
+        dropping = trial.adapter.model_copy(update={"dropout": 0.1})
+        loading = {"quantization": trial.adapter.quantization, "dtype": "float32"}
+        return trial.replace(reward=length, adapter=dropping, loading=loading)
+
+    whole = bench("whole")
+    algorithm.train(whole)
+    steps = json.loads((whole.out / "curves.json").read_text())[0][-1]["step"]
+    for kill in (2, steps // 2 + 1, steps) if name == "dpo" else (steps // 2 + 2,):
+        trial = bench(f"killed at {kill}")
+        monkeypatch.setattr(checkpoints, "SECONDS", 0.0)
+        with pytest.raises(Killed):
+            algorithm.train(trial.replace(progress=killed_at(kill)))
+        fresh = bench(f"killed at {kill}")
+        clear(fresh.out)
+        monkeypatch.undo()
+        algorithm.train(fresh)
+        assert fresh.report["resumed_at_step"] == kill - 1
+        same(made(fresh, "policy"), made(whole, "policy"))
+        assert not list((fresh.out / "checkpoints").iterdir())
+
+
+def test_a_reward_model_resumes(make_bench, monkeypatch) -> None:
+    whole = make_bench(epochs=2.0, name="whole")
+    train_reward_model(whole, LOG)
+    monkeypatch.setattr(checkpoints, "SECONDS", 0.0)
+    with pytest.raises(Killed):
+        train_reward_model(make_bench(epochs=2.0, name="killed").replace(progress=killed_at(4)), LOG)
+    fresh = make_bench(epochs=2.0, name="killed")
+    clear(fresh.out)
+    train_reward_model(fresh, LOG)
+    assert fresh.report["resumed_at_step"] == 3
+    same(made(fresh, "reward"), made(whole, "reward"))
+
+
+def dying(plan, stage, folder, progress) -> None:
+    """Every training is killed once, the signal coming at its third step, and goes on in the next call."""
+    from prefzoo.comparison.jobs import run_stage
+    from prefzoo.policies import checkpoints
+
+    died = folder.with_suffix(".died")
+    checkpoints.SECONDS = 60.0 if died.exists() else 0.0
+
+    def watch(what: str, done: int, total: int) -> None:
+        progress(what, done, total)
+        if what in ("SFT", "Reward", "DPO", "ActorCritic") and done == 3 and not died.exists():
+            died.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    run_stage(plan, stage, folder, watch)
+
+
+def test_a_comparison_whose_every_training_was_killed_has_the_same_metrics(tmp_path, monkeypatch) -> None:
+    sets = [*SMALL, "training.batch_size=8", "algorithms={dpo: {}, ppo: {}}"]
+    whole = prefzoo.compare("quickstart", seeds=1, sets=sets, out=tmp_path / "whole")
+    monkeypatch.setattr(compare_module, "_run_stage", dying)
+    killed = 0
+    while True:
+        try:
+            found = prefzoo.compare("quickstart", seeds=1, sets=sets, out=tmp_path / "killed")
+            if all(each.status == "ok" for each in found.algorithms.values()):
+                break
+        except PrefzooError as error:
+            assert "SIGKILL" in str(error)
+        killed += 1
+        assert killed < 5
+    assert len(list((tmp_path / "killed").rglob("*.died"))) == 4
+    assert metrics(found) == metrics(whole)
+    assert found.reward["test_accuracy"] == whole.reward["test_accuracy"]
+    for label in ("dpo", "ppo"):
+        one, other = (each.algorithms[label].seeds["0"] for each in (found, whole))
+        assert one.details["resumed_at_step"] == 2
+        for charge in ("generated_tokens", "trained_tokens", "reward_calls", "flops"):
+            assert one.ledger[charge] == other.ledger[charge]
+    assert not list((tmp_path / "killed").rglob("checkpoints"))
+
+
+def test_a_checkpoint_of_another_training_is_not_taken(make_bench, monkeypatch) -> None:
+    monkeypatch.setattr(checkpoints, "SECONDS", 0.0)
+    with pytest.raises(Killed):
+        get("dpo").train(make_bench(name="trial").replace(progress=killed_at(3)))
+    other = make_bench(name="trial").replace(seed=8)
+    get("dpo").train(other)
+    assert "resumed_at_step" not in other.report
+
+
+def test_a_checkpoint_that_was_cut_off_is_not_taken_and_a_damaged_one_not_twice(make_bench, monkeypatch) -> None:
+    monkeypatch.setattr(checkpoints, "SECONDS", 0.0)
+    with pytest.raises(Killed):
+        get("dpo").train(make_bench().replace(progress=killed_at(3)))
+    (newest,) = make_bench().out.rglob("checkpoint-2")
+    (newest / checkpoints.WHOLE).unlink()
+    (newest / checkpoints.WEIGHTS).write_bytes(b"cut")
+    older = newest.with_name("checkpoint-1")
+    (older / checkpoints.WEIGHTS).write_bytes(b"cut")
+    with pytest.raises(PrefzooError, match=r"checkpoint-1.*run again to begin anew"):
+        get("dpo").train(make_bench())
+    fresh = make_bench()
+    get("dpo").train(fresh)
+    assert "resumed_at_step" not in fresh.report

@@ -1,0 +1,183 @@
+"""Rewards made of rewards, what online algorithms make of scores, and the one base in memory."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import prefzoo
+from conftest import SMALL
+from prefzoo import get
+from prefzoo.comparison import recipe_check as recipes
+from prefzoo.errors import PrefzooError, RecipeError
+from prefzoo.feedback.combined import Ensemble, WeightedSum
+from prefzoo.feedback.reward_model import train_reward_model
+from prefzoo.feedback.rewards import RandomReward, load_reward
+from prefzoo.interface import Adapter, Shaping
+from prefzoo.policies.on_policy import ActorCriticTrainer
+from prefzoo.policies.online import shaped
+
+
+class Fixed:
+    """Scores that are written down."""
+
+    def __init__(self, *scores: float) -> None:
+        self.scores, self.flops = list(scores), 5.0
+
+    def __call__(self, prompts, completions):
+        return self.scores
+
+
+def test_a_sum_and_ensembles_by_hand() -> None:
+    one, two, three = Fixed(1, 2), Fixed(3, 0), Fixed(5, 4)
+    assert WeightedSum([one, two], [2, -0.5])([], []) == [0.5, 4.0]
+    members = [one, two, three]
+    assert Ensemble(members, "mean")([], []) == [3.0, 2.0]
+    assert Ensemble(members, "min")([], []) == [1, 0]
+    # Both spreads are sqrt(8 / 3): the mean of squared distances 4, 0, 4.
+    spread = math.sqrt(8 / 3)
+    assert Ensemble(members, "mean_minus_std", 0.5)([], []) == pytest.approx([3 - spread / 2, 2 - spread / 2])
+    assert WeightedSum([one, Ensemble(members, "min")], [1, 1]).flops == 20
+
+
+def test_a_combination_comes_back_from_its_spec(tmp_path) -> None:
+    made = WeightedSum([RandomReward(1), Ensemble([RandomReward(2), RandomReward(3)], "min")], [1.0, 2.0])
+    prompts, texts = [[{"role": "user", "content": "a"}]] * 3, ["x", "y", "z"]
+    again = load_reward(json.loads(json.dumps(made.spec(tmp_path))), tmp_path)
+    assert again(prompts, texts) == made(prompts, texts)
+
+
+def test_running_normalization_is_that_of_all_scores_so_far() -> None:
+    rng = np.random.default_rng(0)
+    batches = [list(rng.normal(5, 3, size)) for size in (4, 1, 7)]
+    memory: dict = {}
+    seen: list[float] = []
+    for batch in batches:
+        seen += batch
+        expected = (np.array(batch) - np.mean(seen)) / np.std(seen)
+        assert shaped(batch, Shaping(normalize=True), memory) == pytest.approx(list(expected))
+    assert max(shaped([100.0], Shaping(normalize=True, clip=1.5), memory)) == 1.5
+    assert shaped([-3.0, 0.2, 9.0], Shaping(clip=1.0), {}) == [-1.0, 0.2, 1.0]
+    assert shaped([2.0, 2.0], Shaping(normalize=True), {}) == [0.0, 0.0]  # nothing to divide by
+
+
+@pytest.fixture
+def reward(make_bench):
+    return train_reward_model(make_bench(name="reward"), {})
+
+
+@pytest.mark.parametrize("adapter", ["lora", "qlora"])
+def test_policy_reference_critic_and_rewards_hold_one_set_of_base_weights(adapter, make_bench, monkeypatch) -> None:
+    kept = []
+    monkeypatch.setattr(ActorCriticTrainer, "remove_critic", lambda self: kept.append(self))
+    loading = {"quantization": Adapter(type=adapter).quantization}
+
+    def bench(name: str, **more):
+        trial = make_bench(name=name).replace(adapter=Adapter(type=adapter, r=4, alpha=8), loading=loading)
+        return trial.replace(**more)
+
+    members = [train_reward_model(bench(f"reward-{seed}", seed=seed), {}) for seed in (1, 2)]
+    rows = [row["prompt"] for row in make_bench().data.preferences[:4]]
+    before = [member(rows, ["One.", "Two.", "Three.", "Four."]) for member in members]
+    get("ppo", trainer={"max_steps": 1}).train(bench("ppo", reward=Ensemble(members, "min")))
+    assert [member(rows, ["One.", "Two.", "Three.", "Four."]) for member in members] == before  # the base is untouched
+    models = [kept[0].model, *(member.model for member in members)]
+    own = ("lora_", "score", "value_head")
+    sets = [[p for n, p in model.named_parameters() if not any(w in n for w in own)] for model in models]
+    pointers = [{p.untyped_storage().data_ptr() for p in weights} for weights in sets]
+    assert pointers[1] == pointers[2] and pointers[1] <= pointers[0]
+    assert len(pointers[0]) == len(sets[0])
+
+
+def test_a_reward_on_other_weights_is_left_alone(make_bench, reward, tmp_path) -> None:
+    from prefzoo.policies.language_model import LanguageModelPolicy
+
+    policy = LanguageModelPolicy.from_start(make_bench().start)
+    before = [p.data_ptr() for p in reward.model.parameters()]
+    reward.share_base(policy.model, str(tmp_path))
+    assert [p.data_ptr() for p in reward.model.parameters()] == before
+
+
+def test_a_critic_that_begins_as_the_reward_model_trains(make_bench, reward, monkeypatch) -> None:
+    kept = []
+    monkeypatch.setattr(ActorCriticTrainer, "remove_critic", lambda self: kept.append(self))
+    get("ppo", value_model="reward", trainer={"learning_rate": 0.0}).train(make_bench().replace(reward=reward))
+    backbone, head = reward.critic()
+    assert torch.equal(kept[0].model.value_head.weight, head)
+    theirs = dict(backbone.named_parameters())
+    assert all(torch.equal(p, theirs[n]) for n, p in kept[0].model.value_backbone.named_parameters())
+
+
+def test_a_critic_from_a_reward_that_is_no_model_is_refused(make_bench) -> None:
+    with pytest.raises(PrefzooError, match="value_model"):
+        get("ppo", value_model="reward").train(make_bench().replace(reward=RandomReward(0)))
+
+
+def test_the_value_of_the_last_token_is_the_reward_models_score(make_bench, reward) -> None:
+    """Before it learns, the critic sees in a whole reply what the reward model sees."""
+    backbone, head = reward.critic()
+    prompt, text = make_bench().data.preferences[0]["prompt"], "It is open from nine to five."
+    ids = reward.tokenizer.apply_chat_template(
+        [*prompt, {"role": "assistant", "content": text}], return_dict=False, tokenize=True
+    )
+    with torch.no_grad():
+        hidden = backbone(input_ids=torch.tensor([ids])).last_hidden_state[0, -1]
+    assert float(hidden @ head[0]) == pytest.approx(reward([prompt], [text])[0], abs=1e-4)
+
+
+def test_a_comparison_learns_from_a_sum_with_an_ensemble(tmp_path) -> None:
+    (tmp_path / "short.py").write_text(
+        "def brevity(prompts, completions):\n    return [-len(c) for c in completions]\n"
+    )
+    sets = [
+        *SMALL,
+        "reward={type: sum, normalize: true, clip: 3, of: [{type: trained, members: 2, combine: min},"
+        f" {{type: function, path: '{tmp_path / 'short.py'}:brevity', weight: 0.1}}]}}",
+        "algorithms={reinforce: {}, best_of_n: {}}",
+    ]
+    found = prefzoo.compare("quickstart", seeds=1, sets=sets, out=tmp_path / "run")
+    assert [each.status for each in found.algorithms.values()] == ["ok"] * 3
+    assert found.reward["type"] == "sum" and len(found.reward["parts"]) == 2
+    # The proxy is the sum itself, without what online algorithms make of it: characters are in it.
+    assert found.algorithms["start"].summary["proxy"].mean < -1
+
+
+MISTAKES = [
+    ({"type": "sum"}, "of: "),
+    ({"of": [{"type": "random"}]}, "of: "),
+    ({"type": "random", "members": 3}, "members: 3 has no meaning with reward.type 'random'"),
+    ({"combine": "min"}, "members must be above 1"),
+    ({"members": 2, "std_weight": 2.0}, "std_weight: 2.0 has no meaning with combine 'mean'"),
+    ({"members": 2, "combine": "minimum"}, "min"),
+    ({"weight": 2.0}, "weight: 2.0 has no meaning outside a sum"),
+    ({"clip": 0}, "clip"),
+    ({"type": "sum", "of": [{"type": "functon", "path": "a.py:b"}]}, "function"),
+    ({"type": "sum", "of": [{"type": "function", "path": "nowhere.py:b"}]}, "nowhere.py"),
+    ({"type": "sum", "of": [{"type": "path", "path": "nowhere"}]}, "reward.of.0.path"),
+    ({"type": "sum", "of": [{"type": "trained", "trainer": {"learning_rte": 1}}]}, "learning_rate"),
+    ({"type": "sum", "of": [{"loss": "regression"}]}, "learns from ratings"),
+]
+
+
+@pytest.mark.parametrize(("block", "says"), MISTAKES, ids=lambda value: json.dumps(value)[:60])
+def test_mistakes_in_the_block_are_told(block, says) -> None:
+    with pytest.raises(RecipeError) as error:
+        recipes.check({"algorithms": {"ppo": {}}, "reward": block})
+    assert says in str(error.value) and "reward" in str(error.value)
+
+
+def test_shaping_trains_no_reward_again_and_only_those_that_learn_from_it(tmp_path) -> None:
+    from prefzoo.comparison.plan import make_plan
+
+    def folders(**reward):
+        recipe = recipes.check({"algorithms": {"ppo": {}, "dpo": {}}, "reward": reward})
+        return {name: stage.folder for name, stage in make_plan(recipe, tmp_path).stages.items()}
+
+    plain, clipped, lossy = folders(), folders(clip=1.0), folders(members=2)
+    assert plain["reward"] == clipped["reward"] != lossy["reward"]
+    assert plain["train ppo seed 0"] != clipped["train ppo seed 0"]
+    assert plain["train dpo seed 0"] == clipped["train dpo seed 0"] == lossy["train dpo seed 0"]

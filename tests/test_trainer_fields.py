@@ -1,0 +1,152 @@
+"""What a `trainer:` block may say: not what the comparison or the algorithm sets, and no numbers that cannot be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from prefzoo import registry
+from prefzoo.comparison import recipe_check as recipes
+from prefzoo.config_fields import OWNED, RANGES, config_fields, trainer_problems
+from prefzoo.errors import RecipeError
+
+DPO = "trl.trainer.dpo_config:DPOConfig"
+GRPO = "trl.trainer.grpo_config:GRPOConfig"
+SFT = "trl.trainer.sft_config:SFTConfig"
+
+SETTABLE = {
+    "per_device_train_batch_size",
+    "gradient_accumulation_steps",
+    "num_train_epochs",
+    "learning_rate",
+    "lr_scheduler_type",
+    "warmup_steps",
+    "weight_decay",
+    "max_grad_norm",
+    "optim",
+    "bf16",
+    "gradient_checkpointing",
+    "logging_steps",
+    "disable_tqdm",
+    "use_cpu",
+    "dataloader_pin_memory",
+}
+"""Arguments that all trainers are given alike and one of them may be given otherwise; the report then says so."""
+
+SETTABLE_ONLINE = {"shuffle_dataset", "remove_unused_columns"}
+VARIANTS = {"grpo": {"loss_type", "scale_rewards"}}
+"""Dr. GRPO and DAPO are GRPO with others of these."""
+
+
+def problems(content: dict[str, Any]) -> list[str]:
+    with pytest.raises(RecipeError) as caught:
+        recipes.check(content)
+    return caught.value.problems
+
+
+class _Config:
+    """Keeps what it is given."""
+
+    __dataclass_fields__ = ("disable_dropout", "max_length")
+
+    def __init__(self, **given: Any) -> None:
+        self.given = given
+
+
+def test_what_all_trainers_are_given_is_either_owned_or_settable(make_bench, monkeypatch) -> None:
+    from prefzoo.policies.fitting import arguments
+
+    monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "")
+    bench = make_bench().replace(reporting={"report_to": ["tensorboard"], "run_name": "x", "project": "y"})
+    given = arguments(bench, _Config, {}).given
+    assert set(given) - set(OWNED) == SETTABLE
+
+
+class _Caught(Exception):
+    pass
+
+
+@pytest.mark.parametrize("name", ["dpo", "sft", "grpo", "rloo", "ppo", "a2c", "reinforce"])
+def test_what_an_algorithm_sets_is_owned(name: str, make_bench, monkeypatch) -> None:
+    from prefzoo.policies import fitting, online
+
+    def fit(bench: Any, trainer: Any, config: Any, rows: Any, settings: dict[str, Any], **more: Any) -> None:
+        raise _Caught(settings)
+
+    monkeypatch.setattr(fitting, "fit", fit)
+    monkeypatch.setattr(online, "fit", fit)
+    with pytest.raises(_Caught) as caught:
+        registry.get(name).train(make_bench())
+    (settings,) = caught.value.args
+    cls = registry.load(name)
+    assert set(settings) - set(cls.owned) - set(OWNED) - SETTABLE_ONLINE == VARIANTS.get(name, set())
+
+
+def test_what_is_owned_exists() -> None:
+    known = set()
+    for cls in registry.sound().values():
+        if cls.config is not None:
+            fields = set(config_fields(cls.config))
+            assert set(cls.owned) <= fields, cls
+            known |= fields
+    assert set(OWNED) <= known and set(RANGES) <= known
+
+
+@pytest.mark.parametrize(
+    ("label", "settings", "says"),
+    [
+        ("sft", {"output_dir": "x"}, "cannot be set here (got 'x'); a comparison's folder is given by --out."),
+        ("sft", {"seed": 3}, "cannot be set here (got 3); say `seeds`, or the `seed_offset` of a label."),
+        ("dpo", {"report_to": "wandb"}, "cannot be set here (got 'wandb'); say `tracking.report_to`."),
+        ("dpo", {"beta": 0.2}, "cannot be set here (got 0.2); say `algorithms.dpo.beta`."),
+        ("dpo", {"loss_type": "ipo"}, "cannot be set here (got 'ipo'); say `algorithms.dpo.loss_type`."),
+        ("grpo", {"beta": 0.2}, "cannot be set here (got 0.2); say `algorithms.grpo.kl_coefficient`."),
+        ("grpo", {"temperature": 2}, "cannot be set here (got 2); say `generation.temperature`."),
+        ("rloo", {"num_iterations": 2}, "cannot be set here (got 2); say `algorithms.rloo.epochs`."),
+        ("ppo", {"epsilon": 0.1}, "cannot be set here (got 0.1); say `algorithms.ppo.clip`."),
+        ("a2c", {"epsilon": 0.1}, "cannot be set here (got 0.1); nothing is clipped."),
+        ("reinforce", {"loss_type": "grpo"}, "cannot be set here (got 'grpo'); the loss is the algorithm's own."),
+        ("rejection_sampling", {"max_length": 9}, "cannot be set here (got 9); rows are cut alike for all: say `data"),
+        ("grpo", {"loss_type": "dr_grop"}, "unknown value 'dr_grop'. Did you mean 'dr_grpo'?"),
+        ("sft", {"loss_type": "ntl"}, "unknown value 'ntl'. Did you mean 'nll'?"),
+        ("sft", {"learning_rate": -1e-4}, "must be at least 0 (got -0.0001)"),
+        ("sft", {"learning_rate": float("inf")}, "must be a finite number (got inf)"),
+        ("sft", {"num_train_epochs": 0}, "must be above 0 (got 0)"),
+        ("sft", {"max_steps": -5}, "must be at least -1 (got -5)"),
+        ("sft", {"adam_beta1": 1.0}, "must be below 1 (got 1.0)"),
+        ("sft", {"per_device_train_batch_size": 0}, "must be at least 1 (got 0)"),
+    ],
+)
+def test_what_cannot_be_said_under_trainer_is_refused_with_what_to_do(label: str, settings: dict, says: str) -> None:
+    (problem,) = problems({"algorithms": {label: {"trainer": settings}}})
+    assert problem.startswith(f"algorithms.{label}.trainer.{next(iter(settings))}: {says}")
+
+
+def test_the_start_and_the_reward_are_held_to_the_same() -> None:
+    content = {
+        "algorithms": {"mine": {"algorithm": "dpo", "trainer": {"beta": 1}}},
+        "start": {"trainer": {"seed": 1}},
+        "reward": {"trainer": {"data_seed": 1, "learning_rate": -1}},
+    }
+    assert [problem.partition(": ")[0] for problem in problems(content)] == [
+        "algorithms.mine.trainer.beta",
+        "reward.trainer.data_seed",
+        "reward.trainer.learning_rate",
+        "start.trainer.seed",
+    ]
+    assert "say `algorithms.mine.beta`" in problems(content)[0]
+    with pytest.raises(RecipeError, match=r"trainer\.beta: cannot be set here"):
+        registry.get("dpo", trainer={"beta": 1})
+
+
+@pytest.mark.parametrize(
+    ("config", "settings"),
+    [
+        (SFT, {"learning_rate": 0.0, "num_train_epochs": 0.5, "max_steps": 3, "logging_steps": 1, "loss_type": "dft"}),
+        (DPO, {"loss_weights": [1.0, 0.5], "f_divergence_type": "js_divergence", "warmup_steps": 0, "max_steps": -1}),
+        (GRPO, {"loss_type": "dr_grpo", "scale_rewards": "none", "epsilon_high": 0.28, "max_grad_norm": 0}),
+    ],
+)
+def test_what_makes_a_variant_of_an_algorithm_can_be_said(config: str, settings: dict) -> None:
+    assert trainer_problems(config, settings, "trainer.") == []

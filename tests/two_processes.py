@@ -1,0 +1,67 @@
+"""What `test_distributed` starts twice: trains one algorithm and notes what each process ended with.
+
+accelerate launch --multi_gpu --num_processes 2 tests/two_processes.py ALGORITHM OUT
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+from prefzoo import get, lab
+from prefzoo.data.formats import Row
+from prefzoo.data.views import Views
+from prefzoo.interface import Adapter, Bench, Budget, Generation, Training
+from prefzoo.lab import MODEL_DIR
+from prefzoo.policies.on_policy import ActorCriticTrainer
+
+
+def brevity(prompts, completions) -> list[float]:
+    return [-len(text) / 20 for text in completions]
+
+
+def main(name: str, out: Path) -> None:
+    torch.set_num_threads(1)
+    rank = os.environ.get("RANK", "0")
+    pairs = lab.preferences("train", 16, 3)
+    rows = [
+        Row(p["id"], [{"role": "user", "content": p["prompt"]}], p["chosen"], p["rejected"], None, p["slice"])
+        for p in pairs
+    ]
+    bench = Bench(
+        start=str(MODEL_DIR),
+        data=Views.of(rows),
+        reward=brevity,  # type: ignore[arg-type]
+        adapter=Adapter(r=4, alpha=8),
+        budget=Budget(prompts=16, epochs=1),
+        generation=Generation(max_new_tokens=16),
+        training=Training(batch_size=8, learning_rate=1e-3),
+        seed=7,
+        out=out,
+    )
+    remove = ActorCriticTrainer.remove_critic
+    ended: dict[str, float] = {}
+
+    def note(self: ActorCriticTrainer) -> None:
+        for key, weight in self.model.named_parameters():
+            if ".value." in key or "value_head" in key:
+                ended[key] = weight.double().sum().item()
+        remove(self)
+
+    ActorCriticTrainer.remove_critic = note  # type: ignore[method-assign]
+    policy = get(name, trainer={"logging_steps": 1}).train(bench)
+    for key, weight in policy.model.named_parameters():  # type: ignore[attr-defined]
+        if "lora_" in key:
+            ended[key] = weight.double().sum().item()
+    world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+    content = {"world": world, "ended": ended, "ledger": dataclasses.asdict(bench.ledger)}
+    (out / f"ended-{rank}.json").write_text(json.dumps(content))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))
