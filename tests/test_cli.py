@@ -69,8 +69,10 @@ def test_compare_report_sample_and_export(small_run, tmp_path) -> None:
     answers = prefzoo("sample", str(out), prompt, "--algorithms", "start,dpo")
     assert answers.returncode == 0, answers.stderr
     assert "dpo" in answers.stdout and "start" in answers.stdout
+    assert "%|" not in answers.stderr and "Warning" not in answers.stderr
     exported = prefzoo("export", str(out), "dpo", "--to", str(tmp_path / "dpo"))
     assert exported.returncode == 0, exported.stderr
+    assert "%|" not in exported.stderr and "Warning" not in exported.stderr
     assert (tmp_path / "dpo" / "model.safetensors").is_file()
     assert "not empty" in prefzoo("export", str(out), "dpo", "--to", str(tmp_path / "dpo")).stderr
     assert "Did you mean 'dpo'" in prefzoo("export", str(out), "dop", "--to", str(tmp_path / "x")).stderr

@@ -35,6 +35,8 @@ def test_the_wheel_holds_recipes_lab_and_templates_and_works_in_an_empty_folder(
         "prefzoo/lab/model/tokenizer.json",
         "prefzoo/lab/model/chat_template.jinja",
         "prefzoo/comparison/templates/report.html.jinja",
+        "prefzoo/comparison/templates/style.css",
+        "prefzoo/comparison/templates/sections/cost.html.jinja",
         "prefzoo/py.typed",
     ):
         assert needed in names

@@ -17,6 +17,9 @@ app = typer.Typer(
     help="Which preference-optimization algorithm should I use on my data? Train them all alike and see.",
 )
 
+INTERRUPTED = 130
+"""The exit code after Ctrl-C."""
+
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A path, or a name that `prefzoo ls` shows.")]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY.SUB=VALUE", help="Change a key of the recipe.")]
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder for everything [runs/RECIPE].")]
@@ -166,7 +169,11 @@ def check(
 
     if name not in registry.names():
         raise PrefzooError(unknown("algorithm", name, registry.names()))
-    if not show(name, seed, Console(stderr=True), Console()):
+    try:
+        kept = show(name, seed, Console(stderr=True), Console())
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    if not kept:
         raise typer.Exit(1)
 
 
@@ -191,7 +198,9 @@ def sample(
     from rich.text import Text
 
     from prefzoo.comparison.answers import answer
+    from prefzoo.comparison.quiet import quiet
 
+    quiet()
     chosen = algorithms.split(",") if algorithms is not None else None
     shown = Table("policy", "answer", title=Text(prompt), title_justify="left", show_lines=True)
     for label, text in answer(folder, prompt, seed=seed, temperature=temperature, labels=chosen).items():
@@ -208,8 +217,10 @@ def export(
 ) -> None:
     """Write a policy as a plain transformers folder, adapter merged, that any tool loads."""
     from prefzoo.comparison.answers import open_policy
+    from prefzoo.comparison.quiet import quiet
     from prefzoo.policies.language_model import LanguageModelPolicy
 
+    quiet()
     policy = open_policy(folder, label, seed)
     if not isinstance(policy, LanguageModelPolicy):
         raise PrefzooError(f"{label} is not one model but a way of sampling; export its start and its reward instead")
@@ -227,7 +238,7 @@ def _compare_and_show(recipe: str, out: Path | None, **more: Any) -> None:
         found = run_comparison(recipe, out=folder, **more)
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted; the same command goes on where it stopped")
-        raise typer.Exit(130) from None
+        raise typer.Exit(INTERRUPTED) from None
     _show(found, folder)
     if any(each.status != "ok" for each in found.algorithms.values()):
         raise typer.Exit(1)
@@ -235,12 +246,13 @@ def _compare_and_show(recipe: str, out: Path | None, **more: Any) -> None:
 
 def _show(found: Any, folder: Path) -> None:
     from prefzoo.comparison import report as reports
+    from prefzoo.comparison import words
 
     console = Console()
     if not console.is_terminal:  # a file or a pipe has no edge to wrap at
         console = Console(width=160)
     console.print(reports.table(found, console.width))
-    console.print(reports.sentence(found), style="bold", markup=False)
+    console.print(words.sentence(found), style="bold", markup=False)
     for fact in reports.facts(found):
         console.print(f"- {fact}", markup=False, highlight=False)
     console.print("wins: share of test prompts answered better than the start does; KL: to the start, nats a reply")

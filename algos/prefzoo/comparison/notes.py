@@ -33,7 +33,7 @@ def notes(
             shape = json.dumps(part.adapter.model_dump(exclude_defaults=True) or {"type": "lora"})
             said.append(f"The {key} was trained with an adapter of its own: {shape}.")
     if recipe.gold_source == "none":
-        said.append("No truth is known here: the verdict is by the proxy reward, which some policies optimized.")
+        said.append(f"No truth is known here: the verdict is by the proxy reward, which {_used_by(algorithms)}.")
     interval = reward.get("ci95")
     if interval and interval[0] <= 0.5 <= interval[1]:
         low, high = interval
@@ -55,3 +55,9 @@ def notes(
         if each.seeds and (cut := np.mean([1 - s.metrics["finished"] for s in each.seeds.values()])) > 0.1:
             said.append(f"{cut:.0%} of the replies of {label} were cut at {recipe.generation.max_new_tokens} tokens.")
     return said
+
+
+def _used_by(algorithms: Mapping[str, Any]) -> str:
+    """Who had the reward at hand in training or (best-of-n) to choose an answer, as its ledgers tell."""
+    users = [label for label, each in algorithms.items() if any(s.ledger["reward_calls"] for s in each.seeds.values())]
+    return f"{', '.join(users)} used: a gain there may be an error of the reward" if users else "no policy used"

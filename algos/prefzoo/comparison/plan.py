@@ -26,6 +26,7 @@ LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "
 START = "start"
 LABEL = "label"
 INCOMPLETE = "incomplete"
+SECONDS = "seconds.txt"
 PLAN_FILE = "plan.json"
 HASHED_BYTES = 100_000_000
 """Model folders below this are known by their content, larger ones by their files' names, sizes and times."""
@@ -56,6 +57,14 @@ class Stage:
     def done(self) -> bool:
         """Whether its result is there, whole. Folders appear at once; one that had to do without something says so."""
         return self.folder.is_dir() and not (self.folder / INCOMPLETE).exists()
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took, where it is done and has noted that."""
+        try:
+            return float((self.folder / SECONDS).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,14 @@ with contextlib.suppress(OSError, AttributeError):
     libc.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)
     libc.mallopt(M_TRIM_THRESHOLD, 2**30)
 
+import threading  # noqa: E402
+
+import tqdm  # noqa: E402
+
 import prefzoo.comparison.jobs  # noqa: E402, F401
+
+# Each process's first bar would make tqdm a semaphore of the system's, to share the terminal with other processes; one
+# that is ended early leaves it behind, which multiprocessing warns of. Each stage writes to a log of its own instead.
+tqdm.tqdm.set_lock(threading.RLock())
 
 gc.freeze()  # what was imported is never collected, and its pages stay shared with every fork

@@ -12,10 +12,13 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from prefzoo.comparison import results as results_module
+from prefzoo.comparison.cost import LEGEND, Cells, cost_cells, detail_cells
 from prefzoo.comparison.data_report import CLOSE, OPEN, data_cells, data_facts
+from prefzoo.comparison.figures import Panel, picture
 from prefzoo.comparison.plan import START
 from prefzoo.comparison.records import read_records
 from prefzoo.comparison.results import Results, Summary
+from prefzoo.comparison.words import reading, sentence, setting, size, title
 
 COLUMNS = {
     "gold": "gold",
@@ -31,18 +34,20 @@ PICTURE = "summary.png"
 def write(results: Results, out: Path) -> None:
     """Write `results.json`, `report.md`, `report.html` and `summary.png` into `out`."""
     results_module.save(results, out)
-    draw(results, out / PICTURE)
+    (out / PICTURE).write_bytes(picture(results))
     environment = Environment(loader=PackageLoader("prefzoo.comparison"), autoescape=True, trim_blocks=True)
-    headings, rows = cells(results)
-    picture = base64.b64encode((out / PICTURE).read_bytes()).decode()
     page = environment.get_template("report.html.jinja").render(
         results=results,
+        title=title(results),
+        setting=setting(results),
         sentence=sentence(results),
-        headings=headings,
-        rows=rows,
-        picture=picture,
-        alternative=f"{results.primary} reward of each policy with its 95% interval, and against KL to the start",
+        table=cells(results),
+        pictures=_pictures(results),
+        reading={COLUMNS.get(name, name): words for name, words in reading(results).items()},
         facts=facts(results),
+        cost=cost_cells(results),
+        legend=LEGEND,
+        details=detail_cells(results),
         replies=side_by_side(results, out),
         data=data_cells(results.preflight, results.manifest),
         marks=(OPEN, CLOSE),
@@ -51,25 +56,23 @@ def write(results: Results, out: Path) -> None:
     (out / "report.md").write_text(markdown(results), encoding="utf-8")
 
 
-def sentence(results: Results) -> str:
-    """The verdict in one sentence."""
-    against = [v for v in results.verdicts if v.metric == results.primary and v.b == START]
-    groups = {word: [v.a for v in against if v.verdict == word] for word in ("better", "worse", "inconclusive")}
-    parts = []
-    if groups["better"]:
-        parts.append(f"better than the start in {results.primary} reward: {', '.join(groups['better'])}")
-    if groups["worse"]:
-        parts.append(f"worse: {', '.join(groups['worse'])}")
-    if groups["inconclusive"]:
-        parts.append(f"no difference shown: {', '.join(groups['inconclusive'])}")
-    lost = [label for label, each in results.algorithms.items() if each.status != "ok"]
-    if lost:
-        parts.append(f"without a result: {', '.join(lost)}")
-    text = "; ".join(parts) + "." if parts else "nothing was measured."
-    return text[0].upper() + text[1:]
+def _pictures(results: Results) -> list[dict[str, str]]:
+    """The panels one by one, so that a narrow page can stack them, for light and for dark pages."""
+    panels: dict[Panel, str] = {
+        "score": f"{results.primary} reward of each policy with its 95% interval",
+        "kl": f"{results.primary} reward of each policy against its KL to the start",
+    }
+    return [
+        {
+            "light": base64.b64encode(picture(results, [panel])).decode(),
+            "dark": base64.b64encode(picture(results, [panel], dark=True)).decode(),
+            "words": words,
+        }
+        for panel, words in panels.items()
+    ]
 
 
-def cells(results: Results, narrow: bool = False) -> tuple[list[str], list[list[str]]]:
+def cells(results: Results, narrow: bool = False) -> Cells:
     """The table as text: headings, and a row for each label, best first; `narrow` leaves out what decides least."""
     columns = [c for c in COLUMNS if any(c in each.summary for each in results.algorithms.values())]
     if narrow:
@@ -104,9 +107,8 @@ def ranked(results: Results) -> list[str]:
 def table(results: Results, width: int) -> Table:
     """The table for a terminal of this width."""
     headings, rows = cells(results, narrow=width < 100)
-    seeds = len(results.recipe["seeds"])
     made = Table(
-        title=f"{seeds} seed{'s' if seeds > 1 else ''}, {results.test_prompts} test prompts",
+        title=size(results),
         title_justify="left",
         box=SIMPLE,
         padding=(0, 1, 0, 0),
@@ -120,12 +122,25 @@ def table(results: Results, width: int) -> Table:
 
 
 def markdown(results: Results) -> str:
-    """The table and the facts for a pull request or a paper."""
-    headings, rows = cells(results)
-    lines = ["# Comparison", "", sentence(results), ""]
-    lines += ["| " + " | ".join(row) + " |" for row in (headings, ["---"] * len(headings), *rows)]
-    lines += ["", f"![summary]({PICTURE})", "", *[f"- {fact}" for fact in facts(results)], ""]
-    return "\n".join(lines)
+    """The tables and the facts for a pull request or a paper."""
+    lines = [f"# {title(results)}", "", f"**{sentence(results)}**", "", *_grid(cells(results))]
+    lines += ["", f"![summary]({PICTURE})", "", setting(results), "", "## How to read the table", ""]
+    lines += [f"- **{COLUMNS.get(name, name)}**: {words}" for name, words in reading(results).items()]
+    lines += ["", "## Read before believing", "", *[f"- {fact}" for fact in facts(results)]]
+    lines += ["", "## Cost", "", *_grid(cost_cells(results)), "", LEGEND]
+    if details := detail_cells(results):
+        lines += ["", "## What the algorithms report"]
+        for label, found in details.items():
+            lines += ["", f"### {label}", "", *_grid(found)]
+    return "\n".join([*lines, ""])
+
+
+def _grid(table: Cells) -> list[str]:
+    """A Markdown table; a bar or a line's end within a cell would break it."""
+    headings, rows = table
+    plain = [[" ".join(cell.split()).replace("|", "\\|") for cell in row] for row in (headings, *rows)]
+    lines = ["| " + " | ".join(row) + " |" for row in plain]
+    return [lines[0], "| --- " + "| ---: " * (len(headings) - 1) + "|", *lines[1:]]
 
 
 def facts(results: Results) -> list[str]:
@@ -161,46 +176,6 @@ def side_by_side(results: Results, out: Path, most: int = 12) -> list[dict[str, 
         }
         for i, record in enumerate(first)
     ]
-
-
-def draw(results: Results, path: Path) -> None:
-    """Left: the metric that decides with its intervals. Right: the same against KL to the start."""
-    from matplotlib.figure import Figure
-
-    metric = results.primary
-    labels = [label for label in reversed(ranked(results)) if metric in results.algorithms[label].summary]
-    figure = Figure(figsize=(10, 1.6 + 0.45 * max(4, len(labels))), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for i, label in enumerate(labels):
-        found = results.algorithms[label].summary
-        colour = "0.35" if label == START else f"C{sorted(labels).index(label) % 10}"
-        for axes, x, y in ((left, found[metric].mean, i), (right, None, found[metric].mean)):
-            interval = found[metric].ci95
-            error = [[found[metric].mean - interval[0]], [interval[1] - found[metric].mean]] if interval else None
-            if axes is left:
-                axes.errorbar(x, y, xerr=error, fmt="o", color=colour, capsize=3)
-            elif "kl" in found:
-                axes.errorbar(found["kl"].mean, y, yerr=error, fmt="o", color=colour, capsize=3)
-                place = (-6, -12) if label == START else (6, 5)
-                axes.annotate(
-                    label,
-                    (found["kl"].mean, y),
-                    xytext=place,
-                    textcoords="offset points",
-                    ha="right" if label == START else "left",
-                    fontsize=8,
-                )
-    if START in labels:
-        left.axvline(results.algorithms[START].summary[metric].mean, color="0.7", linewidth=1, zorder=0)
-        right.axhline(results.algorithms[START].summary[metric].mean, color="0.7", linewidth=1, zorder=0)
-    left.set_yticks(range(len(labels)), labels)
-    left.set_xlabel(f"{metric} reward (mean, 95% interval)")
-    right.set_xlabel("KL to the start (nats a reply)")
-    right.set_ylabel(f"{metric} reward")
-    right.margins(x=0.2)
-    for axes in (left, right):
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=130)
 
 
 def _number(summary: Summary | None, interval: bool) -> str:

@@ -13,8 +13,9 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +23,9 @@ from typing import Any, Literal
 import cloudpickle
 
 from prefzoo import plugins, registry
-from prefzoo.comparison.plan import Plan, Stage
+from prefzoo.comparison.plan import SECONDS, Plan, Stage
+from prefzoo.comparison.processes import interrupt_blocked, main_hidden
+from prefzoo.comparison.quiet import without_bars
 from prefzoo.comparison.watch import Watcher
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import CHECKPOINTS
@@ -104,7 +107,10 @@ class Runner:
         process = self.context.Process(
             target=_work, args=(plugins.loaded(), payload, theirs), name=stage.name, daemon=True
         )
-        with main_hidden():
+        if self.context.get_start_method() == "forkserver":
+            with interrupt_blocked(), main_hidden():
+                forkserver.ensure_running()
+        with main_hidden():  # here Ctrl-C is heard, because the server answers only when it has imported everything
             process.start()
         theirs.close()
         self.watcher.started(stage)
@@ -128,20 +134,6 @@ class Runner:
     def _end(self, stage: Stage, outcome: Outcome, reused: bool = False) -> None:
         self.outcomes[stage.name] = outcome
         self.watcher.ended(stage, outcome.status, outcome.error, outcome.seconds, reused)
-
-
-@contextlib.contextmanager
-def main_hidden() -> Iterator[None]:
-    """multiprocessing runs the caller's script again in each child, which would compare again; what a child needs of
-    the script, cloudpickle has sent it."""
-    main = sys.modules["__main__"]
-    hidden: dict[str, Any] = {name: vars(main).pop(name) for name in ("__file__", "__spec__") if name in vars(main)}
-    main.__spec__ = None
-    try:
-        yield
-    finally:
-        for name, value in hidden.items():
-            setattr(main, name, value)
 
 
 def cores() -> int:
@@ -169,7 +161,7 @@ def _work(sources: dict[str, str], payload: bytes, connection: Connection) -> No
     folder: Path = stage.folder
     partial = folder.with_name(folder.name + ".partial")
     log = folder.with_name(folder.name + ".log")
-    last = 0.0
+    began, last = time.monotonic(), 0.0
 
     def progress(what: str, done: int, total: int) -> None:
         nonlocal last
@@ -187,6 +179,7 @@ def _work(sources: dict[str, str], payload: bytes, connection: Connection) -> No
                 traceback.print_exc()
                 raise
         shutil.rmtree(partial / CHECKPOINTS, ignore_errors=True)
+        (partial / SECONDS).write_text(f"{time.monotonic() - began:.2f}", encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)  # an incomplete one
         partial.rename(folder)
         message: tuple[str, str | None] = ("ok", None)
@@ -232,8 +225,7 @@ def _redirected(file: Any) -> Any:
 
 
 def _quiet(threads: int) -> None:
-    import datasets
     import torch
 
     torch.set_num_threads(threads)
-    datasets.disable_progress_bars()
+    without_bars()

@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 
 from prefzoo.comparison.plan import Plan
-from prefzoo.comparison.runner import main_hidden
+from prefzoo.comparison.processes import interrupt_blocked, main_hidden
 
 STATE = "tracking.json"
 INIT_SECONDS = 20.0
@@ -48,7 +48,7 @@ class Tracker:
             settings = {label: asdict(self.plan.recipe.algorithm(label)) for label in self.plan.recipe.algorithms}
             arguments = (self.plan.out.resolve(), settings, theirs, INIT_SECONDS, FINISH_SECONDS)
             self.process = context.Process(target=_work, args=arguments, name="tracking", daemon=True)
-            with main_hidden():
+            with interrupt_blocked(), main_hidden():
                 self.process.start()
             theirs.close()
         return self

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import heapq
 import time
 from collections import defaultdict
+from collections.abc import Callable, Mapping
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from prefzoo.comparison.plan import Stage
+
+QUIET_SECONDS = 30.0
+"""Without a terminal, how long nothing is said while something runs."""
 
 
 class Watcher:
@@ -18,16 +23,17 @@ class Watcher:
         total: how many stages there are.
         workers: how many run at a time; for the estimate of the time left.
         console: where to write.
+        clock: seconds, from anywhere on.
     """
 
-    def __init__(self, total: int, workers: int, console: Console) -> None:
-        self.total, self.workers, self.console = total, workers, console
+    def __init__(self, total: int, workers: int, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self.total, self.workers, self.console, self.clock = total, workers, console, clock
         self.ended_stages = 0
-        self.seconds: dict[str, list[float]] = defaultdict(list)
-        self.left: dict[str, int] = defaultdict(int)
+        self.took: dict[str, dict[str | None, list[float]]] = defaultdict(lambda: defaultdict(list))
+        self.left: dict[str, Stage] = {}
+        self.began: dict[str, float] = {}
         self.tasks: dict[str, TaskID] = {}
-        self.said = time.monotonic()
-        self.began = time.monotonic()
+        self.said = clock()
         self.doing: dict[str, str] = {}
         self.bars = Progress(
             TextColumn("{task.description}"),
@@ -49,12 +55,12 @@ class Watcher:
         self.bars.stop()
 
     def expect(self, stages: list[Stage]) -> None:
-        """What is still to be run."""
-        for stage in stages:
-            self.left[self._sort(stage)] += 1
+        """What is still to be run, in the order in which it will be."""
+        self.left = {stage.name: stage for stage in stages}
 
     def started(self, stage: Stage) -> None:
         """A stage began."""
+        self.began[stage.name] = self.clock()
         self.doing[stage.name] = ""
         self.tasks[stage.name] = self.bars.add_task(f"  {stage.name}", total=None, note="starting")
 
@@ -66,12 +72,14 @@ class Watcher:
     def ended(self, stage: Stage, status: str, error: str | None, seconds: float, reused: bool) -> None:
         """A stage ended: `ok`, `failed` or `skipped`; `reused` when its result was there already."""
         self.ended_stages += 1
+        self.left.pop(stage.name, None)
+        self.began.pop(stage.name, None)
         self.doing.pop(stage.name, None)
         if stage.name in self.tasks:
             self.bars.remove_task(self.tasks.pop(stage.name))
-        if not reused and status != "skipped":
-            self.seconds[self._sort(stage)].append(seconds)
-        self.left[self._sort(stage)] = max(0, self.left[self._sort(stage)] - 1)
+        spent = stage.seconds if reused else seconds
+        if status == "ok" and spent is not None:
+            self.took[stage.kind][stage.label].append(spent)
         self.bars.update(self.overall, completed=self.ended_stages, note=self.time_left())
         place = f"[{self.ended_stages}/{self.total}]"
         if status == "failed":
@@ -79,28 +87,58 @@ class Watcher:
         elif status == "ok" and not self.console.is_terminal:
             how = "already there" if reused else f"{seconds:.1f} s"
             self.console.print(f"{place} {stage.name}: {how}{self._and_left()}", markup=False, highlight=False)
-        self.said = time.monotonic()
+        self.said = self.clock()
 
     def tick(self) -> None:
-        """Called every second or so: without a terminal, says every half minute that it is alive."""
-        if not self.console.is_terminal and time.monotonic() - self.said > 30:
-            self.said = time.monotonic()
+        """Called every second or so: brings the estimate up to date; without a terminal, says now and then that
+        something runs."""
+        if self.console.is_terminal:
+            self.bars.update(self.overall, note=self.time_left())
+        elif self.clock() - self.said > QUIET_SECONDS:
+            self.said = self.clock()
             busy = "; ".join(f"{name}: {what}" if what else name for name, what in self.doing.items())
-            self.console.print(f"[{self.ended_stages}/{self.total}] running {busy}", markup=False, highlight=False)
+            place = f"[{self.ended_stages}/{self.total}]"
+            self.console.print(f"{place} running {busy}{self._and_left()}", markup=False, highlight=False)
 
     def time_left(self) -> str:
-        """An estimate from the stages of each sort that have ended; empty while there is nothing to go by."""
-        known = {sort: sum(times) / len(times) for sort, times in self.seconds.items() if times}
-        if not known:
+        """`about 1:20 left`; `at least 0:40 left` while there is a stage that is like none that has ended; empty when
+        there is nothing to go by."""
+        usual = {name: self._usual(stage) for name, stage in self.left.items()}
+        running = {name: max(0.0, (usual[name] or 0.0) - (self.clock() - at)) for name, at in self.began.items()}
+        seconds = round(_time_left(self.left, {n: s or 0.0 for n, s in usual.items()}, running, self.workers))
+        known = all(each is not None for each in usual.values())
+        if not self.left or (seconds == 0 and not known):
             return ""
-        usual = sum(known.values()) / len(known)
-        work = sum(count * known.get(sort, usual) for sort, count in self.left.items())
-        minutes, seconds = divmod(int(work / self.workers), 60)
-        return f"about {minutes}:{seconds:02d} left" if self.ended_stages < self.total else ""
+        return f"{'about' if known else 'at least'} {seconds // 60}:{seconds % 60:02d} left"
+
+    def _usual(self, stage: Stage) -> float | None:
+        """The mean of the stages of its kind and label that have ended; None while there is none. What training takes
+        differs with the algorithm; the other kinds may go by any of their kind."""
+        of_kind = self.took[stage.kind]
+        alike = [stage.label] if stage.kind == "train" or stage.label in of_kind else list(of_kind)
+        times = [seconds for label in alike for seconds in of_kind.get(label, ())]
+        return sum(times) / len(times) if times else None
 
     def _and_left(self) -> str:
         left = self.time_left()
         return f" ({left})" if left else ""
 
-    def _sort(self, stage: Stage) -> str:
-        return f"{stage.kind} {stage.label}"
+
+def _time_left(
+    left: Mapping[str, Stage], usual: Mapping[str, float], running: Mapping[str, float], workers: int
+) -> float:
+    """Seconds until all that is left has run, as the runner will run it: in order, as far as needs allow, so many at a
+    time. `usual` holds what each takes, and `running` what those that run have still to go."""
+    now = 0.0
+    busy = [(seconds, name) for name, seconds in running.items()]
+    heapq.heapify(busy)
+    unfinished = set(left)
+    waiting = [stage for name, stage in left.items() if name not in running]
+    while True:
+        for stage in [s for s in waiting if unfinished.isdisjoint((*s.needs, *s.after))][: workers - len(busy)]:
+            waiting.remove(stage)
+            heapq.heappush(busy, (now + usual[stage.name], stage.name))
+        if not busy:
+            return now
+        now, name = heapq.heappop(busy)
+        unfinished.discard(name)

@@ -1,0 +1,87 @@
+"""What a report says around its tables: the title, the verdict in a sentence, and what each column means."""
+
+from __future__ import annotations
+
+from prefzoo.comparison.plan import START
+from prefzoo.comparison.results import Results
+from prefzoo.comparison.statistics import ALPHA
+from prefzoo.data.reading import COLUMNS
+
+MOST_NAMED = 6
+"""More policies than this are not all named in a title."""
+
+
+def title(results: Results) -> str:
+    """What was compared, e.g. `sft, dpo and ppo against the start: 3 seeds, 256 test prompts`."""
+    labels = [label for label in results.algorithms if label != START]
+    if len(labels) > MOST_NAMED:
+        labels = [*labels[: MOST_NAMED - 1], f"{len(labels) - MOST_NAMED + 1} more"]
+    listed = " and ".join(part for part in (", ".join(labels[:-1]), labels[-1]) if part)
+    return f"{listed} against the start: {size(results)}"
+
+
+def size(results: Results) -> str:
+    """How many seeds and test prompts there were."""
+    seeds = len(results.recipe["seeds"])
+    return f"{seeds} seed{'s' if seeds > 1 else ''}, {results.test_prompts} test prompts"
+
+
+def setting(results: Results) -> str:
+    """On what it was compared, and what every algorithm was given alike."""
+    recipe = results.recipe
+    data, budget = recipe["data"], recipe["budget"]
+    origin = ", ".join(data[kind] for kind in COLUMNS if data.get(kind)) or data["source"] or "lab"
+    prompts = results.manifest["splits"]["train"]["prompts"]
+    return (
+        f"Model {recipe['model']['path']}, adapter {recipe['adapter']['type']}, data {origin}. Every algorithm was "
+        f"given the same {prompts} training prompts, {budget['epochs']:g} epoch{'s' if budget['epochs'] != 1 else ''}, "
+        f"and replies of at most {recipe['generation']['max_new_tokens']} tokens."
+    )
+
+
+def sentence(results: Results) -> str:
+    """The verdict in one sentence."""
+    against = [v for v in results.verdicts if v.metric == results.primary and v.b == START]
+    groups = {word: [v.a for v in against if v.verdict == word] for word in ("better", "worse", "inconclusive")}
+    parts = []
+    if groups["better"]:
+        parts.append(f"better than the start in {results.primary} reward: {', '.join(groups['better'])}")
+    if groups["worse"]:
+        parts.append(f"worse: {', '.join(groups['worse'])}")
+    if groups["inconclusive"]:
+        parts.append(f"no difference shown: {', '.join(groups['inconclusive'])}")
+    lost = [label for label, each in results.algorithms.items() if each.status != "ok"]
+    if lost:
+        parts.append(f"without a result: {', '.join(lost)}")
+    text = "; ".join(parts) + "." if parts else "nothing was measured."
+    return text[0].upper() + text[1:]
+
+
+def reading(results: Results) -> dict[str, str]:
+    """Each column of the table that needs one -> a sentence on what it holds."""
+    metric = results.primary
+    shown = {name for each in results.algorithms.values() for name in each.summary}
+    seeds = "seeds and prompts" if len(results.recipe["seeds"]) > 1 else "prompts; with one seed, not other trainings"
+    words = {
+        "gold": "The mean gold reward of the test replies: the truth, as far as this data knows it.",
+        "proxy": "The mean of the reward that algorithms may learn from.",
+        "win_rate": (
+            f"Win rate against the start: the share of test prompts that a policy answers with a higher {metric} "
+            "reward than the start does, ties counted half, so that the start has 0.50."
+        ),
+        "kl": (
+            "KL to the start, in nats a reply: how far a policy has moved, estimated on its own test replies as the "
+            "exact divergence of the two next-token distributions, summed over each reply's tokens (Amini et al. 2025)."
+        ),
+        "length": "The mean length of a reply, its end included.",
+        "distinct_2": "Different pairs of neighbouring words as a share of all, over all replies.",
+    }
+    said = {name: text for name, text in words.items() if name in shown}
+    return said | {
+        "±": f"Half of a 95% interval, which covers other {seeds}.",
+        "over start": "The mean difference to the start, paired by seed and prompt, with its own 95% interval.",
+        "verdict": (
+            f"Better or worse where that difference has p < {ALPHA:g} after Holm's correction for the number of "
+            "policies (the interval is not corrected); inconclusive means not shown, and not that they are equal."
+        ),
+    }

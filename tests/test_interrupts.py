@@ -1,0 +1,117 @@
+"""Ctrl-C: what was found is shown, nothing that is finished is lost, and nobody else's words reach the terminal."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import prefzoo
+from conftest import SMALL
+from prefzoo.cli import app
+from prefzoo.comparison.plan import load_plan
+from prefzoo.comparison.processes import interrupt_blocked
+from prefzoo.comparison.results import load
+from prefzoo.conformance.findings import PROMISES, Finding
+
+SLEEPS = """
+import os, pathlib, time
+from dataclasses import dataclass
+import prefzoo
+
+@prefzoo.register("sleeps")
+@dataclass(frozen=True)
+class Sleeps(prefzoo.Algorithm):
+    "Draws a bar and sleeps."
+
+    def train(self, bench):
+        from tqdm.auto import tqdm
+        for _ in tqdm(range(600)):
+            pathlib.Path(os.environ["SLEEPS"]).touch()
+            time.sleep(1)
+"""
+
+
+def start(out: Path, environment: dict[str, str], *arguments: str) -> subprocess.Popen:
+    sets = [part for each in SMALL for part in ("--set", each)]
+    code = "from prefzoo.cli import main; main()"
+    command = [sys.executable, "-c", code, "compare", "quickstart", *arguments, "--workers", "2", *sets]
+    return subprocess.Popen([*command, "--out", str(out)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+                            env={**os.environ, **environment}, start_new_session=True)  # fmt: skip
+
+
+def interrupt(process: subprocess.Popen) -> str:
+    """Ctrl-C to the whole group, as a terminal sends it; what the comparison wrote to standard error."""
+    os.killpg(process.pid, signal.SIGINT)
+    _, written = process.communicate(timeout=60)
+    assert process.returncode == 130, written
+    assert "interrupted; the same command goes on where it stopped" in written
+    for noise in ("Traceback", "leaked", "Warning"):
+        assert noise not in written, written
+    return written
+
+
+def test_an_interrupted_comparison_says_so_and_nothing_else_and_goes_on(tmp_path) -> None:
+    plugin, seen, out = tmp_path / "sleeps.py", tmp_path / "seen", tmp_path / "run"
+    plugin.write_text(SLEEPS)
+    more = ["--plugin", str(plugin), "--algorithms", "sleeps,sft", "--seeds", "1"]
+    process = start(out, {"SLEEPS": str(seen)}, *more)
+    until = time.monotonic() + 120
+    while not (seen.exists() and next(out.glob("trials/evaluate-sft-*/replies.jsonl"), None)):
+        assert time.monotonic() < until and process.poll() is None
+        time.sleep(0.1)
+    time.sleep(1)  # the folder is there before the comparison has heard of it
+    assert "train sft seed 0:" in interrupt(process)
+    found = load(out)
+    assert found.algorithms["sft"].status == "ok" and found.algorithms["sleeps"].status == "skipped"
+    times = {path: path.stat().st_mtime_ns for path in out.glob("trials/*sft*") if path.is_dir()}
+    again = prefzoo.compare("quickstart", ["sft"], seeds=1, sets=SMALL, out=out)
+    assert again.algorithms["sft"] == found.algorithms["sft"]
+    assert len(times) == 2 and {path: path.stat().st_mtime_ns for path in times} == times
+    assert all((stage.seconds or 0) > 0 for stage in load_plan(out).stages.values())
+
+
+def test_interrupted_while_the_server_of_stages_still_imports(tmp_path) -> None:
+    process = start(tmp_path / "run", {}, "--algorithms", "sft", "--seeds", "1")
+    until = time.monotonic() + 60
+    while not (tmp_path / "run" / "calls.jsonl").exists():
+        assert time.monotonic() < until and process.poll() is None
+        time.sleep(0.02)
+    time.sleep(0.7)
+    assert "data:" not in interrupt(process)
+
+
+def test_what_is_started_under_a_block_never_hears_of_ctrl_c_and_the_caller_does() -> None:
+    code = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))"
+    asked = []
+    with pytest.raises(KeyboardInterrupt), interrupt_blocked():
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        asked.append(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout)
+    assert asked == ["True\n"]
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+@pytest.mark.parametrize(
+    ("statuses", "says"), [(["kept", "kept"], "so far"), (["broken"], "broken: trains"), ([], "so far")]
+)
+def test_an_interrupted_check_shows_what_it_found(monkeypatch, statuses, says) -> None:
+    def check(name, seed, console):
+        yield from (Finding(promise, status, "seen") for promise, status in zip(PROMISES, statuses, strict=False))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("prefzoo.conformance.show.check", check)
+    shown = CliRunner().invoke(app, ["check", "dpo"], env={"COLUMNS": "200"})
+    assert shown.exit_code == 130
+    assert says in shown.output and "keeps its promises" not in shown.output
+    assert f"interrupted after {len(statuses)} of {len(PROMISES)} promises" in shown.output
+    lines = shown.output.splitlines()
+    for i, words in enumerate(PROMISES.values()):
+        line = next(line for line in lines if line.strip().startswith(words))
+        assert (statuses[i] if i < len(statuses) else "untried") in line
