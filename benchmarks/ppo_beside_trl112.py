@@ -1,6 +1,6 @@
 """Our PPO beside the last one of TRL (1.12.0): speed, peak memory, and what is learned from equally many episodes.
 
-    make bench-ppo                                      # both environments, then this, some 30 minutes
+    make bench-ppo                                      # both environments, then this, an hour
     python benchmarks/ppo_beside_trl112.py [--sizes lab,lab-slow,25m] [--seeds 3] [--out ppo_beside_trl112.json]
 
 Each run is a process of its own, the sides in alternating order. They have one thread unless OMP_NUM_THREADS says
@@ -55,6 +55,8 @@ SIZES: dict[str, dict[str, Any]] = {
     "lab-slow": {**SHARED, "model": "lab", "batch": 16, "updates": 50, "response": 40, "learning_rate": 5e-4},
     "25m": {**SHARED, "model": "25m", "batch": 8, "updates": 3, "response": 64, "learning_rate": 1e-4},
 }
+COSTS = ("seconds", "cpu_seconds", "episodes_per_second", "episodes_per_cpu_second", "peak_bytes", "own_bytes")
+"""What has ratios; rewards may be of either sign."""
 VOCABULARY = 32_000
 HELD_OUT = 256
 
@@ -256,7 +258,7 @@ def compare(size: str, seeds: int, other_python: Path, folder: Path) -> dict[str
         for side in sides if seed % 2 == 0 else sides[::-1]:
             runs[side].append(trial(side, {**given, "seed": seed}, folder / f"{side}-{seed}", other_python))
             print(f"{size}: {side}, seed {seed}", runs[side][-1].get("episodes_per_second"), file=sys.stderr)
-    found: dict[str, Any] = {"settings": SIZES[size], "runs": runs}
+    found: dict[str, Any] = {"settings": SIZES[size], "seeds": seeds, "runs": runs}
     if given["model"] == "lab":
         learners = [(side, seed) for side, seed in itertools.product(sides, range(seeds))]
         start, *rest = evaluated(given, [folder / f"{side}-{seed}" / "policy" for side, seed in learners])
@@ -266,7 +268,7 @@ def compare(size: str, seeds: int, other_python: Path, folder: Path) -> dict[str
     numbers = {side: [{k: v for k, v in run.items() if k != "scores"} for run in each] for side, each in runs.items()}
     found["medians"] = {side: medians(each) for side, each in numbers.items()}
     found["ratios"] = {
-        f"{mine} / {other}": ratios(found["medians"][mine], found["medians"][other])
+        f"{mine} / {other}": ratios({k: found["medians"][mine].get(k, 0.0) for k in COSTS}, found["medians"][other])
         for mine in OURS
         for other in sides
         if other not in OURS
@@ -308,7 +310,7 @@ def main() -> None:
         write(out / "found.json", {"ppo": with_prefzoo, "sft": with_sft}[given.child](settings, out))
         return
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    found: dict[str, Any] = {"machine": machine(), "seeds": given.seeds, "sizes": {}}
+    found: dict[str, Any] = {"machine": machine(), "sizes": {}}
     with tempfile.TemporaryDirectory() as folder:
         for size in given.sizes.split(","):
             found["sizes"][size] = compare(size, given.seeds, given.trl112, Path(folder) / size)
