@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TRL112 := .venv-trl112
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup compare test test-learning lint format lab wheel clean
+.PHONY: help setup compare test test-learning bench-ppo lint format lab wheel clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -29,6 +30,17 @@ test: $(READY) ## the tests that fit into a few minutes
 test-learning: $(READY) ## the learning tests with their negative controls; eight minutes on 4 cores
 	$(BIN)/python -m pytest -m learning
 
+$(TRL112)/.ready: benchmarks/trl112/requirements.txt constraints.txt
+	$(PYTHON) -m venv $(TRL112)
+	grep -v '^trl==' constraints.txt > $(TRL112)/constraints.txt
+	$(TRL112)/bin/python -m pip install --quiet --upgrade "pip>=24"
+	$(TRL112)/bin/python -m pip install --quiet torch -c $(TRL112)/constraints.txt
+	$(TRL112)/bin/python -m pip install --quiet -r benchmarks/trl112/requirements.txt -c $(TRL112)/constraints.txt
+	touch $@
+
+bench-ppo: $(READY) $(TRL112)/.ready ## our PPO beside the last one of TRL, in an environment of its own; an hour
+	$(BIN)/python benchmarks/ppo_beside_trl112.py --out benchmarks/results/ppo_beside_trl112.json
+
 lint: $(READY) ## style, formatting, types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -45,4 +57,4 @@ wheel: $(READY) ## build the wheel into dist/
 	$(BIN)/python -m build --wheel
 
 clean: ## remove what was built and installed; runs/ stays
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(TRL112) dist build .pytest_cache .mypy_cache .ruff_cache

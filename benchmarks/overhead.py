@@ -13,27 +13,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
+from measuring import machine, measured, medians, ratios, write
+
 GOAL = 1.05
-MEASURES = ("seconds", "cpu_seconds", "peak_bytes")
 SIDES = ("prefzoo", "trl")
 TASKS = ("dpo", "sft", "reward")
 SEED = 0
-ENVIRONMENT = {
-    "HF_HUB_OFFLINE": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
-    "DO_NOT_TRACK": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
 
 
 def with_prefzoo(task: str, rows: list[dict[str, Any]], out: Path) -> float:
@@ -119,43 +109,10 @@ def with_trl(task: str, rows: list[dict[str, Any]], out: Path) -> float:
     return trainer.state.log_history[-1]["train_loss"]
 
 
-def measured(side: str, task: str, rows: Path, out: Path) -> dict[str, float]:
-    """One training in a process of its own: seconds from its start to its end, processor time, peak memory, loss."""
+def trial(side: str, task: str, rows: Path, out: Path) -> dict[str, float]:
+    """One training in a process of its own: what it used, and its loss."""
     command = [sys.executable, __file__, "--child", side, "--tasks", task, "--rows", str(rows), "--out", str(out)]
-    out.mkdir(parents=True)
-    began = time.perf_counter()
-    with (out / "log").open("w") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env={**os.environ, **ENVIRONMENT})
-        _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - began
-    if status:
-        raise SystemExit(f"{side} {task} failed:\n{(out / 'log').read_text()[-3000:]}")
-    unit = 1 if sys.platform == "darwin" else 1024
-    return {
-        "seconds": seconds,
-        "cpu_seconds": usage.ru_utime + usage.ru_stime,
-        "peak_bytes": usage.ru_maxrss * unit,
-        "loss": json.loads((out / "loss").read_text()),
-    }
-
-
-def machine() -> dict[str, Any]:
-    """Where and with what this was measured."""
-    from prefzoo.comparison.plan import versions
-
-    model = ""
-    if (info := Path("/proc/cpuinfo")).is_file():
-        model = next((line.split(":")[1].strip() for line in info.read_text().splitlines() if "model name" in line), "")
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    return {
-        "platform": platform.platform(),
-        "processor": model or platform.processor(),
-        "cores": os.cpu_count(),
-        "threads": os.environ.get("OMP_NUM_THREADS"),
-        "load_at_start": load,
-        "python": platform.python_version(),
-        "versions": versions(),
-    }
+    return {**measured(command, out), "loss": json.loads((out / "loss").read_text())}
 
 
 def compare(tasks: list[str], prompts: int, repeats: int) -> dict[str, Any]:
@@ -179,17 +136,17 @@ def compare(tasks: list[str], prompts: int, repeats: int) -> dict[str, Any]:
             runs: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
             for turn in range(repeats):
                 for side in SIDES if turn % 2 == 0 else SIDES[::-1]:
-                    runs[side].append(measured(side, task, rows, Path(folder) / f"{task}-{side}-{turn}"))
+                    runs[side].append(trial(side, task, rows, Path(folder) / f"{task}-{side}-{turn}"))
                 print(f"{task}: pair {turn + 1} of {repeats}", file=sys.stderr)
             losses = {run["loss"] for each in runs.values() for run in each}
             if max(losses) - min(losses) > 1e-5:
                 raise SystemExit(f"{task}: the losses differ ({sorted(losses)}); the two sides did other work")
-            medians = {
-                side: {what: statistics.median(run[what] for run in each) for what in MEASURES}
-                for side, each in runs.items()
+            middle = {side: medians(each) for side, each in runs.items()}
+            found["tasks"][task] = {
+                "medians": middle,
+                "ratios": ratios(middle["prefzoo"], middle["trl"]),
+                "runs": runs,
             }
-            ratios = {what: medians["prefzoo"][what] / medians["trl"][what] for what in MEASURES}
-            found["tasks"][task] = {"medians": medians, "ratios": ratios, "runs": runs}
     return found
 
 
@@ -208,7 +165,7 @@ def main() -> None:
         (given.out / "loss").write_text(json.dumps(loss))
         return
     found = compare(given.tasks.split(","), given.prompts, given.repeats)
-    given.out.write_text(json.dumps(found, indent=1))
+    write(given.out, found)
     units = {"seconds": ("s", 1), "cpu_seconds": ("cpu s", 1), "peak_bytes": ("MiB", 2**20)}
     print("task  " + "".join(f"{'prefzoo ' + unit:>15}{'trl ' + unit:>11}{'ratio':>8}" for unit, _ in units.values()))
     for task, each in found["tasks"].items():

@@ -2,7 +2,8 @@
 
 What is overridden of TRL: `_calculate_rewards` (to keep the scores), `_generate_and_score_completions` (to put
 advantages of a token each in the place of GRPO's), `_compute_loss` (no KL term, for the KL is in the reward; the critic
-learns beside). Sampling, log-probabilities, the reference, accumulation and the clipped policy loss stay TRL's.
+learns beside), `_get_per_token_logps_and_entropies` (on a CPU alone; see `fused_head`). Sampling, the reference,
+accumulation and the clipped policy loss stay TRL's.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 from trl import GRPOConfig, GRPOTrainer
 
 from prefzoo.policies import advantages as adv
+from prefzoo.policies.fused_head import plain_head, token_log_probabilities
 
 VALUE = "value"
 """Name of the critic's adapter on the shared base."""
@@ -138,6 +140,30 @@ class OnPolicyTrainer(GRPOTrainer):
         finally:
             self.beta = beta
 
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: nn.Module,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        compute_entropy: bool = False,
+        **more: Any,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        asked = (input_ids, attention_mask, logits_to_keep)
+        head = None if self.accelerator.num_processes > 1 or self._entropy_bonus_enabled else plain_head(model)
+        if head is None or any(value is not None and value is not False for value in more.values()):
+            more |= {"batch_size": batch_size, "compute_entropy": compute_entropy}
+            return super()._get_per_token_logps_and_entropies(model, *asked, **more)
+        with self.accelerator.autocast():
+            size = batch_size or len(input_ids)
+            parts = [
+                token_log_probabilities(model, head, ids, attention, logits_to_keep, self.temperature)
+                for ids, attention in zip(input_ids.split(size), attention_mask.split(size), strict=True)
+            ]
+        logs, entropies = (torch.cat(each) for each in zip(*parts, strict=True))
+        return logs, entropies if compute_entropy else None, None
+
     def _log_probabilities(self, batch: dict[str, Any]) -> Tensor:
         ids, attention = _whole(batch)
         size = self.args.per_device_train_batch_size
@@ -161,11 +187,13 @@ class OnPolicyTrainer(GRPOTrainer):
 class ActorCriticTrainer(OnPolicyTrainer):
     """PPO: generalized advantages from a critic, which shares the policy's base under an adapter of its own.
 
-    The critic learns in a backward pass of its own, so that its activations are gone when the policy's are made.
+    The critic learns in a backward pass of its own, so that its activations are gone when the policy's are made;
+    one that reads the policy's hidden states learns in the policy's.
 
     Args:
         critic: what it estimates and how it learns.
         value_model: a backbone of its own for the critic; None puts an adapter on the policy's base.
+        reads_policy: the critic is a head on the policy's last hidden states, with no weights below it of its own.
         value_head: weights (1, H) that its head begins with; None draws them.
     """
 
@@ -174,19 +202,21 @@ class ActorCriticTrainer(OnPolicyTrainer):
         *,
         critic: CriticSettings,
         value_model: nn.Module | None = None,
+        reads_policy: bool = False,
         value_head: Tensor | None = None,
         **more: Any,
     ) -> None:
         super().__init__(**more)
         self.critic = critic
+        self._reads_policy = reads_policy
         model = self.model
-        if value_model is None:
+        if value_model is None and not reads_policy:
             if not isinstance(model, PeftModel):
                 raise ValueError("a critic on the policy's base needs an adapter; give it a model of its own instead")
             model.add_adapter(VALUE, model.peft_config["default"])
             model.set_adapter("default")
             _thaw(model)
-        else:
+        elif value_model is not None:
             model.add_module("value_backbone", value_model)
         self._backbone = value_model
         hidden = model.config.get_text_config().hidden_size if value_head is None else value_head.shape[1]
@@ -215,15 +245,19 @@ class ActorCriticTrainer(OnPolicyTrainer):
     def values(self, batch: dict[str, Any]) -> Tensor:
         """What the critic expects from each token of the replies on, before that token is generated, (B, T)."""
         ids, attention = _whole(batch)
-        model = self.accelerator.unwrap_model(self.model)
-        inner = self._backbone
-        if inner is None:
-            inner = model.get_base_model().base_model
+        backbone = self._backbone if self._backbone is not None else self._policy_backbone()
         with self.accelerator.autocast():
-            hidden = inner(input_ids=ids, attention_mask=attention).last_hidden_state  # (B, P + T, H)
-            width = batch["completion_ids"].shape[1]
-            head = model.value_head
-            return head(hidden[:, -width - 1 : -1].to(head.weight.dtype))[..., 0].float()
+            hidden = backbone(input_ids=ids, attention_mask=attention).last_hidden_state  # (B, P + T, H)
+            return self._read(hidden, batch["completion_ids"].shape[1])
+
+    def _policy_backbone(self) -> nn.Module:
+        model = self.accelerator.unwrap_model(self.model)
+        return (model.get_base_model() if isinstance(model, PeftModel) else model).base_model
+
+    def _read(self, hidden: Tensor, width: int) -> Tensor:
+        """The head's values before each of the last `width` tokens, (B, width)."""
+        head = self.accelerator.unwrap_model(self.model).value_head
+        return head(hidden[:, -width - 1 : -1].to(head.weight.dtype))[..., 0].float()
 
     def _advantages(self, batch: dict[str, Any], rewards: Tensor, mask: Tensor) -> dict[str, Tensor]:
         size = self.args.per_device_train_batch_size
@@ -238,9 +272,17 @@ class ActorCriticTrainer(OnPolicyTrainer):
         return {"advantages": advantages, "returns": returns, "old_values": values}
 
     def _compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
+        if self._reads_policy:
+            seen: list[Tensor] = []
+            watch = self._policy_backbone().register_forward_hook(lambda *args: seen.append(args[2].last_hidden_state))
+            try:
+                loss = super()._compute_loss(model, inputs)
+            finally:
+                watch.remove()
+            return loss + self._value_loss(inputs, self._read(seen[-1], inputs["completion_ids"].shape[1]))
         if torch.is_grad_enabled():
             with self._critic_on():
-                self.accelerator.backward(self._value_loss(inputs))
+                self.accelerator.backward(self._value_loss(inputs, self.values(inputs)))
             self._average_critic()
         return super()._compute_loss(model, inputs)
 
@@ -252,9 +294,8 @@ class ActorCriticTrainer(OnPolicyTrainer):
                 if weight.grad is not None and (f".{VALUE}." in name or name.startswith("value_")):
                     weight.grad.copy_(self.accelerator.reduce(weight.grad, "mean"))
 
-    def _value_loss(self, inputs: dict[str, Any]) -> Tensor:
+    def _value_loss(self, inputs: dict[str, Any], values: Tensor) -> Tensor:
         mask = inputs["completion_mask"]
-        values = self.values(inputs)
         each = adv.clipped_value_loss(values, inputs["old_values"], inputs["returns"], self.critic.clip_value) * mask
         # The same normalizer as the policy's loss: all tokens of one optimizer step count alike.
         tokens = inputs["num_items_in_batch"].clamp(min=1.0) / self.accelerator.num_processes
@@ -266,7 +307,7 @@ class ActorCriticTrainer(OnPolicyTrainer):
     @contextlib.contextmanager
     def _critic_on(self) -> Iterator[None]:
         model = self.accelerator.unwrap_model(self.model)
-        if self._backbone is not None:
+        if self._backbone is not None or self._reads_policy:
             yield
             return
         model.set_adapter(VALUE)

@@ -40,8 +40,8 @@ class PPO(ActorCritic):
 
     @property
     def replies_per_row(self) -> int:
-        """Each sampled reply, in every epoch, once by the policy and once by the critic."""
-        return 2 * self.generations * self.epochs
+        """Each sampled reply, in every epoch, by the policy and by a critic that is not a part of it."""
+        return self.learners * self.generations * self.epochs
 
     def train(self, bench: Bench) -> Policy:
         from prefzoo.policies.loading import load_model
@@ -53,7 +53,7 @@ class PPO(ActorCritic):
             if (critic := getattr(bench.reward, "critic", None)) is None:
                 raise PrefzooError("value_model: 'reward' begins as the reward model, and the reward is not one model")
             backbone, head = critic()
-        elif self.value_model == "separate" or bench.adapter.type == "full":
+        elif self.value_model == "separate" or (bench.adapter.type == "full" and self.value_model != "head"):
             # Trained whole, which 4 bits do not allow.
             backbone = load_model(bench.start, **{**bench.loading, "quantization": None}).base_model
         particular = {
@@ -69,11 +69,12 @@ class PPO(ActorCritic):
             {**particular, **self.trainer},
             generations=self.generations,
             passes=self.epochs,
-            learners=2,
+            learners=self.learners,
             rollout=self.minibatches,
             forward_passes=3,
             token_rewards=self.token_rewards(self.whiten_rewards, self.whiten_advantages),
             critic=CriticSettings(self.gamma, self.lam, self.vf_coef, self.clip_value),
             value_model=backbone,
             value_head=head,
+            reads_policy=self.value_model == "head",
         )

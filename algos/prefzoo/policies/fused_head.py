@@ -1,0 +1,84 @@
+"""Log-probabilities of sampled tokens without the logits of all of them at once, where TRL has no kernel for it.
+
+On a GPU TRL's fused head is a kernel. On a CPU it scores the prompts too, works on tiles of the whole vocabulary by
+thousands of tokens, with several copies of each, and computes them again to differentiate. Here a tile is small, and
+the gradient is taken while it is there: that of log p(token) with respect to the hidden state, w[token] - E_p[w], needs
+nothing that comes later.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from peft import PeftModel
+from torch import Tensor, nn
+
+PLAIN = frozenset(
+    {"gpt2", "gpt_neo", "gpt_neox", "llama", "mistral", "olmo", "olmo2", "phi", "phi3", "qwen2", "qwen3", "smollm3"}
+)
+"""Model types whose logits are the head's output as it is; others scale or cap it."""
+TILE = 2**22
+"""Logits that are held at a time."""
+
+
+class _TokenLogProbabilities(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        found = hidden.new_empty(len(tokens), dtype=torch.float32)
+        entropy = torch.empty_like(found)
+        gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        size = max(1, TILE // len(weight))
+        for begin in range(0, len(tokens), size):
+            part = slice(begin, begin + size)
+            chosen = tokens[part, None]
+            logs = nn.functional.linear(hidden[part], weight, bias).float().div_(temperature)
+            logs -= logs.logsumexp(-1, keepdim=True)
+            p = logs.exp()
+            found[part] = logs.gather(1, chosen)[:, 0]
+            entropy[part] = -torch.linalg.vecdot(p, logs)
+            if gradient is not None:
+                p.neg_().scatter_add_(1, chosen, torch.ones_like(p[:, :1]))
+                gradient[part] = (p @ weight.to(p.dtype)).div_(temperature)
+        ctx.save_for_backward(gradient)
+        ctx.mark_non_differentiable(entropy)
+        return found, entropy
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return gradients[0][:, None].to(gradient.dtype) * gradient, None, None, None, None
+
+
+def plain_head(model: nn.Module) -> nn.Linear | None:
+    """The head of a language model on a CPU, if it is a plain linear layer that is not trained; else None."""
+    inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    head = inner.get_output_embeddings()
+    plain = type(head) is nn.Linear and not any(weight.requires_grad for weight in head.parameters())
+    return head if plain and inner.config.model_type in PLAIN and head.weight.device.type == "cpu" else None
+
+
+def token_log_probabilities(
+    model: nn.Module, head: nn.Linear, ids: Tensor, attention: Tensor, width: int, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Log-probability of each of the last `width` tokens, and the entropy of the distribution it was drawn from.
+
+    Args:
+        model: a language model, whose adapters are as they are to be used.
+        head: its `plain_head`.
+        ids, attention: (B, L).
+        temperature: what logits are divided by.
+
+    Returns:
+        Both (B, width), in nats, 0 where `attention` is 0. The entropy has no gradient.
+    """
+    inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    hidden = inner.base_model(input_ids=ids, attention_mask=attention, use_cache=False).last_hidden_state
+    kept = attention[:, -width:].bool()
+    values = _TokenLogProbabilities.apply(
+        hidden[:, -width - 1 : -1][kept], head.weight, head.bias, ids[:, -width:][kept], temperature
+    )
+    found, entropy = (each.new_zeros(kept.shape).masked_scatter(kept, each) for each in values)
+    return found, entropy
