@@ -10,7 +10,7 @@ minibatches, reply length, temperature, KL coefficient and estimator, clipping, 
 penalty of a cut reply, learning rate (constant), optimizer, the policy's LoRA, float32, no gradient checkpointing.
 
 Not equal: the critic. `prefzoo` is our default, a second adapter on the policy's base with a new head;
-`prefzoo-head` (`value_model: head`) is a new head on the policy's own hidden states. TRL's is a model of its own:
+TRL's is a model of its own:
 `trl` starts it from the reward model and trains it whole, as TRL's documentation does; `trl-lora` gives it an adapter
 of the policy's shape. We clip the gradient's norm to 1, TRL's PPO does not clip it. We decode a reply and put it into
 the reward model's own template; TRL scores the token ids, so that a cut reply has no end-of-turn token there.
@@ -39,9 +39,9 @@ from typing import Any
 from measuring import machine, measured, medians, ratios, resident_bytes, write
 
 HERE = Path(__file__).parent
-OURS = ("prefzoo", "prefzoo-head")
+OURS = ("prefzoo",)
 OTHERS = ("trl", "trl-lora")
-CRITICS = {"prefzoo": "shared", "prefzoo-head": "head", "trl": "whole", "trl-lora": "lora", "sft": "none"}
+CRITICS = {"prefzoo": "shared", "trl": "whole", "trl-lora": "lora", "sft": "none"}
 SHARED = {
     "epochs": 4,
     "temperature": 1.0,

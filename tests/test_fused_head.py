@@ -10,8 +10,8 @@ from trl import GRPOTrainer
 from prefzoo import get
 from prefzoo.lab import MODEL_DIR
 from prefzoo.policies import fused_head
+from prefzoo.policies.actor_critic import ActorCriticTrainer
 from prefzoo.policies.loading import load_model
-from prefzoo.policies.on_policy import ActorCriticTrainer
 
 
 def adapted(**more):

@@ -12,8 +12,9 @@ from trl import GRPOTrainer
 from prefzoo import get
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import Adapter, Generation
+from prefzoo.policies.actor_critic import ActorCriticTrainer
 from prefzoo.policies.language_model import LanguageModelPolicy
-from prefzoo.policies.on_policy import ActorCriticTrainer, OnPolicyTrainer
+from prefzoo.policies.on_policy import OnPolicyTrainer
 
 ONLINE = ("ppo", "a2c", "reinforce", "grpo", "rloo")
 LOG = {"logging_steps": 1}
@@ -60,7 +61,10 @@ def test_each_trains_saves_and_charges(name, bench) -> None:
     # Each rollout is learned from once, by PPO four times; prompts count as read.
     curve = json.loads((trial.out / "curves.json").read_text())[0]
     assert sum("loss" in entry for entry in curve) == 3 * (4 if name == "ppo" else 1)
-    assert trial.ledger.trained_tokens > trial.ledger.generated_tokens * (4 if name == "ppo" else 1)
+    prompts = [row["prompt"] for row in trial.data.preferences]
+    read = sum(len(policy.render(prompt)) for prompt in prompts) * replies // 24 + trial.ledger.generated_tokens
+    uses = {"ppo": 2 * 4, "a2c": 2}.get(name, 1)  # a critic learns from it too
+    assert trial.ledger.trained_tokens == uses * read
 
 
 @pytest.mark.parametrize("name", ["ppo", "reinforce"])
@@ -197,29 +201,6 @@ def test_the_critic_learns(bench) -> None:
     assert sum(losses[-12:]) < 0.5 * sum(losses[:12])
 
 
-@pytest.mark.parametrize("adapter", ["lora", "full"])
-def test_a_critic_that_reads_the_policys_hidden_states(adapter, bench, caught, monkeypatch) -> None:
-    """It is the policy plus one row of weights, and sees what the policy's own pass saw."""
-    seen = []
-    value_loss = ActorCriticTrainer._value_loss
-
-    def watch(self, inputs, values):
-        with torch.no_grad():
-            seen.append((values.detach().clone(), self.values(inputs)))
-        return value_loss(self, inputs, values)
-
-    monkeypatch.setattr(ActorCriticTrainer, "_value_loss", watch)
-    trial = bench().replace(adapter=Adapter(type=adapter, r=4, alpha=8))
-    get("ppo", value_model="head", vf_coef=1.0, trainer={"max_steps": 4}).train(trial)
-    model = caught[0].model
-    assert not any(".value." in name or "value_backbone" in name for name, _ in model.named_parameters())
-    for mine, alone in seen[:4]:
-        torch.testing.assert_close(mine, alone, atol=1e-5, rtol=0)
-    assert not torch.equal(seen[0][0], seen[3][0]), "the four passes over one rollout move its values"
-    assert model.value_head.bias.item() != 0
-    assert get("ppo", value_model="head").replies_per_row == 4 and get("ppo").replies_per_row == 8
-
-
 def test_too_few_prompts_are_refused_and_left_over_ones_are_told(bench) -> None:
     with pytest.raises(PrefzooError, match="24 prompts are fewer than the 32 of one rollout"):
         get("ppo", minibatches=4).train(bench())
@@ -239,4 +220,6 @@ def test_too_few_prompts_are_refused_and_left_over_ones_are_told(bench) -> None:
 )
 def test_the_seams_to_trl_are_where_they_were(method, parameters) -> None:
     found = list(inspect.signature(getattr(GRPOTrainer, method)).parameters)
+    if "args" in found:  # TRL 1.14 passes them on unnamed
+        parameters = parameters[: found.index("args")]
     assert found[: len(parameters)] == parameters, f"TRL changed GRPOTrainer.{method}; see policies/on_policy.py"

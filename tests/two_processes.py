@@ -18,7 +18,7 @@ from prefzoo.data.formats import Row
 from prefzoo.data.views import Views
 from prefzoo.interface import Adapter, Bench, Budget, Generation, Training
 from prefzoo.lab import MODEL_DIR
-from prefzoo.policies.on_policy import ActorCriticTrainer
+from prefzoo.policies.actor_critic import ActorCriticTrainer
 
 
 def brevity(prompts, completions) -> list[float]:

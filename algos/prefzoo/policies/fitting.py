@@ -158,7 +158,8 @@ def run_trainer(trainer: Trainer, bench: Bench, parameters: int) -> None:
         own = torch.tensor(getattr(bench.ledger, name) - before[name], dtype=torch.float64)
         total = trainer.accelerator.reduce(own.to(trainer.accelerator.device), "sum").item()
         setattr(bench.ledger, name, type(before[name])(before[name] + total))
-    bench.ledger.trained(int(trainer.state.num_input_tokens_seen), parameters)
+    if trainer.args.include_num_input_tokens_seen != "no":  # else the trainer's rollouts are charged as they are made
+        bench.ledger.trained(int(trainer.state.num_input_tokens_seen), parameters)
     logged = [
         (float(entry.get("loss", entry.get("train_loss", 0.0))), entry["step"]) for entry in losses(trainer.state)
     ]

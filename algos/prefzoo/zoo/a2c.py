@@ -20,7 +20,7 @@ class A2C(ActorCritic):
     @property
     def replies_per_row(self) -> int:
         """Each sampled reply by the policy, and by a critic that is not a part of it."""
-        return self.learners * self.generations
+        return 2 * self.generations
 
     def train(self, bench: Bench) -> Policy:
         return get("ppo", **asdict(self), epochs=1, minibatches=1, clip=None, clip_value=None).train(bench)

@@ -83,9 +83,7 @@ class ActorCritic(TokenRewarded):
         whiten_rewards: scale token rewards to variance 1.
         whiten_advantages: scale advantages to mean 0 and variance 1.
         value_model: `shared`, an adapter of the critic's own on the policy's base; `separate`, a model of its own,
-            trained whole (with full fine-tuning it is unless `head`); `reward`, the same, that begins as the reward
-            model; `head`, only a head of its own on the policy's hidden states, which both then shape: one forward and
-            backward pass instead of two.
+            trained whole (with full fine-tuning it always is); `reward`, the same, that begins as the reward model.
     """
 
     vf_coef: Annotated[float, Field(ge=0)] = 0.1
@@ -93,12 +91,7 @@ class ActorCritic(TokenRewarded):
     lam: Annotated[float, Field(ge=0, le=1)] = 0.95
     whiten_rewards: bool = False
     whiten_advantages: bool = True
-    value_model: Literal["shared", "separate", "reward", "head"] = "shared"
-
-    @property
-    def learners(self) -> int:
-        """Models that a reply passes through to be learned from."""
-        return 1 if self.value_model == "head" else 2
+    value_model: Literal["shared", "separate", "reward"] = "shared"
 
 
 @dataclass(frozen=True)

@@ -41,11 +41,12 @@ class PPO(ActorCritic):
     @property
     def replies_per_row(self) -> int:
         """Each sampled reply, in every epoch, by the policy and by a critic that is not a part of it."""
-        return self.learners * self.generations * self.epochs
+        return 2 * self.generations * self.epochs
 
     def train(self, bench: Bench) -> Policy:
+        from prefzoo.policies.actor_critic import ActorCriticTrainer, CriticSettings
         from prefzoo.policies.loading import load_model
-        from prefzoo.policies.on_policy import ActorCriticTrainer, CriticSettings, OnPolicyConfig
+        from prefzoo.policies.on_policy import OnPolicyConfig
         from prefzoo.policies.online import fit_online
 
         backbone, head = None, None
@@ -53,7 +54,7 @@ class PPO(ActorCritic):
             if (critic := getattr(bench.reward, "critic", None)) is None:
                 raise PrefzooError("value_model: 'reward' begins as the reward model, and the reward is not one model")
             backbone, head = critic()
-        elif self.value_model == "separate" or (bench.adapter.type == "full" and self.value_model != "head"):
+        elif self.value_model == "separate" or bench.adapter.type == "full":
             # Trained whole, which 4 bits do not allow.
             backbone = load_model(bench.start, **{**bench.loading, "quantization": None}).base_model
         particular = {
@@ -69,12 +70,11 @@ class PPO(ActorCritic):
             {**particular, **self.trainer},
             generations=self.generations,
             passes=self.epochs,
-            learners=self.learners,
+            learners=2,
             rollout=self.minibatches,
             forward_passes=3,
             token_rewards=self.token_rewards(self.whiten_rewards, self.whiten_advantages),
             critic=CriticSettings(self.gamma, self.lam, self.vf_coef, self.clip_value),
             value_model=backbone,
             value_head=head,
-            reads_policy=self.value_model == "head",
         )
