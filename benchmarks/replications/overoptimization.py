@@ -13,6 +13,7 @@ import argparse
 import json
 import math
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ COEFFICIENTS = (1.0, 0.3, 0.1, 0.03, 0.0)
 CANDIDATES = (2, 4, 8, 16, 32)
 DRAWS = 1024
 """Replies to a prompt from which best-of-n's KL is measured; many times the largest n."""
+ALIKE = 50
+"""The formula holds where no two draws are alike; a prompt counts as such where fewer than one pair in this many is."""
 
 
 def recipe(prompts: int) -> dict[str, Any]:
@@ -38,26 +41,27 @@ def recipe(prompts: int) -> dict[str, Any]:
     return {"extends": "base", "budget": {"prompts": prompts, "epochs": 2}, "algorithms": {**ppo, **best}}
 
 
-def measured_kl(rewards: list[float], replies: list[str], n: int) -> float:
-    """KL(best-of-n || start) in nats for one prompt, from draws of the start and their rewards.
+def measured_kl(rewards: Mapping[str, float], drawn: Counter[str], n: int) -> float:
+    """KL(best-of-n || start) in nats for one prompt, from draws of the start and the reward of each reply.
 
     Best-of-n gives a reply with the probability that the best of n draws is it: F(r)^n - F(below r)^n, shared among
-    replies of equal reward. Where no two draws are alike this is log n - (n - 1) / n up to 1 / draws.
+    replies of equal reward. Where no reply is drawn often this is log n - (n - 1) / n up to 1 / draws; where some are,
+    it is less.
     """
-    share = Counter(zip(rewards, replies, strict=True))
-    total = len(rewards)
+    total = drawn.total()
     below, kl = 0.0, 0.0
-    for reward in sorted(set(rewards)):
-        here = {key: count / total for key, count in share.items() if key[0] == reward}
-        mass = sum(here.values())
+    for reward in sorted(set(rewards.values())):
+        here = [drawn[text] / total for text in drawn if rewards[text] == reward]
+        mass = sum(here)
         chosen = (below + mass) ** n - below**n
-        kl += sum(chosen * p / mass * math.log(chosen / mass) for p in here.values() if chosen > 0)
+        kl += sum(chosen * p / mass * math.log(chosen / mass) for p in here if chosen > 0)
         below += mass
     return kl
 
 
 def best_of_n_kl(found: Results, out: Path, prompts: int = 48) -> dict[str, dict[str, float]]:
-    """For each n: the formula, the KL measured over all prompts, and over those whose draws are nearly all distinct."""
+    """For each n: the formula, the KL measured over all prompts, and over those to which replies vary: with fewer than
+    one pair in `ALIKE` draws alike."""
     from prefzoo.comparison.answers import open_policy
     from prefzoo.comparison.plan import load_plan
     from prefzoo.data.sealed import load_split
@@ -69,10 +73,11 @@ def best_of_n_kl(found: Results, out: Path, prompts: int = 48) -> dict[str, dict
     drawn = policy.policy.sample(asked, Generation(**found.recipe["generation"]), seed=77, n=DRAWS)
     cases = []
     for prompt, each in zip(asked, drawn, strict=True):
-        texts = [reply.text for reply in each]
-        scores = policy.reward([prompt] * len(texts), texts)
-        cases.append((scores, texts, len(set(texts)) / len(texts)))
-    varied = [case for case in cases if case[2] > 0.9]
+        counts = Counter(reply.text for reply in each)
+        scores = policy.reward([prompt] * len(counts), list(counts))  # each text once: the same text, the same reward
+        alike = sum(count * (count - 1) for count in counts.values()) / (DRAWS * (DRAWS - 1))
+        cases.append((dict(zip(counts, scores, strict=True)), counts, alike < 1 / ALIKE))
+    varied = [case for case in cases if case[2]]
     result = {}
     for n in CANDIDATES:
         entry = {"formula": math.log(n) - (n - 1) / n, "prompts": float(len(cases)), "varied": float(len(varied))}
