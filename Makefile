@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TRL112 := .venv-trl112
+OLDEST := .venv-oldest
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup compare test test-learning bench-ppo lint format lab wheel clean
+.PHONY: help setup compare test test-learning test-oldest bench-ppo lint format lab wheel clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -29,6 +30,18 @@ test: $(READY) ## the tests that fit into a few minutes
 
 test-learning: $(READY) ## the learning tests with their negative controls; eight minutes on 4 cores
 	$(BIN)/python -m pytest -m learning
+
+$(OLDEST)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(OLDEST)
+	grep -v '^trl==\|^transformers==' constraints.txt > $(OLDEST)/constraints.txt
+	printf 'trl==1.14.2\ntransformers==5.19.0\n' >> $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/python -m pip install --quiet --upgrade "pip>=24"
+	$(OLDEST)/bin/python -m pip install --quiet torch -c $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/python -m pip install --quiet -c $(OLDEST)/constraints.txt -e ".[dev]"
+	touch $@
+
+test-oldest: $(OLDEST)/.ready ## what trains, on the oldest TRL and transformers that pyproject.toml admits
+	$(OLDEST)/bin/python -m pytest tests/test_trainers.py tests/test_trainer_fields.py tests/test_parity.py tests/test_online.py tests/test_fused_head.py tests/test_resume.py tests/test_qlora.py
 
 $(TRL112)/.ready: benchmarks/trl112/requirements.txt constraints.txt
 	$(PYTHON) -m venv $(TRL112)
@@ -57,4 +70,4 @@ wheel: $(READY) ## build the wheel into dist/
 	$(BIN)/python -m build --wheel
 
 clean: ## remove what was built and installed; runs/ stays
-	rm -rf $(VENV) $(TRL112) dist build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(TRL112) $(OLDEST) dist build .pytest_cache .mypy_cache .ruff_cache
