@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from conftest import SMALL
 from prefzoo import compare
 from prefzoo.cli import app
 from prefzoo.comparison.compare import prepare_data
@@ -182,3 +183,34 @@ def test_what_the_chat_template_refuses_is_counted(tmp_path) -> None:
     preflight, _, made = prepared(recipe, tmp_path / "run")
     assert preflight["dropped_rows"] == {"refused_by_the_chat_template": ["x.jsonl line 31"]}
     assert "roles must alternate" in (made / "dropped.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("def score(x):\n    return 1\n", "TypeError"),
+        ("score = 3\n", "is no function, but 3"),
+        ("def score(prompts, completions):\n    return [float('nan')] * len(completions)\n", "nan"),
+        ("def score(prompts, completions):\n    return [1.0]\n", "1 scores for 2 completions"),
+    ],
+)
+@pytest.mark.parametrize("key", ["gold.path", "reward.path"])
+def test_a_wrong_scoring_function_is_told_before_anything_is_trained(key, code, says, tmp_path) -> None:
+    (tmp_path / "fn.py").write_text(code)
+    block = "{type: function, path: PATH}" if key == "reward.path" else "{path: PATH}"
+    sets = [*SMALL, f"{key.partition('.')[0]}={block.replace('PATH', str(tmp_path / 'fn.py') + ':score')}"]
+    with pytest.raises(PrefzooError) as error:
+        compare("quickstart", ["dpo"], seeds=1, sets=sets, out=tmp_path / "run")
+    assert key in str(error.value) and says in str(error.value)
+    assert not list((tmp_path / "run").glob("stages/start*"))
+
+
+def test_prompts_that_differ_in_case_are_rendered_each(tmp_path) -> None:
+    file = tmp_path / "pairs.jsonl"
+    records = [{"prompt": f"How much is {i}?", "chosen": f"{i} euros.", "rejected": "No."} for i in range(30)]
+    records += [{**record, "prompt": record["prompt"].lower() + " "} for record in records]
+    file.write_text("".join(json.dumps(record) + "\n" for record in records))
+    recipe = {"data": {"preferences": str(file)}, "algorithms": {"dpo": {}}}
+    folder = prepare_data(recipe, out=tmp_path / "run")
+    found = json.loads((folder / "preflight.json").read_text())
+    assert all(split["unaligned"] == 0 for split in found["splits"].values())

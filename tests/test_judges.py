@@ -55,6 +55,14 @@ def test_one_that_always_says_a_gives_only_ties(pairs) -> None:
     assert asked["first_preferred"] == asked["questions"] == 2 * len(prompts)
 
 
+def test_a_tie_in_each_order_is_no_disagreement(pairs) -> None:
+    prompts, first, second, _ = pairs
+    judge = Judge(lambda p, x, y: [0.5] * len(p))
+    judge(prompts, first, second)
+    asked = judge.report()
+    assert asked["ties"] == asked["pairs"] == asked["first_preferred"] and asked["inconsistent"] == 0
+
+
 def test_probabilities_of_the_two_orders_by_hand() -> None:
     """0.9 for x before y, 0.4 for y before x: P(x better) = (0.9 + 0.6) / 2 = 0.75."""
     judge = Judge(lambda p, x, y: [0.9 if x[0] == "x" else 0.4])

@@ -271,3 +271,19 @@ def test_content_that_is_given_in_python_is_read_like_a_file() -> None:
     content = MappingProxyType({"algorithms": {"dpo": {5: 6}, 7: {"algorithm": "sft"}}, "seeds": (0, 1), 8: 9})
     assert [problem.partition(": ")[0] for problem in told(content)] == ["8", "algorithms.dpo.5"]
     assert recipes.check({"algorithms": {7: {"algorithm": "sft"}}, "seeds": (0, 1)}).seeds == [0, 1]
+
+
+def test_lists_and_labels_are_told_like_blocks(tmp_path) -> None:
+    (tmp_path / "empty").mkdir()
+    content = {
+        "model": {"path": str(tmp_path / "empty")},
+        "reward": {"type": "sum", "of": [{"type": "trained"}, {"type": "random", "weigth": 2}]},
+        "algorithms": {"dpo": {"seed_ofset": 3}, "ppo-strong": {"kl_coefficient": 0.1}},
+    }
+    with pytest.raises(RecipeError) as error:
+        recipes.check(content)
+    said = str(error.value)
+    assert "reward.of.1.weigth: unknown key 'weigth'. Did you mean 'weight'?" in said
+    assert "algorithms.dpo.seed_ofset: unknown key 'seed_ofset'. Did you mean 'seed_offset'?" in said
+    assert "For a second ppo: `ppo-strong: {algorithm: ppo}`." in said
+    assert "there is no config.json in it" in said

@@ -74,7 +74,9 @@ def made(out: Path, gold: bool = True) -> Results:
         algorithms=algorithms,
         reward=reward,
         preflight={
-            "read": 3, "made": 3, "kept": 3, "dropped": {}, "dropped_rows": {}, "annotators": {}, "repeated": [],
+            "read": 3, "used": 3, "made": 3, "kept": 3, "dropped_records": {}, "dropped_after": {}, "dropped": {},
+            "dropped_rows": {}, "unpaired": {}, "unread_columns": {}, "rated": {}, "label_with": None,
+            "annotators": {}, "repeated": [],
             "shortened_prompt_count": 0, "beyond_budget": 0, "examples": [],
             "splits": {name: {**SPLIT, "chosen_tokens": SPLIT["prompt_tokens"]} for name in sealed},
             "near_duplicates": {name: {"count": 0, "prompts": 1, "examples": []} for name in sealed},

@@ -50,6 +50,7 @@ OWNED = {
     "save_total_limit": CHECKPOINTED,
     "save_only_model": CHECKPOINTED,
     "load_best_model_at_end": CHECKPOINTED,
+    "push_to_hub": "a trial is not published; `prefzoo export` makes a folder that can be",
     "resume_from_checkpoint": "the same command again resumes",
     "logging_nan_inf_filter": "a loss that is not a number must be seen",
     "include_num_input_tokens_seen": "the ledger is charged by it",

@@ -47,8 +47,11 @@ class Mistake(NamedTuple):
 
     @property
     def key(self) -> str:
-        """The dotted key; a place in a list has none of its own."""
-        return ".".join(part for part in self.path if isinstance(part, str))
+        """The dotted key, places in lists counted from 0; a thing in a list of such has the list's."""
+        path = self.path
+        while path and isinstance(path[-1], int):
+            path = path[:-1]
+        return ".".join(str(part) for part in path)
 
 
 def mistakes(error: ValidationError, content: Mapping[str, Any], fields: Fields = lambda path: ()) -> list[Mistake]:

@@ -137,7 +137,9 @@ def get(name: str, **parameters: Any) -> Algorithm:
 def parameter_problems(cls: type[Algorithm], parameters: dict[str, Any], prefix: str = "") -> list[str]:
     """Every mistake in an algorithm's parameters, a sentence each; empty when there is none."""
     fields = [f.name for f in dataclasses.fields(cls)]
-    problems = [f"{prefix}{key}: {unknown('key', key, fields)}" for key in parameters if key not in fields]
+    # In a recipe these two stand beside an algorithm's own.
+    known = [*fields, *(("algorithm", "seed_offset") if prefix.startswith("algorithms.") else ())]
+    problems = [f"{prefix}{key}: {unknown('key', key, known)}" for key in parameters if key not in fields]
     given = {key: value for key, value in parameters.items() if key in fields}
     try:
         TypeAdapter(cls).validate_python(given)

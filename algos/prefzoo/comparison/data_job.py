@@ -11,13 +11,14 @@ from typing import Any
 from jinja2 import TemplateError
 
 from prefzoo.comparison.plan import Plan
-from prefzoo.comparison.recipe import Recipe
+from prefzoo.comparison.recipe import GoldFunction, Recipe
 from prefzoo.data import preflight, sealed, sources
 from prefzoo.data.comparisons import read_rows
 from prefzoo.data.formats import Row
 from prefzoo.data.reading import Options
 from prefzoo.data.reasons import Dropped, Unusable
-from prefzoo.errors import DataError
+from prefzoo.errors import DataError, PrefzooError
+from prefzoo.feedback.rewards import FunctionReward
 from prefzoo.interface import Progress, Prompt
 from prefzoo.policies.loading import load_tokenizer, resolve
 
@@ -89,7 +90,26 @@ def prepare(plan: Plan, folder: Path, progress: Progress) -> None:
         dropped.merge(lost)
     whole = sealed.seal(splits, found, dropped)
     _check_kinds(recipe, splits["train"], dropped)
+    _try_functions(recipe, splits["train"])
     replace(whole, preflight={**whole.preflight, **preflight.examine(splits, shortened, rendering)}).save(folder)
+
+
+def _try_functions(recipe: Recipe, rows: list[Row]) -> None:
+    """Have the recipe's scoring functions score two replies, so that a wrong one is told before anything is trained.
+
+    Raises:
+        PrefzooError: naming the key of one that raises, or gives anything but a finite number for each reply.
+    """
+    gold = {"gold.path": recipe.gold.path} if isinstance(recipe.gold, GoldFunction) else {}
+    rewards = {f"{key}.path": part.path for key, part in recipe.reward.places.items() if part.type == "function"}
+    prompts = [row.prompt for row in rows[:2]]
+    replies = [row.chosen or row.demonstration or "A reply." for row in rows[:2]]
+    for key, path in {**gold, **rewards}.items():
+        score = FunctionReward(str(path), key=key)
+        try:
+            score(prompts, replies)
+        except PrefzooError as error:
+            raise PrefzooError(f"{key}: {error}") from error
 
 
 def gather(recipe: Recipe) -> Gathered:

@@ -39,7 +39,8 @@ def notes(
         low, high = interval
         said.append(
             f"The reward cannot be told from chance on held-out pairs (accuracy {reward['test_accuracy']:.2f}, 95% "
-            f"{low:.2f} to {high:.2f}): what learns from it learns noise."
+            f"{low:.2f} to {high:.2f}): what learns from it learns noise. More pairs, `reward.trainer` (learning_rate, "
+            "num_train_epochs), or another model may make it better."
         )
     if reward.get("error"):
         said.append(f"There is no proxy reward: its stage {reward['error']}.")

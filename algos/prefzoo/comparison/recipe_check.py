@@ -170,7 +170,11 @@ def _algorithm_problems(label: str, settings: Any) -> list[str]:
     name = settings.pop("algorithm", label)
     if name not in registry.names():
         at = prefix if name == label else f"{prefix}.algorithm"
-        return [*problems, f"{at}: {unknown('algorithm', name, registry.names())}"]
+        meant = next(
+            (known for known in registry.names() if re.match(rf"{known}[-_.]", str(name)) and name == label), None
+        )
+        hint = f" For a second {meant}: `{label}: {{algorithm: {meant}}}`." if meant else ""
+        return [*problems, f"{at}: {unknown('algorithm', name, registry.names())}{hint}"]
     try:
         cls = registry.load(name)
     except PrefzooError as error:  # another package's, and broken
@@ -187,7 +191,7 @@ def _fields_at(path: tuple[Any, ...]) -> list[str]:
 
 def _block_at(path: tuple[Any, ...]) -> type[BaseModel] | None:
     block: type[BaseModel] | None = Recipe
-    for key in path:
+    for key in (part for part in path if not isinstance(part, int)):
         annotation = block.model_fields[key].annotation if block and key in block.model_fields else None
         options = [annotation, *getattr(annotation, "__args__", ())]
         block = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)

@@ -67,13 +67,22 @@ def _missing_packages(recipe: Recipe) -> list[str]:
     ]
 
 
+def _model_problems(recipe: Recipe) -> list[str]:
+    base = recipe.model.path
+    place = Path(base).expanduser()
+    allowed = "Allowed: lab, a folder, a hub id (owner/name)."
+    if base == "lab" or (place / "config.json").is_file():
+        return []
+    if place.is_dir():
+        return [f"model.path: {base!r} is no model: there is no config.json in it. {allowed}"]
+    meant = did_you_mean(base, ["lab"]) if "/" not in base else ""
+    if meant or place.exists() or base.count("/") > 1 or base.startswith((".", "/", "~")):
+        return [f"model.path: {base!r} is no folder.{meant} {allowed}"]
+    return []
+
+
 def _path_problems(recipe: Recipe) -> list[str]:
     problems = []
-    base = recipe.model.path
-    meant = did_you_mean(base, ["lab"]) if "/" not in base else ""
-    if base != "lab" and not Path(base).expanduser().is_dir() and (meant or base.startswith((".", "/", "~"))):
-        allowed = "Allowed: lab, a folder, a hub id (owner/name)."
-        problems.append(f"model.path: {base!r} is no folder.{meant} {allowed}")
     functions = {"gold.path": recipe.gold.path if isinstance(recipe.gold, GoldFunction) else None}
     for key, part in recipe.reward.places.items():
         path = part.path
@@ -129,6 +138,7 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (_accumulation_problems, ("training.batch_size", "training.accumulation")),
     (_sampling_problems, ()),
     (_missing_packages, ()),
+    (_model_problems, ()),
     (_path_problems, ("reward.type", "reward.of")),
     (_critic_problems, ("reward",)),
     (_seed_problems, ("seeds",)),

@@ -60,7 +60,8 @@ class Runner:
     def __init__(self, plan: Plan, job: Callable[..., None], workers: int, watcher: Watcher) -> None:
         self.plan, self.job, self.workers, self.watcher = plan, job, workers, watcher
         self.together = launched.processes()
-        self.threads = max(1, cores() // (workers * self.together))
+        allowed = int(os.environ.get("OMP_NUM_THREADS") or cores())
+        self.threads = max(1, min(allowed, cores() // (workers * self.together)))
         self.outcomes: dict[str, Outcome] = {}
         self.followers: dict[str, list[Any]] = {}
         methods = multiprocessing.get_all_start_methods()

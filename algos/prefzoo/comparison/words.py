@@ -26,14 +26,20 @@ def size(results: Results) -> str:
     return f"{seeds} seed{'s' if seeds > 1 else ''}, {results.test_prompts} test prompts"
 
 
+BUDGET = {"max_steps", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps"}
+"""Fields under `trainer:` that change how much an algorithm trains on."""
+
+
 def setting(results: Results) -> str:
     """On what it was compared, and what every algorithm was given alike."""
     recipe = results.recipe
     data, budget = recipe["data"], recipe["budget"]
     origin = ", ".join(data[kind] for kind in COLUMNS if data.get(kind)) or data["source"] or "lab"
     prompts = results.manifest["splits"]["train"]["prompts"]
+    longer = [label for label, each in results.algorithms.items() if BUDGET & each.differs.keys()]
+    who = f"Every algorithm but {', '.join(longer)} was" if longer else "Every algorithm was"
     return (
-        f"Model {recipe['model']['path']}, adapter {recipe['adapter']['type']}, data {origin}. Every algorithm was "
+        f"Model {recipe['model']['path']}, adapter {recipe['adapter']['type']}, data {origin}. {who} "
         f"given the same {prompts} training prompts, {budget['epochs']:g} epoch{'s' if budget['epochs'] != 1 else ''}, "
         f"and replies of at most {recipe['generation']['max_new_tokens']} tokens."
     )

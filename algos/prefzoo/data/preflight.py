@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
@@ -58,11 +59,11 @@ def examine(splits: Mapping[str, Sequence[Row]], shortened: Sequence[str], rende
     for name, rows in splits.items():
         pairs = any(row.chosen for row in rows)
         replies = pairs or any(row.demonstration for row in rows)
-        prompts = {prompt_key(row.prompt): rendering.prompt(row.prompt) for row in rows}
+        prompts = {json.dumps(row.prompt): rendering.prompt(row.prompt) for row in rows}
         trained, unaligned = [], 0
         for row in rows:
             reply = row.chosen if pairs else row.demonstration
-            before = prompts[prompt_key(row.prompt)]
+            before = prompts[json.dumps(row.prompt)]
             if reply is None:
                 if name == "train" and not replies and len(examples) < SHOWN:
                     examples.append({"id": row.id, "untrained": rendering.text(before), "trained": ""})

@@ -33,14 +33,15 @@ class Asked:
         pairs, questions: pairs judged; questions put, two a pair.
         ties: pairs of which neither reply came out better over both orders.
         inconsistent: pairs of which the two orders preferred different replies.
-        first_preferred: questions in which the reply shown first was preferred; of a judge without position bias, half.
+        first_preferred: questions in which the reply shown first was preferred, undecided ones counting half; of a
+            judge without position bias, half.
     """
 
     pairs: int = 0
     questions: int = 0
     ties: int = 0
     inconsistent: int = 0
-    first_preferred: int = 0
+    first_preferred: float = 0.0
 
 
 class Judge:
@@ -62,11 +63,11 @@ class Judge:
         asked.pairs += len(verdicts)
         asked.questions += 2 * len(verdicts)
         asked.ties += sum(math.isclose(p, 0.5, abs_tol=1e-9) for p in verdicts)
-        asked.inconsistent += sum((p > 0.5) == (q > 0.5) for p, q in zip(forth, back, strict=True))
-        asked.first_preferred += sum(p > 0.5 for p in (*forth, *back))
+        asked.inconsistent += sum((p - 0.5) * (q - 0.5) > 0 for p, q in zip(forth, back, strict=True))
+        asked.first_preferred += sum((p > 0.5) + (p == 0.5) / 2 for p in (*forth, *back))
         return [0.5 if math.isclose(p, 0.5, abs_tol=1e-9) else p for p in verdicts]
 
-    def report(self) -> dict[str, int]:
+    def report(self) -> dict[str, float]:
         """What was asked so far."""
         return asdict(self.asked)
 

@@ -116,4 +116,7 @@ def load_function(path: str, key: str) -> Callable[..., Any]:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return getattr(module, name)
+    found = getattr(module, name)
+    if not callable(found):
+        raise PrefzooError(f"{key}: {path!r} is no function, but {found!r}")
+    return found
