@@ -26,7 +26,13 @@ LEDGERS = {
     "rejection_sampling": [Ledger(generated_tokens=110, inference_tokens=10, reward_calls=24, seconds=2.0)] * 2,
 }  # fmt: skip
 MEANS = {"start": 0.0, "dpo": 1.5, "rejection_sampling": 0.5}
-SPLIT = {"unaligned": 0, "prompt_tokens": {"median": 1, "p95": 2, "max": 3}, "trained_tokens": 7, "shortened": 0}
+SPLIT = {
+    "unaligned": 0,
+    "prompt_tokens": {"median": 1, "p95": 2, "max": 3},
+    "trained_tokens": 7,
+    "shortened": 0,
+    "replies": 1,
+}
 
 
 def trial(out: Path, label: str, seed: int, gold: bool) -> SeedResult:
