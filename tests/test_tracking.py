@@ -50,7 +50,7 @@ def test_configs_say_all_that_made_a_trial(tracked) -> None:
 def test_curves_have_one_axis_that_increases_over_rounds(tracked) -> None:
     _, out = tracked
     runs = read_runs(out)
-    assert steps(runs["dpo seed 0"]) == [5, 10]
+    assert steps(runs["dpo seed 0"]) == [1, 5, 10]
     run = runs["rejection_sampling seed 0"]
     rounds = json.loads(next(out.glob("trials/train-rejection_sampling-seed-0-*/curves.json")).read_text())
     first, second = ([e["step"] for e in entries if "loss" in e] for entries in rounds)
@@ -122,7 +122,7 @@ def test_a_run_that_was_cut_off_goes_on_under_its_id_where_it_stopped(tracked, t
     prefzoo.compare("quickstart", LABELS, seeds=2, sets=OFFLINE, out=out)
     after = read_runs(out)["dpo seed 0"]
     assert (after["id"], after["files"]) == (before["id"], 2)
-    assert steps(after) == [5, 10, 10]  # the first file holds both, the second what the state says is missing
+    assert steps(after) == [1, 5, 10, 10]  # the first file holds both, the second what the state says is missing
     assert {run["files"] for name, run in read_runs(out).items() if name != "dpo seed 0"} == {1}
 
 

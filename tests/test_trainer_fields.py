@@ -28,6 +28,7 @@ SETTABLE = {
     "bf16",
     "gradient_checkpointing",
     "logging_steps",
+    "logging_first_step",
     "disable_tqdm",
     "use_cpu",
     "dataloader_pin_memory",

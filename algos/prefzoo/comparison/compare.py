@@ -17,7 +17,7 @@ from rich.console import Console
 
 from prefzoo.comparison import launched, report, results, tracking
 from prefzoo.comparison.plan import LABEL, PLAN_FILE, START, Plan, Stage, load_plan, make_plan, versions
-from prefzoo.comparison.recipe import Recipe
+from prefzoo.comparison.recipe import Recipe, weight_bytes
 from prefzoo.comparison.recipe_check import load
 from prefzoo.comparison.results import Results
 from prefzoo.comparison.runner import Outcome, Runner, cores
@@ -192,11 +192,7 @@ def default_workers(recipe: Recipe) -> int:
     """Trials at a time: all cores for a small model on a CPU, else one, because memory would not suffice."""
     import importlib.util
 
-    from prefzoo.lab import MODEL_DIR
-
-    place = MODEL_DIR if recipe.model.path == "lab" else Path(recipe.model.path).expanduser()
-    size = sum(f.stat().st_size for f in place.glob("*.safetensors")) if place.is_dir() else None
-    small = size is not None and 0 < size < SMALL_MODEL_BYTES
+    small = 0 < (weight_bytes(recipe.model.path) or 0) < SMALL_MODEL_BYTES
     gpu = importlib.util.find_spec("torch") is not None and any(Path("/dev").glob("nvidia[0-9]*"))
     return max(1, cores() // launched.processes()) if small and not gpu else 1
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
@@ -15,10 +16,20 @@ from prefzoo.feedback.reward_settings import RewardSettings
 from prefzoo.interface import Adapter, Algorithm, Budget, Generation, Settings, Training
 
 LEARNING_RATES = {
-    "lab": {"lora": 2e-3, "qlora": 2e-3, "full": 5e-4},
+    "tiny": {"lora": 2e-3, "qlora": 2e-3, "full": 5e-4},
     "other": {"lora": 1e-4, "qlora": 1e-4, "full": 1e-5},
 }
-"""What `training.learning_rate` is when a recipe leaves it out: by model (the lab's tiny one or not) and adapter."""
+"""What `training.learning_rate` is when a recipe leaves it out: by size of the model (`TINY_BYTES`) and adapter."""
+TINY_BYTES = 40_000_000
+"""Models with less weight in files than this, as the lab's, learn nothing at the rates of large ones."""
+
+
+def weight_bytes(path: str) -> int | None:
+    """How much the files of a model's weights hold; None for what is no folder here."""
+    from prefzoo.lab import MODEL_DIR
+
+    place = MODEL_DIR if path == "lab" else Path(path).expanduser()
+    return sum(f.stat().st_size for f in place.glob("*.safetensors")) if place.is_dir() else None
 
 
 class Model(Settings):

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from prefzoo import registry
 from prefzoo.comparison import recipe_files
-from prefzoo.comparison.recipe import LEARNING_RATES, Recipe, Start
+from prefzoo.comparison.recipe import LEARNING_RATES, TINY_BYTES, Recipe, Start, weight_bytes
 from prefzoo.comparison.recipe_cross_check import cross_problems
 from prefzoo.comparison.recipe_files import Draft
 from prefzoo.config_fields import trainer_problems
@@ -73,7 +73,7 @@ def _checked(draft: Draft, where: str) -> Recipe:
         located = [*draft.problems, *(_located(problem, draft.origins) for problem in problems)]
         raise RecipeError(where, sorted(located, key=_place))
     if recipe.training.learning_rate is None:
-        kind = "lab" if recipe.model.path == "lab" else "other"
+        kind = "tiny" if 0 < (weight_bytes(recipe.model.path) or 0) < TINY_BYTES else "other"
         rate = {"learning_rate": LEARNING_RATES[kind][recipe.adapter.type]}
         recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update=rate)})
     return recipe

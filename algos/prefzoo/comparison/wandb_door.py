@@ -37,6 +37,7 @@ class Door:
         self.bytes = 0
         self.place: str | None = None
         self.offline_runs = 0
+        self.lost = False
 
     @functools.cached_property
     def wandb(self) -> Any:
@@ -132,7 +133,7 @@ class Door:
     def _go_offline(self, error: Exception) -> None:
         """Leave the server alone from here on; runs that are open end, and are gone on with offline."""
         traceback.print_exc()
-        self.mode = "offline"
+        self.mode, self.lost = "offline", True
         self.runs.clear()
         self.say("busy", self._patience)
         self.wandb.teardown(exit_code=1)
@@ -146,5 +147,6 @@ class Door:
         if self.mode == "online" and self.place:
             return f"Weights & Biases: {self.place.partition('/runs/')[0]}/groups/{self.group}"
         folder = shlex.quote(str(self.out / "wandb"))
-        command = f"wandb sync {folder}/offline-run-*"
+        some = f"--include-online {folder}/*run-*" if self.lost else f"{folder}/offline-run-*"
+        command = f"wandb sync {some}"
         return f"Weights & Biases: {self.offline_runs} runs kept offline; upload them with: {command}"

@@ -103,6 +103,7 @@ def arguments(bench: Bench, config_class: type[TrainingArguments], settings: dic
         "seed": bench.seed,
         "data_seed": bench.seed,
         "logging_steps": 5,
+        "logging_first_step": True,  # where DPO's loss is ln 2, and a short training has little more
         "logging_nan_inf_filter": False,  # a loss that is not a number must be seen
         "include_num_input_tokens_seen": "non_padding",
         "save_strategy": "no",  # see `checkpoints`
