@@ -97,7 +97,7 @@ class Training(Settings):
     An algorithm's own `trainer:` block overrides them for that algorithm, and the report lists what it overrode.
     `batch_size` counts rows of an optimizer step (pairs, demonstrations, or prompts of an algorithm that samples);
     `accumulation` splits it into that many forward passes.
-    `learning_rate` left out is chosen by size of the model and adapter (`recipe.LEARNING_RATES`), then the same for all.
+    `learning_rate` left out is chosen by model size and adapter (`recipe.LEARNING_RATES`), then the same for all.
     """
 
     batch_size: int = Field(16, ge=1)
