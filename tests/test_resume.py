@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from transformers import TrainerControl, TrainerState
 
 import prefzoo
 from conftest import SMALL, metrics
@@ -181,3 +182,27 @@ def test_a_checkpoint_that_was_cut_off_is_not_taken_and_a_damaged_one_not_twice(
     fresh = make_bench()
     get("dpo").train(fresh)
     assert "resumed_at_step" not in fresh.report
+
+
+@pytest.mark.parametrize(
+    ("waited", "cost", "asks"), [(61, 0.1, True), (59, 0.1, False), (500, 10, False), (601, 10, True)]
+)
+def test_checkpoints_come_by_the_minute_and_rarer_where_writing_is_slow(waited, cost, asks, monkeypatch) -> None:
+    made = checkpoints.Checkpoints.__new__(checkpoints.Checkpoints)
+    made.saved, made.cost = 0.0, cost
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: float(waited))
+    control = TrainerControl()
+    made.on_step_end(None, TrainerState(global_step=1, max_steps=9), control)
+    assert control.should_save is asks
+
+
+def test_a_checkpoint_of_other_weights_is_refused(make_bench, monkeypatch) -> None:
+    monkeypatch.setattr(checkpoints, "SECONDS", 0.0)
+    with pytest.raises(Killed):
+        get("dpo").train(make_bench().replace(progress=killed_at(3)))
+    for file in make_bench().out.rglob(checkpoints.WEIGHTS):
+        weights = load_file(file)
+        weights.pop(min(weights))
+        save_file(weights, file)
+    with pytest.raises(PrefzooError, match="other weights were trained"):
+        get("dpo").train(make_bench())

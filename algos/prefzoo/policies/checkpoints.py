@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
 SECONDS = 60.0
-"""How much work a kill may cost: the next optimizer step after this time is followed by a checkpoint."""
+"""How much work a kill may cost: the next optimizer step after this time is followed by a checkpoint. Where writing one
+takes c seconds, c above 1, it is c times as long, so that large models do not spend their time on writing."""
 
 WEIGHTS, REST, WHOLE = "trained.safetensors", "rest-{}.pt", "whole"
 KEPT = (
@@ -64,10 +65,13 @@ class Resumable:
 
     def _load_from_checkpoint(self: Any, folder: str, model: Any = None) -> None:
         saved = load_file(Path(folder) / WEIGHTS)
+        weights = self.accelerator.unwrap_model(model or self.model).named_parameters()
+        trained = {name: weight for name, weight in weights if weight.requires_grad}
+        if odd := trained.keys() ^ saved.keys():
+            raise ValueError(f"other weights were trained: {min(odd)}")
         with torch.no_grad():
-            for name, weight in self.accelerator.unwrap_model(model or self.model).named_parameters():
-                if name in saved:
-                    weight.copy_(saved[name])
+            for name, weight in trained.items():
+                weight.copy_(saved[name])
         state = json.loads((Path(folder) / "trainer_state.json").read_text(encoding="utf-8"))
         self.epochs_done = int(state["epoch"])
 
@@ -94,7 +98,8 @@ class Checkpoints(TrainerCallback):
 
     def __init__(self, bench: Bench, trainer: Trainer) -> None:
         self.bench, self.trainer = bench, trainer
-        self.began = self.saved = time.monotonic()
+        self.began = self.saved = self.asked = time.monotonic()
+        self.cost = 0.0
         self.folder = bench.out / CHECKPOINTS / _key(trainer)
         trainer.args.output_dir = str(self.folder)
         self.resumed = self.latest()
@@ -137,7 +142,8 @@ class Checkpoints(TrainerCallback):
         self.bench.report["resumed_at_step"] = state.global_step
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any) -> None:
-        if time.monotonic() - self.saved >= SECONDS and state.global_step < state.max_steps:
+        self.asked = time.monotonic()
+        if self.asked - self.saved >= SECONDS * max(1.0, self.cost) and state.global_step < state.max_steps:
             control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any) -> None:
@@ -156,6 +162,7 @@ class Checkpoints(TrainerCallback):
         self.trainer.accelerator.wait_for_everyone()
         if args.should_save:
             (folder / WHOLE).touch()
+        self.cost = time.monotonic() - self.asked
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any) -> None:
         if args.should_save:

@@ -43,17 +43,7 @@ def fit_online(
         PrefzooError: when there are fewer prompts than one rollout takes, or nothing is sampled (temperature 0).
     """
     training = bench.training
-    if bench.generation.temperature == 0:
-        raise PrefzooError("generation.temperature is 0: an algorithm that learns from its own samples must sample")
-    prompts = bench.data.prompts
-    taken = training.batch_size * rollout
-    if len(prompts) < taken:
-        raise PrefzooError(
-            f"{len(prompts)} prompts are fewer than the {taken} of one rollout (training.batch_size "
-            f"{training.batch_size}, {rollout} batches a rollout)"
-        )
-    if unused := len(prompts) % taken:
-        bench.report["prompts_left_over"] = unused  # an epoch ends with the last whole rollout
+    _check_prompts(bench, rollout)
     policy = LanguageModelPolicy.from_start(bench.start, **bench.loading)
     if bench.adapter.type != "full" and (share := getattr(bench.reward, "share_base", None)):
         share(policy.model, bench.start)
@@ -74,11 +64,25 @@ def fit_online(
         bench.replace(latest=bench.latest or policy),
         trainer_class,
         config_class,
-        [{"prompt": list(prompt)} for prompt in prompts],
+        [{"prompt": list(prompt)} for prompt in bench.data.prompts],
         {**shared, **settings},
         reward_funcs=_scorer(bench, policy, passes * learners, forward_passes),
         **more,
     )
+
+
+def _check_prompts(bench: Bench, rollout: int) -> None:
+    """Refuse what cannot be sampled; note the prompts that no rollout takes."""
+    if bench.generation.temperature == 0:
+        raise PrefzooError("generation.temperature is 0: an algorithm that learns from its own samples must sample")
+    count, size = len(bench.data.prompts), bench.training.batch_size
+    if count < size * rollout:
+        raise PrefzooError(
+            f"{count} prompts are fewer than the {size * rollout} of one rollout (training.batch_size {size}, "
+            f"{rollout} batches a rollout)"
+        )
+    if unused := count % (size * rollout):
+        bench.report["prompts_left_over"] = unused  # an epoch ends with the last whole rollout
 
 
 def _scorer(bench: Bench, policy: LanguageModelPolicy, passes: int, forward_passes: int) -> Callable[..., list[float]]:
