@@ -14,7 +14,7 @@ from conftest import SMALL
 from prefzoo import compare
 from prefzoo.cli import app
 from prefzoo.comparison.compare import prepare_data
-from prefzoo.comparison.data_report import data_facts, in_words, without_repeats
+from prefzoo.comparison.report.data import data_facts, in_words, without_repeats
 from prefzoo.data.reasons import Dropped, in_order
 from prefzoo.errors import PrefzooError
 

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 import prefzoo
 from conftest import SMALL
 from prefzoo.comparison import compare as compare_module
-from prefzoo.comparison import launched
+from prefzoo.comparison.running import launched
 from prefzoo.errors import PrefzooError
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
@@ -97,7 +97,7 @@ def test_a_comparison_that_was_launched_twice_runs_once_and_trains_with_both(tmp
 
 
 def half_dying(plan, stage, folder, progress) -> None:
-    from prefzoo.comparison.jobs import run_stage
+    from prefzoo.comparison.stages.jobs import run_stage
 
     if stage.kind == "train":
         if os.environ["RANK"] == "1":

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import prefzoo
-from prefzoo.comparison import recipe_check as recipes
+from prefzoo.comparison.recipe import check as recipes
 from prefzoo.data.formats import Row
 from prefzoo.data.views import Views
 from prefzoo.errors import PrefzooError, RecipeError

@@ -10,7 +10,7 @@ import torch
 from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from prefzoo import compare, names
-from prefzoo.comparison import recipe_check as recipes
+from prefzoo.comparison.recipe import check as recipes
 from prefzoo.lab import MODEL_DIR
 from prefzoo.policies.language_model import LanguageModelPolicy
 

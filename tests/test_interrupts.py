@@ -17,8 +17,8 @@ import prefzoo
 from conftest import SMALL
 from prefzoo.cli import app
 from prefzoo.comparison.plan import load_plan
-from prefzoo.comparison.processes import interrupt_blocked
 from prefzoo.comparison.results import load
+from prefzoo.comparison.running.processes import interrupt_blocked
 from prefzoo.conformance.findings import PROMISES, Finding
 
 SLEEPS = """

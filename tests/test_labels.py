@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 import prefzoo
-from prefzoo.comparison import recipe_check as recipes
-from prefzoo.comparison import report
-from prefzoo.comparison.label_job import label
 from prefzoo.comparison.plan import make_plan
+from prefzoo.comparison.recipe import check as recipes
+from prefzoo.comparison.report import page as report
 from prefzoo.comparison.results import Results
+from prefzoo.comparison.stages.label import label
 from prefzoo.data import sealed
 from prefzoo.data.formats import Row
 from prefzoo.errors import PrefzooError, RecipeError

@@ -34,9 +34,9 @@ def test_the_wheel_holds_recipes_lab_and_templates_and_works_in_an_empty_folder(
         "prefzoo/lab/model/model.safetensors",
         "prefzoo/lab/model/tokenizer.json",
         "prefzoo/lab/model/chat_template.jinja",
-        "prefzoo/comparison/templates/report.html.jinja",
-        "prefzoo/comparison/templates/style.css",
-        "prefzoo/comparison/templates/sections/cost.html.jinja",
+        "prefzoo/comparison/report/templates/report.html.jinja",
+        "prefzoo/comparison/report/templates/style.css",
+        "prefzoo/comparison/report/templates/sections/cost.html.jinja",
         "prefzoo/py.typed",
     ):
         assert needed in names
@@ -44,9 +44,9 @@ def test_the_wheel_holds_recipes_lab_and_templates_and_works_in_an_empty_folder(
     (tmp_path / "empty").mkdir()
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); import prefzoo; assert prefzoo.__file__.startswith(sys.argv[1]);"
-        "from prefzoo.comparison import recipe_check as recipe, recipe_files; from prefzoo.lab import MODEL_DIR;"
-        "assert recipe.load('quickstart').algorithms;"
-        "assert all(str(p).startswith(sys.argv[1]) for p in [MODEL_DIR, *recipe_files.shipped().values()])"
+        "from prefzoo.comparison.recipe import check, files; from prefzoo.lab import MODEL_DIR;"
+        "assert check.load('quickstart').algorithms;"
+        "assert all(str(p).startswith(sys.argv[1]) for p in [MODEL_DIR, *files.shipped().values()])"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "site")], check=True, cwd=tmp_path / "empty")
 

@@ -10,8 +10,8 @@ import pytest
 
 import prefzoo
 from prefzoo import plugins, registry
-from prefzoo.comparison import recipe_check as recipes
 from prefzoo.comparison.plan import make_plan
+from prefzoo.comparison.recipe import check as recipes
 from prefzoo.errors import PrefzooError, RecipeError
 
 SOUND = """

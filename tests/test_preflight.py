@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 
 import prefzoo
 from conftest import SMALL
-from prefzoo.comparison import recipe_check as recipes
-from prefzoo.comparison.data_job import Tokens
-from prefzoo.comparison.data_report import data_facts
 from prefzoo.comparison.plan import make_plan
+from prefzoo.comparison.recipe import check as recipes
+from prefzoo.comparison.report.data import data_facts
+from prefzoo.comparison.stages.data import Tokens
 from prefzoo.data import preflight, sealed, sources
 from prefzoo.data.formats import Row
 from prefzoo.errors import DataError, RecipeError
@@ -206,8 +206,8 @@ def test_mistakes_with_sources_are_named(installed, data, more, says: str) -> No
 
 
 def test_a_source_of_another_package_is_read_split_and_decides(installed, tmp_path) -> None:
-    from prefzoo.comparison.data_job import gather, prepare
-    from prefzoo.comparison.jobs import gold_function
+    from prefzoo.comparison.stages.data import gather, prepare
+    from prefzoo.comparison.stages.jobs import gold_function
 
     sets = ["data.source=capitals", *SMALL]
     recipe = recipes.load("quickstart", sets, ["dpo"])

@@ -11,7 +11,7 @@ import torch
 pytest.importorskip("bitsandbytes")
 
 from prefzoo import registry
-from prefzoo.comparison import recipe_check as recipes
+from prefzoo.comparison.recipe import check as recipes
 from prefzoo.errors import RecipeError
 from prefzoo.feedback.reward_model import RewardModel, train_reward_model
 from prefzoo.interface import Adapter, Generation

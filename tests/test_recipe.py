@@ -7,10 +7,10 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from prefzoo.comparison import recipe_check as recipes
-from prefzoo.comparison.recipe import Recipe
-from prefzoo.comparison.recipe_files import merge, read, shipped
-from prefzoo.comparison.recipe_schema import recipe_schema
+from prefzoo.comparison.recipe import check as recipes
+from prefzoo.comparison.recipe.blocks import Recipe
+from prefzoo.comparison.recipe.files import merge, read, shipped
+from prefzoo.comparison.recipe.json_schema import recipe_schema
 from prefzoo.errors import RecipeError
 
 

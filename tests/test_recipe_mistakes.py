@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 import pytest
 
-from prefzoo.comparison import recipe_check as recipes
+from prefzoo.comparison.recipe import check as recipes
 from prefzoo.errors import RecipeError
 
 

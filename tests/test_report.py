@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from prefzoo.comparison import report, words
-from prefzoo.comparison.cost import cost_cells, detail_cells
-from prefzoo.comparison.figures import drawn, picture
 from prefzoo.comparison.notes import notes
-from prefzoo.comparison.recipe_check import load
+from prefzoo.comparison.recipe.check import load
+from prefzoo.comparison.report import page as report
+from prefzoo.comparison.report import words
+from prefzoo.comparison.report.cost import cost_cells, detail_cells
+from prefzoo.comparison.report.figures import drawn, picture
 from prefzoo.comparison.results import AlgorithmResult, Results, SeedResult, Summary, Verdict
 from prefzoo.interface import Ledger
 

@@ -17,7 +17,7 @@ import prefzoo
 from conftest import SMALL, metrics
 from prefzoo import get
 from prefzoo.comparison import compare as compare_module
-from prefzoo.comparison.runner import clear
+from prefzoo.comparison.running.runner import clear
 from prefzoo.errors import PrefzooError
 from prefzoo.feedback.reward_model import train_reward_model
 from prefzoo.interface import Bench
@@ -119,7 +119,7 @@ def test_a_reward_model_resumes(make_bench, monkeypatch) -> None:
 
 def dying(plan, stage, folder, progress) -> None:
     """Every training is killed once, the signal coming at its third step, and goes on in the next call."""
-    from prefzoo.comparison.jobs import run_stage
+    from prefzoo.comparison.stages.jobs import run_stage
     from prefzoo.policies import checkpoints
 
     died = folder.with_suffix(".died")

@@ -12,7 +12,7 @@ import torch
 import prefzoo
 from conftest import SMALL
 from prefzoo import get
-from prefzoo.comparison import recipe_check as recipes
+from prefzoo.comparison.recipe import check as recipes
 from prefzoo.errors import PrefzooError, RecipeError
 from prefzoo.feedback.combined import Ensemble, WeightedSum
 from prefzoo.feedback.reward_model import train_reward_model

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from prefzoo import registry
-from prefzoo.comparison import recipe_check as recipes
+from prefzoo.comparison.recipe import check as recipes
 from prefzoo.config_fields import OWNED, RANGES, config_fields, trainer_problems
 from prefzoo.errors import RecipeError
 

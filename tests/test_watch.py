@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from prefzoo.comparison.plan import SECONDS, Stage
-from prefzoo.comparison.watch import Watcher
+from prefzoo.comparison.running.watch import Watcher
 
 
 class Clock:

@@ -48,7 +48,7 @@ def ls(plugins: Plugins = None) -> None:
     from rich.text import Text
 
     from prefzoo import registry
-    from prefzoo.comparison.recipe_files import shipped
+    from prefzoo.comparison.recipe.files import shipped
 
     algorithms = Table("algorithm", "needs", "what it is", box=None, title="Algorithms", title_justify="left")
     for name in registry.names():
@@ -71,7 +71,7 @@ def validate(recipe: RecipeArgument, sets: Sets = None, plugins: Plugins = None)
 
     Example: prefzoo validate my.yaml --set budget.prompts=500
     """
-    from prefzoo.comparison.recipe_check import load
+    from prefzoo.comparison.recipe.check import load
 
     checked = load(recipe, sets or [])
     print(f"{recipe}: sound ({', '.join(checked.algorithms)}; {len(checked.seeds)} seeds)")
@@ -86,7 +86,7 @@ def schema() -> None:
     """
     import json
 
-    from prefzoo.comparison.recipe_schema import recipe_schema
+    from prefzoo.comparison.recipe.json_schema import recipe_schema
 
     print(json.dumps(recipe_schema(), indent=1))
 
@@ -100,7 +100,7 @@ def data(recipe: RecipeArgument, sets: Sets = None, out: Out = None) -> None:
     import json
 
     from prefzoo.comparison.compare import prepare_data
-    from prefzoo.comparison.data_report import data_examples, data_facts, data_table
+    from prefzoo.comparison.report.data import data_examples, data_facts, data_table
 
     folder = prepare_data(recipe, sets or [], out or Path("runs") / Path(recipe).stem)
     preflight, manifest = (json.loads((folder / f"{n}.json").read_text("utf-8")) for n in ("preflight", "manifest"))
@@ -198,7 +198,7 @@ def sample(
     from rich.text import Text
 
     from prefzoo.comparison.answers import answer
-    from prefzoo.comparison.quiet import quiet
+    from prefzoo.comparison.running.quiet import quiet
 
     quiet()
     chosen = algorithms.split(",") if algorithms is not None else None
@@ -217,7 +217,7 @@ def export(
 ) -> None:
     """Write a policy as a plain transformers folder, adapter merged, that any tool loads."""
     from prefzoo.comparison.answers import open_policy
-    from prefzoo.comparison.quiet import quiet
+    from prefzoo.comparison.running.quiet import quiet
     from prefzoo.policies.language_model import LanguageModelPolicy
 
     quiet()
@@ -245,8 +245,8 @@ def _compare_and_show(recipe: str, out: Path | None, **more: Any) -> None:
 
 
 def _show(found: Any, folder: Path) -> None:
-    from prefzoo.comparison import report as reports
-    from prefzoo.comparison import words
+    from prefzoo.comparison.report import page as reports
+    from prefzoo.comparison.report import words
 
     console = Console()
     if not console.is_terminal:  # a file or a pipe has no edge to wrap at

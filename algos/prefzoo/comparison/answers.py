@@ -17,7 +17,7 @@ def open_policy(folder: Path, label: str, seed: int | None = None) -> Policy:
     Raises:
         PrefzooError: when the comparison has no such label or seed, or that trial did not finish.
     """
-    from prefzoo.comparison.jobs import start_path, start_policy
+    from prefzoo.comparison.stages.jobs import start_path, start_policy
 
     plan = load_plan(folder)
     labels = (START, *plan.recipe.algorithms)

@@ -15,19 +15,21 @@ import yaml
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from prefzoo.comparison import launched, report, results, tracking
+from prefzoo.comparison import results
 from prefzoo.comparison.plan import LABEL, PLAN_FILE, START, Plan, Stage, load_plan, make_plan, versions
-from prefzoo.comparison.recipe import Recipe, weight_bytes
-from prefzoo.comparison.recipe_check import load
+from prefzoo.comparison.recipe.blocks import Recipe, weight_bytes
+from prefzoo.comparison.recipe.check import load
+from prefzoo.comparison.report import page as report
 from prefzoo.comparison.results import Results
-from prefzoo.comparison.runner import Outcome, Runner, cores
-from prefzoo.comparison.tracking import Tracker
-from prefzoo.comparison.watch import Watcher
+from prefzoo.comparison.running import launched
+from prefzoo.comparison.running.runner import OUTCOMES, Outcome, Runner, cores
+from prefzoo.comparison.running.watch import Watcher
+from prefzoo.comparison.tracking import tracker as tracking
+from prefzoo.comparison.tracking.tracker import Tracker
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import Progress
 
 SMALL_MODEL_BYTES = 100_000_000
-OUTCOMES = "outcomes.json"
 LOST = ("failed", "skipped")
 
 
@@ -198,7 +200,7 @@ def default_workers(recipe: Recipe) -> int:
 
 
 def _run_stage(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
-    from prefzoo.comparison import jobs  # torch and TRL, which only the stages' own processes need
+    from prefzoo.comparison.stages import jobs  # torch and TRL, which only the stages' own processes need
 
     jobs.run_stage(plan, stage, folder, progress)
 

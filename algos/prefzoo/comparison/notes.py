@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from prefzoo.comparison.recipe import Recipe
+from prefzoo.comparison.recipe.blocks import Recipe
 
 
 def notes(

@@ -17,8 +17,8 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from prefzoo import __version__, registry
-from prefzoo.comparison import launched
-from prefzoo.comparison.recipe import GoldFunction, Recipe
+from prefzoo.comparison.recipe.blocks import GoldFunction, Recipe
+from prefzoo.comparison.running import launched
 from prefzoo.data import sources
 from prefzoo.errors import PrefzooError
 

@@ -16,7 +16,7 @@ from prefzoo.comparison import statistics
 from prefzoo.comparison.notes import notes
 from prefzoo.comparison.plan import LABEL, START, Plan
 from prefzoo.comparison.records import distinct, read_records
-from prefzoo.comparison.runner import Outcome
+from prefzoo.comparison.running.runner import Outcome
 from prefzoo.interface import Ledger
 
 Status = Literal["ok", "failed", "skipped"]

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from prefzoo.comparison.quiet import quiet
+from prefzoo.comparison.running.quiet import quiet
 from prefzoo.conformance.findings import PROMISES, Finding
 from prefzoo.conformance.suite import check
 

@@ -9,10 +9,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from prefzoo import registry
-from prefzoo.comparison import recipe_files
-from prefzoo.comparison.recipe import LEARNING_RATES, TINY_BYTES, Recipe, Start, weight_bytes
-from prefzoo.comparison.recipe_cross_check import cross_problems
-from prefzoo.comparison.recipe_files import Draft
+from prefzoo.comparison.recipe import files as recipe_files
+from prefzoo.comparison.recipe.blocks import LEARNING_RATES, TINY_BYTES, Recipe, Start, weight_bytes
+from prefzoo.comparison.recipe.cross_check import cross_problems
+from prefzoo.comparison.recipe.files import Draft
 from prefzoo.config_fields import trainer_problems
 from prefzoo.errors import PrefzooError, RecipeError, nearest, unknown
 from prefzoo.mistakes import Mistake, mistakes, shown

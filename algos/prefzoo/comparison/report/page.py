@@ -12,13 +12,13 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from prefzoo.comparison import results as results_module
-from prefzoo.comparison.cost import LEGEND, Cells, cost_cells, detail_cells
-from prefzoo.comparison.data_report import CLOSE, OPEN, data_cells, data_facts
-from prefzoo.comparison.figures import Panel, picture
 from prefzoo.comparison.plan import START
 from prefzoo.comparison.records import read_records
+from prefzoo.comparison.report.cost import LEGEND, Cells, cost_cells, detail_cells
+from prefzoo.comparison.report.data import CLOSE, OPEN, data_cells, data_facts
+from prefzoo.comparison.report.figures import Panel, picture
+from prefzoo.comparison.report.words import reading, sentence, setting, size, title
 from prefzoo.comparison.results import Results, Summary
-from prefzoo.comparison.words import reading, sentence, setting, size, title
 
 COLUMNS = {
     "gold": "gold",
@@ -35,7 +35,7 @@ def write(results: Results, out: Path) -> None:
     """Write `results.json`, `report.md`, `report.html` and `summary.png` into `out`."""
     results_module.save(results, out)
     (out / PICTURE).write_bytes(picture(results))
-    environment = Environment(loader=PackageLoader("prefzoo.comparison"), autoescape=True, trim_blocks=True)
+    environment = Environment(loader=PackageLoader("prefzoo.comparison.report"), autoescape=True, trim_blocks=True)
     page = environment.get_template("report.html.jinja").render(
         results=results,
         title=title(results),

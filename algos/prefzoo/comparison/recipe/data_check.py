@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from prefzoo import registry
-from prefzoo.comparison.recipe import GoldFunction, Recipe
+from prefzoo.comparison.recipe.blocks import GoldFunction, Recipe
 from prefzoo.data import sources
 from prefzoo.data.reading import COLUMNS, Options, read_records, source_problem
 from prefzoo.errors import DataError, unknown

@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from prefzoo import registry
-from prefzoo.comparison.recipe import Recipe
-from prefzoo.comparison.recipe_check import LABEL, REWARD_CONFIG
+from prefzoo.comparison.recipe.blocks import Recipe
+from prefzoo.comparison.recipe.check import LABEL, REWARD_CONFIG
 from prefzoo.config_fields import OWNED, config_fields, meaning
 
 

@@ -15,12 +15,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from prefzoo.comparison import wandb_content as content
-from prefzoo.comparison.compare import OUTCOMES
 from prefzoo.comparison.plan import START, Plan, Stage, load_plan
 from prefzoo.comparison.results import load, seed_result
-from prefzoo.comparison.tracking import read_state, write_state
-from prefzoo.comparison.wandb_door import Door
+from prefzoo.comparison.running.runner import OUTCOMES
+from prefzoo.comparison.tracking import content
+from prefzoo.comparison.tracking.door import Door
+from prefzoo.comparison.tracking.tracker import read_state, write_state
 
 LOOK_SECONDS = 2.0
 LOG = "tracking.log"

@@ -18,7 +18,7 @@ from typing import Any
 from rich.console import Console
 
 from prefzoo.comparison.plan import Plan
-from prefzoo.comparison.processes import interrupt_blocked, main_hidden
+from prefzoo.comparison.running.processes import interrupt_blocked, main_hidden
 
 STATE = "tracking.json"
 INIT_SECONDS = 20.0
@@ -130,6 +130,6 @@ def note_problems(out: Path, found: list[str]) -> None:
 
 
 def _work(*arguments: Any) -> None:
-    from prefzoo.comparison.tracking_process import work
+    from prefzoo.comparison.tracking.process import work
 
     work(*arguments)

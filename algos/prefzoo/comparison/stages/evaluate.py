@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prefzoo.comparison.metering import metered
 from prefzoo.comparison.records import RECORDS
+from prefzoo.comparison.stages.metering import metered
 from prefzoo.interface import Generation, Ledger, Policy, Progress, Prompt, Reward
 from prefzoo.policies.best_of_n import BestOfNPolicy
 from prefzoo.policies.language_model import LanguageModelPolicy

@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from prefzoo.comparison.plan import Plan
-from prefzoo.comparison.recipe import GoldFunction, Recipe
+from prefzoo.comparison.recipe.blocks import GoldFunction, Recipe
 from prefzoo.data import preflight, sealed, sources
 from prefzoo.data.comparisons import read_rows
 from prefzoo.data.formats import Row

@@ -21,7 +21,7 @@ import threading  # noqa: E402
 
 import tqdm  # noqa: E402
 
-import prefzoo.comparison.jobs  # noqa: E402, F401
+import prefzoo.comparison.stages.jobs  # noqa: E402, F401
 
 # Each process's first bar would make tqdm a semaphore of the system's, to share the terminal with other processes; one
 # that is ended early leaves it behind, which multiprocessing warns of. Each stage writes to a log of its own instead.

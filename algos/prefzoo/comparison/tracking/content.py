@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from prefzoo.comparison import report
 from prefzoo.comparison.plan import START, Stage
+from prefzoo.comparison.report import page as report
 from prefzoo.comparison.results import Results, SeedResult
 
 TRAIN = "train"

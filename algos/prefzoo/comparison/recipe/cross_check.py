@@ -7,8 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from prefzoo import registry
-from prefzoo.comparison import recipe_data_check as data
-from prefzoo.comparison.recipe import GoldFunction, Recipe
+from prefzoo.comparison.recipe import data_check as data
+from prefzoo.comparison.recipe.blocks import GoldFunction, Recipe
 from prefzoo.data.reading import COLUMNS
 from prefzoo.errors import did_you_mean, unknown
 from prefzoo.feedback.rewards import function_problem

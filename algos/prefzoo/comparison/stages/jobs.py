@@ -12,14 +12,14 @@ from typing import Any
 import trl  # noqa: F401
 from datasets import Dataset  # noqa: F401
 
-from prefzoo.comparison import launched
-from prefzoo.comparison.data_job import prepare
-from prefzoo.comparison.evaluate import evaluate
-from prefzoo.comparison.label_job import label
-from prefzoo.comparison.metering import metered
 from prefzoo.comparison.plan import INCOMPLETE, START, Plan, Stage, fingerprint
-from prefzoo.comparison.recipe import Recipe
-from prefzoo.comparison.reporting import reporting
+from prefzoo.comparison.recipe.blocks import Recipe
+from prefzoo.comparison.running import launched
+from prefzoo.comparison.stages.data import prepare
+from prefzoo.comparison.stages.evaluate import evaluate
+from prefzoo.comparison.stages.label import label
+from prefzoo.comparison.stages.metering import metered
+from prefzoo.comparison.tracking.by_trainers import reporting
 from prefzoo.data import sealed, sources
 from prefzoo.data.formats import Row
 from prefzoo.data.views import Views

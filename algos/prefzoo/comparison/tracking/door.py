@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from prefzoo.comparison.recipe import Wandb
+from prefzoo.comparison.recipe.blocks import Wandb
 
 ARTIFACT_BYTES_A_SECOND = 1e6
 """The slowest connection for which the upload of an artifact is waited."""

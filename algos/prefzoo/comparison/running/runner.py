@@ -23,16 +23,20 @@ from typing import Any, Literal
 import cloudpickle
 
 from prefzoo import plugins, registry
-from prefzoo.comparison import launched
 from prefzoo.comparison.plan import SECONDS, Plan, Stage
-from prefzoo.comparison.processes import interrupt_blocked, main_hidden
-from prefzoo.comparison.quiet import without_bars
-from prefzoo.comparison.watch import Watcher
+from prefzoo.comparison.running import launched
+from prefzoo.comparison.running.processes import interrupt_blocked, main_hidden
+from prefzoo.comparison.running.quiet import without_bars
+from prefzoo.comparison.running.watch import Watcher
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import CHECKPOINTS
 
 # A dataclass that was typed in a script travels by value, and its fields ask whether a default *is* this very object.
 copyreg.pickle(type(dataclasses.MISSING), lambda missing: "MISSING")
+
+
+OUTCOMES = "outcomes.json"
+"""What became of the stages, in the folder of a comparison."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ class Runner:
         methods = multiprocessing.get_all_start_methods()
         self.context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
         if "forkserver" in methods:
-            self.context.set_forkserver_preload(["prefzoo.comparison.preload"])
+            self.context.set_forkserver_preload(["prefzoo.comparison.stages.preload"])
 
     def run(self) -> dict[str, Outcome]:
         """Run what is not done yet, in plan order as far as needs allow, and say how each stage ended."""

@@ -1,0 +1,1 @@
+"""A recipe: what it may say, how it is read, and every mistake in it."""

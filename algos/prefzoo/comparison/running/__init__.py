@@ -1,0 +1,1 @@
+"""How stages run: processes, order, interruptions, what is shown meanwhile."""
