@@ -30,8 +30,8 @@ def with_prefzoo(task: str, rows: list[dict[str, Any]], out: Path) -> float:
     """Train through our wrapper; the mean loss of the training."""
     import prefzoo
     from prefzoo.data.views import Views
-    from prefzoo.interface import Adapter, Budget, Generation, Training
     from prefzoo.lab import MODEL_DIR
+    from prefzoo.settings import Adapter, Budget, Generation, Training
 
     bench = prefzoo.Bench(
         start=str(MODEL_DIR),

@@ -64,7 +64,7 @@ HELD_OUT = 256
 def bench(given: dict[str, Any], out: Path, data: Any, reward: Any = None, **more: Any) -> Any:
     """What our algorithms are given."""
     import prefzoo
-    from prefzoo.interface import Adapter, Budget, Generation, Training
+    from prefzoo.settings import Adapter, Budget, Generation, Training
 
     training = Training(
         batch_size=given["batch"],
@@ -133,8 +133,8 @@ def evaluated(given: dict[str, Any], policies: list[Path]) -> list[dict[str, flo
 
     from prefzoo import lab
     from prefzoo.feedback.reward_model import RewardModel
-    from prefzoo.interface import Generation
     from prefzoo.policies.language_model import LanguageModelPolicy
+    from prefzoo.settings import Generation
 
     rows = [row["prompt"] for row in lab.prompts("test", HELD_OUT, 0)]
     prompts = [[{"role": "user", "content": prompt}] for prompt in rows]

@@ -15,7 +15,8 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import pytest
 
-from prefzoo.interface import Adapter, Bench, Budget, Generation, Training
+from prefzoo.interface import Bench
+from prefzoo.settings import Adapter, Budget, Generation, Training
 
 HH_FILE = Path(__file__).parents[2] / "shared" / "data" / "hh-rlhf" / "harmless-base-1500.jsonl.gz"
 SMALL = ["budget.prompts=48", "evaluation.prompts=16", "generation.max_new_tokens=24"]

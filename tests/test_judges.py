@@ -8,7 +8,9 @@ import pytest
 
 from prefzoo import compare, lab
 from prefzoo.errors import PrefzooError
-from prefzoo.feedback.judges import Judge, gold_judge, local_judge, random_judge
+from prefzoo.feedback.judges.controls import gold_judge, random_judge
+from prefzoo.feedback.judges.judge import Judge
+from prefzoo.feedback.judges.local import local_judge
 from prefzoo.lab import MODEL_DIR, tasks
 from prefzoo.policies.language_model import LanguageModelPolicy
 
@@ -48,7 +50,7 @@ def test_an_oracle_agrees_with_gold_in_every_pair(pairs) -> None:
 
 def test_one_that_always_says_a_gives_only_ties(pairs) -> None:
     prompts, first, second, _ = pairs
-    judge = Judge(lambda p, x, y: [0.9] * len(p))
+    judge = Judge(lambda p, x, y, q: [0.9] * len(p))
     assert set(judge(prompts, first, second)) == {0.5}
     asked = judge.report()
     assert asked["ties"] == asked["inconsistent"] == asked["pairs"] == len(prompts)
@@ -57,7 +59,7 @@ def test_one_that_always_says_a_gives_only_ties(pairs) -> None:
 
 def test_a_tie_in_each_order_is_no_disagreement(pairs) -> None:
     prompts, first, second, _ = pairs
-    judge = Judge(lambda p, x, y: [0.5] * len(p))
+    judge = Judge(lambda p, x, y, q: [0.5] * len(p))
     judge(prompts, first, second)
     asked = judge.report()
     assert asked["ties"] == asked["pairs"] == asked["first_preferred"] and asked["inconsistent"] == 0
@@ -65,7 +67,7 @@ def test_a_tie_in_each_order_is_no_disagreement(pairs) -> None:
 
 def test_probabilities_of_the_two_orders_by_hand() -> None:
     """0.9 for x before y, 0.4 for y before x: P(x better) = (0.9 + 0.6) / 2 = 0.75."""
-    judge = Judge(lambda p, x, y: [0.9 if x[0] == "x" else 0.4])
+    judge = Judge(lambda p, x, y, q: [0.9 if x[0] == "x" else 0.4])
     assert judge([[]], ["x"], ["y"]) == [pytest.approx(0.75)]
     assert judge([[]], ["y"], ["x"]) == [pytest.approx(0.25)]
 

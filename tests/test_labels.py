@@ -16,8 +16,9 @@ from prefzoo.comparison.stages.label import label
 from prefzoo.data import sealed
 from prefzoo.data.formats import Row
 from prefzoo.errors import PrefzooError, RecipeError
-from prefzoo.feedback.judges import gold_judge
-from prefzoo.interface import Completion, Generation, Ledger
+from prefzoo.feedback.judges.controls import gold_judge
+from prefzoo.interface import Completion, Ledger
+from prefzoo.settings import Generation
 from tiny_base import make_base, prompts
 
 RECIPE = """\

@@ -11,10 +11,10 @@ from trl import GRPOTrainer
 
 from prefzoo import get
 from prefzoo.errors import PrefzooError
-from prefzoo.interface import Adapter, Generation
 from prefzoo.policies.actor_critic import ActorCriticTrainer
 from prefzoo.policies.language_model import LanguageModelPolicy
 from prefzoo.policies.on_policy import OnPolicyTrainer
+from prefzoo.settings import Adapter, Generation
 
 ONLINE = ("ppo", "a2c", "reinforce", "grpo", "rloo")
 LOG = {"logging_steps": 1}

@@ -12,13 +12,14 @@ import torch
 
 from prefzoo.errors import PrefzooError
 from prefzoo.feedback.rewards import FunctionReward, RandomReward, load_reward
-from prefzoo.interface import Adapter, Completion, Generation, Ledger
+from prefzoo.interface import Completion, Ledger
 from prefzoo.lab import MODEL_DIR
 from prefzoo.policies import load_policy
 from prefzoo.policies.best_of_n import BestOfNPolicy
 from prefzoo.policies.fitting import adapter_config
 from prefzoo.policies.language_model import LanguageModelPolicy
 from prefzoo.policies.loading import PLAIN_TEMPLATE, end_of_turn, load_tokenizer, resolve
+from prefzoo.settings import Adapter, Generation
 
 GENERATION = Generation(max_new_tokens=24, batch_size=8)
 

@@ -207,7 +207,7 @@ def test_mistakes_with_sources_are_named(installed, data, more, says: str) -> No
 
 def test_a_source_of_another_package_is_read_split_and_decides(installed, tmp_path) -> None:
     from prefzoo.comparison.stages.data import gather, prepare
-    from prefzoo.comparison.stages.jobs import gold_function
+    from prefzoo.comparison.stages.given import gold_function
 
     sets = ["data.source=capitals", *SMALL]
     recipe = recipes.load("quickstart", sets, ["dpo"])

@@ -14,10 +14,10 @@ from prefzoo import registry
 from prefzoo.comparison.recipe import check as recipes
 from prefzoo.errors import RecipeError
 from prefzoo.feedback.reward_model import RewardModel, train_reward_model
-from prefzoo.interface import Adapter, Generation
 from prefzoo.lab import MODEL_DIR
 from prefzoo.policies import load_policy
 from prefzoo.policies.language_model import LanguageModelPolicy
+from prefzoo.settings import Adapter, Generation
 
 ADAPTER = Adapter(type="qlora", r=4, alpha=8)
 LOADING = {"dtype": "float32", "trust_remote_code": False, "quantization": ADAPTER.quantization}

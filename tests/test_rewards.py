@@ -17,9 +17,9 @@ from prefzoo.errors import PrefzooError, RecipeError
 from prefzoo.feedback.combined import Ensemble, WeightedSum
 from prefzoo.feedback.reward_model import train_reward_model
 from prefzoo.feedback.rewards import RandomReward, load_reward
-from prefzoo.interface import Adapter, Shaping
 from prefzoo.policies.actor_critic import ActorCriticTrainer
 from prefzoo.policies.online import shaped
+from prefzoo.settings import Adapter, Shaping
 
 
 class Fixed:

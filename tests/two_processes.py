@@ -16,9 +16,10 @@ import torch
 from prefzoo import get, lab
 from prefzoo.data.formats import Row
 from prefzoo.data.views import Views
-from prefzoo.interface import Adapter, Bench, Budget, Generation, Training
+from prefzoo.interface import Bench
 from prefzoo.lab import MODEL_DIR
 from prefzoo.policies.actor_critic import ActorCriticTrainer
+from prefzoo.settings import Adapter, Budget, Generation, Training
 
 
 def brevity(prompts, completions) -> list[float]:

@@ -6,16 +6,18 @@ Everything here is light: importing this module imports neither torch nor TRL.
 from __future__ import annotations
 
 import dataclasses
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from prefzoo.settings import Adapter, Budget, Generation, Shaping, Training
 
 if TYPE_CHECKING:
     from prefzoo.data.views import Views
+    from prefzoo.feedback.constitution import Constitution
 
 Message = dict[str, str]
 """One turn of a conversation: `{"role": "user" | "assistant" | "system", "content": text}`."""
@@ -23,103 +25,20 @@ Message = dict[str, str]
 Prompt = Sequence[Message]
 """A conversation that waits for the assistant's next turn."""
 
+T = TypeVar("T")
+
 Progress = Callable[[str, int, int], None]
 """Is told `(what, done, total)` while something long goes on."""
 
-NEEDS = ("preferences", "prompts", "demonstrations", "reward")
+NEEDS = ("preferences", "prompts", "demonstrations", "reward", "judge", "constitution")
 """What an algorithm may declare in `needs`."""
 
 
 CHECKPOINTS = "checkpoints"
 """Folder inside `Bench.out` that outlives a trial that was killed."""
 
-
-class Settings(BaseModel):
-    """A block of a recipe: unknown keys are refused, values never change once read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class Adapter(Settings):
-    """Which weights are trained; the same for every algorithm of a comparison.
-
-    `lora` is Hu et al. 2021 (https://arxiv.org/abs/2106.09685): rank `r`, scale `alpha / r`. `qlora` is the same on a
-    base in 4 bits (Dettmers et al. 2023, https://arxiv.org/abs/2305.14314): `quant_type`, and `double_quant` for
-    constants that are themselves quantized; it computes in `model.dtype`. `full` trains all weights.
-    """
-
-    type: Literal["lora", "qlora", "full"] = "lora"
-    r: int = Field(16, ge=1)
-    alpha: float = Field(32, gt=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    target_modules: str | list[str] = "all-linear"
-    quant_type: Literal["nf4", "fp4"] = "nf4"
-    double_quant: bool = True
-
-    @field_validator("quant_type", "double_quant")
-    @classmethod
-    def _quantization_is_used(cls, value: Any, info: ValidationInfo) -> Any:
-        kind = info.data.get("type", "qlora")  # missing where it is itself wrong
-        if kind != "qlora" and info.field_name and value != cls.model_fields[info.field_name].default:
-            raise ValueError(f"has no meaning with type {kind!r}; allowed: qlora")
-        return value
-
-    @property
-    def quantization(self) -> dict[str, Any] | None:
-        """How the base is quantized; None where it is not."""
-        if self.type != "qlora":
-            return None
-        return {"quant_type": self.quant_type, "double_quant": self.double_quant}
-
-
-class Budget(Settings):
-    """How much every algorithm may use: `prompts` training prompts (null: all there are), seen `epochs` times."""
-
-    prompts: int | None = Field(1500, ge=1)
-    epochs: float = Field(1.0, gt=0)
-
-
-class Generation(Settings):
-    """How replies are sampled, in training and in evaluation, for every policy alike.
-
-    There is no top-p and no top-k: truncated sampling is another distribution than the one whose log-probabilities
-    are measured. Temperature 0 is greedy.
-    """
-
-    max_new_tokens: int = Field(40, ge=1)
-    temperature: float = Field(1.0, ge=0)
-    batch_size: int = Field(128, ge=1)
-
-
-class Training(Settings):
-    """Training arguments that every trainer is given alike, so that no library default differs by accident.
-
-    An algorithm's own `trainer:` block overrides them for that algorithm, and the report lists what it overrode.
-    `batch_size` counts rows of an optimizer step (pairs, demonstrations, or prompts of an algorithm that samples);
-    `accumulation` splits it into that many forward passes.
-    `learning_rate` left out is chosen by model size and adapter (`recipe.LEARNING_RATES`), then the same for all.
-    """
-
-    batch_size: int = Field(16, ge=1)
-    accumulation: int = Field(1, ge=1)
-    learning_rate: float | None = Field(None, ge=0)
-    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
-    warmup_ratio: float = Field(0.1, ge=0, le=1)
-    weight_decay: float = Field(0.0, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
-    bf16: bool = False
-    gradient_checkpointing: bool = False
-
-
-class Shaping(Settings):
-    """What online algorithms make of scores before they learn from them; proxy rewards are reported without it.
-
-    `normalize` takes off the running mean of all scores so far and divides by their standard deviation; `clip` then
-    cuts at plus and minus that many.
-    """
-
-    normalize: bool = False
-    clip: float | None = Field(None, gt=0)
+MILESTONES = "milestones"
+"""Folder inside `Bench.out` with policies on the way to the final one, which are measured too."""
 
 
 @dataclass(frozen=True)
@@ -171,6 +90,37 @@ class Reward(Protocol):
         ...
 
 
+class Judge(Protocol):
+    """Says which of two replies is better, and how good one is."""
+
+    def __call__(
+        self,
+        prompts: Sequence[Prompt],
+        first: Sequence[str],
+        second: Sequence[str],
+        questions: Sequence[str | None] | None = None,
+    ) -> list[float]:
+        """P(first is better) of each pair, over both orders of showing the two; 0.5 is a tie. `questions` say for each
+        pair what is asked about it; None asks which reply is better."""
+        ...
+
+    def grade(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float | None]:
+        """A grade from 0 to 10 for each reply; None where the answer could not be read."""
+        ...
+
+    def report(self) -> dict[str, float]:
+        """What was asked so far, `questions` among it."""
+        ...
+
+
+class Assistant(Protocol):
+    """Writes what it is asked to, such as a critique or a revision."""
+
+    def __call__(self, requests: Sequence[str], seed: int, ledger: Ledger | None = None) -> list[str]:
+        """One answer to each request; the same seed gives the same answers. What is generated is charged."""
+        ...
+
+
 @dataclass
 class Ledger:
     """What a trial used. Costs of measuring (scoring test replies, KL) are not charged to it.
@@ -208,6 +158,14 @@ class Ledger:
         self.flops += getattr(reward, "flops", 0.0) - before
         return scores
 
+    def judged(self, judge: Judge, ask: Callable[[], list[T]]) -> list[T]:
+        """Ask a judge and charge the questions; one that counts its operations does so in an attribute `flops`."""
+        before, operations = judge.report()["questions"], getattr(judge, "flops", 0.0)
+        answers = ask()
+        self.judge_calls += int(judge.report()["questions"] - before)
+        self.flops += getattr(judge, "flops", 0.0) - operations
+        return answers
+
     def trained(self, tokens: int, parameters: int) -> None:
         """Charge tokens that were trained on."""
         self.trained_tokens += tokens
@@ -237,6 +195,9 @@ class Bench:
         memory: plain values that a killed training needs again; checkpoints keep them.
         report: what the algorithm wants said about this trial; it ends up in `results.json` under `details`.
         latest: the policy to go on from in a later round; None for the start.
+        judge: whom to ask which reply is better; charged by `prefer` and `grade`.
+        assistant: who writes critiques and revisions.
+        constitution: the principles that feedback is given by.
     """
 
     start: str
@@ -256,6 +217,9 @@ class Bench:
     memory: dict[str, Any] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
     latest: Policy | None = None
+    judge: Judge | None = None
+    assistant: Assistant | None = None
+    constitution: Constitution | None = None
 
     def replace(self, **changes: Any) -> Bench:
         """A bench that differs only in `changes`; ledger and report stay shared. This is how one algorithm hands
@@ -270,6 +234,29 @@ class Bench:
         """The reward of each reply, charged to the ledger."""
         assert self.reward is not None, "an algorithm scores replies only if 'reward' is in its needs"
         return self.ledger.scored(self.reward, prompts, completions)
+
+    def prefer(
+        self,
+        prompts: Sequence[Prompt],
+        first: Sequence[str],
+        second: Sequence[str],
+        questions: Sequence[str | None] | None = None,
+    ) -> list[float]:
+        """The judge's P(first is better) of each pair, charged to the ledger; see `Judge`."""
+        judge = self.judge
+        assert judge is not None, "an algorithm asks the judge only if 'judge' is in its needs"
+        return self.ledger.judged(judge, lambda: judge(prompts, first, second, questions))
+
+    def keep(self, policy: Policy, name: str) -> None:
+        """Keep a policy on the way to the final one, with what had been used by then; it is measured too.
+
+        Args:
+            name: what it is called in results, such as `round 1`; the order of keeping is that of the results.
+        """
+        folder = self.out / MILESTONES / f"{len(list((self.out / MILESTONES).glob('*'))):02d}"
+        policy.save(folder / "policy")
+        noted = {"name": name, "ledger": dataclasses.asdict(self.ledger)}
+        (folder / "milestone.json").write_text(json.dumps(noted), encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -309,6 +296,11 @@ class Algorithm(ABC):
     """False for one that leaves the start's weights as they are and only samples from it in another way."""
 
     trainer: dict[str, Any] = field(default_factory=dict, kw_only=True)
+
+    @property
+    def required(self) -> frozenset[str]:
+        """What this one, with its settings, draws from the bench: `needs`, where settings do not change that."""
+        return self.needs
 
     @property
     def replies_per_row(self) -> int:

@@ -66,7 +66,7 @@ def best_of_n_kl(found: Results, out: Path, prompts: int = 48) -> dict[str, dict
     from prefzoo.comparison.plan import load_plan
     from prefzoo.data.sealed import load_split
     from prefzoo.data.views import Views
-    from prefzoo.interface import Generation
+    from prefzoo.settings import Generation
 
     policy: Any = open_policy(out, f"best-of-{CANDIDATES[0]}", None)
     asked = Views.of(load_split(load_plan(out).stages["data"].folder, "test")).prompts[:prompts]

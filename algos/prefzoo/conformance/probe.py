@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from prefzoo.interface import Algorithm, Bench, Completion, Generation, Policy, Prompt, Reward
+from prefzoo.interface import Algorithm, Bench, Completion, Policy, Prompt, Reward
+from prefzoo.settings import Generation
 
 DETAILS = "probe"
 ASKED = 8

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from prefzoo.conformance.findings import Finding
-from prefzoo.interface import Adapter, Algorithm, Budget
+from prefzoo.interface import Algorithm
+from prefzoo.settings import Adapter, Budget
 
 TOLERANCE = 1e-4
 """Log-probabilities (nats a token) that differ by less are the same; batches of other shapes round differently."""

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from prefzoo.feedback.combined import Combine
 from prefzoo.feedback.rewards import RewardLoss
-from prefzoo.interface import Adapter, Settings, Shaping
+from prefzoo.settings import Adapter, Settings, Shaping
 
 
 class RewardPart(Settings):

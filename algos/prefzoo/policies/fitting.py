@@ -13,11 +13,12 @@ from peft import LoraConfig, PeftConfig
 from transformers import TrainerCallback, set_seed
 
 from prefzoo.errors import PrefzooError
-from prefzoo.interface import CHARGES, CHECKPOINTS, Adapter, Bench
+from prefzoo.interface import CHARGES, CHECKPOINTS, Bench
 from prefzoo.policies import load_policy
 from prefzoo.policies.checkpoints import Checkpoints, resumable
 from prefzoo.policies.curves import CURVES, Curves, guard_trackers, losses, reporting_arguments
 from prefzoo.policies.language_model import LanguageModelPolicy
+from prefzoo.settings import Adapter
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from prefzoo.errors import PrefzooError
-from prefzoo.interface import Bench, Prompt, Shaping
+from prefzoo.interface import Bench, Prompt
 from prefzoo.policies.fitting import fit
 from prefzoo.policies.language_model import LanguageModelPolicy
+from prefzoo.settings import Shaping
 
 
 def fit_online(

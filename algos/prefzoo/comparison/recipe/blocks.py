@@ -11,9 +11,10 @@ from prefzoo import registry
 from prefzoo.data import sources
 from prefzoo.data.comparisons import Pairs
 from prefzoo.data.reading import COLUMNS
-from prefzoo.feedback.judges import JudgeSettings
+from prefzoo.feedback.judges.settings import JudgeSettings
 from prefzoo.feedback.reward_settings import RewardSettings
-from prefzoo.interface import Adapter, Algorithm, Budget, Generation, Settings, Training
+from prefzoo.interface import Algorithm
+from prefzoo.settings import Adapter, Budget, Generation, Settings, Training
 
 LEARNING_RATES = {
     "tiny": {"lora": 2e-3, "qlora": 2e-3, "full": 5e-4},

@@ -9,9 +9,10 @@ from typing import Any
 
 from prefzoo.comparison.records import RECORDS
 from prefzoo.comparison.stages.metering import metered
-from prefzoo.interface import Generation, Ledger, Policy, Progress, Prompt, Reward
+from prefzoo.interface import Ledger, Policy, Progress, Prompt, Reward
 from prefzoo.policies.best_of_n import BestOfNPolicy
 from prefzoo.policies.language_model import LanguageModelPolicy
+from prefzoo.settings import Generation
 
 
 def evaluate(

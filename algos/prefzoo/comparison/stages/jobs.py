@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,20 +16,20 @@ from prefzoo.comparison.recipe.blocks import Recipe
 from prefzoo.comparison.running import launched
 from prefzoo.comparison.stages.data import prepare
 from prefzoo.comparison.stages.evaluate import evaluate
+from prefzoo.comparison.stages.given import gold_function, loading
+from prefzoo.comparison.stages.judging import judge_of, judge_report
 from prefzoo.comparison.stages.label import label
 from prefzoo.comparison.stages.metering import metered
 from prefzoo.comparison.tracking.by_trainers import reporting
-from prefzoo.data import sealed, sources
-from prefzoo.data.formats import Row
+from prefzoo.data import sealed
 from prefzoo.data.views import Views
 from prefzoo.errors import PrefzooError
 from prefzoo.feedback.combined import Ensemble, WeightedSum
-from prefzoo.feedback.judges import Judge, gold_judge, local_judge, random_judge
 from prefzoo.feedback.reward_model import RewardModel, train_reward_model
-from prefzoo.feedback.reward_report import reward_report, wilson
+from prefzoo.feedback.reward_report import reward_report
 from prefzoo.feedback.reward_settings import RewardPart
 from prefzoo.feedback.rewards import FunctionReward, RandomReward, load_reward
-from prefzoo.interface import Adapter, Bench, Ledger, Progress, Reward
+from prefzoo.interface import Bench, Ledger, Progress, Reward
 from prefzoo.policies import load_policy
 from prefzoo.policies.language_model import LanguageModelPolicy
 from prefzoo.policies.loading import resolve
@@ -83,14 +82,14 @@ def start_path(plan: Plan) -> str:
 
 def start_policy(recipe: Recipe, path: str) -> LanguageModelPolicy:
     """The start policy, loaded as every trial loads it."""
-    return LanguageModelPolicy.from_start(path, **_loading(recipe, recipe.adapter))
+    return LanguageModelPolicy.from_start(path, **loading(recipe, recipe.adapter))
 
 
 def labels(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     """Make preferences of the start's own replies to the training and test prompts."""
     recipe = plan.recipe
     ledger = Ledger()
-    judge = _judge(recipe)
+    judge = judge_of(recipe)
     policy = start_policy(recipe, start_path(plan))
     splits = {name: sealed.load_split(plan.stages["data"].folder, name) for name in sealed.SPLITS}
     report: dict[str, Any] = {"with": recipe.data.label_with, "splits": {}}
@@ -107,40 +106,9 @@ def labels(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
                 f"{dropped.counts()}. Longer replies: generation.max_new_tokens; others: start, gold."
             )
     sealed.save_splits(splits, folder)
-    report["judge"] = _judge_report(recipe, judge, [row for split in splits.values() for row in split])
+    report["judge"] = judge_report(recipe, judge, [row for split in splits.values() for row in split])
     (folder / "labels.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
     (folder / "ledger.json").write_text(json.dumps(asdict(ledger)), encoding="utf-8")
-
-
-def _judge(recipe: Recipe) -> Judge:
-    """Who labels: the truth, or the recipe's judge."""
-    by_truth = recipe.data.label_with == "gold" or recipe.judge.type == "gold"
-    if by_truth:
-        gold = gold_function(recipe)
-        assert gold is not None
-        return gold_judge(gold)
-    if recipe.judge.type == "random":
-        return random_judge(recipe.seeds[0])
-    path = recipe.judge.path or recipe.model.path
-    return local_judge(resolve(path), path == "lab", _loading(recipe, recipe.adapter))
-
-
-def _judge_report(recipe: Recipe, judge: Judge, rows: list[Row]) -> dict[str, Any]:
-    """What the judge was asked, and how often it chose as the truth does, where there is one."""
-    by = "gold" if recipe.data.label_with == "gold" else recipe.judge.type
-    said: dict[str, Any] = {"type": by, **judge.report()}
-    pairs = [row for row in rows if row.chosen is not None and row.rejected is not None]
-    if (gold := gold_function(recipe)) is not None and pairs:
-        sides = [[each["gold"] for each in gold([row.prompt for row in pairs], texts)] for texts in _sides(pairs)]
-        settled = [a > b for a, b in zip(*sides, strict=True) if a != b]
-        if settled:
-            share = sum(settled) / len(settled)
-            said |= {"gold_agreement": share, "gold_agreement_ci95": list(wilson(share, len(settled)))}
-    return said
-
-
-def _sides(pairs: list[Row]) -> tuple[list[str], list[str]]:
-    return [row.chosen or "" for row in pairs], [row.rejected or "" for row in pairs]
 
 
 def reward(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
@@ -168,13 +136,13 @@ def reward(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
 def _built(recipe: Recipe, part: RewardPart, bench: Bench) -> Reward:
     """One part of the reward; members of an ensemble differ in their seed alone."""
     if part.type == "path":
-        return RewardModel.load(str(Path(str(part.path)).expanduser()), _loading(recipe, recipe.adapter))
+        return RewardModel.load(str(Path(str(part.path)).expanduser()), loading(recipe, recipe.adapter))
     if part.type == "function":
         return FunctionReward(str(part.path))
     if part.type == "random":
         return RandomReward(recipe.seeds[0])
     adapter = part.adapter or recipe.adapter
-    bench = bench.replace(adapter=adapter, loading=_loading(recipe, adapter))
+    bench = bench.replace(adapter=adapter, loading=loading(recipe, adapter))
     if part.members == 1:
         return train_reward_model(bench, part.trainer, part.loss)
     members = [
@@ -184,17 +152,6 @@ def _built(recipe: Recipe, part: RewardPart, bench: Bench) -> Reward:
         for i in range(part.members)
     ]
     return Ensemble(members, part.combine, part.std_weight)
-
-
-def gold_function(recipe: Recipe) -> Callable[[list[Any], list[str]], list[Mapping[str, float]]] | None:
-    """The recipe's truth: prompts and replies to `{"gold": .., attribute: ..}` each; None where there is none."""
-    source = recipe.gold_source
-    if source == "none":
-        return None
-    if isinstance(source, str):
-        return sources.load(source).gold
-    scored = FunctionReward(source.path, key="gold.path")
-    return lambda prompts, completions: [{"gold": value} for value in scored(prompts, completions)]
 
 
 def train(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
@@ -281,17 +238,7 @@ def _bench(
         out=folder,
         ledger=ledger,
         progress=progress,
-        loading=_loading(recipe, recipe.adapter),
+        loading=loading(recipe, recipe.adapter),
         reporting=reporting(plan, stage),
         shaping=recipe.reward.shaping,
     )
-
-
-def _loading(recipe: Recipe, adapter: Adapter) -> dict[str, Any]:
-    """How model files are read."""
-    model = recipe.model
-    return {
-        "dtype": model.dtype,
-        "trust_remote_code": model.trust_remote_code,
-        "quantization": adapter.quantization,
-    }

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from prefzoo.data.formats import Row
 from prefzoo.data.reasons import Dropped
 from prefzoo.data.views import Views, prompt_key
-from prefzoo.feedback.judges import Judge
-from prefzoo.interface import Generation, Ledger, Policy, Progress
+from prefzoo.feedback.judges.judge import Judge
+from prefzoo.interface import Ledger, Policy, Progress
+from prefzoo.settings import Generation
 
 
 def label(
@@ -39,8 +40,8 @@ def label(
     prompts = Views.of(rows).prompts
     first = {prompt_key(row.prompt): row for row in reversed(rows)}
     drawn = policy.sample(prompts, generation, seed, n=2, ledger=ledger, progress=progress)
-    first_better = judge(prompts, [a.text for a, _ in drawn], [b.text for _, b in drawn])
-    ledger.judge_calls += 2 * len(prompts)
+    sides = [a.text for a, _ in drawn], [b.text for _, b in drawn]
+    first_better = ledger.judged(judge, lambda: judge(prompts, *sides))
     dropped = Dropped()
     pairs = []
     for i, (prompt, (a, b)) in enumerate(zip(prompts, drawn, strict=True)):

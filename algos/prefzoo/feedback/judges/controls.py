@@ -1,0 +1,32 @@
+"""Judges that need no model: the truth, and a coin."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from prefzoo.feedback.judges.judge import Judge
+from prefzoo.interface import Prompt
+
+
+def gold_judge(gold: Callable[[list[Any], list[str]], list[Mapping[str, float]]]) -> Judge:
+    """The truth: 1 where the first is better, 0 where the second is, one half where they are as good."""
+
+    def answers(
+        prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str], questions: Sequence[str | None]
+    ) -> list[float]:
+        scores = [[each["gold"] for each in gold(list(prompts), list(side))] for side in (first, second)]
+        return [0.5 if x == y else float(x > y) for x, y in zip(*scores, strict=True)]
+
+    return Judge(answers, name="the gold judge")
+
+
+def random_judge(seed: int) -> Judge:
+    """A coin for each question, and a grade drawn evenly from 0 to 10; the negative control."""
+    rng = random.Random(f"random judge {seed}")
+    return Judge(
+        lambda prompts, first, second, questions: [rng.random() for _ in prompts],
+        lambda prompts, completions: [10 * rng.random() for _ in prompts],
+        name="the random judge",
+    )

@@ -1,0 +1,114 @@
+"""A judge: P(the first of two replies is better) over both orders of showing them, and a grade of one reply."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+from prefzoo.errors import PrefzooError
+from prefzoo.interface import Prompt
+
+Answers = Callable[[Sequence[Prompt], Sequence[str], Sequence[str], Sequence[str | None]], Sequence[float | None]]
+"""`(prompts, shown first, shown second, questions) -> P(the one shown first is better)`, in one order of showing; None
+where no answer could be read. A question is what a principle asks; None asks which reply is better."""
+
+Grades = Callable[[Sequence[Prompt], Sequence[str]], Sequence[float | None]]
+"""`(prompts, replies) -> grades from 0 to 10`; None where no answer could be read."""
+
+
+@dataclass
+class Asked:
+    """What a judge was asked and how it answered.
+
+    Attributes:
+        pairs, grades: pairs judged, and replies graded.
+        questions: questions put: two a pair, one a grade.
+        failures: questions to which no answer could be read. Of a pair such an order counts as undecided.
+        ties: pairs of which neither reply came out better over both orders.
+        inconsistent: pairs of which the two orders preferred different replies.
+        first_preferred: questions about pairs in which the reply shown first was preferred, undecided ones counting
+            half; of a judge without position bias, half.
+    """
+
+    pairs: int = 0
+    grades: int = 0
+    questions: int = 0
+    failures: int = 0
+    ties: int = 0
+    inconsistent: int = 0
+    first_preferred: float = 0.0
+
+
+class Judge:
+    """Compares replies in both orders of showing them, and grades them one by one where it can.
+
+    Args:
+        answers: the comparison, in one order.
+        grades: the grading; None where this judge cannot.
+        name: what it is called in messages.
+    """
+
+    def __init__(self, answers: Answers, grades: Grades | None = None, name: str = "the judge") -> None:
+        self.answers, self.grades, self.name, self.asked = answers, grades, name, Asked()
+
+    def __call__(
+        self,
+        prompts: Sequence[Prompt],
+        first: Sequence[str],
+        second: Sequence[str],
+        questions: Sequence[str | None] | None = None,
+    ) -> list[float]:
+        """The mean of P(first better) when it is shown first and when it is shown second, for each pair.
+
+        Args:
+            questions: for each pair what is asked about it; None asks which reply is better.
+        """
+        asks = list(questions) if questions is not None else [None] * len(prompts)
+        both = (self.answers(prompts, first, second, asks), self.answers(prompts, second, first, asks))
+        self.asked.failures += sum(p is None for side in both for p in side)
+        forth, back = ([0.5 if p is None else p for p in side] for side in both)
+        verdicts = [(p + (1 - q)) / 2 for p, q in zip(forth, back, strict=True)]
+        asked = self.asked
+        asked.pairs += len(verdicts)
+        asked.questions += 2 * len(verdicts)
+        asked.ties += sum(math.isclose(p, 0.5, abs_tol=1e-9) for p in verdicts)
+        asked.inconsistent += sum((p - 0.5) * (q - 0.5) > 0 for p, q in zip(forth, back, strict=True))
+        asked.first_preferred += sum((p > 0.5) + (p == 0.5) / 2 for p in (*forth, *back))
+        return [0.5 if math.isclose(p, 0.5, abs_tol=1e-9) else p for p in verdicts]
+
+    def grade(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float | None]:
+        """A grade from 0 to 10 for each reply; None where no answer could be read, which is counted.
+
+        Raises:
+            PrefzooError: when this judge compares only.
+        """
+        if self.grades is None:
+            raise PrefzooError(f"{self.name} compares replies, but does not grade them one by one")
+        found = list(self.grades(prompts, completions))
+        self.asked.grades += len(found)
+        self.asked.questions += len(found)
+        self.asked.failures += sum(grade is None for grade in found)
+        return found
+
+    def rank(self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[str]]) -> list[list[int]]:
+        """For each prompt its candidates' places in `candidates`, the best first.
+
+        Every two are compared; they are ordered by the sum of their probabilities of being better, and keep the order
+        they came in where these are equal.
+        """
+        pairs = [(i, a, b) for i, each in enumerate(candidates) for a in range(len(each)) for b in range(a)]
+        won = [[0.0] * len(each) for each in candidates]
+        better = self(
+            [prompts[i] for i, _, _ in pairs],
+            [candidates[i][a] for i, a, _ in pairs],
+            [candidates[i][b] for i, _, b in pairs],
+        )
+        for (i, a, b), p in zip(pairs, better, strict=True):
+            won[i][a] += p
+            won[i][b] += 1 - p
+        return [sorted(range(len(each)), key=[-p for p in each].__getitem__) for each in won]
+
+    def report(self) -> dict[str, float]:
+        """What was asked so far."""
+        return asdict(self.asked)

@@ -1,0 +1,15 @@
+"""What a recipe's `judge:` block may say."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from prefzoo.settings import Settings
+
+
+class JudgeSettings(Settings):
+    """Who judges: `local`, a causal language model (`path`: folder or hub id; where it is not given, the recipe's own),
+    by the probabilities of its verdict; `gold`, the truth; `random`, a negative control."""
+
+    type: Literal["local", "gold", "random"] = "local"
+    path: str | None = None
