@@ -25,6 +25,9 @@ Message = dict[str, str]
 Prompt = Sequence[Message]
 """A conversation that waits for the assistant's next turn."""
 
+Truth = Callable[[Sequence[Prompt], Sequence[str]], list[Mapping[str, float]]]
+"""`(prompts, completions) -> {"gold": score, attribute: part of it, ..}` of each reply: what is really wanted."""
+
 T = TypeVar("T")
 
 Progress = Callable[[str, int, int], None]
@@ -151,11 +154,13 @@ class Ledger:
         self.flops += 2.0 * parameters * tokens
 
     def scored(self, reward: Reward, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
-        """Score replies and charge that; a reward that counts its operations does so in an attribute `flops`."""
-        before = getattr(reward, "flops", 0.0)
+        """Score replies and charge that; a reward that counts its operations does so in an attribute `flops`, and one
+        that asks a judge its questions in `questions`."""
+        before, asked = getattr(reward, "flops", 0.0), getattr(reward, "questions", 0)
         scores = reward(prompts, completions)
         self.reward_calls += len(completions)
         self.flops += getattr(reward, "flops", 0.0) - before
+        self.judge_calls += getattr(reward, "questions", 0) - asked
         return scores
 
     def judged(self, judge: Judge, ask: Callable[[], list[T]]) -> list[T]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ from prefzoo import registry
 from prefzoo.data import sources
 from prefzoo.data.comparisons import Pairs
 from prefzoo.data.reading import COLUMNS
+from prefzoo.errors import PrefzooError
 from prefzoo.feedback.judges.settings import JudgeSettings
 from prefzoo.feedback.reward_settings import RewardSettings
 from prefzoo.interface import Algorithm
@@ -163,6 +165,7 @@ class Recipe(Settings):
     start: Start = Start()
     reward: RewardSettings = RewardSettings()
     judge: JudgeSettings = JudgeSettings()
+    constitution: str | None = None
     gold: str | GoldFunction | None = None
     budget: Budget = Budget()
     generation: Generation = Generation()
@@ -217,6 +220,11 @@ class Recipe(Settings):
             return self.gold
         return self.source if self.source is not None and sources.load(self.source).has_gold else "none"
 
+    @property
+    def constitution_name(self) -> str:
+        """The constitution that the recipe names, else the one that the model can follow."""
+        return self.constitution or ("lab" if self.model.path == "lab" else "general")
+
     def start_algorithm(self) -> Algorithm | None:
         """The algorithm that makes the start; None when the model is taken as it is."""
         if self.start.algorithm == "none":
@@ -231,6 +239,15 @@ class Recipe(Settings):
         settings = dict(self.algorithms[label])
         settings.pop("seed_offset", None)
         return registry.get(settings.pop("algorithm", label), **settings)
+
+    @property
+    def draws_on(self) -> dict[str, frozenset[str]]:
+        """What the algorithm behind each label draws from the bench; labels with mistakes are left out."""
+        found = {}
+        for label in self.algorithms:
+            with contextlib.suppress(PrefzooError, KeyError):
+                found[label] = self.algorithm(label).required
+        return found
 
     def seed_of(self, label: str, seed: int) -> int:
         """The seed that a label's trial really uses: the comparison's, moved by the label's `seed_offset`."""
