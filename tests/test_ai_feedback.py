@@ -9,6 +9,7 @@ import pytest
 
 from prefzoo import compare, get, lab
 from prefzoo.comparison.recipe import check as recipes
+from prefzoo.comparison.report.constitution import principle_cells
 from prefzoo.data.views import prompt_key
 from prefzoo.errors import PrefzooError, RecipeError
 from prefzoo.feedback import ai_labels, constitution
@@ -342,3 +343,14 @@ def test_a_coin_gives_other_answers_with_another_seed(bench) -> None:
     texts = ["a"] * 8
     assert random_judge(0)(prompts, texts, texts) == random_judge(0)(prompts, texts, texts)
     assert random_judge(0)(prompts, texts, texts) != random_judge(1)(prompts, texts, texts)
+
+
+def test_the_report_says_what_principles_did(found) -> None:
+    results, out = found
+    page = (out / "report.html").read_text()
+    trial = results.algorithms["constitutional_ai"].seeds["0"]
+    assert f'href="{trial.details["transcripts"]}"' in page and (out / trial.details["transcripts"]).is_file()
+    headings, rows = principle_cells(results)["constitutional_ai"]
+    assert headings == ["principle", "revisions", "changed the reply", "gold", "reward", "comparisons"]
+    counted = {row[0]: (int(row[1]), int(row[5])) for row in rows}
+    assert counted == {k: (v["revisions"], v["comparisons"]) for k, v in trial.details["principles"].items()}

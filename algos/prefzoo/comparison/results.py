@@ -17,6 +17,7 @@ from prefzoo.comparison.notes import notes
 from prefzoo.comparison.plan import LABEL, START, Plan
 from prefzoo.comparison.records import PRINCIPLES, distinct, read_records
 from prefzoo.comparison.running.runner import Outcome
+from prefzoo.feedback.transcripts import TRANSCRIPTS
 from prefzoo.interface import MILESTONES, Ledger
 
 Status = Literal["ok", "failed", "skipped"]
@@ -193,8 +194,9 @@ def seed_result(plan: Plan, label: str, seed: int) -> tuple[SeedResult, dict[str
     train = plan.stages.get(f"train {label} seed {seed}")
     ledgers = [_read(folder / "ledger.json"), *([_read(train.folder / "ledger.json")] if train else [])]
     details = _read(train.folder / "details.json") if train else {}
-    if (folder / PRINCIPLES).is_file():
+    if train and (folder / PRINCIPLES).is_file():
         details["principles"] = _read(folder / PRINCIPLES)
+        details["transcripts"] = os.path.relpath(train.folder / TRANSCRIPTS, plan.out)
     result = SeedResult(
         metrics=_means(columns),
         ledger=_added(ledgers),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,8 +24,8 @@ class ConstitutionalAI(Teaching):
 
     Supervised phase: the start replies to each prompt, its reply is criticised and revised by a principle drawn at
     random, as often as `revisions` says, and the final revisions are imitated. Preference phase: of two replies of the
-    resulting policy the judge says which keeps a principle better, and the learner learns from that. The start stays
-    the reference in both; the paper's second phase has the policy of the first.
+    resulting policy the judge says which keeps a principle better, and the learner learns from that, with that policy
+    as its reference.
 
     Attributes:
         phase: `both`, or one alone: `supervised`, `preferences`.
@@ -85,8 +84,7 @@ class ConstitutionalAI(Teaching):
         demonstrated = [row for row in bench.data.demonstrations if self.helpful_share > 0]
         helpful = min(round(self.helpful_share * len(prompts)), len(demonstrated))
         found = revise(bench, start, prompts[helpful:], self.revisions)
-        with (bench.out / TRANSCRIPTS).open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(each.transcript(), ensure_ascii=False) + "\n" for each in found)
+        bench.record(TRANSCRIPTS, [each.transcript() for each in found])
         kept = [each for each in found if each.dropped is None]
         bench.report["supervised"] = {
             **_reasons(found),
@@ -108,18 +106,19 @@ class ConstitutionalAI(Teaching):
         principles = [bench.constitution.draw(prompt, rng) for prompt in prompts]
         questions = [each.preference if each else None for each in principles]
         found = ai_labels.ask(bench, policy, prompts, bench.seed * 1000 + 500 + i, questions)
-        with (bench.out / TRANSCRIPTS).open("a", encoding="utf-8") as file:
-            for principle, each in zip(principles, found, strict=True):
-                record = {
-                    "phase": f"preferences, round {i + 1}",
-                    "prompt": each.prompt,
-                    "principle": principle.id if principle else None,
-                    "first": each.first.text,
-                    "second": each.second.text,
-                    "first_better": each.first_better,
-                    "dropped": each.dropped,
-                }
-                file.write(json.dumps(record, ensure_ascii=False) + "\n")
+        records = [
+            {
+                "phase": f"preferences, round {i + 1}",
+                "prompt": each.prompt,
+                "principle": principle.id if principle else None,
+                "first": each.first.text,
+                "second": each.second.text,
+                "first_better": each.first_better,
+                "dropped": each.dropped,
+            }
+            for principle, each in zip(principles, found, strict=True)
+        ]
+        bench.record(TRANSCRIPTS, records)
         counts = ai_labels.counts(found)
         bench.report.setdefault("preferences", []).append(counts)
         pairs = ai_labels.preferences(found)
