@@ -5,11 +5,16 @@ from __future__ import annotations
 import pytest
 
 from prefzoo import lab
+from prefzoo.comparison.notes import judge_notes
+from prefzoo.comparison.plan import AUDIT, LABEL, make_plan
+from prefzoo.comparison.recipe import check as recipes
+from prefzoo.comparison.running.runner import Outcome
 from prefzoo.data.formats import Row
-from prefzoo.feedback.judges.audit import Case, audit, figures
+from prefzoo.feedback.judges.audit import Audit, Case, audit, figures
 from prefzoo.feedback.judges.audit_words import cells, sentences, verdict, warnings
 from prefzoo.feedback.judges.controls import gold_judge, random_judge
 from prefzoo.feedback.judges.judge import Judge
+from test_cli import prefzoo as run
 
 
 def truth(prompts, completions):
@@ -32,7 +37,11 @@ def rows():
 
 def by(score) -> Judge:
     """A judge that prefers what scores higher, whatever is shown first."""
-    return Judge(lambda p, x, y, q: [0.5 + 0.4 * ((score(a) > score(b)) - (score(a) < score(b))) for a, b in zip(x, y)])
+
+    def answers(prompts, x, y, questions):
+        return [0.5 + 0.4 * ((score(a) > score(b)) - (score(a) < score(b))) for a, b in zip(x, y, strict=True)]
+
+    return Judge(answers)
 
 
 def test_the_truth_agrees_with_itself_in_every_respect(rows) -> None:
@@ -89,6 +98,7 @@ def test_favouring_length_is_told_from_erring(rows) -> None:
     coin = audit(random_judge(0), rows, truth)
     assert coin.length.longer_better < 0.45, "a coin prefers the longer reply more often than gold does"
     assert not any("Length" in each or "Position" in each for each in warnings(coin))
+    assert any("ruled by the order" in each for each in warnings(coin))
     assert any("too sure" in each for each in warnings(coin))
 
 
@@ -142,3 +152,56 @@ def test_without_pairs_there_is_nothing_to_audit() -> None:
     assert audit(random_judge(0), [row], truth) is None
     tied = Row("1", [{"role": "user", "content": "hi"}], "x", "y")
     assert audit(random_judge(0), [tied], lambda p, c: [{"gold": 0.0} for _ in c]) is None
+
+
+def plan_of(tmp_path, audited=None, **judge):
+    content = {"data": {"prompts": "a/b", "label_with": "judge"}, "judge": judge, "algorithms": {"dpo": {}}, "seeds": 1}
+    return make_plan(recipes.check(content), tmp_path, audited)
+
+
+def test_the_audit_is_planned_where_the_judge_is_used_and_nothing_waits_for_it(tmp_path) -> None:
+    plan = plan_of(tmp_path)
+    assert list(plan.stages)[-1] == AUDIT and plan.stages[AUDIT].needs == (LABEL,)
+    assert not any(AUDIT in (*stage.needs, *stage.after) for stage in plan.stages.values())
+    fewer = plan_of(tmp_path, audit_pairs=7)
+    assert fewer.stages[LABEL].folder == plan.stages[LABEL].folder, "how much is audited does not label again"
+    assert fewer.stages[AUDIT].folder != plan.stages[AUDIT].folder
+    assert AUDIT not in plan_of(tmp_path, audit_pairs=0).stages
+    unused = recipes.load("quickstart")
+    assert AUDIT not in make_plan(unused, tmp_path).stages and AUDIT in make_plan(unused, tmp_path, True).stages
+
+
+def test_an_audit_that_is_missing_is_told_and_why(tmp_path) -> None:
+    plan, none = plan_of(tmp_path), plan_of(tmp_path, audit_pairs=0)
+    (said,) = judge_notes(plan, {AUDIT: Outcome("failed", "the server died")}, {"audit": None})
+    assert said == "The judge was not audited: its stage failed: the server died."
+    assert "was not run" in judge_notes(plan, {}, {"audit": None})[0]
+    assert "audit_pairs is 0" in judge_notes(none, {}, {"audit": None})[0]
+    assert judge_notes(plan, {}, {}) == []
+
+
+def test_only_a_judge_better_than_a_coin_goes_without_a_note(rows, tmp_path) -> None:
+    for judge, noted in ((gold_judge(truth), False), (random_judge(0), True)):
+        found = audit(judge, rows, truth)
+        assert bool(judge_notes(plan_of(tmp_path), {}, {"audit": found.model_dump(mode="json")})) == noted
+
+
+def test_the_command_audits_the_lab_model(tmp_path) -> None:
+    out = tmp_path / "audit"
+    sets = ["--set", "budget.prompts=16", "--set", "evaluation.prompts=8"]
+    done = run("audit-judge", "quickstart", "--pairs", "60", *sets, "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    assert "is better than a coin" in done.stdout and "harmful" in done.stdout and "0.9 to 1.0" in done.stdout
+    found = Audit.model_validate_json((out / "judge_audit.json").read_text())
+    assert found.truth == "gold" and found.pairs + found.without_truth == 60 and found.agreement.share > 0.75
+    assert (out / "judge_calibration.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_command_says_what_it_cannot_audit_on(tmp_path) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_text("Where are you?\n")
+    (tmp_path / "mine.yaml").write_text(
+        f"data: {{prompts: {file}}}\nstart: none\nreward: {{type: random}}\nalgorithms: {{rejection_sampling: {{}}}}\n"
+    )
+    done = run("audit-judge", str(tmp_path / "mine.yaml"), "--out", str(tmp_path / "out"))
+    assert done.returncode == 2 and "has no pairs of replies to audit a judge on" in " ".join(done.stderr.split())

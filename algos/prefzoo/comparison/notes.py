@@ -8,7 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from prefzoo.comparison.plan import AUDIT, Plan
 from prefzoo.comparison.recipe.blocks import Recipe
+from prefzoo.comparison.running.runner import Outcome
+from prefzoo.feedback.judges.audit import Audit
+from prefzoo.feedback.judges.audit_words import verdict
 
 
 def notes(
@@ -56,6 +60,23 @@ def notes(
         if each.seeds and (cut := np.mean([1 - s.metrics["finished"] for s in each.seeds.values()])) > 0.1:
             said.append(f"{cut:.0%} of the replies of {label} were cut at {recipe.generation.max_new_tokens} tokens.")
     return said
+
+
+def judge_notes(plan: Plan, outcomes: Mapping[str, Outcome], judge: Mapping[str, Any]) -> list[str]:
+    """That the judge is no better than a coin, or why nobody knows."""
+    if "audit" not in judge:
+        return []
+    if judge["audit"] is not None:
+        audit = Audit.model_validate(judge["audit"])
+        return [] if audit.trusted else [verdict(audit)]
+    if AUDIT in plan.stages:
+        outcome = outcomes.get(AUDIT)
+        why = f"its stage {outcome.status}: {outcome.error}" if outcome else "its stage was not run"
+    elif plan.recipe.judge.audit_pairs == 0:
+        why = "judge.audit_pairs is 0"
+    else:
+        why = "the data has no pairs to hold its verdicts against"
+    return [f"The judge was not audited: {why}."]
 
 
 def _used_by(algorithms: Mapping[str, Any]) -> str:

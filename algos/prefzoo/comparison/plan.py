@@ -22,10 +22,11 @@ from prefzoo.comparison.running import launched
 from prefzoo.data import sources
 from prefzoo.errors import PrefzooError
 
-Kind = Literal["data", "start", "label", "reward", "train", "evaluate"]
+Kind = Literal["data", "start", "label", "reward", "train", "evaluate", "audit"]
 LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "numpy")
 START = "start"
 LABEL = "label"
+AUDIT = "audit"
 INCOMPLETE = "incomplete"
 SECONDS = "seconds.txt"
 PLAN_FILE = "plan.json"
@@ -93,8 +94,18 @@ class Plan:
         return f"reward seed {seed}" if self.recipe.data.shuffle_labels else "reward"
 
 
-def make_plan(recipe: Recipe, out: Path) -> Plan:
-    """The stages of a comparison under `out`."""
+def uses_judge(recipe: Recipe) -> bool:
+    """Whether anything in a comparison is decided by the recipe's judge."""
+    asked = any("judge" in recipe.algorithm(label).required for label in recipe.algorithms)
+    return asked or recipe.data.label_with == "judge"
+
+
+def make_plan(recipe: Recipe, out: Path, audited: bool | None = None) -> Plan:
+    """The stages of a comparison under `out`.
+
+    Args:
+        audited: whether the judge is audited; where it is not said, it is if it is used and there are pairs for it.
+    """
     plan = Plan(recipe, out)
     dump = recipe.model_dump(mode="json")
     keys: dict[str, str] = {}
@@ -129,8 +140,9 @@ def make_plan(recipe: Recipe, out: Path) -> Plan:
     shuffled = recipe.data.shuffle_labels
     rows = tuple(dict.fromkeys(("data", START, plan.rows_name)))
     truth = {"gold": dump["gold"], "gold_file": _gold_fingerprint(recipe)}
+    judge = {k: v for k, v in dump["judge"].items() if k != "audit_pairs"}
+    judge["model"] = fingerprint(recipe.judge.path)
     if recipe.data.label_with:
-        judge = {**dump["judge"], "model": fingerprint(recipe.judge.path)}
         add(
             LABEL,
             "label",
@@ -168,6 +180,11 @@ def make_plan(recipe: Recipe, out: Path) -> Plan:
                 label=label,
                 seed=seed,
             )
+    if audited is None:
+        audited = uses_judge(recipe) and recipe.judge.audit_pairs > 0 and "preferences" in recipe.provides
+    if audited:  # last, so that no trial waits for it
+        asked = {**truth, "judge": judge, "pairs": recipe.judge.audit_pairs, "adapter": dump["adapter"]}
+        add(AUDIT, "audit", {**asked, "seed": shared_seed}, (plan.rows_name,))
     return plan
 
 

@@ -13,10 +13,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from prefzoo.comparison import statistics
-from prefzoo.comparison.notes import notes
-from prefzoo.comparison.plan import LABEL, START, Plan
+from prefzoo.comparison.notes import judge_notes, notes
+from prefzoo.comparison.plan import AUDIT, LABEL, START, Plan, uses_judge
 from prefzoo.comparison.records import distinct, read_records
 from prefzoo.comparison.running.runner import Outcome
+from prefzoo.feedback.judges.audit import AUDIT_FILE
 from prefzoo.interface import Ledger
 
 Status = Literal["ok", "failed", "skipped"]
@@ -115,6 +116,8 @@ def build(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
         labels = preflight["labels"] = _read(plan.stages[LABEL].folder / "labels.json")
         judge = labels["judge"]
         manifest["labels"] = {name: part["sha256"] for name, part in labels["splits"].items()}
+    if uses_judge(recipe):
+        judge = {"type": recipe.judge.type, **judge, "audit": _audit(plan)}
     return Results(
         recipe=recipe.model_dump(mode="json"),
         manifest=manifest,
@@ -124,7 +127,7 @@ def build(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
         reward=reward,
         preflight=preflight,
         shared=_shared(plan),
-        notes=notes(recipe, algorithms, reward, manifest),
+        notes=[*notes(recipe, algorithms, reward, manifest), *judge_notes(plan, outcomes, judge)],
         verdicts=_verdicts(algorithms, tables),
     )
 
@@ -269,6 +272,11 @@ def _reward(plan: Plan, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
                 reports[str(stage.seed)] = {"error": f"{outcome.status}: {outcome.error}" if outcome else "was not run"}
     first = next(iter(reports.values()))
     return {**first, "by_seed": reports} if len(reports) > 1 else first
+
+
+def _audit(plan: Plan) -> dict[str, Any] | None:
+    done = AUDIT in plan.stages and plan.stages[AUDIT].folder.is_dir()
+    return dict(_read(plan.stages[AUDIT].folder / AUDIT_FILE)) if done else None
 
 
 def _shared(plan: Plan) -> dict[str, dict[str, float]]:

@@ -14,10 +14,11 @@ from datasets import Dataset  # noqa: F401
 from prefzoo.comparison.plan import INCOMPLETE, START, Plan, Stage, fingerprint
 from prefzoo.comparison.recipe.blocks import Recipe
 from prefzoo.comparison.running import launched
+from prefzoo.comparison.stages.auditing import audit
 from prefzoo.comparison.stages.data import prepare
 from prefzoo.comparison.stages.evaluate import evaluate
 from prefzoo.comparison.stages.given import gold_function, loading
-from prefzoo.comparison.stages.judging import judge_of, judge_report
+from prefzoo.comparison.stages.judging import judge_of, judge_report, labeller
 from prefzoo.comparison.stages.label import label
 from prefzoo.comparison.stages.metering import metered
 from prefzoo.comparison.tracking.by_trainers import reporting
@@ -40,9 +41,9 @@ def run_stage(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> Non
     if stage.kind == "data":
         prepare(plan, folder, progress)
     else:
-        {"start": start, "label": labels, "reward": reward, "train": train, "evaluate": evaluation}[stage.kind](
-            plan, stage, folder, progress
-        )
+        {"start": start, "label": labels, "reward": reward, "train": train, "evaluate": evaluation, "audit": audit}[
+            stage.kind
+        ](plan, stage, folder, progress)
 
 
 def start(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
@@ -89,7 +90,7 @@ def labels(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     """Make preferences of the start's own replies to the training and test prompts."""
     recipe = plan.recipe
     ledger = Ledger()
-    judge = judge_of(recipe)
+    judge = judge_of(recipe, labeller(recipe))
     policy = start_policy(recipe, start_path(plan))
     splits = {name: sealed.load_split(plan.stages["data"].folder, name) for name in sealed.SPLITS}
     report: dict[str, Any] = {"with": recipe.data.label_with, "splits": {}}

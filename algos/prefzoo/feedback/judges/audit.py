@@ -16,6 +16,7 @@ from prefzoo.feedback.reward_report import wilson
 
 Truth = Literal["gold", "labels"]
 Gold = Callable[[list[Any], list[str]], list[Mapping[str, float]]]
+AUDIT_FILE = "judge_audit.json"
 EDGES = (0.6, 0.7, 0.8, 0.9)
 """Where the bins of the reliability table end; the first begins at 0.5."""
 
@@ -128,6 +129,11 @@ class Audit(Figures):
     without_truth: int
     slices: dict[str, Figures] = {}
 
+    @property
+    def trusted(self) -> bool | None:
+        """Whether it is better than a coin; None where there is no truth to tell that by."""
+        return None if self.agreement is None else self.agreement.ci95[0] > 0.5
+
 
 @dataclass(frozen=True)
 class Case:
@@ -179,9 +185,7 @@ def audit(judge: Judge, rows: Sequence[Row], gold: Gold | None, labelled: bool =
         return None
     better, other = [a for _, (a, _) in kept], [b for _, (_, b) in kept]
     forth, back = judge.in_both_orders([row.prompt for row, _ in kept], better, other)
-    cases = [
-        Case(p, q, len(a) - len(b), row.slice) for (row, (a, b)), p, q in zip(kept, forth, back, strict=True)
-    ]
+    cases = [Case(p, q, len(a) - len(b), row.slice) for (row, (a, b)), p, q in zip(kept, forth, back, strict=True)]
     truth: Truth | None = "gold" if gold is not None else "labels" if labelled else None
     named = sorted({case.slice for case in cases if case.slice is not None})
     return Audit(

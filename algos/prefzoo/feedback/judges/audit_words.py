@@ -36,8 +36,15 @@ def warnings(audit: Audit) -> list[str]:
         share = audit.first_preferred.share if low > 0.5 else 1 - audit.first_preferred.share
         fully = "only this counts for it" if share == 1 else "asking in both orders evens that out"
         said.append(f"Position bias: it prefers the reply shown {place} in {_percent(share)} of its answers; {fully}.")
+    if audit.consistency is not None and audit.consistency.ci95[0] <= 0.5 and audit.ties.share < 1:
+        said.append(
+            f"Inconsistency: its verdicts are ruled by the order no less than by the replies; in both orders "
+            f"it prefers the same reply in only {_percent(audit.consistency.share)}."
+        )
     if audit.ties.share == 1:
-        said.append("Only ties: over both orders it never prefers either reply, so that nothing can be learned from it.")
+        said.append(
+            "Only ties: over both orders it never prefers either reply, so that nothing can be learned from it."
+        )
     if (length := audit.length) is not None and length.favour_ci95 is not None:
         longer, shorter = length.where_longer_is_better, length.where_shorter_is_better
         assert longer is not None and shorter is not None
@@ -52,8 +59,8 @@ def warnings(audit: Audit) -> list[str]:
         if not right.ci95[0] <= sure <= right.ci95[1]:
             word = "too sure" if sure > right.ci95[1] else "less sure than it could be"
             said.append(
-                f"Calibration: it is {word}. It gives the reply it prefers a probability of {_percent(sure)} on average, "
-                f"and that is right in {_percent(right.share)}."
+                f"Calibration: it is {word}. It gives the reply it prefers a probability of {_percent(sure)} on "
+                f"average, and that is right in {_percent(right.share)}."
             )
     if audit.failures.share:
         said.append(
@@ -96,12 +103,14 @@ def cells(audit: Audit) -> Cells:
     add("ties", [part.ties for part in every])
     add("answers that could not be read", [part.failures for part in every])
     lengths = [part.length for part in every]
-    add("prefers the longer reply", [each and each.longer_preferred for each in lengths])
+    add("prefers the longer reply", [each.longer_preferred if each else None for each in lengths])
     if any(each is not None and each.longer_better is not None for each in lengths):
-        shares = ["-" if each is None or each.longer_better is None else _percent(each.longer_better) for each in lengths]
+        shares = [
+            "-" if each is None or each.longer_better is None else _percent(each.longer_better) for each in lengths
+        ]
         rows.append(["the longer reply is the better one", *shares])
-    add("right where the longer is better", [each and each.where_longer_is_better for each in lengths])
-    add("right where the shorter is better", [each and each.where_shorter_is_better for each in lengths])
+    add("right where the longer is better", [each.where_longer_is_better if each else None for each in lengths])
+    add("right where the shorter is better", [each.where_shorter_is_better if each else None for each in lengths])
     found = [part.calibration for part in every]
     if any(found):
         rows.append(["expected calibration error", *["-" if each is None else f"{each.error:.3f}" for each in found]])
@@ -118,7 +127,9 @@ def calibration_cells(audit: Audit) -> Cells | None:
             f"{each.low:.1f} to {each.high:.1f}",
             str(each.pairs),
             "-" if each.mean is None else f"{each.mean:.2f}",
-            "-" if each.right is None else f"{each.right.share:.2f} ({each.right.ci95[0]:.2f} to {each.right.ci95[1]:.2f})",
+            "-"
+            if each.right is None
+            else f"{each.right.share:.2f} ({each.right.ci95[0]:.2f} to {each.right.ci95[1]:.2f})",
         ]
         for each in audit.calibration.bins
     ]
