@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import pytest
 
-from prefzoo import lab
+from conftest import SMALL
+from prefzoo import compare, lab
 from prefzoo.comparison.notes import judge_notes
 from prefzoo.comparison.plan import AUDIT, LABEL, make_plan
 from prefzoo.comparison.recipe import check as recipes
+from prefzoo.comparison.records import read_records
 from prefzoo.comparison.running.runner import Outcome
 from prefzoo.data.formats import Row
+from prefzoo.errors import RecipeError
 from prefzoo.feedback.judges.audit import Audit, Case, audit, figures
 from prefzoo.feedback.judges.audit_words import cells, sentences, verdict, warnings
 from prefzoo.feedback.judges.controls import gold_judge, random_judge
 from prefzoo.feedback.judges.judge import Judge
+from prefzoo.feedback.judges.local import local_judge
+from prefzoo.lab import MODEL_DIR
 from test_cli import prefzoo as run
+
+STAGE = AUDIT.format("judge")
 
 
 def truth(prompts, completions):
@@ -154,36 +161,39 @@ def test_without_pairs_there_is_nothing_to_audit() -> None:
     assert audit(random_judge(0), [tied], lambda p, c: [{"gold": 0.0} for _ in c]) is None
 
 
-def plan_of(tmp_path, audited=None, **judge):
+def plan_of(tmp_path, **judge):
     content = {"data": {"prompts": "a/b", "label_with": "judge"}, "judge": judge, "algorithms": {"dpo": {}}, "seeds": 1}
-    return make_plan(recipes.check(content), tmp_path, audited)
+    return make_plan(recipes.check(content), tmp_path)
 
 
 def test_the_audit_is_planned_where_the_judge_is_used_and_nothing_waits_for_it(tmp_path) -> None:
     plan = plan_of(tmp_path)
-    assert list(plan.stages)[-1] == AUDIT and plan.stages[AUDIT].needs == (LABEL,)
-    assert not any(AUDIT in (*stage.needs, *stage.after) for stage in plan.stages.values())
+    assert list(plan.stages)[-1] == STAGE and plan.stages[STAGE].needs == (LABEL,)
+    assert not any(STAGE in (*stage.needs, *stage.after) for stage in plan.stages.values())
     fewer = plan_of(tmp_path, audit_pairs=7)
     assert fewer.stages[LABEL].folder == plan.stages[LABEL].folder, "how much is audited does not label again"
-    assert fewer.stages[AUDIT].folder != plan.stages[AUDIT].folder
-    assert AUDIT not in plan_of(tmp_path, audit_pairs=0).stages
+    assert fewer.stages[STAGE].folder != plan.stages[STAGE].folder
+    assert STAGE not in plan_of(tmp_path, audit_pairs=0).stages
     unused = recipes.load("quickstart")
-    assert AUDIT not in make_plan(unused, tmp_path).stages and AUDIT in make_plan(unused, tmp_path, True).stages
+    assert (
+        STAGE not in make_plan(unused, tmp_path).stages
+        and STAGE in make_plan(unused, tmp_path, {"judge": unused.judge}).stages
+    )
 
 
 def test_an_audit_that_is_missing_is_told_and_why(tmp_path) -> None:
     plan, none = plan_of(tmp_path), plan_of(tmp_path, audit_pairs=0)
-    (said,) = judge_notes(plan, {AUDIT: Outcome("failed", "the server died")}, {"audit": None})
+    (said,) = judge_notes(plan, {STAGE: Outcome("failed", "the server died")}, {"audits": {"judge": None}})
     assert said == "The judge was not audited: its stage failed: the server died."
-    assert "was not run" in judge_notes(plan, {}, {"audit": None})[0]
-    assert "audit_pairs is 0" in judge_notes(none, {}, {"audit": None})[0]
-    assert judge_notes(plan, {}, {}) == []
+    assert "was not run" in judge_notes(plan, {}, {"audits": {"judge": None}})[0]
+    assert "audit_pairs is 0" in judge_notes(none, {}, {"audits": {"judge": None}})[0]
+    assert judge_notes(make_plan(recipes.load("quickstart"), tmp_path), {}, {}) == []
 
 
 def test_only_a_judge_better_than_a_coin_goes_without_a_note(rows, tmp_path) -> None:
     for judge, noted in ((gold_judge(truth), False), (random_judge(0), True)):
         found = audit(judge, rows, truth)
-        assert bool(judge_notes(plan_of(tmp_path), {}, {"audit": found.model_dump(mode="json")})) == noted
+        assert bool(judge_notes(plan_of(tmp_path), {}, {"audits": {"judge": found.model_dump(mode="json")}})) == noted
 
 
 def test_the_command_audits_the_lab_model(tmp_path) -> None:
@@ -205,3 +215,58 @@ def test_the_command_says_what_it_cannot_audit_on(tmp_path) -> None:
     )
     done = run("audit-judge", str(tmp_path / "mine.yaml"), "--out", str(tmp_path / "out"))
     assert done.returncode == 2 and "has no pairs of replies to audit a judge on" in " ".join(done.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({"gold": "judge", "data": {"prompts": "a/b", "label_with": "judge"}}, "likes what it taught"),
+        ({"gold": "judge", "evaluation": {"judge": {"path": "lab"}}, "data": {"prompts": "a/b", "label_with": "judge"}},
+         "likes what it taught"),
+        ({"gold": "judge", "judge": {"type": "gold"}}, "judge.type: 'gold' is the truth"),
+        ({"gold": "judge", "evaluation": {"judge": {"type": "gold"}}}, "evaluation.judge.type: 'gold' is the truth"),
+        ({"gold": "judge", "evaluation": {"same_judge": True}}, "taught nothing"),
+        ({"evaluation": {"same_judge": True}}, "evaluation.same_judge: has no meaning unless gold is 'judge'"),
+        ({"evaluation": {"judge": {}}}, "evaluation.judge: has no meaning unless gold is 'judge'"),
+        ({"gold": "juge"}, "Did you mean 'judge'"),
+        ({"gold": "judge", "data": {"prompts": "a/b", "label_with": "gold"}}, "needs a truth to label with"),
+    ],
+)  # fmt: skip
+def test_a_judge_does_not_decide_on_what_it_taught(content, says) -> None:
+    with pytest.raises(RecipeError, match=says):
+        recipes.check({"algorithms": {"dpo": {}}, **content})
+
+
+def test_unless_the_recipe_says_it_knows_or_names_another(tmp_path) -> None:
+    taught = {"gold": "judge", "data": {"prompts": "a/b", "label_with": "judge"}, "algorithms": {"dpo": {}}}
+    same = recipes.check({**taught, "evaluation": {"same_judge": True}})
+    assert list(same.audited) == ["judge"]
+    notes = judge_notes(make_plan(same, tmp_path), {}, {"audits": {"judge": None}})
+    assert any("The judge that decides also taught" in note for note in notes)
+    other = recipes.check({**taught, "evaluation": {"judge": {"path": "owner/other"}}})
+    plan = make_plan(other, tmp_path)
+    assert list(other.audited) == ["judge", "final judge"]
+    assert [stage.name for stage in plan.stages.values() if stage.kind == "audit"] == [
+        "audit judge",
+        "audit final judge",
+    ]
+    assert "evaluate start seed 0" in plan.stages["evaluate dpo seed 0"].needs
+    again = make_plan(recipes.check({**taught, "evaluation": {"judge": {"path": "owner/third"}}}), tmp_path)
+    for name, changes in (("data", False), ("train dpo seed 0", False), ("evaluate dpo seed 0", True)):
+        assert (again.stages[name].folder != plan.stages[name].folder) == changes, name
+    assert recipes.check({"gold": "judge", "algorithms": {"dpo": {}}}).final_judge.type == "local"
+
+
+def test_a_judge_decides_by_comparing_with_the_start(tmp_path) -> None:
+    sets = [*SMALL, "gold=judge", "reward.type=random", "judge.audit_pairs=20"]
+    found = compare("quickstart", ["dpo"], seeds=1, sets=sets, out=tmp_path)
+    start, dpo = found.algorithms["start"], found.algorithms["dpo"]
+    assert start.summary["gold"].mean == 0.5 == start.summary["win_rate"].mean and found.primary == "gold"
+    first, second = (read_records((tmp_path / each.seeds["0"].replies).parent) for each in (start, dpo))
+    judge = local_judge(str(MODEL_DIR), True, {"dtype": "float32", "trust_remote_code": False, "quantization": None})
+    expected = judge([r["prompt"] for r in second], [r["reply"] for r in second], [r["reply"] for r in first])
+    assert [r["gold"] for r in second] == pytest.approx(expected, abs=1e-4) and len(set(expected)) > 4
+    assert all(a["reply"] != b["reply"] or b["gold"] == 0.5 for a, b in zip(first, second, strict=True))
+    assert found.judge["audits"]["judge"]["truth"] == "labels" and found.judge["audits"]["judge"]["pairs"] == 20
+    assert any("the verdict is by a judge" in note for note in found.notes)
+    assert "How probable the judge finds it" in (tmp_path / "report.md").read_text()

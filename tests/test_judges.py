@@ -114,7 +114,7 @@ def test_a_judge_makes_the_pairs_of_a_comparison(tmp_path) -> None:
     made = sum(part["pairs"] for part in found.preflight["labels"]["splits"].values())
     assert 10 < made <= found.judge["pairs"] and found.judge["questions"] == 2 * found.judge["pairs"]
     assert found.judge["type"] == "local" and json.loads((tmp_path / "out" / "results.json").read_text())["judge"]
-    audit = found.judge["audit"]
+    audit = found.judge["audits"]["judge"]
     assert audit["truth"] is None and audit["agreement"] is None, "its own labels say nothing of how good it is"
     assert 1 < audit["questions"] == 2 * found.preflight["labels"]["splits"]["test"]["pairs"]
     assert any("is not known" in note for note in found.notes)

@@ -49,11 +49,13 @@ def audit_judge(
                 "them of the start's own replies."
             ],
         )
-    if checked.judge.type == "gold" and checked.gold_source == "none":
+    if checked.judge.type == "gold" and checked.gold_source in ("none", "judge"):
         raise RecipeError(name, ["judge.type: 'gold' needs a truth: give gold: {path: FILE.py:NAME}."])
     checked = checked.model_copy(update={"judge": checked.judge.model_copy(update={"audit_pairs": pairs})})
     with in_use(Path(out) if out is not None else Path("runs") / name) as folder:
-        stage = run_alone(make_plan(checked, folder, audited=True), AUDIT, console or Console(stderr=True))
+        stage = run_alone(
+            make_plan(checked, folder, {"judge": checked.judge}), AUDIT.format("judge"), console or Console(stderr=True)
+        )
         text = (stage.folder / AUDIT_FILE).read_text(encoding="utf-8")
         found = Audit.model_validate_json(text)
         (folder / AUDIT_FILE).write_text(text, encoding="utf-8")

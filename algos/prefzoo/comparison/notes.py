@@ -63,20 +63,31 @@ def notes(
 
 
 def judge_notes(plan: Plan, outcomes: Mapping[str, Outcome], judge: Mapping[str, Any]) -> list[str]:
-    """That the judge is no better than a coin, or why nobody knows."""
-    if "audit" not in judge:
-        return []
-    if judge["audit"] is not None:
-        audit = Audit.model_validate(judge["audit"])
-        return [] if audit.trusted else [verdict(audit)]
-    if AUDIT in plan.stages:
-        outcome = outcomes.get(AUDIT)
-        why = f"its stage {outcome.status}: {outcome.error}" if outcome else "its stage was not run"
-    elif plan.recipe.judge.audit_pairs == 0:
-        why = "judge.audit_pairs is 0"
-    else:
-        why = "the data has no pairs to hold its verdicts against"
-    return [f"The judge was not audited: {why}."]
+    """That a judge is no better than a coin, or why nobody knows; and that the one who taught also decides."""
+    recipe = plan.recipe
+    said = []
+    for name, settings in recipe.audited.items():
+        stage = AUDIT.format(name)
+        if (found := judge["audits"][name]) is not None:
+            audit = Audit.model_validate(found)
+            said += [] if audit.trusted else [verdict(audit)]
+            continue
+        if stage in plan.stages:
+            outcome = outcomes.get(stage)
+            why = f"its stage {outcome.status}: {outcome.error}" if outcome else "its stage was not run"
+        elif settings.audit_pairs == 0:
+            why = "audit_pairs is 0"
+        else:
+            why = "the data has no pairs to hold its verdicts against"
+        said.append(f"The {name} was not audited: {why}.")
+    if recipe.final_judge is not None:
+        said.append(
+            "No truth is known here: the verdict is by a judge, who compares each reply with the start's to the same "
+            "prompt; what is called gold is P(better)."
+        )
+        if recipe.evaluation.same_judge:
+            said.append("The judge that decides also taught: a gain may be to its taste, and not in quality.")
+    return said
 
 
 def _used_by(algorithms: Mapping[str, Any]) -> str:

@@ -21,12 +21,13 @@ from prefzoo.comparison.recipe.blocks import GoldFunction, Recipe
 from prefzoo.comparison.running import launched
 from prefzoo.data import sources
 from prefzoo.errors import PrefzooError
+from prefzoo.feedback.judges.settings import JudgeSettings
 
 Kind = Literal["data", "start", "label", "reward", "train", "evaluate", "audit"]
 LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "numpy")
 START = "start"
 LABEL = "label"
-AUDIT = "audit"
+AUDIT = "audit {}"
 INCOMPLETE = "incomplete"
 SECONDS = "seconds.txt"
 PLAN_FILE = "plan.json"
@@ -94,17 +95,12 @@ class Plan:
         return f"reward seed {seed}" if self.recipe.data.shuffle_labels else "reward"
 
 
-def uses_judge(recipe: Recipe) -> bool:
-    """Whether anything in a comparison is decided by the recipe's judge."""
-    asked = any("judge" in recipe.algorithm(label).required for label in recipe.algorithms)
-    return asked or recipe.data.label_with == "judge"
-
-
-def make_plan(recipe: Recipe, out: Path, audited: bool | None = None) -> Plan:
+def make_plan(recipe: Recipe, out: Path, audited: Mapping[str, JudgeSettings] | None = None) -> Plan:
     """The stages of a comparison under `out`.
 
     Args:
-        audited: whether the judge is audited; where it is not said, it is if it is used and there are pairs for it.
+        audited: judges to audit, by name; where none are given, those that anything hangs on, if there are pairs for
+            it.
     """
     plan = Plan(recipe, out)
     dump = recipe.model_dump(mode="json")
@@ -132,7 +128,7 @@ def make_plan(recipe: Recipe, out: Path, audited: bool | None = None) -> Plan:
             **origin,
             "model": dump["model"],
             "budget": dump["budget"]["prompts"],
-            "evaluation": dump["evaluation"],
+            "evaluation": dump["evaluation"]["prompts"],
         },
     )
     shared_seed = recipe.seeds[0]
@@ -140,13 +136,11 @@ def make_plan(recipe: Recipe, out: Path, audited: bool | None = None) -> Plan:
     shuffled = recipe.data.shuffle_labels
     rows = tuple(dict.fromkeys(("data", START, plan.rows_name)))
     truth = {"gold": dump["gold"], "gold_file": _gold_fingerprint(recipe)}
-    judge = {k: v for k, v in dump["judge"].items() if k != "audit_pairs"}
-    judge["model"] = fingerprint(recipe.judge.path)
     if recipe.data.label_with:
         add(
             LABEL,
             "label",
-            {"generation": dump["generation"], **truth, "judge": judge, "seed": shared_seed},
+            {"generation": dump["generation"], **truth, "judge": _who(recipe.judge), "seed": shared_seed},
             ("data", START),
         )
     shaping = recipe.reward.shaping.model_dump()
@@ -160,6 +154,8 @@ def make_plan(recipe: Recipe, out: Path, audited: bool | None = None) -> Plan:
     together = {"processes": count} if (count := launched.processes()) > 1 else {}
     trial = {**model, **together, "budget": dump["budget"], "generation": dump["generation"], "shuffled": shuffled}
     measure = {"generation": dump["generation"], **truth}
+    if recipe.final_judge is not None:
+        measure |= {"judge": _who(recipe.final_judge), "judge_seed": shared_seed}
     for label in recipe.algorithms:
         wants_reward = "reward" in recipe.algorithm(label).needs
         for seed in recipe.seeds:
@@ -170,7 +166,9 @@ def make_plan(recipe: Recipe, out: Path, audited: bool | None = None) -> Plan:
             add(f"train {label} seed {seed}", "train", {**settings, "code": code}, needs, label=label, seed=seed)
     for label in (START, *recipe.algorithms):
         for seed in recipe.seeds:
-            own = () if label == START else (f"train {label} seed {seed}",)
+            own: tuple[str, ...] = () if label == START else (f"train {label} seed {seed}",)
+            if own and recipe.final_judge is not None:
+                own = (*own, f"evaluate {START} seed {seed}")  # whose replies theirs are compared with
             add(
                 f"evaluate {label} seed {seed}",
                 "evaluate",
@@ -181,11 +179,17 @@ def make_plan(recipe: Recipe, out: Path, audited: bool | None = None) -> Plan:
                 seed=seed,
             )
     if audited is None:
-        audited = uses_judge(recipe) and recipe.judge.audit_pairs > 0 and "preferences" in recipe.provides
-    if audited:  # last, so that no trial waits for it
-        asked = {**truth, "judge": judge, "pairs": recipe.judge.audit_pairs, "adapter": dump["adapter"]}
-        add(AUDIT, "audit", {**asked, "seed": shared_seed}, (plan.rows_name,))
+        hang_on = recipe.audited if "preferences" in recipe.provides else {}
+        audited = {name: judge for name, judge in hang_on.items() if judge.audit_pairs}
+    for name, judge in audited.items():  # last, so that no trial waits for it
+        asked = {**truth, "judge": _who(judge), "pairs": judge.audit_pairs, "adapter": dump["adapter"]}
+        add(AUDIT.format(name), "audit", {**asked, "seed": shared_seed}, (plan.rows_name,), label=name)
     return plan
+
+
+def _who(judge: JudgeSettings) -> dict[str, Any]:
+    """All that a judge's answers depend on."""
+    return {**judge.model_dump(mode="json", exclude={"audit_pairs"}), "model": fingerprint(judge.path)}
 
 
 def load_plan(out: Path) -> Plan:

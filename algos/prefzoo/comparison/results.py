@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from prefzoo.comparison import statistics
 from prefzoo.comparison.notes import judge_notes, notes
-from prefzoo.comparison.plan import AUDIT, LABEL, START, Plan, uses_judge
+from prefzoo.comparison.plan import AUDIT, LABEL, START, Plan
 from prefzoo.comparison.records import distinct, read_records
 from prefzoo.comparison.running.runner import Outcome
 from prefzoo.feedback.judges.audit import AUDIT_FILE
@@ -116,8 +116,9 @@ def build(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
         labels = preflight["labels"] = _read(plan.stages[LABEL].folder / "labels.json")
         judge = labels["judge"]
         manifest["labels"] = {name: part["sha256"] for name, part in labels["splits"].items()}
-    if uses_judge(recipe):
-        judge = {"type": recipe.judge.type, **judge, "audit": _audit(plan)}
+    if recipe.audited:
+        audits = {name: _audit(plan, name) for name in recipe.audited}
+        judge = {"type": recipe.judge.type, **judge, "audits": audits}
     return Results(
         recipe=recipe.model_dump(mode="json"),
         manifest=manifest,
@@ -274,9 +275,9 @@ def _reward(plan: Plan, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
     return {**first, "by_seed": reports} if len(reports) > 1 else first
 
 
-def _audit(plan: Plan) -> dict[str, Any] | None:
-    done = AUDIT in plan.stages and plan.stages[AUDIT].folder.is_dir()
-    return dict(_read(plan.stages[AUDIT].folder / AUDIT_FILE)) if done else None
+def _audit(plan: Plan, name: str) -> dict[str, Any] | None:
+    stage = plan.stages.get(AUDIT.format(name))
+    return dict(_read(stage.folder / AUDIT_FILE)) if stage is not None and stage.folder.is_dir() else None
 
 
 def _shared(plan: Plan) -> dict[str, dict[str, float]]:

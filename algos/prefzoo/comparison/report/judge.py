@@ -13,8 +13,9 @@ from prefzoo.feedback.judges.audit_words import Cells, calibration_cells, cells,
 
 @dataclass(frozen=True)
 class JudgeSection:
-    """What the section shows; the pictures are PNGs in base64, empty where `bins` is None."""
+    """What is shown of one judge; the pictures are PNGs in base64, empty where `bins` is None."""
 
+    title: str
     sentences: list[str]
     table: Cells
     bins: Cells | None
@@ -22,16 +23,18 @@ class JudgeSection:
     dark: str
 
 
-def judge_section(results: Results) -> JudgeSection | None:
-    """The section on the judge; None where none was audited."""
-    if not results.judge.get("audit"):
-        return None
-    audit = Audit.model_validate(results.judge["audit"])
+def judge_sections(results: Results) -> list[JudgeSection]:
+    """A section for each judge that was audited."""
+    audits = results.judge.get("audits", {})
+    return [_section(f"The {name}", Audit.model_validate(found)) for name, found in audits.items() if found is not None]
+
+
+def _section(title: str, audit: Audit) -> JudgeSection:
     bins = calibration_cells(audit)
     light, dark = (
         base64.b64encode(calibration_picture(audit, dark)).decode() if bins else "" for dark in (False, True)
     )
-    return JudgeSection(sentences(audit), cells(audit), bins, light, dark)
+    return JudgeSection(title, sentences(audit), cells(audit), bins, light, dark)
 
 
 def calibration_picture(audit: Audit, dark: bool = False) -> bytes:

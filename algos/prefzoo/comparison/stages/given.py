@@ -14,7 +14,7 @@ from prefzoo.settings import Adapter
 def gold_function(recipe: Recipe) -> Callable[[list[Any], list[str]], list[Mapping[str, float]]] | None:
     """The recipe's truth: prompts and replies to `{"gold": .., attribute: ..}` each; None where there is none."""
     source = recipe.gold_source
-    if source == "none":
+    if source in ("none", "judge"):
         return None
     if isinstance(source, str):
         return sources.load(source).gold

@@ -16,6 +16,7 @@ from prefzoo.comparison.recipe.blocks import Recipe
 from prefzoo.comparison.running import launched
 from prefzoo.comparison.stages.auditing import audit
 from prefzoo.comparison.stages.data import prepare
+from prefzoo.comparison.stages.deciding import measure_of
 from prefzoo.comparison.stages.evaluate import evaluate
 from prefzoo.comparison.stages.given import gold_function, loading
 from prefzoo.comparison.stages.judging import judge_of, judge_report, labeller
@@ -185,6 +186,7 @@ def evaluation(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> No
         policy: Any = start_policy(recipe, start_path(plan))
     else:
         policy = load_policy(plan.stages[f"train {stage.label} seed {stage.seed}"].folder / "policy")
+    against = f"evaluate {START} seed {stage.seed}"
     has_reward = plan.stages[plan.reward_name(stage.seed)].done
     test = sealed.load_split(plan.stages["data"].folder, "test")
     evaluate(
@@ -193,7 +195,7 @@ def evaluation(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> No
         slices={json.dumps(row.prompt): row.slice for row in test},
         generation=recipe.generation,
         seed=stage.seed,
-        gold=gold_function(recipe),
+        gold=measure_of(recipe, None if stage.label == START else plan.stages[against].folder),
         proxy=_reward(plan, stage.seed) if has_reward else None,
         ledger=ledger,
         folder=folder,
