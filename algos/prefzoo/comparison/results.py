@@ -13,10 +13,11 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from prefzoo.comparison import statistics
-from prefzoo.comparison.notes import notes
-from prefzoo.comparison.plan import LABEL, START, Plan
+from prefzoo.comparison.notes import judge_notes, notes
+from prefzoo.comparison.plan import AUDIT, LABEL, START, Plan
 from prefzoo.comparison.records import PRINCIPLES, distinct, read_records
 from prefzoo.comparison.running.runner import Outcome
+from prefzoo.feedback.judges.audit import AUDIT_FILE
 from prefzoo.feedback.transcripts import TRANSCRIPTS
 from prefzoo.interface import MILESTONES, Ledger
 
@@ -125,6 +126,9 @@ def build(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
         labels = preflight["labels"] = _read(plan.stages[LABEL].folder / "labels.json")
         judge = labels["judge"]
         manifest["labels"] = {name: part["sha256"] for name, part in labels["splits"].items()}
+    if recipe.audited:
+        audits = {name: _audit(plan, name) for name in recipe.audited}
+        judge = {"type": recipe.judge.type, **judge, "audits": audits}
     return Results(
         recipe=recipe.model_dump(mode="json"),
         manifest=manifest,
@@ -134,7 +138,7 @@ def build(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
         reward=reward,
         preflight=preflight,
         shared=_shared(plan),
-        notes=notes(recipe, algorithms, reward, manifest),
+        notes=[*notes(recipe, algorithms, reward, manifest), *judge_notes(plan, outcomes, judge)],
         verdicts=_verdicts(algorithms, tables),
     )
 
@@ -295,6 +299,11 @@ def _reward(plan: Plan, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
                 reports[str(stage.seed)] = {"error": f"{outcome.status}: {outcome.error}" if outcome else "was not run"}
     first = next(iter(reports.values()))
     return {**first, "by_seed": reports} if len(reports) > 1 else first
+
+
+def _audit(plan: Plan, name: str) -> dict[str, Any] | None:
+    stage = plan.stages.get(AUDIT.format(name))
+    return dict(_read(stage.folder / AUDIT_FILE)) if stage is not None and stage.folder.is_dir() else None
 
 
 def _shared(plan: Plan) -> dict[str, dict[str, float]]:

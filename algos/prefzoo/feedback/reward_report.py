@@ -59,7 +59,7 @@ def reward_report(
     return report
 
 
-def wilson(share: float, count: int) -> tuple[float, float]:
+def wilson(share: float, count: float) -> tuple[float, float]:
     """Wilson's 95% interval of a share (Wilson 1927)."""
     z = float(stats.norm.ppf(0.975))
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)

@@ -127,10 +127,16 @@ class GoldFunction(Settings):
 
 
 class Evaluation(Settings):
-    """How every policy is measured: one reply to each of `prompts` test prompts a seed, compared with `against`."""
+    """How every policy is measured: one reply to each of `prompts` test prompts a seed, compared with `against`.
+
+    With `gold: judge` a judge decides: `judge` says which, where it is not the recipe's. One that made the labels or
+    the reward likes what it taught; `same_judge` says that the reader knows, and lets it decide all the same.
+    """
 
     prompts: int = Field(256, ge=2)
     against: Literal["start"] = "start"
+    judge: JudgeSettings | None = None
+    same_judge: bool = False
 
 
 class Wandb(Settings):
@@ -215,7 +221,8 @@ class Recipe(Settings):
 
     @property
     def gold_source(self) -> str | GoldFunction:
-        """The truth that policies are measured by: what the recipe says, else that of the source, else `none`."""
+        """What policies are measured by: what the recipe says (`judge` is no truth), else that of the source, else
+        `none`."""
         if self.gold is not None:
             return self.gold
         return self.source if self.source is not None and sources.load(self.source).has_gold else "none"
@@ -224,6 +231,24 @@ class Recipe(Settings):
     def constitution_name(self) -> str:
         """The constitution that the recipe names, else the one that the model can follow."""
         return self.constitution or ("lab" if self.model.path == "lab" else "general")
+
+    @property
+    def uses_judge(self) -> bool:
+        """Whether anything is learned from the recipe's judge."""
+        asked = any("judge" in draws_on for draws_on in self.draws_on.values())
+        return asked or self.data.label_with == "judge" or any(part.type == "judge" for part in self.reward.parts)
+
+    @property
+    def final_judge(self) -> JudgeSettings | None:
+        """Who decides in the end; None where no judge does."""
+        return (self.evaluation.judge or self.judge) if self.gold == "judge" else None
+
+    @property
+    def audited(self) -> dict[str, JudgeSettings]:
+        """The judges that anything hangs on: `judge`, the recipe's, and `final judge`, another one that decides."""
+        final = self.final_judge
+        found = {"judge": self.judge} if self.uses_judge or final == self.judge else {}
+        return {**found, **({"final judge": final} if final is not None and final != self.judge else {})}
 
     def start_algorithm(self) -> Algorithm | None:
         """The algorithm that makes the start; None when the model is taken as it is."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from prefzoo import registry
 from prefzoo.comparison.recipe import data_check as data
 from prefzoo.comparison.recipe.blocks import GoldFunction, Recipe
+from prefzoo.comparison.recipe.final_judge_check import final_judge_problems
 from prefzoo.data.reading import COLUMNS
 from prefzoo.errors import did_you_mean, unknown
 from prefzoo.feedback import constitution
@@ -145,6 +146,7 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (data.file_problems, ()),
     (data.column_problems, ("data.columns", *_ROWS)),
     (data.gold_problems, ("gold", *_ROWS)),
+    (final_judge_problems, ("gold", "judge", "evaluation", "algorithms", "reward", "data.label_with")),
     (data.label_problems, ("gold", "judge.type", "generation.temperature", "start", *_HAS)),
     (data.start_needs, ("start", *_HAS)),
     (data.reward_needs, ("reward.type", "reward.loss", "reward.of", *_HAS)),

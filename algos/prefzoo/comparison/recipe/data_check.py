@@ -50,19 +50,21 @@ def column_problems(recipe: Recipe) -> list[str]:
 def gold_problems(recipe: Recipe) -> list[str]:
     """Whether the truth that is named can score these prompts."""
     gold = recipe.gold
-    if gold is None or gold == "none" or isinstance(gold, GoldFunction):
+    if gold is None or gold in ("none", "judge") or isinstance(gold, GoldFunction):
         return []
     if gold not in sources.names():
-        return [f"gold: {unknown('truth', gold, ['none', *sources.names()])} Or {{path: FILE.py:NAME}}."]
+        return [f"gold: {unknown('truth', gold, ['none', 'judge', *sources.names()])} Or {{path: FILE.py:NAME}}."]
     if gold != recipe.source:
         own = (
             f"{next(iter(recipe.data.files()))} are not"
             if recipe.data.files()
             else f"those of {recipe.source!r} are not"
         )
-        return [f"gold: {gold!r} scores only the prompts of its own source, and data.{own}. Allowed: none, path."]
+        return [
+            f"gold: {gold!r} scores only the prompts of its own source, and data.{own}. Allowed: none, judge, path."
+        ]
     if not sources.load(gold).has_gold:
-        return [f"gold: the source {gold!r} has no gold reward. Allowed: none, path."]
+        return [f"gold: the source {gold!r} has no gold reward. Allowed: none, judge, path."]
     return []
 
 
@@ -72,7 +74,7 @@ def label_problems(recipe: Recipe) -> list[str]:
     if with_ is None:
         return []
     problems = []
-    if (with_ == "gold" or recipe.judge.type == "gold") and recipe.gold_source == "none":
+    if (with_ == "gold" or recipe.judge.type == "gold") and recipe.gold_source in ("none", "judge"):
         key = "data.label_with" if with_ == "gold" else "judge.type"
         problems.append(f"{key}: 'gold' needs a truth to label with: give gold: {{path: FILE.py:NAME}}.")
     has = sorted({"preferences", "rankings", "ratings"} & (set(recipe.data.files()) or recipe.provides))

@@ -82,12 +82,13 @@ class Measure:
                 file.write(json.dumps({**record, **truths[i]}, ensure_ascii=False) + "\n")
 
 
-def measure_on_the_way(measure: Measure, trained: Path, folder: Path) -> None:
+def measure_on_the_way(measure: Measure, truth: Truth | None, trained: Path, folder: Path) -> None:
     """Measure the policies that a trial kept on the way, each into a folder of its own, and what its critiques did.
 
     Nothing of it is charged: it is a cost of measuring.
 
     Args:
+        truth: what critiques are measured by, on training prompts; None where there is none.
         trained: the trial's folder.
         folder: the evaluation's.
     """
@@ -97,5 +98,5 @@ def measure_on_the_way(measure: Measure, trained: Path, folder: Path) -> None:
         measure(load_policy(kept / "policy"), Ledger(), out)
         shutil.copy(kept / "milestone.json", out)
     if (trained / TRANSCRIPTS).is_file():
-        found = by_principle(trained / TRANSCRIPTS, measure.gold, measure.proxy)
+        found = by_principle(trained / TRANSCRIPTS, truth, measure.proxy)
         (folder / PRINCIPLES).write_text(json.dumps(found, indent=1), encoding="utf-8")

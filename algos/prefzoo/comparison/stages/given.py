@@ -13,7 +13,9 @@ from prefzoo.settings import Adapter
 def described_gold(recipe: Recipe) -> str | None:
     """The recipe's truth as `judges.build.truth` reads it."""
     source = recipe.gold_source
-    return source.path if isinstance(source, GoldFunction) else None if source == "none" else source
+    if source in ("none", "judge"):
+        return None
+    return source.path if isinstance(source, GoldFunction) else source
 
 
 def gold_function(recipe: Recipe) -> Truth | None:

@@ -14,10 +14,12 @@ from datasets import Dataset  # noqa: F401
 from prefzoo.comparison.plan import INCOMPLETE, START, Plan, Stage, fingerprint
 from prefzoo.comparison.recipe.blocks import Recipe
 from prefzoo.comparison.running import launched
+from prefzoo.comparison.stages.auditing import audit
 from prefzoo.comparison.stages.data import prepare
+from prefzoo.comparison.stages.deciding import measure_of
 from prefzoo.comparison.stages.evaluate import Measure, measure_on_the_way
 from prefzoo.comparison.stages.given import gold_function, loading
-from prefzoo.comparison.stages.judging import assistant_of, judge_of, judge_report, labeller_of
+from prefzoo.comparison.stages.judging import assistant_of, judge_of, judge_report, labeller
 from prefzoo.comparison.stages.label import label
 from prefzoo.comparison.stages.metering import metered
 from prefzoo.comparison.tracking.by_trainers import reporting
@@ -42,9 +44,9 @@ def run_stage(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> Non
     if stage.kind == "data":
         prepare(plan, folder, progress)
     else:
-        {"start": start, "label": labels, "reward": reward, "train": train, "evaluate": evaluation}[stage.kind](
-            plan, stage, folder, progress
-        )
+        {"start": start, "label": labels, "reward": reward, "train": train, "evaluate": evaluation, "audit": audit}[
+            stage.kind
+        ](plan, stage, folder, progress)
 
 
 def start(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
@@ -91,7 +93,7 @@ def labels(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     """Make preferences of the start's own replies to the training and test prompts."""
     recipe = plan.recipe
     ledger = Ledger()
-    judge = labeller_of(recipe)
+    judge = judge_of(recipe, labeller(recipe))
     policy = start_policy(recipe, start_path(plan))
     splits = {name: sealed.load_split(plan.stages["data"].folder, name) for name in sealed.SPLITS}
     report: dict[str, Any] = {"with": recipe.data.label_with, "splits": {}}
@@ -148,7 +150,7 @@ def _built(recipe: Recipe, part: RewardPart, bench: Bench, prompts: list[Prompt]
         return RandomReward(recipe.seeds[0])
     if part.type == "judge":
         references = start_replies(bench, prompts) if part.by == "comparison" else {}
-        return JudgeReward(judge_of(recipe, bench.seed), part.by, references)
+        return JudgeReward(judge_of(recipe, recipe.judge, bench.seed), part.by, references)
     adapter = part.adapter or recipe.adapter
     bench = bench.replace(adapter=adapter, loading=loading(recipe, adapter))
     if part.members == 1:
@@ -174,7 +176,7 @@ def train(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     if "reward" in draws_on:
         bench = bench.replace(reward=_reward(plan, stage.seed))
     if "judge" in draws_on:
-        bench = bench.replace(judge=judge_of(recipe, seed))
+        bench = bench.replace(judge=judge_of(recipe, recipe.judge, seed))
     if "constitution" in draws_on:
         constitution = constitutions.load(recipe.constitution_name)
         bench = bench.replace(constitution=constitution, assistant=assistant_of(recipe))
@@ -198,6 +200,7 @@ def evaluation(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> No
         policy: Any = start_policy(recipe, start_path(plan))
     else:
         policy = load_policy(plan.stages[f"train {stage.label} seed {stage.seed}"].folder / "policy")
+    against = f"evaluate {START} seed {stage.seed}"
     has_reward = plan.stages[plan.reward_name(stage.seed)].done
     test = sealed.load_split(plan.stages["data"].folder, "test")
     measure = Measure(
@@ -205,14 +208,15 @@ def evaluation(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> No
         slices={json.dumps(row.prompt): row.slice for row in test},
         generation=recipe.generation,
         seed=stage.seed,
-        gold=gold_function(recipe),
+        gold=measure_of(recipe, None if stage.label == START else plan.stages[against].folder),
         proxy=_reward(plan, stage.seed) if has_reward else None,
         progress=progress,
     )
     measure(policy, ledger, folder)
     (folder / "ledger.json").write_text(json.dumps(asdict(ledger)), encoding="utf-8")
     if stage.label != START:
-        measure_on_the_way(measure, plan.stages[f"train {stage.label} seed {stage.seed}"].folder, folder)
+        trained = plan.stages[f"train {stage.label} seed {stage.seed}"].folder
+        measure_on_the_way(measure, gold_function(recipe), trained, folder)
     if not has_reward:
         (folder / INCOMPLETE).write_text("measured without the proxy reward, whose stage failed", encoding="utf-8")
 
