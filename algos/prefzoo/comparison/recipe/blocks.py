@@ -36,11 +36,17 @@ def weight_bytes(path: str) -> int | None:
 
 
 class Model(Settings):
-    """The base model: `lab`, a folder, or a hub id. Remote code stays off unless the recipe turns it on."""
+    """The base model: `lab`, a folder, or a hub id. Remote code stays off unless the recipe turns it on.
+
+    `attn_implementation` is how transformers computes attention; None is what it chooses for the model and machine.
+    """
 
     path: str = "lab"
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    attn_implementation: Literal["eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3"] | None = (
+        None
+    )
     trust_remote_code: bool = False
 
 

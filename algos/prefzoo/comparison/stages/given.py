@@ -29,5 +29,6 @@ def loading(recipe: Recipe, adapter: Adapter) -> dict[str, Any]:
     return {
         "dtype": model.dtype,
         "trust_remote_code": model.trust_remote_code,
+        "attn_implementation": model.attn_implementation,
         "quantization": adapter.quantization,
     }

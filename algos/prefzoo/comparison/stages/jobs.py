@@ -132,7 +132,7 @@ def reward(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     built = WeightedSum(parts, [part.weight for part in settings.of]) if settings.of else parts[0]
     (folder / "spec.json").write_text(json.dumps(built.spec(folder)), encoding="utf-8")
     gold = gold_function(recipe)
-    report = {"type": settings.type, **reward_report(built, test, gold), "ledger": asdict(ledger)}
+    report = {"type": settings.type, **reward_report(built, test, gold), **bench.report, "ledger": asdict(ledger)}
     single = built.members if isinstance(built, Ensemble) else parts
     if len(single) > 1:
         report["parts"] = [reward_report(each, test, gold) for each in single]
