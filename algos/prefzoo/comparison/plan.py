@@ -130,7 +130,8 @@ def make_plan(recipe: Recipe, out: Path) -> Plan:
     rows = tuple(dict.fromkeys(("data", START, plan.rows_name)))
     truth = {"gold": dump["gold"], "gold_file": _gold_fingerprint(recipe)}
     if recipe.data.label_with:
-        judge = {**dump["judge"], "model": fingerprint(recipe.judge.path)}
+        prompts = [fingerprint(template) for template in (recipe.judge.prompt, recipe.judge.grading_prompt)]
+        judge = {**dump["judge"], "model": fingerprint(recipe.judge.path), "prompts": prompts}
         add(
             LABEL,
             "label",

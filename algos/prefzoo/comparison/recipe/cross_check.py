@@ -9,6 +9,7 @@ from pathlib import Path
 from prefzoo import registry
 from prefzoo.comparison.recipe import data_check as data
 from prefzoo.comparison.recipe.blocks import GoldFunction, Recipe
+from prefzoo.comparison.recipe.judge_check import judge_problems
 from prefzoo.data.reading import COLUMNS
 from prefzoo.errors import did_you_mean, unknown
 from prefzoo.feedback.rewards import function_problem
@@ -141,6 +142,7 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (_model_problems, ()),
     (_path_problems, ("reward.type", "reward.of")),
     (_critic_problems, ("reward",)),
+    (judge_problems, ("judge", "model.path")),
     (_seed_problems, ("seeds",)),
 )
 """Each check with the keys whose defaults would mislead it."""

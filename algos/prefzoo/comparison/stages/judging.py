@@ -24,7 +24,7 @@ def judge_of(recipe: Recipe) -> Judge:
     if recipe.judge.type == "random":
         return random_judge(recipe.seeds[0])
     path = recipe.judge.path or recipe.model.path
-    return local_judge(resolve(path), path == "lab", loading(recipe, recipe.adapter))
+    return local_judge(resolve(path), path == "lab", loading(recipe, recipe.adapter), recipe.judge)
 
 
 def judge_report(recipe: Recipe, judge: Judge, rows: list[Row]) -> dict[str, Any]:
