@@ -18,6 +18,7 @@ from prefzoo.policies.language_model import LanguageModelPolicy
 from prefzoo.policies.next_token import next_token, spellings
 from prefzoo.settings import Generation
 
+GRADES = torch.arange(11, dtype=torch.float64)
 TOO_LONG = "the question is longer than the model reads"
 
 
@@ -110,7 +111,7 @@ class ProbabilityJudge(Judge):
         asked = grade_requests(self.words.grading, prompts, completions)
         if whole := spellings(self.model.tokenizer, [str(grade) for grade in range(11)]):
             masses = self._next(asked, whole).sum(1)  # (N, 11)
-            return self._known(masses @ torch.arange(11.0) / masses.sum(1))
+            return self._known(masses @ GRADES / masses.sum(1))
         digits = spellings(self.model.tokenizer, [str(grade) for grade in range(10)])
         if not digits:
             raise PrefzooError(
@@ -118,14 +119,14 @@ class ProbabilityJudge(Judge):
                 "judge.verdict: generated does without"
             )
         begun = self._next(asked, digits)  # (N, ways, 10)
-        ten = torch.zeros(len(asked))
+        ten = torch.zeros(len(asked), dtype=torch.float64)
         for way, (_, one, *_) in enumerate(digits):
             zeros = [[zero] for zero, *_ in digits if self.model.tokenizer.decode([one, zero]).strip() == "10"]
             if zeros:
                 ten += begun[:, way, 1] * self._next(asked, zeros, [one]).sum((1, 2))
         masses = torch.cat([begun.sum(1), ten[:, None]], 1)  # (N, 11)
         masses[:, 1] -= ten
-        return self._known(masses @ torch.arange(11.0) / masses.sum(1))
+        return self._known(masses @ GRADES / masses.sum(1))
 
     def _next(
         self, asked: Sequence[Sequence[Message]], ways: Sequence[Sequence[int]], begun: Sequence[int] = ()
