@@ -60,6 +60,8 @@ def _missing_packages(recipe: Recipe) -> list[str]:
         for key, adapter in adapters.items()
         if adapter is not None and adapter.type == "qlora" and find_spec("bitsandbytes") is None
     ]
+    if recipe.judge.type == "openai" and find_spec("openai") is None:
+        problems.append("judge.type: 'openai' needs the package openai: pip install 'prefzoo[judge]'")
     return problems + [
         f"tracking.report_to: {name!r} is not installed here; pip install {name}."
         for name in recipe.tracking.report_to
