@@ -159,14 +159,18 @@ class EndpointAsker:
     def _client(self) -> AsyncOpenAI:
         import openai
 
-        key = self._key()
         return openai.AsyncOpenAI(
-            api_key=key,
+            api_key=self._key() or "none",  # the client wants one, sent or not
             base_url=self.settings.base_url,
             timeout=self.settings.timeout,
             max_retries=0,  # retried here, where causes are counted and useless replies retried, too
-            default_headers=None if key else {"Authorization": openai.Omit()},  # type: ignore[dict-item]
         )
+
+    def _headers(self) -> dict[str, Any]:
+        """What differs from the client's own headers."""
+        import openai
+
+        return {} if self._key() else {"Authorization": openai.Omit()}
 
     async def _ask(
         self, wishes: Mapping[str, dict[str, Any]], found: dict[str, Answer], kept: sqlite3.Connection
@@ -247,7 +251,7 @@ class EndpointAsker:
         self.spent.requests += 1
         try:
             # The client's own limit is on each piece of a reply; a server that drips them would never meet it.
-            sent = client.chat.completions.with_raw_response.create(**body)
+            sent = client.chat.completions.with_raw_response.create(**body, extra_headers=self._headers())
             raw = await asyncio.wait_for(sent, self.settings.timeout)
         except (openai.APIError, asyncio.TimeoutError) as error:
             raise trouble_of(error) from None
@@ -283,7 +287,7 @@ class EndpointAsker:
         import openai
 
         try:
-            listed = await asyncio.wait_for(client.models.list(), self.settings.timeout)
+            listed = await asyncio.wait_for(client.models.list(extra_headers=self._headers()), self.settings.timeout)
             return [self._hidden(str(model.id)) for model in listed.data]
         except (openai.OpenAIError, asyncio.TimeoutError, ValueError, AttributeError, TypeError):
             return []

@@ -19,6 +19,13 @@ class JudgeSettings(Settings):
     path: str | None = None
     endpoint: EndpointSettings | None = Field(None, validate_default=True)
 
+    @field_validator("path")
+    @classmethod
+    def _path_fits(cls, path: str | None, info: ValidationInfo) -> str | None:
+        if path is not None and info.data.get("type") == "openai":
+            raise ValueError(f"{path!r} has no meaning with judge.type 'openai', whose model is judge.endpoint.model")
+        return path
+
     @field_validator("endpoint")
     @classmethod
     def _endpoint_fits(cls, endpoint: EndpointSettings | None, info: ValidationInfo) -> EndpointSettings | None:
