@@ -17,6 +17,8 @@ from prefzoo import lab
 from prefzoo.comparison.recipe import check as recipes
 from prefzoo.errors import RecipeError
 from prefzoo.feedback.assistant import EndpointAssistant, ModelAssistant
+from prefzoo.feedback.judges import endpoint
+from prefzoo.feedback.judges.asking import Asker
 from prefzoo.feedback.judges.endpoint import EndpointAsker
 from prefzoo.feedback.judges.endpoint_settings import EndpointSettings
 from prefzoo.feedback.judges.judge import Judge
@@ -61,27 +63,17 @@ def test_the_lab_model_behind_a_server_judges_as_it_does_here(served, tmp_path, 
     """The server ignores that log-probabilities are wanted, and says so by nothing; the verdicts are its words then."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     asker = EndpointAsker(EndpointSettings(base_url=served, model=str(MODEL_DIR), concurrency=4), tmp_path)
-    template = Template((PROMPTS / "pairwise-lab.jinja").read_text())
     asked, heard = [], []
 
-    def verdicts(prompts, first, second, questions):
-        rendered = [
-            [{"role": "user", "content": template.render(prompt=p, first=x, second=y, question=q)}]
-            for p, x, y, q in zip(prompts, first, second, questions, strict=True)
-        ]
-        answers = asker(rendered, 2)
-        asked.extend(rendered)
+    def noted(conversations, max_new_tokens):
+        answers = asker(conversations, max_new_tokens)
+        asked.extend(conversations)
         heard.extend(answer.text for answer in answers)
-        return [{"A": 1.0, "B": 0.0}.get(answer.text.strip()) for answer in answers]
+        return answers
 
-    rows = lab.preferences("test", 40, 11)
-    kept = [row for row in rows if lab.gold(row["prompt"], row["chosen"]) != lab.gold(row["prompt"], row["rejected"])]
-    sides = [[row["chosen"], row["rejected"]][:: 1 if i % 2 else -1] for i, row in enumerate(kept)]
-    prompts = [[{"role": "user", "content": row["prompt"]}] for row in kept]
-    first, second = zip(*sides, strict=True)
-    judge = Judge(verdicts)
+    prompts, first, second, better = pairs(40)
+    judge = parsed(noted)
     preferred = judge(prompts, first, second)
-    better = [lab.gold(row["prompt"], a) > lab.gold(row["prompt"], b) for row, (a, b) in zip(kept, sides, strict=True)]
     decided = [(p > 0.5) == truly for p, truly in zip(preferred, better, strict=True) if p != 0.5]
     assert len(decided) > 20 and sum(decided) / len(decided) > 0.8
 
@@ -90,11 +82,66 @@ def test_the_lab_model_behind_a_server_judges_as_it_does_here(served, tmp_path, 
     assert heard == [reply.text for (reply,) in here] and {"A", "B"} == set(heard)
 
     report = asker.report()
-    assert report["logprobs"] == "no" and report["without_logprobs"] == report["asked"] == 2 * len(kept)
+    assert report["logprobs"] == "no" and report["without_logprobs"] == report["asked"] == 2 * len(prompts)
     assert report["failures"] == report["retries"] == {} and report["left_out"] == []
-    assert report["requests"] == 2 * len(kept) and report["prompt_tokens"] > 20 * report["completion_tokens"] > 0
+    assert report["requests"] == 2 * len(prompts) and report["prompt_tokens"] > 20 * report["completion_tokens"] > 0
     judge(prompts, first, second)
     assert asker.report()["requests"] == report["requests"]
+
+
+def parsed(asker: Asker) -> Judge:
+    """A judge that reads the first letter of an answer to the lab's question."""
+    template = Template((PROMPTS / "pairwise-lab.jinja").read_text())
+
+    def verdicts(prompts, first, second, questions):
+        rendered = [
+            [{"role": "user", "content": template.render(prompt=p, first=x, second=y, question=q)}]
+            for p, x, y, q in zip(prompts, first, second, questions, strict=True)
+        ]
+        return [{"A": 1.0, "B": 0.0}.get(answer.text.strip()) for answer in asker(rendered, 2)]
+
+    return Judge(verdicts)
+
+
+def pairs(count: int):
+    """Prompts, the replies shown first and second, and whether the first is better: in every other pair."""
+    rows = lab.preferences("test", count, 11)
+    kept = [row for row in rows if lab.gold(row["prompt"], row["chosen"]) != lab.gold(row["prompt"], row["rejected"])]
+    sides = [[row["chosen"], row["rejected"]][:: 1 if i % 2 else -1] for i, row in enumerate(kept)]
+    better = [lab.gold(row["prompt"], a) > lab.gold(row["prompt"], b) for row, (a, b) in zip(kept, sides, strict=True)]
+    return [[{"role": "user", "content": row["prompt"]}] for row in kept], *zip(*sides, strict=True), better
+
+
+@pytest.mark.parametrize("faulty", [False, True])
+def test_an_oracle_behind_a_server_agrees_with_gold_in_every_pair(tmp_path, monkeypatch, faulty: bool) -> None:
+    """Answers come in another order; where the server is faulty, every third question fails at first."""
+    monkeypatch.setattr(endpoint, "BACKOFF", 0.01)
+
+    def act(seen, nth):
+        prompt, _, rest = seen.question.removesuffix("\nBetter?").partition("\nA: ")
+        a, _, b = rest.partition("\nB: ")
+        if faulty and nth == 0 and len(a) % 3 == 0:
+            return Reply(said("")) if len(b) % 2 else Reply({}, 500)
+        return Reply(said("A" if lab.gold(prompt, a) > lab.gold(prompt, b) else "B"), delay=0.001 * (len(a) % 20))
+
+    prompts, first, second, better = pairs(60)
+    assert 10 < sum(better) < len(better) - 10
+    with ChatServer(act) as server:
+        asker = EndpointAsker(EndpointSettings(base_url=server.url, model="m", concurrency=16), tmp_path)
+        judge = parsed(asker)
+        assert judge(prompts, first, second) == [float(each) for each in better]
+        assert judge(prompts, second, first) == [float(not each) for each in better]
+    assert judge.report()["inconsistent"] == judge.report()["failures"] == 0
+    assert bool(asker.report()["retries"]) == faulty and asker.report()["cache_hits"] >= 2 * len(better)
+
+
+def test_a_server_that_always_says_a_gives_only_ties(tmp_path) -> None:
+    prompts, first, second, _ = pairs(20)
+    with ChatServer(lambda seen, nth: Reply(said("A"))) as server:
+        judge = parsed(EndpointAsker(EndpointSettings(base_url=server.url, model="m"), tmp_path))
+        assert set(judge(prompts, first, second)) == {0.5}
+    asked = judge.report()
+    assert asked["first_preferred"] == asked["questions"] == 2 * len(prompts)
 
 
 def test_the_assistant_behind_a_server_writes_as_the_one_here(served, tmp_path, monkeypatch) -> None:
@@ -133,7 +180,7 @@ def test_the_assistants_seed_makes_the_text(tmp_path) -> None:
         assert EndpointAssistant(greedy, 16)(["a"], 1) == ["draw None"]
 
 
-def test_a_request_that_is_not_answered_gives_an_empty_text_and_is_counted(tmp_path, monkeypatch) -> None:
+def test_a_request_that_is_not_answered_gives_an_empty_text_and_is_counted(tmp_path) -> None:
     def act(seen, nth):
         return Reply(said("" if seen.question == "b" else "text"))
 
@@ -204,7 +251,6 @@ def test_a_secret_in_a_recipe_is_refused_without_being_shown(wrong) -> None:
 def test_a_missing_package_is_told_before_anything_is_done(tmp_path, monkeypatch) -> None:
     from prefzoo.comparison.recipe import cross_check
     from prefzoo.errors import PrefzooError
-    from prefzoo.feedback.judges import endpoint
 
     monkeypatch.setattr(cross_check, "find_spec", lambda name: None)
     monkeypatch.setattr(endpoint, "find_spec", lambda name: None)
