@@ -378,6 +378,30 @@ def test_a_key_that_no_header_can_hold_is_told_without_it(asker, monkeypatch) ->
     assert "schl" not in str(caught.value) and not server.seen
 
 
+ODD = [
+    (b"[" * 100_000, "broken JSON"),
+    (b"", "broken JSON"),
+    (b"null", "a reply without choices"),
+    (json.dumps(said(["a"])).encode(), "empty text"),
+    (json.dumps({**said("y"), "usage": [1]}).encode(), None),
+    (json.dumps({**said("y"), "usage": {"prompt_tokens": "7"}}).encode(), None),
+    (json.dumps(said("y", index="0")).encode(), None),
+    (json.dumps({"choices": [said("no", index=1)["choices"][0], said("y")["choices"][0]]}).encode(), None),
+]
+
+
+def test_no_reply_and_no_question_ends_the_run(asker) -> None:
+    """Choices in another order than that of their numbers; halves of surrogate pairs, which no file can hold."""
+    with ChatServer(lambda seen, nth: Reply(ODD[number(seen)][0])) as server:
+        ask = asker(server, retries=0)
+        expected = [Said("y") if failure is None else Said("", None, failure) for _, failure in ODD]
+        assert ask(questions(len(ODD)), 5) == expected
+        assert ask.report()["unknown_usage"] == 4
+        server.act = lambda seen, nth: Reply(said("x\ud800y"))
+        halves = [[{"role": "user", "content": "half \ud800"}], [{"role": "user", "content": "whole"}]]
+        assert ask(halves, 5) == [Said("", None, "a question that is no Unicode"), Said("x?y")]
+
+
 def test_it_asks_from_within_a_running_loop(asker) -> None:
     async def notebook():
         return asker(server)(questions(3), 5)

@@ -222,7 +222,7 @@ class EndpointAsker:
                 self.spent.retries[trouble.cause] += 1
                 # A useless reply is no sign of overload.
                 pause = 0.0 if trouble.kind == "unusable" else min(LONGEST_BACKOFF, BACKOFF * 2**attempt)
-                await asyncio.sleep((trouble.pause or 0.0) + pause * self._jitter.uniform(0.5, 1.0))
+                await asyncio.sleep(trouble.pause + pause * self._jitter.uniform(0.5, 1.0))
                 attempt += 1
         return None
 
@@ -253,7 +253,7 @@ class EndpointAsker:
             # The client's own limit is on each piece of a reply; a server that drips them would never meet it.
             sent = client.chat.completions.with_raw_response.create(**body, extra_headers=self._headers())
             raw = await asyncio.wait_for(sent, self.settings.timeout)
-        except (openai.APIError, asyncio.TimeoutError) as error:
+        except (openai.APIError, asyncio.TimeoutError, UnicodeError) as error:
             raise trouble_of(error) from None
         reply = body_of(raw.content)
         tokens = usage_of(reply)

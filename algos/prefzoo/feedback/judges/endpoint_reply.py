@@ -25,35 +25,40 @@ class Trouble(Exception):
 
     Attributes:
         cause: why, in a few words that are the same for all of a kind.
-        kind: see `Kind`; a refusal is final.
+        kind: see `Kind`.
         status: HTTP status; None where there was none.
         detail: what the server says about it; it may hold anything, the key included.
         pause: seconds that the server asks to be left alone.
+        again: whether the same question may be answered if it is asked again.
     """
 
     def __init__(
-        self, cause: str, kind: Kind, status: int | None = None, detail: str = "", pause: float | None = None
+        self,
+        cause: str,
+        kind: Kind,
+        status: int | None = None,
+        detail: str = "",
+        pause: float = 0.0,
+        again: bool = True,
     ) -> None:
         super().__init__(cause)
         self.cause, self.kind, self.status, self.detail, self.pause = cause, kind, status, detail, pause
-
-    @property
-    def again(self) -> bool:
-        """Whether the same question may be answered if it is asked again."""
-        return self.kind != "refused" and (self.pause or 0) <= LONGEST_PAUSE
+        self.again = again and kind != "refused" and pause <= LONGEST_PAUSE
 
 
-def trouble_of(error: openai.APIError | asyncio.TimeoutError) -> Trouble:
+def trouble_of(error: openai.APIError | asyncio.TimeoutError | UnicodeError) -> Trouble:
     """What an exception of the client means."""
     import openai
 
+    if isinstance(error, UnicodeError):
+        return Trouble("a question that is no Unicode", "unusable", again=False)
     if isinstance(error, (openai.APITimeoutError, asyncio.TimeoutError)):
         return Trouble("timeout", "unavailable")
     if not isinstance(error, openai.APIStatusError):
         return Trouble("no connection", "unavailable", detail=type(error.__cause__ or error).__name__)
     status = error.status_code
     kind: Kind = "unavailable" if status in (408, 409, 429) or status >= 500 else "refused"
-    pause = _retry_after(error.response.headers.get("retry-after"))
+    pause = _retry_after(error.response.headers.get("retry-after", ""))
     return Trouble(f"HTTP {status}", kind, status, _message(error.body) or error.response.text, pause)
 
 
@@ -64,18 +69,16 @@ def _message(body: object) -> str:
     return "" if body is None else str(body)
 
 
-def _retry_after(header: str | None) -> float | None:
-    """Seconds to wait, of a header that gives seconds or a date; None where it says nothing that can be read."""
-    if header is None:
-        return None
+def _retry_after(header: str) -> float:
+    """Seconds to wait, of a header that gives seconds or a date; 0 where it says nothing that can be read."""
     try:
         seconds = float(header)
     except ValueError:
         try:
             seconds = email.utils.parsedate_to_datetime(header).timestamp() - time.time()
-        except ValueError:
-            return None
-    return max(0.0, seconds) if not math.isnan(seconds) else None
+        except (ValueError, OverflowError):
+            return 0.0
+    return seconds if seconds > 0 else 0.0
 
 
 def usage_of(body: Any) -> tuple[int | None, int | None]:
@@ -89,7 +92,7 @@ def body_of(content: bytes) -> Any:
     """A reply's JSON; raises `Trouble` where it is none."""
     try:
         return json.loads(content)
-    except ValueError:  # text in another encoding is one, too
+    except (ValueError, RecursionError):  # text in another encoding is among them
         raise Trouble("broken JSON", "unusable") from None
 
 
@@ -111,7 +114,8 @@ def answer_of(body: Any) -> tuple[str, dict[str, float]]:
         raise Trouble("null content", "unusable")
     if not isinstance(text, str) or not text.strip():
         raise Trouble("empty text", "unusable")
-    return text, _first(choice)
+    # Halves of surrogate pairs are legal in JSON, and in no file.
+    return text.encode("utf-8", "replace").decode(), _first(choice)
 
 
 def _first(choice: Any) -> dict[str, float]:
