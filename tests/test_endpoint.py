@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 from jinja2 import Template
@@ -22,12 +23,12 @@ from prefzoo.feedback.judges.asking import Asker
 from prefzoo.feedback.judges.endpoint import EndpointAsker
 from prefzoo.feedback.judges.endpoint_settings import EndpointSettings
 from prefzoo.feedback.judges.judge import Judge
-from prefzoo.feedback.judges.local import PROMPTS
 from prefzoo.interface import Ledger
 from prefzoo.lab import MODEL_DIR
 from prefzoo.policies.language_model import LanguageModelPolicy
 from prefzoo.settings import Generation
 
+PROMPTS = Path(endpoint.__file__).parent / "prompts"
 LOADING = {"dtype": "float32", "trust_remote_code": False, "quantization": None}
 
 
