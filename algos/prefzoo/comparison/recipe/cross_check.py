@@ -77,6 +77,8 @@ def _missing_packages(recipe: Recipe) -> list[str]:
         )
     if recipe.model.attn_implementation == "flash_attention_2" and find_spec("flash_attn") is None:
         problems.append("model.attn_implementation: 'flash_attention_2' needs the package flash-attn.")
+    if recipe.judge.type == "openai" and find_spec("openai") is None:
+        problems.append("judge.type: 'openai' needs the package openai: pip install 'prefzoo[judge]'")
     return problems + [
         f"tracking.report_to: {name!r} is not installed here; pip install {name}."
         for name in recipe.tracking.report_to

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from prefzoo.errors import PrefzooError
 from prefzoo.feedback.judges.asking import Asker, Said
@@ -61,6 +62,11 @@ class _Worded(Judge):
         answers = self.asker(requests, self.max_new_tokens)
         self.flops = getattr(self.asker, "flops", 0.0)
         return answers
+
+    def report(self) -> dict[str, Any]:
+        """See `Judge.report`; with what the asker reports of itself, where it does."""
+        own = getattr(self.asker, "report", None)
+        return {**super().report(), **({"endpoint": own()} if own is not None else {})}
 
     def _noted(self, said: Said, read: float | None) -> float | None:
         """What was read, where there is an answer; else that is noted."""
