@@ -276,7 +276,7 @@ class Recipe(Settings):
         """What the algorithm behind each label draws from the bench; labels with mistakes are left out."""
         found = {}
         for label in self.algorithms:
-            with contextlib.suppress(PrefzooError, KeyError):
+            with contextlib.suppress(PrefzooError, KeyError, TypeError, ValueError):
                 found[label] = self.algorithm(label).required
         return found
 
