@@ -129,6 +129,7 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (data.source_problems, ()),
     (data.file_problems, ()),
     (data.column_problems, ("data.columns", *_ROWS)),
+    (data.annotator_problems, ("data.annotators", *_ROWS)),
     (data.gold_problems, ("gold", *_ROWS)),
     (data.label_problems, ("gold", "judge.type", "generation.temperature", "start", *_HAS)),
     (data.start_needs, ("start", *_HAS)),
