@@ -94,3 +94,5 @@ def test_the_reward_report_counts_ties_as_half_and_knows_the_truth() -> None:
     assert (found["test_accuracy"], found["ties"], found["test_pairs"]) == (2.5 / 4, 1, 4)
     assert found["gold_correlation"] == pytest.approx(1.0)
     assert "gold_correlation" not in reward_report(by_length, rows, None)
+    again = [row for row in rows for _ in range(3)]  # three votes on each pair, all the same, are no more pairs
+    assert reward_report(by_length, again, None)["ci95"] == found["ci95"]

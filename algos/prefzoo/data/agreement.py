@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -19,8 +20,8 @@ def different(said: Unit) -> float:
 
 def squared(said: Unit) -> float:
     """The squared differences of all pairs of numbers, summed."""
-    mean = sum(said) / len(said)
-    return len(said) * sum((each - mean) ** 2 for each in said)
+    mean = math.fsum(said) / len(said)
+    return len(said) * math.fsum((each - mean) ** 2 for each in said)
 
 
 def alpha(units: Sequence[Unit], apart: Callable[[Unit], float] = different) -> float | None:
@@ -38,7 +39,8 @@ def alpha(units: Sequence[Unit], apart: Callable[[Unit], float] = different) -> 
     every = [each for unit in units for each in unit]
     if not units or (expected := apart(every)) == 0:
         return None
-    return 1 - (len(every) - 1) * sum(apart(unit) / (len(unit) - 1) for unit in units) / expected
+    # Summed exactly, so that the order of the items does not even show in the last digit.
+    return 1 - (len(every) - 1) * math.fsum(apart(unit) / (len(unit) - 1) for unit in units) / expected
 
 
 def counts(units: Sequence[Unit]) -> dict[str, Any]:
@@ -52,7 +54,7 @@ def counts(units: Sequence[Unit]) -> dict[str, Any]:
         "judgements": sum(map(len, units)),
         "items_with_several": len(several),
         "disagreed": sum(share < 1 for share in same),
-        "observed_agreement": sum(same) / len(same) if same else None,
+        "observed_agreement": math.fsum(same) / len(same) if same else None,
     }
 
 

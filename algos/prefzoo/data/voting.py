@@ -92,7 +92,7 @@ def reliabilities(items: Sequence[Votes]) -> tuple[list[float], dict[str, float]
     ]
     if not votes:
         return [0.5] * len(items), {}
-    model = OneCoinDawidSkene(n_iter=ROUNDS, tol=1e-9).fit(pandas.DataFrame(votes, columns=["task", "worker", "label"]))
+    model = OneCoinDawidSkene(n_iter=ROUNDS).fit(pandas.DataFrame(votes, columns=["task", "worker", "label"]))
     chances = model.probas_[0].to_dict()
     of_first_side = [float(chances.get(f"{i} 0", 0.5)) for i in range(len(items))]
     first = [
