@@ -14,9 +14,12 @@ from rich.table import Table
 from prefzoo.comparison import results as results_module
 from prefzoo.comparison.plan import START
 from prefzoo.comparison.records import read_records
+from prefzoo.comparison.report.constitution import LEGEND as PRINCIPLES
+from prefzoo.comparison.report.constitution import principle_cells, transcripts
 from prefzoo.comparison.report.cost import LEGEND, Cells, cost_cells, detail_cells
 from prefzoo.comparison.report.data import CLOSE, OPEN, data_cells, data_facts
 from prefzoo.comparison.report.figures import Panel, picture
+from prefzoo.comparison.report.judge import judge_sections
 from prefzoo.comparison.report.words import reading, sentence, setting, size, title
 from prefzoo.comparison.results import Results, Summary
 
@@ -48,6 +51,10 @@ def write(results: Results, out: Path) -> None:
         cost=cost_cells(results),
         legend=LEGEND,
         details=detail_cells(results),
+        principles=principle_cells(results),
+        principles_legend=PRINCIPLES,
+        transcripts=transcripts(results),
+        judges=judge_sections(results),
         replies=side_by_side(results, out),
         data=data_cells(results.preflight, results.manifest),
         marks=(OPEN, CLOSE),
@@ -128,6 +135,8 @@ def markdown(results: Results) -> str:
     lines += [f"- **{COLUMNS.get(name, name)}**: {words}" for name, words in reading(results).items()]
     lines += ["", "## Read before believing", "", *[f"- {fact}" for fact in facts(results)]]
     lines += ["", "## Cost", "", *_grid(cost_cells(results)), "", LEGEND]
+    for judge in judge_sections(results):
+        lines += ["", f"## {judge.title}", "", *[f"- {said}" for said in judge.sentences], "", *_grid(judge.table)]
     if details := detail_cells(results):
         lines += ["", "## What the algorithms report"]
         for label, found in details.items():
