@@ -9,7 +9,7 @@ from typing import Any
 from scipy import stats
 
 from prefzoo.data.formats import Row
-from prefzoo.data.views import prompt_key
+from prefzoo.data.views import once_each
 from prefzoo.interface import Reward, Truth
 
 
@@ -22,16 +22,15 @@ def reward_report(
 
     Args:
         reward: what is judged.
-        rows: test rows; the reward has seen none of their prompts.
+        rows: test rows; the reward has seen none of their prompts. Of several votes on two replies most decide.
         gold: the truth, or None.
 
     Returns:
         `test_accuracy`: the share of test pairs in which the chosen reply scores higher (a tie counts half), `ci95`
-        its Wilson interval over the number of different pairs, `test_pairs` the number of all, `ties`; and with a truth
-        `gold_correlation`, Pearson's, over all replies of the test pairs, with `gold_correlation_ci95` by Fisher's z
-        over the number of different pairs.
+        its Wilson interval, `test_pairs` their number, `ties`; and with a truth `gold_correlation`, Pearson's, over
+        all replies of the test pairs, with `gold_correlation_ci95` by Fisher's z over the number of pairs.
     """
-    pairs = [row for row in rows if row.chosen is not None and row.rejected is not None]
+    pairs = once_each(rows)
     prompts = [row.prompt for row in pairs]
     chosen = [row.chosen or "" for row in pairs]
     rejected = [row.rejected or "" for row in pairs]
@@ -41,11 +40,9 @@ def reward_report(
     ties = sum(a == b for a, b in zip(better, worse, strict=True))
     wins = sum(a > b for a, b in zip(better, worse, strict=True))
     accuracy = (wins + ties / 2) / len(pairs)
-    # Where every vote is a row, the votes on one pair of replies say nothing that is new of the reward.
-    distinct = len({(prompt_key(row.prompt), frozenset((row.chosen, row.rejected))) for row in pairs})
     report: dict[str, Any] = {
         "test_accuracy": accuracy,
-        "ci95": list(wilson(accuracy, distinct)),
+        "ci95": list(wilson(accuracy, len(pairs))),
         "test_pairs": len(pairs),
         "ties": ties,
         "mean_margin": (sum(better) - sum(worse)) / len(pairs),
@@ -56,7 +53,7 @@ def reward_report(
         if len(set(truth)) > 1 and len(set(scores)) > 1:
             result = stats.pearsonr(scores, truth)
             # The two replies of a pair share a prompt: counting pairs, not replies, keeps the interval honest.
-            half = stats.norm.ppf(0.975) / max(1.0, (distinct - 3)) ** 0.5
+            half = stats.norm.ppf(0.975) / max(1.0, (len(pairs) - 3)) ** 0.5
             z = math.atanh(max(-0.999999, min(0.999999, result.statistic)))
             report["gold_correlation"] = float(result.statistic)
             report["gold_correlation_ci95"] = [math.tanh(z - half), math.tanh(z + half)]
