@@ -45,4 +45,4 @@ def _built(described: Mapping[str, Any], settings: JudgeSettings) -> Judge:
     if settings.type == "random":
         return random_judge(described["seed"])
     path = settings.path or described["model"]
-    return local_judge(resolve(path), path == "lab", described["loading"])
+    return local_judge(resolve(path), path == "lab", described["loading"], settings)
