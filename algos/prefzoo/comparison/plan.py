@@ -21,6 +21,7 @@ from prefzoo.comparison.recipe.blocks import GoldFunction, Recipe
 from prefzoo.comparison.running import launched
 from prefzoo.data import sources
 from prefzoo.errors import PrefzooError
+from prefzoo.feedback import constitution as constitutions
 from prefzoo.feedback.judges.settings import JudgeSettings
 
 Kind = Literal["data", "start", "label", "reward", "train", "evaluate", "audit"]
@@ -136,18 +137,17 @@ def make_plan(recipe: Recipe, out: Path, audited: Mapping[str, JudgeSettings] | 
     shuffled = recipe.data.shuffle_labels
     rows = tuple(dict.fromkeys(("data", START, plan.rows_name)))
     truth = {"gold": dump["gold"], "gold_file": _gold_fingerprint(recipe)}
+    judge = {**_who(recipe.judge), **truth}
+    constitution = fingerprint(constitutions.find(recipe.constitution_name))
     if recipe.data.label_with:
-        add(
-            LABEL,
-            "label",
-            {"generation": dump["generation"], **truth, "judge": _who(recipe.judge), "seed": shared_seed},
-            ("data", START),
-        )
+        add(LABEL, "label", {"generation": dump["generation"], "judge": judge, "seed": shared_seed}, ("data", START))
     shaping = recipe.reward.shaping.model_dump()
     built = {key: value for key, value in dump["reward"].items() if key not in shaping}
     files = [fingerprint(part.path) for part in recipe.reward.parts]
     learned = {**model, "reward": built, "budget": dump["budget"], "file": files}
-    reward = {**learned, **truth, "shuffled": shuffled, "seed": shared_seed}
+    by_judge = any(part.type == "judge" for part in recipe.reward.parts)
+    asked = {"judge": judge, "generation": dump["generation"]} if by_judge else {}
+    reward = {**learned, **truth, **asked, "shuffled": shuffled, "seed": shared_seed}
     # Labels shuffled by each seed's own coin make a reward model of each seed's own; else one serves all.
     for name in [plan.reward_name(seed) for seed in recipe.seeds] if shuffled else ["reward"]:
         add(name, "reward", reward, rows, seed=int(name.split()[-1]) if shuffled else None)
@@ -157,9 +157,12 @@ def make_plan(recipe: Recipe, out: Path, audited: Mapping[str, JudgeSettings] | 
     if recipe.final_judge is not None:
         measure |= {"judge": _who(recipe.final_judge), "judge_seed": shared_seed}
     for label in recipe.algorithms:
-        wants_reward = "reward" in recipe.algorithm(label).needs
+        draws_on = recipe.algorithm(label).required
+        wants_reward = "reward" in draws_on
         for seed in recipe.seeds:
-            learns = {"shaping": shaping} if wants_reward else {}
+            learns: dict[str, Any] = {"shaping": shaping} if wants_reward else {}
+            learns |= {"judge": judge} if {"judge", "constitution"} & draws_on else {}
+            learns |= {"constitution": constitution} if "constitution" in draws_on else {}
             settings = {**trial, **learns, "seed": recipe.seed_of(label, seed), "settings": dump["algorithms"][label]}
             needs = (*rows, *([plan.reward_name(seed)] if wants_reward else []))
             code = _class_fingerprint(recipe, label)
@@ -180,9 +183,9 @@ def make_plan(recipe: Recipe, out: Path, audited: Mapping[str, JudgeSettings] | 
             )
     if audited is None:
         hang_on = recipe.audited if "preferences" in recipe.provides else {}
-        audited = {name: judge for name, judge in hang_on.items() if judge.audit_pairs}
-    for name, judge in audited.items():  # last, so that no trial waits for it
-        asked = {**truth, "judge": _who(judge), "pairs": judge.audit_pairs, "adapter": dump["adapter"]}
+        audited = {name: each for name, each in hang_on.items() if each.audit_pairs}
+    for name, each in audited.items():  # last, so that no trial waits for it
+        asked = {**truth, "judge": _who(each), "pairs": each.audit_pairs, "adapter": dump["adapter"]}
         add(AUDIT.format(name), "audit", {**asked, "seed": shared_seed}, (plan.rows_name,), label=name)
     return plan
 

@@ -15,10 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from prefzoo.comparison import statistics
 from prefzoo.comparison.notes import judge_notes, notes
 from prefzoo.comparison.plan import AUDIT, LABEL, START, Plan
-from prefzoo.comparison.records import distinct, read_records
+from prefzoo.comparison.records import PRINCIPLES, distinct, read_records
 from prefzoo.comparison.running.runner import Outcome
 from prefzoo.feedback.judges.audit import AUDIT_FILE
-from prefzoo.interface import Ledger
+from prefzoo.feedback.transcripts import TRANSCRIPTS
+from prefzoo.interface import MILESTONES, Ledger
 
 Status = Literal["ok", "failed", "skipped"]
 Tables = dict[str, np.ndarray]
@@ -38,11 +39,20 @@ class Summary(Block):
     ci95: tuple[float, float] | None = Field(description="None where one number gives no interval")
 
 
+class Milestone(Block):
+    """A policy on the way to the final one."""
+
+    name: str
+    metrics: dict[str, float] = Field(description="as of the final policy")
+    ledger: dict[str, float] = Field(description="what the training had used by then")
+
+
 class SeedResult(Block):
     """One trial: an algorithm with one seed."""
 
     metrics: dict[str, float] = Field(description="gold, gold/<attribute>, gold@<slice>, proxy, kl, length, ..")
     ledger: dict[str, float] = Field(description="what the trial used; see prefzoo.Ledger")
+    milestones: list[Milestone] = Field(default=[], description="policies on the way, in order")
     details: dict[str, Any] = Field(default={}, description="what the algorithm itself reports")
     policy: str | None = Field(default=None, description="folder of the trained policy, relative to results.json")
     replies: str = Field(description="file of every test reply with its measurements, relative to results.json")
@@ -182,9 +192,31 @@ def _algorithm(plan: Plan, outcomes: Mapping[str, Outcome], label: str) -> tuple
 def seed_result(plan: Plan, label: str, seed: int) -> tuple[SeedResult, dict[str, list[float]]]:
     """One trial's metrics, and its columns: metric -> a value for each prompt (or one for the whole)."""
     folder = plan.stages[f"evaluate {label} seed {seed}"].folder
-    records = read_records(folder)
     start = plan.stages[f"evaluate {START} seed {seed}"].folder
     against = read_records(start) if start.is_dir() else []
+    columns = _columns(read_records(folder), against)
+    train = plan.stages.get(f"train {label} seed {seed}")
+    ledgers = [_read(folder / "ledger.json"), *([_read(train.folder / "ledger.json")] if train else [])]
+    details = _read(train.folder / "details.json") if train else {}
+    if train and (folder / PRINCIPLES).is_file():
+        details["principles"] = _read(folder / PRINCIPLES)
+        details["transcripts"] = os.path.relpath(train.folder / TRANSCRIPTS, plan.out)
+    result = SeedResult(
+        metrics=_means(columns),
+        ledger=_added(ledgers),
+        milestones=[
+            Milestone(**_read(kept / "milestone.json"), metrics=_means(_columns(read_records(kept), against)))
+            for kept in sorted((folder / MILESTONES).glob("*"))
+        ],
+        details=details,
+        policy=os.path.relpath(train.folder / "policy", plan.out) if train else None,
+        replies=os.path.relpath(folder / "replies.jsonl", plan.out),
+    )
+    return result, columns
+
+
+def _columns(records: Sequence[Mapping[str, Any]], against: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+    """metric -> a value for each prompt, or one for the whole; wins are counted `against` the start's records."""
     columns = {
         metric: [float(r[metric]) for r in records]
         for metric, value in records[0].items()
@@ -197,17 +229,11 @@ def seed_result(plan: Plan, label: str, seed: int) -> tuple[SeedResult, dict[str
         if judge in records[0]:
             columns[f"{judge}@{part}"] = [float(r[judge]) for r in records if r["slice"] == part]
     texts = [r["reply"] for r in records]
-    columns |= {"distinct_1": [distinct(texts, 1)], "distinct_2": [distinct(texts, 2)]}
-    train = plan.stages.get(f"train {label} seed {seed}")
-    ledgers = [_read(folder / "ledger.json"), *([_read(train.folder / "ledger.json")] if train else [])]
-    result = SeedResult(
-        metrics={metric: float(np.mean(column)) for metric, column in columns.items()},
-        ledger=_added(ledgers),
-        details=_read(train.folder / "details.json") if train else {},
-        policy=os.path.relpath(train.folder / "policy", plan.out) if train else None,
-        replies=os.path.relpath(folder / "replies.jsonl", plan.out),
-    )
-    return result, columns
+    return columns | {"distinct_1": [distinct(texts, 1)], "distinct_2": [distinct(texts, 2)]}
+
+
+def _means(columns: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    return {metric: float(np.mean(column)) for metric, column in columns.items()}
 
 
 def _win(a: float, b: float) -> float:

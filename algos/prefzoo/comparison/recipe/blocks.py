@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ from prefzoo import registry
 from prefzoo.data import sources
 from prefzoo.data.comparisons import Pairs
 from prefzoo.data.reading import COLUMNS
+from prefzoo.errors import PrefzooError
 from prefzoo.feedback.judges.settings import JudgeSettings
 from prefzoo.feedback.reward_settings import RewardSettings
 from prefzoo.interface import Algorithm
@@ -169,6 +171,7 @@ class Recipe(Settings):
     start: Start = Start()
     reward: RewardSettings = RewardSettings()
     judge: JudgeSettings = JudgeSettings()
+    constitution: str | None = None
     gold: str | GoldFunction | None = None
     budget: Budget = Budget()
     generation: Generation = Generation()
@@ -227,8 +230,8 @@ class Recipe(Settings):
     @property
     def uses_judge(self) -> bool:
         """Whether anything is learned from the recipe's judge."""
-        asked = any("judge" in self.algorithm(label).required for label in self.algorithms)
-        return asked or self.data.label_with == "judge" or any(str(p.type) == "judge" for p in self.reward.parts)
+        asked = any("judge" in drawn for drawn in self.draws_on.values())
+        return asked or self.data.label_with == "judge" or any(p.type == "judge" for p in self.reward.parts)
 
     @property
     def final_judge(self) -> JudgeSettings | None:
@@ -241,6 +244,11 @@ class Recipe(Settings):
         final = self.final_judge
         found = {"judge": self.judge} if self.uses_judge or final == self.judge else {}
         return {**found, **({"final judge": final} if final is not None and final != self.judge else {})}
+
+    @property
+    def constitution_name(self) -> str:
+        """The constitution that the recipe names, else the one that the model can follow."""
+        return self.constitution or ("lab" if self.model.path == "lab" else "general")
 
     def start_algorithm(self) -> Algorithm | None:
         """The algorithm that makes the start; None when the model is taken as it is."""
@@ -256,6 +264,15 @@ class Recipe(Settings):
         settings = dict(self.algorithms[label])
         settings.pop("seed_offset", None)
         return registry.get(settings.pop("algorithm", label), **settings)
+
+    @property
+    def draws_on(self) -> dict[str, frozenset[str]]:
+        """What the algorithm behind each label draws from the bench; labels with mistakes are left out."""
+        found = {}
+        for label in self.algorithms:
+            with contextlib.suppress(PrefzooError, KeyError, TypeError):
+                found[label] = self.algorithm(label).required
+        return found
 
     def seed_of(self, label: str, seed: int) -> int:
         """The seed that a label's trial really uses: the comparison's, moved by the label's `seed_offset`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefzoo import registry
 from prefzoo.comparison.recipe.blocks import GoldFunction, Recipe
 from prefzoo.data import sources
 from prefzoo.data.reading import COLUMNS, Options, read_records, source_problem
@@ -104,13 +103,17 @@ def start_needs(recipe: Recipe) -> list[str]:
 def algorithm_needs(recipe: Recipe) -> list[str]:
     """Whether the data has what each algorithm learns from."""
     problems = []
-    needs = {name: cls.needs for name, cls in registry.sound().items()}
+    draws_on = recipe.draws_on
     for label, given in recipe.algorithms.items():
         key, name = f"algorithms.{label}", given.get("algorithm", label)
         if name == "sft":
             problems += _imitation(key, given.get("on", "chosen"), recipe)
-        elif "preferences" in needs.get(str(name), ()) and "preferences" not in recipe.provides:
+        elif "preferences" in draws_on.get(label, ()) and "preferences" not in recipe.provides:
             problems.append(f"{key}: {name!r} learns from preferences, and the data has none. {HINT}")
+        elif "demonstrations" in draws_on.get(label, ()) and "demonstrations" not in recipe.provides:
+            problems.append(
+                f"{key}: {name!r} imitates demonstrations, and the data has none. Give data.demonstrations."
+            )
     return problems
 
 

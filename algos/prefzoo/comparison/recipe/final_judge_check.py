@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from prefzoo.comparison.recipe.blocks import Recipe
-from prefzoo.errors import PrefzooError
 from prefzoo.feedback.judges.settings import JudgeSettings
 
 
@@ -37,15 +36,10 @@ def _taught(recipe: Recipe) -> str | None:
     """What is learned from the recipe's judge, where anything is."""
     if recipe.data.label_with == "judge":
         return "made the labels (data.label_with)"
-    if any(str(part.type) == "judge" for part in recipe.reward.parts):
+    if any(part.type == "judge" for part in recipe.reward.parts):
         return "gives the reward (reward.type)"
-    for label in recipe.algorithms:
-        try:
-            if "judge" in recipe.algorithm(label).required:
-                return f"algorithms.{label} learns from"
-        except (PrefzooError, TypeError, ValueError):  # its own mistakes are told elsewhere
-            continue
-    return None
+    asking = [label for label, drawn in recipe.draws_on.items() if "judge" in drawn]
+    return f"{', '.join(asking)} learns from" if asking else None
 
 
 def _who(judge: JudgeSettings, recipe: Recipe) -> tuple[Any, ...]:

@@ -14,6 +14,8 @@ from rich.table import Table
 from prefzoo.comparison import results as results_module
 from prefzoo.comparison.plan import START
 from prefzoo.comparison.records import read_records
+from prefzoo.comparison.report.constitution import LEGEND as PRINCIPLES
+from prefzoo.comparison.report.constitution import principle_cells, transcripts
 from prefzoo.comparison.report.cost import LEGEND, Cells, cost_cells, detail_cells
 from prefzoo.comparison.report.data import CLOSE, OPEN, data_cells, data_facts
 from prefzoo.comparison.report.figures import Panel, picture
@@ -50,6 +52,9 @@ def write(results: Results, out: Path) -> None:
         legend=LEGEND,
         details=detail_cells(results),
         judges=judge_sections(results),
+        principles=principle_cells(results),
+        principles_legend=PRINCIPLES,
+        transcripts=transcripts(results),
         replies=side_by_side(results, out),
         data=data_cells(results.preflight, results.manifest),
         marks=(OPEN, CLOSE),

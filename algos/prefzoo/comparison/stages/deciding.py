@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from prefzoo.comparison.recipe.blocks import Recipe
 from prefzoo.comparison.records import read_records
 from prefzoo.comparison.stages.given import gold_function
 from prefzoo.comparison.stages.judging import judge_of
-from prefzoo.feedback.judges.audit import Gold
+from prefzoo.interface import Prompt, Truth
 
 
-def measure_of(recipe: Recipe, start: Path | None) -> Gold | None:
+def measure_of(recipe: Recipe, start: Path | None) -> Truth | None:
     """Prompts and replies to `{"gold": ..}` each; None where nothing but the proxy reward is known.
 
     With `gold: judge` it is P(the reply is better than the start's to the same prompt), and 0.5 for the start.
@@ -26,10 +25,10 @@ def measure_of(recipe: Recipe, start: Path | None) -> Gold | None:
         return gold_function(recipe)
     if start is None:
         return lambda prompts, completions: [{"gold": 0.5} for _ in completions]
-    judge, records = judge_of(recipe, settings), read_records(start)
+    judge, records = judge_of(recipe, recipe.seeds[0], settings), read_records(start)
 
-    def measure(prompts: list[Any], completions: list[str]) -> list[Mapping[str, float]]:
-        assert prompts == [record["prompt"] for record in records], "every policy answers the same test prompts"
+    def measure(prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Mapping[str, float]]:
+        assert list(prompts) == [record["prompt"] for record in records], "every policy answers the same test prompts"
         better = judge(prompts, completions, [record["reply"] for record in records])
         return [{"gold": p} for p in better]
 

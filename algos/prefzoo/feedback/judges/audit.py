@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import statistics
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from prefzoo.data.formats import Row
 from prefzoo.feedback.judges.judge import Judge
 from prefzoo.feedback.reward_report import wilson
+from prefzoo.interface import Truth
 
-Truth = Literal["gold", "labels"]
-Gold = Callable[[list[Any], list[str]], list[Mapping[str, float]]]
+Against = Literal["gold", "labels"]
 AUDIT_FILE = "judge_audit.json"
 EDGES = (0.6, 0.7, 0.8, 0.9)
 """Where the bins of the reliability table end; the first begins at 0.5."""
@@ -124,7 +124,7 @@ class Audit(Figures):
     """
 
     judge: str
-    truth: Truth | None
+    truth: Against | None
     questions: int
     without_truth: int
     slices: dict[str, Figures] = {}
@@ -158,7 +158,7 @@ class Case:
         return round((forth + 1 - back) / 2, 9)
 
 
-def audit(judge: Judge, rows: Sequence[Row], gold: Gold | None, labelled: bool = True) -> Audit | None:
+def audit(judge: Judge, rows: Sequence[Row], gold: Truth | None, labelled: bool = True) -> Audit | None:
     """Ask a judge about pairs whose better reply is known, in both orders, and compare.
 
     Args:
@@ -186,7 +186,7 @@ def audit(judge: Judge, rows: Sequence[Row], gold: Gold | None, labelled: bool =
     better, other = [a for _, (a, _) in kept], [b for _, (_, b) in kept]
     forth, back = judge.in_both_orders([row.prompt for row, _ in kept], better, other)
     cases = [Case(p, q, len(a) - len(b), row.slice) for (row, (a, b)), p, q in zip(kept, forth, back, strict=True)]
-    truth: Truth | None = "gold" if gold is not None else "labels" if labelled else None
+    truth: Against | None = "gold" if gold is not None else "labels" if labelled else None
     named = sorted({case.slice for case in cases if case.slice is not None})
     return Audit(
         **dict(figures(cases, truth is not None)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import Prompt
@@ -47,10 +48,14 @@ class Judge:
         answers: the comparison, in one order.
         grades: the grading; None where this judge cannot.
         name: what it is called in messages.
+
+    Attributes:
+        described: what `build.build` makes this judge of again; None for one that was made otherwise.
     """
 
     def __init__(self, answers: Answers, grades: Grades | None = None, name: str = "the judge") -> None:
         self.answers, self.grades, self.name, self.asked = answers, grades, name, Asked()
+        self.described: dict[str, Any] | None = None
 
     def __call__(
         self,
