@@ -10,6 +10,7 @@ from prefzoo.comparison.notes import judge_notes
 from prefzoo.comparison.plan import AUDIT, LABEL, make_plan
 from prefzoo.comparison.recipe import check as recipes
 from prefzoo.comparison.records import read_records
+from prefzoo.comparison.report.judge import calibration_picture
 from prefzoo.comparison.running.runner import Outcome
 from prefzoo.data.formats import Row
 from prefzoo.errors import RecipeError
@@ -63,6 +64,7 @@ def test_the_truth_agrees_with_itself_in_every_respect(rows) -> None:
     assert "No position bias was shown." in sentences(found) and "No length bias was shown." in sentences(found)
     assert set(found.slices) == {row.slice for row in rows} and len(found.slices) > 1
     assert sum(part.pairs for part in found.slices.values()) == found.pairs
+    assert calibration_picture(found).startswith(b"\x89PNG")
 
 
 def test_labels_are_the_truth_where_there_is_no_gold_and_that_is_said(rows) -> None:
