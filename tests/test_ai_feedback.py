@@ -207,6 +207,7 @@ def test_constitutional_ai_imitates_revisions_and_demonstrations(bench, given, m
     assert [line["phase"] for line in lines] == ["supervised"] * 18 + ["preferences, round 1"] * 24
     assert {line["principle"] for line in lines[18:]} <= {p.id for p in bench.constitution.principles}
     ((learner, _, pairs),) = given
+    assert learner.training.learning_rate == bench.training.learning_rate / 4
     assert learner.latest is not None and len(pairs) == bench.report["preferences"][0]["pairs"]
 
 

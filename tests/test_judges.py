@@ -67,7 +67,7 @@ def test_a_tie_in_each_order_is_no_disagreement(pairs) -> None:
 
 def test_probabilities_of_the_two_orders_by_hand() -> None:
     """0.9 for x before y, 0.4 for y before x: P(x better) = (0.9 + 0.6) / 2 = 0.75."""
-    judge = Judge(lambda p, x, y, q: [0.9 if x[0] == "x" else 0.4])
+    judge = Judge(lambda p, x, y, q: [0.9 if a == "x" else 0.4 for a in x])
     assert judge([[]], ["x"], ["y"]) == [pytest.approx(0.75)]
     assert judge([[]], ["y"], ["x"]) == [pytest.approx(0.25)]
 

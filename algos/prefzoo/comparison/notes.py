@@ -52,6 +52,10 @@ def notes(
         said.append("Negative control: preference labels were shuffled; nothing should have been learned.")
     if recipe.reward.type == "random":
         said.append("Negative control: the reward is noise.")
+    details = {label: [s.details for s in each.seeds.values()] for label, each in algorithms.items()}
+    for label, trials in {"reward": [reward], **details}.items():
+        differs = [sentence for trial in trials for sentence in trial.get("model", {}).get("differs", ())]
+        said += [f"The model of {label}: {sentence}." for sentence in dict.fromkeys(differs)]
     for label, each in algorithms.items():
         if each.differs:
             said.append(f"{label} was trained with other arguments than the rest: {json.dumps(each.differs)}.")

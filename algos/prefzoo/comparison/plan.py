@@ -137,17 +137,17 @@ def make_plan(recipe: Recipe, out: Path, audited: Mapping[str, JudgeSettings] | 
     shuffled = recipe.data.shuffle_labels
     rows = tuple(dict.fromkeys(("data", START, plan.rows_name)))
     truth = {"gold": dump["gold"], "gold_file": _gold_fingerprint(recipe)}
-    judge = {**_who(recipe.judge), **truth}
+    asked = {"judge": _who(recipe.judge), **truth}
     constitution = fingerprint(constitutions.find(recipe.constitution_name))
     if recipe.data.label_with:
-        add(LABEL, "label", {"generation": dump["generation"], "judge": judge, "seed": shared_seed}, ("data", START))
+        add(LABEL, "label", {"generation": dump["generation"], **asked, "seed": shared_seed}, ("data", START))
     shaping = recipe.reward.shaping.model_dump()
     built = {key: value for key, value in dump["reward"].items() if key not in shaping}
     files = [fingerprint(part.path) for part in recipe.reward.parts]
     learned = {**model, "reward": built, "budget": dump["budget"], "file": files}
     by_judge = any(part.type == "judge" for part in recipe.reward.parts)
-    asked = {"judge": judge, "generation": dump["generation"]} if by_judge else {}
-    reward = {**learned, **truth, **asked, "shuffled": shuffled, "seed": shared_seed}
+    by_judge_too = {**asked, "generation": dump["generation"]} if by_judge else {}
+    reward = {**learned, **truth, **by_judge_too, "shuffled": shuffled, "seed": shared_seed}
     # Labels shuffled by each seed's own coin make a reward model of each seed's own; else one serves all.
     for name in [plan.reward_name(seed) for seed in recipe.seeds] if shuffled else ["reward"]:
         add(name, "reward", reward, rows, seed=int(name.split()[-1]) if shuffled else None)
@@ -161,7 +161,7 @@ def make_plan(recipe: Recipe, out: Path, audited: Mapping[str, JudgeSettings] | 
         wants_reward = "reward" in draws_on
         for seed in recipe.seeds:
             learns: dict[str, Any] = {"shaping": shaping} if wants_reward else {}
-            learns |= {"judge": judge} if {"judge", "constitution"} & draws_on else {}
+            learns |= asked if {"judge", "constitution"} & draws_on else {}
             learns |= {"constitution": constitution} if "constitution" in draws_on else {}
             settings = {**trial, **learns, "seed": recipe.seed_of(label, seed), "settings": dump["algorithms"][label]}
             needs = (*rows, *([plan.reward_name(seed)] if wants_reward else []))
@@ -183,10 +183,10 @@ def make_plan(recipe: Recipe, out: Path, audited: Mapping[str, JudgeSettings] | 
             )
     if audited is None:
         hang_on = recipe.audited if "preferences" in recipe.provides else {}
-        audited = {name: each for name, each in hang_on.items() if each.audit_pairs}
-    for name, each in audited.items():  # last, so that no trial waits for it
-        asked = {**truth, "judge": _who(each), "pairs": each.audit_pairs, "adapter": dump["adapter"]}
-        add(AUDIT.format(name), "audit", {**asked, "seed": shared_seed}, (plan.rows_name,), label=name)
+        audited = {name: judge for name, judge in hang_on.items() if judge.audit_pairs}
+    for name, judge in audited.items():  # last, so that no trial waits for it
+        audit = {**truth, "judge": _who(judge), "pairs": judge.audit_pairs, "adapter": dump["adapter"]}
+        add(AUDIT.format(name), "audit", {**audit, "seed": shared_seed}, (plan.rows_name,), label=name)
     return plan
 
 

@@ -36,11 +36,17 @@ def weight_bytes(path: str) -> int | None:
 
 
 class Model(Settings):
-    """The base model: `lab`, a folder, or a hub id. Remote code stays off unless the recipe turns it on."""
+    """The base model: `lab`, a folder, or a hub id. Remote code stays off unless the recipe turns it on.
+
+    `attn_implementation` is how transformers computes attention; None is what it chooses for the model and machine.
+    """
 
     path: str = "lab"
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    attn_implementation: Literal["eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3"] | None = (
+        None
+    )
     trust_remote_code: bool = False
 
 
@@ -228,10 +234,15 @@ class Recipe(Settings):
         return self.source if self.source is not None and sources.load(self.source).has_gold else "none"
 
     @property
+    def constitution_name(self) -> str:
+        """The constitution that the recipe names, else the one that the model can follow."""
+        return self.constitution or ("lab" if self.model.path == "lab" else "general")
+
+    @property
     def uses_judge(self) -> bool:
         """Whether anything is learned from the recipe's judge."""
-        asked = any("judge" in drawn for drawn in self.draws_on.values())
-        return asked or self.data.label_with == "judge" or any(p.type == "judge" for p in self.reward.parts)
+        asked = any("judge" in draws_on for draws_on in self.draws_on.values())
+        return asked or self.data.label_with == "judge" or any(part.type == "judge" for part in self.reward.parts)
 
     @property
     def final_judge(self) -> JudgeSettings | None:
@@ -244,11 +255,6 @@ class Recipe(Settings):
         final = self.final_judge
         found = {"judge": self.judge} if self.uses_judge or final == self.judge else {}
         return {**found, **({"final judge": final} if final is not None and final != self.judge else {})}
-
-    @property
-    def constitution_name(self) -> str:
-        """The constitution that the recipe names, else the one that the model can follow."""
-        return self.constitution or ("lab" if self.model.path == "lab" else "general")
 
     def start_algorithm(self) -> Algorithm | None:
         """The algorithm that makes the start; None when the model is taken as it is."""

@@ -54,6 +54,15 @@ def _accumulation_problems(recipe: Recipe) -> list[str]:
     ]
 
 
+def _precision_problems(recipe: Recipe) -> list[str]:
+    if not recipe.training.fp16 or recipe.model.dtype == "float32":
+        return []
+    return [
+        f"training.fp16: true scales the gradients of weights in float32, and model.dtype is {recipe.model.dtype!r}; "
+        "allowed: float32 (of a quantized base, adapter.compute_dtype may be float16)"
+    ]
+
+
 def _missing_packages(recipe: Recipe) -> list[str]:
     parts = {f"{key}.adapter": part.adapter for key, part in recipe.reward.places.items()}
     adapters = {"adapter": recipe.adapter, **parts}
@@ -62,6 +71,12 @@ def _missing_packages(recipe: Recipe) -> list[str]:
         for key, adapter in adapters.items()
         if adapter is not None and adapter.type == "qlora" and find_spec("bitsandbytes") is None
     ]
+    if recipe.training.optim != "adamw_torch_fused" and find_spec("bitsandbytes") is None:
+        problems.append(
+            f"training.optim: {recipe.training.optim!r} needs the package bitsandbytes: pip install 'prefzoo[qlora]'"
+        )
+    if recipe.model.attn_implementation == "flash_attention_2" and find_spec("flash_attn") is None:
+        problems.append("model.attn_implementation: 'flash_attention_2' needs the package flash-attn.")
     return problems + [
         f"tracking.report_to: {name!r} is not installed here; pip install {name}."
         for name in recipe.tracking.report_to
@@ -153,6 +168,7 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (data.algorithm_needs, _HAS),
     (_start_problems, ("start",)),
     (_accumulation_problems, ("training.batch_size", "training.accumulation")),
+    (_precision_problems, ("training.fp16", "model.dtype")),
     (_sampling_problems, ()),
     (_missing_packages, ()),
     (_model_problems, ()),

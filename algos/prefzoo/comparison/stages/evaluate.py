@@ -88,7 +88,7 @@ def measure_on_the_way(measure: Measure, truth: Truth | None, trained: Path, fol
     Nothing of it is charged: it is a cost of measuring.
 
     Args:
-        truth: of any prompt, the critiques' own among them; `measure.gold` may know the test prompts only.
+        truth: what critiques are measured by, on training prompts; None where there is none.
         trained: the trial's folder.
         folder: the evaluation's.
     """

@@ -13,9 +13,9 @@ from prefzoo.settings import Adapter
 def described_gold(recipe: Recipe) -> str | None:
     """The recipe's truth as `judges.build.truth` reads it."""
     source = recipe.gold_source
-    if isinstance(source, GoldFunction):
-        return source.path
-    return None if source in ("none", "judge") else source
+    if source in ("none", "judge"):
+        return None
+    return source.path if isinstance(source, GoldFunction) else source
 
 
 def gold_function(recipe: Recipe) -> Truth | None:
@@ -29,5 +29,6 @@ def loading(recipe: Recipe, adapter: Adapter) -> dict[str, Any]:
     return {
         "dtype": model.dtype,
         "trust_remote_code": model.trust_remote_code,
+        "attn_implementation": model.attn_implementation,
         "quantization": adapter.quantization,
     }

@@ -19,7 +19,7 @@ from prefzoo.comparison.stages.data import prepare
 from prefzoo.comparison.stages.deciding import measure_of
 from prefzoo.comparison.stages.evaluate import Measure, measure_on_the_way
 from prefzoo.comparison.stages.given import gold_function, loading
-from prefzoo.comparison.stages.judging import assistant_of, judge_of, judge_report, labeller_of
+from prefzoo.comparison.stages.judging import assistant_of, judge_of, judge_report, labeller
 from prefzoo.comparison.stages.label import label
 from prefzoo.comparison.stages.metering import metered
 from prefzoo.comparison.tracking.by_trainers import reporting
@@ -93,7 +93,7 @@ def labels(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     """Make preferences of the start's own replies to the training and test prompts."""
     recipe = plan.recipe
     ledger = Ledger()
-    judge = labeller_of(recipe)
+    judge = judge_of(recipe, labeller(recipe))
     policy = start_policy(recipe, start_path(plan))
     splits = {name: sealed.load_split(plan.stages["data"].folder, name) for name in sealed.SPLITS}
     report: dict[str, Any] = {"with": recipe.data.label_with, "splits": {}}
@@ -132,7 +132,7 @@ def reward(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     built = WeightedSum(parts, [part.weight for part in settings.of]) if settings.of else parts[0]
     (folder / "spec.json").write_text(json.dumps(built.spec(folder)), encoding="utf-8")
     gold = gold_function(recipe)
-    report = {"type": settings.type, **reward_report(built, test, gold), "ledger": asdict(ledger)}
+    report = {"type": settings.type, **reward_report(built, test, gold), **bench.report, "ledger": asdict(ledger)}
     single = built.members if isinstance(built, Ensemble) else parts
     if len(single) > 1:
         report["parts"] = [reward_report(each, test, gold) for each in single]
@@ -150,7 +150,7 @@ def _built(recipe: Recipe, part: RewardPart, bench: Bench, prompts: list[Prompt]
         return RandomReward(recipe.seeds[0])
     if part.type == "judge":
         references = start_replies(bench, prompts) if part.by == "comparison" else {}
-        return JudgeReward(judge_of(recipe, bench.seed), part.by, references)
+        return JudgeReward(judge_of(recipe, recipe.judge, bench.seed), part.by, references)
     adapter = part.adapter or recipe.adapter
     bench = bench.replace(adapter=adapter, loading=loading(recipe, adapter))
     if part.members == 1:
@@ -176,7 +176,7 @@ def train(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     if "reward" in draws_on:
         bench = bench.replace(reward=_reward(plan, stage.seed))
     if "judge" in draws_on:
-        bench = bench.replace(judge=judge_of(recipe, seed))
+        bench = bench.replace(judge=judge_of(recipe, recipe.judge, seed))
     if "constitution" in draws_on:
         constitution = constitutions.load(recipe.constitution_name)
         bench = bench.replace(constitution=constitution, assistant=assistant_of(recipe))

@@ -9,7 +9,6 @@ from prefzoo.comparison.stages.given import described_gold, gold_function, loadi
 from prefzoo.data.formats import Row
 from prefzoo.feedback.assistant import ModelAssistant
 from prefzoo.feedback.judges.build import build
-from prefzoo.feedback.judges.controls import gold_judge
 from prefzoo.feedback.judges.judge import Judge
 from prefzoo.feedback.judges.settings import JudgeSettings
 from prefzoo.feedback.reward_report import wilson
@@ -17,27 +16,26 @@ from prefzoo.interface import Assistant
 from prefzoo.policies.loading import resolve
 
 
-def described_judge(recipe: Recipe, seed: int, settings: JudgeSettings | None = None) -> dict[str, Any]:
-    """The recipe's judge, or the one that `settings` describe, for `judges.build.build`; `seed` is that of a random
-    one."""
-    return {
-        "settings": (settings or recipe.judge).model_dump(mode="json"),
-        "model": recipe.model.path,
-        "loading": loading(recipe, recipe.adapter),
-        "gold": described_gold(recipe),
-        "seed": seed,
-    }
+def labeller(recipe: Recipe) -> JudgeSettings:
+    """Who labels: the truth, or the recipe's judge."""
+    return JudgeSettings(type="gold") if recipe.data.label_with == "gold" else recipe.judge
 
 
-def judge_of(recipe: Recipe, seed: int, settings: JudgeSettings | None = None) -> Judge:
-    """The recipe's judge, or the one that `settings` describe; `seed` is that of a random one."""
-    return build(described_judge(recipe, seed, settings))
+def judge_of(recipe: Recipe, settings: JudgeSettings, seed: int | None = None) -> Judge:
+    """The judge that a block of the recipe describes.
 
-
-def labeller_of(recipe: Recipe) -> Judge:
-    """Who labels the data: the truth, or the recipe's judge."""
-    gold = gold_function(recipe) if recipe.data.label_with == "gold" else None
-    return gold_judge(gold) if gold is not None else judge_of(recipe, recipe.seeds[0])
+    Args:
+        seed: of a random one; None is the comparison's first.
+    """
+    return build(
+        {
+            "settings": settings.model_dump(mode="json"),
+            "model": recipe.model.path,
+            "loading": loading(recipe, recipe.adapter),
+            "gold": described_gold(recipe),
+            "seed": recipe.seeds[0] if seed is None else seed,
+        }
+    )
 
 
 def assistant_of(recipe: Recipe) -> Assistant:

@@ -15,7 +15,7 @@ from prefzoo.feedback.judges.judge import Judge
 from prefzoo.feedback.reward_report import wilson
 from prefzoo.interface import Truth
 
-Against = Literal["gold", "labels"]
+KnownBy = Literal["gold", "labels"]
 AUDIT_FILE = "judge_audit.json"
 EDGES = (0.6, 0.7, 0.8, 0.9)
 """Where the bins of the reliability table end; the first begins at 0.5."""
@@ -124,7 +124,7 @@ class Audit(Figures):
     """
 
     judge: str
-    truth: Against | None
+    truth: KnownBy | None
     questions: int
     without_truth: int
     slices: dict[str, Figures] = {}
@@ -186,7 +186,7 @@ def audit(judge: Judge, rows: Sequence[Row], gold: Truth | None, labelled: bool 
     better, other = [a for _, (a, _) in kept], [b for _, (_, b) in kept]
     forth, back = judge.in_both_orders([row.prompt for row, _ in kept], better, other)
     cases = [Case(p, q, len(a) - len(b), row.slice) for (row, (a, b)), p, q in zip(kept, forth, back, strict=True)]
-    truth: Against | None = "gold" if gold is not None else "labels" if labelled else None
+    truth: KnownBy | None = "gold" if gold is not None else "labels" if labelled else None
     named = sorted({case.slice for case in cases if case.slice is not None})
     return Audit(
         **dict(figures(cases, truth is not None)),
