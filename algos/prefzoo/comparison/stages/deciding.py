@@ -25,7 +25,7 @@ def measure_of(recipe: Recipe, start: Path | None) -> Truth | None:
         return gold_function(recipe)
     if start is None:
         return lambda prompts, completions: [{"gold": 0.5} for _ in completions]
-    judge, records = judge_of(recipe, recipe.seeds[0], settings), read_records(start)
+    judge, records = judge_of(recipe, settings), read_records(start)
 
     def measure(prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Mapping[str, float]]:
         assert list(prompts) == [record["prompt"] for record in records], "every policy answers the same test prompts"

@@ -46,8 +46,7 @@ def assistant_of(recipe: Recipe) -> Assistant:
 
 def judge_report(recipe: Recipe, judge: Judge, rows: list[Row]) -> dict[str, Any]:
     """What the judge was asked, and how often it chose as the truth does, where there is one."""
-    by = "gold" if recipe.data.label_with == "gold" else recipe.judge.type
-    said: dict[str, Any] = {"type": by, **judge.report()}
+    said: dict[str, Any] = {"type": labeller(recipe).type, **judge.report()}
     pairs = [row for row in rows if row.chosen is not None and row.rejected is not None]
     if (gold := gold_function(recipe)) is not None and pairs:
         sides = [[each["gold"] for each in gold([row.prompt for row in pairs], texts)] for texts in _sides(pairs)]
