@@ -284,7 +284,7 @@ def test_mistakes_are_told_before_anything_is_loaded(name: str, settings: dict, 
 
 
 def test_the_gold_judge_needs_a_truth() -> None:
-    with pytest.raises(RecipeError, match=r"judge\.type: 'gold' needs a truth for rlaif"):
+    with pytest.raises(RecipeError, match=r"judge\.type: 'gold' needs a truth for algorithms.rlaif"):
         recipes.check({"judge": {"type": "gold"}, "gold": "none", "algorithms": {"rlaif": {}}})
 
 

@@ -28,9 +28,8 @@ def audit(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     pairs = [row for row in test if row.chosen is not None and row.rejected is not None]
     drawn = random.Random("audit").sample(pairs, min(judge.audit_pairs, len(pairs)))
     progress("asking the judge", 0, 1)
-    found = audits.audit(
-        judge_of(recipe, judge), drawn, gold_function(recipe), labelled=recipe.data.label_with != "judge"
-    )
+    asked = judge_of(plan, judge, progress=progress)
+    found = audits.audit(asked, drawn, gold_function(recipe), labelled=recipe.data.label_with != "judge")
     if found is None:
         raise PrefzooError(f"of {len(test)} test rows, not one is a pair of replies of which one is known to be better")
     (folder / audits.AUDIT_FILE).write_text(found.model_dump_json(indent=1), encoding="utf-8")
