@@ -23,6 +23,7 @@ from prefzoo.lab import MODEL_DIR
 from test_cli import prefzoo as run
 
 STAGE = AUDIT.format("judge")
+SERVED = {"type": "openai", "endpoint": {"base_url": "http://localhost:1/v1", "model": "m"}}
 
 
 def truth(prompts, completions):
@@ -225,6 +226,8 @@ def test_the_command_says_what_it_cannot_audit_on(tmp_path) -> None:
         ({"gold": "judge", "data": {"prompts": "a/b", "label_with": "judge"}}, "likes what it taught"),
         ({"gold": "judge", "evaluation": {"judge": {"path": "lab"}}, "data": {"prompts": "a/b", "label_with": "judge"}},
          "likes what it taught"),
+        ({"gold": "judge", "data": {"prompts": "a/b", "label_with": "judge"}, "judge": {**SERVED, "reasoning": True},
+          "evaluation": {"judge": SERVED}}, "likes what it taught"),
         ({"gold": "judge", "judge": {"type": "gold"}}, "judge.type: 'gold' is the truth"),
         ({"gold": "judge", "evaluation": {"judge": {"type": "gold"}}}, "evaluation.judge.type: 'gold' is the truth"),
         ({"gold": "judge", "evaluation": {"same_judge": True}}, "taught nothing"),
@@ -257,6 +260,7 @@ def test_unless_the_recipe_says_it_knows_or_names_another(tmp_path) -> None:
     for name, changes in (("data", False), ("train dpo seed 0", False), ("evaluate dpo seed 0", True)):
         assert (again.stages[name].folder != plan.stages[name].folder) == changes, name
     assert recipes.check({"gold": "judge", "algorithms": {"dpo": {}}}).final_judge.type == "local"
+    recipes.check({**taught, "judge": SERVED, "evaluation": {"judge": {}}})
 
 
 def test_a_judge_decides_by_comparing_with_the_start(tmp_path) -> None:

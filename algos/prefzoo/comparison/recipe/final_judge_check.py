@@ -19,7 +19,7 @@ def final_judge_problems(recipe: Recipe) -> list[str]:
         ]
     key = "evaluation.judge" if given.judge is not None else "judge"
     if final.type == "gold":
-        return [f"{key}.type: 'gold' is the truth, and with gold: judge none is known. Allowed: local, random."]
+        return [f"{key}.type: 'gold' is the truth, and with gold: judge none is known. Allowed: local, openai, random."]
     taught = _taught(recipe)
     same = _who(final, recipe) == _who(recipe.judge, recipe)
     if taught and same and not given.same_judge:
@@ -43,6 +43,7 @@ def _taught(recipe: Recipe) -> str | None:
 
 
 def _who(judge: JudgeSettings, recipe: Recipe) -> tuple[Any, ...]:
-    """Which model judges, however it is asked."""
-    path = judge.path or (recipe.model.path if judge.type == "local" else None)
-    return judge.type, path
+    """Which model judges, wherever it is served and however it is asked."""
+    if judge.endpoint is not None:
+        return judge.type, judge.endpoint.model
+    return judge.type, judge.path or recipe.model.path
