@@ -328,6 +328,8 @@ def test_a_whole_comparison_of_ai_feedback(found) -> None:
     for label in ("rlaif", "by-ppo", "constitutional_ai", "grpo"):
         assert results.algorithms[label].seeds["0"].ledger["judge_calls"] > 0
     assert results.algorithms["grpo"].seeds["0"].ledger["judge_calls"] == 2 * 4 * 48
+    audit = results.judge["audits"]["judge"]
+    assert audit["agreement"]["share"] == 1.0 and audit["first_preferred"]["share"] == 0.5, "gold judges"
 
 
 def test_the_order_of_the_oracles_reward_is_golds(found) -> None:

@@ -65,4 +65,5 @@ def wilson(share: float, count: float) -> tuple[float, float]:
     z = float(stats.norm.ppf(0.975))
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z / (1 + z * z / count) * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # The share lies within; at 0 and 1 rounding would leave it outside by a hair, which no error bar can be drawn of.
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))

@@ -34,7 +34,7 @@ def feedback_problems(recipe: Recipe) -> list[str]:
     asking = [f"algorithms.{label}" for label, draws_on in recipe.draws_on.items() if "judge" in draws_on]
     by_judge = {key: part for key, part in recipe.reward.places.items() if part.type == "judge"}
     problems = []
-    if judge.type == "gold" and recipe.gold_source == "none" and (asking or by_judge):
+    if judge.type == "gold" and recipe.gold_source in ("none", "judge") and (asking or by_judge):
         problems.append(
             f"judge.type: 'gold' needs a truth for {', '.join([*asking, *by_judge])} to ask: "
             "give gold: {path: FILE.py:NAME}."

@@ -104,9 +104,7 @@ class Judge:
         """P(the one shown first is better) of each pair with `first` shown first, and with `second` shown first; None
         where no answer could be read. Not counted in `asked`."""
         asks = list(questions) if questions is not None else [None] * len(prompts)
-        # Both orders at once: a model is asked in larger batches, a server more at a time.
-        told = self.answers([*prompts, *prompts], [*first, *second], [*second, *first], [*asks, *asks])
-        return told[: len(prompts)], told[len(prompts) :]
+        return self.answers(prompts, first, second, asks), self.answers(prompts, second, first, asks)
 
     def grade(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float | None]:
         """A grade from 0 to 10 for each reply; None where no answer could be read, which is counted.
