@@ -81,7 +81,7 @@ class Judge:
             questions: for each pair what is asked about it; None asks which reply is better.
         """
         asks = list(questions) if questions is not None else [None] * len(prompts)
-        both = (self.answers(prompts, first, second, asks), self.answers(prompts, second, first, asks))
+        both = self._both(prompts, first, second, asks)
         self.asked.failures += sum(p is None for side in both for p in side)
         forth, back = ([0.5 if p is None else p for p in side] for side in both)
         verdicts = [(p + (1 - q)) / 2 for p, q in zip(forth, back, strict=True)]
@@ -92,6 +92,12 @@ class Judge:
         asked.inconsistent += sum((p - 0.5) * (q - 0.5) > 0 for p, q in zip(forth, back, strict=True))
         asked.first_preferred += sum((p > 0.5) + (p == 0.5) / 2 for p in (*forth, *back))
         return [0.5 if math.isclose(p, 0.5, abs_tol=1e-9) else p for p in verdicts]
+
+    def _both(
+        self, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str], questions: Sequence[str | None]
+    ) -> tuple[Sequence[float | None], Sequence[float | None]]:
+        """The answers in either order of showing."""
+        return self.answers(prompts, first, second, questions), self.answers(prompts, second, first, questions)
 
     def grade(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float | None]:
         """A grade from 0 to 10 for each reply; None where no answer could be read, which is counted.

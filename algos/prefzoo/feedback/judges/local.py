@@ -102,6 +102,14 @@ class ProbabilityJudge(Judge):
         self.about["verdict_probability"] = self.mass / max(1, self.seen)
         return self._known(verdicts[:, 0] / mass)
 
+    def _both(
+        self, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str], questions: Sequence[str | None]
+    ) -> tuple[Sequence[float | None], Sequence[float | None]]:
+        """At once, because the two orders begin alike, and that is computed only once."""
+        asks = [*questions, *questions]
+        told = self.answers([*prompts, *prompts], [*first, *second], [*second, *first], asks)
+        return told[: len(prompts)], told[len(prompts) :]
+
     def _give_grades(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float | None]:
         """The mean of 0 to 10 by the probabilities of the answers "0" to "10".
 
