@@ -58,8 +58,22 @@ def spelling_tokenizer(*merged: str) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+class Cache:
+    """What went through before, one row each."""
+
+    def __init__(self, rows) -> None:
+        self.rows = rows
+
+    def reorder_cache(self, order) -> None:
+        self.rows = self.rows[order]
+
+
 class Scripted:
-    """A policy whose next token has the probabilities that `script` gives by the text so far, {text: probability}."""
+    """A policy whose next token has the probabilities that `script` gives by the text so far, {text: probability}.
+
+    Attributes:
+        passes: the shape of each batch of tokens that went through.
+    """
 
     start, parameters = "scripted", 7
 
@@ -68,14 +82,19 @@ class Scripted:
         self.model = self
         self.config, self.device = SimpleNamespace(max_position_embeddings=reads), torch.device("cpu")
 
-    def __call__(self, input_ids, attention_mask, logits_to_keep, use_cache):
+    def __call__(self, input_ids, logits_to_keep, use_cache, attention_mask=None, past_key_values=None):
         self.passes.append(tuple(input_ids.shape))
-        logits = torch.full((len(input_ids), len(logits_to_keep), len(self.tokenizer)), -50.0)
-        for row, (ids, mask) in enumerate(zip(input_ids, attention_mask, strict=True)):
+        before = past_key_values.rows.shape[1] if past_key_values else 0
+        rows = torch.cat([past_key_values.rows, input_ids], 1) if past_key_values else input_ids
+        if attention_mask is None:
+            return SimpleNamespace(past_key_values=Cache(rows))
+        assert attention_mask.shape == rows.shape and attention_mask[:, :before].all()
+        logits = torch.full((len(rows), len(logits_to_keep), self.tokenizer.vocab_size), -50.0)
+        for row, (ids, mask) in enumerate(zip(rows, attention_mask, strict=True)):
             for place, end in enumerate(logits_to_keep.tolist()):
-                if end != mask.sum() - 1:
+                if before + end != mask.sum() - 1:
                     continue  # somewhere in the middle, or in the padding
-                for text, p in self.script(self.tokenizer.decode(ids[: end + 1])).items():
+                for text, p in self.script(self.tokenizer.decode(ids[: before + end + 1])).items():
                     (token,) = self.tokenizer(text, add_special_tokens=False)["input_ids"]
                     logits[row, place, token] = torch.tensor(p).log()
         return SimpleNamespace(logits=logits)
@@ -164,7 +183,7 @@ def test_grades_by_hand_where_ten_is_one_token() -> None:
     """(0.5 x 1 + 0.25 x 10) / 0.75 = 4: after 1 nothing is asked for."""
     policy = Scripted(spelling_tokenizer("10"), lambda text: {"1": 0.5, "10": 0.25, "x": 0.25})
     judge = ProbabilityJudge(policy, wording(JudgeSettings()), "the judge")
-    assert judge.grade([[]], ["x"]) == [pytest.approx(4.0)] and len(policy.passes) == 1
+    assert judge.grade([[]], ["x"]) == [pytest.approx(4.0)] and sum(n for n, _ in policy.passes) == 3, "one pass"
 
 
 def test_what_is_longer_than_the_model_reads_is_a_failure_of_its_own(pairs, bundled) -> None:
@@ -190,13 +209,38 @@ def test_neither_padding_nor_batches_change_a_verdict(pairs, bundled) -> None:
     for size in (600, 4096, 1_000_000):
         together = next_token(bundled, asked, [a, b], batch_tokens=size)
         torch.testing.assert_close(together.probabilities, alone.probabilities, rtol=1e-4, atol=1e-6)
-        assert together.tokens == alone.tokens == sum(len(bundled.render(each)) for each in asked)
+        assert together.tokens == alone.tokens
     order = random.Random(0).sample(range(len(asked)), len(asked))
     moved = next_token(bundled, [asked[i] for i in order], [a, b])
     torch.testing.assert_close(moved.probabilities, alone.probabilities[order], rtol=1e-4, atol=1e-6)
     tables = dict(bundled.token_log_probabilities(asked, [Completion("A", (a,), True)] * len(asked)))
     full = torch.stack([tables[i][0, [a, b]] for i in range(len(asked))])
     torch.testing.assert_close(alone.probabilities.log().float(), full, rtol=1e-4, atol=1e-4)
+
+
+def test_a_large_vocabulary_makes_small_batches(monkeypatch) -> None:
+    """Every row may have a length of its own, so a batch of n has logits at n places of n rows: n x n x V <= 2**26."""
+    policy = Scripted(spelling_tokenizer(), lambda text: {"A": 0.5, "B": 0.5})
+    monkeypatch.setattr(PreTrainedTokenizerFast, "__len__", lambda self: 2**20)
+    next_token(policy, [[{"role": "user", "content": f"{n:02}"}] for n in range(20)], [1])
+    assert [rows for rows, _ in policy.passes] == [4, 8, 4, 8, 2, 4]
+
+
+def test_what_two_questions_begin_with_is_computed_once() -> None:
+    """In bytes there are 6 before the text and 11 after it. Two begin alike for 6 + 14 = 20, a multiple of 4: so
+    20 + 2 x 12 pass, where apart they were 2 x 32. The third, of 18, goes with itself: 16 + 2 x 2."""
+    policy = Scripted(spelling_tokenizer(), lambda text: {"A": 0.9 if "xA" in text else 0.2, "B": 0.1})
+    asked = [[{"role": "user", "content": text}] for text in ("same so far, xA", "Q", "same so far, xB")]
+    assert [len(policy.render(each)) for each in asked] == [32, 18, 32]
+    found = next_token(policy, asked, policy.tokenizer("AB")["input_ids"])
+    shares = found.probabilities[:, 0] / found.probabilities.sum(1)
+    assert [round(p, 3) for p in shares.tolist()] == [0.9, 0.667, 0.667]
+    assert policy.passes == [(1, 20), (2, 12), (1, 16), (2, 2)] and found.tokens == 20 + 24 + 16 + 4
+
+
+def test_nothing_to_judge(bundled) -> None:
+    for judge in judges(bundled):
+        assert judge.rank([[{"role": "user", "content": "Hi"}]], [["only"]]) == [[0]] and judge.report()["pairs"] == 0
 
 
 def test_operations_are_counted(pairs, bundled) -> None:
@@ -208,8 +252,9 @@ def test_operations_are_counted(pairs, bundled) -> None:
         for p, x, y in zip(prompts[:3], first, second, strict=False)
         for sides in ((x, y), (y, x))
     ]
-    assert ledger.judge_calls == 6
-    assert ledger.flops == 2.0 * bundled.parameters * sum(len(bundled.render(each)) for each in asked)
+    passed = next_token(bundled, asked, [0]).tokens
+    assert 0.6 < passed / sum(len(bundled.render(each)) for each in asked) < 0.9, "less than all of it"
+    assert ledger.judge_calls == 6 and ledger.flops == 2.0 * bundled.parameters * passed
     judge, worded = local_judge(str(MODEL_DIR), True, LOADING, GENERATED), Ledger()
     worded.judged(judge, lambda: judge(prompts[:3], first[:3], second[:3]))
     assert worded.judge_calls == 6 and worded.flops > ledger.flops

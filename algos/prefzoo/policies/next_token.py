@@ -1,8 +1,9 @@
-"""How likely each of a few answers begins, for many prompts: one forward pass each, and no sampling."""
+"""How likely each of a few answers begins, for many prompts: no sampling, and nothing twice."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +13,7 @@ from prefzoo.interface import Prompt
 from prefzoo.policies.language_model import LanguageModelPolicy
 
 TOKENS = 4096
-"""How many tokens, padding included, are in a forward pass: more gain nothing on a CPU, and only need memory."""
+"""How many tokens, padding included, are in a batch: more gain nothing on a CPU, and only need memory."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,6 @@ class Next:
     tokens: int
 
 
-@torch.inference_mode()
 def next_token(
     policy: LanguageModelPolicy,
     prompts: Sequence[Prompt],
@@ -39,37 +39,84 @@ def next_token(
 ) -> Next:
     """The probabilities of some tokens as the next one.
 
-    Prompts of like length go together, padded on the right, where no token before it sees the padding: neither that
-    nor the size of a batch changes what is found, but for rounding.
+    Every two prompts that begin alike, such as the same question with two replies in either order, go through the model
+    together up to where they part. Those of like length are batched, padded on the right, where no token before it sees
+    the padding: neither that nor the size of a batch changes what is found, but for rounding.
 
     Args:
         wanted: ids of the tokens.
         begun: ids of what the answer already begins with.
-        batch_tokens: how many tokens are in a forward pass.
+        batch_tokens: how many tokens are in a batch.
     """
-    rendered = policy.tokenizer.apply_chat_template(
-        [list(prompt) for prompt in prompts], add_generation_prompt=True, return_dict=False
-    )
-    rows = [[*ids, *begun] for ids in rendered]
+    tokenizer, conversations = policy.tokenizer, [list(prompt) for prompt in prompts]
+    template = {"add_generation_prompt": True, "return_dict": False}
+    rows = [[*ids, *begun] for ids in (tokenizer.apply_chat_template(conversations, **template) if prompts else [])]
     limit = getattr(policy.model.config, "max_position_embeddings", None) or max(map(len, rows), default=0)
+    order = sorted((i for i in range(len(rows)) if len(rows[i]) <= limit), key=rows.__getitem__)
+    couples: dict[int, list[tuple[int, int]]] = {}
+    for i, j in _neighbours(rows, order):
+        alike = min(_alike(rows[i], rows[j]), len(rows[i]) - 1, len(rows[j]) - 1)
+        # By up to a quarter less, so that couples of which few share quite as much can be batched.
+        couples.setdefault(alike - alike % 2 ** max(0, alike.bit_length() - 3), []).append((i, j))
     found = torch.full((len(rows), len(wanted)), float("nan"), dtype=torch.float64)
+    ids, passed = torch.tensor(wanted), 0
+    # As many rows as places where one may end: their logits stay below 256 MiB in float32, whatever the vocabulary.
+    most = math.isqrt(2**26 // len(tokenizer)) // 2
     # Longest first: a batch that does not fit in memory is met at once, not after an hour.
-    order = sorted((i for i in range(len(rows)) if len(rows[i]) <= limit), key=lambda i: -len(rows[i]))
-    ids = torch.tensor(wanted)
-    begin = 0
-    while begin < len(order):
-        batch = order[begin : begin + max(1, batch_tokens // len(rows[order[begin]]))]
-        begin += len(batch)
-        padded = policy.tokenizer.pad(
-            {"input_ids": [rows[i] for i in batch]}, padding=True, padding_side="right", return_tensors="pt"
-        ).to(policy.model.device)
-        last = padded["attention_mask"].sum(1) - 1
-        # Only where a row of the batch ends are there logits, instead of everywhere.
-        ends, which = last.unique(return_inverse=True)
-        logits = policy.model(**padded, logits_to_keep=ends, use_cache=False).logits  # (B, ends, V)
-        row = torch.arange(len(batch), device=logits.device)
-        found[batch] = logits[row, which].double().softmax(-1).cpu()[:, ids]
-    return Next(found, sum(len(rows[i]) for i in order))
+    for shared, some in sorted(couples.items(), reverse=True):
+        some.sort(key=lambda couple: -max(len(rows[i]) for i in couple))
+        begin = 0
+        while begin < len(some):
+            longest = max(len(rows[i]) for i in some[begin])
+            batch = some[begin : begin + max(1, min(most, batch_tokens // (2 * longest - shared)))]
+            begin += len(batch)
+            flat = [i for couple in batch for i in couple]
+            logits = _last_logits(policy, [rows[i] for i in flat], shared)
+            found[flat] = logits.double().softmax(-1).cpu()[:, ids]
+            passed += sum(len(rows[i]) - shared for i in flat) + shared * len(batch)
+    return Next(found, passed)
+
+
+def _neighbours(rows: list[list[int]], order: list[int]) -> Iterator[tuple[int, int]]:
+    """Rows two by two, those that begin alike together; one that is like no other goes with itself."""
+    waiting = list(reversed(order))
+    while waiting:
+        i = waiting.pop()
+        nearer = len(waiting) > 1 and _alike(rows[waiting[-1]], rows[waiting[-2]]) > _alike(rows[i], rows[waiting[-1]])
+        yield i, i if nearer or not waiting else waiting.pop()
+
+
+def _alike(one: list[int], other: list[int]) -> int:
+    """How many tokens both begin with."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((k for k, (x, y) in pairs if x != y), min(len(one), len(other)))
+
+
+@torch.inference_mode()
+def _last_logits(policy: LanguageModelPolicy, rows: list[list[int]], shared: int) -> torch.Tensor:
+    """The logits after the last token of each row, shape (rows, vocabulary); row 2k and row 2k + 1 begin with the same
+    `shared` tokens."""
+    model, device = policy.model, policy.model.device
+    padded = policy.tokenizer.pad(
+        {"input_ids": [row[shared:] for row in rows]}, padding=True, padding_side="right", return_tensors="pt"
+    ).to(device)
+    mask = padded["attention_mask"]
+    # Only where a row ends are there logits, instead of everywhere.
+    ends, which = (mask.sum(1) - 1).unique(return_inverse=True)
+    cache = None
+    if shared:
+        beginnings = torch.tensor([row[:shared] for row in rows[::2]], device=device)
+        cache = model(input_ids=beginnings, logits_to_keep=1, use_cache=True).past_key_values
+        cache.reorder_cache(torch.arange(len(beginnings), device=device).repeat_interleave(2))
+        mask = torch.cat([mask.new_ones(len(rows), shared), mask], 1)
+    logits = model(
+        input_ids=padded["input_ids"],
+        attention_mask=mask,
+        past_key_values=cache,
+        logits_to_keep=ends,
+        use_cache=cache is not None,
+    ).logits  # (rows, ends, V)
+    return logits[torch.arange(len(rows), device=device), which].float()
 
 
 def spellings(tokenizer: PreTrainedTokenizerBase, words: Sequence[str]) -> list[list[int]]:
