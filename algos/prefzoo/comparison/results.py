@@ -13,6 +13,9 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from prefzoo.comparison import statistics
+from prefzoo.comparison.curves import read_curve
+from prefzoo.comparison.hacking import Sign, signs
+from prefzoo.comparison.length import LengthAdjusted, length_adjusted
 from prefzoo.comparison.notes import notes
 from prefzoo.comparison.plan import LABEL, START, Plan
 from prefzoo.comparison.records import distinct, read_records
@@ -37,11 +40,20 @@ class Summary(Block):
     ci95: tuple[float, float] | None = Field(description="None where one number gives no interval")
 
 
+class Milestone(Block):
+    """A policy on the way to the final one."""
+
+    name: str
+    metrics: dict[str, float] = Field(description="as of the final policy")
+    ledger: dict[str, float] = Field(description="what the training had used by then")
+
+
 class SeedResult(Block):
     """One trial: an algorithm with one seed."""
 
     metrics: dict[str, float] = Field(description="gold, gold/<attribute>, gold@<slice>, proxy, kl, length, ..")
     ledger: dict[str, float] = Field(description="what the trial used; see prefzoo.Ledger")
+    milestones: list[Milestone] = Field(default=[], description="policies on the way, in order")
     details: dict[str, Any] = Field(default={}, description="what the algorithm itself reports")
     policy: str | None = Field(default=None, description="folder of the trained policy, relative to results.json")
     replies: str = Field(description="file of every test reply with its measurements, relative to results.json")
@@ -57,6 +69,9 @@ class AlgorithmResult(Block):
     differs: dict[str, Any] = Field(description="training arguments that this label alone sets differently")
     seeds: dict[str, SeedResult]
     summary: dict[str, Summary]
+    length_adjusted: LengthAdjusted | None = Field(
+        default=None, description="against the start at equal length; None where that is not known"
+    )
 
 
 class Verdict(Block):
@@ -84,6 +99,7 @@ class Results(Block):
     preflight: dict[str, Any]
     shared: dict[str, dict[str, float]] = Field(description="ledgers of the stages that all trials share")
     notes: list[str] = Field(description="what a reader must know before believing the table")
+    warnings: list[Sign] = Field(default=[], description="signs that a policy games its reward, or of a weak judge")
     verdicts: list[Verdict]
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
@@ -115,6 +131,9 @@ def build(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
         labels = preflight["labels"] = _read(plan.stages[LABEL].folder / "labels.json")
         judge = labels["judge"]
         manifest["labels"] = {name: part["sha256"] for name, part in labels["splits"].items()}
+    metric = "gold" if "gold" in tables[START] else "proxy"
+    for label in recipe.algorithms:
+        algorithms[label].length_adjusted = length_adjusted(tables[label], tables[START], metric)
     return Results(
         recipe=recipe.model_dump(mode="json"),
         manifest=manifest,
@@ -125,6 +144,14 @@ def build(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
         preflight=preflight,
         shared=_shared(plan),
         notes=notes(recipe, algorithms, reward, manifest),
+        warnings=signs(
+            {label: tables[label] for label in recipe.algorithms if tables[label]},
+            tables[START],
+            metric,
+            {label: each.length_adjusted for label, each in algorithms.items()},
+            _curves(plan),
+            judge,
+        ),
         verdicts=_verdicts(algorithms, tables),
     )
 
@@ -279,6 +306,15 @@ def _shared(plan: Plan) -> dict[str, dict[str, float]]:
         if stage.kind == "reward" and stage.folder.is_dir():
             shared[stage.name] = _read(stage.folder / "report.json").get("ledger", {})
     return shared
+
+
+def _curves(plan: Plan) -> dict[str, list[list[dict[str, float]]]]:
+    """The training curve of each seed that is done, by label."""
+    curves: dict[str, list[list[dict[str, float]]]] = {}
+    for stage in plan.stages.values():
+        if stage.kind == "train" and stage.label is not None and stage.folder.is_dir():
+            curves.setdefault(stage.label, []).append(read_curve(stage.folder))
+    return curves
 
 
 def _read(path: Path) -> Any:
