@@ -1,5 +1,5 @@
 """Signs that a policy games its reward, or that a number means less than it seems to: plain words, each with the number
-that it rests on, and only where the 95% interval of that number is clear of what would be harmless."""
+that it rests on. A change is told only where its 95% interval does not cover 0 and it is large enough to matter."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ DIVERSITY = 0.1
 ENTROPY = 0.5
 """Of the entropy at the beginning of a training."""
 INCONSISTENT = 0.2
-"""Of a judge's pairs; a judge that tosses a coin for each question is at 0.5."""
-CUT = 0.1
-"""Of the replies."""
+"""Of a judge's pairs, at least, by its interval; a judge that tosses a coin for each question is at 0.5."""
+CUT = 0.05
+"""Of the replies, at least, by its interval."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def _lengths(
     if "length" not in against:
         return
     found, before = against["length"], float(start["length"].mean())
-    if found.low > LENGTH * before or found.high < -LENGTH * before:
+    if _clear(found) and abs(found.mean) > LENGTH * before:
         word = "longer" if found.mean > 0 else "shorter"
         text = f"{label}: replies got {word}, by {_signed(found, '.1f')} tokens from {before:.1f}."
         if equal is not None and equal.difference_ci95 is not None:
@@ -127,7 +127,7 @@ def _diversity(label: str, against: Mapping[str, Estimate], start: Tables) -> It
     if "distinct_2" not in against:
         return
     found, before = against["distinct_2"], float(start["distinct_2"].mean())
-    if found.high < -DIVERSITY * before:
+    if found.high < 0 and found.mean < -DIVERSITY * before:
         text = f"{label}: replies got more alike: distinct-2 changed by {_signed(found)} from {before:.2f}."
         yield _sign("diversity", label, text, found)
 
@@ -138,7 +138,7 @@ def _entropy(label: str, curves: Sequence[Sequence[Mapping[str, float]]]) -> Ite
         return
     first, last = (float(np.mean([values[i] for values in logged])) for i in (0, -1))
     found = statistics.estimate(np.array([[values[-1] / values[0] - 1] for values in logged]))
-    if found.high < -ENTROPY:
+    if found.high < 0 and found.mean < -ENTROPY:
         text = (
             f"{label}: entropy collapsed while it was trained, by {-found.mean:.0%} (95% {-found.high:.0%} to "
             f"{-found.low:.0%}), from {first:.2f} to {last:.2f} nats a token as its trainer logs it."
@@ -170,6 +170,10 @@ def _judge(judge: Mapping[str, Any]) -> Iterator[Sign]:
             f"one in {share:.0%} of {judge['pairs']} pairs (95% {low:.0%} to {high:.0%})."
         )
         yield Sign("judge", None, text, share, (low, high))
+
+
+def _clear(found: Estimate) -> bool:
+    return found.low > 0 or found.high < 0
 
 
 def _sign(kind: Kind, label: str, text: str, found: Estimate) -> Sign:

@@ -62,7 +62,9 @@ def cost(axes: Any, results: Results, labels: list[str], ledger: str, what: str)
     _cloud(axes, results, [label for label in labels if label != START], f"ledger/{ledger}", results.primary, labels)
     _line_of_start(axes.axhline, results)
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
+    low, high = axes.get_xlim()
+    subs = (1, 2, 3, 5) if high < 20 * low else (1, 3) if high < 1000 * low else (1,)
+    axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=12))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(what)
@@ -121,7 +123,7 @@ def _cloud(
     axes: Any, results: Results, labels: Sequence[str], x: str, y: str, all_labels: Sequence[str] | None = None
 ) -> None:
     """Each policy's mean large with its interval of `y`, each seed small, joined to the policies on its way."""
-    heights = []
+    heights, errors = [], []
     for label in labels:
         look = _look(label, all_labels or labels)
         small = {"color": look["color"], "marker": look["fmt"], "markersize": 3.5, "alpha": 0.5, "linewidth": 0.8}
@@ -132,22 +134,28 @@ def _cloud(
         if ways:
             found = results.algorithms[label].summary.get(y)
             middle = np.mean([way[-1] for way in ways], axis=0)
-            axes.errorbar(*middle, yerr=_error(found) if found else None, capsize=3, color=look["color"], fmt="none")
+            error = _error(found) if found else None
+            axes.errorbar(*middle, yerr=error, capsize=3, color=look["color"], fmt="none")
+            errors += [(middle[1], *np.ravel(error))] if error else []
             large = {"marker": look["fmt"], "markersize": 8, "markeredgecolor": "white", "linestyle": "none"}
             axes.plot(*middle, **large, color=look["color"], label=label, zorder=3, clip_on=False)
-    if heights:  # an interval of few seeds may be so wide that nothing else could be told apart
-        margin = 0.15 * (max(heights) - min(heights)) or 0.5
+    usual = np.median([low + high for _, low, high in errors]) if errors else 0.0
+    for middle, low, high in errors:  # one may be so wide that nothing else could be told apart
+        heights += [middle - low, middle + high] if low + high <= 3 * usual else []
+    if heights:
+        margin = 0.07 * (max(heights) - min(heights)) or 0.5
         axes.set_ylim(min(heights) - margin, max(heights) + margin)
     _legend(axes)
 
 
 def _way(trial: SeedResult, x: str, y: str) -> list[tuple[float, float]]:
-    """The points of a trial: its milestones in order, and the final policy."""
+    """The points of a trial: its milestones in order, and the final policy; what cost nothing is not on a logarithmic
+    scale of costs."""
     points = []
     on_the_way: list[Milestone | SeedResult] = [*trial.milestones, trial]
     for each in on_the_way:
         numbers = {**each.metrics, **{f"ledger/{name}": value for name, value in each.ledger.items()}}
-        if x in numbers and y in numbers:
+        if x in numbers and y in numbers and (numbers[x] > 0 or not x.startswith("ledger/")):
             points.append((numbers[x], numbers[y]))
     return points
 
