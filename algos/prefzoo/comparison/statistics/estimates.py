@@ -1,0 +1,88 @@
+"""Means and paired differences of (seeds x prompts) tables, with intervals.
+
+A mean over S seeds and P prompts errs for two reasons: another seed would have trained another policy, and other
+prompts would have been harder or easier. In the two-way random-effects model
+
+    value = mean + seed effect + prompt effect + noise of this seed on this prompt
+
+the squared standard error of the mean is estimated without bias by (MS_seeds + MS_prompts - MS_noise) / (S P), from
+the mean squares of the two-way analysis of variance (Cornfield and Tukey 1956, Annals of Mathematical Statistics
+27:907; for balanced tables, where no part is negative, it is what REML gives). It is never taken smaller than what
+seeds alone or prompts alone would give. Student's t has the degrees of freedom of Satterthwaite (1946, Biometrics
+2:110), every mean square counted, and never fewer than the smaller side of the table has.
+
+That this interval, among others, is the one which verdicts go by was measured: docs/calibration.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its 95% interval, the two-sided p-value of its being 0, its standard error and how many degrees
+    of freedom that has."""
+
+    mean: float
+    low: float
+    high: float
+    p: float
+    error: float
+    freedom: float
+
+
+def from_mean_squares(mean: float, squares: tuple[float, float, float], seeds: int, prompts: int) -> Estimate:
+    """An estimate from the squared error that seeds, prompts and noise each bring (MS / (S P)).
+
+    With one seed its part is 0 and the interval covers prompts only; the same with one prompt.
+    """
+    by_seeds, by_prompts, by_noise = squares
+    freedoms = (seeds - 1, prompts - 1, (seeds - 1) * (prompts - 1))
+    square = max(by_seeds + by_prompts - by_noise, by_seeds, by_prompts)
+    if not any(freedoms):
+        return Estimate(mean, -np.inf, np.inf, 1.0, np.inf, 0)
+    known = min(df for df in freedoms[:2] if df)
+    if square == 0.0:
+        return Estimate(mean, mean, mean, 1.0 if mean == 0 else 0.0, 0.0, known)
+    freedom = max(known, square**2 / sum(part**2 / df for part, df in zip(squares, freedoms, strict=True) if df))
+    error = square**0.5
+    half = float(stats.t.ppf(1 - ALPHA / 2, freedom)) * error
+    return Estimate(mean, mean - half, mean + half, float(2 * stats.t.sf(abs(mean) / error, freedom)), error, freedom)
+
+
+def mean_squares(table: np.ndarray) -> tuple[float, float, float]:
+    """Mean squares of seeds, prompts and noise of a (seeds x prompts) table; 0 where there is one of a kind."""
+    seeds, prompts = table.shape
+    rows, columns = table.mean(1), table.mean(0)
+    of_seeds = prompts * float(rows.var(ddof=1)) if seeds > 1 else 0.0
+    of_prompts = seeds * float(columns.var(ddof=1)) if prompts > 1 else 0.0
+    if seeds == 1 or prompts == 1:
+        return of_seeds, of_prompts, 0.0
+    rest = table - rows[:, None] - columns + table.mean()
+    return of_seeds, of_prompts, float((rest**2).sum()) / ((seeds - 1) * (prompts - 1))
+
+
+def estimate(table: np.ndarray) -> Estimate:
+    """The mean of a (seeds x prompts) table. With one seed and one prompt the interval is infinite."""
+    of_seeds, of_prompts, of_noise = (square / table.size for square in mean_squares(table))
+    return from_mean_squares(float(table.mean()), (of_seeds, of_prompts, of_noise), *table.shape)
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> Estimate:
+    """a minus b, paired by seed and prompt; both (seeds x prompts)."""
+    return estimate(a - b)
+
+
+def effect_size(a: np.ndarray, b: np.ndarray) -> float | None:
+    """Cohen's d of paired differences (d_z; Cohen 1988, 2.3.5): their mean over all seeds and prompts, divided by the
+    standard deviation of the single differences. It tells how large a difference is beside what one prompt makes of
+    it, and does not grow with the number of prompts or seeds. None where all differences are equal."""
+    differences = (a - b).ravel()
+    spread = float(differences.std(ddof=1)) if differences.size > 1 else 0.0
+    return float(differences.mean()) / spread if spread > 0 else None
