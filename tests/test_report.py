@@ -7,6 +7,7 @@ import re
 from dataclasses import asdict
 from pathlib import Path
 
+from prefzoo.comparison.analysis import Pair
 from prefzoo.comparison.hacking import Sign
 from prefzoo.comparison.length import LengthAdjusted
 from prefzoo.comparison.notes import notes
@@ -17,6 +18,7 @@ from prefzoo.comparison.report.breakdown import heat_maps, length_cells
 from prefzoo.comparison.report.cost import cost_cells, detail_cells
 from prefzoo.comparison.report.export import write_csv
 from prefzoo.comparison.report.figures import drawn, pictures
+from prefzoo.comparison.report.pairs import difference_cells, matrix, rating_cells
 from prefzoo.comparison.results import AlgorithmResult, Milestone, Results, SeedResult, Summary, Verdict
 from prefzoo.comparison.results import load as load_results
 from prefzoo.interface import Ledger
@@ -161,7 +163,7 @@ def test_the_page_is_whole_and_in_order(tmp_path) -> None:
     places = [page.index(part) for part in order]
     assert places == sorted(places)
     assert "http://" not in page and "https://" not in page and "<link" not in page and page.count("<script") == 1
-    assert page.count("<table>") == page.count('class="scroll"') == 4
+    assert page.count("<table>") == page.count('class="scroll"') == 5
     assert '<meta name="viewport"' in page and "prefers-color-scheme: dark" in page
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
@@ -229,6 +231,43 @@ def test_heat_is_the_distance_from_the_start_and_equal_length_is_told(tmp_path) 
     headings, rows = length_cells(results) or ([], [])
     assert rows == [["dpo", "+0.0", "+1.50", "+0.40 [+0.10, +0.70]", "0.50", "0.60 [0.55, 0.65]", "+0.020"]]
     assert len(headings) == len(rows[0])
+
+
+def test_all_pairs_by_hand(tmp_path) -> None:
+    results = made(tmp_path)
+    labels = ["dpo", "rejection_sampling", "start"]
+    assert matrix(results, labels) is None is rating_cells(results, labels)
+    rates = {("start", "dpo"): 0.25, ("start", "rejection_sampling"): 0.5, ("dpo", "rejection_sampling"): 0.75}
+    results.pairs = [
+        Pair(a=a, b=b, win_rate=Summary(mean=rate, ci95=None),
+             probability_of_improvement=Summary(mean=rate, ci95=(rate - 0.25, rate + 0.125)))
+        for (a, b), rate in rates.items()
+    ]  # fmt: skip
+    results.ratings = {label: Summary(mean=mean, ci95=None) for label, mean in (("start", 0.0), ("dpo", 1.0))}
+    found = matrix(results, labels)
+    assert found is not None and found.headings == ["policy", *labels]
+    assert found.rows == [
+        ("dpo", [("", 0.0), ("0.75", 0.5), ("0.75*", 0.5)]),  # the star: dpo's verdict against the start is `better`
+        ("rejection_sampling", [("0.25", -0.5), ("", 0.0), ("0.50", 0.0)]),
+        ("start", [("0.25*", -0.5), ("0.50", 0.0), ("", 0.0)]),
+    ]
+    _, rows = rating_cells(results, labels) or ([], [])
+    assert rows == [["dpo", "1.00", "-", "0.75 [0.62, 1.00]"], ["start", "0.00", "-", "-"]]
+    results.verdicts[1] = results.verdicts[1].model_copy(update={"effect_size": 0.25, "detectable": 0.125})
+    _, rows = difference_cells(results) or ([], [])
+    assert rows[1] == ["rejection_sampling - start", "inconclusive", "+0.50 [-1.00, +1.00]", "0.500", "+0.25", "0.12"]
+    assert "| start | 0.25* | 0.50 |  |" in report.markdown(results)
+
+
+def test_the_sentence_says_who_is_highest_and_who_cannot_be_told_from_it(tmp_path) -> None:
+    results = made(tmp_path)
+    results.verdicts[1] = results.verdicts[1].model_copy(update={"verdict": "better"})
+    pair = {"metric": "gold", "a": "rejection_sampling", "b": "dpo", "difference": -1, "ci95": (-2, 0), "p_adjusted": 1}
+    results.verdicts.append(Verdict(**pair, verdict="inconclusive"))
+    said = words.sentence(results)
+    assert said.startswith("Highest gold reward: dpo, not told apart from rejection_sampling; better than the start")
+    results.verdicts[-1] = Verdict(**pair, verdict="worse")
+    assert words.sentence(results).startswith("Highest gold reward: dpo, ahead of every other policy; ")
 
 
 def test_warnings_are_in_the_page_and_in_markdown_and_survive_the_file(tmp_path) -> None:

@@ -253,6 +253,8 @@ def _show(found: Any, folder: Path) -> None:
         console = Console(width=160)
     console.print(reports.table(found, console.width))
     console.print(words.sentence(found), style="bold", markup=False)
+    for sign in found.warnings:
+        console.print(f"! {sign.text}", style="yellow", markup=False, highlight=False)
     for fact in reports.facts(found):
         console.print(f"- {fact}", markup=False, highlight=False)
     console.print("wins: share of test prompts answered better than the start does; KL: to the start, nats a reply")

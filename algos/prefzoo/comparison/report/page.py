@@ -14,12 +14,14 @@ from rich.table import Table
 
 from prefzoo.comparison import results as results_module
 from prefzoo.comparison.plan import START
+from prefzoo.comparison.report import pairs
 from prefzoo.comparison.report.breakdown import ADJUSTED, heat_maps, length_cells
 from prefzoo.comparison.report.completions import MOST_PROMPTS, side_by_side
 from prefzoo.comparison.report.cost import LEGEND, Cells, cost_cells, detail_cells
 from prefzoo.comparison.report.data import CLOSE, OPEN, data_cells, data_facts
 from prefzoo.comparison.report.export import write_csv
 from prefzoo.comparison.report.figures import Picture, pictures, training_curves
+from prefzoo.comparison.report.pairs import difference_cells, matrix, rating_cells
 from prefzoo.comparison.report.words import reading, sentence, setting, size, title
 from prefzoo.comparison.results import Results, Summary
 
@@ -57,6 +59,10 @@ def write(results: Results, out: Path) -> None:
         first=FIRST,
         reading={COLUMNS.get(name, name): words for name, words in reading(results).items()},
         facts=facts(results),
+        matrix=matrix(results, ranked(results)),
+        ratings=rating_cells(results, ranked(results)),
+        differences=difference_cells(results),
+        words=pairs,
         heat_maps=heat_maps(results, ranked(results)),
         lengths=length_cells(results),
         adjusted=ADJUSTED,
@@ -149,14 +155,22 @@ def markdown(results: Results) -> str:
         lines += ["", "## Warnings", "", *[f"- {sign.text}" for sign in results.warnings]]
     lines += ["", "## Read before believing", "", *[f"- {fact}" for fact in facts(results)]]
     lines += ["", "## Cost", "", *_grid(cost_cells(results)), "", LEGEND]
+    lines += ["", "## All pairs"] if results.pairs else []
+    if won := matrix(results, ranked(results)):
+        lines += ["", *_grid(won.cells), "", pairs.MATRIX]
+    for told, text in (
+        (rating_cells(results, ranked(results)), pairs.RATINGS),
+        (difference_cells(results), pairs.DIFFERENCES),
+    ):
+        lines += ["", *_grid(told), "", text] if told else []
     for found in heat_maps(results, ranked(results)):
         lines += ["", f"## {found.title}", "", *_grid(found.cells)]
     if lengths := length_cells(results):
         lines += ["", "## At equal length", "", *_grid(lengths), "", ADJUSTED]
     if details := detail_cells(results):
         lines += ["", "## What the algorithms report"]
-        for label, told in details.items():
-            lines += ["", f"### {label}", "", *_grid(told)]
+        for label, said in details.items():
+            lines += ["", f"### {label}", "", *_grid(said)]
     return "\n".join([*lines, ""])
 
 

@@ -50,6 +50,8 @@ def sentence(results: Results) -> str:
     against = [v for v in results.verdicts if v.metric == results.primary and v.b == START]
     groups = {word: [v.a for v in against if v.verdict == word] for word in ("better", "worse", "inconclusive")}
     parts = []
+    if len(groups["better"]) > 1:
+        parts += _highest(results, groups["better"])
     if groups["better"]:
         parts.append(f"better than the start in {results.primary} reward: {', '.join(groups['better'])}")
     if groups["worse"]:
@@ -61,6 +63,20 @@ def sentence(results: Results) -> str:
         parts.append(f"without a result: {', '.join(lost)}")
     text = "; ".join(parts) + "." if parts else "nothing was measured."
     return text[0].upper() + text[1:]
+
+
+def _highest(results: Results, better: list[str]) -> list[str]:
+    """Which policy scored highest, and which cannot be told from it, where all pairs were tested."""
+    found = results.algorithms
+    first = max(better, key=lambda label: found[label].summary[results.primary].mean)
+    pairs = [
+        v for v in results.verdicts if v.metric == results.primary and first in (v.a, v.b) and START not in (v.a, v.b)
+    ]
+    alike = [v.b if v.a == first else v.a for v in pairs if v.verdict == "inconclusive"]
+    if not pairs:
+        return []
+    rest = f"not told apart from {', '.join(alike)}" if alike else "ahead of every other policy"
+    return [f"highest {results.primary} reward: {first}, {rest}"]
 
 
 def reading(results: Results) -> dict[str, str]:

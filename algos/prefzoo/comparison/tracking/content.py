@@ -11,7 +11,8 @@ from prefzoo.comparison.plan import START, Stage
 from prefzoo.comparison.report import page as report
 from prefzoo.comparison.report.breakdown import heat_maps, length_cells
 from prefzoo.comparison.report.completions import side_by_side
-from prefzoo.comparison.report.cost import cost_cells
+from prefzoo.comparison.report.cost import Cells, cost_cells
+from prefzoo.comparison.report.pairs import matrix, rating_cells
 from prefzoo.comparison.results import Results, SeedResult
 
 TRAIN = "train"
@@ -61,10 +62,17 @@ def summary(run: Any, results: Results, out: Path) -> None:
         if "kl" in found and metric in found
     ]
     frontier = wandb.Table(columns=["policy", "seed", "milestone", "kl", metric], data=measured)
-    judged = [[v.metric, v.a, v.b, v.difference, *v.ci95, v.p_adjusted, v.verdict] for v in results.verdicts]
+    judged = [
+        [v.metric, v.a, v.b, v.difference, *v.ci95, v.p_adjusted, v.verdict, v.effect_size, v.detectable]
+        for v in results.verdicts
+    ]
     headings: list[str | int] = ["metric", "a", "b", "a minus b", "low", "high", "p adjusted", "verdict"]
-    tables = {"cost": cost_cells(results), "at equal length": length_cells(results)}
-    tables |= {each.title: each.cells for each in heat_maps(results, report.ranked(results))}
+    headings += ["effect size", "detectable"]
+    ranked = report.ranked(results)
+    won = matrix(results, ranked)
+    tables: dict[str, Cells | None] = {"cost": cost_cells(results), "at equal length": length_cells(results)}
+    tables |= {"win matrix": won.cells if won else None, "ratings": rating_cells(results, ranked)}
+    tables |= {each.title: each.cells for each in heat_maps(results, ranked)}
     tables["warnings"] = (["policy", "warning"], [[w.policy or "", w.text] for w in results.warnings])
     logged = {
         "results": wandb.Table(columns=columns, data=rows),
