@@ -74,9 +74,7 @@ def test_the_summary_holds_table_charts_and_completions(tracked) -> None:
     results, out = tracked
     run = read_runs(out)[f"{out.name} summary"]
     logged = {key for row in run["history"] for key in row}
-    assert {"results", "verdicts", "win matrix", "ratings", "warnings", "cost", "at equal length"} | {
-        "completions"
-    } <= logged
+    assert {"results", "verdicts", "win matrix", "ratings", "warnings", "cost", "at equal length"} <= logged
     pictures = {f"figures/{file.stem}" for file in (out / "figures").glob("*.png")}
     assert {"figures/score", "figures/frontier", "figures/gold_proxy", "figures/curve_loss"} <= pictures <= logged
     assert {"start/step", "start/loss", "reward/step", "reward/loss"} <= logged
