@@ -15,6 +15,7 @@ from prefzoo.comparison.recipe.check import load
 from prefzoo.comparison.report import page as report
 from prefzoo.comparison.report import words
 from prefzoo.comparison.report.breakdown import heat_maps, length_cells
+from prefzoo.comparison.report.budgets import budget_cells
 from prefzoo.comparison.report.cost import cost_cells, detail_cells
 from prefzoo.comparison.report.export import write_csv
 from prefzoo.comparison.report.figures import drawn, pictures
@@ -208,6 +209,18 @@ def test_milestones_are_on_the_frontier_and_in_the_table_for_programs(tmp_path) 
     without = {each.name: each.svg for each in pictures(results, {})}["frontier"]
     trial.milestones = [Milestone(name="round 1", metrics={"gold": 0.7, "kl": 1.0}, ledger={"flops": 5.0})]
     assert {each.name: each.svg for each in pictures(results, {})}["frontier"] != without
+    assert budget_cells(made(tmp_path / "b"), ["dpo", "start"]) is None
+    trial.ledger["flops"] = 10.0
+    other = results.algorithms["dpo"].seeds["1"]
+    other.metrics = {"gold": 9.9, "kl": 4.0}
+    other.milestones = [Milestone(name="round 1", metrics={"gold": 0.9, "kl": 1.0}, ledger={"flops": 4.0})]
+    for each in results.algorithms["rejection_sampling"].seeds.values():
+        each.ledger["flops"] = 5.0
+        each.metrics["gold"] = 0.3
+    headings, rows = budget_cells(results, ["dpo", "rejection_sampling", "start"]) or ([], [])
+    place = headings.index("5.0  FLOPs")
+    assert [(row[0], row[place]) for row in rows] == [("dpo", "0.80"), ("rejection_sampling", "0.30")]
+    assert rows[0][headings.index("2.0  seconds")] == "-"  # dpo took 3 and 5
     write_csv(results, tmp_path / "results.csv")
     lines = (tmp_path / "results.csv").read_text().splitlines()
     assert lines[0] == "policy,seed,milestone,metric,value"

@@ -12,6 +12,8 @@ from prefzoo.comparison.results import Milestone, Results, SeedResult, Summary
 
 MARKERS = "osD^vPX"
 """With ten colours, enough to tell seventy policies apart, and some without seeing colour."""
+LINES = ("-", "--", ":", "-.")
+"""Of the first ten policies, the next ten, and so on."""
 Curve = Sequence[Mapping[str, float]]
 
 
@@ -88,7 +90,8 @@ def training(
         whole = sorted((step, float(np.mean(values))) for step, values in of_all.items())
         if whole:
             line = {"marker": "o", "markersize": 3} if len(whole) < 3 else {}
-            axes.plot(*zip(*whole, strict=True), color=colour, linewidth=2, label=label, **line)
+            dashes = LINES[_place(label, labels) // 10 % len(LINES)]
+            axes.plot(*zip(*whole, strict=True), dashes, color=colour, linewidth=2, label=label, **line)
     _legend(axes)
     axes.set_xlabel("optimizer step")
     axes.set_ylabel(what)
@@ -96,7 +99,7 @@ def training(
 
 def spent(results: Results, label: str, ledger: str) -> float:
     """The mean over seeds of what a policy took in all."""
-    values = [trial.ledger[ledger] for trial in results.algorithms[label].seeds.values()]
+    values = [trial.ledger.get(ledger, 0.0) for trial in results.algorithms[label].seeds.values()]
     return float(np.mean(values)) if values else 0.0
 
 
@@ -127,13 +130,13 @@ def _cloud(
     for label in labels:
         look = _look(label, all_labels or labels)
         small = {"color": look["color"], "marker": look["fmt"], "markersize": 3.5, "alpha": 0.5, "linewidth": 0.8}
-        ways = [way for trial in results.algorithms[label].seeds.values() if (way := _way(trial, x, y))]
-        for way in ways:
-            axes.plot(*zip(*way, strict=True), **small, clip_on=False)
-            heights += [height for _, height in way]
+        ways = [each for trial in results.algorithms[label].seeds.values() if (each := way(trial, x, y))]
+        for points in ways:
+            axes.plot(*zip(*points, strict=True), **small, clip_on=False)
+            heights += [height for _, height in points]
         if ways:
             found = results.algorithms[label].summary.get(y)
-            middle = np.mean([way[-1] for way in ways], axis=0)
+            middle = np.mean([points[-1] for points in ways], axis=0)
             error = _error(found) if found else None
             axes.errorbar(*middle, yerr=error, capsize=3, color=look["color"], fmt="none")
             errors += [(middle[1], *np.ravel(error))] if error else []
@@ -148,7 +151,7 @@ def _cloud(
     _legend(axes)
 
 
-def _way(trial: SeedResult, x: str, y: str) -> list[tuple[float, float]]:
+def way(trial: SeedResult, x: str, y: str) -> list[tuple[float, float]]:
     """The points of a trial: its milestones in order, and the final policy; what cost nothing is not on a logarithmic
     scale of costs."""
     points = []
@@ -163,9 +166,15 @@ def _way(trial: SeedResult, x: str, y: str) -> list[tuple[float, float]]:
 def _legend(axes: Any) -> None:
     """Below the axes, because policies that lie close together would write over each other."""
     if axes.get_legend_handles_labels()[0]:
+        columns = legend_columns(axes.get_legend_handles_labels()[1])
         axes.figure.legend(
-            loc="outside lower left", ncols=3, fontsize=10, columnspacing=1.2, handletextpad=0.4, frameon=False
+            loc="outside lower left", ncols=columns, fontsize=10, columnspacing=1.2, handletextpad=0.4, frameon=False
         )
+
+
+def legend_columns(labels: Sequence[str]) -> int:
+    """How many names fit beside each other."""
+    return max(1, min(3, 55 // (max(map(len, labels), default=0) + 4)))
 
 
 def _line_of_start(draw: Any, results: Results) -> None:
@@ -176,9 +185,13 @@ def _line_of_start(draw: Any, results: Results) -> None:
 def _look(label: str, labels: Sequence[str]) -> dict[str, str]:
     """Colour and marker of a policy, the same in every picture and whatever its rank."""
     if label == START:
-        return {"color": "0.5", "fmt": "o"}
-    place = sorted(set(labels) - {START}).index(label)
+        return {"color": "0.5", "fmt": "*"}
+    place = _place(label, labels)
     return {"color": f"C{place % 10}", "fmt": MARKERS[place % len(MARKERS)]}
+
+
+def _place(label: str, labels: Sequence[str]) -> int:
+    return sorted({*labels, START}, key=lambda each: (each != START, each)).index(label) - 1
 
 
 def _error(summary: Summary) -> list[list[float]] | None:

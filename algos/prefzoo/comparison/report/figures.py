@@ -119,8 +119,8 @@ def _measured(results: Results, labels: list[str]) -> Iterator[Drawing]:
         spent = {label: axes.spent(results, label, name) for label in labels if label != START}
         if any(spent.values()):
             caption = (
-                f"{metric} reward against the {what} that a policy took, to train and to answer the test prompts "
-                "(logarithmic scale); the grey line is the start."
+                f"{metric} reward against the {what} that a policy took, to train and at the end to answer the test "
+                "prompts (logarithmic scale); the grey line is the start."
             )
             said = ", ".join(
                 f"{label} {numbers[label][metric].mean:.2f} for {axes.amount(x)}" for label, x in spent.items()
@@ -157,7 +157,11 @@ def _picture(
     colours = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
     style = {"svg.fonttype": "none", "svg.hashsalt": "prefzoo", "font.size": 11, **dict.fromkeys(colours, INK)}
     with matplotlib.style.context(["default", style]):
-        height = 1.2 + 0.38 * max(4, len(labels)) if name == "score" else 3.4 + 0.25 * ((len(labels) + 2) // 3)
+        height = (
+            1.2 + 0.38 * max(4, len(labels))
+            if name == "score"
+            else 3.4 + 0.22 * -(-len(labels) // axes.legend_columns(labels))
+        )
         figure = Figure(figsize=(5.4, height), layout="constrained")
         draws = figure.subplots()
         draw(draws, results, labels)

@@ -16,6 +16,7 @@ from prefzoo.comparison import results as results_module
 from prefzoo.comparison.plan import START
 from prefzoo.comparison.report import pairs
 from prefzoo.comparison.report.breakdown import ADJUSTED, heat_maps, length_cells
+from prefzoo.comparison.report.budgets import EQUAL, budget_cells
 from prefzoo.comparison.report.completions import MOST_PROMPTS, side_by_side
 from prefzoo.comparison.report.cost import LEGEND, Cells, cost_cells, detail_cells
 from prefzoo.comparison.report.data import CLOSE, OPEN, data_cells, data_facts
@@ -68,6 +69,8 @@ def write(results: Results, out: Path) -> None:
         adjusted=ADJUSTED,
         cost=cost_cells(results),
         legend=LEGEND,
+        budgets=budget_cells(results, ranked(results)),
+        equal=EQUAL,
         details=detail_cells(results),
         replies=side_by_side(results, out, MOST_PROMPTS),
         data=data_cells(results.preflight, results.manifest),
@@ -155,6 +158,8 @@ def markdown(results: Results) -> str:
         lines += ["", "## Warnings", "", *[f"- {sign.text}" for sign in results.warnings]]
     lines += ["", "## Read before believing", "", *[f"- {fact}" for fact in facts(results)]]
     lines += ["", "## Cost", "", *_grid(cost_cells(results)), "", LEGEND]
+    if budgets := budget_cells(results, ranked(results)):
+        lines += ["", f"{results.primary.capitalize()} reward at equal budgets", "", *_grid(budgets), "", EQUAL]
     lines += ["", "## All pairs"] if results.pairs else []
     if won := matrix(results, ranked(results)):
         lines += ["", *_grid(won.cells), "", pairs.MATRIX]

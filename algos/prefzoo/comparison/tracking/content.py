@@ -10,6 +10,7 @@ from prefzoo.comparison.curves import read_curve
 from prefzoo.comparison.plan import START, Stage
 from prefzoo.comparison.report import page as report
 from prefzoo.comparison.report.breakdown import heat_maps, length_cells
+from prefzoo.comparison.report.budgets import budget_cells
 from prefzoo.comparison.report.completions import side_by_side
 from prefzoo.comparison.report.cost import Cells, cost_cells
 from prefzoo.comparison.report.pairs import matrix, rating_cells
@@ -71,6 +72,7 @@ def summary(run: Any, results: Results, out: Path) -> None:
     ranked = report.ranked(results)
     won = matrix(results, ranked)
     tables: dict[str, Cells | None] = {"cost": cost_cells(results), "at equal length": length_cells(results)}
+    tables["at equal budgets"] = budget_cells(results, ranked)
     tables |= {"win matrix": won.cells if won else None, "ratings": rating_cells(results, ranked)}
     tables |= {each.title: each.cells for each in heat_maps(results, ranked)}
     tables["warnings"] = (["policy", "warning"], [[w.policy or "", w.text] for w in results.warnings])
