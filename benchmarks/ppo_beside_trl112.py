@@ -76,7 +76,7 @@ def bench(given: dict[str, Any], out: Path, data: Any, reward: Any = None, **mor
         start=given["start"],
         data=data,
         reward=reward,
-        adapter=Adapter(type=given.get("adapter", "lora"), r=given["r"], alpha=given["alpha"]),
+        adapter=Adapter(type="full") if given.get("adapter") == "full" else Adapter(r=given["r"], alpha=given["alpha"]),
         budget=Budget(prompts=len(data.prompts)),
         generation=Generation(max_new_tokens=given["response"], temperature=given["temperature"]),
         training=training,

@@ -68,7 +68,7 @@ def make_bench(tmp_path, lab_rows):
             start=str(MODEL_DIR),
             data=Views.of(lab_rows),
             reward=None,
-            adapter=Adapter(type=adapter, r=4, alpha=8),
+            adapter=Adapter(type=adapter, **({} if adapter == "full" else {"r": 4, "alpha": 8})),
             budget=Budget(prompts=24, epochs=epochs),
             generation=Generation(max_new_tokens=24),
             training=Training(**{"batch_size": 8, "learning_rate": 1e-3, **training}),

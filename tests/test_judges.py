@@ -67,7 +67,7 @@ def test_a_tie_in_each_order_is_no_disagreement(pairs) -> None:
 
 def test_probabilities_of_the_two_orders_by_hand() -> None:
     """0.9 for x before y, 0.4 for y before x: P(x better) = (0.9 + 0.6) / 2 = 0.75."""
-    judge = Judge(lambda p, x, y, q: [0.9 if x[0] == "x" else 0.4])
+    judge = Judge(lambda p, x, y, q: [0.9 if a == "x" else 0.4 for a in x])
     assert judge([[]], ["x"], ["y"]) == [pytest.approx(0.75)]
     assert judge([[]], ["y"], ["x"]) == [pytest.approx(0.25)]
 
@@ -114,3 +114,10 @@ def test_a_judge_makes_the_pairs_of_a_comparison(tmp_path) -> None:
     made = sum(part["pairs"] for part in found.preflight["labels"]["splits"].values())
     assert 10 < made <= found.judge["pairs"] and found.judge["questions"] == 2 * found.judge["pairs"]
     assert found.judge["type"] == "local" and json.loads((tmp_path / "out" / "results.json").read_text())["judge"]
+    audit = found.judge["audits"]["judge"]
+    assert audit["truth"] is None and audit["agreement"] is None, "its own labels say nothing of how good it is"
+    assert 1 < audit["questions"] == 2 * found.preflight["labels"]["splits"]["test"]["pairs"]
+    assert any("is not known" in note for note in found.notes)
+    page, text = ((tmp_path / "out" / name).read_text() for name in ("report.html", "report.md"))
+    assert "<h2>The judge</h2>" in page and "prefers the reply shown first" in page
+    assert "## The judge" in text and "agrees with itself in the other order" in text

@@ -26,6 +26,7 @@ SETTABLE = {
     "max_grad_norm",
     "optim",
     "bf16",
+    "fp16",
     "gradient_checkpointing",
     "logging_steps",
     "logging_first_step",

@@ -178,6 +178,27 @@ def check(
 
 
 @app.command()
+def audit_judge(
+    recipe: RecipeArgument,
+    pairs: Annotated[int, typer.Option("--pairs", min=1, help="On how many held-out pairs.")] = 500,
+    sets: Sets = None,
+    out: Out = None,
+) -> None:
+    """Say how far the judge of a recipe is to be trusted: agreement, position and length bias, calibration.
+
+    Example: prefzoo audit-judge my.yaml --pairs 200 --set judge.path=my-model
+    """
+    from prefzoo.comparison.auditing import audit_judge as run_audit
+    from prefzoo.comparison.auditing import show
+
+    folder = out or Path("runs") / Path(recipe).stem
+    try:
+        show(run_audit(recipe, pairs, sets or [], folder), folder)
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+
+
+@app.command()
 def report(folder: RunFolder) -> None:
     """Rebuild report.html, results.json and pictures from a finished or partial run."""
     from prefzoo.comparison.compare import rebuild

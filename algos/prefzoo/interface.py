@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
@@ -24,6 +25,9 @@ Message = dict[str, str]
 
 Prompt = Sequence[Message]
 """A conversation that waits for the assistant's next turn."""
+
+Truth = Callable[[Sequence[Prompt], Sequence[str]], list[Mapping[str, float]]]
+"""`(prompts, completions) -> {"gold": score, attribute: part of it, ..}` of each reply: what is really wanted."""
 
 T = TypeVar("T")
 
@@ -151,11 +155,13 @@ class Ledger:
         self.flops += 2.0 * parameters * tokens
 
     def scored(self, reward: Reward, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
-        """Score replies and charge that; a reward that counts its operations does so in an attribute `flops`."""
-        before = getattr(reward, "flops", 0.0)
+        """Score replies and charge that; a reward that counts its operations does so in an attribute `flops`, and one
+        that asks a judge its questions in `questions`."""
+        before, asked = getattr(reward, "flops", 0.0), getattr(reward, "questions", 0)
         scores = reward(prompts, completions)
         self.reward_calls += len(completions)
         self.flops += getattr(reward, "flops", 0.0) - before
+        self.judge_calls += getattr(reward, "questions", 0) - asked
         return scores
 
     def judged(self, judge: Judge, ask: Callable[[], list[T]]) -> list[T]:
@@ -253,10 +259,23 @@ class Bench:
         Args:
             name: what it is called in results, such as `round 1`; the order of keeping is that of the results.
         """
+        if not _is_first():
+            return
         folder = self.out / MILESTONES / f"{len(list((self.out / MILESTONES).glob('*'))):02d}"
         policy.save(folder / "policy")
         noted = {"name": name, "ledger": dataclasses.asdict(self.ledger)}
         (folder / "milestone.json").write_text(json.dumps(noted), encoding="utf-8")
+
+    def record(self, name: str, records: Iterable[Mapping[str, Any]]) -> None:
+        """Add lines to a JSON-lines file of the trial's folder, for people to read."""
+        if _is_first():
+            with (self.out / name).open("a", encoding="utf-8") as file:
+                file.writelines(json.dumps(each, ensure_ascii=False) + "\n" for each in records)
+
+
+def _is_first() -> bool:
+    """Whether this is the only process of a trial, or the first of several (`accelerate launch` numbers them)."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 @dataclass(frozen=True)

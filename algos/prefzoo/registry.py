@@ -23,11 +23,13 @@ from prefzoo.mistakes import mistakes, shown
 BUILT_IN = {
     "a2c": "prefzoo.zoo.a2c:A2C",
     "best_of_n": "prefzoo.zoo.best_of_n:BestOfN",
+    "constitutional_ai": "prefzoo.zoo.constitutional_ai:ConstitutionalAI",
     "dpo": "prefzoo.zoo.dpo:DPO",
     "grpo": "prefzoo.zoo.grpo:GRPO",
     "ppo": "prefzoo.zoo.ppo:PPO",
     "reinforce": "prefzoo.zoo.reinforce:Reinforce",
     "rejection_sampling": "prefzoo.zoo.rejection_sampling:RejectionSampling",
+    "rlaif": "prefzoo.zoo.rlaif:RLAIF",
     "rloo": "prefzoo.zoo.rloo:RLOO",
     "sft": "prefzoo.zoo.sft:SFT",
 }

@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from prefzoo.errors import did_you_mean
+
 
 class Settings(BaseModel):
     """A block of a recipe: unknown keys are refused, values never change once read."""
@@ -14,11 +16,27 @@ class Settings(BaseModel):
 
 
 class Adapter(Settings):
-    """Which weights are trained; the same for every algorithm of a comparison.
+    """Which weights are trained, and on what base; the same for every algorithm of a comparison.
 
     `lora` is Hu et al. 2021 (https://arxiv.org/abs/2106.09685): rank `r`, scale `alpha / r`. `qlora` is the same on a
-    base in 4 bits (Dettmers et al. 2023, https://arxiv.org/abs/2305.14314): `quant_type`, and `double_quant` for
-    constants that are themselves quantized; it computes in `model.dtype`. `full` trains all weights.
+    quantized base (Dettmers et al. 2023, https://arxiv.org/abs/2305.14314). `full` trains all weights. Keys that have
+    no meaning beside the others are refused.
+
+    Attributes:
+        dropout: of the adapter, while training.
+        target_modules: `all-linear`, or names of layers, all of which the model must have.
+        use_dora: weights decomposed into direction and magnitude (Liu et al. 2024, https://arxiv.org/abs/2402.09353).
+        use_rslora: the scale is `alpha / sqrt(r)` (Kalajdzievski 2023, https://arxiv.org/abs/2312.03732).
+        init_lora_weights: how the first factor is drawn: True is Kaiming-uniform, `gaussian` a normal distribution. The
+            second is 0 in both, so that a new adapter changes nothing; what begins otherwise is refused.
+        modules_to_save: names of modules that are trained whole beside the adapter and saved with it. The head of a
+            reward model always is.
+        quant_type: `nf4` and `fp4` are 4 bits, `int8` is LLM.int8() (Dettmers et al. 2022,
+            https://arxiv.org/abs/2208.07339) without its outlier columns: those are a batch's, and a reply's
+            log-probability would depend on the replies beside it.
+        double_quant: the constants of quantization are quantized too.
+        compute_dtype: what weights in 4 bits are multiplied in; None is `model.dtype`.
+        storage_dtype: what weights in 4 bits are kept as; a floating type is what FSDP needs to shard them.
     """
 
     type: Literal["lora", "qlora", "full"] = "lora"
@@ -26,15 +44,46 @@ class Adapter(Settings):
     alpha: float = Field(32, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)
     target_modules: str | list[str] = "all-linear"
-    quant_type: Literal["nf4", "fp4"] = "nf4"
+    use_dora: bool = False
+    use_rslora: bool = False
+    init_lora_weights: bool | str = True
+    modules_to_save: list[str] = Field([])
+    quant_type: Literal["nf4", "fp4", "int8"] = "nf4"
     double_quant: bool = True
+    compute_dtype: Literal["float32", "bfloat16", "float16"] | None = None
+    storage_dtype: Literal["uint8", "float32", "bfloat16", "float16"] = "uint8"
 
-    @field_validator("quant_type", "double_quant")
+    @field_validator("init_lora_weights")
     @classmethod
-    def _quantization_is_used(cls, value: Any, info: ValidationInfo) -> Any:
-        kind = info.data.get("type", "qlora")  # missing where it is itself wrong
-        if kind != "qlora" and info.field_name and value != cls.model_fields[info.field_name].default:
+    def _begins_as_the_start(cls, value: bool | str) -> bool | str:
+        name = value.partition("_niter_")[0] if isinstance(value, str) else value
+        if name in (True, "gaussian"):
+            return value
+        if name in CHANGE_THE_BASE:
+            why = "changes the weights of the base, so that with the adapter off the policy is no longer the start"
+        elif name in (False, "orthogonal"):
+            why = "does not begin at 0, so that with a new adapter the policy is not exactly the start"
+        elif name == "eva":
+            why = "is drawn from data before training, which is not done here"
+        else:
+            why = "is not offered here"
+        said = f"{str(value).lower()!r} {why}; allowed: true, gaussian."
+        raise ValueError(said + did_you_mean(value, ["gaussian"]))
+
+    @field_validator("*")
+    @classmethod
+    def _has_a_meaning(cls, value: Any, info: ValidationInfo) -> Any:
+        name, kind = info.field_name, info.data.get("type")  # missing where it is itself wrong
+        if name is None or name == "type" or kind is None or value == cls.model_fields[name].get_default():
+            return value
+        if kind == "full":
+            raise ValueError("has no meaning with type 'full', which trains all weights; allowed: lora, qlora")
+        if name in QUANTIZATION and kind != "qlora":
             raise ValueError(f"has no meaning with type {kind!r}; allowed: qlora")
+        if info.data.get("quant_type") == "int8" and name in FOUR_BITS:
+            raise ValueError("has no meaning with quant_type 'int8'; allowed: nf4, fp4")
+        if name == "quant_type" and value == "int8" and info.data.get("use_dora"):
+            raise ValueError("'int8' cannot be combined with use_dora, which peft does on nf4 and fp4 only")
         return value
 
     @property
@@ -42,7 +91,21 @@ class Adapter(Settings):
         """How the base is quantized; None where it is not."""
         if self.type != "qlora":
             return None
-        return {"quant_type": self.quant_type, "double_quant": self.double_quant}
+        used = ("quant_type",) if self.quant_type == "int8" else QUANTIZATION
+        return {name: getattr(self, name) for name in used}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The keys that have a meaning here, with their values."""
+        lora = [name for name in type(self).model_fields if name != "type" and name not in QUANTIZATION]
+        kept = {} if self.type == "full" else {name: getattr(self, name) for name in lora}
+        return {"type": self.type, **kept, **(self.quantization or {})}
+
+
+FOUR_BITS = ("double_quant", "compute_dtype", "storage_dtype")
+QUANTIZATION = ("quant_type", *FOUR_BITS)
+CHANGE_THE_BASE = ("pissa", "olora", "loftq", "corda", "lora_ga")
+"""Initialisations of peft that take what they put into the adapter off the base's weights."""
 
 
 class Budget(Settings):
@@ -71,6 +134,9 @@ class Training(Settings):
     `batch_size` counts rows of an optimizer step (pairs, demonstrations, or prompts of an algorithm that samples);
     `accumulation` splits it into that many forward passes.
     `learning_rate` left out is chosen by model size and adapter (`recipe.LEARNING_RATES`), then the same for all.
+    `optim` is an AdamW: `adamw_8bit` keeps its moments in 8 bits (Dettmers et al. 2022,
+    https://arxiv.org/abs/2110.02861), a `paged` one moves them to the CPU's memory when a GPU's is full.
+    `bf16` and `fp16` compute in 16 bits what `model.dtype` float32 keeps in 32; `fp16` and paging need a GPU.
     """
 
     batch_size: int = Field(16, ge=1)
@@ -80,8 +146,17 @@ class Training(Settings):
     warmup_ratio: float = Field(0.1, ge=0, le=1)
     weight_decay: float = Field(0.0, ge=0)
     max_grad_norm: float = Field(1.0, gt=0)
+    optim: Literal["adamw_torch_fused", "adamw_8bit", "paged_adamw_32bit", "paged_adamw_8bit"] = "adamw_torch_fused"
     bf16: bool = False
+    fp16: bool = False
     gradient_checkpointing: bool = False
+
+    @field_validator("fp16")
+    @classmethod
+    def _one_precision(cls, value: bool, info: ValidationInfo) -> bool:
+        if value and info.data.get("bf16"):
+            raise ValueError("true, and training.bf16 is true as well; a training computes in one of them")
+        return value
 
 
 class Shaping(Settings):

@@ -89,13 +89,26 @@ def prepare_data(
     name, checked = Path(recipe).stem if isinstance(recipe, str) else "recipe", load(recipe, sets)
     with in_use(Path(out) if out is not None else Path("runs") / name) as folder:
         whole = make_plan(checked, folder)
-        plan = replace(whole, stages={"data": whole.stages["data"]})
-        with Watcher(1, 1, console or Console(stderr=True)) as watcher:
-            watcher.expect([stage for stage in plan.stages.values() if not stage.done])
-            outcome = Runner(plan, _run_stage, 1, watcher).run()["data"]
-    if outcome.status != "ok":
-        raise PrefzooError(f"data: {outcome.error}")
-    return plan.stages["data"].folder
+        return run_alone(whole, "data", console or Console(stderr=True)).folder
+
+
+def run_alone(plan: Plan, name: str, console: Console) -> Stage:
+    """Run one stage and what it needs, as far as that is not done, where `compare` will find it done.
+
+    Raises:
+        PrefzooError: when any of them fails.
+    """
+    wanted = [name]
+    for each in wanted:
+        wanted += [need for need in plan.stages[each].needs if need not in wanted]
+    alone = replace(plan, stages={each: stage for each, stage in plan.stages.items() if each in wanted})
+    with Watcher(len(alone.stages), 1, console) as watcher:
+        watcher.expect([stage for stage in alone.stages.values() if not stage.done])
+        outcomes = Runner(alone, _run_stage, 1, watcher).run()
+    for each, outcome in outcomes.items():
+        if outcome.status != "ok":
+            raise PrefzooError(f"{each}: {outcome.error}")
+    return alone.stages[name]
 
 
 @contextlib.contextmanager

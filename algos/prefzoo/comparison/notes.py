@@ -6,7 +6,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from prefzoo.comparison.plan import AUDIT, Plan
 from prefzoo.comparison.recipe.blocks import Recipe
+from prefzoo.comparison.running.runner import Outcome
+from prefzoo.feedback.judges.audit import Audit
+from prefzoo.feedback.judges.audit_words import verdict
 
 
 def notes(
@@ -46,11 +50,43 @@ def notes(
         said.append("Negative control: preference labels were shuffled; nothing should have been learned.")
     if recipe.reward.type == "random":
         said.append("Negative control: the reward is noise.")
+    details = {label: [s.details for s in each.seeds.values()] for label, each in algorithms.items()}
+    for label, trials in {"reward": [reward], **details}.items():
+        differs = [sentence for trial in trials for sentence in trial.get("model", {}).get("differs", ())]
+        said += [f"The model of {label}: {sentence}." for sentence in dict.fromkeys(differs)]
     for label, each in algorithms.items():
         if each.differs:
             said.append(f"{label} was trained with other arguments than the rest: {json.dumps(each.differs)}.")
         if each.algorithm == "best_of_n":
             said.append(f"The KL of {label} is the upper bound log n - (n - 1) / n, not a measurement.")
+    return said
+
+
+def judge_notes(plan: Plan, outcomes: Mapping[str, Outcome], judge: Mapping[str, Any]) -> list[str]:
+    """That a judge is no better than a coin, or why nobody knows; and that the one who taught also decides."""
+    recipe = plan.recipe
+    said = []
+    for name, settings in recipe.audited.items():
+        stage = AUDIT.format(name)
+        if (found := judge["audits"][name]) is not None:
+            audit = Audit.model_validate(found)
+            said += [] if audit.trusted else [verdict(audit)]
+            continue
+        if stage in plan.stages:
+            outcome = outcomes.get(stage)
+            why = f"its stage {outcome.status}: {outcome.error}" if outcome else "its stage was not run"
+        elif settings.audit_pairs == 0:
+            why = "audit_pairs is 0"
+        else:
+            why = "the data has no pairs to hold its verdicts against"
+        said.append(f"The {name} was not audited: {why}.")
+    if recipe.final_judge is not None:
+        said.append(
+            "No truth is known here: the verdict is by a judge, who compares each reply with the start's to the same "
+            "prompt; what is called gold is P(better)."
+        )
+        if recipe.evaluation.same_judge:
+            said.append("The judge that decides also taught: a gain may be to its taste, and not in quality.")
     return said
 
 

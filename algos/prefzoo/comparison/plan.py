@@ -21,11 +21,14 @@ from prefzoo.comparison.recipe.blocks import GoldFunction, Recipe
 from prefzoo.comparison.running import launched
 from prefzoo.data import sources
 from prefzoo.errors import PrefzooError
+from prefzoo.feedback import constitution as constitutions
+from prefzoo.feedback.judges.settings import JudgeSettings
 
-Kind = Literal["data", "start", "label", "reward", "train", "evaluate"]
+Kind = Literal["data", "start", "label", "reward", "train", "evaluate", "audit"]
 LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "numpy")
 START = "start"
 LABEL = "label"
+AUDIT = "audit {}"
 INCOMPLETE = "incomplete"
 SECONDS = "seconds.txt"
 PLAN_FILE = "plan.json"
@@ -93,8 +96,13 @@ class Plan:
         return f"reward seed {seed}" if self.recipe.data.shuffle_labels else "reward"
 
 
-def make_plan(recipe: Recipe, out: Path) -> Plan:
-    """The stages of a comparison under `out`."""
+def make_plan(recipe: Recipe, out: Path, audited: Mapping[str, JudgeSettings] | None = None) -> Plan:
+    """The stages of a comparison under `out`.
+
+    Args:
+        audited: judges to audit, by name; where none are given, those that anything hangs on, if there are pairs for
+            it.
+    """
     plan = Plan(recipe, out)
     dump = recipe.model_dump(mode="json")
     keys: dict[str, str] = {}
@@ -121,7 +129,7 @@ def make_plan(recipe: Recipe, out: Path) -> Plan:
             **origin,
             "model": dump["model"],
             "budget": dump["budget"]["prompts"],
-            "evaluation": dump["evaluation"],
+            "evaluation": dump["evaluation"]["prompts"],
         },
     )
     shared_seed = recipe.seeds[0]
@@ -129,36 +137,41 @@ def make_plan(recipe: Recipe, out: Path) -> Plan:
     shuffled = recipe.data.shuffle_labels
     rows = tuple(dict.fromkeys(("data", START, plan.rows_name)))
     truth = {"gold": dump["gold"], "gold_file": _gold_fingerprint(recipe)}
+    asked = {"judge": _who(recipe.judge), **truth}
+    constitution = fingerprint(constitutions.find(recipe.constitution_name))
     if recipe.data.label_with:
-        judge = {**dump["judge"], "model": fingerprint(recipe.judge.path)}
-        add(
-            LABEL,
-            "label",
-            {"generation": dump["generation"], **truth, "judge": judge, "seed": shared_seed},
-            ("data", START),
-        )
+        add(LABEL, "label", {"generation": dump["generation"], **asked, "seed": shared_seed}, ("data", START))
     shaping = recipe.reward.shaping.model_dump()
     built = {key: value for key, value in dump["reward"].items() if key not in shaping}
     files = [fingerprint(part.path) for part in recipe.reward.parts]
     learned = {**model, "reward": built, "budget": dump["budget"], "file": files}
-    reward = {**learned, **truth, "shuffled": shuffled, "seed": shared_seed}
+    by_judge = any(part.type == "judge" for part in recipe.reward.parts)
+    by_judge_too = {**asked, "generation": dump["generation"]} if by_judge else {}
+    reward = {**learned, **truth, **by_judge_too, "shuffled": shuffled, "seed": shared_seed}
     # Labels shuffled by each seed's own coin make a reward model of each seed's own; else one serves all.
     for name in [plan.reward_name(seed) for seed in recipe.seeds] if shuffled else ["reward"]:
         add(name, "reward", reward, rows, seed=int(name.split()[-1]) if shuffled else None)
     together = {"processes": count} if (count := launched.processes()) > 1 else {}
     trial = {**model, **together, "budget": dump["budget"], "generation": dump["generation"], "shuffled": shuffled}
     measure = {"generation": dump["generation"], **truth}
+    if recipe.final_judge is not None:
+        measure |= {"judge": _who(recipe.final_judge), "judge_seed": shared_seed}
     for label in recipe.algorithms:
-        wants_reward = "reward" in recipe.algorithm(label).needs
+        draws_on = recipe.algorithm(label).required
+        wants_reward = "reward" in draws_on
         for seed in recipe.seeds:
-            learns = {"shaping": shaping} if wants_reward else {}
+            learns: dict[str, Any] = {"shaping": shaping} if wants_reward else {}
+            learns |= asked if {"judge", "constitution"} & draws_on else {}
+            learns |= {"constitution": constitution} if "constitution" in draws_on else {}
             settings = {**trial, **learns, "seed": recipe.seed_of(label, seed), "settings": dump["algorithms"][label]}
             needs = (*rows, *([plan.reward_name(seed)] if wants_reward else []))
             code = _class_fingerprint(recipe, label)
             add(f"train {label} seed {seed}", "train", {**settings, "code": code}, needs, label=label, seed=seed)
     for label in (START, *recipe.algorithms):
         for seed in recipe.seeds:
-            own = () if label == START else (f"train {label} seed {seed}",)
+            own: tuple[str, ...] = () if label == START else (f"train {label} seed {seed}",)
+            if own and recipe.final_judge is not None:
+                own = (*own, f"evaluate {START} seed {seed}")  # whose replies theirs are compared with
             add(
                 f"evaluate {label} seed {seed}",
                 "evaluate",
@@ -168,7 +181,18 @@ def make_plan(recipe: Recipe, out: Path) -> Plan:
                 label=label,
                 seed=seed,
             )
+    if audited is None:
+        hang_on = recipe.audited if "preferences" in recipe.provides else {}
+        audited = {name: judge for name, judge in hang_on.items() if judge.audit_pairs}
+    for name, judge in audited.items():  # last, so that no trial waits for it
+        audit = {**truth, "judge": _who(judge), "pairs": judge.audit_pairs, "adapter": dump["adapter"]}
+        add(AUDIT.format(name), "audit", {**audit, "seed": shared_seed}, (plan.rows_name,), label=name)
     return plan
+
+
+def _who(judge: JudgeSettings) -> dict[str, Any]:
+    """All that a judge's answers depend on."""
+    return {**judge.model_dump(mode="json", exclude={"audit_pairs"}), "model": fingerprint(judge.path)}
 
 
 def load_plan(out: Path) -> Plan:

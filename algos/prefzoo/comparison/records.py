@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 RECORDS = "replies.jsonl"
+PRINCIPLES = "principles.json"
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:

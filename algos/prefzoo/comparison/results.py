@@ -17,11 +17,13 @@ from prefzoo.comparison.curves import read_curve
 from prefzoo.comparison.hacking import Sign, signs
 from prefzoo.comparison.identity import IDENTITY, refuse_edited, refuse_unequal
 from prefzoo.comparison.length import LengthAdjusted, length_adjusted
-from prefzoo.comparison.notes import notes
-from prefzoo.comparison.plan import LABEL, START, Plan
-from prefzoo.comparison.records import distinct, read_records
+from prefzoo.comparison.notes import judge_notes, notes
+from prefzoo.comparison.plan import AUDIT, LABEL, START, Plan
+from prefzoo.comparison.records import PRINCIPLES, distinct, read_records
 from prefzoo.comparison.running.runner import Outcome
-from prefzoo.interface import Ledger
+from prefzoo.feedback.judges.audit import AUDIT_FILE
+from prefzoo.feedback.transcripts import TRANSCRIPTS
+from prefzoo.interface import MILESTONES, Ledger
 
 Status = Literal["ok", "failed", "skipped"]
 
@@ -124,6 +126,9 @@ def build(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
         labels = preflight["labels"] = _read(plan.stages[LABEL].folder / "labels.json")
         judge = labels["judge"]
         manifest["labels"] = {name: part["sha256"] for name, part in labels["splits"].items()}
+    if recipe.audited:
+        audits = {name: _audit(plan, name) for name in recipe.audited}
+        judge = {"type": recipe.judge.type, **judge, "audits": audits}
     metric = "gold" if "gold" in tables[START] else "proxy"
     for label in recipe.algorithms:
         algorithms[label].length_adjusted = length_adjusted(tables[label], tables[START], metric)
@@ -136,7 +141,7 @@ def build(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
         reward=reward,
         preflight=preflight,
         shared=_shared(plan),
-        notes=notes(recipe, algorithms, reward, manifest),
+        notes=[*notes(recipe, algorithms, reward, manifest), *judge_notes(plan, outcomes, judge)],
         warnings=signs(
             {label: tables[label] for label in recipe.algorithms if tables[label]},
             tables[START],
@@ -209,9 +214,32 @@ def _algorithm(plan: Plan, outcomes: Mapping[str, Outcome], label: str) -> tuple
 def seed_result(plan: Plan, label: str, seed: int) -> tuple[SeedResult, dict[str, list[float]]]:
     """One trial's metrics, and its columns: metric -> a value for each prompt (or one for the whole)."""
     folder = plan.stages[f"evaluate {label} seed {seed}"].folder
-    records = read_records(folder)
     start = plan.stages[f"evaluate {START} seed {seed}"].folder
     against = read_records(start) if start.is_dir() else []
+    columns = _columns(read_records(folder), against)
+    train = plan.stages.get(f"train {label} seed {seed}")
+    ledgers = [_read(folder / "ledger.json"), *([_read(train.folder / "ledger.json")] if train else [])]
+    details = _read(train.folder / "details.json") if train else {}
+    if train and (folder / PRINCIPLES).is_file():
+        details["principles"] = _read(folder / PRINCIPLES)
+        details["transcripts"] = os.path.relpath(train.folder / TRANSCRIPTS, plan.out)
+    result = SeedResult(
+        metrics=_means(columns),
+        ledger=_added(ledgers),
+        milestones=[
+            Milestone(**_read(kept / "milestone.json"), metrics=_means(_columns(read_records(kept), against)))
+            for kept in sorted((folder / MILESTONES).glob("*"))
+        ],
+        details=details,
+        policy=os.path.relpath(train.folder / "policy", plan.out) if train else None,
+        replies=os.path.relpath(folder / "replies.jsonl", plan.out),
+        identity=_read(folder / IDENTITY) if (folder / IDENTITY).is_file() else {},
+    )
+    return result, columns
+
+
+def _columns(records: Sequence[Mapping[str, Any]], against: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+    """metric -> a value for each prompt, or one for the whole; wins are counted `against` the start's records."""
     columns = {
         metric: [float(r[metric]) for r in records]
         for metric, value in records[0].items()
@@ -224,18 +252,11 @@ def seed_result(plan: Plan, label: str, seed: int) -> tuple[SeedResult, dict[str
         if judge in records[0]:
             columns[f"{judge}@{part}"] = [float(r[judge]) for r in records if r["slice"] == part]
     texts = [r["reply"] for r in records]
-    columns |= {"distinct_1": [distinct(texts, 1)], "distinct_2": [distinct(texts, 2)]}
-    train = plan.stages.get(f"train {label} seed {seed}")
-    ledgers = [_read(folder / "ledger.json"), *([_read(train.folder / "ledger.json")] if train else [])]
-    result = SeedResult(
-        metrics={metric: float(np.mean(column)) for metric, column in columns.items()},
-        ledger=_added(ledgers),
-        details=_read(train.folder / "details.json") if train else {},
-        policy=os.path.relpath(train.folder / "policy", plan.out) if train else None,
-        replies=os.path.relpath(folder / "replies.jsonl", plan.out),
-        identity=_read(folder / IDENTITY) if (folder / IDENTITY).is_file() else {},
-    )
-    return result, columns
+    return columns | {"distinct_1": [distinct(texts, 1)], "distinct_2": [distinct(texts, 2)]}
+
+
+def _means(columns: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    return {metric: float(np.mean(column)) for metric, column in columns.items()}
 
 
 def _win(a: float, b: float) -> float:
@@ -262,6 +283,11 @@ def _reward(plan: Plan, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
                 reports[str(stage.seed)] = {"error": f"{outcome.status}: {outcome.error}" if outcome else "was not run"}
     first = next(iter(reports.values()))
     return {**first, "by_seed": reports} if len(reports) > 1 else first
+
+
+def _audit(plan: Plan, name: str) -> dict[str, Any] | None:
+    stage = plan.stages.get(AUDIT.format(name))
+    return dict(_read(stage.folder / AUDIT_FILE)) if stage is not None and stage.folder.is_dir() else None
 
 
 def _shared(plan: Plan) -> dict[str, dict[str, float]]:

@@ -83,7 +83,7 @@ def quick(name: str, seed: int, out: Path, console: Console | None = None) -> It
     labels: dict[str, dict[str, Any]] = {"first": {}, "again": {}, "other": {"seed_offset": 1}}
     recipe: dict[str, Any] = {
         **QUICK,
-        "reward": {"type": "trained" if "reward" in algorithm.needs else "random"},
+        "reward": {"type": "trained" if "reward" in algorithm.required else "random"},
         "data": {"source": "lab", "seed": seed},
         "algorithms": {label: {"algorithm": watched, **more} for label, more in labels.items()},
     }
@@ -143,7 +143,7 @@ def _trials(plan: Plan, name: str, seen: list[dict[str, Any]], folders: list[Pat
 
 def learning(name: str, seed: int, out: Path, console: Console | None = None) -> Iterator[Finding]:
     """Gold rises over the start's, paired by seed and prompt; and does not in a negative control."""
-    needs = registry.get(name).needs
+    needs = registry.get(name).required
     recipe: dict[str, Any] = {
         **LONG,
         "reward": {"type": "trained" if "reward" in needs else "random"},
@@ -162,10 +162,13 @@ def learning(name: str, seed: int, out: Path, console: Console | None = None) ->
         control.append("data.shuffle_labels=true")
     if "reward" in needs:
         control.append("reward.type=random")
+    if "judge" in needs:
+        control.append("judge.type=random")
     if not control:
-        yield Finding("control", "untried", "it learns from neither preferences nor a reward")
+        yield Finding("control", "untried", "it learns from neither preferences nor a reward nor a judge")
         return
-    what = " and ".join({"data": "shuffled labels", "reward": "a random reward"}[c.partition(".")[0]] for c in control)
+    named = {"data": "shuffled labels", "reward": "a random reward", "judge": "a judge that tosses a coin"}
+    what = " and ".join(named[each.partition(".")[0]] for each in control)
     null = _over_start(compare(recipe, seeds=seeds, sets=control, out=out, console=console), name)
     if isinstance(null, str):
         yield Finding("control", "broken", f"with {what}: {null}")

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from jinja2 import Environment, StrictUndefined, TemplateSyntaxError, UndefinedError, meta
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
-from prefzoo.errors import RecipeError
+from prefzoo.errors import RecipeError, unknown
 from prefzoo.interface import Prompt
 from prefzoo.mistakes import mistakes
 from prefzoo.settings import Settings
@@ -66,6 +68,26 @@ class Constitution(Settings):
     critique_prompt: str
     revision_prompt: str
 
+    @field_validator("critique_prompt", "revision_prompt")
+    @classmethod
+    def _is_template(cls, text: str, info: ValidationInfo) -> str:
+        given: dict[str, Any] = {
+            "prompt": [{"role": "user", "content": ""}],
+            "reply": "",
+            "principle": Principle(id="any", critique="?", revision="?", preference="?"),
+            **({"critique": ""} if info.field_name == "revision_prompt" else {}),
+        }
+        environment = Environment(undefined=StrictUndefined)
+        try:
+            if stray := sorted(meta.find_undeclared_variables(environment.parse(text)) - given.keys()):
+                raise ValueError(unknown("variable", stray[0], given))
+            environment.from_string(text).render(given)
+        except TemplateSyntaxError as error:
+            raise ValueError(f"is no Jinja template: {error.message} (line {error.lineno})") from error
+        except UndefinedError as error:
+            raise ValueError(f"cannot be filled in: {error.message}") from error
+        return text
+
     @field_validator("principles")
     @classmethod
     def _own_ids(cls, principles: list[Principle]) -> list[Principle]:
@@ -85,20 +107,39 @@ def shipped() -> dict[str, Path]:
     return {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
 
 
-def load(name: str, key: str = "constitution") -> Constitution:
-    """The constitution of a file, or one of `shipped` by name.
+def find(name: str) -> str:
+    """The file of a constitution: one of `shipped` by name, or the path that it is."""
+    return str(shipped().get(name) or Path(name).expanduser())
+
+
+def problems(name: str) -> list[str]:
+    """Every mistake in the constitution of this name or file, a sentence each; empty where it is sound."""
+    path = Path(find(name))
+    if not path.is_file():
+        return [f"constitution: {unknown('constitution', name, shipped())} Or a YAML file."]
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        return [f"constitution: {path} is no YAML: {' '.join(str(error).split())}"]
+    if not isinstance(content, dict):
+        return [f"constitution: {path} must hold {', '.join(Constitution.model_fields)}"]
+    try:
+        Constitution.model_validate(content)
+    except ValidationError as error:
+        return [f"constitution: {path}: {each.key}: {each.said}" for each in mistakes(error, content, _fields_at)]
+    return []
+
+
+def load(name: str) -> Constitution:
+    """The constitution of this name or file.
 
     Raises:
         RecipeError: listing every mistake in it.
     """
-    path = shipped().get(name) or Path(name).expanduser()
-    if not path.is_file():
-        raise RecipeError(key, [f"{key}: there is no file {name!r}; shipped ones: {', '.join(shipped())}"])
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return Constitution.model_validate(content)
-    except yaml.YAMLError as error:
-        raise RecipeError(key, [f"{path}: is no YAML: {' '.join(str(error).split())}"]) from error
-    except ValidationError as error:
-        given = content if isinstance(content, dict) else {}
-        raise RecipeError(key, [f"{path}: {each.key}: {each.said}" for each in mistakes(error, given)]) from error
+    if found := problems(name):
+        raise RecipeError("constitution", found)
+    return Constitution.model_validate(yaml.safe_load(Path(find(name)).read_text(encoding="utf-8")))
+
+
+def _fields_at(path: Sequence[Any]) -> list[str]:
+    return list((Principle if "principles" in path[:1] else Constitution).model_fields)

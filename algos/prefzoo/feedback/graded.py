@@ -15,8 +15,9 @@ from trl import RewardConfig
 
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import Bench
+from prefzoo.policies.adapters import adapter_config
 from prefzoo.policies.checkpoints import resumable
-from prefzoo.policies.fitting import Progress, adapter_config, arguments
+from prefzoo.policies.fitting import Progress, arguments
 
 GradedLoss = Literal["regression", "plackett_luce"]
 

@@ -15,8 +15,9 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 from prefzoo.errors import PrefzooError
 from prefzoo.feedback.rewards import RewardLoss, resolve_path
 from prefzoo.interface import Bench, Prompt
+from prefzoo.policies.adapters import adapter_config, check_modules
 from prefzoo.policies.checkpoints import resumable
-from prefzoo.policies.fitting import Progress, adapter_config, arguments, run_trainer
+from prefzoo.policies.fitting import Progress, arguments, run_trainer
 from prefzoo.policies.loading import (
     count_parameters,
     device,
@@ -148,17 +149,11 @@ def pooled_scores(model: PreTrainedModel | PeftModel, input_ids: Any, attention_
     return inner.score(hidden[torch.arange(len(last), device=hidden.device), last]).float()[:, 0]
 
 
-def classifier(
-    path: str,
-    tokenizer: PreTrainedTokenizerBase,
-    dtype: str = "float32",
-    trust_remote_code: bool = False,
-    quantization: Mapping[str, Any] | None = None,
-) -> tuple[PreTrainedModel, list[str]]:
+def classifier(path: str, tokenizer: PreTrainedTokenizerBase, **loading: Any) -> tuple[PreTrainedModel, list[str]]:
     """A model with one scalar head, and the names of weights that `path` does not have: those of a new head, which
-    are drawn from torch's current random state."""
+    are drawn from torch's current random state; `loading` is as `weights` takes it."""
     model, info = AutoModelForSequenceClassification.from_pretrained(
-        path, num_labels=1, output_loading_info=True, **weights(dtype, trust_remote_code, quantization)
+        path, num_labels=1, output_loading_info=True, **weights(**loading)
     )
     without_dropout(model).config.get_text_config().pad_token_id = tokenizer.pad_token_id
     return model, sorted(info["missing_keys"])
@@ -178,6 +173,7 @@ def train_reward_model(bench: Bench, settings: dict[str, Any], loss: RewardLoss 
     set_seed(bench.seed)
     tokenizer = load_tokenizer(bench.start, bool(bench.loading.get("trust_remote_code", False)))
     model, _ = classifier(bench.start, tokenizer, **bench.loading)
+    check_modules(model, bench.adapter, head=False)
     parameters = count_parameters(model)
     if loss == "bradley_terry":
         trainer = resumable(RewardTrainer)(

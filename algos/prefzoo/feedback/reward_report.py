@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from scipy import stats
 
 from prefzoo.data.formats import Row
-from prefzoo.interface import Reward
+from prefzoo.interface import Reward, Truth
 
 
 def reward_report(
     reward: Reward,
     rows: Sequence[Row],
-    gold: Callable[[list[Any], list[str]], list[Mapping[str, float]]] | None,
+    gold: Truth | None,
 ) -> dict[str, Any]:
     """Held-out accuracy and correlation with gold, each with a 95% interval.
 
@@ -59,7 +59,7 @@ def reward_report(
     return report
 
 
-def wilson(share: float, count: int) -> tuple[float, float]:
+def wilson(share: float, count: float) -> tuple[float, float]:
     """Wilson's 95% interval of a share (Wilson 1927)."""
     z = float(stats.norm.ppf(0.975))
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)

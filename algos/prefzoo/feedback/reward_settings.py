@@ -7,13 +7,16 @@ from typing import Any, Literal
 from pydantic import Field, ValidationInfo, field_validator
 
 from prefzoo.feedback.combined import Combine
+from prefzoo.feedback.judge_reward import By
 from prefzoo.feedback.rewards import RewardLoss
 from prefzoo.settings import Adapter, Settings, Shaping
 
 
 class RewardPart(Settings):
-    """One reward: a model `trained` on the data, one at a `path`, a `function` (`path: FILE.py:NAME`), or `random`: a
-    negative control.
+    """One reward: a model `trained` on the data, one at a `path`, a `function` (`path: FILE.py:NAME`), the recipe's
+    `judge`, or `random`: a negative control.
+
+    `by` is how a judge scores (`judge_reward.JudgeReward`): by `comparison` with the start's own reply, or by `grade`.
 
     `loss`, `adapter` and `trainer` are those of a trained model: it learns from pairs (`bradley_terry`), ratings
     (`regression`) or rankings (`plackett_luce`); where `adapter` is not given it is the recipe's. `members` above 1
@@ -21,8 +24,9 @@ class RewardPart(Settings):
     `mean_minus_std`, less `std_weight` standard deviations. `weight` is its weight in a sum.
     """
 
-    type: Literal["trained", "path", "function", "random"] = "trained"
+    type: Literal["trained", "path", "function", "judge", "random"] = "trained"
     path: str | None = Field(None, validate_default=True)
+    by: By = "comparison"
     loss: RewardLoss = "bradley_terry"
     adapter: Adapter | None = None
     trainer: dict[str, Any] = Field({})
@@ -37,9 +41,16 @@ class RewardPart(Settings):
         kind = info.data.get("type")  # missing where it is itself wrong
         if kind in ("path", "function") and not path:
             raise ValueError(f"is missing; reward.type {kind!r} needs one")
-        if kind in ("trained", "random", "sum") and path:
+        if kind in ("trained", "judge", "random", "sum") and path:
             raise ValueError(f"{path!r} has no meaning with reward.type {kind!r}")
         return path
+
+    @field_validator("by")
+    @classmethod
+    def _judge_is_used(cls, by: By, info: ValidationInfo) -> By:
+        if (kind := info.data.get("type", "judge")) != "judge" and by != "comparison":
+            raise ValueError(f"{by!r} has no meaning with reward.type {kind!r}; it must be 'judge'")
+        return by
 
     @field_validator("loss", "adapter", "trainer", "members", "combine", "std_weight")
     @classmethod
@@ -62,7 +73,7 @@ class RewardSettings(RewardPart):
     What online algorithms make of the scores is said by `normalize` and `clip` (`interface.Shaping`).
     """
 
-    type: Literal["trained", "path", "function", "random", "sum"] = "trained"  # type: ignore[assignment]
+    type: Literal["trained", "path", "function", "judge", "random", "sum"] = "trained"  # type: ignore[assignment]
     of: list[RewardPart] = Field([], validate_default=True)
     normalize: bool = False
     clip: float | None = Field(None, gt=0)

@@ -72,6 +72,10 @@ def load_reward(spec: dict[str, Any], folder: Path) -> Reward:
     if spec["type"] == "ensemble":
         members = [load_reward(member, folder) for member in spec["members"]]
         return Ensemble(members, spec["combine"], spec["std_weight"])
+    if spec["type"] == "judge":
+        from prefzoo.feedback.judge_reward import load_judge_reward
+
+        return load_judge_reward(spec, folder)
     from prefzoo.feedback.reward_model import RewardModel
 
     return RewardModel.load(resolve_path(spec["path"], folder))

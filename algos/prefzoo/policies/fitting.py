@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig, PeftConfig
 from transformers import TrainerCallback, set_seed
 
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import CHARGES, CHECKPOINTS, Bench
 from prefzoo.policies import load_policy
+from prefzoo.policies.adapters import adapter_config, check_modules, of_adapter, restore
 from prefzoo.policies.checkpoints import Checkpoints, resumable
 from prefzoo.policies.curves import CURVES, Curves, guard_trackers, losses, reporting_arguments
 from prefzoo.policies.language_model import LanguageModelPolicy
-from prefzoo.settings import Adapter
+from prefzoo.policies.loading import device
+from prefzoo.policies.used import asked_and_used
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
@@ -49,9 +50,13 @@ def fit(
     learner = bench.latest or LanguageModelPolicy.from_start(bench.start, **bench.loading)
     assert isinstance(learner, LanguageModelPolicy)
     parameters = learner.parameters
+    going_on: dict[str, torch.Tensor] = {}
     if learner.adapted:  # a loaded adapter is frozen
         for name, weight in learner.model.named_parameters():
-            weight.requires_grad_("lora_" in name)
+            weight.requires_grad_(of_adapter(name))
+        going_on = {name: w.detach().clone() for name, w in learner.model.named_parameters() if w.requires_grad}
+    else:
+        check_modules(learner.model, bench.adapter)
     set_seed(bench.seed)  # the adapter is drawn here; TRL seeds that itself only from 1.15
     peft_config = None if learner.adapted else adapter_config(bench.adapter, "CAUSAL_LM")
     trainer = resumable(trainer_class)(
@@ -63,7 +68,14 @@ def fit(
         callbacks=[Progress(bench, trainer_class.__name__)],
         **more,
     )
-    run_trainer(trainer, bench, parameters)
+    if learner.adapted:
+        # TRL holds what an adapted model is given as to the reference; here that is the start, with the adapter off.
+        if "ref" in trainer.model.peft_config:
+            trainer.model.delete_adapter("ref")
+        for name, weight in trainer.model.named_parameters():
+            if name in going_on:
+                weight.data = going_on[name]
+    run_trainer(trainer, bench, parameters, new=not learner.adapted)
     folder = bench.out / "policy"
     if trainer.is_world_process_zero():
         model = trainer.accelerator.unwrap_model(trainer.model)
@@ -78,9 +90,22 @@ def arguments(bench: Bench, config_class: type[TrainingArguments], settings: dic
     """A trainer's config: the bench's shared arguments, then what is particular to the algorithm.
 
     Raises:
-        PrefzooError: when an optimizer step's rows cannot be divided among the processes.
+        PrefzooError: when an optimizer step's rows cannot be divided among the processes, or this machine cannot do
+            what is asked for.
     """
     training = bench.training
+    if device().type == "cpu":
+        optimizer = str(settings.get("optim", training.optim))
+        if optimizer.startswith("paged"):
+            # bitsandbytes itself would fall back to one that is not paged.
+            raise PrefzooError(
+                f"training.optim: {optimizer!r} pages a GPU's memory, and this machine has no GPU. "
+                f"Allowed here: {optimizer.removeprefix('paged_').replace('_32bit', '_torch_fused')}"
+            )
+        if settings.get("fp16", training.fp16):
+            raise PrefzooError(
+                "training.fp16: true needs a GPU, and this machine has none. Allowed here: training.bf16"
+            )
     processes = int(os.environ.get("WORLD_SIZE", 1))  # set by `accelerate launch`
     rows, over = divmod(training.batch_size, training.accumulation * processes)
     if over:
@@ -98,8 +123,9 @@ def arguments(bench: Bench, config_class: type[TrainingArguments], settings: dic
         "warmup_steps": training.warmup_ratio,  # below 1 it is a share of all steps
         "weight_decay": training.weight_decay,
         "max_grad_norm": training.max_grad_norm,
-        "optim": "adamw_torch_fused",
+        "optim": training.optim,
         "bf16": training.bf16,
+        "fp16": training.fp16,
         "gradient_checkpointing": training.gradient_checkpointing,
         "seed": bench.seed,
         "data_seed": bench.seed,
@@ -121,31 +147,21 @@ def arguments(bench: Bench, config_class: type[TrainingArguments], settings: dic
     return config_class(**{**shared, **settings})
 
 
-def adapter_config(adapter: Adapter, task: str, modules_to_save: list[str] | None = None) -> PeftConfig | None:
-    """peft's config for the recipe's adapter; None for full fine-tuning."""
-    if adapter.type == "full":
-        return None
-    return LoraConfig(
-        r=adapter.r,
-        lora_alpha=adapter.alpha,
-        lora_dropout=adapter.dropout,
-        target_modules=adapter.target_modules,
-        task_type=task,
-        modules_to_save=modules_to_save,
-    )
-
-
-def run_trainer(trainer: Trainer, bench: Bench, parameters: int) -> None:
-    """Train (or go on with a training that was killed), charge the ledger, keep the curves in `curves.json`.
+def run_trainer(trainer: Trainer, bench: Bench, parameters: int, new: bool = True) -> None:
+    """Train (or go on with a training that was killed), charge the ledger, keep the curves in `curves.json` and what
+    was used, beside what was asked for, in the bench's report.
 
     Args:
         trainer: built by a class that `resumable` returned.
+        new: whether its adapter is a new one.
 
     Raises:
         PrefzooError: when a logged loss is not a finite number.
     """
     if bench.adapter.type != "full":
         # TRL rounds what is trained on a quantized base to bfloat16, in which small steps are lost.
+        if new:
+            restore(trainer.model)
         head = getattr(torch, bench.loading.get("dtype", "float32"))
         for name, weight in trainer.model.named_parameters():
             if weight.requires_grad:
@@ -162,6 +178,7 @@ def run_trainer(trainer: Trainer, bench: Bench, parameters: int) -> None:
         setattr(bench.ledger, name, type(before[name])(before[name] + total))
     if trainer.args.include_num_input_tokens_seen != "no":  # else the trainer's rollouts are charged as they are made
         bench.ledger.trained(int(trainer.state.num_input_tokens_seen), parameters)
+    bench.report["model"] = asked_and_used(bench, trainer)
     logged = [
         (float(entry.get("loss", entry.get("train_loss", 0.0))), entry["step"]) for entry in losses(trainer.state)
     ]

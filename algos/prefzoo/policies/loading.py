@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -101,21 +102,44 @@ def _pad_like(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     return [t for t in sorted(tokenizer.get_added_vocab()) if any(name in t.lower() for name in names)]
 
 
-def weights(dtype: str, trust_remote_code: bool, quantization: Mapping[str, Any] | None) -> dict[str, Any]:
-    """How `from_pretrained` is to read a model's weights: safetensors only, in `dtype`, onto this machine's device, and
-    as `Adapter.quantization` says."""
+def weights(
+    dtype: str = "float32",
+    trust_remote_code: bool = False,
+    quantization: Mapping[str, Any] | None = None,
+    attn_implementation: str | None = None,
+) -> dict[str, Any]:
+    """How `from_pretrained` is to read a model's weights: safetensors only, in `dtype`, onto this machine's device, as
+    `Adapter.quantization` says, with this implementation of attention (None is what transformers chooses).
+
+    Raises:
+        PrefzooError: for an implementation that this machine cannot run.
+    """
+    if attn_implementation and attn_implementation.startswith("flash") and device().type == "cpu":
+        raise PrefzooError(
+            f"model.attn_implementation: {attn_implementation!r} needs a GPU, and this machine has none. "
+            "Allowed here: sdpa, eager, flex_attention."
+        )
     settings: dict[str, Any] = {
         "dtype": getattr(torch, dtype),
         "use_safetensors": True,
         "trust_remote_code": trust_remote_code,
         "device_map": {"": device()},
     }
-    if quantization is not None:
+    if attn_implementation:
+        settings["attn_implementation"] = attn_implementation
+    if quantization is None:
+        return settings
+    if quantization["quant_type"] == "int8":
+        # It says at each multiplication that it computes in float16.
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+        settings["quantization_config"] = BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)
+    else:
         settings["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type=quantization["quant_type"],
             bnb_4bit_use_double_quant=quantization["double_quant"],
-            bnb_4bit_compute_dtype=getattr(torch, dtype),
+            bnb_4bit_compute_dtype=getattr(torch, quantization.get("compute_dtype") or dtype),
+            bnb_4bit_quant_storage=getattr(torch, quantization.get("storage_dtype", "uint8")),
         )
     return settings
 
@@ -127,14 +151,10 @@ def count_parameters(model: torch.nn.Module) -> int:
     )
 
 
-def load_model(
-    path: str,
-    dtype: str = "float32",
-    trust_remote_code: bool = False,
-    quantization: Mapping[str, Any] | None = None,
-) -> PreTrainedModel:
-    """A causal language model on this machine's device, with safetensors weights, ready to be trained or sampled."""
-    model = AutoModelForCausalLM.from_pretrained(path, **weights(dtype, trust_remote_code, quantization))
+def load_model(path: str, **loading: Any) -> PreTrainedModel:
+    """A causal language model on this machine's device, ready to be trained or sampled; `loading` is as `weights` takes
+    it."""
+    model = AutoModelForCausalLM.from_pretrained(path, **weights(**loading))
     # The end-of-sequence tokens are the model's; every other sampling default it ships is left behind, because
     # `generate` would merge a top-k or a repetition penalty into settings that the recipe believes to have made.
     shipped = model.generation_config

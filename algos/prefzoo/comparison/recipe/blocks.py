@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,6 +12,7 @@ from prefzoo import registry
 from prefzoo.data import sources
 from prefzoo.data.comparisons import Pairs
 from prefzoo.data.reading import COLUMNS
+from prefzoo.errors import PrefzooError
 from prefzoo.feedback.judges.settings import JudgeSettings
 from prefzoo.feedback.reward_settings import RewardSettings
 from prefzoo.interface import Algorithm
@@ -34,11 +36,17 @@ def weight_bytes(path: str) -> int | None:
 
 
 class Model(Settings):
-    """The base model: `lab`, a folder, or a hub id. Remote code stays off unless the recipe turns it on."""
+    """The base model: `lab`, a folder, or a hub id. Remote code stays off unless the recipe turns it on.
+
+    `attn_implementation` is how transformers computes attention; None is what it chooses for the model and machine.
+    """
 
     path: str = "lab"
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    attn_implementation: Literal["eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3"] | None = (
+        None
+    )
     trust_remote_code: bool = False
 
 
@@ -125,10 +133,16 @@ class GoldFunction(Settings):
 
 
 class Evaluation(Settings):
-    """How every policy is measured: one reply to each of `prompts` test prompts a seed, compared with `against`."""
+    """How every policy is measured: one reply to each of `prompts` test prompts a seed, compared with `against`.
+
+    With `gold: judge` a judge decides: `judge` says which, where it is not the recipe's. One that made the labels or
+    the reward likes what it taught; `same_judge` says that the reader knows, and lets it decide all the same.
+    """
 
     prompts: int = Field(256, ge=2)
     against: Literal["start"] = "start"
+    judge: JudgeSettings | None = None
+    same_judge: bool = False
 
 
 class Wandb(Settings):
@@ -163,6 +177,7 @@ class Recipe(Settings):
     start: Start = Start()
     reward: RewardSettings = RewardSettings()
     judge: JudgeSettings = JudgeSettings()
+    constitution: str | None = None
     gold: str | GoldFunction | None = None
     budget: Budget = Budget()
     generation: Generation = Generation()
@@ -212,10 +227,34 @@ class Recipe(Settings):
 
     @property
     def gold_source(self) -> str | GoldFunction:
-        """The truth that policies are measured by: what the recipe says, else that of the source, else `none`."""
+        """What policies are measured by: what the recipe says (`judge` is no truth), else that of the source, else
+        `none`."""
         if self.gold is not None:
             return self.gold
         return self.source if self.source is not None and sources.load(self.source).has_gold else "none"
+
+    @property
+    def constitution_name(self) -> str:
+        """The constitution that the recipe names, else the one that the model can follow."""
+        return self.constitution or ("lab" if self.model.path == "lab" else "general")
+
+    @property
+    def uses_judge(self) -> bool:
+        """Whether anything is learned from the recipe's judge."""
+        asked = any("judge" in draws_on for draws_on in self.draws_on.values())
+        return asked or self.data.label_with == "judge" or any(part.type == "judge" for part in self.reward.parts)
+
+    @property
+    def final_judge(self) -> JudgeSettings | None:
+        """Who decides in the end; None where no judge does."""
+        return (self.evaluation.judge or self.judge) if self.gold == "judge" else None
+
+    @property
+    def audited(self) -> dict[str, JudgeSettings]:
+        """The judges that anything hangs on: `judge`, the recipe's, and `final judge`, another one that decides."""
+        final = self.final_judge
+        found = {"judge": self.judge} if self.uses_judge or final == self.judge else {}
+        return {**found, **({"final judge": final} if final is not None and final != self.judge else {})}
 
     def start_algorithm(self) -> Algorithm | None:
         """The algorithm that makes the start; None when the model is taken as it is."""
@@ -231,6 +270,15 @@ class Recipe(Settings):
         settings = dict(self.algorithms[label])
         settings.pop("seed_offset", None)
         return registry.get(settings.pop("algorithm", label), **settings)
+
+    @property
+    def draws_on(self) -> dict[str, frozenset[str]]:
+        """What the algorithm behind each label draws from the bench; labels with mistakes are left out."""
+        found = {}
+        for label in self.algorithms:
+            with contextlib.suppress(PrefzooError, KeyError):
+                found[label] = self.algorithm(label).required
+        return found
 
     def seed_of(self, label: str, seed: int) -> int:
         """The seed that a label's trial really uses: the comparison's, moved by the label's `seed_offset`."""

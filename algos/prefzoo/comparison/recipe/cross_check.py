@@ -9,8 +9,10 @@ from pathlib import Path
 from prefzoo import registry
 from prefzoo.comparison.recipe import data_check as data
 from prefzoo.comparison.recipe.blocks import GoldFunction, Recipe
+from prefzoo.comparison.recipe.final_judge_check import final_judge_problems
 from prefzoo.data.reading import COLUMNS
 from prefzoo.errors import did_you_mean, unknown
+from prefzoo.feedback import constitution
 from prefzoo.feedback.rewards import function_problem
 
 Check = Callable[[Recipe], list[str]]
@@ -52,6 +54,15 @@ def _accumulation_problems(recipe: Recipe) -> list[str]:
     ]
 
 
+def _precision_problems(recipe: Recipe) -> list[str]:
+    if not recipe.training.fp16 or recipe.model.dtype == "float32":
+        return []
+    return [
+        f"training.fp16: true scales the gradients of weights in float32, and model.dtype is {recipe.model.dtype!r}; "
+        "allowed: float32 (of a quantized base, adapter.compute_dtype may be float16)"
+    ]
+
+
 def _missing_packages(recipe: Recipe) -> list[str]:
     parts = {f"{key}.adapter": part.adapter for key, part in recipe.reward.places.items()}
     adapters = {"adapter": recipe.adapter, **parts}
@@ -60,6 +71,12 @@ def _missing_packages(recipe: Recipe) -> list[str]:
         for key, adapter in adapters.items()
         if adapter is not None and adapter.type == "qlora" and find_spec("bitsandbytes") is None
     ]
+    if recipe.training.optim != "adamw_torch_fused" and find_spec("bitsandbytes") is None:
+        problems.append(
+            f"training.optim: {recipe.training.optim!r} needs the package bitsandbytes: pip install 'prefzoo[qlora]'"
+        )
+    if recipe.model.attn_implementation == "flash_attention_2" and find_spec("flash_attn") is None:
+        problems.append("model.attn_implementation: 'flash_attention_2' needs the package flash-attn.")
     return problems + [
         f"tracking.report_to: {name!r} is not installed here; pip install {name}."
         for name in recipe.tracking.report_to
@@ -123,6 +140,20 @@ def _critic_problems(recipe: Recipe) -> list[str]:
     ]
 
 
+def _feedback_problems(recipe: Recipe) -> list[str]:
+    """Whether there are the judge and the constitution that algorithms and rewards ask for."""
+    asking = [label for label, draws_on in recipe.draws_on.items() if "judge" in draws_on]
+    asking += [key for key, part in recipe.reward.places.items() if part.type == "judge"]
+    problems = []
+    if recipe.judge.type == "gold" and recipe.gold_source == "none" and asking:
+        problems.append(
+            f"judge.type: 'gold' needs a truth for {', '.join(asking)} to ask: give gold: {{path: FILE.py:NAME}}."
+        )
+    if recipe.constitution is not None or any("constitution" in draws_on for draws_on in recipe.draws_on.values()):
+        problems += constitution.problems(recipe.constitution_name)
+    return problems
+
+
 _ROWS = ("data.source", *(f"data.{kind}" for kind in COLUMNS))
 _HAS = (*_ROWS, "data.label_with")
 CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
@@ -130,17 +161,20 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (data.file_problems, ()),
     (data.column_problems, ("data.columns", *_ROWS)),
     (data.gold_problems, ("gold", *_ROWS)),
+    (final_judge_problems, ("gold", "judge", "evaluation", "algorithms", "reward", "data.label_with")),
     (data.label_problems, ("gold", "judge.type", "generation.temperature", "start", *_HAS)),
     (data.start_needs, ("start", *_HAS)),
     (data.reward_needs, ("reward.type", "reward.loss", "reward.of", *_HAS)),
     (data.algorithm_needs, _HAS),
     (_start_problems, ("start",)),
     (_accumulation_problems, ("training.batch_size", "training.accumulation")),
+    (_precision_problems, ("training.fp16", "model.dtype")),
     (_sampling_problems, ()),
     (_missing_packages, ()),
     (_model_problems, ()),
     (_path_problems, ("reward.type", "reward.of")),
     (_critic_problems, ("reward",)),
+    (_feedback_problems, ("judge", "gold", "constitution", "reward.type", "reward.of", *_ROWS)),
     (_seed_problems, ("seeds",)),
 )
 """Each check with the keys whose defaults would mislead it."""

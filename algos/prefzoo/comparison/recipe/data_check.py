@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefzoo import registry
 from prefzoo.comparison.recipe.blocks import GoldFunction, Recipe
 from prefzoo.data import sources
 from prefzoo.data.reading import COLUMNS, Options, read_records, source_problem
@@ -51,19 +50,21 @@ def column_problems(recipe: Recipe) -> list[str]:
 def gold_problems(recipe: Recipe) -> list[str]:
     """Whether the truth that is named can score these prompts."""
     gold = recipe.gold
-    if gold is None or gold == "none" or isinstance(gold, GoldFunction):
+    if gold is None or gold in ("none", "judge") or isinstance(gold, GoldFunction):
         return []
     if gold not in sources.names():
-        return [f"gold: {unknown('truth', gold, ['none', *sources.names()])} Or {{path: FILE.py:NAME}}."]
+        return [f"gold: {unknown('truth', gold, ['none', 'judge', *sources.names()])} Or {{path: FILE.py:NAME}}."]
     if gold != recipe.source:
         own = (
             f"{next(iter(recipe.data.files()))} are not"
             if recipe.data.files()
             else f"those of {recipe.source!r} are not"
         )
-        return [f"gold: {gold!r} scores only the prompts of its own source, and data.{own}. Allowed: none, path."]
+        return [
+            f"gold: {gold!r} scores only the prompts of its own source, and data.{own}. Allowed: none, judge, path."
+        ]
     if not sources.load(gold).has_gold:
-        return [f"gold: the source {gold!r} has no gold reward. Allowed: none, path."]
+        return [f"gold: the source {gold!r} has no gold reward. Allowed: none, judge, path."]
     return []
 
 
@@ -73,7 +74,7 @@ def label_problems(recipe: Recipe) -> list[str]:
     if with_ is None:
         return []
     problems = []
-    if (with_ == "gold" or recipe.judge.type == "gold") and recipe.gold_source == "none":
+    if (with_ == "gold" or recipe.judge.type == "gold") and recipe.gold_source in ("none", "judge"):
         key = "data.label_with" if with_ == "gold" else "judge.type"
         problems.append(f"{key}: 'gold' needs a truth to label with: give gold: {{path: FILE.py:NAME}}.")
     has = sorted({"preferences", "rankings", "ratings"} & (set(recipe.data.files()) or recipe.provides))
@@ -102,13 +103,17 @@ def start_needs(recipe: Recipe) -> list[str]:
 def algorithm_needs(recipe: Recipe) -> list[str]:
     """Whether the data has what each algorithm learns from."""
     problems = []
-    needs = {name: cls.needs for name, cls in registry.sound().items()}
+    draws_on = recipe.draws_on
     for label, given in recipe.algorithms.items():
         key, name = f"algorithms.{label}", given.get("algorithm", label)
         if name == "sft":
             problems += _imitation(key, given.get("on", "chosen"), recipe)
-        elif "preferences" in needs.get(str(name), ()) and "preferences" not in recipe.provides:
+        elif "preferences" in draws_on.get(label, ()) and "preferences" not in recipe.provides:
             problems.append(f"{key}: {name!r} learns from preferences, and the data has none. {HINT}")
+        elif "demonstrations" in draws_on.get(label, ()) and "demonstrations" not in recipe.provides:
+            problems.append(
+                f"{key}: {name!r} imitates demonstrations, and the data has none. Give data.demonstrations."
+            )
     return problems
 
 

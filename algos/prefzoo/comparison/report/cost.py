@@ -44,12 +44,19 @@ def cost_cells(results: Results) -> Cells:
     return ["policy", *[COLUMNS[c] for c in columns]], rows
 
 
+ELSEWHERE = ("principles", "transcripts")
+"""Facts that a section of their own shows."""
+
+
 def detail_cells(results: Results) -> dict[str, Cells]:
     """What each algorithm reported by itself: label -> a row for each fact, a column for each seed; labels that
     reported nothing are left out."""
     found = {}
     for label, each in results.algorithms.items():
-        flat = {seed: dict(_flat(trial.details)) for seed, trial in each.seeds.items()}
+        flat = {
+            seed: dict(_flat({key: fact for key, fact in trial.details.items() if key not in ELSEWHERE}))
+            for seed, trial in each.seeds.items()
+        }
         names = list(dict.fromkeys(name for facts in flat.values() for name in facts))
         rows = [[name, *[flat[seed].get(name, "-") for seed in flat]] for name in names[:FACTS]]
         if len(names) > FACTS:

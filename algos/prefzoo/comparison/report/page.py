@@ -18,10 +18,13 @@ from prefzoo.comparison.report import pairs
 from prefzoo.comparison.report.breakdown import ADJUSTED, heat_maps, length_cells
 from prefzoo.comparison.report.budgets import EQUAL, budget_cells
 from prefzoo.comparison.report.completions import MOST_PROMPTS, side_by_side
+from prefzoo.comparison.report.constitution import LEGEND as PRINCIPLES
+from prefzoo.comparison.report.constitution import principle_cells, transcripts
 from prefzoo.comparison.report.cost import LEGEND, Cells, cost_cells, detail_cells
 from prefzoo.comparison.report.data import CLOSE, OPEN, data_cells, data_facts
 from prefzoo.comparison.report.export import write_csv
 from prefzoo.comparison.report.figures import Picture, pictures, training_curves
+from prefzoo.comparison.report.judge import judge_sections
 from prefzoo.comparison.report.pairs import difference_cells, matrix, rating_cells
 from prefzoo.comparison.report.words import reading, sentence, setting, size, title
 from prefzoo.comparison.results import Results, Summary
@@ -72,6 +75,10 @@ def write(results: Results, out: Path) -> None:
         budgets=budget_cells(results, ranked(results)),
         equal=EQUAL,
         details=detail_cells(results),
+        principles=principle_cells(results),
+        principles_legend=PRINCIPLES,
+        transcripts=transcripts(results),
+        judges=judge_sections(results),
         replies=side_by_side(results, out, MOST_PROMPTS),
         data=data_cells(results.preflight, results.manifest),
         marks=(OPEN, CLOSE),
@@ -172,6 +179,8 @@ def markdown(results: Results) -> str:
         lines += ["", f"## {found.title}", "", *_grid(found.cells)]
     if lengths := length_cells(results):
         lines += ["", "## At equal length", "", *_grid(lengths), "", ADJUSTED]
+    for judge in judge_sections(results):
+        lines += ["", f"## {judge.title}", "", *[f"- {said}" for said in judge.sentences], "", *_grid(judge.table)]
     if details := detail_cells(results):
         lines += ["", "## What the algorithms report"]
         for label, said in details.items():

@@ -93,8 +93,11 @@ def reading(results: Results) -> dict[str, str]:
     metric = results.primary
     shown = {name for each in results.algorithms.values() for name in each.summary}
     seeds = "seeds and prompts" if len(results.recipe["seeds"]) > 1 else "prompts; with one seed, not other trainings"
+    truth = "The mean gold reward of the test replies: the truth, as far as this data knows it."
+    if results.recipe["gold"] == "judge":
+        truth = "How probable the judge finds it that a reply is better than the start's: 0.50 is as good."
     words = {
-        "gold": "The mean gold reward of the test replies: the truth, as far as this data knows it.",
+        "gold": truth,
         "proxy": "The mean of the reward that algorithms may learn from.",
         "win_rate": (
             f"Win rate against the start: the share of test prompts that a policy answers with a higher {metric} "

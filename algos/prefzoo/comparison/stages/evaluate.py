@@ -3,62 +3,100 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefzoo.comparison.records import RECORDS
+from prefzoo.comparison.records import PRINCIPLES, RECORDS
 from prefzoo.comparison.stages.metering import metered
-from prefzoo.interface import Ledger, Policy, Progress, Prompt, Reward
+from prefzoo.feedback.transcripts import TRANSCRIPTS, by_principle
+from prefzoo.interface import MILESTONES, Ledger, Policy, Progress, Prompt, Reward, Truth
+from prefzoo.policies import load_policy
 from prefzoo.policies.best_of_n import BestOfNPolicy
 from prefzoo.policies.language_model import LanguageModelPolicy
 from prefzoo.settings import Generation
 
 
-def evaluate(
-    policy: Policy,
-    prompts: Sequence[Prompt],
-    slices: Mapping[str, str | None],
-    generation: Generation,
-    seed: int,
-    gold: Callable[[list[Any], list[str]], list[Mapping[str, float]]] | None,
-    proxy: Reward | None,
-    ledger: Ledger,
-    folder: Path,
-    progress: Progress,
-) -> None:
-    """Sample one reply to each prompt, measure it, and write a line for each to `replies.jsonl`.
+@dataclass(frozen=True)
+class Measure:
+    """How every policy of a comparison is measured.
 
-    A line holds the prompt, the reply, `length` in tokens (the end included), whether it was `finished`, `kl` to the
-    start in nats, `proxy`, `gold` and `gold/<attribute>`, as far as the recipe has them. Only sampling is charged
-    to the ledger; scoring and KL are costs of measuring.
+    Attributes:
+        prompts: one reply is sampled to each.
+        slices: a prompt, as JSON, to the slice that it belongs to.
+        generation, seed: how replies are sampled.
+        gold: the truth, or None.
+        proxy: the reward that was learned from, or None.
+        progress: is told how far it is.
     """
-    with metered(ledger):
-        drawn = policy.sample(prompts, generation, seed=10_000 + seed, ledger=ledger, progress=progress)
-    ledger.inference_tokens = ledger.generated_tokens
-    replies = [each[0] for each in drawn]
-    texts = [reply.text for reply in replies]
-    progress("scoring", 0, 2)
-    truths: Sequence[Mapping[str, float]] = gold(list(prompts), texts) if gold else [{} for _ in prompts]
-    scores = proxy(prompts, texts) if proxy else [None] * len(prompts)
-    progress("KL to the start", 1, 2)
-    if isinstance(policy, LanguageModelPolicy):
-        divergences = policy.kl_to_start(prompts, replies, temperature=generation.temperature or 1.0)
-    elif isinstance(policy, BestOfNPolicy):
-        divergences = [policy.kl_bound] * len(prompts)
-    else:
-        divergences = []
-    with (folder / RECORDS).open("w", encoding="utf-8") as file:
-        for i, (prompt, reply) in enumerate(zip(prompts, replies, strict=True)):
-            record: dict[str, Any] = {
-                "prompt": prompt,
-                "reply": reply.text,
-                "slice": slices.get(json.dumps(prompt)),
-                "length": len(reply.token_ids),
-                "finished": reply.finished,
-            }
-            if divergences:
-                record["kl"] = divergences[i]
-            if scores[i] is not None:
-                record["proxy"] = scores[i]
-            file.write(json.dumps({**record, **truths[i]}, ensure_ascii=False) + "\n")
+
+    prompts: Sequence[Prompt]
+    slices: Mapping[str, str | None]
+    generation: Generation
+    seed: int
+    gold: Truth | None
+    proxy: Reward | None
+    progress: Progress
+
+    def __call__(self, policy: Policy, ledger: Ledger, folder: Path) -> None:
+        """Sample one reply to each prompt, measure it, and write a line for each to `replies.jsonl` in `folder`.
+
+        A line holds the prompt, the reply, `length` in tokens (the end included), whether it was `finished`, `kl` to
+        the start in nats, `proxy`, `gold` and `gold/<attribute>`, as far as the recipe has them. Only sampling is
+        charged to the ledger; scoring and KL are costs of measuring.
+        """
+        with metered(ledger):
+            drawn = policy.sample(
+                self.prompts, self.generation, seed=10_000 + self.seed, ledger=ledger, progress=self.progress
+            )
+        ledger.inference_tokens = ledger.generated_tokens
+        replies = [each[0] for each in drawn]
+        texts = [reply.text for reply in replies]
+        self.progress("scoring", 0, 2)
+        truths: Sequence[Mapping[str, float]] = (
+            self.gold(list(self.prompts), texts) if self.gold else [{} for _ in self.prompts]
+        )
+        scores = self.proxy(self.prompts, texts) if self.proxy else [None] * len(self.prompts)
+        self.progress("KL to the start", 1, 2)
+        if isinstance(policy, LanguageModelPolicy):
+            divergences = policy.kl_to_start(self.prompts, replies, temperature=self.generation.temperature or 1.0)
+        elif isinstance(policy, BestOfNPolicy):
+            divergences = [policy.kl_bound] * len(self.prompts)
+        else:
+            divergences = []
+        with (folder / RECORDS).open("w", encoding="utf-8") as file:
+            for i, (prompt, reply) in enumerate(zip(self.prompts, replies, strict=True)):
+                record: dict[str, Any] = {
+                    "prompt": prompt,
+                    "reply": reply.text,
+                    "slice": self.slices.get(json.dumps(prompt)),
+                    "length": len(reply.token_ids),
+                    "finished": reply.finished,
+                }
+                if divergences:
+                    record["kl"] = divergences[i]
+                if scores[i] is not None:
+                    record["proxy"] = scores[i]
+                file.write(json.dumps({**record, **truths[i]}, ensure_ascii=False) + "\n")
+
+
+def measure_on_the_way(measure: Measure, truth: Truth | None, trained: Path, folder: Path) -> None:
+    """Measure the policies that a trial kept on the way, each into a folder of its own, and what its critiques did.
+
+    Nothing of it is charged: it is a cost of measuring.
+
+    Args:
+        truth: what critiques are measured by, on training prompts; None where there is none.
+        trained: the trial's folder.
+        folder: the evaluation's.
+    """
+    for kept in sorted((trained / MILESTONES).glob("*")):
+        out = folder / MILESTONES / kept.name
+        out.mkdir(parents=True)
+        measure(load_policy(kept / "policy"), Ledger(), out)
+        shutil.copy(kept / "milestone.json", out)
+    if (trained / TRANSCRIPTS).is_file():
+        found = by_principle(trained / TRANSCRIPTS, truth, measure.proxy)
+        (folder / PRINCIPLES).write_text(json.dumps(found, indent=1), encoding="utf-8")

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
-from prefzoo.comparison.recipe.blocks import Recipe
-from prefzoo.data import sources
-from prefzoo.feedback.rewards import FunctionReward
+from prefzoo.comparison.recipe.blocks import GoldFunction, Recipe
+from prefzoo.feedback.judges.build import truth
+from prefzoo.interface import Truth
 from prefzoo.settings import Adapter
 
 
-def gold_function(recipe: Recipe) -> Callable[[list[Any], list[str]], list[Mapping[str, float]]] | None:
-    """The recipe's truth: prompts and replies to `{"gold": .., attribute: ..}` each; None where there is none."""
+def described_gold(recipe: Recipe) -> str | None:
+    """The recipe's truth as `judges.build.truth` reads it."""
     source = recipe.gold_source
-    if source == "none":
+    if source in ("none", "judge"):
         return None
-    if isinstance(source, str):
-        return sources.load(source).gold
-    scored = FunctionReward(source.path, key="gold.path")
-    return lambda prompts, completions: [{"gold": value} for value in scored(prompts, completions)]
+    return source.path if isinstance(source, GoldFunction) else source
+
+
+def gold_function(recipe: Recipe) -> Truth | None:
+    """The recipe's truth; None where there is none."""
+    return truth(described_gold(recipe))
 
 
 def loading(recipe: Recipe, adapter: Adapter) -> dict[str, Any]:
@@ -28,5 +29,6 @@ def loading(recipe: Recipe, adapter: Adapter) -> dict[str, Any]:
     return {
         "dtype": model.dtype,
         "trust_remote_code": model.trust_remote_code,
+        "attn_implementation": model.attn_implementation,
         "quantization": adapter.quantization,
     }

@@ -15,22 +15,26 @@ from prefzoo.comparison.identity import IDENTITY, content_hash, identity
 from prefzoo.comparison.plan import INCOMPLETE, START, Plan, Stage, fingerprint
 from prefzoo.comparison.recipe.blocks import Recipe
 from prefzoo.comparison.running import launched
+from prefzoo.comparison.stages.auditing import audit
 from prefzoo.comparison.stages.data import prepare
-from prefzoo.comparison.stages.evaluate import evaluate
+from prefzoo.comparison.stages.deciding import measure_of
+from prefzoo.comparison.stages.evaluate import Measure, measure_on_the_way
 from prefzoo.comparison.stages.given import gold_function, loading
-from prefzoo.comparison.stages.judging import judge_of, judge_report
+from prefzoo.comparison.stages.judging import assistant_of, judge_of, judge_report, labeller
 from prefzoo.comparison.stages.label import label
 from prefzoo.comparison.stages.metering import metered
 from prefzoo.comparison.tracking.by_trainers import reporting
 from prefzoo.data import sealed
 from prefzoo.data.views import Views
 from prefzoo.errors import PrefzooError
+from prefzoo.feedback import constitution as constitutions
 from prefzoo.feedback.combined import Ensemble, WeightedSum
+from prefzoo.feedback.judge_reward import JudgeReward, start_replies
 from prefzoo.feedback.reward_model import RewardModel, train_reward_model
 from prefzoo.feedback.reward_report import reward_report
 from prefzoo.feedback.reward_settings import RewardPart
 from prefzoo.feedback.rewards import FunctionReward, RandomReward, load_reward
-from prefzoo.interface import Bench, Ledger, Progress, Reward
+from prefzoo.interface import Bench, Ledger, Progress, Prompt, Reward
 from prefzoo.policies import load_policy
 from prefzoo.policies.language_model import LanguageModelPolicy
 from prefzoo.policies.loading import resolve
@@ -41,9 +45,9 @@ def run_stage(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> Non
     if stage.kind == "data":
         prepare(plan, folder, progress)
     else:
-        {"start": start, "label": labels, "reward": reward, "train": train, "evaluate": evaluation}[stage.kind](
-            plan, stage, folder, progress
-        )
+        {"start": start, "label": labels, "reward": reward, "train": train, "evaluate": evaluation, "audit": audit}[
+            stage.kind
+        ](plan, stage, folder, progress)
 
 
 def start(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
@@ -91,7 +95,7 @@ def labels(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     """Make preferences of the start's own replies to the training and test prompts."""
     recipe = plan.recipe
     ledger = Ledger()
-    judge = judge_of(recipe)
+    judge = judge_of(recipe, labeller(recipe))
     policy = start_policy(recipe, start_path(plan))
     splits = {name: sealed.load_split(plan.stages["data"].folder, name) for name in sealed.SPLITS}
     report: dict[str, Any] = {"with": recipe.data.label_with, "splits": {}}
@@ -120,29 +124,35 @@ def reward(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     ledger = Ledger()
     seed = recipe.seeds[0] if stage.seed is None else stage.seed
     bench = _bench(plan, stage, folder, start_path(plan), seed, progress, ledger=ledger, shuffle_seed=stage.seed)
+    test = sealed.load_split(plan.stages[plan.rows_name].folder, "test")
+    prompts = [*bench.data.prompts, *Views.of(test).prompts]
     parts: list[Reward] = []
     with metered(ledger):
         for i, part in enumerate(settings.parts):
-            parts.append(_built(recipe, part, bench.replace(out=folder / f"part-{i}" if settings.of else folder)))
+            out = folder / f"part-{i}" if settings.of else folder
+            parts.append(_built(recipe, part, bench.replace(out=out), prompts))
     built = WeightedSum(parts, [part.weight for part in settings.of]) if settings.of else parts[0]
     (folder / "spec.json").write_text(json.dumps(built.spec(folder)), encoding="utf-8")
-    test = sealed.load_split(plan.stages[plan.rows_name].folder, "test")
     gold = gold_function(recipe)
-    report = {"type": settings.type, **reward_report(built, test, gold), "ledger": asdict(ledger)}
+    report = {"type": settings.type, **reward_report(built, test, gold), **bench.report, "ledger": asdict(ledger)}
     single = built.members if isinstance(built, Ensemble) else parts
     if len(single) > 1:
         report["parts"] = [reward_report(each, test, gold) for each in single]
     (folder / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
 
 
-def _built(recipe: Recipe, part: RewardPart, bench: Bench) -> Reward:
-    """One part of the reward; members of an ensemble differ in their seed alone."""
+def _built(recipe: Recipe, part: RewardPart, bench: Bench, prompts: list[Prompt]) -> Reward:
+    """One part of the reward, which will score replies to `prompts`; members of an ensemble differ in their seed
+    alone."""
     if part.type == "path":
         return RewardModel.load(str(Path(str(part.path)).expanduser()), loading(recipe, recipe.adapter))
     if part.type == "function":
         return FunctionReward(str(part.path))
     if part.type == "random":
         return RandomReward(recipe.seeds[0])
+    if part.type == "judge":
+        references = start_replies(bench, prompts) if part.by == "comparison" else {}
+        return JudgeReward(judge_of(recipe, recipe.judge, bench.seed), part.by, references)
     adapter = part.adapter or recipe.adapter
     bench = bench.replace(adapter=adapter, loading=loading(recipe, adapter))
     if part.members == 1:
@@ -164,8 +174,14 @@ def train(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     seed = recipe.seed_of(stage.label, stage.seed)
     ledger = Ledger()
     bench = _bench(plan, stage, folder, start_path(plan), seed, progress, ledger=ledger, shuffle_seed=stage.seed)
-    if "reward" in algorithm.needs:
+    draws_on = algorithm.required
+    if "reward" in draws_on:
         bench = bench.replace(reward=_reward(plan, stage.seed))
+    if "judge" in draws_on:
+        bench = bench.replace(judge=judge_of(recipe, recipe.judge, seed))
+    if "constitution" in draws_on:
+        constitution = constitutions.load(recipe.constitution_name)
+        bench = bench.replace(constitution=constitution, assistant=assistant_of(recipe))
     with metered(ledger):
         algorithm.train(bench)
     if launched.makes_room():  # what follows is for the first process to keep
@@ -186,22 +202,24 @@ def evaluation(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> No
         policy: Any = start_policy(recipe, start_path(plan))
     else:
         policy = load_policy(plan.stages[f"train {stage.label} seed {stage.seed}"].folder / "policy")
+    against = f"evaluate {START} seed {stage.seed}"
     has_reward = plan.stages[plan.reward_name(stage.seed)].done
     test = sealed.load_split(plan.stages["data"].folder, "test")
-    evaluate(
-        policy,
-        Views.of(test).prompts[: recipe.evaluation.prompts],
+    measure = Measure(
+        prompts=Views.of(test).prompts[: recipe.evaluation.prompts],
         slices={json.dumps(row.prompt): row.slice for row in test},
         generation=recipe.generation,
         seed=stage.seed,
-        gold=gold_function(recipe),
+        gold=measure_of(recipe, None if stage.label == START else plan.stages[against].folder),
         proxy=_reward(plan, stage.seed) if has_reward else None,
-        ledger=ledger,
-        folder=folder,
         progress=progress,
     )
+    measure(policy, ledger, folder)
     (folder / "ledger.json").write_text(json.dumps(asdict(ledger)), encoding="utf-8")
     (folder / IDENTITY).write_text(json.dumps(identity(plan), indent=1), encoding="utf-8")
+    if stage.label != START:
+        trained = plan.stages[f"train {stage.label} seed {stage.seed}"].folder
+        measure_on_the_way(measure, gold_function(recipe), trained, folder)
     if not has_reward:
         (folder / INCOMPLETE).write_text("measured without the proxy reward, whose stage failed", encoding="utf-8")
 

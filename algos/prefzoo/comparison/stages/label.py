@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from prefzoo.data.formats import Row
 from prefzoo.data.reasons import Dropped
 from prefzoo.data.views import Views, prompt_key
-from prefzoo.feedback.judges.judge import Judge
-from prefzoo.interface import Ledger, Policy, Progress
+from prefzoo.feedback.ai_labels import labelled
+from prefzoo.interface import Judge, Ledger, Policy, Progress
 from prefzoo.settings import Generation
 
 
@@ -23,8 +23,7 @@ def label(
 ) -> tuple[list[Row], Dropped]:
     """Pairs of two sampled replies for the prompts of one split.
 
-    A pair is left out, with its reason, when a reply is empty, or was cut off (a trainer would append an end that the
-    policy never wrote), when both replies are the same, or when both are as good.
+    What makes no pair is left out, with its reason (see `ai_labels.labelled`).
 
     Args:
         rows: of the split; each distinct prompt is answered.
@@ -44,17 +43,12 @@ def label(
     first_better = ledger.judged(judge, lambda: judge(prompts, *sides))
     dropped = Dropped()
     pairs = []
-    for i, (prompt, (a, b)) in enumerate(zip(prompts, drawn, strict=True)):
-        row = first[prompt_key(prompt)]
-        reasons = {
-            "unfinished_reply": not (a.finished and b.finished),
-            "empty_reply": not (a.text.strip() and b.text.strip()),
-            "identical_pair": a.text == b.text,
-            "tied_replies": first_better[i] == 0.5,
-        }
-        if reason := next((name for name, holds in reasons.items() if holds), None):
-            dropped.add(reason, row.id, prompt[-1]["content"])
-            continue
-        good, bad = (a, b) if first_better[i] > 0.5 else (b, a)
-        pairs.append(Row(f"{row.id} labelled", row.prompt, chosen=good.text, rejected=bad.text, slice=row.slice))
+    for each in labelled(prompts, drawn, first_better):
+        row = first[prompt_key(each.prompt)]
+        if each.dropped:
+            dropped.add(each.dropped, row.id, each.prompt[-1]["content"])
+        else:
+            pairs.append(
+                Row(f"{row.id} labelled", row.prompt, chosen=each.chosen, rejected=each.rejected, slice=row.slice)
+            )
     return [*rows, *pairs], dropped

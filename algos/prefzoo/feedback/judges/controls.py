@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from prefzoo.feedback.judges.judge import Judge
-from prefzoo.interface import Prompt
+from prefzoo.interface import Prompt, Truth
 
 
-def gold_judge(gold: Callable[[list[Any], list[str]], list[Mapping[str, float]]]) -> Judge:
+def gold_judge(gold: Truth) -> Judge:
     """The truth: 1 where the first is better, 0 where the second is, one half where they are as good."""
 
     def answers(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import Prompt
@@ -47,10 +48,14 @@ class Judge:
         answers: the comparison, in one order.
         grades: the grading; None where this judge cannot.
         name: what it is called in messages.
+
+    Attributes:
+        described: what `build.build` makes this judge of again; None for one that was made otherwise.
     """
 
     def __init__(self, answers: Answers, grades: Grades | None = None, name: str = "the judge") -> None:
         self.answers, self.grades, self.name, self.asked = answers, grades, name, Asked()
+        self.described: dict[str, Any] | None = None
 
     def __call__(
         self,
@@ -64,8 +69,7 @@ class Judge:
         Args:
             questions: for each pair what is asked about it; None asks which reply is better.
         """
-        asks = list(questions) if questions is not None else [None] * len(prompts)
-        both = (self.answers(prompts, first, second, asks), self.answers(prompts, second, first, asks))
+        both = self.in_both_orders(prompts, first, second, questions)
         self.asked.failures += sum(p is None for side in both for p in side)
         forth, back = ([0.5 if p is None else p for p in side] for side in both)
         verdicts = [(p + (1 - q)) / 2 for p, q in zip(forth, back, strict=True)]
@@ -76,6 +80,20 @@ class Judge:
         asked.inconsistent += sum((p - 0.5) * (q - 0.5) > 0 for p, q in zip(forth, back, strict=True))
         asked.first_preferred += sum((p > 0.5) + (p == 0.5) / 2 for p in (*forth, *back))
         return [0.5 if math.isclose(p, 0.5, abs_tol=1e-9) else p for p in verdicts]
+
+    def in_both_orders(
+        self,
+        prompts: Sequence[Prompt],
+        first: Sequence[str],
+        second: Sequence[str],
+        questions: Sequence[str | None] | None = None,
+    ) -> tuple[Sequence[float | None], Sequence[float | None]]:
+        """P(the one shown first is better) of each pair with `first` shown first, and with `second` shown first; None
+        where no answer could be read. Not counted in `asked`."""
+        asks = list(questions) if questions is not None else [None] * len(prompts)
+        # Both orders at once: a model is asked in larger batches, a server more at a time.
+        told = self.answers([*prompts, *prompts], [*first, *second], [*second, *first], [*asks, *asks])
+        return told[: len(prompts)], told[len(prompts) :]
 
     def grade(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float | None]:
         """A grade from 0 to 10 for each reply; None where no answer could be read, which is counted.

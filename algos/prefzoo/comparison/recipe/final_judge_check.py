@@ -1,0 +1,54 @@
+"""Whether the judge that decides a comparison may."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefzoo.comparison.recipe.blocks import Recipe
+from prefzoo.errors import PrefzooError
+from prefzoo.feedback.judges.settings import JudgeSettings
+
+
+def final_judge_problems(recipe: Recipe) -> list[str]:
+    """What is wrong with `gold: judge`: above all that this judge taught what it is to measure."""
+    given = recipe.evaluation
+    final = recipe.final_judge
+    if final is None:
+        named = {"judge": given.judge is not None, "same_judge": given.same_judge}
+        return [
+            f"evaluation.{key}: has no meaning unless gold is 'judge'." for key, is_given in named.items() if is_given
+        ]
+    key = "evaluation.judge" if given.judge is not None else "judge"
+    if final.type == "gold":
+        return [f"{key}.type: 'gold' is the truth, and with gold: judge none is known. Allowed: local, random."]
+    taught = _taught(recipe)
+    same = _who(final, recipe) == _who(recipe.judge, recipe)
+    if taught and same and not given.same_judge:
+        return [
+            f"gold: 'judge' is the judge that {taught}, and it likes what it taught. Name another one as "
+            "evaluation.judge, or say evaluation.same_judge: true if you know."
+        ]
+    if given.same_judge and not (taught and same):
+        return ["evaluation.same_judge: true has no meaning here: the judge that decides taught nothing."]
+    return []
+
+
+def _taught(recipe: Recipe) -> str | None:
+    """What is learned from the recipe's judge, where anything is."""
+    if recipe.data.label_with == "judge":
+        return "made the labels (data.label_with)"
+    if any(str(part.type) == "judge" for part in recipe.reward.parts):
+        return "gives the reward (reward.type)"
+    for label in recipe.algorithms:
+        try:
+            if "judge" in recipe.algorithm(label).required:
+                return f"algorithms.{label} learns from"
+        except (PrefzooError, TypeError, ValueError):  # its own mistakes are told elsewhere
+            continue
+    return None
+
+
+def _who(judge: JudgeSettings, recipe: Recipe) -> tuple[Any, ...]:
+    """Which model judges, however it is asked."""
+    path = judge.path or (recipe.model.path if judge.type == "local" else None)
+    return judge.type, path

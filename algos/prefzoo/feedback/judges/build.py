@@ -1,0 +1,48 @@
+"""A judge out of a description that can be written down, so that a reward or a policy that needs it can be kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from prefzoo.data import sources
+from prefzoo.feedback.judges.controls import gold_judge, random_judge
+from prefzoo.feedback.judges.judge import Judge
+from prefzoo.feedback.judges.local import local_judge
+from prefzoo.feedback.judges.settings import JudgeSettings
+from prefzoo.feedback.rewards import FunctionReward
+from prefzoo.interface import Truth
+from prefzoo.policies.loading import resolve
+
+
+def truth(described: str | None) -> Truth | None:
+    """The truth of a source by name, or of a function as `FILE.py:NAME`; None where there is none."""
+    if described is None:
+        return None
+    if ".py:" not in described:
+        return sources.load(described).gold
+    scored = FunctionReward(described, key="gold.path")
+    return lambda prompts, completions: [{"gold": value} for value in scored(prompts, completions)]
+
+
+def build(described: Mapping[str, Any]) -> Judge:
+    """The judge.
+
+    Args:
+        described: `settings`, those of the recipe's block; `model`, the path of the model where the settings name none;
+            `loading`, how its files are read; `gold`, see `truth`; `seed`, of the random one.
+    """
+    judge = _built(described, JudgeSettings.model_validate(described["settings"]))
+    judge.described = dict(described)
+    return judge
+
+
+def _built(described: Mapping[str, Any], settings: JudgeSettings) -> Judge:
+    if settings.type == "gold":
+        gold = truth(described["gold"])
+        assert gold is not None
+        return gold_judge(gold)
+    if settings.type == "random":
+        return random_judge(described["seed"])
+    path = settings.path or described["model"]
+    return local_judge(resolve(path), path == "lab", described["loading"])

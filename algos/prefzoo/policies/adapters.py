@@ -1,0 +1,116 @@
+"""The adapter on a base: peft's config for it, the modules it reaches, and its weights as they were drawn."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import torch
+from peft import LoraConfig, PeftConfig
+from peft.tuners.lora import LoraLayer
+from peft.utils import ModulesToSaveWrapper
+
+from prefzoo.errors import PrefzooError, did_you_mean
+from prefzoo.settings import Adapter
+
+
+def adapter_config(adapter: Adapter, task: str, modules_to_save: Sequence[str] = ()) -> PeftConfig | None:
+    """peft's config for the recipe's adapter; None for full fine-tuning.
+
+    Args:
+        adapter: the recipe's block.
+        task: peft's name of what the model does: `CAUSAL_LM`, `SEQ_CLS`.
+        modules_to_save: names of modules that must be trained whole and saved, whatever the recipe says.
+    """
+    if adapter.type == "full":
+        return None
+    saved = list(dict.fromkeys([*modules_to_save, *adapter.modules_to_save]))
+    return LoraConfig(
+        r=adapter.r,
+        lora_alpha=adapter.alpha,
+        lora_dropout=adapter.dropout,
+        target_modules=adapter.target_modules,
+        use_dora=adapter.use_dora,
+        use_rslora=adapter.use_rslora,
+        init_lora_weights=adapter.init_lora_weights,
+        task_type=task,
+        modules_to_save=saved or None,
+    )
+
+
+def of_adapter(name: str) -> bool:
+    """Whether the weight of this name in a `PeftModel` is the adapter's, a copy of a module to save included."""
+    return "lora_" in name or ".modules_to_save." in name
+
+
+def check_modules(model: torch.nn.Module, adapter: Adapter, head: bool = True) -> None:
+    """Refuse names of modules that this model does not have, of which peft would pass over all but the last.
+
+    Args:
+        model: without an adapter.
+        head: whether it has the head of a language model, and all of `modules_to_save` must be there.
+
+    Raises:
+        PrefzooError: naming each, or a module that cannot be trained whole.
+    """
+    if adapter.type == "full":
+        return
+    modules = {name: module for name, module in model.named_modules() if name}
+    targets = adapter.target_modules
+    problems = []
+    if isinstance(targets, list):
+        problems += [_missing("target_modules", name, modules) for name in targets if not _named(modules, name)]
+    elif targets != "all-linear" and not any(re.fullmatch(targets, name) for name in modules):
+        problems.append(_missing("target_modules", targets, modules))
+    for name in adapter.modules_to_save:
+        found = _named(modules, name)
+        if not found and head:
+            problems.append(_missing("modules_to_save", name, modules))
+        elif any(not w.is_floating_point() or type(w).__name__ == "Params4bit" for m in found for w in m.parameters()):
+            problems.append(f"adapter.modules_to_save: {name!r} is quantized here; an adapter can train it")
+        elif _tied(model, found):
+            problems.append(
+                f"adapter.modules_to_save: {name!r} shares its weights with the other end of this model "
+                "(tie_word_embeddings); a copy that is trained alone would be lost when the policy is exported"
+            )
+    if problems:
+        raise PrefzooError("; ".join(problems))
+
+
+def restore(model: torch.nn.Module) -> None:
+    """Give a new adapter back what TRL rounded to bfloat16, as it does with all that is trained on a quantized base:
+    copies of modules to save, and the magnitudes of DoRA. With them rounded the policy would not begin as the start."""
+    for module in model.modules():
+        if isinstance(module, ModulesToSaveWrapper):
+            for copy in module.modules_to_save.values():
+                for weight, original in zip(copy.parameters(), module.original_module.parameters(), strict=True):
+                    weight.data = original.data.clone()
+        elif isinstance(module, LoraLayer):
+            for name, magnitude in module.lora_magnitude_vector.items():
+                first, second = module.lora_A[name].weight, module.lora_B[name].weight
+                magnitude.update_layer(
+                    base_layer=module.get_base_layer(),
+                    lora_A=first.float(),
+                    lora_B=second.float(),
+                    scaling=module.scaling[name],
+                )
+
+
+def _named(modules: dict[str, torch.nn.Module], name: str) -> list[torch.nn.Module]:
+    return [module for path, module in modules.items() if f".{path}".endswith(f".{name}")]
+
+
+def _missing(key: str, name: str, modules: dict[str, torch.nn.Module]) -> str:
+    known = sorted({path.rpartition(".")[2] for path, module in modules.items() if list(module.parameters(False))})
+    return (
+        f"adapter.{key}: {name!r} is no module of this model.{did_you_mean(name, known)} "
+        f"Modules with weights: {', '.join(known)}."
+    )
+
+
+def _tied(model: torch.nn.Module, found: list[torch.nn.Module]) -> bool:
+    uses: dict[int, int] = {}
+    for module in model.modules():
+        for weight in module.parameters(recurse=False):
+            uses[id(weight)] = uses.get(id(weight), 0) + 1
+    return any(uses[id(weight)] > 1 for module in found for weight in module.parameters())

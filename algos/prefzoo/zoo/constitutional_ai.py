@@ -1,0 +1,133 @@
+"""Constitutional AI: a model criticises and revises its own replies by written principles, and compares them."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from prefzoo.errors import PrefzooError
+from prefzoo.feedback import ai_labels
+from prefzoo.feedback.transcripts import TRANSCRIPTS, Revised, revise
+from prefzoo.interface import Bench, Policy, Prompt
+from prefzoo.registry import get
+from prefzoo.zoo.teaching import Teaching
+
+
+@dataclass(frozen=True)
+class ConstitutionalAI(Teaching):
+    """Constitutional AI (Bai et al. 2022, https://arxiv.org/abs/2212.08073).
+
+    Supervised phase: the start replies to each prompt, its reply is criticised and revised by a principle drawn at
+    random, as often as `revisions` says, and the final revisions are imitated. Preference phase: of two replies of the
+    resulting policy the judge says which keeps a principle better, and the learner learns from that, with that policy
+    as its reference.
+
+    Attributes:
+        phase: `both`, or one alone: `supervised`, `preferences`.
+        revisions: how often a reply is criticised and revised.
+        helpful_share: the share of what is imitated that is the data's demonstrations, so that a model that is made
+            harmless stays helpful.
+        rounds: of the preference phase.
+        trainer: of the supervised phase (TRL's SFTConfig).
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"prompts", "judge", "constitution"})
+    config: ClassVar[str | None] = "trl.trainer.sft_config:SFTConfig"
+
+    phase: Literal["both", "supervised", "preferences"] = "both"
+    revisions: Annotated[int, Field(ge=1)] = 1
+    helpful_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.phase == "supervised" and self.rounds > 1:
+            raise ValueError(f"rounds: {self.rounds} has no meaning with phase 'supervised'; it is of the other phase")
+        if self.phase == "preferences" and (self.helpful_share > 0 or self.revisions > 1 or self.trainer):
+            raise ValueError("revisions, helpful_share and trainer have no meaning with phase 'preferences'")
+
+    @property
+    def required(self) -> frozenset[str]:
+        unneeded = {"judge"} if self.phase == "supervised" else set()
+        return self.needs - unneeded | ({"demonstrations"} if self.helpful_share > 0 else set())
+
+    @property
+    def replies_per_row(self) -> int:
+        return (self.phase != "preferences") + (self.taught_replies_per_row if self.phase != "supervised" else 0)
+
+    def train(self, bench: Bench) -> Policy:
+        from prefzoo.policies.language_model import LanguageModelPolicy
+
+        prompts = list(bench.data.prompts)
+        random.Random(f"constitutional_ai {bench.seed}").shuffle(prompts)
+        policy: Policy = LanguageModelPolicy.from_start(bench.start, **bench.loading)
+        latest = None
+        if self.phase != "preferences":
+            policy = latest = self._supervised(bench, policy, prompts)
+            if self.phase == "both":
+                bench.keep(policy, "supervised phase")
+        for i in range(self.rounds if self.phase != "supervised" else 0):
+            part = prompts[i :: self.rounds]
+            policy = latest = self.learn(bench.replace(latest=latest), part, self._pairs(bench, policy, part, i))
+            if i + 1 < self.rounds:
+                bench.keep(policy, f"round {i + 1}")
+        if bench.judge is not None:
+            bench.report["judge"] = bench.judge.report()
+        return policy
+
+    def _supervised(self, bench: Bench, start: Policy, prompts: Sequence[Prompt]) -> Policy:
+        """Fine-tune on revisions, and on demonstrations for the other prompts."""
+        demonstrated = [row for row in bench.data.demonstrations if self.helpful_share > 0]
+        helpful = min(round(self.helpful_share * len(prompts)), len(demonstrated))
+        found = revise(bench, start, prompts[helpful:], self.revisions)
+        bench.record(TRANSCRIPTS, [each.transcript() for each in found])
+        kept = [each for each in found if each.dropped is None]
+        bench.report["supervised"] = {
+            **_reasons(found),
+            "helpful": helpful,
+            "helpful_wanted": round(self.helpful_share * len(prompts)),
+        }
+        if not kept:
+            raise PrefzooError(f"constitutional_ai: no reply of {len(found)} could be revised: {_reasons(found)}")
+        data = bench.data.with_demonstrations([e.prompt for e in kept], [e.final for e in kept])
+        imitated = data.demonstrations + random.Random(bench.seed).sample(demonstrated, helpful)
+        random.Random(bench.seed).shuffle(imitated)
+        learner = get("sft", on="demonstrations", trainer=self.trainer)
+        return learner.train(bench.replace(data=dataclasses.replace(data, demonstrations=imitated)))
+
+    def _pairs(self, bench: Bench, policy: Policy, prompts: Sequence[Prompt], i: int) -> list[dict[str, Any]]:
+        """One round's pairs, each compared by a principle; what became of each is in the transcripts."""
+        assert bench.constitution is not None
+        rng = random.Random(f"principles {bench.seed} {i}")
+        principles = [bench.constitution.draw(prompt, rng) for prompt in prompts]
+        questions = [each.preference if each else None for each in principles]
+        found = ai_labels.ask(bench, policy, prompts, bench.seed * 1000 + 500 + i, questions)
+        records = [
+            {
+                "phase": f"preferences, round {i + 1}",
+                "prompt": each.prompt,
+                "principle": principle.id if principle else None,
+                "first": each.first.text,
+                "second": each.second.text,
+                "first_better": each.first_better,
+                "dropped": each.dropped,
+            }
+            for principle, each in zip(principles, found, strict=True)
+        ]
+        bench.record(TRANSCRIPTS, records)
+        counts = ai_labels.counts(found)
+        bench.report.setdefault("preferences", []).append(counts)
+        pairs = ai_labels.preferences(found)
+        if not pairs:
+            raise PrefzooError(f"constitutional_ai: of {len(prompts)} prompts no pair could be made: {counts}")
+        return pairs
+
+
+def _reasons(found: Sequence[Revised]) -> dict[str, int]:
+    """How many replies were revised, and how many were left out for which reason."""
+    dropped = [each.dropped for each in found if each.dropped is not None]
+    return {"prompts": len(found), "revised": len(found) - len(dropped), **{r: dropped.count(r) for r in set(dropped)}}

@@ -1,0 +1,99 @@
+"""RLAIF: a judge takes the place of people who say which reply is better."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from prefzoo.data.views import prompt_key
+from prefzoo.errors import PrefzooError
+from prefzoo.feedback import ai_labels
+from prefzoo.feedback.judge_reward import By
+from prefzoo.interface import Bench, Policy, Prompt
+from prefzoo.zoo.teaching import Teaching
+
+
+@dataclass(frozen=True)
+class RLAIF(Teaching):
+    """Reinforcement learning from AI feedback (Lee et al. 2023, https://arxiv.org/abs/2309.00267).
+
+    Each round samples two replies to each of its prompts, has the judge compare them in both orders, and hands the
+    pairs to the learner, whose reference is the policy that the round began with.
+
+    Attributes:
+        mode: `preferences`, or `direct`: the judge's score itself is the learner's reward.
+        score: what that score is, see `feedback.judge_reward.JudgeReward`.
+        human_fraction: the share of prompts whose pair is one that people compared, where the data has any.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"prompts", "judge"})
+
+    mode: Literal["preferences", "direct"] = "preferences"
+    score: By = "comparison"
+    human_fraction: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.mode == "direct":
+            if "reward" not in self.taught().needs:
+                raise ValueError(f"mode: 'direct' needs a learner that learns from a reward, not {self.learner!r}")
+            if self.rounds > 1 or self.human_fraction > 0:
+                raise ValueError("mode: 'direct' makes no preferences: rounds and human_fraction have no meaning")
+        elif self.score != "comparison":
+            raise ValueError(f"score: {self.score!r} has no meaning with mode 'preferences'; it must be 'direct'")
+
+    @property
+    def required(self) -> frozenset[str]:
+        return self.needs | ({"preferences"} if self.human_fraction > 0 else set())
+
+    @property
+    def replies_per_row(self) -> int:
+        return self.taught().replies_per_row if self.mode == "direct" else self.taught_replies_per_row
+
+    def train(self, bench: Bench) -> Policy:
+        from prefzoo.policies.language_model import LanguageModelPolicy
+
+        prompts = list(bench.data.prompts)
+        random.Random(f"rlaif {bench.seed}").shuffle(prompts)
+        if self.mode == "direct":
+            policy = self._direct(bench, prompts)
+        else:
+            policy = LanguageModelPolicy.from_start(bench.start, **bench.loading)
+            for i in range(self.rounds):
+                part = prompts[i :: self.rounds]
+                pairs = self._pairs(bench, policy, part, i)
+                policy = self.learn(bench.replace(latest=policy if i else None), part, pairs)
+                if i + 1 < self.rounds:
+                    bench.keep(policy, f"round {i + 1}")
+        assert bench.judge is not None
+        bench.report["judge"] = bench.judge.report()
+        return policy
+
+    def _direct(self, bench: Bench, prompts: Sequence[Prompt]) -> Policy:
+        from prefzoo.feedback.judge_reward import JudgeReward, start_replies
+
+        assert bench.judge is not None
+        references = start_replies(bench, prompts) if self.score == "comparison" else {}
+        reward = JudgeReward(bench.judge, self.score, references)
+        return self.learn(bench.replace(reward=reward), prompts, bench.data.preferences)
+
+    def _pairs(self, bench: Bench, policy: Policy, prompts: Sequence[Prompt], i: int) -> list[dict[str, Any]]:
+        """One round's pairs: people's for a share of the prompts, the judge's for the rest; counts are reported."""
+        wanted = round(self.human_fraction * len(prompts))
+        compared = {prompt_key(pair["prompt"]): pair for pair in reversed(bench.data.preferences)}
+        by_people = [prompt for prompt in prompts if prompt_key(prompt) in compared][:wanted]
+        taken = {prompt_key(prompt) for prompt in by_people}
+        rest = [prompt for prompt in prompts if prompt_key(prompt) not in taken]
+        found = ai_labels.ask(bench, policy, rest, bench.seed * 1000 + i) if rest else []
+        counts = ai_labels.counts(found) | {"by_people": len(by_people), "by_people_wanted": wanted}
+        bench.report.setdefault("rlaif", []).append(counts)
+        pairs = [compared[prompt_key(prompt)] for prompt in by_people] + ai_labels.preferences(found)
+        if not pairs:
+            raise PrefzooError(
+                f"rlaif: of two replies to each of {len(prompts)} prompts no pair could be made: {counts}"
+            )
+        return pairs
