@@ -60,7 +60,7 @@ class Results(Block):
     versions: dict[str, str]
     algorithms: dict[str, AlgorithmResult]
     reward: dict[str, Any]
-    judge: dict[str, Any] = {}
+    judge: dict[str, Any] = Field({})
     preflight: dict[str, Any]
     shared: dict[str, dict[str, float]] = Field(description="ledgers of the stages that all trials share")
     notes: list[str] = Field(description="what a reader must know before believing the table")
@@ -103,7 +103,7 @@ def build(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
     reward = _reward(plan, outcomes)
     preflight = _read(data / "preflight.json")
     manifest = _read(data / "manifest.json")
-    judge: dict[str, Any] = {}
+    judge: dict[str, Any] = Field({})
     if LABEL in plan.stages and plan.stages[LABEL].folder.is_dir():
         labels = preflight["labels"] = _read(plan.stages[LABEL].folder / "labels.json")
         judge = labels["judge"]
