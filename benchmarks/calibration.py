@@ -10,8 +10,8 @@ they would be run, seeds and prompts at random, and judged by the code that judg
 
 Other intervals are measured beside the one in use, which is how it was chosen (docs/decisions/0007).
 
-    python benchmarks/calibration.py pool --work /tmp/pool      # 260 stages, some 10 minutes on 4 cores
-    python benchmarks/calibration.py measure                    # minutes; writes calibration.json and docs/calibration.md
+    python benchmarks/calibration.py pool --work /tmp/pool      # 227 stages, some 10 minutes on 4 cores
+    python benchmarks/calibration.py measure                    # minutes; docs/calibration.md too
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -264,18 +265,14 @@ def measure(times: int, few: int, pool: Pool) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     found: dict[str, Any] = {"pool": described(pool), "sizes": {}}
     for seeds, prompts in SIZES:
-        cases: dict[str, Callable[[], Drawn]] = {}
-        for label in SAME:
-            cases[f"{label} and {label}"] = lambda label=label: same(pool, label, seeds, prompts, rng)
-        for a, b in OTHER:
-            cases[f"{a} and {b}"] = lambda a=a, b=b: other(pool, a, b, seeds, prompts, rng)
+        cases: dict[str, Callable[[], Drawn]] = {
+            f"{label} and {label}": partial(same, pool, label, seeds, prompts, rng) for label in SAME
+        } | {f"{a} and {b}": partial(other, pool, a, b, seeds, prompts, rng) for a, b in OTHER}
         size: dict[str, Any] = {"cases": {}}
         for name, draw in cases.items():
             size["cases"][name] = covered(draw, times) | found_at_advertised(draw, few)
         if seeds > 1:
-            size["any of six A/A pairs"] = {
-                label: any_called(pool, label, seeds, prompts, rng, few) for label in SAME
-            }
+            size["any of six A/A pairs"] = {label: any_called(pool, label, seeds, prompts, rng, few) for label in SAME}
             size["other intervals"] = {name: alternatives(draw, few, rng) for name, draw in cases.items()}
             size["bootstrapped"] = aggregates(pool, seeds, prompts, rng, few)
         found["sizes"][f"{seeds} x {prompts}"] = size

@@ -44,7 +44,8 @@ def from_mean_squares(mean: float, squares: tuple[float, float, float], seeds: i
     """
     if seeds == prompts == 1:
         return Estimate(mean, -np.inf, np.inf, 1.0, np.inf, 0)
-    error, freedom = (float(each) for each in standard_error(*(np.array(each) for each in squares), seeds, prompts))
+    of_seeds, of_prompts, of_noise = map(np.array, squares)
+    error, freedom = map(float, standard_error(of_seeds, of_prompts, of_noise, seeds, prompts))
     if error == 0.0:
         return Estimate(mean, mean, mean, 1.0 if mean == 0 else 0.0, error, freedom)
     half = float(stats.t.ppf(1 - ALPHA / 2, freedom)) * error
