@@ -102,10 +102,17 @@ def family(name: str, metric: str, pairs: Sequence[tuple[str, str]], tables: Map
             family=name,
             family_size=len(pairs),
             effect_size=statistics.effect_size(*side),
-            detectable=statistics.detectable(each, len(pairs)),
+            detectable=_detectable(*side, len(pairs)),
         )
         for labels, side, each, p in zip(pairs, sides, found, adjusted, strict=True)
     ]
+
+
+def _detectable(a: np.ndarray, b: np.ndarray, family_size: int) -> float | None:
+    """The minimum detectable difference; None where one number tells nothing of others."""
+    if a.shape[1] < 2:
+        return None
+    return statistics.Pilot.of(a, b).detectable(statistics.Design(*a.shape), family_size)
 
 
 def pairs(tables: Mapping[str, Tables]) -> list[Pair]:
@@ -136,6 +143,5 @@ def rated(tables: Mapping[str, Tables]) -> dict[str, Summary]:
 def _measured(tables: Mapping[str, Tables]) -> dict[str, np.ndarray]:
     """The tables of the metric that decides, the start's first."""
     metric = decides(tables)
-    return {
-        label: tables[label][metric] for label in sorted(tables, key=lambda l: l != START) if metric in tables[label]
-    }
+    ordered = sorted(tables, key=lambda label: label != START)
+    return {label: tables[label][metric] for label in ordered if metric in tables[label]}

@@ -4,10 +4,10 @@ A table compares algorithms only if nothing else differs. Every trial therefore 
 manifest's hashes), the start's weights, and the blocks of the recipe that all labels share. What an algorithm sets for
 itself (its own settings, its `trainer:`) is what is compared, and no part of this.
 
-Refused, where it differs, is whatever changes what a policy may learn or what a number in the table means: rows, start,
-adapter, budget, shared training arguments, sampling, test prompts, gold, and the reward (also for algorithms that use
-none: their proxy column would mean something else). Only noted is what changes the numbers by rounding or by chance, but
-nothing that they stand for: versions of libraries, and how work is cut into batches (`NOTED`).
+Refused, where it differs, is whatever changes what a policy may learn or what a number in the table means: rows,
+start, adapter, budget, shared training arguments, sampling, test prompts, gold, and the reward (also for algorithms
+that use none: their proxy column would mean something else). Only noted is what changes the numbers by rounding or by
+chance, but nothing that they stand for: versions of libraries, and how work is cut into batches (`NOTED`).
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ class Results(Block):
     versions: dict[str, str]
     algorithms: dict[str, AlgorithmResult]
     reward: dict[str, Any]
-    judge: dict[str, Any] = {}
+    judge: dict[str, Any] = Field({})
     preflight: dict[str, Any]
     shared: dict[str, dict[str, float]] = Field(description="ledgers of the stages that all trials share")
     notes: list[str] = Field(description="what a reader must know before believing the table")

@@ -3,7 +3,7 @@
 from prefzoo.comparison.statistics.aggregates import interquartile_mean, probability_of_improvement, wins
 from prefzoo.comparison.statistics.corrections import holm, verdict
 from prefzoo.comparison.statistics.estimates import ALPHA, Estimate, difference, effect_size, estimate
-from prefzoo.comparison.statistics.power import POWER, Design, Pilot, detectable
+from prefzoo.comparison.statistics.power import POWER, Design, Pilot
 from prefzoo.comparison.statistics.ratings import ratings
 
 __all__ = [
@@ -12,7 +12,6 @@ __all__ = [
     "Design",
     "Estimate",
     "Pilot",
-    "detectable",
     "difference",
     "effect_size",
     "estimate",

@@ -38,22 +38,30 @@ class Estimate:
 
 
 def from_mean_squares(mean: float, squares: tuple[float, float, float], seeds: int, prompts: int) -> Estimate:
-    """An estimate from the squared error that seeds, prompts and noise each bring (MS / (S P)).
+    """An estimate of a mean over a (seeds x prompts) table with these mean squares of seeds, prompts and noise.
 
     With one seed its part is 0 and the interval covers prompts only; the same with one prompt.
     """
-    by_seeds, by_prompts, by_noise = squares
-    freedoms = (seeds - 1, prompts - 1, (seeds - 1) * (prompts - 1))
-    square = max(by_seeds + by_prompts - by_noise, by_seeds, by_prompts)
-    if not any(freedoms):
+    if seeds == prompts == 1:
         return Estimate(mean, -np.inf, np.inf, 1.0, np.inf, 0)
-    known = min(df for df in freedoms[:2] if df)
-    if square == 0.0:
-        return Estimate(mean, mean, mean, 1.0 if mean == 0 else 0.0, 0.0, known)
-    freedom = max(known, square**2 / sum(part**2 / df for part, df in zip(squares, freedoms, strict=True) if df))
-    error = square**0.5
+    of_seeds, of_prompts, of_noise = map(np.array, squares)
+    error, freedom = map(float, standard_error(of_seeds, of_prompts, of_noise, seeds, prompts))
+    if error == 0.0:
+        return Estimate(mean, mean, mean, 1.0 if mean == 0 else 0.0, error, freedom)
     half = float(stats.t.ppf(1 - ALPHA / 2, freedom)) * error
     return Estimate(mean, mean - half, mean + half, float(2 * stats.t.sf(abs(mean) / error, freedom)), error, freedom)
+
+
+def standard_error(
+    of_seeds: np.ndarray, of_prompts: np.ndarray, of_noise: np.ndarray, seeds: int, prompts: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The standard error of the mean, and its degrees of freedom, from mean squares, as many as there are."""
+    square = np.maximum(of_seeds + of_prompts - of_noise, np.maximum(of_seeds, of_prompts))
+    sides = ((of_seeds, seeds - 1), (of_prompts, prompts - 1), (of_noise, (seeds - 1) * (prompts - 1)))
+    below = np.sum([part**2 / df for part, df in sides if df], 0)
+    fewest = min(df for _, df in sides[:2] if df)
+    freedom = np.maximum(fewest, np.divide(square**2, below, out=np.zeros_like(below), where=below > 0))
+    return np.sqrt(square / (seeds * prompts)), freedom
 
 
 def mean_squares(table: np.ndarray) -> tuple[float, float, float]:
@@ -70,8 +78,7 @@ def mean_squares(table: np.ndarray) -> tuple[float, float, float]:
 
 def estimate(table: np.ndarray) -> Estimate:
     """The mean of a (seeds x prompts) table. With one seed and one prompt the interval is infinite."""
-    of_seeds, of_prompts, of_noise = (square / table.size for square in mean_squares(table))
-    return from_mean_squares(float(table.mean()), (of_seeds, of_prompts, of_noise), *table.shape)
+    return from_mean_squares(float(table.mean()), mean_squares(table), *table.shape)
 
 
 def difference(a: np.ndarray, b: np.ndarray) -> Estimate:

@@ -38,6 +38,7 @@ def resampled(statistic: Statistic, seeds: int, prompts: int) -> list[Estimate]:
     by_noise = np.maximum(0.0, by_both - by_seeds - by_prompts)
     parts = np.stack([by_seeds * undone[0], by_prompts * undone[1], by_noise * undone[0] * undone[1]], 1)
     parts[parts < 1e-24] = 0.0  # what rounding leaves of no variance at all
+    parts *= seeds * prompts
     return [
         from_mean_squares(float(value), (float(a), float(b), float(e)), seeds, prompts)
         for value, (a, b, e) in zip(values, parts, strict=True)
