@@ -218,9 +218,9 @@ def test_milestones_are_on_the_frontier_and_in_the_table_for_programs(tmp_path) 
         each.ledger["flops"] = 5.0
         each.metrics["gold"] = 0.3
     headings, rows = budget_cells(results, ["dpo", "rejection_sampling", "start"]) or ([], [])
-    place = headings.index("5.0  FLOPs")
+    place = headings.index("5.0 FLOPs")
     assert [(row[0], row[place]) for row in rows] == [("dpo", "0.80"), ("rejection_sampling", "0.30")]
-    assert rows[0][headings.index("2.0  seconds")] == "-"  # dpo took 3 and 5
+    assert rows[0][headings.index("2.0 seconds")] == "-"  # dpo took 3 and 5
     write_csv(results, tmp_path / "results.csv")
     lines = (tmp_path / "results.csv").read_text().splitlines()
     assert lines[0] == "policy,seed,milestone,metric,value"
