@@ -174,7 +174,7 @@ def _legend(axes: Any) -> None:
 
 def legend_columns(labels: Sequence[str]) -> int:
     """How many names fit beside each other."""
-    return max(1, min(3, 55 // (max(map(len, labels), default=0) + 4)))
+    return max(1, min(3, 72 // (max(map(len, labels), default=0) + 4)))
 
 
 def _line_of_start(draw: Any, results: Results) -> None:
@@ -185,7 +185,7 @@ def _line_of_start(draw: Any, results: Results) -> None:
 def _look(label: str, labels: Sequence[str]) -> dict[str, str]:
     """Colour and marker of a policy, the same in every picture and whatever its rank."""
     if label == START:
-        return {"color": "0.5", "fmt": "*"}
+        return {"color": "0.5", "fmt": "p"}
     place = _place(label, labels)
     return {"color": f"C{place % 10}", "fmt": MARKERS[place % len(MARKERS)]}
 
