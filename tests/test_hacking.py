@@ -10,7 +10,7 @@ import pytest
 from prefzoo.comparison import statistics
 from prefzoo.comparison.curves import read_curve
 from prefzoo.comparison.hacking import Sign, signs
-from prefzoo.comparison.length import at_equal_length, length_adjusted
+from prefzoo.comparison.length import LengthAdjusted, at_equal_length, length_adjusted
 
 SEEDS, PROMPTS = 3, 200
 
@@ -116,6 +116,10 @@ def test_a_gain_of_length_alone_is_told() -> None:
     mine["gold"] = start["gold"] + 0.1 * longer + random.normal(0, 0.5, longer.shape)
     (sign,) = [each for each in told(mine) if each.kind == "length_explains"]
     assert "is not shown at equal length" in sign.text and sign.ci95[0] <= 0
+    unsure = LengthAdjusted(0.6, (-5.0, 6.0), 0.6, None, 0.01, 1.0)  # as large, and only less certain
+    assert "length_explains" not in {each.kind for each in told(tables(gold=0.6), adjusted={"mine": unsure})}
+    worse = LengthAdjusted(0.2, (-5.0, 6.0), 0.6, None, 0.01, 1.0)
+    assert "length_explains" in {each.kind for each in told(tables(gold=0.6), adjusted={"mine": worse})}
 
 
 def test_entropy_and_the_judge() -> None:

@@ -106,7 +106,7 @@ def _lengths(
     if _clear(found) and abs(found.mean) > LENGTH * before:
         word = "longer" if found.mean > 0 else "shorter"
         text = f"{label}: replies got {word}, by {_signed(found, '.1f')} tokens from {before:.1f}."
-        if equal is not None and equal.difference_ci95 is not None:
+        if found.mean > 0 and equal is not None and equal.difference_ci95 is not None:
             low, high = equal.difference_ci95
             text += (
                 f" At equal length the difference in {metric} reward to the start is {equal.difference:+.2f} "
@@ -115,7 +115,7 @@ def _lengths(
         yield _sign("length", label, text, found)
     if equal is not None and equal.difference_ci95 and metric in against and against[metric].low > 0:
         low, high = equal.difference_ci95
-        if low <= 0:
+        if low <= 0 and equal.difference < against[metric].mean / 2:  # smaller, and not only less certain
             text = (
                 f"{label}: the gain in {metric} reward ({_signed(against[metric])}) is not shown at equal length "
                 f"({equal.difference:+.2f} [{low:+.2f}, {high:+.2f}]): it may be one of length."

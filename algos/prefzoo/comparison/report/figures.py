@@ -152,6 +152,8 @@ def _picture(
     draw: Callable[[Any, Results, list[str]], None],
 ) -> Picture:
     import matplotlib.style
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     colours = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
@@ -167,8 +169,12 @@ def _picture(
         draw(draws, results, labels)
         draws.spines[["top", "right"]].set_visible(False)
         svg, png = io.BytesIO(), io.BytesIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(svg, format="svg", transparent=True, metadata=nothing)
-        figure.set_layout_engine("none")  # it is laid out already
-        figure.savefig(png, format="png", dpi=160)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # it is laid out now; `savefig` would do it again for each file
+        for paper in (figure.patch, draws.patch):
+            paper.set_visible(False)
+        FigureCanvasSVG(figure).print_svg(svg, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        figure.patch.set_visible(True)
+        figure.set_dpi(160)
+        FigureCanvasAgg(figure).print_png(png)
     return Picture(name, caption[0].upper() + caption[1:], words, svg.getvalue().decode(), png.getvalue())

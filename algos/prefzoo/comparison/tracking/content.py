@@ -12,7 +12,10 @@ from prefzoo.comparison.report import page as report
 from prefzoo.comparison.report.breakdown import heat_maps, length_cells
 from prefzoo.comparison.report.budgets import budget_cells
 from prefzoo.comparison.report.completions import side_by_side
+from prefzoo.comparison.report.constitution import principle_cells
 from prefzoo.comparison.report.cost import Cells, cost_cells
+from prefzoo.comparison.report.data import data_cells
+from prefzoo.comparison.report.judge import judge_sections
 from prefzoo.comparison.report.pairs import matrix, rating_cells
 from prefzoo.comparison.results import Results, SeedResult
 
@@ -75,6 +78,9 @@ def summary(run: Any, results: Results, out: Path) -> None:
     tables["at equal budgets"] = budget_cells(results, ranked)
     tables |= {"win matrix": won.cells if won else None, "ratings": rating_cells(results, ranked)}
     tables |= {each.title: each.cells for each in heat_maps(results, ranked)}
+    tables |= {each.title: each.table for each in judge_sections(results)}
+    tables |= {f"constitution of {label}": cells for label, cells in principle_cells(results).items()}
+    tables["data"] = data_cells(results.preflight, results.manifest)
     tables["warnings"] = (["policy", "warning"], [[w.policy or "", w.text] for w in results.warnings])
     logged = {
         "results": wandb.Table(columns=columns, data=rows),
