@@ -207,6 +207,7 @@ def test_constitutional_ai_imitates_revisions_and_demonstrations(bench, given, m
     assert [line["phase"] for line in lines] == ["supervised"] * 18 + ["preferences, round 1"] * 24
     assert {line["principle"] for line in lines[18:]} <= {p.id for p in bench.constitution.principles}
     ((learner, _, pairs),) = given
+    assert learner.training.learning_rate == bench.training.learning_rate / 4
     assert learner.latest is not None and len(pairs) == bench.report["preferences"][0]["pairs"]
 
 
@@ -283,7 +284,7 @@ def test_mistakes_are_told_before_anything_is_loaded(name: str, settings: dict, 
 
 
 def test_the_gold_judge_needs_a_truth() -> None:
-    with pytest.raises(RecipeError, match=r"judge\.type: 'gold' needs a truth for rlaif"):
+    with pytest.raises(RecipeError, match=r"judge\.type: 'gold' needs a truth for algorithms.rlaif"):
         recipes.check({"judge": {"type": "gold"}, "gold": "none", "algorithms": {"rlaif": {}}})
 
 
@@ -327,6 +328,8 @@ def test_a_whole_comparison_of_ai_feedback(found) -> None:
     for label in ("rlaif", "by-ppo", "constitutional_ai", "grpo"):
         assert results.algorithms[label].seeds["0"].ledger["judge_calls"] > 0
     assert results.algorithms["grpo"].seeds["0"].ledger["judge_calls"] == 2 * 4 * 48
+    audit = results.judge["audits"]["judge"]
+    assert audit["agreement"]["share"] == 1.0 and audit["first_preferred"]["share"] == 0.5, "gold judges"
 
 
 def test_the_order_of_the_oracles_reward_is_golds(found) -> None:

@@ -10,6 +10,7 @@ from prefzoo.comparison.notes import judge_notes
 from prefzoo.comparison.plan import AUDIT, LABEL, make_plan
 from prefzoo.comparison.recipe import check as recipes
 from prefzoo.comparison.records import read_records
+from prefzoo.comparison.report.judge import calibration_picture
 from prefzoo.comparison.running.runner import Outcome
 from prefzoo.data.formats import Row
 from prefzoo.errors import RecipeError
@@ -22,6 +23,7 @@ from prefzoo.lab import MODEL_DIR
 from test_cli import prefzoo as run
 
 STAGE = AUDIT.format("judge")
+SERVED = {"type": "openai", "endpoint": {"base_url": "http://localhost:1/v1", "model": "m"}}
 
 
 def truth(prompts, completions):
@@ -63,6 +65,7 @@ def test_the_truth_agrees_with_itself_in_every_respect(rows) -> None:
     assert "No position bias was shown." in sentences(found) and "No length bias was shown." in sentences(found)
     assert set(found.slices) == {row.slice for row in rows} and len(found.slices) > 1
     assert sum(part.pairs for part in found.slices.values()) == found.pairs
+    assert calibration_picture(found).startswith(b"\x89PNG")
 
 
 def test_labels_are_the_truth_where_there_is_no_gold_and_that_is_said(rows) -> None:
@@ -223,6 +226,8 @@ def test_the_command_says_what_it_cannot_audit_on(tmp_path) -> None:
         ({"gold": "judge", "data": {"prompts": "a/b", "label_with": "judge"}}, "likes what it taught"),
         ({"gold": "judge", "evaluation": {"judge": {"path": "lab"}}, "data": {"prompts": "a/b", "label_with": "judge"}},
          "likes what it taught"),
+        ({"gold": "judge", "data": {"prompts": "a/b", "label_with": "judge"}, "judge": {**SERVED, "reasoning": True},
+          "evaluation": {"judge": SERVED}}, "likes what it taught"),
         ({"gold": "judge", "judge": {"type": "gold"}}, "judge.type: 'gold' is the truth"),
         ({"gold": "judge", "evaluation": {"judge": {"type": "gold"}}}, "evaluation.judge.type: 'gold' is the truth"),
         ({"gold": "judge", "evaluation": {"same_judge": True}}, "taught nothing"),
@@ -255,6 +260,7 @@ def test_unless_the_recipe_says_it_knows_or_names_another(tmp_path) -> None:
     for name, changes in (("data", False), ("train dpo seed 0", False), ("evaluate dpo seed 0", True)):
         assert (again.stages[name].folder != plan.stages[name].folder) == changes, name
     assert recipes.check({"gold": "judge", "algorithms": {"dpo": {}}}).final_judge.type == "local"
+    recipes.check({**taught, "judge": SERVED, "evaluation": {"judge": {}}})
 
 
 def test_a_judge_decides_by_comparing_with_the_start(tmp_path) -> None:

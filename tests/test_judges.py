@@ -7,12 +7,11 @@ import json
 import pytest
 
 from prefzoo import compare, lab
-from prefzoo.errors import PrefzooError
 from prefzoo.feedback.judges.controls import gold_judge, random_judge
 from prefzoo.feedback.judges.judge import Judge
 from prefzoo.feedback.judges.local import local_judge
 from prefzoo.lab import MODEL_DIR, tasks
-from prefzoo.policies.language_model import LanguageModelPolicy
+from prefzoo.policies import next_token
 
 LOADING = {"dtype": "float32", "trust_remote_code": False, "quantization": None}
 
@@ -74,29 +73,21 @@ def test_probabilities_of_the_two_orders_by_hand() -> None:
 
 def test_the_lab_model_judges_as_gold_does_and_is_asked_as_it_was_taught(pairs, monkeypatch) -> None:
     prompts, first, second, better = pairs
-    rendered = []
-    render = LanguageModelPolicy.render
+    asked = []
 
-    def noted(self, prompt):
-        rendered.append(prompt[-1]["content"])
-        return render(self, prompt)
+    def noted(policy, prompts, *rest):
+        asked.extend(prompt[-1]["content"] for prompt in prompts)
+        return next_token.next_token(policy, prompts, *rest)
 
-    monkeypatch.setattr(LanguageModelPolicy, "render", noted)
-    verdicts = local_judge(str(MODEL_DIR), True, LOADING)(prompts, first, second)
-    assert tasks.judge_prompt(prompts[0][0]["content"], first[0], second[0]) in rendered
-    assert tasks.judge_prompt(prompts[0][0]["content"], second[0], first[0]) in rendered
+    judge = local_judge(str(MODEL_DIR), True, LOADING)
+    monkeypatch.setattr("prefzoo.feedback.judges.local.next_token", noted)
+    verdicts = judge(prompts, first, second)
+    assert tasks.judge_prompt(prompts[0][0]["content"], first[0], second[0]) in asked
+    assert tasks.judge_prompt(prompts[0][0]["content"], second[0], first[0]) in asked
     agreement = sum((p > 0.5) == truly for p, truly in zip(verdicts, better, strict=True)) / len(better)
     assert agreement > 0.85
     chance = [p > 0.5 for p in random_judge(0)(prompts, first, second)]
     assert 0.35 < sum(c == truly for c, truly in zip(chance, better, strict=True)) / len(better) < 0.65
-
-
-def test_a_vocabulary_without_verdicts_is_refused(monkeypatch) -> None:
-    policy = LanguageModelPolicy.from_start(str(MODEL_DIR))
-    monkeypatch.setattr(LanguageModelPolicy, "from_start", classmethod(lambda cls, *_, **__: policy))
-    monkeypatch.setattr(policy, "tokenizer", lambda text, **_: {"input_ids": [5]})
-    with pytest.raises(PrefzooError, match="no single tokens for the verdicts"):
-        local_judge(str(MODEL_DIR), True, LOADING)
 
 
 def test_a_judge_makes_the_pairs_of_a_comparison(tmp_path) -> None:

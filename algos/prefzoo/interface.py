@@ -112,7 +112,7 @@ class Judge(Protocol):
         """A grade from 0 to 10 for each reply; None where the answer could not be read."""
         ...
 
-    def report(self) -> dict[str, float]:
+    def report(self) -> dict[str, Any]:
         """What was asked so far, `questions` among it."""
         ...
 

@@ -132,6 +132,17 @@ def points(found: Results) -> list[dict[str, Any]]:
     return sorted(rows, key=lambda row: -row["gold"])
 
 
+def differences(found: Results) -> dict[str, dict[str, dict[str, Any]]]:
+    """Gold of a judge's labels less that of people's, paired by seed and prompt: judge's label -> people's label."""
+    table: dict[str, dict[str, dict[str, Any]]] = {}
+    for each in found.verdicts:
+        for one, other, sign in ((each.a, each.b, 1), (each.b, each.a, -1)):
+            if each.metric == "gold" and one.startswith("judge-") and other.startswith("people-"):
+                interval = sorted(sign * bound for bound in each.ci95)
+                table.setdefault(one, {})[other] = {"difference": sign * each.difference, "ci95": interval}
+    return table
+
+
 LOOKS = {
     ("data", "truth"): ("tab:orange", "o-", "people, wrong at random, on pairs of the data"),
     ("own", "truth"): ("tab:blue", "s-", "a judge, wrong at random, on the start's own replies"),
@@ -167,6 +178,26 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
     figure.savefig(path, dpi=130)
 
 
+def write(found: Results, rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """All figures as JSON, and as tables on the screen."""
+    apart = differences(found)
+    content = {"points": rows, "differences": apart, "seeds": found.recipe["seeds"], "versions": found.versions}
+    path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    print(f"{'':20}{'pairs':>7}{'right':>8}{'gold':>8}  95%{'':>13}{'KL':>6}")
+    for row in rows:
+        low, high = row["gold_ci95"]
+        about = f"{row['pairs']:7.0f}{row['right']:8.3f}" if "right" in row else " " * 15
+        print(f"{row['label']:20}{about}{row['gold']:8.2f}  {low:6.2f} to {high:5.2f}{row['kl']:6.2f}")
+    judges, people = ([f"{who}-{100 * (1 - error):.0f}" for error in ERRORS] for who in ("judge", "people"))
+    print("\ngold with a judge's labels less that with people's; * where the 95% interval is clear of 0")
+    print(f"{'':10}" + "".join(f"{name:>12}" for name in people))
+    for name in judges:
+        held = [apart[name][other] for other in people]
+        marks = ["*" if cell["ci95"][0] * cell["ci95"][1] > 0 else " " for cell in held]
+        cells = zip(held, marks, strict=True)
+        print(f"{name:10}" + "".join(f"{cell['difference']:+11.2f}{mark}" for cell, mark in cells))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, default=3)
@@ -179,13 +210,7 @@ def main() -> None:
     )
     rows = points(found)
     draw(rows, arguments.out / "rlaif_vs_human.png")
-    content = {"points": rows, "seeds": arguments.seeds, "prompts": arguments.prompts, "versions": found.versions}
-    (arguments.out / "rlaif_vs_human.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
-    print(f"{'':20}{'pairs':>7}{'right':>8}{'gold':>8}  95%{'':>13}{'KL':>6}")
-    for row in rows:
-        low, high = row["gold_ci95"]
-        about = f"{row['pairs']:7.0f}{row['right']:8.3f}" if "right" in row else " " * 15
-        print(f"{row['label']:20}{about}{row['gold']:8.2f}  {low:6.2f} to {high:5.2f}{row['kl']:6.2f}")
+    write(found, rows, arguments.out / "rlaif_vs_human.json")
 
 
 if __name__ == "__main__":

@@ -192,7 +192,8 @@ def make_plan(recipe: Recipe, out: Path, audited: Mapping[str, JudgeSettings] | 
 
 def _who(judge: JudgeSettings) -> dict[str, Any]:
     """All that a judge's answers depend on."""
-    return {**judge.model_dump(mode="json", exclude={"audit_pairs"}), "model": fingerprint(judge.path)}
+    files = [fingerprint(path) for path in (judge.path, judge.prompt, judge.grading_prompt)]
+    return {**judge.model_dump(mode="json", exclude={"audit_pairs"}), "files": files}
 
 
 def load_plan(out: Path) -> Plan:

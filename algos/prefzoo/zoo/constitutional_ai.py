@@ -33,6 +33,8 @@ class ConstitutionalAI(Teaching):
         helpful_share: the share of what is imitated that is the data's demonstrations, so that a model that is made
             harmless stays helpful.
         rounds: of the preference phase.
+        learner_rate: the share of `training.learning_rate` at which the learner goes on from the supervised phase: an
+            adapter that has been trained moves much further in a step than one that begins at zero.
         trainer: of the supervised phase (TRL's SFTConfig).
     """
 
@@ -42,6 +44,7 @@ class ConstitutionalAI(Teaching):
     phase: Literal["both", "supervised", "preferences"] = "both"
     revisions: Annotated[int, Field(ge=1)] = 1
     helpful_share: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    learner_rate: Annotated[float, Field(gt=0, le=1)] = 0.25
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -49,6 +52,10 @@ class ConstitutionalAI(Teaching):
             raise ValueError(f"rounds: {self.rounds} has no meaning with phase 'supervised'; it is of the other phase")
         if self.phase == "preferences" and (self.helpful_share > 0 or self.revisions > 1 or self.trainer):
             raise ValueError("revisions, helpful_share and trainer have no meaning with phase 'preferences'")
+        if self.phase != "both" and self.learner_rate != 0.25:
+            raise ValueError(
+                f"learner_rate: {self.learner_rate} has no meaning with phase {self.phase!r}; it must be 'both'"
+            )
 
     @property
     def required(self) -> frozenset[str]:
@@ -70,6 +77,7 @@ class ConstitutionalAI(Teaching):
             policy = latest = self._supervised(bench, policy, prompts)
             if self.phase == "both":
                 bench.keep(policy, "supervised phase")
+                bench = self._slower(bench)
         for i in range(self.rounds if self.phase != "supervised" else 0):
             part = prompts[i :: self.rounds]
             policy = latest = self.learn(bench.replace(latest=latest), part, self._pairs(bench, policy, part, i))
@@ -78,6 +86,11 @@ class ConstitutionalAI(Teaching):
         if bench.judge is not None:
             bench.report["judge"] = bench.judge.report()
         return policy
+
+    def _slower(self, bench: Bench) -> Bench:
+        rate = self.learner_rate * (bench.training.learning_rate or 0.0)
+        bench.report["learner_learning_rate"] = rate
+        return bench.replace(training=bench.training.model_copy(update={"learning_rate": rate}))
 
     def _supervised(self, bench: Bench, start: Policy, prompts: Sequence[Prompt]) -> Policy:
         """Fine-tune on revisions, and on demonstrations for the other prompts."""

@@ -10,9 +10,9 @@ from prefzoo import registry
 from prefzoo.comparison.recipe import data_check as data
 from prefzoo.comparison.recipe.blocks import GoldFunction, Recipe
 from prefzoo.comparison.recipe.final_judge_check import final_judge_problems
+from prefzoo.comparison.recipe.judge_check import feedback_problems, judge_problems
 from prefzoo.data.reading import COLUMNS
 from prefzoo.errors import did_you_mean, unknown
-from prefzoo.feedback import constitution
 from prefzoo.feedback.rewards import function_problem
 
 Check = Callable[[Recipe], list[str]]
@@ -77,6 +77,8 @@ def _missing_packages(recipe: Recipe) -> list[str]:
         )
     if recipe.model.attn_implementation == "flash_attention_2" and find_spec("flash_attn") is None:
         problems.append("model.attn_implementation: 'flash_attention_2' needs the package flash-attn.")
+    if recipe.judge.type == "openai" and find_spec("openai") is None:
+        problems.append("judge.type: 'openai' needs the package openai: pip install 'prefzoo[judge]'")
     return problems + [
         f"tracking.report_to: {name!r} is not installed here; pip install {name}."
         for name in recipe.tracking.report_to
@@ -140,26 +142,13 @@ def _critic_problems(recipe: Recipe) -> list[str]:
     ]
 
 
-def _feedback_problems(recipe: Recipe) -> list[str]:
-    """Whether there are the judge and the constitution that algorithms and rewards ask for."""
-    asking = [label for label, draws_on in recipe.draws_on.items() if "judge" in draws_on]
-    asking += [key for key, part in recipe.reward.places.items() if part.type == "judge"]
-    problems = []
-    if recipe.judge.type == "gold" and recipe.gold_source == "none" and asking:
-        problems.append(
-            f"judge.type: 'gold' needs a truth for {', '.join(asking)} to ask: give gold: {{path: FILE.py:NAME}}."
-        )
-    if recipe.constitution is not None or any("constitution" in draws_on for draws_on in recipe.draws_on.values()):
-        problems += constitution.problems(recipe.constitution_name)
-    return problems
-
-
 _ROWS = ("data.source", *(f"data.{kind}" for kind in COLUMNS))
 _HAS = (*_ROWS, "data.label_with")
 CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (data.source_problems, ()),
     (data.file_problems, ()),
     (data.column_problems, ("data.columns", *_ROWS)),
+    (data.annotator_problems, ("data.annotators", *_ROWS)),
     (data.gold_problems, ("gold", *_ROWS)),
     (final_judge_problems, ("gold", "judge", "evaluation", "algorithms", "reward", "data.label_with")),
     (data.label_problems, ("gold", "judge.type", "generation.temperature", "start", *_HAS)),
@@ -174,7 +163,8 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (_model_problems, ()),
     (_path_problems, ("reward.type", "reward.of")),
     (_critic_problems, ("reward",)),
-    (_feedback_problems, ("judge", "gold", "constitution", "reward.type", "reward.of", *_ROWS)),
+    (feedback_problems, ("judge", "gold", "constitution", "reward.type", "reward.of", *_ROWS)),
+    (judge_problems, ("judge", "model.path")),
     (_seed_problems, ("seeds",)),
 )
 """Each check with the keys whose defaults would mislead it."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from prefzoo.comparison.recipe.blocks import Recipe
-from prefzoo.errors import PrefzooError
 from prefzoo.feedback.judges.settings import JudgeSettings
 
 
@@ -20,7 +19,7 @@ def final_judge_problems(recipe: Recipe) -> list[str]:
         ]
     key = "evaluation.judge" if given.judge is not None else "judge"
     if final.type == "gold":
-        return [f"{key}.type: 'gold' is the truth, and with gold: judge none is known. Allowed: local, random."]
+        return [f"{key}.type: 'gold' is the truth, and with gold: judge none is known. Allowed: local, openai, random."]
     taught = _taught(recipe)
     same = _who(final, recipe) == _who(recipe.judge, recipe)
     if taught and same and not given.same_judge:
@@ -37,18 +36,14 @@ def _taught(recipe: Recipe) -> str | None:
     """What is learned from the recipe's judge, where anything is."""
     if recipe.data.label_with == "judge":
         return "made the labels (data.label_with)"
-    if any(str(part.type) == "judge" for part in recipe.reward.parts):
+    if any(part.type == "judge" for part in recipe.reward.parts):
         return "gives the reward (reward.type)"
-    for label in recipe.algorithms:
-        try:
-            if "judge" in recipe.algorithm(label).required:
-                return f"algorithms.{label} learns from"
-        except (PrefzooError, TypeError, ValueError):  # its own mistakes are told elsewhere
-            continue
-    return None
+    asking = [label for label, drawn in recipe.draws_on.items() if "judge" in drawn]
+    return f"{', '.join(asking)} learns from" if asking else None
 
 
 def _who(judge: JudgeSettings, recipe: Recipe) -> tuple[Any, ...]:
-    """Which model judges, however it is asked."""
-    path = judge.path or (recipe.model.path if judge.type == "local" else None)
-    return judge.type, path
+    """Which model judges, wherever it is served and however it is asked."""
+    if judge.endpoint is not None:
+        return judge.type, judge.endpoint.model
+    return judge.type, judge.path or recipe.model.path

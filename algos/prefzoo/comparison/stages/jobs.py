@@ -95,7 +95,7 @@ def labels(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     """Make preferences of the start's own replies to the training and test prompts."""
     recipe = plan.recipe
     ledger = Ledger()
-    judge = judge_of(recipe, labeller(recipe))
+    judge = judge_of(plan, labeller(recipe), progress=progress)
     policy = start_policy(recipe, start_path(plan))
     splits = {name: sealed.load_split(plan.stages["data"].folder, name) for name in sealed.SPLITS}
     report: dict[str, Any] = {"with": recipe.data.label_with, "splits": {}}
@@ -130,7 +130,7 @@ def reward(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     with metered(ledger):
         for i, part in enumerate(settings.parts):
             out = folder / f"part-{i}" if settings.of else folder
-            parts.append(_built(recipe, part, bench.replace(out=out), prompts))
+            parts.append(_built(plan, part, bench.replace(out=out), prompts))
     built = WeightedSum(parts, [part.weight for part in settings.of]) if settings.of else parts[0]
     (folder / "spec.json").write_text(json.dumps(built.spec(folder)), encoding="utf-8")
     gold = gold_function(recipe)
@@ -141,9 +141,10 @@ def reward(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     (folder / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
 
 
-def _built(recipe: Recipe, part: RewardPart, bench: Bench, prompts: list[Prompt]) -> Reward:
+def _built(plan: Plan, part: RewardPart, bench: Bench, prompts: list[Prompt]) -> Reward:
     """One part of the reward, which will score replies to `prompts`; members of an ensemble differ in their seed
     alone."""
+    recipe = plan.recipe
     if part.type == "path":
         return RewardModel.load(str(Path(str(part.path)).expanduser()), loading(recipe, recipe.adapter))
     if part.type == "function":
@@ -152,7 +153,7 @@ def _built(recipe: Recipe, part: RewardPart, bench: Bench, prompts: list[Prompt]
         return RandomReward(recipe.seeds[0])
     if part.type == "judge":
         references = start_replies(bench, prompts) if part.by == "comparison" else {}
-        return JudgeReward(judge_of(recipe, recipe.judge, bench.seed), part.by, references)
+        return JudgeReward(judge_of(plan, recipe.judge, bench.seed, bench.progress), part.by, references)
     adapter = part.adapter or recipe.adapter
     bench = bench.replace(adapter=adapter, loading=loading(recipe, adapter))
     if part.members == 1:
@@ -178,10 +179,10 @@ def train(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     if "reward" in draws_on:
         bench = bench.replace(reward=_reward(plan, stage.seed))
     if "judge" in draws_on:
-        bench = bench.replace(judge=judge_of(recipe, recipe.judge, seed))
+        bench = bench.replace(judge=judge_of(plan, recipe.judge, seed, progress))
     if "constitution" in draws_on:
         constitution = constitutions.load(recipe.constitution_name)
-        bench = bench.replace(constitution=constitution, assistant=assistant_of(recipe))
+        bench = bench.replace(constitution=constitution, assistant=assistant_of(plan, progress))
     with metered(ledger):
         algorithm.train(bench)
     if launched.makes_room():  # what follows is for the first process to keep
@@ -210,7 +211,7 @@ def evaluation(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> No
         slices={json.dumps(row.prompt): row.slice for row in test},
         generation=recipe.generation,
         seed=stage.seed,
-        gold=measure_of(recipe, None if stage.label == START else plan.stages[against].folder),
+        gold=measure_of(plan, None if stage.label == START else plan.stages[against].folder),
         proxy=_reward(plan, stage.seed) if has_reward else None,
         progress=progress,
     )

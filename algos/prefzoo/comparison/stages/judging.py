@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+from prefzoo.comparison.plan import Plan
 from prefzoo.comparison.recipe.blocks import Recipe
 from prefzoo.comparison.stages.given import described_gold, gold_function, loading
 from prefzoo.data.formats import Row
-from prefzoo.feedback.assistant import ModelAssistant
+from prefzoo.feedback.assistant import EndpointAssistant, ModelAssistant
 from prefzoo.feedback.judges.build import build
+from prefzoo.feedback.judges.endpoint import EndpointAsker
 from prefzoo.feedback.judges.judge import Judge
 from prefzoo.feedback.judges.settings import JudgeSettings
 from prefzoo.feedback.reward_report import wilson
-from prefzoo.interface import Assistant
+from prefzoo.interface import Assistant, Progress
 from prefzoo.policies.loading import resolve
+
+CACHE = "judge-answers"
+"""Folder of a comparison in which a server's answers are kept."""
 
 
 def labeller(recipe: Recipe) -> JudgeSettings:
@@ -21,25 +26,31 @@ def labeller(recipe: Recipe) -> JudgeSettings:
     return JudgeSettings(type="gold") if recipe.data.label_with == "gold" else recipe.judge
 
 
-def judge_of(recipe: Recipe, settings: JudgeSettings, seed: int | None = None) -> Judge:
+def judge_of(plan: Plan, settings: JudgeSettings, seed: int | None = None, progress: Progress | None = None) -> Judge:
     """The judge that a block of the recipe describes.
 
     Args:
         seed: of a random one; None is the comparison's first.
+        progress: is told how many of a server's answers have come.
     """
-    return build(
-        {
-            "settings": settings.model_dump(mode="json"),
-            "model": recipe.model.path,
-            "loading": loading(recipe, recipe.adapter),
-            "gold": described_gold(recipe),
-            "seed": recipe.seeds[0] if seed is None else seed,
-        }
-    )
+    recipe = plan.recipe
+    described = {
+        "settings": settings.model_dump(mode="json"),
+        "model": recipe.model.path,
+        "loading": loading(recipe, recipe.adapter),
+        "gold": described_gold(recipe),
+        "seed": recipe.seeds[0] if seed is None else seed,
+        "cache": str((plan.out / CACHE).resolve()),
+    }
+    return build(described, progress)
 
 
-def assistant_of(recipe: Recipe) -> Assistant:
+def assistant_of(plan: Plan, progress: Progress) -> Assistant:
     """Who writes critiques and revisions: the judge's model where the judge is one, else the recipe's."""
+    recipe = plan.recipe
+    if recipe.judge.endpoint is not None:
+        asker = EndpointAsker(recipe.judge.endpoint, plan.out / CACHE, progress)
+        return EndpointAssistant(asker, recipe.generation.max_new_tokens)
     path = recipe.judge.path or recipe.model.path
     return ModelAssistant.load(resolve(path), recipe.generation, loading(recipe, recipe.adapter))
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from prefzoo.data import sources
 from prefzoo.feedback.judges.controls import gold_judge, random_judge
+from prefzoo.feedback.judges.endpoint import EndpointAsker
 from prefzoo.feedback.judges.judge import Judge
 from prefzoo.feedback.judges.local import local_judge
 from prefzoo.feedback.judges.settings import JudgeSettings
+from prefzoo.feedback.judges.worded import worded_judge
+from prefzoo.feedback.judges.wording import wording
 from prefzoo.feedback.rewards import FunctionReward
-from prefzoo.interface import Truth
+from prefzoo.interface import Progress, Truth
 from prefzoo.policies.loading import resolve
 
 
@@ -25,24 +29,31 @@ def truth(described: str | None) -> Truth | None:
     return lambda prompts, completions: [{"gold": value} for value in scored(prompts, completions)]
 
 
-def build(described: Mapping[str, Any]) -> Judge:
+def build(described: Mapping[str, Any], progress: Progress | None = None) -> Judge:
     """The judge.
 
     Args:
         described: `settings`, those of the recipe's block; `model`, the path of the model where the settings name none;
-            `loading`, how its files are read; `gold`, see `truth`; `seed`, of the random one.
+            `loading`, how its files are read; `gold`, see `truth`; `seed`, of the random one;
+            `cache`, the folder of a server's answers.
+        progress: is told how many of a server's answers have come.
     """
-    judge = _built(described, JudgeSettings.model_validate(described["settings"]))
+    judge = _built(described, JudgeSettings.model_validate(described["settings"]), progress)
     judge.described = dict(described)
     return judge
 
 
-def _built(described: Mapping[str, Any], settings: JudgeSettings) -> Judge:
+def _built(described: Mapping[str, Any], settings: JudgeSettings, progress: Progress | None) -> Judge:
     if settings.type == "gold":
         gold = truth(described["gold"])
         assert gold is not None
         return gold_judge(gold)
     if settings.type == "random":
         return random_judge(described["seed"])
+    if settings.type == "openai":
+        assert settings.endpoint is not None
+        asker = EndpointAsker(settings.endpoint, Path(described["cache"]), progress)
+        name = f"the judge {settings.endpoint.model!r}"
+        return worded_judge(asker, wording(settings, False), settings.reasoning, settings.max_new_tokens, name)
     path = settings.path or described["model"]
-    return local_judge(resolve(path), path == "lab", described["loading"])
+    return local_judge(resolve(path), path == "lab", described["loading"], settings)

@@ -17,6 +17,11 @@ where no answer could be read. A question is what a principle asks; None asks wh
 Grades = Callable[[Sequence[Prompt], Sequence[str]], Sequence[float | None]]
 """`(prompts, replies) -> grades from 0 to 10`; None where no answer could be read."""
 
+EXAMPLES = 5
+"""How many unreadable answers a report shows."""
+SHOWN = 300
+"""How much of each, in characters."""
+
 
 @dataclass
 class Asked:
@@ -26,6 +31,7 @@ class Asked:
         pairs, grades: pairs judged, and replies graded.
         questions: questions put: two a pair, one a grade.
         failures: questions to which no answer could be read. Of a pair such an order counts as undecided.
+        unanswered: those of the failures in which no answer came at all.
         ties: pairs of which neither reply came out better over both orders.
         inconsistent: pairs of which the two orders preferred different replies.
         first_preferred: questions about pairs in which the reply shown first was preferred, undecided ones counting
@@ -36,6 +42,7 @@ class Asked:
     grades: int = 0
     questions: int = 0
     failures: int = 0
+    unanswered: int = 0
     ties: int = 0
     inconsistent: int = 0
     first_preferred: float = 0.0
@@ -51,11 +58,17 @@ class Judge:
 
     Attributes:
         described: what `build.build` makes this judge of again; None for one that was made otherwise.
+        flops: floating-point operations so far, of a judge that counts them.
+        about: what a report says of it besides what it was asked.
+        examples: the first few answers that could not be read.
     """
 
     def __init__(self, answers: Answers, grades: Grades | None = None, name: str = "the judge") -> None:
         self.answers, self.grades, self.name, self.asked = answers, grades, name, Asked()
+        self.flops = 0.0
         self.described: dict[str, Any] | None = None
+        self.about: dict[str, Any] = {}
+        self.examples: list[dict[str, str]] = []
 
     def __call__(
         self,
@@ -91,9 +104,7 @@ class Judge:
         """P(the one shown first is better) of each pair with `first` shown first, and with `second` shown first; None
         where no answer could be read. Not counted in `asked`."""
         asks = list(questions) if questions is not None else [None] * len(prompts)
-        # Both orders at once: a model is asked in larger batches, a server more at a time.
-        told = self.answers([*prompts, *prompts], [*first, *second], [*second, *first], [*asks, *asks])
-        return told[: len(prompts)], told[len(prompts) :]
+        return self.answers(prompts, first, second, asks), self.answers(prompts, second, first, asks)
 
     def grade(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float | None]:
         """A grade from 0 to 10 for each reply; None where no answer could be read, which is counted.
@@ -102,7 +113,10 @@ class Judge:
             PrefzooError: when this judge compares only.
         """
         if self.grades is None:
-            raise PrefzooError(f"{self.name} compares replies, but does not grade them one by one")
+            raise PrefzooError(
+                f"{self.name} compares replies, but does not grade them one by one; "
+                "judge.path may name a model that does"
+            )
         found = list(self.grades(prompts, completions))
         self.asked.grades += len(found)
         self.asked.questions += len(found)
@@ -127,6 +141,16 @@ class Judge:
             won[i][b] += 1 - p
         return [sorted(range(len(each)), key=[-p for p in each].__getitem__) for each in won]
 
-    def report(self) -> dict[str, float]:
-        """What was asked so far."""
-        return asdict(self.asked)
+    def report(self) -> dict[str, Any]:
+        """What was asked so far, and how; `failure_examples` are `{"failure": why, "answer": its beginning}`."""
+        return {**asdict(self.asked), "failure_examples": self.examples, **self.about}
+
+    def failed(self, why: str | None, answer: str = "") -> None:
+        """Note an answer of which nothing could be read, for the report.
+
+        Args:
+            why: there is no answer at all; None where there is one.
+        """
+        self.asked.unanswered += why is not None
+        if len(self.examples) < EXAMPLES:
+            self.examples.append({"failure": why or "unreadable", "answer": answer[:SHOWN]})

@@ -1,0 +1,52 @@
+"""What a recipe's `judge:` block is wrong about together with files and with the model."""
+
+from __future__ import annotations
+
+from prefzoo.comparison.recipe.blocks import Recipe
+from prefzoo.errors import PrefzooError
+from prefzoo.feedback import constitution
+
+
+def judge_problems(recipe: Recipe) -> list[str]:
+    """Whether its templates are there and use what they are given, and whether the lab's model can do what it is to."""
+    from prefzoo.feedback.judges.wording import form
+
+    settings = recipe.judge
+    problems = []
+    for key, template in (("prompt", settings.prompt), ("grading_prompt", settings.grading_prompt)):
+        try:
+            if template is not None:
+                form(template, key)
+        except PrefzooError as error:
+            problems.append(str(error))
+    if settings.type == "local" and (settings.path or recipe.model.path) == "lab":
+        hint = "it compares only, in the one wording that it was taught. Another model can be named as judge.path."
+        if settings.reasoning:
+            problems.append(f"judge.reasoning: the lab's model does not reason; {hint}")
+        if settings.grading_prompt is not None:
+            problems.append(f"judge.grading_prompt: the lab's model was never taught to grade; {hint}")
+    return problems
+
+
+def feedback_problems(recipe: Recipe) -> list[str]:
+    """Whether the judge and the constitution can do what algorithms and rewards ask of them."""
+    judge = recipe.judge
+    asking = [f"algorithms.{label}" for label, draws_on in recipe.draws_on.items() if "judge" in draws_on]
+    by_judge = {key: part for key, part in recipe.reward.places.items() if part.type == "judge"}
+    problems = []
+    if judge.type == "gold" and recipe.gold_source in ("none", "judge") and (asking or by_judge):
+        problems.append(
+            f"judge.type: 'gold' needs a truth for {', '.join([*asking, *by_judge])} to ask: "
+            "give gold: {path: FILE.py:NAME}."
+        )
+    if judge.type == "gold" or (judge.type == "local" and (judge.path or recipe.model.path) == "lab"):
+        graded = [f"{key}.by" for key, part in by_judge.items() if part.by == "grade"]
+        graded += [
+            f"algorithms.{label}.score" for label in recipe.draws_on if recipe.algorithms[label].get("score") == "grade"
+        ]
+        problems += [
+            f"{key}: 'grade' asks for grades, and this judge compares only. Allowed: comparison." for key in graded
+        ]
+    if recipe.constitution is not None or any("constitution" in draws_on for draws_on in recipe.draws_on.values()):
+        problems += constitution.problems(recipe.constitution_name)
+    return problems
