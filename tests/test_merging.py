@@ -53,8 +53,9 @@ def test_the_union_of_labels_is_judged_as_one_run_would_be_and_equal_trials_coun
     assert list(found.algorithms) == ["start", "sft", "dpo", "best_of_n"]
     whole = {(v.metric, v.a, v.b): v for v in small_run[0].verdicts}
     assert {(v.a, v.b) for v in found.verdicts if v.metric == "gold"} == {
-        ("sft", "start"), ("dpo", "start"), ("best_of_n", "start"), ("sft", "dpo"), ("sft", "best_of_n"), ("dpo", "best_of_n"),
-    }  # fmt: skip
+        *(("sft", "start"), ("dpo", "start"), ("best_of_n", "start")),
+        *(("sft", "dpo"), ("sft", "best_of_n"), ("dpo", "best_of_n")),
+    }
     for v in found.verdicts:
         assert (v.difference, v.ci95) == (whole[v.metric, v.a, v.b].difference, whole[v.metric, v.a, v.b].ci95)
         assert v.family_size == 3
@@ -129,8 +130,8 @@ def test_every_difference_is_said_at_once_and_what_matters_less_is_noted(two, tm
     [
         ("stages/data-*/train.jsonl", '"chosen": "', '"chosen": "Oh. ', "manifest.train"),
         ("stages/start-*/model/config.json", "{", "{ ", "start: the model"),
-        ("trials/train-dpo-seed-1-*/policy/adapter_config.json", '"r": 16', '"r": 8', "adapter.r: 16 in the recipe and 8"),
-        ("trials/evaluate-dpo-seed-1-*/identity.json", '"temperature": 1.0', '"temperature": 0.5', "generation.temperature"),
+        ("trials/train-dpo-seed-1-*/policy/adapter_config.json", '"r": 16', '"r": 8', "adapter.r: 16 in the recipe"),
+        ("trials/evaluate-dpo-seed-1-*/identity.json", '"temperature": 1.0', '"temperature": 0.5', "generation.temp"),
     ],
 )  # fmt: skip
 def test_editing_one_trial_or_what_it_came_from_makes_its_report_refuse(two, tmp_path, pattern, before, after, named):

@@ -103,7 +103,7 @@ def build(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
     reward = _reward(plan, outcomes)
     preflight = _read(data / "preflight.json")
     manifest = _read(data / "manifest.json")
-    judge: dict[str, Any] = Field({})
+    judge: dict[str, Any] = {}
     if LABEL in plan.stages and plan.stages[LABEL].folder.is_dir():
         labels = preflight["labels"] = _read(plan.stages[LABEL].folder / "labels.json")
         judge = labels["judge"]
