@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -205,7 +206,7 @@ def studentized(table: np.ndarray, rng: np.random.Generator) -> tuple[float, flo
     of_seeds, of_prompts = by_seed.var(1, ddof=1) / seeds, by_prompt.var(1, ddof=1) / prompts
     rest = drawn - by_seed[:, :, None] - by_prompt[:, None] + mean[:, None, None]
     noise = (rest**2).sum((1, 2)) / ((seeds - 1) * (prompts - 1)) / (seeds * prompts)
-    error = np.sqrt(np.maximum(of_seeds + of_prompts - noise, np.maximum(of_seeds, of_prompts)))
+    error = np.sqrt(np.maximum(of_seeds + of_prompts - noise, np.sqrt((of_seeds**2 + of_prompts**2) / 2)))
     low, high = np.quantile((mean - table.mean()) / error, [0.025, 0.975])
     whole = statistics.estimate(table)
     return whole.mean - high * whole.error, whole.mean - low * whole.error
@@ -254,28 +255,27 @@ def aggregates(pool: Pool, seeds: int, prompts: int, rng: np.random.Generator, t
     return {name: share(count, times) for name, count in inside.items()}
 
 
-def measure(times: int, few: int, pool: Pool) -> dict[str, Any]:
-    """Everything, seeded.
+def measured(size: tuple[int, int], times: int, few: int, pool: Pool) -> dict[str, Any]:
+    """All measurements of comparisons of one size, seeded.
 
     Args:
+        size: seeds and prompts.
         times: comparisons drawn for each A/A and each known difference; at least 200.
         few: drawn where each draw takes longer (power, other intervals, bootstraps).
         pool: see `read_pool`.
     """
-    rng = np.random.default_rng(0)
-    found: dict[str, Any] = {"pool": described(pool), "sizes": {}}
-    for seeds, prompts in SIZES:
-        cases: dict[str, Callable[[], Drawn]] = {
-            f"{label} and {label}": partial(same, pool, label, seeds, prompts, rng) for label in SAME
-        } | {f"{a} and {b}": partial(other, pool, a, b, seeds, prompts, rng) for a, b in OTHER}
-        size: dict[str, Any] = {"cases": {}}
-        for name, draw in cases.items():
-            size["cases"][name] = covered(draw, times) | found_at_advertised(draw, few)
-        if seeds > 1:
-            size["any of six A/A pairs"] = {label: any_called(pool, label, seeds, prompts, rng, few) for label in SAME}
-            size["other intervals"] = {name: alternatives(draw, few, rng) for name, draw in cases.items()}
-            size["bootstrapped"] = aggregates(pool, seeds, prompts, rng, few)
-        found["sizes"][f"{seeds} x {prompts}"] = size
+    seeds, prompts = size
+    rng = np.random.default_rng(size)
+    cases: dict[str, Callable[[], Drawn]] = {
+        f"{label} and {label}": partial(same, pool, label, seeds, prompts, rng) for label in SAME
+    } | {f"{a} and {b}": partial(other, pool, a, b, seeds, prompts, rng) for a, b in OTHER}
+    found: dict[str, Any] = {
+        "cases": {name: covered(draw, times) | found_at_advertised(draw, few) for name, draw in cases.items()}
+    }
+    if seeds > 1:
+        found["any of six A/A pairs"] = {label: any_called(pool, label, seeds, prompts, rng, few) for label in SAME}
+        found["other intervals"] = {name: alternatives(draw, few, rng) for name, draw in cases.items()}
+        found["bootstrapped"] = aggregates(pool, seeds, prompts, rng, few)
     return found
 
 
@@ -339,7 +339,11 @@ def main() -> None:
     if given.what == "pool":
         make_pool(given.work)
         return
-    found = measure(given.times, given.few, read_pool())
+    pool = read_pool()
+    with ProcessPoolExecutor() as processes:
+        each = processes.map(partial(measured, times=given.times, few=given.few, pool=pool), SIZES)
+        sizes = {f"{seeds} x {prompts}": size for (seeds, prompts), size in zip(SIZES, each, strict=True)}
+    found = {"pool": described(pool), "sizes": sizes}
     FOUND.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     before = PAGE.read_text(encoding="utf-8").partition("<!-- measured -->")[0]
     PAGE.write_text(f"{before}<!-- measured -->\n{tables(found)}\n", encoding="utf-8")

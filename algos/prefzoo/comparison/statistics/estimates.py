@@ -7,9 +7,10 @@ prompts would have been harder or easier. In the two-way random-effects model
 
 the squared standard error of the mean is estimated without bias by (MS_seeds + MS_prompts - MS_noise) / (S P), from
 the mean squares of the two-way analysis of variance (Cornfield and Tukey 1956, Annals of Mathematical Statistics
-27:907; for balanced tables, where no part is negative, it is what REML gives). It is never taken smaller than what
-seeds alone or prompts alone would give. Student's t has the degrees of freedom of Satterthwaite (1946, Biometrics
-2:110), every mean square counted, and never fewer than the smaller side of the table has.
+27:907; for balanced tables, where no part is negative, it is what REML gives). Few seeds may by luck differ less than
+their noise; it is therefore never taken smaller than the root mean square of what seeds alone and prompts alone give.
+Student's t has the degrees of freedom of Satterthwaite (1946, Biometrics 2:110), every mean square counted, and never
+fewer than the smaller side of the table has.
 
 That this interval, among others, is the one which verdicts go by was measured: docs/calibration.md.
 """
@@ -56,7 +57,8 @@ def standard_error(
     of_seeds: np.ndarray, of_prompts: np.ndarray, of_noise: np.ndarray, seeds: int, prompts: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The standard error of the mean, and its degrees of freedom, from mean squares, as many as there are."""
-    square = np.maximum(of_seeds + of_prompts - of_noise, np.maximum(of_seeds, of_prompts))
+    least = np.sqrt((of_seeds**2 + of_prompts**2) / (2 if seeds > 1 and prompts > 1 else 1))
+    square = np.maximum(of_seeds + of_prompts - of_noise, least)
     sides = ((of_seeds, seeds - 1), (of_prompts, prompts - 1), (of_noise, (seeds - 1) * (prompts - 1)))
     below = np.sum([part**2 / df for part, df in sides if df], 0)
     fewest = min(df for _, df in sides[:2] if df)

@@ -11,7 +11,7 @@ from prefzoo.comparison.statistics.estimates import ALPHA, mean_squares, standar
 
 POWER = 0.8
 """The chance of a right verdict that is asked for."""
-GRID = (np.arange(64) + 0.5) / 64
+GRID = (np.arange(32) + 0.5) / 32
 
 
 def _scaled(freedom: int) -> np.ndarray:
