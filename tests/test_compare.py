@@ -123,11 +123,12 @@ def test_the_report_is_rebuilt_from_what_is_on_disk(small_run, tmp_path) -> None
     results, out = small_run
     moved = tmp_path / "elsewhere"
     shutil.copytree(out, moved)
-    for name in ("results.json", "report.html", "summary.png"):
+    for name in ("results.json", "report.html", "results.csv"):
         (moved / name).unlink()
     assert rebuild(moved).model_dump() == results.model_dump() == load(moved).model_dump()
     page = (moved / "report.html").read_text()
-    assert '<img src="data:image/png;base64,' in page and "rejection_sampling" in page
+    assert "<svg" in page and "rejection_sampling" in page
+    assert (moved / "figures" / "frontier.png").is_file() and (moved / "figures" / "curve_loss.svg").is_file()
     assert "http://" not in page and "https://" not in page
     evaluated = next((moved / "trials").glob("evaluate-dpo-seed-1-*[!g]"))
     shutil.rmtree(evaluated)

@@ -7,15 +7,21 @@ import re
 from dataclasses import asdict
 from pathlib import Path
 
-import pytest
-
+from prefzoo.comparison.analysis import Pair
+from prefzoo.comparison.hacking import Sign
+from prefzoo.comparison.length import LengthAdjusted
 from prefzoo.comparison.notes import notes
 from prefzoo.comparison.recipe.check import load
 from prefzoo.comparison.report import page as report
 from prefzoo.comparison.report import words
+from prefzoo.comparison.report.breakdown import heat_maps, length_cells
+from prefzoo.comparison.report.budgets import budget_cells
 from prefzoo.comparison.report.cost import cost_cells, detail_cells
-from prefzoo.comparison.report.figures import drawn, picture
-from prefzoo.comparison.results import AlgorithmResult, Results, SeedResult, Summary, Verdict
+from prefzoo.comparison.report.export import write_csv
+from prefzoo.comparison.report.figures import drawn, pictures
+from prefzoo.comparison.report.pairs import difference_cells, matrix, rating_cells
+from prefzoo.comparison.results import AlgorithmResult, Milestone, Results, SeedResult, Summary, Verdict
+from prefzoo.comparison.results import load as load_results
 from prefzoo.interface import Ledger
 
 LEDGERS = {
@@ -149,16 +155,20 @@ def test_the_page_is_whole_and_in_order(tmp_path) -> None:
         "<h1>dpo and",
         "Better than the start in",
         "<td>dpo</td>",
-        "<img",
-        "<h2>Read before",
+        "<svg",
+        "Read before believing</h2>",
         "How to read the table",
+        "Curves</h2>",
     ]
-    order += ["<h2>Cost", "2,000", "What the algorithms report", "rounds.1.kept", "Side by side", "To repeat it"]
+    order += ["Cost</h2>", "2,000", "Side by side</h2>", "report</h2>", "rounds.1.kept", "To repeat it</h2>"]
     places = [page.index(part) for part in order]
     assert places == sorted(places)
-    assert "http://" not in page and "https://" not in page and "<link" not in page and "<script" not in page
-    assert page.count("<table>") == page.count('class="scroll"') == 4
-    assert '<meta name="viewport"' in page and page.count('media="(prefers-color-scheme: dark)"') == 2
+    assert "http://" not in page and "https://" not in page and "<link" not in page and page.count("<script") == 1
+    assert page.count("<table>") == page.count('class="scroll"') == 5
+    assert '<meta name="viewport"' in page and "prefers-color-scheme: dark" in page
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'(?:href="|url\()#([^")]+)', page)) <= set(ids)
     assert '<td class="better">better</td>' in page and "&lt;script&gt;" in page
 
 
@@ -170,15 +180,117 @@ def test_markdown_tables_stay_whole_whatever_is_in_a_cell(tmp_path) -> None:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
 
 
-@pytest.mark.parametrize("dark", [False, True])
-def test_pictures_are_drawn_for_light_and_dark_and_without_kl(tmp_path, dark) -> None:
+def test_pictures_are_drawn_of_what_was_measured_alone(tmp_path) -> None:
     results = made(tmp_path)
     assert drawn(results) == ["dpo", "rejection_sampling", "start"]
-    whole = picture(results, dark=dark)
-    assert whole.startswith(b"\x89PNG") and whole != picture(results, ["kl"], dark=dark)
+    curves = {"dpo": [[{"step": 1, "loss": 0.7, "entropy": 2.0}, {"step": 5, "loss": 0.5}]] * 2, "start": [[]]}
+    found = {each.name: each for each in pictures(results, curves)}
+    assert list(found) == ["score", "frontier", "cost_flops", "cost_seconds", "curve_loss", "curve_entropy"]
+    assert found["score"].words.startswith("dpo 1.50 (1.25 to 1.75), rejection_sampling 0.50 (0.25 to 0.75)")
+    assert "dpo 0.7 to 0.5" in found["curve_loss"].words and "start" not in found["curve_loss"].words
+    for each in found.values():
+        assert each.png.startswith(b"\x89PNG") and each.svg.startswith("<?xml")
+        assert "http" not in each.inline and "currentColor" in each.inline
     for each in results.algorithms.values():
-        del each.summary["kl"]
-    assert picture(results, ["kl"], dark=dark).startswith(b"\x89PNG")
+        each.summary = {"gold": each.summary["gold"], "proxy": Summary(mean=1.0, ci95=None)}
+    assert [each.name for each in pictures(results, {})][:2] == ["score", "gold_proxy"]
+
+
+def test_the_loss_of_what_learns_from_its_samples_is_not_drawn(tmp_path) -> None:
+    curves = {"dpo": [[{"step": 1, "loss": 0.0, "reward": 1.0}, {"step": 2, "loss": 0.0, "reward": 2.0}]]}
+    names = [each.name for each in pictures(made(tmp_path), curves)]
+    assert "curve_reward" in names and "curve_loss" not in names
+
+
+def test_milestones_are_on_the_frontier_and_in_the_table_for_programs(tmp_path) -> None:
+    results = made(tmp_path)
+    trial = results.algorithms["dpo"].seeds["0"]
+    trial.metrics = {"gold": 1.5, "kl": 4.0}
+    without = {each.name: each.svg for each in pictures(results, {})}["frontier"]
+    trial.milestones = [Milestone(name="round 1", metrics={"gold": 0.7, "kl": 1.0}, ledger={"flops": 5.0})]
+    assert {each.name: each.svg for each in pictures(results, {})}["frontier"] != without
+    assert budget_cells(made(tmp_path / "b"), ["dpo", "start"]) is None
+    trial.ledger["flops"] = 10.0
+    other = results.algorithms["dpo"].seeds["1"]
+    other.metrics = {"gold": 9.9, "kl": 4.0}
+    other.milestones = [Milestone(name="round 1", metrics={"gold": 0.9, "kl": 1.0}, ledger={"flops": 4.0})]
+    for each in results.algorithms["rejection_sampling"].seeds.values():
+        each.ledger["flops"] = 5.0
+        each.metrics["gold"] = 0.3
+    headings, rows = budget_cells(results, ["dpo", "rejection_sampling", "start"]) or ([], [])
+    place = headings.index("5.0 FLOPs")
+    assert [(row[0], row[place]) for row in rows] == [("dpo", "0.80"), ("rejection_sampling", "0.30")]
+    assert rows[0][headings.index("2.0 seconds")] == "-"  # dpo took 3 and 5
+    write_csv(results, tmp_path / "results.csv")
+    lines = (tmp_path / "results.csv").read_text().splitlines()
+    assert lines[0] == "policy,seed,milestone,metric,value"
+    assert {"dpo,0,round 1,gold,0.7", "dpo,0,round 1,ledger/flops,5.0", "dpo,0,,gold,1.5"} <= set(lines)
+    assert "start,1,,ledger/seconds,1.0" in lines
+
+
+def test_heat_is_the_distance_from_the_start_and_equal_length_is_told(tmp_path) -> None:
+    results = made(tmp_path)
+    for label, value in (("start", 1.0), ("dpo", 0.5), ("rejection_sampling", 1.25)):
+        results.algorithms[label].summary["gold/courtesy"] = Summary(mean=value, ci95=None)
+    (found,) = heat_maps(results, ["dpo", "rejection_sampling", "start"])
+    assert found.headings == ["policy", "courtesy"]
+    assert found.rows == [
+        ("dpo", [("0.50", -1.0)]),
+        ("rejection_sampling", [("1.25", 0.5)]),
+        ("start", [("1.00", 0.0)]),
+    ]
+    assert length_cells(results) is None
+    results.algorithms["dpo"].length_adjusted = LengthAdjusted(0.4, (0.1, 0.7), 0.6, (0.55, 0.65), 0.02, -0.01)
+    headings, rows = length_cells(results) or ([], [])
+    assert rows == [["dpo", "+0.0", "+1.50", "+0.40 [+0.10, +0.70]", "0.50", "0.60 [0.55, 0.65]", "+0.020"]]
+    assert len(headings) == len(rows[0])
+
+
+def test_all_pairs_by_hand(tmp_path) -> None:
+    results = made(tmp_path)
+    labels = ["dpo", "rejection_sampling", "start"]
+    assert matrix(results, labels) is None is rating_cells(results, labels)
+    rates = {("start", "dpo"): 0.25, ("start", "rejection_sampling"): 0.5, ("dpo", "rejection_sampling"): 0.75}
+    results.pairs = [
+        Pair(a=a, b=b, win_rate=Summary(mean=rate, ci95=None),
+             probability_of_improvement=Summary(mean=rate, ci95=(rate - 0.25, rate + 0.125)))
+        for (a, b), rate in rates.items()
+    ]  # fmt: skip
+    results.ratings = {label: Summary(mean=mean, ci95=None) for label, mean in (("start", 0.0), ("dpo", 1.0))}
+    found = matrix(results, labels)
+    assert found is not None and found.headings == ["policy", *labels]
+    assert found.rows == [
+        ("dpo", [("", 0.0), ("0.75", 0.5), ("0.75*", 0.5)]),  # the star: dpo's verdict against the start is `better`
+        ("rejection_sampling", [("0.25", -0.5), ("", 0.0), ("0.50", 0.0)]),
+        ("start", [("0.25*", -0.5), ("0.50", 0.0), ("", 0.0)]),
+    ]
+    _, rows = rating_cells(results, labels) or ([], [])
+    assert rows == [["dpo", "1.00", "-", "0.75 [0.62, 1.00]"], ["start", "0.00", "-", "-"]]
+    results.verdicts[1] = results.verdicts[1].model_copy(update={"effect_size": 0.25, "detectable": 0.125})
+    _, rows = difference_cells(results) or ([], [])
+    assert rows[1] == ["rejection_sampling - start", "inconclusive", "+0.50 [-1.00, +1.00]", "0.500", "+0.25", "0.12"]
+    assert "| start | 0.25* | 0.50 |  |" in report.markdown(results)
+
+
+def test_the_sentence_says_who_is_highest_and_who_cannot_be_told_from_it(tmp_path) -> None:
+    results = made(tmp_path)
+    results.verdicts[1] = results.verdicts[1].model_copy(update={"verdict": "better"})
+    pair = {"metric": "gold", "a": "rejection_sampling", "b": "dpo", "difference": -1, "ci95": (-2, 0), "p_adjusted": 1}
+    results.verdicts.append(Verdict(**pair, verdict="inconclusive"))
+    said = words.sentence(results)
+    assert said.startswith("Highest gold reward: dpo, not told apart from rejection_sampling; better than the start")
+    results.verdicts[-1] = Verdict(**pair, verdict="worse")
+    assert words.sentence(results).startswith("Highest gold reward: dpo, ahead of every other policy; ")
+
+
+def test_warnings_are_in_the_page_and_in_markdown_and_survive_the_file(tmp_path) -> None:
+    results = made(tmp_path)
+    assert "Warnings" not in report.markdown(results)
+    results.warnings = [Sign("length", "dpo", "dpo: replies got <b>longer</b>.", 5.0, (4.0, 6.0))]
+    report.write(results, tmp_path)
+    assert "dpo: replies got &lt;b&gt;longer&lt;/b&gt;." in (tmp_path / "report.html").read_text()
+    assert "## Warnings" in (tmp_path / "report.md").read_text()
+    assert load_results(tmp_path).warnings == results.warnings
 
 
 def test_it_is_said_that_policies_used_the_proxy_only_when_some_did(tmp_path) -> None:

@@ -74,7 +74,9 @@ def test_the_summary_holds_table_charts_and_completions(tracked) -> None:
     results, out = tracked
     run = read_runs(out)[f"{out.name} summary"]
     logged = {key for row in run["history"] for key in row}
-    assert {"results", "completions", "picture"} <= logged
+    assert {"results", "verdicts", "win matrix", "ratings", "warnings", "cost", "at equal length"} <= logged
+    pictures = {f"figures/{file.stem}" for file in (out / "figures").glob("*.png")}
+    assert {"figures/score", "figures/frontier", "figures/gold_proxy", "figures/curve_loss"} <= pictures <= logged
     assert {"start/step", "start/loss", "reward/step", "reward/loss"} <= logged
     charts = json.dumps(run["config"]["_wandb"])
     assert "wandb/bar/v0" in charts and "wandb/scatter/v0" in charts
@@ -86,6 +88,12 @@ def test_the_summary_holds_table_charts_and_completions(tracked) -> None:
     final = table("results")
     gold = {row[0]: row[final["columns"].index("gold")] for row in final["data"]}
     assert gold == {label: pytest.approx(each.summary["gold"].mean) for label, each in results.algorithms.items()}
+    judged = table("verdicts")
+    found = {tuple(row[:3]): row[judged["columns"].index("verdict")] for row in judged["data"]}
+    assert found == {(v.metric, v.a, v.b): v.verdict for v in results.verdicts}
+    image = next(row["figures/frontier"] for row in run["history"] if "figures/frontier" in row)
+    kept = (run["folder"] / "files" / image["path"]).read_bytes()
+    assert kept == (out / "figures" / "frontier.png").read_bytes()
     answers = table("completions")
     assert answers["columns"][:3] == ["prompt", "start", "start gold"] and "dpo" in answers["columns"]
     first = json.loads((out / results.algorithms["dpo"].seeds["0"].replies).read_text().splitlines()[0])

@@ -199,11 +199,58 @@ def audit_judge(
 
 
 @app.command()
-def report(folder: RunFolder) -> None:
-    """Rebuild report.html, results.json and pictures from a finished or partial run."""
-    from prefzoo.comparison.compare import rebuild
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="The folder of a comparison, or of several.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="For several: where the report goes.")
+    ] = None,
+) -> None:
+    """Rebuild the report of a finished or partial run, or merge several comparable runs into one.
 
-    _show(rebuild(folder), folder)
+    Example: prefzoo report runs/monday runs/tuesday --out runs/both
+    """
+    if len(folders) == 1:
+        if out is not None:
+            raise PrefzooError(f"--out {out}: the report of one run is rebuilt where the run is")
+        from prefzoo.comparison.compare import rebuild
+
+        _show(rebuild(folders[0]), folders[0])
+        return
+    from prefzoo.comparison.merging import merge
+
+    to = out or folders[0].parent / "+".join(folder.resolve().name for folder in folders)
+    _show(merge(folders, to), to)
+
+
+@app.command()
+def power(
+    pilot: Annotated[str, typer.Argument(metavar="RECIPE|DIR", help="A finished run, or the recipe it was of.")],
+    difference: Annotated[float, typer.Option("--difference", metavar="D", help="In units of the deciding metric.")],
+) -> None:
+    """Say how many seeds and test prompts a difference to the start needs, from the variances of a finished run.
+
+    Example: prefzoo power quickstart --difference 0.3
+    """
+    from rich.table import Table
+
+    from prefzoo.comparison.planning import PROMPTS, SEEDS, needed
+    from prefzoo.comparison.statistics import POWER, Design
+
+    folder = Path(pilot) if Path(pilot).is_dir() else Path("runs") / Path(pilot).stem
+    found = needed(folder, difference)
+    shown = Table("seeds", *map(str, PROMPTS), f"prompts for {POWER:.0%}", title_justify="left")
+    shown.title = f"Chance of finding a difference of {difference:g} in {found.metric}, by test prompts"
+    for seeds in SEEDS:
+        chances = [found.power[Design(seeds, prompts)] for prompts in PROMPTS]
+        cells = [f"{each:.0%}" for each in chances]
+        enough = found.prompts(seeds)
+        shown.add_row(str(seeds), *cells, str(enough) if enough else f"over {PROMPTS[-1]}")
+    Console().print(shown)
+    print(
+        f"Of {found.hardest} against the start, which varies most, after Holm for {found.family} such comparisons; "
+        f"variances from {folder} ({found.pilot.seeds} seeds, {found.pilot.prompts} prompts), whose own uncertainty "
+        "is counted in."
+    )
 
 
 @app.command()
@@ -274,6 +321,8 @@ def _show(found: Any, folder: Path) -> None:
         console = Console(width=160)
     console.print(reports.table(found, console.width))
     console.print(words.sentence(found), style="bold", markup=False)
+    for sign in found.warnings:
+        console.print(f"! {sign.text}", style="yellow", markup=False, highlight=False)
     for fact in reports.facts(found):
         console.print(f"- {fact}", markup=False, highlight=False)
     console.print("wins: share of test prompts answered better than the start does; KL: to the start, nats a reply")

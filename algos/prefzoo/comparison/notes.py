@@ -6,8 +6,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
 from prefzoo.comparison.plan import AUDIT, Plan
 from prefzoo.comparison.recipe.blocks import Recipe
 from prefzoo.comparison.running.runner import Outcome
@@ -61,8 +59,6 @@ def notes(
             said.append(f"{label} was trained with other arguments than the rest: {json.dumps(each.differs)}.")
         if each.algorithm == "best_of_n":
             said.append(f"The KL of {label} is the upper bound log n - (n - 1) / n, not a measurement.")
-        if each.seeds and (cut := np.mean([1 - s.metrics["finished"] for s in each.seeds.values()])) > 0.1:
-            said.append(f"{cut:.0%} of the replies of {label} were cut at {recipe.generation.max_new_tokens} tokens.")
     return said
 
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from itertools import combinations
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
-from prefzoo.comparison import statistics
+from prefzoo.comparison import analysis, statistics
+from prefzoo.comparison.analysis import Block, Summary, Tables, Verdict, summarized
+from prefzoo.comparison.curves import read_curve
+from prefzoo.comparison.hacking import Sign, signs
+from prefzoo.comparison.identity import IDENTITY, refuse_edited, refuse_unequal
+from prefzoo.comparison.length import LengthAdjusted, length_adjusted
 from prefzoo.comparison.notes import judge_notes, notes
 from prefzoo.comparison.plan import AUDIT, LABEL, START, Plan
 from prefzoo.comparison.records import PRINCIPLES, distinct, read_records
@@ -22,21 +26,6 @@ from prefzoo.feedback.transcripts import TRANSCRIPTS
 from prefzoo.interface import MILESTONES, Ledger
 
 Status = Literal["ok", "failed", "skipped"]
-Tables = dict[str, np.ndarray]
-"""metric -> (seeds x prompts)"""
-
-
-class Block(BaseModel):
-    """A block of `results.json`."""
-
-    model_config = ConfigDict(extra="forbid")
-
-
-class Summary(Block):
-    """A metric over all seeds and prompts: its mean and 95% interval."""
-
-    mean: float
-    ci95: tuple[float, float] | None = Field(description="None where one number gives no interval")
 
 
 class Milestone(Block):
@@ -56,6 +45,9 @@ class SeedResult(Block):
     details: dict[str, Any] = Field(default={}, description="what the algorithm itself reports")
     policy: str | None = Field(default=None, description="folder of the trained policy, relative to results.json")
     replies: str = Field(description="file of every test reply with its measurements, relative to results.json")
+    identity: dict[str, Any] = Field(
+        default={}, description="what the trial has in common with all it may be compared with; see comparison/identity"
+    )
 
 
 class AlgorithmResult(Block):
@@ -68,18 +60,12 @@ class AlgorithmResult(Block):
     differs: dict[str, Any] = Field(description="training arguments that this label alone sets differently")
     seeds: dict[str, SeedResult]
     summary: dict[str, Summary]
-
-
-class Verdict(Block):
-    """a minus b on one metric, paired by seed and prompt; `p_adjusted` by Holm over its family."""
-
-    metric: str
-    a: str
-    b: str
-    difference: float
-    ci95: tuple[float, float]
-    p_adjusted: float
-    verdict: Literal["better", "worse", "inconclusive"]
+    interquartile_mean: Summary | None = Field(
+        default=None, description="of the metric that decides, over all seeds and prompts; Agarwal et al. 2021"
+    )
+    length_adjusted: LengthAdjusted | None = Field(
+        default=None, description="against the start at equal length; None where that is not known"
+    )
 
 
 class Results(Block):
@@ -91,11 +77,14 @@ class Results(Block):
     versions: dict[str, str]
     algorithms: dict[str, AlgorithmResult]
     reward: dict[str, Any]
-    judge: dict[str, Any] = {}
+    judge: dict[str, Any] = Field({})
     preflight: dict[str, Any]
     shared: dict[str, dict[str, float]] = Field(description="ledgers of the stages that all trials share")
     notes: list[str] = Field(description="what a reader must know before believing the table")
+    warnings: list[Sign] = Field(default=[], description="signs that a policy games its reward, or of a weak judge")
     verdicts: list[Verdict]
+    pairs: list[analysis.Pair] = Field(default=[], description="the win matrix, each two labels once")
+    ratings: dict[str, Summary] = Field(default={}, description="Bradley-Terry, in log-odds; the start has 0")
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
@@ -111,12 +100,23 @@ class Results(Block):
 
 
 def build(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
-    """Collect what the stages left, measure it against the start, and judge."""
+    """Collect what the stages left, measure it against the start, and judge.
+
+    Raises:
+        PrefzooError: when the trials are not alike in all that they must share (`identity`), saying what differs.
+    """
     recipe = plan.recipe
+    refuse_edited(plan)
     tables: dict[str, Tables] = {}
     algorithms = {}
     for label in (START, *recipe.algorithms):
         algorithms[label], tables[label] = _algorithm(plan, outcomes, label)
+    refuse_unequal(identities(algorithms), str(plan.out))
+    if metric := analysis.decides(tables):
+        for label, each in algorithms.items():
+            if metric in tables[label]:
+                found = statistics.interquartile_mean(tables[label][metric])
+                algorithms[label] = each.model_copy(update={"interquartile_mean": summarized(found)})
     data = plan.stages["data"].folder
     reward = _reward(plan, outcomes)
     preflight = _read(data / "preflight.json")
@@ -129,6 +129,9 @@ def build(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
     if recipe.audited:
         audits = {name: _audit(plan, name) for name in recipe.audited}
         judge = {"type": recipe.judge.type, **judge, "audits": audits}
+    metric = "gold" if "gold" in tables[START] else "proxy"
+    for label in recipe.algorithms:
+        algorithms[label].length_adjusted = length_adjusted(tables[label], tables[START], metric)
     return Results(
         recipe=recipe.model_dump(mode="json"),
         manifest=manifest,
@@ -139,8 +142,27 @@ def build(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
         preflight=preflight,
         shared=_shared(plan),
         notes=[*notes(recipe, algorithms, reward, manifest), *judge_notes(plan, outcomes, judge)],
-        verdicts=_verdicts(algorithms, tables),
+        warnings=signs(
+            {label: tables[label] for label in recipe.algorithms if tables[label]},
+            tables[START],
+            metric,
+            {label: each.length_adjusted for label, each in algorithms.items()},
+            _curves(plan),
+            judge,
+        ),
+        verdicts=analysis.verdicts(tables),
+        pairs=analysis.pairs(tables),
+        ratings=analysis.rated(tables),
     )
+
+
+def identities(algorithms: Mapping[str, AlgorithmResult]) -> dict[str, dict[str, Any]]:
+    """`LABEL seed SEED` -> what that trial recorded of itself."""
+    return {
+        f"{label} seed {seed}": trial.identity
+        for label, each in algorithms.items()
+        for seed, trial in each.seeds.items()
+    }
 
 
 def save(results: Results, out: Path) -> None:
@@ -174,7 +196,7 @@ def _algorithm(plan: Plan, outcomes: Mapping[str, Outcome], label: str) -> tuple
         for metric, column in values.items():
             columns.setdefault(metric, []).append(column)
     tables = {m: np.array(rows) for m, rows in columns.items() if len(rows) == len(seeds)} if status == "ok" else {}
-    summary = {metric: _summary(table) for metric, table in tables.items()}
+    summary = {metric: summarized(statistics.estimate(table)) for metric, table in tables.items()}
     settings = dict(recipe.algorithms.get(label, {}))
     name = settings.pop("algorithm", label if label != START else recipe.start.algorithm)
     result = AlgorithmResult(
@@ -211,6 +233,7 @@ def seed_result(plan: Plan, label: str, seed: int) -> tuple[SeedResult, dict[str
         details=details,
         policy=os.path.relpath(train.folder / "policy", plan.out) if train else None,
         replies=os.path.relpath(folder / "replies.jsonl", plan.out),
+        identity=_read(folder / IDENTITY) if (folder / IDENTITY).is_file() else {},
     )
     return result, columns
 
@@ -240,51 +263,12 @@ def _win(a: float, b: float) -> float:
     return 1.0 if a > b else 0.5 if a == b else 0.0
 
 
-def _summary(table: np.ndarray) -> Summary:
-    found = statistics.estimate(table)
-    known = np.isfinite(found.low)
-    return Summary(mean=found.mean, ci95=(found.low, found.high) if known else None)
-
-
 def _added(ledgers: Sequence[dict[str, float]]) -> dict[str, float]:
     total: dict[str, float] = {}
     for name in Ledger.__dataclass_fields__:
         values = [ledger.get(name, 0) for ledger in ledgers]
         total[name] = max(values) if name == "peak_memory_bytes" else sum(values)
     return total
-
-
-def _verdicts(algorithms: Mapping[str, AlgorithmResult], tables: Mapping[str, Tables]) -> list[Verdict]:
-    """Everything against the start on gold and proxy; and all pairs on the metric that decides."""
-    labels = [label for label, each in algorithms.items() if each.status == "ok" and label != START]
-    if algorithms[START].status != "ok":
-        return []
-    verdicts: list[Verdict] = []
-    decides = "gold" if "gold" in tables[START] else "proxy"
-    for metric in ("gold", "proxy"):
-        if metric in tables[START]:
-            verdicts += _family(metric, [(label, START) for label in labels], tables)
-        if metric == decides:
-            verdicts += _family(metric, list(combinations(labels, 2)), tables)
-    return verdicts
-
-
-def _family(metric: str, pairs: Sequence[tuple[str, str]], tables: Mapping[str, Tables]) -> list[Verdict]:
-    pairs = [(a, b) for a, b in pairs if metric in tables[a] and metric in tables[b]]
-    found = [statistics.difference(tables[a][metric], tables[b][metric]) for a, b in pairs]
-    adjusted = statistics.holm([each.p for each in found])
-    return [
-        Verdict(
-            metric=metric,
-            a=a,
-            b=b,
-            difference=each.mean,
-            ci95=(each.low, each.high),
-            p_adjusted=p,
-            verdict=statistics.verdict(each.mean, p),
-        )
-        for (a, b), each, p in zip(pairs, found, adjusted, strict=True)
-    ]
 
 
 def _reward(plan: Plan, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
@@ -314,6 +298,15 @@ def _shared(plan: Plan) -> dict[str, dict[str, float]]:
         if stage.kind == "reward" and stage.folder.is_dir():
             shared[stage.name] = _read(stage.folder / "report.json").get("ledger", {})
     return shared
+
+
+def _curves(plan: Plan) -> dict[str, list[list[dict[str, float]]]]:
+    """The training curve of each seed that is done, by label."""
+    curves: dict[str, list[list[dict[str, float]]]] = {}
+    for stage in plan.stages.values():
+        if stage.kind == "train" and stage.label is not None and stage.folder.is_dir():
+            curves.setdefault(stage.label, []).append(read_curve(stage.folder))
+    return curves
 
 
 def _read(path: Path) -> Any:

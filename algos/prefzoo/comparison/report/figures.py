@@ -1,37 +1,76 @@
-"""Pictures of a comparison: the metric that decides, and the same against KL to the start."""
+"""Pictures of a comparison, each once as SVG, for pages light or dark and for print, and once as PNG."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
-from typing import Any, Literal
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
 
+from prefzoo.comparison.curves import read_curve
 from prefzoo.comparison.plan import START
-from prefzoo.comparison.results import Results, Summary
+from prefzoo.comparison.report import axes
+from prefzoo.comparison.results import Results
 
-Panel = Literal["score", "kl"]
-MARKERS = "osD^vPX"
-"""With ten colours, enough to tell seventy policies apart, and some without seeing colour."""
+INK = "#010203"
+"""The colour of words and lines in a drawing, which takes that of the page's text within one."""
+Curves = Mapping[str, Sequence[Sequence[Mapping[str, float]]]]
+"""label -> for each seed the logged steps of its training."""
+LOGGED = {
+    "loss": "loss, of each one's own kind",
+    "reward": "reward of the samples trained on",
+    "rewards/margins": "implicit reward, chosen - rejected",
+    "kl": "KL to the start (nats a token)",
+    "rollout/kl": "KL to the start (nats a reply)",
+    "entropy": "entropy (nats a token)",
+}
+"""What is drawn of training, under the names by which trainers log it. The loss of those that learn from a reward of
+their samples is not: it stays about 0 whatever they learn."""
 
 
-def picture(results: Results, panels: Sequence[Panel] = ("score", "kl"), dark: bool = False) -> bytes:
-    """A PNG of these panels side by side, light on dark for `dark`.
+@dataclass(frozen=True)
+class Picture:
+    """One drawing.
 
-    `score`: each policy's mean of the metric that decides with its 95% interval, best on top. `kl`: the same against
-    the policy's KL to the start.
+    Attributes:
+        name: of its files.
+        caption: a sentence that says what is drawn, and how.
+        words: the same numbers in words, for who does not see it.
+        svg, png: the content of its files.
     """
-    import matplotlib.style
-    from matplotlib.figure import Figure
 
+    name: str
+    caption: str
+    words: str
+    svg: str
+    png: bytes
+
+    @property
+    def inline(self) -> str:
+        """The SVG as part of a page: no address in it, its ids its own, its ink the page's."""
+        svg = self.svg[self.svg.index("<svg") :]
+        svg = re.sub(r"<metadata>.*?</metadata>|<title>.*?</title>", "", svg, flags=re.DOTALL)
+        svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
+        svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{self.name}-", svg)
+        svg = re.sub(r'(<svg[^>]*?) width="[^"]*"| height="[^"]*pt"', r"\1", svg, count=2)
+        return svg.replace(INK, "currentColor").replace("<svg", '<svg aria-hidden="true" focusable="false"', 1)
+
+
+def training_curves(results: Results, out: Path) -> Curves:
+    """What the trainings of a finished run logged."""
+    return {
+        label: [read_curve((out / trial.policy).parent) for trial in each.seeds.values() if trial.policy is not None]
+        for label, each in results.algorithms.items()
+    }
+
+
+def pictures(results: Results, curves: Curves) -> list[Picture]:
+    """Every picture that these results have the numbers for, the most important first."""
     labels = drawn(results)
-    with matplotlib.style.context(["default", "dark_background"] if dark else ["default"]):
-        figure = Figure(figsize=(5 * len(panels), 1.6 + 0.4 * max(4, len(labels))), layout="constrained")
-        for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-            {"score": _score, "kl": _kl}[panel](axes, results, labels)
-            axes.spines[["top", "right"]].set_visible(False)
-        file = io.BytesIO()
-        figure.savefig(file, dpi=130, format="png", transparent=dark)
-    return file.getvalue()
+    return [_picture(results, labels, *each) for each in [*_measured(results, labels), *_trained(labels, curves)]]
 
 
 def drawn(results: Results) -> list[str]:
@@ -44,39 +83,98 @@ def drawn(results: Results) -> list[str]:
     return sorted(found, key=lambda label: -found[label].mean)
 
 
-def _score(axes: Any, results: Results, labels: list[str]) -> None:
-    for i, label in enumerate(reversed(labels)):
-        found = results.algorithms[label].summary[results.primary]
-        axes.errorbar(found.mean, i, xerr=_error(found), capsize=3, **_look(label, labels))
-    if START in labels:
-        axes.axvline(results.algorithms[START].summary[results.primary].mean, color="0.6", linewidth=1, zorder=0)
-    axes.set_yticks(range(len(labels)), labels[::-1])
-    axes.set_xlabel(f"{results.primary} reward (mean, 95% interval)")
+Drawing = tuple[str, str, str, Callable[[Any, Results, list[str]], None]]
+"""Name, caption, words, and what draws it."""
 
 
-def _kl(axes: Any, results: Results, labels: list[str]) -> None:
-    measured = [label for label in labels if "kl" in results.algorithms[label].summary]
-    for label in measured:
-        found = results.algorithms[label].summary
-        score = found[results.primary]
-        axes.errorbar(found["kl"].mean, score.mean, yerr=_error(score), capsize=3, label=label, **_look(label, labels))
-    if START in labels:
-        axes.axhline(results.algorithms[START].summary[results.primary].mean, color="0.6", linewidth=1, zorder=0)
-    if measured:  # a legend, because policies that lie close together would write over each other
-        axes.figure.legend(loc="outside lower right", ncols=3, fontsize=8, frameon=False)
-    axes.set_xlabel("KL to the start (nats a reply)")
-    axes.set_ylabel(f"{results.primary} reward")
+def _measured(results: Results, labels: list[str]) -> Iterator[Drawing]:
+    metric = results.primary
+    numbers = {label: results.algorithms[label].summary for label in labels}
+    scores = ", ".join(f"{label} {axes.with_interval(numbers[label][metric])}" for label in labels)
+    yield "score", f"{metric} reward: mean and 95% interval; the grey line is the start.", scores, axes.score
+    if any("kl" in found for found in numbers.values()):
+        caption = (
+            f"The frontier: {metric} reward against KL to the start (square-root scale), measured alike for all. "
+            "Large: the mean of a policy with its 95% interval, which may run off the edge. Small: each seed, joined "
+            "to the policies on its way where some were kept."
+        )
+        said = ", ".join(
+            f"{label} {found[metric].mean:.2f} at {found['kl'].mean:.2f} nats"
+            for label, found in numbers.items()
+            if "kl" in found
+        )
+        yield "frontier", caption, said, axes.frontier
+    if any({"gold", "proxy"} <= found.keys() for label, found in numbers.items() if label != START):
+        caption = (
+            "Gold, the truth, against the proxy reward that algorithms may learn from, with an arrow from the start to "
+            "each policy. To the right and down is over-optimization: what the reward sees got better, the truth worse."
+        )
+        said = ", ".join(
+            f"{label} gold {found['gold'].mean:.2f}, proxy {found['proxy'].mean:.2f}"
+            for label, found in numbers.items()
+            if {"gold", "proxy"} <= found.keys()
+        )
+        yield "gold_proxy", caption, said, axes.gold_proxy
+    for name, what in (("flops", "FLOPs"), ("seconds", "seconds")):
+        spent = {label: axes.spent(results, label, name) for label in labels if label != START}
+        if any(spent.values()):
+            caption = (
+                f"{metric} reward against the {what} that a policy took, to train and at the end to answer the test "
+                "prompts (logarithmic scale); the grey line is the start."
+            )
+            said = ", ".join(
+                f"{label} {numbers[label][metric].mean:.2f} for {axes.amount(x)}" for label, x in spent.items()
+            )
+            yield f"cost_{name}", caption, said, partial(axes.cost, ledger=name, what=what)
 
 
-def _look(label: str, labels: list[str]) -> dict[str, str]:
-    """Colour and marker of a policy, the same in every panel and whatever its rank."""
-    if label == START:
-        return {"color": "0.5", "fmt": "o"}
-    place = sorted(set(labels) - {START}).index(label)
-    return {"color": f"C{place % 10}", "fmt": MARKERS[place % len(MARKERS)]}
+def _trained(labels: list[str], curves: Curves) -> Iterator[Drawing]:
+    for name, what in LOGGED.items():
+        found = {label: [c for c in curves.get(label, []) if _logs(c, name)] for label in labels}
+        found = {label: of_seeds for label, of_seeds in found.items() if of_seeds}
+        if found:
+            caption = f"Training: {what}, by optimizer step. Thick: the mean of the seeds. Thin: each seed."
+            said = ", ".join(f"{label} {axes.ends(of_seeds, name)}" for label, of_seeds in found.items())
+            drawing = partial(axes.training, curves=found, name=name, what=what)
+            yield f"curve_{name.replace('/', '_')}", caption, said, drawing
 
 
-def _error(summary: Summary) -> list[list[float]] | None:
-    if summary.ci95 is None:
-        return None
-    return [[summary.mean - summary.ci95[0]], [summary.ci95[1] - summary.mean]]
+def _logs(curve: Sequence[Mapping[str, float]], name: str) -> bool:
+    return any(name in entry and not (name == "loss" and "reward" in entry) for entry in curve)
+
+
+def _picture(
+    results: Results,
+    labels: list[str],
+    name: str,
+    caption: str,
+    words: str,
+    draw: Callable[[Any, Results, list[str]], None],
+) -> Picture:
+    import matplotlib.style
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    colours = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
+    style = {"svg.fonttype": "none", "svg.hashsalt": "prefzoo", "font.size": 11, **dict.fromkeys(colours, INK)}
+    with matplotlib.style.context(["default", style]):
+        height = (
+            1.2 + 0.38 * max(4, len(labels))
+            if name == "score"
+            else 3.4 + 0.22 * -(-len(labels) // axes.legend_columns(labels))
+        )
+        figure = Figure(figsize=(5.4, height), layout="constrained")
+        draws = figure.subplots()
+        draw(draws, results, labels)
+        draws.spines[["top", "right"]].set_visible(False)
+        svg, png = io.BytesIO(), io.BytesIO()
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # it is laid out now; `savefig` would do it again for each file
+        for paper in (figure.patch, draws.patch):
+            paper.set_visible(False)
+        FigureCanvasSVG(figure).print_svg(svg, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        figure.patch.set_visible(True)
+        figure.set_dpi(160)
+        FigureCanvasAgg(figure).print_png(png)
+    return Picture(name, caption[0].upper() + caption[1:], words, svg.getvalue().decode(), png.getvalue())

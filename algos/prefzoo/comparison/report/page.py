@@ -1,25 +1,31 @@
-"""The answer for people: a table for the terminal, `report.md`, `report.html`, and a picture."""
+"""The answer for people: a table for the terminal, `report.md`, `report.html`, pictures, and a table for programs."""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+import yaml
 from jinja2 import Environment, PackageLoader
 from rich.box import SIMPLE
 from rich.table import Table
 
 from prefzoo.comparison import results as results_module
 from prefzoo.comparison.plan import START
-from prefzoo.comparison.records import read_records
+from prefzoo.comparison.report import pairs
+from prefzoo.comparison.report.breakdown import ADJUSTED, heat_maps, length_cells
+from prefzoo.comparison.report.budgets import EQUAL, budget_cells
+from prefzoo.comparison.report.completions import MOST_PROMPTS, side_by_side
 from prefzoo.comparison.report.constitution import LEGEND as PRINCIPLES
 from prefzoo.comparison.report.constitution import principle_cells, transcripts
 from prefzoo.comparison.report.cost import LEGEND, Cells, cost_cells, detail_cells
 from prefzoo.comparison.report.data import CLOSE, OPEN, data_cells, data_facts
-from prefzoo.comparison.report.figures import Panel, picture
+from prefzoo.comparison.report.export import write_csv
+from prefzoo.comparison.report.figures import Picture, pictures, training_curves
 from prefzoo.comparison.report.judge import judge_sections
+from prefzoo.comparison.report.pairs import difference_cells, matrix, rating_cells
 from prefzoo.comparison.report.words import reading, sentence, setting, size, title
 from prefzoo.comparison.results import Results, Summary
 
@@ -31,52 +37,68 @@ COLUMNS = {
     "length": "tokens",
     "distinct_2": "distinct-2",
 }
-PICTURE = "summary.png"
+FIGURES = "figures"
+FIRST = ("score", "frontier")
+"""The pictures beside the verdict."""
 
 
 def write(results: Results, out: Path) -> None:
-    """Write `results.json`, `report.md`, `report.html` and `summary.png` into `out`."""
+    """Write `results.json`, `results.csv`, `report.md`, `report.html` and `figures/` into `out`."""
     results_module.save(results, out)
-    (out / PICTURE).write_bytes(picture(results))
-    environment = Environment(loader=PackageLoader("prefzoo.comparison.report"), autoescape=True, trim_blocks=True)
+    write_csv(results, out / "results.csv")
+    drawn = {each.name: each for each in pictures(results, training_curves(results, out))}
+    _save_pictures(list(drawn.values()), out / FIGURES)
+    environment = Environment(
+        loader=PackageLoader("prefzoo.comparison.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    assert environment.loader is not None
+    script = environment.loader.get_source(environment, "filter.js")[0]
     page = environment.get_template("report.html.jinja").render(
         results=results,
         title=title(results),
         setting=setting(results),
         sentence=sentence(results),
-        table=cells(results),
-        pictures=_pictures(results),
+        table=_verdict_first(cells(results)),
+        pictures=drawn,
+        first=FIRST,
         reading={COLUMNS.get(name, name): words for name, words in reading(results).items()},
         facts=facts(results),
+        matrix=matrix(results, ranked(results)),
+        ratings=rating_cells(results, ranked(results)),
+        differences=difference_cells(results),
+        words=pairs,
+        heat_maps=heat_maps(results, ranked(results)),
+        lengths=length_cells(results),
+        adjusted=ADJUSTED,
         cost=cost_cells(results),
         legend=LEGEND,
+        budgets=budget_cells(results, ranked(results)),
+        equal=EQUAL,
         details=detail_cells(results),
         principles=principle_cells(results),
         principles_legend=PRINCIPLES,
         transcripts=transcripts(results),
         judges=judge_sections(results),
-        replies=side_by_side(results, out),
+        replies=side_by_side(results, out, MOST_PROMPTS),
         data=data_cells(results.preflight, results.manifest),
         marks=(OPEN, CLOSE),
+        recipe=yaml.safe_dump(results.recipe, sort_keys=False, allow_unicode=True),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
     (out / "report.html").write_text(page, encoding="utf-8")
     (out / "report.md").write_text(markdown(results), encoding="utf-8")
 
 
-def _pictures(results: Results) -> list[dict[str, str]]:
-    """The panels one by one, so that a narrow page can stack them, for light and for dark pages."""
-    panels: dict[Panel, str] = {
-        "score": f"{results.primary} reward of each policy with its 95% interval",
-        "kl": f"{results.primary} reward of each policy against its KL to the start",
-    }
-    return [
-        {
-            "light": base64.b64encode(picture(results, [panel])).decode(),
-            "dark": base64.b64encode(picture(results, [panel], dark=True)).decode(),
-            "words": words,
-        }
-        for panel, words in panels.items()
-    ]
+def _save_pictures(made: Sequence[Picture], folder: Path) -> None:
+    """Write each as SVG and PNG, and remove those that these results do not have."""
+    folder.mkdir(exist_ok=True)
+    for old in folder.iterdir():
+        if old.suffix in (".svg", ".png"):
+            old.unlink()
+    for each in made:
+        (folder / f"{each.name}.svg").write_text(each.svg, encoding="utf-8")
+        (folder / f"{each.name}.png").write_bytes(each.png)
 
 
 def cells(results: Results, narrow: bool = False) -> Cells:
@@ -99,6 +121,12 @@ def cells(results: Results, narrow: bool = False) -> Cells:
             row += ["", ""]
         rows.append(row)
     return headings, rows
+
+
+def _verdict_first(table: Cells) -> Cells:
+    """The same with what decides beside the labels, where a narrow screen shows it."""
+    headings, rows = table
+    return [headings[0], *headings[:-3:-1], *headings[1:-2]], [[row[0], *row[:-3:-1], *row[1:-2]] for row in rows]
 
 
 def ranked(results: Results) -> list[str]:
@@ -131,17 +159,38 @@ def table(results: Results, width: int) -> Table:
 def markdown(results: Results) -> str:
     """The tables and the facts for a pull request or a paper."""
     lines = [f"# {title(results)}", "", f"**{sentence(results)}**", "", *_grid(cells(results))]
-    lines += ["", f"![summary]({PICTURE})", "", setting(results), "", "## How to read the table", ""]
+    lines += ["", *_pictured(results), "", setting(results), "", "## How to read the table", ""]
     lines += [f"- **{COLUMNS.get(name, name)}**: {words}" for name, words in reading(results).items()]
+    if results.warnings:
+        lines += ["", "## Warnings", "", *[f"- {sign.text}" for sign in results.warnings]]
     lines += ["", "## Read before believing", "", *[f"- {fact}" for fact in facts(results)]]
     lines += ["", "## Cost", "", *_grid(cost_cells(results)), "", LEGEND]
+    if budgets := budget_cells(results, ranked(results)):
+        lines += ["", f"{results.primary.capitalize()} reward at equal budgets", "", *_grid(budgets), "", EQUAL]
+    lines += ["", "## All pairs"] if results.pairs else []
+    if won := matrix(results, ranked(results)):
+        lines += ["", *_grid(won.cells), "", pairs.MATRIX]
+    for told, text in (
+        (rating_cells(results, ranked(results)), pairs.RATINGS),
+        (difference_cells(results), pairs.DIFFERENCES),
+    ):
+        lines += ["", *_grid(told), "", text] if told else []
+    for found in heat_maps(results, ranked(results)):
+        lines += ["", f"## {found.title}", "", *_grid(found.cells)]
+    if lengths := length_cells(results):
+        lines += ["", "## At equal length", "", *_grid(lengths), "", ADJUSTED]
     for judge in judge_sections(results):
         lines += ["", f"## {judge.title}", "", *[f"- {said}" for said in judge.sentences], "", *_grid(judge.table)]
     if details := detail_cells(results):
         lines += ["", "## What the algorithms report"]
-        for label, found in details.items():
-            lines += ["", f"### {label}", "", *_grid(found)]
+        for label, said in details.items():
+            lines += ["", f"### {label}", "", *_grid(said)]
     return "\n".join([*lines, ""])
+
+
+def _pictured(results: Results) -> list[str]:
+    measured = any("kl" in each.summary for each in results.algorithms.values())
+    return [f"![{name}]({FIGURES}/{name}.png)" for name in FIRST if measured or name != "frontier"]
 
 
 def _grid(table: Cells) -> list[str]:
@@ -169,22 +218,6 @@ def facts(results: Results) -> list[str]:
         lines.append(text + ".")
     lines += data_facts(results.preflight, results.manifest)
     return lines
-
-
-def side_by_side(results: Results, out: Path, most: int = 12) -> list[dict[str, Any]]:
-    """The first test prompts with what each policy (first seed) answered."""
-    answers: dict[str, Sequence[dict[str, Any]]] = {}
-    for label, each in results.algorithms.items():
-        if each.seeds:
-            answers[label] = read_records((out / next(iter(each.seeds.values())).replies).parent)[:most]
-    first = next(iter(answers.values()), [])
-    return [
-        {
-            "prompt": "\n".join(turn["content"] for turn in record["prompt"]),
-            "replies": [(label, rows[i]["reply"], rows[i].get(results.primary)) for label, rows in answers.items()],
-        }
-        for i, record in enumerate(first)
-    ]
 
 
 def _number(summary: Summary | None, interval: bool) -> str:

@@ -8,16 +8,25 @@ from prefzoo.comparison.statistics import ALPHA
 from prefzoo.data.reading import COLUMNS
 
 MOST_NAMED = 6
-"""More policies than this are not all named in a title."""
+"""More policies than this are not all named in a title or a sentence."""
 
 
 def title(results: Results) -> str:
     """What was compared, e.g. `sft, dpo and ppo against the start: 3 seeds, 256 test prompts`."""
     labels = [label for label in results.algorithms if label != START]
-    if len(labels) > MOST_NAMED:
-        labels = [*labels[: MOST_NAMED - 1], f"{len(labels) - MOST_NAMED + 1} more"]
+    labels = _shortened(labels)
     listed = " and ".join(part for part in (", ".join(labels[:-1]), labels[-1]) if part)
     return f"{listed} against the start: {size(results)}"
+
+
+def _shortened(labels: list[str]) -> list[str]:
+    if len(labels) <= MOST_NAMED:
+        return labels
+    return [*labels[: MOST_NAMED - 1], f"{len(labels) - MOST_NAMED + 1} more"]
+
+
+def _named(labels: list[str]) -> str:
+    return ", ".join(_shortened(labels))
 
 
 def size(results: Results) -> str:
@@ -50,17 +59,33 @@ def sentence(results: Results) -> str:
     against = [v for v in results.verdicts if v.metric == results.primary and v.b == START]
     groups = {word: [v.a for v in against if v.verdict == word] for word in ("better", "worse", "inconclusive")}
     parts = []
+    if len(groups["better"]) > 1:
+        parts += _highest(results, groups["better"])
     if groups["better"]:
-        parts.append(f"better than the start in {results.primary} reward: {', '.join(groups['better'])}")
+        parts.append(f"better than the start in {results.primary} reward: {_named(groups['better'])}")
     if groups["worse"]:
-        parts.append(f"worse: {', '.join(groups['worse'])}")
+        parts.append(f"worse: {_named(groups['worse'])}")
     if groups["inconclusive"]:
-        parts.append(f"no difference shown: {', '.join(groups['inconclusive'])}")
+        parts.append(f"no difference shown: {_named(groups['inconclusive'])}")
     lost = [label for label, each in results.algorithms.items() if each.status != "ok"]
     if lost:
-        parts.append(f"without a result: {', '.join(lost)}")
+        parts.append(f"without a result: {_named(lost)}")
     text = "; ".join(parts) + "." if parts else "nothing was measured."
     return text[0].upper() + text[1:]
+
+
+def _highest(results: Results, better: list[str]) -> list[str]:
+    """Which policy scored highest, and which cannot be told from it, where all pairs were tested."""
+    found = results.algorithms
+    first = max(better, key=lambda label: found[label].summary[results.primary].mean)
+    pairs = [
+        v for v in results.verdicts if v.metric == results.primary and first in (v.a, v.b) and START not in (v.a, v.b)
+    ]
+    alike = [v.b if v.a == first else v.a for v in pairs if v.verdict == "inconclusive"]
+    if not pairs:
+        return []
+    rest = f"not told apart from {_named(alike)}" if alike else "ahead of every other policy"
+    return [f"highest {results.primary} reward: {first}, {rest}"]
 
 
 def reading(results: Results) -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import Any
 import trl  # noqa: F401
 from datasets import Dataset  # noqa: F401
 
+from prefzoo.comparison.identity import IDENTITY, content_hash, identity
 from prefzoo.comparison.plan import INCOMPLETE, START, Plan, Stage, fingerprint
 from prefzoo.comparison.recipe.blocks import Recipe
 from prefzoo.comparison.running import launched
@@ -64,6 +65,7 @@ def start(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
         policy.export(folder / "model")
         noted["path"] = None
     noted["fingerprint"] = fingerprint(noted["path"] or str(folder / "model"))
+    noted["sha256"] = content_hash(Path(noted["path"] or folder / "model"))
     (folder / "start.json").write_text(json.dumps(noted), encoding="utf-8")
     (folder / "ledger.json").write_text(json.dumps(asdict(ledger)), encoding="utf-8")
 
@@ -215,6 +217,7 @@ def evaluation(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> No
     )
     measure(policy, ledger, folder)
     (folder / "ledger.json").write_text(json.dumps(asdict(ledger)), encoding="utf-8")
+    (folder / IDENTITY).write_text(json.dumps(identity(plan), indent=1), encoding="utf-8")
     if stage.label != START:
         trained = plan.stages[f"train {stage.label} seed {stage.seed}"].folder
         measure_on_the_way(measure, gold_function(recipe), trained, folder)

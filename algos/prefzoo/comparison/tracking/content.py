@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from prefzoo.comparison.curves import read_curve
 from prefzoo.comparison.plan import START, Stage
 from prefzoo.comparison.report import page as report
+from prefzoo.comparison.report.breakdown import heat_maps, length_cells
+from prefzoo.comparison.report.budgets import budget_cells
+from prefzoo.comparison.report.completions import side_by_side
+from prefzoo.comparison.report.constitution import principle_cells
+from prefzoo.comparison.report.cost import Cells, cost_cells
+from prefzoo.comparison.report.data import data_cells
+from prefzoo.comparison.report.judge import judge_sections
+from prefzoo.comparison.report.pairs import matrix, rating_cells
 from prefzoo.comparison.results import Results, SeedResult
 
 TRAIN = "train"
 STEP = f"{TRAIN}/step"
-CURVES = "curves.json"
 
 
 def points(folder: Path, prefix: str = TRAIN) -> Iterator[Mapping[str, float]]:
     """The curve of a trial: one dictionary a logged step, the steps of several rounds counted on from one another."""
-    try:
-        rounds = json.loads((folder / CURVES).read_text(encoding="utf-8"))
-    except FileNotFoundError:  # nothing is trained, or not yet
-        return
-    before = 0
-    for entries in rounds:
-        for entry in entries:
-            if "train_loss" not in entry:  # that one is of the round as a whole
-                numbers = {f"{prefix}/{name}": value for name, value in entry.items() if isinstance(value, int | float)}
-                yield {**numbers, f"{prefix}/step": before + entry["step"]}
-        before += entries[-1]["step"] if entries else 0
+    for entry in read_curve(folder):
+        yield {f"{prefix}/{name}": value for name, value in entry.items()}
 
 
 def final(result: SeedResult) -> dict[str, Any]:
@@ -51,7 +49,7 @@ def shared_curve(run: Any, stage: Stage) -> None:
 
 
 def summary(run: Any, results: Results, out: Path) -> None:
-    """The final table, the bar chart, reward against KL, and what each policy answers to the same prompts."""
+    """The content of the report: its tables, charts and pictures, and what each policy answers to the same prompts."""
     import wandb
 
     metric = results.primary
@@ -60,19 +58,38 @@ def summary(run: Any, results: Results, out: Path) -> None:
     bars = wandb.Table(
         columns=["policy", metric], data=[[r[0], r[place[metric]]] for r in rows if r[place[metric]] is not None]
     )
-    trials = [
-        [label, int(seed), trial.metrics["kl"], trial.metrics[metric]]
+    measured = [
+        [label, int(seed), name, found["kl"], found[metric]]
         for label, each in results.algorithms.items()
         for seed, trial in each.seeds.items()
-        if "kl" in trial.metrics and metric in trial.metrics
+        for name, found in [*((m.name, m.metrics) for m in trial.milestones), ("final", trial.metrics)]
+        if "kl" in found and metric in found
     ]
-    frontier = wandb.Table(columns=["policy", "seed", "kl", metric], data=trials)
+    frontier = wandb.Table(columns=["policy", "seed", "milestone", "kl", metric], data=measured)
+    judged = [
+        [v.metric, v.a, v.b, v.difference, *v.ci95, v.p_adjusted, v.verdict, v.effect_size, v.detectable]
+        for v in results.verdicts
+    ]
+    headings: list[str | int] = ["metric", "a", "b", "a minus b", "low", "high", "p adjusted", "verdict"]
+    headings += ["effect size", "detectable"]
+    ranked = report.ranked(results)
+    won = matrix(results, ranked)
+    tables: dict[str, Cells | None] = {"cost": cost_cells(results), "at equal length": length_cells(results)}
+    tables["at equal budgets"] = budget_cells(results, ranked)
+    tables |= {"win matrix": won.cells if won else None, "ratings": rating_cells(results, ranked)}
+    tables |= {each.title: each.cells for each in heat_maps(results, ranked)}
+    tables |= {each.title: each.table for each in judge_sections(results)}
+    tables |= {f"constitution of {label}": cells for label, cells in principle_cells(results).items()}
+    tables["data"] = data_cells(results.preflight, results.manifest)
+    tables["warnings"] = (["policy", "warning"], [[w.policy or "", w.text] for w in results.warnings])
     logged = {
         "results": wandb.Table(columns=columns, data=rows),
+        "verdicts": wandb.Table(columns=headings, data=judged),
         "reward": wandb.plot.bar(bars, "policy", metric, title=f"{metric} reward"),
         "frontier": wandb.plot.scatter(frontier, "kl", metric, title=f"{metric} reward against KL to the start"),
         "completions": completions(results, out),
-        "picture": wandb.Image(str(out / report.PICTURE)),
+        **{f"figures/{file.stem}": wandb.Image(str(file)) for file in sorted((out / report.FIGURES).glob("*.png"))},
+        **{name: wandb.Table(columns=list(cells[0]), data=cells[1]) for name, cells in tables.items() if cells},
     }
     run.log(logged)
     run.summary.update({"verdict": report.sentence(results), "facts": report.facts(results)})
@@ -102,8 +119,10 @@ def completions(results: Results, out: Path) -> Any:
     """The first test prompts, and beside each the reply of every policy with its score."""
     import wandb
 
-    prompts = report.side_by_side(results, out)
-    labels = [label for label, _, _ in prompts[0]["replies"]] if prompts else []
+    prompts = side_by_side(results, out)
+    labels = [label for label, *_ in prompts[0].replies] if prompts else []
     columns: list[str | int] = ["prompt", *[name for label in labels for name in (label, f"{label} {results.primary}")]]
-    rows = [[each["prompt"], *[cell for _, *pair in each["replies"] for cell in pair]] for each in prompts]
+    rows = [
+        [each.prompt, *[cell for _, reply, score, _ in each.replies for cell in (reply, score)]] for each in prompts
+    ]
     return wandb.Table(columns=columns, data=rows)

@@ -1,0 +1,147 @@
+"""From tables of seeds by prompts to verdicts, win rates and ratings, as they stand in `results.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from prefzoo.comparison import statistics
+from prefzoo.comparison.plan import START
+
+Tables = dict[str, np.ndarray]
+"""metric -> (seeds x prompts)"""
+
+
+class Block(BaseModel):
+    """A block of `results.json`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Summary(Block):
+    """A number over all seeds and prompts, mostly the mean of a metric, and its 95% interval."""
+
+    mean: float
+    ci95: tuple[float, float] | None = Field(description="None where one number gives no interval")
+
+
+class Verdict(Block):
+    """a minus b on one metric, paired by seed and prompt; `p_adjusted` by Holm over its family."""
+
+    metric: str
+    a: str
+    b: str
+    difference: float
+    ci95: tuple[float, float]
+    p_adjusted: float
+    verdict: Literal["better", "worse", "inconclusive"]
+    family: str | None = Field(default=None, description="which verdicts Holm corrected together with this one")
+    family_size: int | None = Field(default=None, description="how many those are, this one among them")
+    effect_size: float | None = Field(
+        default=None,
+        description="Cohen's d of the paired differences (d_z): their mean over the standard deviation of single ones; "
+        "None where all are equal",
+    )
+    detectable: float | None = Field(
+        default=None,
+        description="the difference that another comparison of this size finds with 80% probability, after Holm; "
+        "it grows where few seeds leave the error itself uncertain",
+    )
+
+
+class Pair(Block):
+    """How often a is higher than b on the metric that decides; ties count half. Of b against a it is 1 minus this."""
+
+    a: str
+    b: str
+    win_rate: Summary = Field(description="of the same seed on the same prompt")
+    probability_of_improvement: Summary = Field(description="of any seed of a over any seed of b; Agarwal et al. 2021")
+
+
+def summarized(found: statistics.Estimate, low: float = -np.inf, high: float = np.inf) -> Summary:
+    """An estimate as it is written down, its interval cut to what is possible."""
+    known = np.isfinite(found.low)
+    return Summary(mean=found.mean, ci95=(max(low, found.low), min(high, found.high)) if known else None)
+
+
+def decides(tables: Mapping[str, Tables]) -> str | None:
+    """The metric that decides: gold where a truth is known, else proxy; None where nothing was measured."""
+    return next((metric for metric in ("gold", "proxy") if metric in tables.get(START, {})), None)
+
+
+def verdicts(tables: Mapping[str, Tables]) -> list[Verdict]:
+    """Everything against the start on gold and proxy; and all pairs on the metric that decides."""
+    found: list[Verdict] = []
+    for metric in ("gold", "proxy"):
+        labels = [label for label in tables if label != START and metric in tables[label]]
+        if metric in tables.get(START, {}):
+            found += family(f"{metric} against the start", metric, [(label, START) for label in labels], tables)
+        if metric == decides(tables):
+            found += family(f"{metric} between policies", metric, list(combinations(labels, 2)), tables)
+    return found
+
+
+def family(name: str, metric: str, pairs: Sequence[tuple[str, str]], tables: Mapping[str, Tables]) -> list[Verdict]:
+    """Verdicts that Holm corrects together."""
+    sides = [(tables[a][metric], tables[b][metric]) for a, b in pairs]
+    found = [statistics.difference(a, b) for a, b in sides]
+    adjusted = statistics.holm([each.p for each in found])
+    return [
+        Verdict(
+            metric=metric,
+            a=labels[0],
+            b=labels[1],
+            difference=each.mean,
+            ci95=(each.low, each.high),
+            p_adjusted=p,
+            verdict=statistics.verdict(each.mean, p),
+            family=name,
+            family_size=len(pairs),
+            effect_size=statistics.effect_size(*side),
+            detectable=_detectable(*side, len(pairs)),
+        )
+        for labels, side, each, p in zip(pairs, sides, found, adjusted, strict=True)
+    ]
+
+
+def _detectable(a: np.ndarray, b: np.ndarray, family_size: int) -> float | None:
+    """The minimum detectable difference; None where one number tells nothing of others."""
+    if a.shape[1] < 2:
+        return None
+    return statistics.Pilot.of(a, b).detectable(statistics.Design(*a.shape), family_size)
+
+
+def pairs(tables: Mapping[str, Tables]) -> list[Pair]:
+    """The win matrix, each two labels once."""
+    measured = _measured(tables)
+    return [
+        Pair(
+            a=a,
+            b=b,
+            win_rate=summarized(statistics.estimate(statistics.wins(measured[a], measured[b])), 0.0, 1.0),
+            probability_of_improvement=summarized(
+                statistics.probability_of_improvement(measured[a], measured[b]), 0.0, 1.0
+            ),
+        )
+        for a, b in combinations(measured, 2)
+    ]
+
+
+def rated(tables: Mapping[str, Tables]) -> dict[str, Summary]:
+    """Bradley-Terry ratings in log-odds from the win matrix; the start has 0."""
+    measured = _measured(tables)
+    if len(measured) < 2:
+        return {}
+    found = statistics.ratings(np.stack(list(measured.values())))
+    return {label: summarized(each) for label, each in zip(measured, found, strict=True)}
+
+
+def _measured(tables: Mapping[str, Tables]) -> dict[str, np.ndarray]:
+    """The tables of the metric that decides, the start's first."""
+    metric = decides(tables)
+    ordered = sorted(tables, key=lambda label: label != START)
+    return {label: tables[label][metric] for label in ordered if metric in tables[label]}

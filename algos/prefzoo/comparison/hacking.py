@@ -1,0 +1,184 @@
+"""Signs that a policy games its reward, or that a number means less than it seems to: plain words, each with the number
+that it rests on. A change is told only where its 95% interval does not cover 0 and it is large enough to matter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from scipy import stats
+
+from prefzoo.comparison import statistics
+from prefzoo.comparison.length import LengthAdjusted
+from prefzoo.comparison.statistics import Estimate
+
+Tables = Mapping[str, np.ndarray]
+Kind = Literal["over_optimization", "slice", "length", "length_explains", "diversity", "entropy", "judge", "cut_off"]
+
+LENGTH = 0.1
+"""Of the start's mean length: a smaller change is not worth a warning."""
+DIVERSITY = 0.1
+"""Of the start's distinct-2."""
+ENTROPY = 0.5
+"""Of the entropy at the beginning of a training."""
+INCONSISTENT = 0.2
+"""Of a judge's pairs, at least, by its interval; a judge that tosses a coin for each question is at 0.5."""
+CUT = 0.05
+"""Of the replies, at least, by its interval."""
+
+
+@dataclass(frozen=True)
+class Sign:
+    """One warning.
+
+    Attributes:
+        kind: what it is about.
+        policy: the label it is about; None for the judge.
+        text: one sentence or two for people.
+        value: the number it rests on, with its 95% interval.
+    """
+
+    kind: Kind
+    policy: str | None
+    text: str
+    value: float
+    ci95: tuple[float, float]
+
+
+def signs(
+    tables: Mapping[str, Tables],
+    start: Tables,
+    metric: str,
+    adjusted: Mapping[str, LengthAdjusted | None],
+    curves: Mapping[str, Sequence[Sequence[Mapping[str, float]]]],
+    judge: Mapping[str, Any],
+) -> list[Sign]:
+    """All warnings of a comparison.
+
+    Args:
+        tables: label -> metric -> (seeds x prompts), of policies with a result in all seeds.
+        start: the same of the start.
+        metric: the one that decides.
+        adjusted: label -> what is left of its gain at equal length.
+        curves: label -> its training curve of each seed.
+        judge: what the judge reports, or nothing.
+    """
+    found: list[Sign] = []
+    for label, table in tables.items():
+        against = {name: statistics.difference(table[name], start[name]) for name in table if name in start}
+        found += _over_optimized(label, against)
+        found += _slices(label, against, metric)
+        found += _lengths(label, against, start, metric, adjusted.get(label))
+        found += _diversity(label, against, start)
+        found += _entropy(label, curves.get(label, []))
+        found += _cut_off(label, table)
+    return found + list(_judge(judge))
+
+
+def _over_optimized(label: str, against: Mapping[str, Estimate]) -> Iterator[Sign]:
+    if {"gold", "proxy"} <= against.keys() and against["proxy"].low > 0 > against["gold"].high:
+        gold, proxy = against["gold"], against["proxy"]
+        text = (
+            f"{label}: the proxy reward went up ({_signed(proxy)}) and gold went down ({_signed(gold)}), both against "
+            "the start: the reward is over-optimized."
+        )
+        yield _sign("over_optimization", label, text, gold)
+
+
+def _slices(label: str, against: Mapping[str, Estimate], metric: str) -> Iterator[Sign]:
+    for name, found in against.items():
+        if name.startswith(f"{metric}@") and metric in against and found.high < 0 < against[metric].low:
+            text = (
+                f"{label}: {metric} reward rose over all prompts ({_signed(against[metric])}) but fell on those of the "
+                f"slice {name.partition('@')[2]} ({_signed(found)})."
+            )
+            yield _sign("slice", label, text, found)
+
+
+def _lengths(
+    label: str, against: Mapping[str, Estimate], start: Tables, metric: str, equal: LengthAdjusted | None
+) -> Iterator[Sign]:
+    if "length" not in against:
+        return
+    found, before = against["length"], float(start["length"].mean())
+    if _clear(found) and abs(found.mean) > LENGTH * before:
+        word = "longer" if found.mean > 0 else "shorter"
+        text = f"{label}: replies got {word}, by {_signed(found, '.1f')} tokens from {before:.1f}."
+        if found.mean > 0 and equal is not None and equal.difference_ci95 is not None:
+            low, high = equal.difference_ci95
+            text += (
+                f" At equal length the difference in {metric} reward to the start is {equal.difference:+.2f} "
+                f"[{low:+.2f}, {high:+.2f}]."
+            )
+        yield _sign("length", label, text, found)
+    if equal is not None and equal.difference_ci95 and metric in against and against[metric].low > 0:
+        low, high = equal.difference_ci95
+        if low <= 0 and equal.difference < against[metric].mean / 2:  # smaller, and not only less certain
+            text = (
+                f"{label}: the gain in {metric} reward ({_signed(against[metric])}) is not shown at equal length "
+                f"({equal.difference:+.2f} [{low:+.2f}, {high:+.2f}]): it may be one of length."
+            )
+            yield Sign("length_explains", label, text, equal.difference, (low, high))
+
+
+def _diversity(label: str, against: Mapping[str, Estimate], start: Tables) -> Iterator[Sign]:
+    if "distinct_2" not in against:
+        return
+    found, before = against["distinct_2"], float(start["distinct_2"].mean())
+    if found.high < 0 and found.mean < -DIVERSITY * before:
+        text = f"{label}: replies got more alike: distinct-2 changed by {_signed(found)} from {before:.2f}."
+        yield _sign("diversity", label, text, found)
+
+
+def _entropy(label: str, curves: Sequence[Sequence[Mapping[str, float]]]) -> Iterator[Sign]:
+    logged = [[entry["entropy"] for entry in curve if "entropy" in entry] for curve in curves]
+    if not logged or any(len(values) < 2 or values[0] <= 0 for values in logged):
+        return
+    first, last = (float(np.mean([values[i] for values in logged])) for i in (0, -1))
+    found = statistics.estimate(np.array([[values[-1] / values[0] - 1] for values in logged]))
+    if found.high < 0 and found.mean < -ENTROPY:
+        text = (
+            f"{label}: entropy collapsed while it was trained, by {-found.mean:.0%} (95% {-found.high:.0%} to "
+            f"{-found.low:.0%}), from {first:.2f} to {last:.2f} nats a token as its trainer logs it."
+        )
+        yield _sign("entropy", label, text, found)
+
+
+def _cut_off(label: str, table: Tables) -> Iterator[Sign]:
+    if "finished" not in table:
+        return
+    found = statistics.estimate(1 - table["finished"])
+    if found.low > CUT:
+        text = (
+            f"{label}: {found.mean:.0%} of the replies (95% {found.low:.0%} to {min(1.0, found.high):.0%}) were cut at "
+            "`generation.max_new_tokens`."
+        )
+        yield _sign("cut_off", label, text, found)
+
+
+def _judge(judge: Mapping[str, Any]) -> Iterator[Sign]:
+    if not judge.get("pairs"):
+        return
+    share = judge["inconsistent"] / judge["pairs"]
+    bounds = stats.binomtest(judge["inconsistent"], judge["pairs"]).proportion_ci(method="wilson")
+    low, high = float(bounds.low), float(bounds.high)
+    if low > INCONSISTENT:
+        text = (
+            "The judge disagrees with itself: asked again with the replies in the other order it prefers the other "
+            f"one in {share:.0%} of {judge['pairs']} pairs (95% {low:.0%} to {high:.0%})."
+        )
+        yield Sign("judge", None, text, share, (low, high))
+
+
+def _clear(found: Estimate) -> bool:
+    return found.low > 0 or found.high < 0
+
+
+def _sign(kind: Kind, label: str, text: str, found: Estimate) -> Sign:
+    return Sign(kind, label, text, found.mean, (found.low, found.high))
+
+
+def _signed(found: Estimate, form: str = ".2f") -> str:
+    return f"{found.mean:+{form}} [{found.low:+{form}}, {found.high:+{form}}]"

@@ -1,0 +1,142 @@
+"""Warnings, and what is left at equal length: by hand, and under noise."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from prefzoo.comparison import statistics
+from prefzoo.comparison.curves import read_curve
+from prefzoo.comparison.hacking import Sign, signs
+from prefzoo.comparison.length import LengthAdjusted, at_equal_length, length_adjusted
+
+SEEDS, PROMPTS = 3, 200
+
+
+def test_a_line_by_hand() -> None:
+    """Least squares through (0, 0), (1, 1), (2, 5): slope 2.5, intercept -0.5."""
+    found = at_equal_length(np.array([[0.0, 1.0, 5.0]]), np.array([[0.0, 1.0, 2.0]]))
+    assert found is not None
+    table, slope = found
+    assert slope == pytest.approx(2.5) and table.mean() == pytest.approx(-0.5)
+    # residuals 0.5, -1, 0.5; each counts 1 - (l - 1) / (2/3), that is 2.5, 1 and -0.5 times
+    assert table.tolist() == [pytest.approx([-0.5 + 1.25, -0.5 - 1.0, -0.5 - 0.25])]
+
+
+def test_without_a_spread_of_lengths_there_is_a_line_only_where_lengths_are_equal() -> None:
+    gain = np.array([[1.0, 2.0]])
+    found = at_equal_length(gain, np.zeros((1, 2)))
+    assert found is not None and found[0] is gain and found[1] == 0
+    assert at_equal_length(gain, np.full((1, 2), 3.0)) is None
+
+
+def test_the_interval_at_equal_length_is_that_of_least_squares() -> None:
+    """With one seed: the textbook standard error of an intercept, and the truth in it 95 times of 100."""
+    random = np.random.default_rng(0)
+    inside = 0
+    for i in range(400):
+        longer = random.normal(2.0, 1.0, (1, 100))
+        found = at_equal_length(0.3 + 0.5 * longer + random.normal(0, 1, longer.shape), longer)
+        assert found is not None
+        of_it = statistics.estimate(found[0])
+        inside += of_it.low < 0.3 < of_it.high
+        if i == 0:
+            textbook = np.sqrt(1 / 100 + longer.mean() ** 2 / (100 * longer.var()))
+            assert (of_it.high - of_it.low) / 2 / 1.984 == pytest.approx(textbook, rel=0.25)
+    assert 0.92 < inside / 400 < 0.98
+
+
+def test_a_gain_that_is_all_length_vanishes_and_a_true_one_stays() -> None:
+    random = np.random.default_rng(1)
+    start = {"gold": random.normal(0, 1, (SEEDS, PROMPTS)), "length": np.full((SEEDS, PROMPTS), 20.0)}
+    longer = random.integers(-5, 30, (SEEDS, PROMPTS)).astype(float)
+    noise = random.normal(0, 0.2, longer.shape)
+    bought = {"gold": start["gold"] + 0.1 * longer + noise, "length": start["length"] + longer}
+    earned = {"gold": start["gold"] + 1.0 + noise, "length": start["length"] + longer}
+    of_bought, of_earned = (length_adjusted(each, start, "gold") for each in (bought, earned))
+    assert of_bought is not None and of_earned is not None
+    assert of_bought.slope == pytest.approx(0.1, abs=0.01) and abs(of_bought.difference) < 0.05
+    assert of_earned.difference == pytest.approx(1.0, abs=0.05) and of_earned.win_rate > 0.95
+    assert of_bought.win_rate < 0.75 and of_bought.tokens == pytest.approx(longer.mean())
+    assert length_adjusted({"gold": start["gold"]}, start, "gold") is None
+    itself = length_adjusted(start, start, "gold")
+    assert itself is not None and (itself.difference, itself.win_rate, itself.slope) == (0.0, 0.5, 0.0)
+
+
+def tables(**shift: float) -> dict[str, np.ndarray]:
+    """What was measured of a policy: all 1, distinct-2 0.5, lengths 20, each moved, with a little noise."""
+    random = np.random.default_rng(2)
+    base = {"gold": 1.0, "proxy": 1.0, "gold@harmful": 1.0, "length": 20.0, "distinct_2": 0.5, "finished": 1.0}
+    return {
+        name: value + shift.get(name, 0.0) + random.normal(0, 0.01, (SEEDS, 1 if name == "distinct_2" else PROMPTS))
+        for name, value in base.items()
+    }
+
+
+def told(policy: dict[str, np.ndarray], **more: object) -> list[Sign]:
+    start = tables()
+    rest: dict = {"adjusted": {"mine": length_adjusted(policy, start, "gold")}, "curves": {}, "judge": {}, **more}
+    return signs({"mine": policy}, start, "gold", **rest)
+
+
+@pytest.mark.parametrize(
+    ("shift", "kind", "says"),
+    [
+        ({"proxy": 1.0, "gold": -0.5}, "over_optimization", "gold went down (-0.50 [-0.5"),
+        ({"gold": 0.5, "gold@harmful": -0.5}, "slice", "slice harmful (-0.50"),
+        ({"length": 5.0}, "length", "replies got longer, by +5.0"),
+        ({"length": -5.0}, "length", "replies got shorter, by -5.0"),
+        ({"distinct_2": -0.2}, "diversity", "distinct-2 changed by -0.2"),
+        ({"finished": -0.5}, "cut_off", "50% of the replies"),
+    ],
+)
+def test_each_sign_is_told_with_its_number(shift: dict[str, float], kind: str, says: str) -> None:
+    found = [sign for sign in told(tables(**shift)) if sign.kind == kind]
+    assert [sign.policy for sign in found] == ["mine"] and says in found[0].text
+    assert found[0].ci95[0] <= found[0].value <= found[0].ci95[1]
+
+
+def test_nothing_is_told_of_what_is_small_unclear_or_good() -> None:
+    good = tables(proxy=1.0, gold=1.0, length=0.5, distinct_2=-0.02, finished=-0.01)
+    assert told({**good, "gold@harmful": good["gold@harmful"] + 1.0}) == []
+    unclear = tables(proxy=1.0)
+    unclear["gold"] = unclear["gold"] - np.random.default_rng(3).normal(0.1, 9, unclear["gold"].shape)
+    one_seed = {name: table[:1] for name, table in tables(distinct_2=-0.4).items()}
+    assert told(unclear) == []
+    start = {name: table[:1] for name, table in tables().items()}
+    assert signs({"mine": one_seed}, start, "gold", {}, {}, {}) == []
+
+
+def test_a_gain_of_length_alone_is_told() -> None:
+    start, random = tables(), np.random.default_rng(4)
+    longer = random.integers(0, 20, (SEEDS, PROMPTS)).astype(float)
+    mine = {**start, "length": start["length"] + longer}
+    mine["gold"] = start["gold"] + 0.1 * longer + random.normal(0, 0.5, longer.shape)
+    (sign,) = [each for each in told(mine) if each.kind == "length_explains"]
+    assert "is not shown at equal length" in sign.text and sign.ci95[0] <= 0
+    unsure = LengthAdjusted(0.6, (-5.0, 6.0), 0.6, None, 0.01, 1.0)  # as large, and only less certain
+    assert "length_explains" not in {each.kind for each in told(tables(gold=0.6), adjusted={"mine": unsure})}
+    worse = LengthAdjusted(0.2, (-5.0, 6.0), 0.6, None, 0.01, 1.0)
+    assert "length_explains" in {each.kind for each in told(tables(gold=0.6), adjusted={"mine": worse})}
+
+
+def test_entropy_and_the_judge() -> None:
+    curves = [[{"step": 1, "entropy": 1.0 + seed / 50}, {"step": 9, "entropy": 0.2}] for seed in range(3)]
+    (sign,) = told(tables(), curves={"mine": curves})
+    assert sign.kind == "entropy" and "from 1.02 to 0.20" in sign.text and sign.value == pytest.approx(-0.8, abs=0.01)
+    assert told(tables(), curves={"mine": [*curves, [{"step": 1, "loss": 2.0}]]}) == []  # not all logged it
+    assert told(tables(), curves={"mine": curves[:1]}) == []
+    # 40 of 100: Wilson's interval is 0.309 to 0.498
+    (sign,) = told(tables(), judge={"pairs": 100, "inconsistent": 40})
+    assert sign.policy is None and sign.ci95 == pytest.approx((0.3094, 0.4980), abs=1e-4)
+    assert told(tables(), judge={"pairs": 100, "inconsistent": 25}) == []
+    assert told(tables(), judge={"pairs": 0, "inconsistent": 0}) == []
+
+
+def test_a_curve_counts_on_over_rounds_and_keeps_numbers_only(tmp_path) -> None:
+    rounds = [[{"loss": 2.0, "step": 5, "note": "x"}, {"train_loss": 1.0, "step": 6}], [{"loss": 1.0, "step": 5}]]
+    (tmp_path / "curves.json").write_text(json.dumps(rounds))
+    assert read_curve(tmp_path) == [{"loss": 2.0, "step": 5}, {"loss": 1.0, "step": 11}]
+    assert read_curve(tmp_path / "none") == []

@@ -1,0 +1,187 @@
+"""Runs in one table: only comparable ones, each trial once; and what is refused, by name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from conftest import SMALL
+from prefzoo.comparison.compare import rebuild
+from prefzoo.comparison.identity import differences, identity
+from prefzoo.comparison.merging import merge
+from prefzoo.comparison.plan import load_plan
+from prefzoo.comparison.planning import needed
+from prefzoo.comparison.recipe.check import load as load_recipe
+from prefzoo.comparison.results import load
+from prefzoo.errors import PrefzooError
+
+
+def change(out: Path, edit: Callable[[dict], None]) -> None:
+    """Edit a run's results.json."""
+    content = json.loads((out / "results.json").read_text())
+    edit(content)
+    (out / "results.json").write_text(json.dumps(content))
+
+
+def keep(*labels: str) -> Callable[[dict], None]:
+    def edit(content: dict) -> None:
+        content["algorithms"] = {k: v for k, v in content["algorithms"].items() if k in ("start", *labels)}
+        content["recipe"]["algorithms"] = {k: v for k, v in content["recipe"]["algorithms"].items() if k in labels}
+
+    return edit
+
+
+@pytest.fixture
+def two(small_run, tmp_path) -> list[Path]:
+    """Two runs that share the start and dpo, cut from one."""
+    folders = [tmp_path / "monday", tmp_path / "tuesday"]
+    for folder, labels in zip(folders, (("sft", "dpo"), ("dpo", "best_of_n")), strict=True):
+        shutil.copytree(small_run[1], folder, symlinks=True)
+        change(folder, keep(*labels))
+    return folders
+
+
+def test_the_union_of_labels_is_judged_as_one_run_would_be_and_equal_trials_count_once(
+    two, small_run, tmp_path
+) -> None:
+    found = merge(two, tmp_path / "both")
+    assert list(found.algorithms) == ["start", "sft", "dpo", "best_of_n"]
+    whole = {(v.metric, v.a, v.b): v for v in small_run[0].verdicts}
+    assert {(v.a, v.b) for v in found.verdicts if v.metric == "gold"} == {
+        *(("sft", "start"), ("dpo", "start"), ("best_of_n", "start")),
+        *(("sft", "dpo"), ("sft", "best_of_n"), ("dpo", "best_of_n")),
+    }
+    for v in found.verdicts:
+        assert (v.difference, v.ci95) == (whole[v.metric, v.a, v.b].difference, whole[v.metric, v.a, v.b].ci95)
+        assert v.family_size == 3
+    again = load(tmp_path / "both")
+    assert all((tmp_path / "both" / t.replies).is_file() for e in again.algorithms.values() for t in e.seeds.values())
+    assert set(again.ratings) == set(again.algorithms) and len(again.pairs) == 6
+    assert (tmp_path / "both" / "report.html").is_file()
+
+
+def test_one_label_with_other_trials_is_kept_from_both(two, tmp_path) -> None:
+    def other_settings(content: dict) -> None:
+        content["algorithms"]["dpo"]["settings"] = {"beta": 9.0}
+
+    change(two[1], other_settings)
+    found = merge(two, tmp_path / "both")
+    assert list(found.algorithms) == ["start", "sft", "dpo (monday)", "dpo (tuesday)", "best_of_n"]
+    pair = next(v for v in found.verdicts if (v.a, v.b) == ("dpo (monday)", "dpo (tuesday)"))
+    assert (pair.difference, pair.verdict) == (0.0, "inconclusive")
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [
+        (("manifest", "train"), "f" * 64),
+        (("start",), "f" * 64),
+        (("adapter", "r"), 8),
+        (("generation", "temperature"), 0.7),
+        (("training", "learning_rate"), 0.5),
+        (("reward", "type"), "random"),
+    ],
+)
+def test_runs_that_differ_are_refused_by_the_name_of_what_differs(two, tmp_path, place, value) -> None:
+    def edit(content: dict) -> None:
+        for each in content["algorithms"].values():
+            for trial in each["seeds"].values():
+                part = trial["identity"]
+                for key in place[:-1]:
+                    part = part[key]
+                part[place[-1]] = value
+
+    change(two[1], edit)
+    with pytest.raises(PrefzooError) as raised:
+        merge(two, tmp_path / "both")
+    said = str(raised.value)
+    assert f"{'.'.join(place)}: " in said and "monday and tuesday" in said and len(said.splitlines()) == 2
+    assert not (tmp_path / "both").exists()
+
+
+def test_every_difference_is_said_at_once_and_what_matters_less_is_noted(two, tmp_path) -> None:
+    def noted(content: dict) -> None:
+        for each in content["algorithms"].values():
+            for trial in each["seeds"].values():
+                trial["identity"]["versions"]["trl"] = "9.9"
+                trial["identity"]["generation"]["batch_size"] = 7
+
+    change(two[1], noted)
+    notes = " ".join(merge(two, tmp_path / "both").notes)
+    assert 'versions.trl: "' in notes and "generation.batch_size: 128 and 7" in notes
+
+    def worse(content: dict) -> None:
+        content["recipe"]["seeds"] = [0, 5]
+        for trial in (t for e in content["algorithms"].values() for t in e["seeds"].values()):
+            trial["identity"]["adapter"]["r"], trial["identity"]["gold"] = 8, "none"
+
+    change(two[1], worse)
+    with pytest.raises(PrefzooError, match=r"adapter\.r: 16 and 8[\s\S]*gold: [\s\S]*seeds: \[0, 1\] and \[0, 5\]"):
+        merge(two, tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "before", "after", "named"),
+    [
+        ("stages/data-*/train.jsonl", '"chosen": "', '"chosen": "Oh. ', "manifest.train"),
+        ("stages/start-*/model/config.json", "{", "{ ", "start: the model"),
+        ("trials/train-dpo-seed-1-*/policy/adapter_config.json", '"r": 16', '"r": 8', "adapter.r: 16 in the recipe"),
+        ("trials/evaluate-dpo-seed-1-*/identity.json", '"temperature": 1.0', '"temperature": 0.5', "generation.temp"),
+    ],
+)  # fmt: skip
+def test_editing_one_trial_or_what_it_came_from_makes_its_report_refuse(two, tmp_path, pattern, before, after, named):
+    (file,) = two[0].glob(pattern)
+    text = file.read_text()
+    assert before in text
+    file.write_text(text.replace(before, after, 1))
+    with pytest.raises(PrefzooError, match=named):
+        rebuild(two[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ("adapter.r=8", "adapter.r"),
+        ("generation.temperature=0.5", "generation.temperature"),
+        ("evaluation.prompts=17", "evaluation.prompts"),
+        ("budget.epochs=2", "budget.epochs"),
+        ("training.batch_size=4", "training.batch_size"),
+        ("reward.members=2", "reward.members"),
+        ("gold=none", "gold"),
+        ("data.shuffle_labels=true", "data.shuffle_labels"),
+        ("model.dtype=bfloat16", "model.dtype"),
+    ],
+)
+def test_a_recipe_that_differs_is_another_identity(small_run, change, key) -> None:
+    plan = load_plan(small_run[1])
+    other = replace(plan, recipe=load_recipe("quickstart", [*SMALL, "seeds=2", change]))
+    assert set(differences(identity(plan), identity(other))[0]) == {key}
+    assert differences(identity(plan), identity(plan)) == ({}, {})
+
+
+def test_folders_that_cannot_be_merged_are_told(two, tmp_path) -> None:
+    with pytest.raises(PrefzooError, match=r"no results\.json"):
+        merge([two[0], tmp_path / "nowhere"], tmp_path / "both")
+    with pytest.raises(PrefzooError, match="given twice"):
+        merge([two[0], two[0]], tmp_path / "both")
+    with pytest.raises(PrefzooError, match="would replace"):
+        merge(two, two[1])
+
+
+def test_a_pilot_says_how_much_a_difference_needs(two, tmp_path) -> None:
+    found = needed(two[0], 1.0)
+    assert (found.metric, found.family, found.pilot.seeds, found.pilot.prompts) == ("gold", 2, 2, 16)
+    values = {(design.seeds, design.prompts): power for design, power in found.power.items()}
+    assert values[20, 2048] > values[2, 64] and all(0 <= each <= 1 for each in values.values())
+    with pytest.raises(PrefzooError, match="run a small one first"):
+        needed(tmp_path, 1.0)
+    with pytest.raises(PrefzooError, match="above 0"):
+        needed(two[0], 0.0)
+    change(two[0], lambda content: [each["seeds"].pop("1") for each in content["algorithms"].values()])
+    with pytest.raises(PrefzooError, match="at least 2 seeds"):
+        needed(two[0], 1.0)

@@ -1,0 +1,121 @@
+"""The report as a browser shows it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from test_report import made
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+HOSTILE = '</p><img src="https://example.com/x.png" onerror="document.title=1"><script>document.title = 2</script>'
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip("no Chromium is installed")
+    with (
+        sync_api.sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=path, args=["--no-sandbox"]) as opened,
+    ):
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report with three prompts, of which a reply tries to be part of the page."""
+    import json
+
+    from prefzoo.comparison.hacking import Sign
+    from prefzoo.comparison.report import page as report
+
+    out = tmp_path_factory.mktemp("page")
+    results = made(out)
+    results.warnings = [Sign("length", "dpo", f"dpo: {HOSTILE}", 1.0, (0.5, 1.5))]
+    for label, each in results.algorithms.items():
+        for number, trial in enumerate(each.seeds.values()):
+            trial.metrics = {"gold": each.summary["gold"].mean + 0.1 * number, "kl": 2.0 + number, "proxy": 1.0}
+            records = [
+                {"prompt": [{"role": "user", "content": f"question {i}"}], "slice": part, "length": 3, "gold": 0.5,
+                 "reply": f"{label} says {word}"}
+                for i, (part, word) in enumerate((("benign", "yes"), ("harmful", "no"), ("harmful", HOSTILE)))
+            ]  # fmt: skip
+            (out / trial.replies).write_text("".join(json.dumps(each) + "\n" for each in records))
+    report.write(results, out)
+    return out / "report.html"
+
+
+def opened(browser: Any, file: Path, problems: list[str], **more: Any) -> Any:
+    """The page in a window of its own; what it complains of or asks the network for is added to `problems`."""
+    page = browser.new_context(**more).new_page()
+    page.on("console", lambda said: problems.append(f"{said.type}: {said.text}"))
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("request", lambda asked: asked.url == file.as_uri() or problems.append(asked.url))
+    page.goto(file.as_uri())
+    return page
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light")])
+def test_it_opens_from_a_file_without_a_complaint_or_a_request(browser, page_file, width, scheme, tmp_path) -> None:
+    problems: list[str] = []
+    page = opened(browser, page_file, problems, viewport={"width": width, "height": 844}, color_scheme=scheme)
+    assert page.title().startswith("dpo and rejection_sampling against the start")  # and no reply has changed it
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")  # tables scroll, the page does not
+    first = page.locator("figure svg text").first
+    ink, paper = (first.evaluate(f"e => getComputedStyle({of}).{what}") for of, what in
+                  (("e", "fill"), ("document.body", "backgroundColor")))  # fmt: skip
+    assert ink == page.evaluate("getComputedStyle(document.body).color") != paper
+    texts = "[...document.querySelectorAll('figure svg text')]"
+    smallest = page.evaluate(f"Math.min(...{texts}.map(text => text.getBoundingClientRect().height))")
+    assert smallest >= 8
+    page.screenshot(path=tmp_path / "page.png", full_page=True)
+    assert problems == []
+
+
+def test_figures_and_controls_can_be_read_without_eyes(browser, page_file) -> None:
+    page = opened(browser, page_file, [])
+    pictures = page.get_by_role("img")
+    assert pictures.count() == page.locator("figure").count() >= 4
+    for i in range(pictures.count()):
+        assert "dpo" in pictures.nth(i).get_attribute("aria-label")  # numbers, not only a title
+    assert page.get_by_role("searchbox", name="Text").count() == page.get_by_role("combobox", name="Slice").count() == 1
+    assert page.locator("th:not([scope])").count() == 0
+
+
+def test_replies_are_found_by_text_slice_and_policy(browser, page_file) -> None:
+    problems: list[str] = []
+    page = opened(browser, page_file, problems)
+
+    def shown() -> tuple[int, int, str]:
+        visible = page.locator("details.answered:visible")
+        return visible.count(), page.locator(".answer:not([hidden])").count(), page.locator("#shown").inner_text()
+
+    assert shown() == (3, 9, "3 of 3 prompts shown")
+    page.get_by_role("combobox", name="Slice").select_option("harmful")
+    assert shown()[0] == 2
+    page.get_by_role("searchbox").fill("DPO says no")
+    assert shown() == (1, 9, "1 of 3 prompts shown")
+    page.get_by_role("checkbox", name="dpo").uncheck()
+    assert shown() == (0, 6, "0 of 3 prompts shown")  # what is hidden is not searched
+    page.get_by_role("button", name="Show everything").click()
+    page.wait_for_function("document.getElementById('shown').textContent.startsWith('3 of')")
+    assert shown() == (3, 9, "3 of 3 prompts shown")
+    page.get_by_role("button", name="Close all").click()
+    assert page.locator("details.answered[open]").count() == 0
+    page.get_by_role("button", name="Open all").click()
+    assert page.get_by_text(HOSTILE).count() == 4  # three replies and a warning, as text
+    assert problems == []
+
+
+def test_it_is_whole_without_javascript(browser, page_file) -> None:
+    page = opened(browser, page_file, [], java_script_enabled=False)
+    assert page.locator("#filters").is_hidden() and page.locator("details.answered").count() == 3
+    assert page.get_by_text("dpo says yes").is_visible()
+    assert page.get_by_text("Better than the start in gold reward: dpo").is_visible()
