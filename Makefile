@@ -8,7 +8,7 @@ OLDEST := .venv-oldest
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup compare test test-learning test-oldest bench-ppo lint format lab wheel clean
+.PHONY: help setup compare test test-learning test-oldest bench-speed bench-ppo lint format lab wheel clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -53,6 +53,11 @@ $(TRL112)/.ready: benchmarks/trl112/requirements.txt constraints.txt
 
 bench-ppo: $(READY) $(TRL112)/.ready ## our PPO beside the last one of TRL, in an environment of its own; an hour
 	$(BIN)/python benchmarks/ppo_beside_trl112.py --out benchmarks/results/ppo_beside_trl112.json
+
+bench-speed: $(READY) ## our trainings and a comparison beside raw TRL scripts, tables into docs/benchmarks.md; hours on 4 cores
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/speed/pairs.py --out benchmarks/results/speed.json
+	env -u OMP_NUM_THREADS $(BIN)/python benchmarks/speed/comparison.py --out benchmarks/results/speed_comparison.json
+	$(BIN)/python benchmarks/speed/table.py benchmarks/results/speed.json benchmarks/results/speed_comparison.json
 
 lint: $(READY) ## style, formatting, types
 	$(BIN)/ruff check .

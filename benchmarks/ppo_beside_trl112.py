@@ -28,7 +28,6 @@ import argparse
 import itertools
 import json
 import os
-import random
 import sys
 import tempfile
 import time
@@ -37,6 +36,7 @@ from statistics import mean
 from typing import Any
 
 from measuring import machine, measured, medians, ratios, resident_bytes, write
+from models import random_25m, random_texts
 
 HERE = Path(__file__).parent
 OURS = ("prefzoo",)
@@ -57,7 +57,6 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 COSTS = ("seconds", "cpu_seconds", "episodes_per_second", "episodes_per_cpu_second", "peak_bytes", "own_bytes")
 """What has ratios; rewards may be of either sign."""
-VOCABULARY = 32_000
 HELD_OUT = 256
 
 
@@ -183,47 +182,10 @@ def prepare_lab(given: dict[str, Any], folder: Path) -> None:
 
 
 def prepare_25m(given: dict[str, Any], folder: Path) -> None:
-    """A Llama of 25 million random weights, half of them embeddings, and a reward model like it; prompts of words at
-    random, about as long as the replies. A word is a token, so that decoding loses nothing."""
-    import torch
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
-
-    special = ["<pad>", "<end>", "<unk>", "<user>", "<assistant>"]
-    words = [f"w{i}" for i in range(VOCABULARY - len(special))]
-    model = models.WordLevel({word: i for i, word in enumerate(special + words)}, unk_token="<unk>")
-    backend = Tokenizer(model)
-    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=backend, pad_token="<pad>", eos_token="<end>", unk_token="<unk>",
-        additional_special_tokens=["<user>", "<assistant>"],
-    )  # fmt: skip
-    tokenizer.chat_template = (
-        "{% for m in messages %}{{ '<' + m['role'] + '> ' }}{% generation %}{{ m['content'] + ' <end> ' }}"
-        "{% endgeneration %}{% endfor %}{% if add_generation_prompt %}{{ '<assistant> ' }}{% endif %}"
-    )
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=384,
-        intermediate_size=1024,
-        num_hidden_layers=7,
-        num_attention_heads=6,
-        tie_word_embeddings=True,
-        pad_token_id=0,
-        eos_token_id=1,
-        bos_token_id=None,
-    )
-    torch.manual_seed(0)
-    for name, kind in (("start", LlamaForCausalLM), ("reward", LlamaForSequenceClassification)):
-        config.num_labels = 1 if name == "reward" else 2
-        kind(config).save_pretrained(str(folder / name))
-        tokenizer.save_pretrained(str(folder / name))
-        given[name] = str(folder / name)
-    rng = random.Random(0)
-    given["prompts"] = [
-        [{"role": "user", "content": " ".join(rng.choices(words, k=60))}]
-        for _ in range(given["batch"] * given["updates"])
-    ]
+    """`random_25m` as the start and the reward; prompts of words at random, about as long as the replies."""
+    given |= random_25m(folder)
+    texts = random_texts(given["batch"] * given["updates"], words=60, seed=0)
+    given["prompts"] = [[{"role": "user", "content": text}] for text in texts]
 
 
 def trial(side: str, given: dict[str, Any], out: Path, other_python: Path) -> dict[str, Any]:

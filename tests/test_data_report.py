@@ -89,6 +89,45 @@ def test_the_numbers_add_up_whatever_was_dropped(tmp_path) -> None:
     assert places[0] == "pairs.jsonl line 31" and places[-1].startswith("shown.jsonl")
 
 
+def test_votes_add_up_and_disagreement_is_told(tmp_path) -> None:
+    votes = [
+        {"prompt": f"q{i}", "response_a": "x", "response_b": "y", "preference": said, "annotator": name}
+        for i in range(40)
+        for name, said in (("p", "a"), ("q", "a" if i % 2 else "b"), ("r", "a" if i % 4 else "tie"))
+    ]
+    ranked = [
+        {"prompt": f"r{i}", "ranking": ranking} for i in range(10) for ranking in (["a", "b", "c"], ["b", "a", "c"])
+    ]
+    data = {
+        "preferences": str(lines(tmp_path / "votes.jsonl", votes)),
+        "rankings": str(lines(tmp_path / "ranked.jsonl", ranked)),
+        "annotators": "soft",
+        "pairs": "plackett_luce",
+    }
+    preflight, manifest, _ = prepared({"data": data}, tmp_path / "run")
+    # p says a 40 times, q 20 times a and 20 times b, r 30 times a and 10 times neither.
+    assert preflight["dropped"] == {"votes_for_neither": 10, "tied_replies": 10}
+    assert (preflight["read"], preflight["used"]) == (140, 130)
+    assert preflight["made"] == preflight["kept"] == 110 + 20  # votes, and of each two rankings a over c, b over c
+    assert preflight["kept"] == sum(split["rows"] for split in manifest["splits"].values())
+    told = "\n".join(data_facts(preflight, manifest))
+    assert "Pairs of rankings: every two by their Plackett-Luce strengths" in told
+    assert (
+        "Annotators (preferences): 120 judgements of 40 items, of which 10 say that neither reply is better; they "
+        in told
+    )
+    assert (
+        "they disagree on 20 of the 40 that several judged (50%); two judgements of one item are the same in 58%"
+        in told
+    )
+    assert "Every vote is a pair, so that votes count by their share." in told
+    assert "By annotator (preferences), agreement with most of the others, least first: q " in told
+    assert (
+        "Annotators (rankings): 60 judgements of 30 items; they disagree on 10 of the 30 that several judged (33%)"
+        in told
+    )
+
+
 def test_places_are_in_order_and_name_a_file_once() -> None:
     dropped = Dropped()
     for number in (10, 9, 100):

@@ -83,7 +83,7 @@ def test_the_reward_report_counts_ties_as_half_and_knows_the_truth() -> None:
     from prefzoo.data.formats import Row
 
     rows = [
-        Row(str(i), [{"role": "user", "content": "q"}], good, bad)
+        Row(str(i), [{"role": "user", "content": f"q{i}"}], good, bad)
         for i, (good, bad) in enumerate([("aaa", "a"), ("aa", "a"), ("a", "aa"), ("a", "b")])
     ]
 
@@ -94,3 +94,8 @@ def test_the_reward_report_counts_ties_as_half_and_knows_the_truth() -> None:
     assert (found["test_accuracy"], found["ties"], found["test_pairs"]) == (2.5 / 4, 1, 4)
     assert found["gold_correlation"] == pytest.approx(1.0)
     assert "gold_correlation" not in reward_report(by_length, rows, None)
+    # Two votes as before and one for the opposite on each pair are neither more pairs nor others; one of each is none.
+    turned = [Row(f"{row.id} turned", row.prompt, row.rejected, row.chosen) for row in rows]
+    again = reward_report(by_length, [*turned, *rows, *rows], None)
+    assert {key: found[key] for key in again} == again
+    assert reward_report(by_length, [*turned, *rows], None)["test_pairs"] == 0

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from prefzoo.data import agreement, voting
 from prefzoo.data.formats import Row, answerable, pair, prompt_in, reply_of
 from prefzoo.data.formats import split_transcript as split_conversation
 from prefzoo.data.found import Dropping, Found, Pairs
-from prefzoo.data.labels import Votes, agreement, labels, majority, thumb, vote
-from prefzoo.data.ranked import ranking, ratings
+from prefzoo.data.labels import Votes, labels, named, thumb, vote
+from prefzoo.data.ranked import rankings, ratings
 from prefzoo.data.reading import ALIASES, COLUMNS, Options, read_records
 from prefzoo.data.reasons import Broken, Dropped, Unusable, kind_of, wrong_type
 from prefzoo.data.views import prompt_key
+from prefzoo.data.voting import Annotators
 from prefzoo.errors import DataError
 from prefzoo.interface import Message
 
@@ -58,12 +60,11 @@ def read_rows(kind: str, source: str, dropped: Dropped, options: Options | None 
 
     dropping = Dropping(dropped, dict(options.columns))
     if kind == "preferences":
-        _preferences(records(), found, dropping)
-    elif kind == "ratings":
-        ratings(records(), found, dropping, pairs)
+        _preferences(records(), found, dropping, options.annotators)
+    elif kind in ("rankings", "ratings"):
+        (rankings if kind == "rankings" else ratings)(records(), found, dropping, pairs)
     else:
         make: Callable[[str, dict[str, Any]], Iterable[Row]] = {
-            "rankings": lambda row_id, record: ranking(row_id, record, found.unpaired, pairs),
             "demonstrations": lambda row_id, record: [_demonstration(row_id, record)],
             "prompts": lambda row_id, record: [Row(row_id, prompt_in(record))],
         }[kind]
@@ -89,36 +90,37 @@ def _none_of_it(kind: str, source: str, found: Found, dropped: Dropped, columns:
     )
 
 
-def _preferences(records: Iterable[tuple[str, dict[str, Any]]], found: Found, dropping: Dropping) -> None:
-    """Pairs as they are; votes of annotators on one pair by majority; thumbs up and down of one prompt paired."""
+def _preferences(
+    records: Iterable[tuple[str, dict[str, Any]]], found: Found, dropping: Dropping, rule: Annotators
+) -> None:
+    """Pairs as they are; votes of annotators on one pair by the rule; thumbs up and down of one prompt paired."""
     votes: dict[tuple[str, frozenset[str]], Votes] = {}
     thumbs: dict[str, dict[bool, list[tuple[str, list[Message], str]]]] = {}
     for row_id, record in records:
         with dropping(row_id, record):
             form = _form(record)
+            annotator = named(record)
+            if rule == "reliability" and annotator is None and form != FORMS[2]:
+                raise Unusable("empty_value", "annotator")
             if form == FORMS[0]:
                 row = pair(row_id, record)
-                if record.get("annotator") is None:
+                if annotator is None:
                     found.rows.append(row)
                     found.used += 1
                 else:
-                    vote(votes, row, [0], record["annotator"])
+                    vote(votes, row, [0], annotator)
             elif form == FORMS[1]:
                 prompt = prompt_in(record)
                 a, b = (reply_of(record[key], key, record["prompt"]) for key in ("response_a", "response_b"))
                 said = labels(record["preference"])
-                vote(votes, Row(row_id, prompt, chosen=a, rejected=b), said, record.get("annotator"))
+                vote(votes, Row(row_id, prompt, chosen=a, rejected=b), said, annotator)
             else:
                 prompt = prompt_in(record)
                 reply = reply_of(record["completion"], "completion", record["prompt"])
                 group = thumbs.setdefault(prompt_key(prompt), {True: [], False: []})
                 group[thumb(record["label"])].append((row_id, prompt, reply))
-    decided = majority(votes.values(), dropping.dropped)
-    found.rows += decided
-    made = {row.id for row in decided}
-    found.used += sum(len(item.records) for item in votes.values() if item.row.id in made)
     if votes:
-        found.annotators = agreement([item.cast for item in votes.values()])
+        _count_votes(list(votes.values()), found, dropping.dropped, rule)
     for sides in thumbs.values():
         each = [*sides[True], *sides[False]]
         if not (sides[True] and sides[False]):
@@ -131,6 +133,22 @@ def _preferences(records: Iterable[tuple[str, dict[str, Any]]], found: Found, dr
             for good in sides[True]
             for bad in sides[False]
         ]
+
+
+def _count_votes(items: list[Votes], found: Found, dropped: Dropped, rule: Annotators) -> None:
+    """Rows of what was voted on, and how far the votes agree."""
+    found.annotators = {"rule": rule, **agreement.of_votes([item.cast for item in items])}
+    before = dropped.total()
+    if rule == "soft":
+        found.rows += voting.soft(items, dropped)
+    elif rule == "majority":
+        found.rows += voting.hard(items, voting.shares(items), dropped)
+    else:
+        first, skills = voting.reliabilities(items)
+        found.rows += voting.hard(items, first, dropped)
+        for name, person in found.annotators["annotators"].items():
+            person["reliability"] = skills.get(name)
+    found.used += sum(len(item.records()) for item in items) - (dropped.total() - before)
 
 
 def _form(record: dict[str, Any]) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ class Row:
         reply, rating: one reply and how good people found it, higher is better; None where nothing was rated.
         ranking: three or more replies, best first, no two alike in rank; None where nothing was ranked. (Of two
             replies, `chosen` and `rejected` say the same.)
+        vote: where every vote is a row, the number of this one among those that say the same, from 2 on; else None.
     """
 
     id: str
@@ -41,6 +42,7 @@ class Row:
     reply: str | None = None
     rating: float | None = None
     ranking: list[str] | None = None
+    vote: int | None = None
 
     def replies(self) -> list[str]:
         """Every reply in this row."""

@@ -10,8 +10,9 @@ from typing import Any, Literal
 from prefzoo.data.formats import Row
 from prefzoo.data.reasons import Dropped, Unusable
 
-Pairs = Literal["all", "adjacent"]
-"""Which replies of a ranking or of ratings are paired: every two, or only those of neighbouring ranks."""
+Pairs = Literal["all", "adjacent", "plackett_luce"]
+"""Which replies of a ranking or of ratings are paired: every two, or only those of neighbouring ranks; or every two by
+the Plackett-Luce strengths that all rankings of one prompt together give them (see `strengths`)."""
 
 
 @dataclass
@@ -25,8 +26,9 @@ class Found:
         unpaired: pairs of replies to one prompt of which no row was made, because neither is better.
         unread: columns that stand in the data and are not read.
         rated: `{"replies", "lowest", "highest"}` of what was rated; else empty.
-        annotators: where items were judged by several people `{"items", "judgements", "items_with_several",
-            "disagreed"}`: `disagreed` counts items on which not all said the same; else empty.
+        annotators: where items were judged by several people, how far they agree (see `agreement.of_votes` and
+            `agreement.of_ratings`), and the `rule` by which votes became preferences; else empty. Under `reliability`
+            each of its `annotators` has a `reliability`: how often it is found to be right.
     """
 
     rows: list[Row] = field(default_factory=list)
@@ -35,7 +37,7 @@ class Found:
     unpaired: Dropped = field(default_factory=Dropped)
     unread: list[str] = field(default_factory=list)
     rated: dict[str, float] = field(default_factory=dict)
-    annotators: dict[str, int] = field(default_factory=dict)
+    annotators: dict[str, Any] = field(default_factory=dict)
 
 
 class Dropping:

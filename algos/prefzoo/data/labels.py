@@ -1,13 +1,14 @@
-"""What annotators said of two replies, and what most of them said."""
+"""What annotators said of two replies."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from prefzoo.data.formats import Row, as_list
-from prefzoo.data.reasons import Dropped, Unusable
+from prefzoo.data.reasons import Unusable
 from prefzoo.data.views import prompt_key
 
 LABELS: dict[str, int | None] = {
@@ -21,25 +22,54 @@ LABELS: dict[str, int | None] = {
 }
 
 
-@dataclass
-class Votes:
-    """One pair of replies and what each annotator said: 0 the first is better, 1 the second, None neither.
+@dataclass(frozen=True)
+class Vote:
+    """What one annotator said of two replies.
 
     Attributes:
-        row: the pair, as the first record has it.
+        choice: 0 the first is better, 1 the second, None neither.
+        annotator: who said it; None where nobody is named.
+        record: id of the record that it stands in.
+    """
+
+    choice: int | None
+    annotator: str | None
+    record: str
+
+
+@dataclass
+class Votes:
+    """One pair of replies and what every annotator said of it.
+
+    Attributes:
+        row: the pair, as the first record has it: its chosen reply is the first.
         cast: every vote.
-        records: ids of the records that the votes stand in.
         said: what each annotator who is named has said, so that a record that came twice counts once.
     """
 
     row: Row
-    cast: list[int | None] = field(default_factory=list)
-    records: list[str] = field(default_factory=list)
+    cast: list[Vote] = field(default_factory=list)
     said: set[tuple[str, tuple[int | None, ...]]] = field(default_factory=set)
+
+    def records(self) -> dict[str, list[Vote]]:
+        """The votes of each record."""
+        found: dict[str, list[Vote]] = {}
+        for each in self.cast:
+            found.setdefault(each.record, []).append(each)
+        return found
+
+    def count(self, choice: int) -> int:
+        """How many votes there are for the first (0) or the second reply (1)."""
+        return sum(vote.choice == choice for vote in self.cast)
+
+    def preferring(self, choice: int, row_id: str, vote: int | None = None) -> Row:
+        """The row in which that reply is the chosen one; see `Row.vote`."""
+        sides = (self.row.chosen, self.row.rejected)
+        return Row(row_id, self.row.prompt, chosen=sides[choice], rejected=sides[1 - choice], vote=vote)
 
 
 def vote(
-    votes: dict[tuple[str, frozenset[str]], Votes], row: Row, cast: Sequence[int | None], annotator: Any = None
+    votes: dict[tuple[str, frozenset[str]], Votes], row: Row, cast: Sequence[int | None], annotator: str | None = None
 ) -> None:
     """Add what one annotator (or several) said of `row`'s pair, 0 for its chosen reply, to what others said of it.
 
@@ -52,11 +82,18 @@ def vote(
     turned = item.row.chosen != row.chosen
     turned_cast = tuple(1 - vote if turned and vote is not None else vote for vote in cast)
     if annotator is not None:
-        if (str(annotator), turned_cast) in item.said:
+        if (annotator, turned_cast) in item.said:
             raise Unusable("repeated_judgement", "annotator", detail=" says it again")
-        item.said.add((str(annotator), turned_cast))
-    item.cast += turned_cast
-    item.records.append(row.id)
+        item.said.add((annotator, turned_cast))
+    item.cast += [Vote(choice, annotator, row.id) for choice in turned_cast]
+
+
+def named(record: Mapping[str, Any]) -> str | None:
+    """Who judged a record; None where the column is missing or holds no name (nothing, blanks, NaN)."""
+    value = record.get("annotator")
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    return str(value).strip() or None
 
 
 def labels(value: Any) -> list[int | None]:
@@ -78,29 +115,3 @@ def thumb(value: Any) -> bool:
     if str(value).strip().lower() not in words:
         raise Unusable("unreadable_label", "label", detail=" is neither true nor false", shown=str(value))
     return words[str(value).strip().lower()]
-
-
-def majority(items: Iterable[Votes], dropped: Dropped) -> list[Row]:
-    """The pair of each item as most annotators see it; the records of an item without a majority are dropped."""
-    rows = []
-    for item in items:
-        first, second = item.cast.count(0), item.cast.count(1)
-        if first == second:
-            for record in item.records:
-                dropped.add("annotators_tied", record, item.row.prompt[-1]["content"])
-        elif first > second:
-            rows.append(item.row)
-        else:
-            rows.append(Row(item.row.id, item.row.prompt, chosen=item.row.rejected, rejected=item.row.chosen))
-    return rows
-
-
-def agreement(judgements: Sequence[Sequence[Any]]) -> dict[str, int]:
-    """How far annotators agreed, from what each said of each item; see `comparisons.Found.annotators`."""
-    several = [each for each in judgements if len(each) > 1]
-    return {
-        "items": len(judgements),
-        "judgements": sum(map(len, judgements)),
-        "items_with_several": len(several),
-        "disagreed": sum(len(set(each)) > 1 for each in several),
-    }

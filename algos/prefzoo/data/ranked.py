@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from itertools import combinations, pairwise
 from typing import Any
 
+from prefzoo.data import agreement
 from prefzoo.data.formats import Row, as_list, prompt_in, reply_of
 from prefzoo.data.found import Dropping, Found, Pairs
-from prefzoo.data.labels import agreement
+from prefzoo.data.labels import Vote, named
 from prefzoo.data.reasons import Dropped, Unusable
+from prefzoo.data.strengths import plackett_luce
 from prefzoo.data.views import prompt_key
-from prefzoo.interface import Message
+from prefzoo.interface import Message, Prompt
 
 REPLY_KEYS = ("response", "completion", "text", "content")
 RATING_KEYS = ("rating", "score", "overall_score")
@@ -21,21 +23,107 @@ RATING_KEYS = ("rating", "score", "overall_score")
 
 @dataclass
 class _Judged:
-    """One prompt with its replies, and for each reply the ratings that it got."""
+    """One prompt, and the scores that each judge gave its replies, higher is better.
+
+    Attributes:
+        id, prompt: of the first record.
+        given: by judge (the annotator, or the record where nobody is named) and reply every score.
+        ids: of the record in which each reply came first.
+    """
 
     id: str
     prompt: list[Message]
-    ratings: dict[str, list[float]] = field(default_factory=dict)
+    given: dict[tuple[str | None, str], dict[str, list[float]]] = field(default_factory=dict)
     ids: dict[str, str] = field(default_factory=dict)
 
+    def add(self, judge: tuple[str | None, str], reply: str, score: float, reply_id: str) -> None:
+        """Add one score of one reply."""
+        self.given.setdefault(judge, {}).setdefault(reply, []).append(score)
+        self.ids.setdefault(reply, reply_id)
 
-def ranking(row_id: str, record: dict[str, Any], unpaired: Dropped, pairs: Pairs) -> list[Row]:
-    """The pairs in a ranking, and the whole of it where it has more than two replies and no ties.
+    def by_reply(self) -> dict[str, list[float]]:
+        """Every score of each reply."""
+        found: dict[str, list[float]] = {}
+        for scores in self.given.values():
+            for reply, each in scores.items():
+                found.setdefault(reply, []).extend(each)
+        return {reply: found[reply] for reply in self.ids}
 
-    Args:
-        row_id, record: what was read.
-        unpaired: is told of the pairs of which neither reply is better.
-        pairs: which ones are made.
+    def by_judge(self) -> dict[tuple[str | None, str], dict[str, float]]:
+        """The mean score that each judge gave each reply."""
+        return {
+            judge: {reply: sum(each) / len(each) for reply, each in scores.items()}
+            for judge, scores in self.given.items()
+        }
+
+
+def rankings(records: Iterable[tuple[str, dict[str, Any]]], found: Found, dropping: Dropping, pairs: Pairs) -> None:
+    """The pairs in each ranking, and the whole of it where it has more than two replies and no ties; or by
+    `plackett_luce` those of all rankings of a prompt together."""
+    judged: dict[str, _Judged] = {}
+    said: set[tuple[object, ...]] = set()
+    for row_id, record in records:
+        with dropping(row_id, record):
+            prompt, placed = _placed(row_id, record, found.unpaired)
+            _once(said, record, prompt, sorted(placed.items()))
+            item = judged.setdefault(prompt_key(prompt), _Judged(row_id, prompt))
+            for reply, score in placed.items():
+                item.add((named(record), row_id), reply, score, row_id)
+            if pairs != "plackett_luce":
+                found.rows += [*_pairs(row_id, prompt, placed, found.unpaired, pairs), *_whole(row_id, prompt, placed)]
+            found.used += 1
+    if pairs == "plackett_luce":
+        for item in judged.values():
+            made, groups = _by_strength(item, found.unpaired)
+            found.rows += made
+            for number, group in enumerate(groups, 1):
+                found.rows += _whole(item.id if len(groups) == 1 else f"{item.id} group {number}", item.prompt, group)
+    votes = [each for item in judged.values() for each in _votes(item)]
+    if any(len(each) > 1 for each in votes):
+        found.annotators = agreement.of_votes(votes)
+
+
+def ratings(records: Iterable[tuple[str, dict[str, Any]]], found: Found, dropping: Dropping, pairs: Pairs) -> None:
+    """The mean rating of each reply, and pairs of replies to one prompt whose means differ; or by `plackett_luce`
+    pairs by what each annotator's ratings say of the order, whatever its scale."""
+    judged: dict[str, _Judged] = {}
+    said: set[tuple[object, ...]] = set()
+    for row_id, record in records:
+        with dropping(row_id, record):
+            prompt = prompt_in(record)
+            rated = _rated(record)
+            _once(said, record, prompt, rated)
+            item = judged.setdefault(prompt_key(prompt), _Judged(row_id, prompt))
+            annotator = named(record)
+            for reply, rating in rated:
+                reply_id = row_id if len(rated) == 1 else f"{row_id} reply {len(item.ids) + 1}"
+                item.add((annotator, "" if annotator else row_id), reply, rating, reply_id)
+            found.used += 1
+    for item in judged.values():
+        means = {reply: sum(scores) / len(scores) for reply, scores in item.by_reply().items()}
+        if pairs == "plackett_luce":
+            found.rows += _by_strength(item, found.unpaired)[0]
+        else:
+            found.rows += _pairs(item.id, item.prompt, means, found.unpaired, pairs)
+        found.rows += [Row(f"{item.ids[r]} rating", item.prompt, reply=r, rating=mean) for r, mean in means.items()]
+    each = [scores for item in judged.values() for scores in item.by_reply().values()]
+    if any(len(scores) > 1 for scores in each):
+        found.annotators = agreement.of_ratings(each)
+    if every := [rating for scores in each for rating in scores]:
+        found.rated = {"replies": len(each), "lowest": min(every), "highest": max(every)}
+
+
+def _once(said: set[tuple[object, ...]], record: dict[str, Any], prompt: Prompt, judgement: Iterable[object]) -> None:
+    """Raises Unusable when an annotator who is named says the same of the same replies again."""
+    if (annotator := named(record)) is not None:
+        again = (annotator, prompt_key(prompt), *judgement)
+        if again in said:
+            raise Unusable("repeated_judgement", "annotator", detail=" says it again")
+        said.add(again)
+
+
+def _placed(row_id: str, record: dict[str, Any], unpaired: Dropped) -> tuple[list[Message], dict[str, float]]:
+    """The prompt of a ranking, and its replies with scores, higher is better; only their order counts.
 
     Raises:
         Unusable: when there is no pair in it.
@@ -59,39 +147,35 @@ def ranking(row_id: str, record: dict[str, Any], unpaired: Dropped, pairs: Pairs
         raise Unusable("fewer_than_two_replies")
     if len(set(placed.values())) == 1:
         raise Unusable("every_reply_tied")
-    rows = _pairs(row_id, prompt, placed, unpaired, pairs)
-    if len(placed) > 2 and len(set(placed.values())) == len(placed):
-        rows.append(Row(f"{row_id} ranking", prompt, ranking=sorted(placed, key=lambda reply: -placed[reply])))
-    return rows
+    return prompt, placed
 
 
-def ratings(records: Iterable[tuple[str, dict[str, Any]]], found: Found, dropping: Dropping, pairs: Pairs) -> None:
-    """The mean rating of each reply, and pairs of replies to one prompt that are rated differently."""
-    judged: dict[str, _Judged] = {}
-    said: set[tuple[str, ...]] = set()
-    for row_id, record in records:
-        with dropping(row_id, record):
-            prompt = prompt_in(record)
-            rated = _rated(record)
-            if (annotator := record.get("annotator")) is not None:
-                again = (str(annotator), prompt_key(prompt), *(str(each) for pair in rated for each in pair))
-                if again in said:
-                    raise Unusable("repeated_judgement", "annotator", detail=" says it again")
-                said.add(again)
-            item = judged.setdefault(prompt_key(prompt), _Judged(row_id, prompt))
-            for reply, rating in rated:
-                item.ratings.setdefault(reply, []).append(rating)
-                item.ids.setdefault(reply, row_id if len(rated) == 1 else f"{row_id} reply {len(item.ids) + 1}")
-            found.used += 1
-    for item in judged.values():
-        means = {reply: sum(ratings) / len(ratings) for reply, ratings in item.ratings.items()}
-        found.rows += _pairs(item.id, item.prompt, means, found.unpaired, pairs)
-        found.rows += [Row(f"{item.ids[r]} rating", item.prompt, reply=r, rating=mean) for r, mean in means.items()]
-    each = [ratings for item in judged.values() for ratings in item.ratings.values()]
-    if any(len(ratings) > 1 for ratings in each):
-        found.annotators = agreement(each)
-    if every := [rating for ratings in each for rating in ratings]:
-        found.rated = {"replies": len(each), "lowest": min(every), "highest": max(every)}
+def _whole(row_id: str, prompt: list[Message], scores: dict[str, float]) -> list[Row]:
+    """The ranking as a row of its own, where it is one of more than two replies without ties."""
+    if len(scores) < 3 or len(set(scores.values())) < len(scores):
+        return []
+    return [Row(f"{row_id} ranking", prompt, ranking=sorted(scores, key=lambda reply: -scores[reply]))]
+
+
+def _by_strength(item: _Judged, unpaired: Dropped) -> tuple[list[Row], list[dict[str, float]]]:
+    """Pairs by Plackett-Luce strengths, and the groups of strengths; replies that no chain of rankings links are no
+    pair."""
+    groups = plackett_luce(list(item.by_judge().values()))
+    for one, other in combinations(groups, 2):
+        for reply in (reply for reply in one for _ in other):
+            unpaired.add("never_compared", item.id, reply)
+    rows = [row for group in groups for row in _differing(item.id, item.prompt, group, unpaired, "all")]
+    return _numbered(item.id, rows), groups
+
+
+def _votes(item: _Judged) -> list[list[Vote]]:
+    """What each judge says of each two replies that it ranks."""
+    votes: dict[tuple[str, str], list[Vote]] = {}
+    for (annotator, record), scores in item.by_judge().items():
+        for a, b in combinations(sorted(scores), 2):
+            choice = None if scores[a] == scores[b] else int(scores[a] < scores[b])
+            votes.setdefault((a, b), []).append(Vote(choice, annotator, record))
+    return list(votes.values())
 
 
 def _rated(record: dict[str, Any]) -> list[tuple[str, float]]:
@@ -143,6 +227,12 @@ def _number(value: Any, key: str) -> float:
 
 
 def _pairs(row_id: str, prompt: list[Message], scores: dict[str, float], unpaired: Dropped, pairs: Pairs) -> list[Row]:
+    return _numbered(row_id, _differing(row_id, prompt, scores, unpaired, pairs))
+
+
+def _differing(
+    row_id: str, prompt: list[Message], scores: dict[str, float], unpaired: Dropped, pairs: Pairs
+) -> list[Row]:
     """Better and worse replies by score; a pair of equal scores is counted as tied."""
     levels = sorted(set(scores.values()), reverse=True)
     near = set(pairwise(levels))
@@ -154,6 +244,10 @@ def _pairs(row_id: str, prompt: list[Message], scores: dict[str, float], unpaire
         good, bad = (a, b) if scores[a] > scores[b] else (b, a)
         if pairs == "all" or (scores[good], scores[bad]) in near:
             rows.append(Row(row_id, prompt, chosen=good, rejected=bad))
-    if len(rows) > 1:
-        rows = [Row(f"{row_id} pair {i}", r.prompt, r.chosen, r.rejected) for i, r in enumerate(rows, 1)]
     return rows
+
+
+def _numbered(row_id: str, rows: list[Row]) -> list[Row]:
+    if len(rows) < 2:
+        return rows
+    return [Row(f"{row_id} pair {i}", r.prompt, r.chosen, r.rejected) for i, r in enumerate(rows, 1)]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from prefzoo.data.reasons import Broken, kind_of
+from prefzoo.data.voting import Annotators
 from prefzoo.errors import DataError, unknown
 
 TABLE_ENDINGS = (".jsonl", ".json", ".csv", ".jsonl.gz", ".json.gz", ".csv.gz", ".parquet")
@@ -29,7 +30,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "preference",
         "annotator",
     ),
-    "rankings": ("prompt", "responses", "ranks", "ranking"),
+    "rankings": ("prompt", "responses", "ranks", "ranking", "annotator"),
     "ratings": ("prompt", "response", "rating", "responses", "ratings", "annotator"),
     "demonstrations": ("prompt", "completion", "messages"),
     "prompts": ("prompt",),
@@ -47,12 +48,14 @@ class Options:
     Attributes:
         columns: our name of a column -> the name that it has in the data.
         split, revision, data_dir: of a hub data set.
+        annotators: by which rule votes become preferences.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
     split: str = "train"
     revision: str | None = None
     data_dir: str | None = None
+    annotators: Annotators = "majority"
 
 
 def endings(kind: str) -> tuple[str, ...]:
@@ -100,6 +103,7 @@ def read_records(kind: str, source: str, options: Options | None = None) -> Iter
             continue
         if not checked:
             _check_columns(kind, source, wanted, record)
+            _check_annotator(kind, source, options.annotators, _renamed(record, wanted))
             checked = True
         yield row_id, _renamed(record, wanted)
 
@@ -112,6 +116,14 @@ def _check_columns(kind: str, source: str, wanted: Mapping[str, str], record: Ma
     ]
     if problems:
         raise DataError("\n".join(problems))
+
+
+def _check_annotator(kind: str, source: str, rule: Annotators, record: Mapping[str, Any]) -> None:
+    if kind == "preferences" and rule == "reliability" and "annotator" not in record:
+        raise DataError(
+            f"data.annotators: {rule!r} needs to know who said what: {unknown('column', 'annotator', record)} "
+            f"(in data.{kind} {source!r}; other names: data.columns.annotator)"
+        )
 
 
 def _renamed(record: dict[str, Any], wanted: Mapping[str, str]) -> dict[str, Any]:

@@ -64,7 +64,8 @@ def clean(rows: Sequence[Row], dropped: Dropped) -> list[Row]:
     to a file; what is left out is named in `dropped`."""
     kept, seen = [], set()
     for row in rows:
-        key = (prompt_key(row.prompt), row.chosen, row.rejected, row.demonstration, row.reply, *(row.ranking or []))
+        said = (row.chosen, row.rejected, row.vote, row.demonstration, row.reply, *(row.ranking or []))
+        key = (prompt_key(row.prompt), *said)
         if not _writable(row):
             dropped.add("half_a_character", row.id, row.prompt[-1]["content"])
         elif any(not reply.strip() for reply in row.replies()):

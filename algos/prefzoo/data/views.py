@@ -18,6 +18,22 @@ def prompt_key(prompt: Prompt) -> str:
     return "\n".join(f"{turn['role']}:{' '.join(turn['content'].lower().split())}" for turn in prompt)
 
 
+def once_each(rows: Sequence[Row]) -> list[Row]:
+    """Each pair of replies to one prompt once, as most of the rows have it, so that whoever is measured on it is not
+    measured several times on the same; rows without a pair, and pairs on which as many say the opposite, are left out.
+    """
+    sides: dict[tuple[str, frozenset[str | None]], list[Row]] = {}
+    for row in rows:
+        if row.chosen is not None and row.rejected is not None:
+            sides.setdefault((prompt_key(row.prompt), frozenset((row.chosen, row.rejected))), []).append(row)
+    kept = []
+    for same in sides.values():
+        like = [row for row in same if row.chosen == same[0].chosen]
+        if len(like) * 2 != len(same):
+            kept.append(like[0] if len(like) * 2 > len(same) else next(row for row in same if row not in like))
+    return kept
+
+
 @dataclass(frozen=True)
 class Views:
     """One split in TRL's conversational formats; every list derives from the same rows in the same order.

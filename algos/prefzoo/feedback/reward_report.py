@@ -9,6 +9,7 @@ from typing import Any
 from scipy import stats
 
 from prefzoo.data.formats import Row
+from prefzoo.data.views import once_each
 from prefzoo.interface import Reward, Truth
 
 
@@ -21,7 +22,7 @@ def reward_report(
 
     Args:
         reward: what is judged.
-        rows: test rows; the reward has seen none of their prompts.
+        rows: test rows; the reward has seen none of their prompts. Of several votes on two replies most decide.
         gold: the truth, or None.
 
     Returns:
@@ -29,7 +30,7 @@ def reward_report(
         its Wilson interval, `test_pairs` their number, `ties`; and with a truth `gold_correlation`, Pearson's, over
         all replies of the test pairs, with `gold_correlation_ci95` by Fisher's z over the number of pairs.
     """
-    pairs = [row for row in rows if row.chosen is not None and row.rejected is not None]
+    pairs = once_each(rows)
     prompts = [row.prompt for row in pairs]
     chosen = [row.chosen or "" for row in pairs]
     rejected = [row.rejected or "" for row in pairs]

@@ -12,6 +12,7 @@ from prefzoo import registry
 from prefzoo.data import sources
 from prefzoo.data.comparisons import Pairs
 from prefzoo.data.reading import COLUMNS
+from prefzoo.data.voting import Annotators
 from prefzoo.errors import PrefzooError
 from prefzoo.feedback.judges.settings import JudgeSettings
 from prefzoo.feedback.reward_settings import RewardSettings
@@ -76,7 +77,12 @@ class Splits(Settings):
 class Data(Settings):
     """Where the rows come from: a `source` by name, or files or hub ids of one or more kinds (`data.reading.COLUMNS`).
 
-    `columns` maps our column names to those of the data. `pairs` says which are made of rankings and ratings.
+    `columns` maps our column names to those of the data. `pairs` says which are made of rankings and ratings (the
+    ratings of one reply count by their mean): every two replies that differ (`all`), neighbours only (`adjacent`), or
+    every two by their strengths in all rankings of a prompt together (`plackett_luce`, see `data.strengths`).
+    `annotators` says how several people's votes on one pair of replies become preferences: what most say (`majority`),
+    every vote as a pair of its own, so that votes count by their share (`soft`), or what is likelier, people being
+    weighed by how often they are found to be right (`reliability`; needs the extra `annotators`, see `data.voting`).
     `split`, `revision` and `data_dir` are those of a hub dataset. `label_with` makes pairs from the start's own replies
     to the prompts. `splits` are shares of the prompts. `shuffle_labels` is a negative control: every trial learns from
     pairs whose labels were swapped at random, each seed by its own coin.
@@ -90,6 +96,7 @@ class Data(Settings):
     prompts: str | None = None
     columns: dict[str, str] = Field({})
     pairs: Pairs = "all"
+    annotators: Annotators = "majority"
     label_with: Literal["gold", "judge"] | None = None
     split: str = "train"
     revision: str | None = None
@@ -276,7 +283,7 @@ class Recipe(Settings):
         """What the algorithm behind each label draws from the bench; labels with mistakes are left out."""
         found = {}
         for label in self.algorithms:
-            with contextlib.suppress(PrefzooError, KeyError, TypeError):
+            with contextlib.suppress(PrefzooError, KeyError, TypeError, ValueError):
                 found[label] = self.algorithm(label).required
         return found
 

@@ -148,6 +148,7 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (data.source_problems, ()),
     (data.file_problems, ()),
     (data.column_problems, ("data.columns", *_ROWS)),
+    (data.annotator_problems, ("data.annotators", *_ROWS)),
     (data.gold_problems, ("gold", *_ROWS)),
     (final_judge_problems, ("gold", "judge", "evaluation", "algorithms", "reward", "data.label_with")),
     (data.label_problems, ("gold", "judge.type", "generation.temperature", "start", *_HAS)),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 from prefzoo.comparison.recipe.blocks import GoldFunction, Recipe
 from prefzoo.data import sources
 from prefzoo.data.reading import COLUMNS, Options, read_records, source_problem
+from prefzoo.data.voting import PACKAGE
 from prefzoo.errors import DataError, unknown
 
 
@@ -24,7 +26,7 @@ def source_problems(recipe: Recipe) -> list[str]:
 def file_problems(recipe: Recipe) -> list[str]:
     """Whether the files are there, and the columns that the recipe names in them."""
     data = recipe.data
-    options = Options(columns=data.columns)
+    options = Options(columns=data.columns, annotators=data.annotators)
     problems = []
     for kind, path in data.files().items():
         if said := source_problem(path, kind):
@@ -44,6 +46,17 @@ def column_problems(recipe: Recipe) -> list[str]:
     problems = [f"data.columns.{key}: {unknown('column', key, known)}" for key in data.columns if key not in known]
     if data.columns and not files:
         problems.append("data.columns: has no meaning without a file or hub id of one's own")
+    return problems
+
+
+def annotator_problems(recipe: Recipe) -> list[str]:
+    """Whether there are votes to decide by the rule that is named, and what it needs is installed."""
+    rule = recipe.data.annotators
+    problems = []
+    if rule != "majority" and recipe.data.preferences is None:
+        problems.append(f"data.annotators: {rule!r} decides votes in data.preferences, and there is no such file.")
+    if rule == "reliability" and find_spec(PACKAGE) is None:
+        problems.append(f"data.annotators: {rule!r} needs the package crowd-kit: pip install 'prefzoo[annotators]'")
     return problems
 
 

@@ -9,6 +9,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from prefzoo.comparison.report.annotators import annotator_facts, pair_facts
+
 OPEN, CLOSE = "⟦", "⟧"
 """Around what carries loss, where there is no colour to tell it by."""
 
@@ -27,7 +29,7 @@ def data_facts(preflight: dict[str, Any], manifest: dict[str, Any]) -> list[str]
     for kind, found in preflight["rated"].items():
         spread = "{lowest:g} to {highest:g}".format(**found)
         lines.append(f"Rated ({kind}): {found['replies']} replies, with {spread}; no range is assumed.")
-    lines += _annotator_facts(preflight["annotators"])
+    lines += pair_facts(preflight.get("pairs_by", {})) + annotator_facts(preflight["annotators"])
     if groups := preflight["repeated"]:
         shown = "; ".join(" = ".join(without_repeats(ids)) for ids in groups[:10])
         more = f"; and {len(groups) - 10} more" if len(groups) > 10 else ""
@@ -87,18 +89,6 @@ def without_repeats(places: Sequence[str]) -> list[str]:
             shown.append(place)
         last = found[1] if found else ""
     return shown
-
-
-def _annotator_facts(annotators: dict[str, dict[str, int]]) -> list[str]:
-    lines = []
-    for kind, found in annotators.items():
-        several = found["items_with_several"]
-        text = f"Annotators ({kind}): {found['judgements']} judgements of {found['items']} items"
-        if several:
-            share = found["disagreed"] / several
-            text += f"; they disagree on {found['disagreed']} of the {several} that several judged ({share:.0%})"
-        lines.append(text + ".")
-    return lines
 
 
 def _near_facts(near: dict[str, dict[str, Any]]) -> list[str]:

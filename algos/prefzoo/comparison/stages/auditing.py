@@ -9,6 +9,7 @@ from prefzoo.comparison.plan import Plan, Stage
 from prefzoo.comparison.stages.given import gold_function
 from prefzoo.comparison.stages.judging import judge_of
 from prefzoo.data import sealed
+from prefzoo.data.views import once_each
 from prefzoo.errors import PrefzooError
 from prefzoo.feedback.judges import audit as audits
 from prefzoo.interface import Progress
@@ -25,7 +26,7 @@ def audit(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     judge = {"judge": recipe.judge, "final judge": recipe.final_judge}[stage.label]
     assert judge is not None
     test = sealed.load_split(plan.stages[plan.rows_name].folder, "test")
-    pairs = [row for row in test if row.chosen is not None and row.rejected is not None]
+    pairs = once_each(test)
     drawn = random.Random("audit").sample(pairs, min(judge.audit_pairs, len(pairs)))
     progress("asking the judge", 0, 1)
     asked = judge_of(plan, judge, progress=progress)

@@ -46,7 +46,7 @@ class Gathered:
     unpaired: Dropped = field(default_factory=Dropped)
     unread: dict[str, list[str]] = field(default_factory=dict)
     rated: dict[str, dict[str, float]] = field(default_factory=dict)
-    annotators: dict[str, dict[str, int]] = field(default_factory=dict)
+    annotators: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def prepare(plan: Plan, folder: Path, progress: Progress) -> None:
@@ -77,6 +77,7 @@ def prepare(plan: Plan, folder: Path, progress: Progress) -> None:
         "dropped_records": gathered.dropped.counts(),
         "dropped_after": dropped.counts(),
         "unpaired": gathered.unpaired.counts(),
+        "pairs_by": {kind: recipe.data.pairs for kind in ("rankings", "ratings") if kind in recipe.data.files()},
         "unread_columns": gathered.unread,
         "rated": gathered.rated,
         "label_with": recipe.data.label_with,
@@ -126,7 +127,8 @@ def gather(recipe: Recipe) -> Gathered:
         return _already_split(name, given)
     gathered = Gathered([])
     files = recipe.data.files()
-    options = Options(recipe.data.columns, recipe.data.split, recipe.data.revision, recipe.data.data_dir)
+    data = recipe.data
+    options = Options(data.columns, data.split, data.revision, data.data_dir, data.annotators)
     names = Counter(map(_called, files.values()))
     for kind, file in files.items():
         # Ids name lines; they must say of which file, and two folders may have a file of one name.

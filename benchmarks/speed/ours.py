@@ -1,0 +1,59 @@
+"""One training through prefzoo, with what `raw.py` is given; run as a process of its own.
+
+    python ours.py SETTINGS.json
+
+Like an algorithm of a comparison it trains, saves, and loads what was saved again.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from measuring import write
+
+import prefzoo
+from prefzoo.data.views import Views
+from prefzoo.settings import Adapter, Budget, Generation, Training
+
+
+def main(given: dict[str, Any]) -> dict[str, Any]:
+    """Train; the times of the steps and the mean loss."""
+    rows = json.loads(Path(given["rows"]).read_text())
+    times: list[tuple[float, float]] = []
+    task, reward = given["task"], None
+    if task in ("grpo", "rloo"):
+        from prefzoo.feedback.reward_model import RewardModel
+
+        reward = RewardModel.load(given["reward"])
+    bench = prefzoo.Bench(
+        start=given["start"],
+        data=Views(rows["prompts"], rows["preferences"], []),
+        reward=reward,
+        adapter=Adapter(),
+        budget=Budget(prompts=len(rows["prompts"])),
+        generation=Generation(max_new_tokens=given["response"]),
+        training=Training(batch_size=given["batch"], learning_rate=given["learning_rate"]),
+        seed=given["seed"],
+        out=Path(given["out"]),
+        progress=lambda what, done, total: times.append((time.perf_counter(), time.process_time())),
+    )
+    if task == "reward":
+        from prefzoo.feedback.reward_model import train_reward_model
+
+        train_reward_model(bench, {})
+    else:
+        online = {"generations": given["generations"]} if reward else {}
+        prefzoo.get(task, **online).train(bench)
+    loss = json.loads((bench.out / "curves.json").read_text())[-1][-1]["train_loss"]
+    return {"times": times, "loss": loss}
+
+
+if __name__ == "__main__":
+    settings = json.loads(Path(sys.argv[1]).read_text())
+    write(Path(settings["out"]) / "found.json", main(settings))
