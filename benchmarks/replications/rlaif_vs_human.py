@@ -6,7 +6,7 @@ labels pairs of the start's own replies, as RLAIF does. On both, labels are wron
 these stand labels that are wrong for a reason: those of the lab's simulated annotators, who share a bias, and those of
 the lab model as its own judge. What is compared is gold against how many labels are right.
 
-    python benchmarks/replications/rlaif_vs_human.py --seeds 3      # some 20 minutes on 4 cores
+    python benchmarks/replications/rlaif_vs_human.py --seeds 3      # some 30 minutes on 4 busy cores
 """
 
 # The annotations below are no texts: a class of a script travels to the trials' processes by value, without what only
