@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ import torch
 pytest.importorskip("bitsandbytes")
 
 from prefzoo import registry
+from prefzoo.comparison.notes import notes
 from prefzoo.comparison.recipe import check as recipes
 from prefzoo.errors import PrefzooError, RecipeError
 from prefzoo.feedback.reward_model import RewardModel, train_reward_model
@@ -201,6 +203,17 @@ def test_what_is_not_as_asked_is_said(bench) -> None:
     registry.get("sft", trainer={"max_steps": 1}).train(whole)
     assert whole.report["model"]["differs"] == ["adapter.type: 'qlora' was asked for, 'lora' used"]
     assert whole.report["model"]["used"]["attn_implementation"] == "eager"
+
+
+def test_the_report_notes_what_differs_once() -> None:
+    recipe = recipes.check({"algorithms": {"dpo": {}}})
+    other = {"model": {"differs": ["dtype: 'bfloat16' was asked for, 'float32' used"]}}
+    seed = SimpleNamespace(details=other, metrics={"finished": 1.0}, ledger={"reward_calls": 0})
+    dpo = SimpleNamespace(differs={}, algorithm="dpo", seeds={"0": seed, "1": seed})
+    said = notes(recipe, {"dpo": dpo}, {}, {"splits": {"test": {"prompts": 300}}})
+    assert [n for n in said if n.startswith("The model")] == [
+        "The model of dpo: dtype: 'bfloat16' was asked for, 'float32' used."
+    ]
 
 
 def test_going_on_with_an_adapter_keeps_its_weights_and_the_start_as_reference(bench) -> None:

@@ -29,7 +29,7 @@ OFFLINE, ONLINE = ("sft", "reward", "dpo"), ("grpo", "rloo")
 GOAL = 1.03
 SIZES: dict[str, dict[str, Any]] = {
     "lab": {"batch": 16, "steps": 100, "online_steps": 25, "response": 40, "learning_rate": 1e-3},
-    "25m": {"batch": 8, "steps": 12, "online_steps": 4, "response": 64, "learning_rate": 1e-4},
+    "25m": {"batch": 8, "steps": 12, "online_steps": 3, "response": 64, "learning_rate": 1e-4},
 }
 """Online, a step is `generations` replies to each of `batch` prompts."""
 TOLERANCE = 1e-4
