@@ -24,8 +24,8 @@ class ConstitutionalAI(Teaching):
 
     Supervised phase: the start replies to each prompt, its reply is criticised and revised by a principle drawn at
     random, as often as `revisions` says, and the final revisions are imitated. Preference phase: of two replies of the
-    resulting policy the judge says which keeps a principle better, and the learner learns from that, with that policy
-    as its reference.
+    resulting policy the judge says which keeps a principle better, and the learner learns from that. The start stays
+    the reference in both; in the paper's second phase it is the policy of the first.
 
     Attributes:
         phase: `both`, or one alone: `supervised`, `preferences`.

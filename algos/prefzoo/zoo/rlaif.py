@@ -22,7 +22,7 @@ class RLAIF(Teaching):
     """Reinforcement learning from AI feedback (Lee et al. 2023, https://arxiv.org/abs/2309.00267).
 
     Each round samples two replies to each of its prompts, has the judge compare them in both orders, and hands the
-    pairs to the learner, whose reference is the policy that the round began with.
+    pairs to the learner. The start stays the reference in every round.
 
     Attributes:
         mode: `preferences`, or `direct`: the judge's score itself is the learner's reward.
