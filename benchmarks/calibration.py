@@ -51,7 +51,7 @@ RECIPE = {
 SIZES = ((3, 256), (5, 256), (3, 64), (1, 256))
 SAME = ("sft", "dpo", "dpo-rough")
 OTHER = (("sft", "start"), ("dpo", "start"), ("dpo", "sft"), ("dpo-rough", "dpo"))
-DRAWS = 1000
+DRAWS = 400
 """Of each bootstrap among the alternatives."""
 Pool = dict[str, np.ndarray]
 Drawn = tuple[np.ndarray, np.ndarray, float]
@@ -274,7 +274,7 @@ def measured(size: tuple[int, int], times: int, few: int, pool: Pool) -> dict[st
     }
     if seeds > 1:
         found["any of six A/A pairs"] = {label: any_called(pool, label, seeds, prompts, rng, few) for label in SAME}
-        found["other intervals"] = {name: alternatives(draw, few, rng) for name, draw in cases.items()}
+        found["other intervals"] = {name: alternatives(draw, few // 2, rng) for name, draw in cases.items()}
         found["bootstrapped"] = aggregates(pool, seeds, prompts, rng, few)
     return found
 

@@ -119,8 +119,11 @@ class ChatServer:
             def log_message(self, format: str, *args: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self._server.daemon_threads = True
+        class Server(ThreadingHTTPServer):
+            request_queue_size = 128  # with the usual 5, a busy machine turns connections away
+            daemon_threads = True
+
+        self._server = Server(("127.0.0.1", port), Handler)
         self._server.handle_error = lambda *_: None
         self.port: int = self._server.server_address[1]
         self.url = f"http://127.0.0.1:{self.port}/v1"

@@ -68,6 +68,7 @@ def base(tmp_path_factory) -> str:
     torch.manual_seed(0)
     model = LlamaForCausalLM(config)
     model.generation_config.eos_token_id = [tokenizer.eos_token_id, *range(200, 400)]  # so that replies do end
+    torch.nn.init.uniform_(model.model.norm.weight, 0.5, 1.5)  # not whole numbers, which survive any rounding
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)

@@ -8,10 +8,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from pathlib import Path
 
 import pytest
-from jinja2 import Template
 
 from chat_server import ChatServer, Reply, said
 from prefzoo import lab
@@ -23,12 +21,14 @@ from prefzoo.feedback.judges.asking import Asker
 from prefzoo.feedback.judges.endpoint import EndpointAsker
 from prefzoo.feedback.judges.endpoint_settings import EndpointSettings
 from prefzoo.feedback.judges.judge import Judge
+from prefzoo.feedback.judges.settings import JudgeSettings
+from prefzoo.feedback.judges.worded import worded_judge
+from prefzoo.feedback.judges.wording import wording
 from prefzoo.interface import Ledger
 from prefzoo.lab import MODEL_DIR
 from prefzoo.policies.language_model import LanguageModelPolicy
 from prefzoo.settings import Generation
 
-PROMPTS = Path(endpoint.__file__).parent / "prompts"
 LOADING = {"dtype": "float32", "trust_remote_code": False, "quantization": None}
 
 
@@ -91,17 +91,8 @@ def test_the_lab_model_behind_a_server_judges_as_it_does_here(served, tmp_path, 
 
 
 def parsed(asker: Asker) -> Judge:
-    """A judge that reads the first letter of an answer to the lab's question."""
-    template = Template((PROMPTS / "pairwise-lab.jinja").read_text())
-
-    def verdicts(prompts, first, second, questions):
-        rendered = [
-            [{"role": "user", "content": template.render(prompt=p, first=x, second=y, question=q)}]
-            for p, x, y, q in zip(prompts, first, second, questions, strict=True)
-        ]
-        return [{"A": 1.0, "B": 0.0}.get(answer.text.strip()) for answer in asker(rendered, 2)]
-
-    return Judge(verdicts)
+    """A judge that asks the lab's question."""
+    return worded_judge(asker, wording(JudgeSettings(), lab=True))
 
 
 def pairs(count: int):

@@ -52,7 +52,7 @@ def number(seen) -> int:
 
 
 FAULTS = [
-    ("timeout", Reply(delay=4)),
+    ("timeout", Reply(delay=6)),
     ("timeout", Reply(drip=0.03)),
     ("HTTP 429", Reply({"error": {"message": "slow down"}}, 429, {"Retry-After": "0.2"})),
     ("HTTP 500", Reply(b"<html>oops</html>", 500, {"Content-Type": "text/html"})),
@@ -82,7 +82,7 @@ def test_every_fault_is_retried_and_told_and_nothing_is_lost(asker) -> None:
 
     told = []
     with ChatServer(act) as server:
-        ask = asker(server, lambda *now: told.append(now), concurrency=8, timeout=2.0, price_in=2.0, price_out=10.0)
+        ask = asker(server, lambda *now: told.append(now), concurrency=8, timeout=3.0, price_in=2.0, price_out=10.0)
         answers = ask(questions(count), 5)
         assert answers == [Said(f"answer {i}") for i in range(count)]
     report = ask.report()

@@ -191,9 +191,10 @@ def make_plan(recipe: Recipe, out: Path, audited: Mapping[str, JudgeSettings] | 
 
 
 def _who(judge: JudgeSettings) -> dict[str, Any]:
-    """All that a judge's answers depend on."""
+    """All that a judge's answers depend on; not how fast and how patiently a server is asked."""
     files = [fingerprint(path) for path in (judge.path, judge.prompt, judge.grading_prompt)]
-    return {**judge.model_dump(mode="json", exclude={"audit_pairs"}), "files": files}
+    asking = {"key_env", "concurrency", "timeout", "retries", "price_in", "price_out"}
+    return {**judge.model_dump(mode="json", exclude={"audit_pairs": True, "endpoint": asking}), "files": files}
 
 
 def load_plan(out: Path) -> Plan:

@@ -94,7 +94,9 @@ def _of_training(trainer: Any) -> dict[str, Any]:
         "optimizer_state": {dtype: round(count / total, 3) for dtype, count in sorted(numbers.items())},
         "paged": bool(getattr(optimizer, "is_paged", False)),
         "precision": trainer.accelerator.mixed_precision,
-        "gradient_checkpointing": bool(trainer.accelerator.unwrap_model(trainer.model).is_gradient_checkpointing),
+        "gradient_checkpointing": any(
+            getattr(module, "gradient_checkpointing", False) for module in trainer.model.modules()
+        ),
     }
 
 

@@ -94,4 +94,5 @@ def effect_size(a: np.ndarray, b: np.ndarray) -> float | None:
     it, and does not grow with the number of prompts or seeds. None where all differences are equal."""
     differences = (a - b).ravel()
     spread = float(differences.std(ddof=1)) if differences.size > 1 else 0.0
-    return float(differences.mean()) / spread if spread > 0 else None
+    rounding = 1e-12 * float(np.abs(differences).max())
+    return float(differences.mean()) / spread if spread > rounding else None

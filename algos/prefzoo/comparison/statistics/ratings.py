@@ -30,7 +30,7 @@ def ratings(tables: np.ndarray) -> list[Estimate]:
     def statistic(by_seed: np.ndarray, by_prompt: np.ndarray) -> np.ndarray:
         share = np.stack([((by_seed @ table) * by_prompt).sum(1) for table in each], 1)
         share = (share * seeds * prompts + 0.5) / (seeds * prompts + 1)
-        matrix = np.zeros((len(by_seed), count, count))
+        matrix = np.zeros((len(share), count, count))
         matrix[:, first, second], matrix[:, second, first] = share, 1 - share
         return bradley_terry(matrix)
 

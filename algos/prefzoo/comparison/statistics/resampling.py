@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 
 import numpy as np
 
 from prefzoo.comparison.statistics.estimates import Estimate, from_mean_squares
 
-DRAWS = 1000
+DRAWS = 500
 SEED = 0
 
 Statistic = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""(draws x seeds) and (draws x prompts) weights, each row adding up to 1 -> (draws x ...) values"""
+"""(draws x seeds) and (draws x prompts) weights, each row adding up to 1 -> (draws x ...) values. Of one of the two
+there may be a single row, which goes with all rows of the other."""
 
 
 def resampled(statistic: Statistic, seeds: int, prompts: int) -> list[Estimate]:
@@ -25,14 +27,12 @@ def resampled(statistic: Statistic, seeds: int, prompts: int) -> list[Estimate]:
     than seeds do, by (S - 1) / S, which is undone. The percentiles of the draws themselves are not used: with three
     seeds they cover far too little (docs/calibration.md).
     """
-    rng = np.random.default_rng(SEED)
     one = np.full((1, seeds), 1 / seeds), np.full((1, prompts), 1 / prompts)
-    drawn = rng.multinomial(seeds, one[0][0], DRAWS) / seeds, rng.multinomial(prompts, one[1][0], DRAWS) / prompts
-    fixed = np.repeat(one[0], DRAWS, 0), np.repeat(one[1], DRAWS, 0)
-    values = np.atleast_1d(np.squeeze(statistic(*one), 0)).ravel()
+    drawn = _drawn(seeds, prompts)
+    values = statistic(*one).ravel()
     by_seeds, by_prompts, by_both = (
         statistic(*weights).reshape(DRAWS, -1).var(0, ddof=1)
-        for weights in ((drawn[0], fixed[1]), (fixed[0], drawn[1]), drawn)
+        for weights in ((drawn[0], one[1]), (one[0], drawn[1]), drawn)
     )
     undone = [n / (n - 1) if n > 1 else 0.0 for n in (seeds, prompts)]
     by_noise = np.maximum(0.0, by_both - by_seeds - by_prompts)
@@ -43,3 +43,10 @@ def resampled(statistic: Statistic, seeds: int, prompts: int) -> list[Estimate]:
         from_mean_squares(float(value), (float(a), float(b), float(e)), seeds, prompts)
         for value, (a, b, e) in zip(values, parts, strict=True)
     ]
+
+
+@lru_cache(maxsize=4)
+def _drawn(seeds: int, prompts: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(SEED)
+    by_seed, by_prompt = (rng.multinomial(n, np.full(n, 1 / n), DRAWS) / n for n in (seeds, prompts))
+    return by_seed, by_prompt

@@ -1,0 +1,69 @@
+"""The committed calibration is what the program finds, on a small part of it, and what it promises."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def calibration(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield __import__("calibration")
+    del sys.modules["calibration"]
+
+
+@pytest.fixture
+def committed() -> dict:
+    return json.loads((BENCHMARKS / "results" / "calibration.json").read_text())["sizes"]
+
+
+def test_what_is_published_keeps_the_promises(committed) -> None:
+    for name, size in committed.items():
+        for case, found in size["cases"].items():
+            a, b = case.split(" and ")
+            assert found["power"]["high"] >= 0.8, (name, case)
+            if name.startswith("1 "):
+                continue
+            if a == b:
+                assert found["called"]["share"] <= 0.05 and found["called_of_first_200"]["high"] <= 0.09, (name, case)
+            else:
+                assert 0.93 <= found["coverage"]["share"] <= 0.97, (name, case)
+
+
+@pytest.mark.parametrize("size", [(3, 256), (3, 64)])
+def test_a_rerun_of_a_part_agrees(calibration, size) -> None:
+    """Forty draws each: bounds that a right interval passes with 99.9%."""
+    pool = calibration.read_pool()
+    rng = np.random.default_rng(11)
+    least = int(stats.binom.ppf(0.001, 40, 0.93))
+    for label in calibration.SAME:
+        called = sum(
+            calibration.judged(*calibration.same(pool, label, *size, rng)[:2]).verdict != "inconclusive"
+            for _ in range(40)
+        )
+        assert called <= stats.binom.ppf(0.999, 40, 0.05)
+    for a, b in calibration.OTHER:
+        found = calibration.covered(lambda a=a, b=b: calibration.other(pool, a, b, *size, rng), 40)
+        assert found["coverage"]["share"] * 40 >= least
+    found = calibration.found_at_advertised(lambda: calibration.other(pool, "dpo", "start", *size, rng), 40)
+    assert found["power"]["share"] * 40 >= stats.binom.ppf(0.001, 40, 0.8)
+
+
+def test_an_interval_that_is_too_narrow_would_be_seen(calibration) -> None:
+    """The bound of the rerun fails for an interval over prompts alone."""
+    pool = calibration.read_pool()
+    rng = np.random.default_rng(11)
+    inside = 0
+    for _ in range(40):
+        a, b, truth = calibration.other(pool, "dpo-rough", "dpo", 3, 256, rng)
+        low, high = calibration.intervals(a - b, rng)["t over prompts' means"]
+        inside += low <= truth <= high
+    assert inside < stats.binom.ppf(0.001, 40, 0.93)
