@@ -77,7 +77,7 @@ def tables(**shift: float) -> dict[str, np.ndarray]:
 
 def told(policy: dict[str, np.ndarray], **more: object) -> list[Sign]:
     start = tables()
-    rest: dict = {"adjusted": {"mine": length_adjusted(policy, start, "gold")}, "curves": {}, "judge": {}, **more}
+    rest: dict = {"adjusted": {"mine": length_adjusted(policy, start, "gold")}, "curves": {}, "judges": {}, **more}
     return signs({"mine": policy}, start, "gold", **rest)
 
 
@@ -122,17 +122,22 @@ def test_a_gain_of_length_alone_is_told() -> None:
     assert "length_explains" in {each.kind for each in told(tables(gold=0.6), adjusted={"mine": worse})}
 
 
-def test_entropy_and_the_judge() -> None:
+def test_entropy_is_told_where_every_seed_logged_it() -> None:
     curves = [[{"step": 1, "entropy": 1.0 + seed / 50}, {"step": 9, "entropy": 0.2}] for seed in range(3)]
     (sign,) = told(tables(), curves={"mine": curves})
     assert sign.kind == "entropy" and "from 1.02 to 0.20" in sign.text and sign.value == pytest.approx(-0.8, abs=0.01)
     assert told(tables(), curves={"mine": [*curves, [{"step": 1, "loss": 2.0}]]}) == []  # not all logged it
     assert told(tables(), curves={"mine": curves[:1]}) == []
-    # 40 of 100: Wilson's interval is 0.309 to 0.498
-    (sign,) = told(tables(), judge={"pairs": 100, "inconsistent": 40})
-    assert sign.policy is None and sign.ci95 == pytest.approx((0.3094, 0.4980), abs=1e-4)
-    assert told(tables(), judge={"pairs": 100, "inconsistent": 25}) == []
-    assert told(tables(), judge={"pairs": 0, "inconsistent": 0}) == []
+
+
+def test_a_judge_that_disagrees_with_itself_is_told() -> None:
+    of_labels = [{"pairs": 60, "inconsistent": 15}, {"pairs": 40, "inconsistent": 25}]
+    (sign,) = told(tables(), judges={None: of_labels, "mine": [{}]})
+    assert sign.policy is None and sign.text.startswith("The judge disagrees with itself")
+    assert sign.ci95 == pytest.approx((0.3094, 0.4980), abs=1e-4)  # 40 of 100, Wilson's interval
+    assert told(tables(), judges={None: [{"pairs": 100, "inconsistent": 25}], "mine": [{"pairs": 0}]}) == []
+    (sign,) = told(tables(), judges={"mine": [{"pairs": 100, "inconsistent": 50}]})
+    assert sign.policy == "mine" and sign.text.startswith("mine: its judge disagrees") and "in 50% of 100" in sign.text
 
 
 def test_a_curve_counts_on_over_rounds_and_keeps_numbers_only(tmp_path) -> None:

@@ -36,6 +36,7 @@ def test_the_wheel_holds_recipes_lab_and_templates_and_works_in_an_empty_folder(
         "prefzoo/lab/model/chat_template.jinja",
         "prefzoo/comparison/report/templates/report.html.jinja",
         "prefzoo/comparison/report/templates/style.css",
+        "prefzoo/comparison/report/templates/filter.js",
         "prefzoo/comparison/report/templates/sections/cost.html.jinja",
         "prefzoo/py.typed",
     ):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
+
+from prefzoo.comparison.plan import Stage
 
 CURVES = "curves.json"
 
@@ -23,3 +26,12 @@ def read_curve(folder: Path) -> list[dict[str, float]]:
                 curve.append({**numbers, "step": before + entry["step"]})
         before += entries[-1]["step"] if entries else 0
     return curve
+
+
+def read_curves(stages: Iterable[Stage]) -> dict[str, list[list[dict[str, float]]]]:
+    """The curve of each training that is done, by label, in the order of the seeds."""
+    curves: dict[str, list[list[dict[str, float]]]] = {}
+    for stage in stages:
+        if stage.kind == "train" and stage.label is not None and stage.folder.is_dir():
+            curves.setdefault(stage.label, []).append(read_curve(stage.folder))
+    return curves

@@ -35,7 +35,7 @@ class Sign:
 
     Attributes:
         kind: what it is about.
-        policy: the label it is about; None for the judge.
+        policy: the label it is about; None for the judge who labelled the data.
         text: one sentence or two for people.
         value: the number it rests on, with its 95% interval.
     """
@@ -53,7 +53,7 @@ def signs(
     metric: str,
     adjusted: Mapping[str, LengthAdjusted | None],
     curves: Mapping[str, Sequence[Sequence[Mapping[str, float]]]],
-    judge: Mapping[str, Any],
+    judges: Mapping[str | None, Sequence[Mapping[str, Any]]],
 ) -> list[Sign]:
     """All warnings of a comparison.
 
@@ -63,7 +63,7 @@ def signs(
         metric: the one that decides.
         adjusted: label -> what is left of its gain at equal length.
         curves: label -> its training curve of each seed.
-        judge: what the judge reports, or nothing.
+        judges: label -> what its judge reports of each seed; under None, of the judge who labelled the data.
     """
     found: list[Sign] = []
     for label, table in tables.items():
@@ -74,7 +74,9 @@ def signs(
         found += _diversity(label, against, start)
         found += _entropy(label, curves.get(label, []))
         found += _cut_off(label, table)
-    return found + list(_judge(judge))
+    for name, reports in judges.items():
+        found += _judge(name, reports)
+    return found
 
 
 def _over_optimized(label: str, against: Mapping[str, Estimate]) -> Iterator[Sign]:
@@ -158,18 +160,19 @@ def _cut_off(label: str, table: Tables) -> Iterator[Sign]:
         yield _sign("cut_off", label, text, found)
 
 
-def _judge(judge: Mapping[str, Any]) -> Iterator[Sign]:
-    if not judge.get("pairs"):
+def _judge(label: str | None, reports: Sequence[Mapping[str, Any]]) -> Iterator[Sign]:
+    pairs, turned = (sum(report.get(name, 0) for report in reports) for name in ("pairs", "inconsistent"))
+    if not pairs:
         return
-    share = judge["inconsistent"] / judge["pairs"]
-    bounds = stats.binomtest(judge["inconsistent"], judge["pairs"]).proportion_ci(method="wilson")
+    bounds = stats.binomtest(turned, pairs).proportion_ci(method="wilson")
     low, high = float(bounds.low), float(bounds.high)
     if low > INCONSISTENT:
+        whose = f"{label}: its" if label else "The"
         text = (
-            "The judge disagrees with itself: asked again with the replies in the other order it prefers the other "
-            f"one in {share:.0%} of {judge['pairs']} pairs (95% {low:.0%} to {high:.0%})."
+            f"{whose} judge disagrees with itself: asked again with the replies in the other order it prefers the "
+            f"other one in {turned / pairs:.0%} of {pairs} pairs (95% {low:.0%} to {high:.0%})."
         )
-        yield Sign("judge", None, text, share, (low, high))
+        yield Sign("judge", label, text, turned / pairs, (low, high))
 
 
 def _clear(found: Estimate) -> bool:

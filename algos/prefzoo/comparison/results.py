@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field
 
 from prefzoo.comparison import analysis, statistics
 from prefzoo.comparison.analysis import Block, Summary, Tables, Verdict, summarized
-from prefzoo.comparison.curves import read_curve
+from prefzoo.comparison.curves import read_curves
 from prefzoo.comparison.hacking import Sign, signs
 from prefzoo.comparison.identity import IDENTITY, refuse_edited, refuse_unequal
 from prefzoo.comparison.length import LengthAdjusted, length_adjusted
@@ -147,8 +147,8 @@ def build(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
             tables[START],
             metric,
             {label: each.length_adjusted for label, each in algorithms.items()},
-            _curves(plan),
-            judge,
+            read_curves(plan.stages.values()),
+            {None: [judge], **{label: _judged(each) for label, each in algorithms.items()}},
         ),
         verdicts=analysis.verdicts(tables),
         pairs=analysis.pairs(tables),
@@ -300,13 +300,8 @@ def _shared(plan: Plan) -> dict[str, dict[str, float]]:
     return shared
 
 
-def _curves(plan: Plan) -> dict[str, list[list[dict[str, float]]]]:
-    """The training curve of each seed that is done, by label."""
-    curves: dict[str, list[list[dict[str, float]]]] = {}
-    for stage in plan.stages.values():
-        if stage.kind == "train" and stage.label is not None and stage.folder.is_dir():
-            curves.setdefault(stage.label, []).append(read_curve(stage.folder))
-    return curves
+def _judged(each: AlgorithmResult) -> list[dict[str, Any]]:
+    return [trial.details["judge"] for trial in each.seeds.values() if "judge" in trial.details]
 
 
 def _read(path: Path) -> Any:
