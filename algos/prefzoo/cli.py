@@ -220,7 +220,7 @@ def power(
     console.print(*found.tables())
     print(
         f"After Holm for {len(found.power)} comparisons with the start. Variances are from {folder} "
-        f"({found.pilot.seeds} seeds, {found.pilot.prompts} prompts); that these do not tell them exactly is counted in."
+        f"({found.pilot.seeds} seeds, {found.pilot.prompts} prompts); their own uncertainty is counted in."
     )
 
 
