@@ -61,3 +61,15 @@ def test_a_control_does_not_learn(tmp_path, control: str) -> None:
         assert over_start(found, label).verdict != "better", label
         if control == "learning rate 0":
             assert over_start(found, label).difference == 0.0
+
+
+def test_the_same_algorithm_under_two_labels_is_no_difference(tmp_path) -> None:
+    """Trained with other seeds, and on the same table."""
+    recipe = {
+        "extends": "quickstart",
+        "algorithms": {"dpo-again": {"algorithm": "dpo", "beta": 0.5, "seed_offset": 100}},
+    }
+    found = prefzoo.compare(recipe, ["dpo", "dpo-again"], seeds=SEEDS, sets=[f"data.seed={SEED}"], out=tmp_path)
+    pair = next(v for v in found.verdicts if (v.metric, v.a, v.b) == ("gold", "dpo", "dpo-again"))
+    assert pair.verdict == "inconclusive" and pair.difference != 0.0
+    assert over_start(found, "dpo").verdict == over_start(found, "dpo-again").verdict

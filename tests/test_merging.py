@@ -175,8 +175,11 @@ def test_folders_that_cannot_be_merged_are_told(two, tmp_path) -> None:
 
 def test_a_pilot_says_how_much_a_difference_needs(two, tmp_path) -> None:
     found = needed(two[0], 1.0)
-    assert (found.metric, found.family, found.pilot.seeds, found.pilot.prompts) == ("gold", 2, 2, 16)
-    values = {(design.seeds, design.prompts): power for design, power in found.power.items()}
+    assert (found.metric, set(found.power), found.pilot.seeds, found.pilot.prompts) == ("gold", {"sft", "dpo"}, 2, 16)
+    values = {(design.seeds, design.prompts): power for design, power in found.power["dpo"].items()}
+    enough = found.prompts("dpo", 20)
+    assert enough is None or values[20, enough] >= 0.8
+    assert len(found.tables()[0].columns) == 3
     assert values[20, 2048] > values[2, 64] and all(0 <= each <= 1 for each in values.values())
     with pytest.raises(PrefzooError, match="run a small one first"):
         needed(tmp_path, 1.0)

@@ -231,25 +231,17 @@ def power(
 
     Example: prefzoo power quickstart --difference 0.3
     """
-    from rich.table import Table
-
-    from prefzoo.comparison.planning import PROMPTS, SEEDS, needed
-    from prefzoo.comparison.statistics import POWER, Design
+    from prefzoo.comparison.planning import needed
 
     folder = Path(pilot) if Path(pilot).is_dir() else Path("runs") / Path(pilot).stem
     found = needed(folder, difference)
-    shown = Table("seeds", *map(str, PROMPTS), f"prompts for {POWER:.0%}", title_justify="left")
-    shown.title = f"Chance of finding a difference of {difference:g} in {found.metric}, by test prompts"
-    for seeds in SEEDS:
-        chances = [found.power[Design(seeds, prompts)] for prompts in PROMPTS]
-        cells = [f"{each:.0%}" for each in chances]
-        enough = found.prompts(seeds)
-        shown.add_row(str(seeds), *cells, str(enough) if enough else f"over {PROMPTS[-1]}")
-    Console().print(shown)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
+    console.print(*found.tables())
     print(
-        f"Of {found.hardest} against the start, which varies most, after Holm for {found.family} such comparisons; "
-        f"variances from {folder} ({found.pilot.seeds} seeds, {found.pilot.prompts} prompts), whose own uncertainty "
-        "is counted in."
+        f"After Holm for {len(found.power)} comparisons with the start. Variances are from {folder} "
+        f"({found.pilot.seeds} seeds, {found.pilot.prompts} prompts); their own uncertainty is counted in."
     )
 
 

@@ -113,6 +113,8 @@ def _compared(runs: dict[str, Results]) -> list[str]:
             refused["seeds"] = f"{reference.recipe['seeds']} and {run.recipe['seeds']}"
         problems += [f"{key}: {values} (in {first} and {name})" for key, values in refused.items()]
         said += [f"{first} and {name} differ in {key}: {values}." for key, values in noted.items()]
+        if _metrics(run) != _metrics(reference):
+            said.append(f"The start of {name} was sampled anew and gave other replies; those of {first} are used.")
     if problems:
         raise PrefzooError("\n  - ".join(["these runs cannot stand in one table; they differ in", *problems]))
     return said
@@ -120,6 +122,10 @@ def _compared(runs: dict[str, Results]) -> list[str]:
 
 def _identity(run: Results) -> dict[str, Any]:
     return next(iter(next(iter(run.algorithms.values())).seeds.values())).identity
+
+
+def _metrics(run: Results) -> list[dict[str, float]]:
+    return [trial.metrics for trial in run.algorithms[START].seeds.values()]
 
 
 def _once(trials: dict[tuple[str, str], AlgorithmResult], places: dict[str, Path]) -> dict[str, tuple[str, str]]:

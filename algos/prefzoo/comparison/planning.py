@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.table import Table
+
 from prefzoo.comparison import analysis
 from prefzoo.comparison.merging import read_tables
 from prefzoo.comparison.plan import START
@@ -18,26 +20,35 @@ PROMPTS = (64, 128, 256, 512, 1024, 2048)
 
 @dataclass(frozen=True)
 class Needed:
-    """What a difference of this size needs.
+    """What a difference of this size to the start needs.
 
     Attributes:
         metric: that the difference is in.
-        pilot: what the run was: labels, seeds, prompts.
-        family: how many comparisons with the start Holm corrects together.
-        hardest: of the pilot's labels the one whose difference to the start varies most; `power` is of that.
-        power: seeds and prompts -> the chance of finding the difference.
+        pilot: how large the run was that the variances are from; as many comparisons with the start as there are
+            labels in `power` are corrected together by Holm.
+        power: label -> seeds and prompts -> the chance of finding the difference; the label that varies most first.
     """
 
     metric: str
     difference: float
     pilot: Design
-    family: int
-    hardest: str
-    power: dict[Design, float]
+    power: dict[str, dict[Design, float]]
 
-    def prompts(self, seeds: int) -> int | None:
+    def prompts(self, label: str, seeds: int) -> int | None:
         """The fewest of `PROMPTS` that give 80% with so many seeds; None where none does."""
-        return next((n for n in PROMPTS if self.power[Design(seeds, n)] >= POWER), None)
+        return next((n for n in PROMPTS if self.power[label][Design(seeds, n)] >= POWER), None)
+
+    def tables(self) -> list[Table]:
+        """For a terminal: the prompts that each label needs, and the chances of the one that varies most."""
+        aim = f"a difference of {self.difference:g} in {self.metric} to the start"
+        fewest = Table("seeds", *self.power, title=f"Test prompts for an {POWER:.0%} chance of finding {aim}")
+        hardest, chances = next(iter(self.power.items()))
+        chance = Table("seeds", *map(str, PROMPTS), title=f"Chance of finding {aim}, of {hardest}, by test prompts")
+        for seeds in SEEDS:
+            found = [self.prompts(label, seeds) for label in self.power]
+            fewest.add_row(str(seeds), *[str(each) if each else f"over {PROMPTS[-1]}" for each in found])
+            chance.add_row(str(seeds), *[f"{chances[Design(seeds, prompts)]:.0%}" for prompts in PROMPTS])
+        return [fewest, chance]
 
 
 def needed(folder: Path, difference: float) -> Needed:
@@ -70,7 +81,7 @@ def needed(folder: Path, difference: float) -> Needed:
             "at least 2 seeds are needed, 3 or more are better: prefzoo compare RECIPE --seeds 3"
         )
     family = len(pilots)
-    hardest = max(pilots, key=lambda label: pilots[label].detectable(size, family))
+    by_error = sorted(pilots, key=lambda label: -pilots[label].detectable(size, family))
     designs = [Design(seeds, prompts) for seeds in SEEDS for prompts in PROMPTS]
-    power = {design: pilots[hardest].power(difference, design, family) for design in designs}
-    return Needed(metric, difference, size, family, hardest, power)
+    power = {label: {each: pilots[label].power(difference, each, family) for each in designs} for label in by_error}
+    return Needed(metric, difference, size, power)
