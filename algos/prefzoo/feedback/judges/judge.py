@@ -80,8 +80,7 @@ class Judge:
         Args:
             questions: for each pair what is asked about it; None asks which reply is better.
         """
-        asks = list(questions) if questions is not None else [None] * len(prompts)
-        both = self._both(prompts, first, second, asks)
+        both = self.in_both_orders(prompts, first, second, questions)
         self.asked.failures += sum(p is None for side in both for p in side)
         forth, back = ([0.5 if p is None else p for p in side] for side in both)
         verdicts = [(p + (1 - q)) / 2 for p, q in zip(forth, back, strict=True)]
@@ -93,11 +92,17 @@ class Judge:
         asked.first_preferred += sum((p > 0.5) + (p == 0.5) / 2 for p in (*forth, *back))
         return [0.5 if math.isclose(p, 0.5, abs_tol=1e-9) else p for p in verdicts]
 
-    def _both(
-        self, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str], questions: Sequence[str | None]
+    def in_both_orders(
+        self,
+        prompts: Sequence[Prompt],
+        first: Sequence[str],
+        second: Sequence[str],
+        questions: Sequence[str | None] | None = None,
     ) -> tuple[Sequence[float | None], Sequence[float | None]]:
-        """The answers in either order of showing."""
-        return self.answers(prompts, first, second, questions), self.answers(prompts, second, first, questions)
+        """P(the one shown first is better) of each pair with `first` shown first, and with `second` shown first; None
+        where no answer could be read. Not counted in `asked`."""
+        asks = list(questions) if questions is not None else [None] * len(prompts)
+        return self.answers(prompts, first, second, asks), self.answers(prompts, second, first, asks)
 
     def grade(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float | None]:
         """A grade from 0 to 10 for each reply; None where no answer could be read, which is counted.

@@ -102,11 +102,15 @@ class ProbabilityJudge(Judge):
         self.about["verdict_probability"] = self.mass / max(1, self.seen)
         return self._known(verdicts[:, 0] / mass)
 
-    def _both(
-        self, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str], questions: Sequence[str | None]
+    def in_both_orders(
+        self,
+        prompts: Sequence[Prompt],
+        first: Sequence[str],
+        second: Sequence[str],
+        questions: Sequence[str | None] | None = None,
     ) -> tuple[Sequence[float | None], Sequence[float | None]]:
-        """At once, because the two orders begin alike, and that is computed only once."""
-        asks = [*questions, *questions]
+        """See `Judge`. At once, because the two orders begin alike, and that is computed only once."""
+        asks = 2 * (list(questions) if questions is not None else [None] * len(prompts))
         told = self.answers([*prompts, *prompts], [*first, *second], [*second, *first], asks)
         return told[: len(prompts)], told[len(prompts) :]
 
