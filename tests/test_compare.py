@@ -284,3 +284,20 @@ def test_full_fine_tuning_goes_the_whole_way(tmp_path) -> None:
     found = prefzoo.compare("quickstart", ["dpo", "rejection_sampling"], seeds=1, sets=sets, out=tmp_path)
     assert {each.status for each in found.algorithms.values()} == {"ok"}
     assert found.algorithms["dpo"].summary["kl"].mean > 0
+
+
+def test_stages_see_the_environment_as_it_is_now(tmp_path, monkeypatch) -> None:
+    """The server that they are forked from was started before."""
+    rule = tmp_path / "rule.py"
+    rule.write_text(
+        "import os\ndef score(prompts, completions):\n    return [float(os.environ['LATE'])] * len(completions)\n"
+    )
+    recipe = {
+        "extends": "base", "start": "none", "budget": {"prompts": 16}, "evaluation": {"prompts": 4},
+        "reward": {"type": "random"}, "gold": {"path": f"{rule}:score"}, "tracking": {"wandb": {"mode": "disabled"}},
+        "algorithms": {"best_of_n": {"n": 1}},
+    }  # fmt: skip
+    for late in ("1", "2"):
+        monkeypatch.setenv("LATE", late)
+        found = prefzoo.compare(recipe, seeds=1, out=tmp_path / late)
+        assert found.algorithms["start"].summary["gold"].mean == float(late)

@@ -32,19 +32,28 @@ def makes_room() -> bool:
 
 
 def environments(count: int) -> list[dict[str, str]]:
-    """What each of `count` processes that train together has in its environment; the first leads."""
+    """What each of `count` processes that train together has in its environment; the first leads.
+
+    It is this process's own as it is now: the server that stages are forked from was started with an older one, perhaps
+    before a notebook set the key of a judge.
+    """
+    own = {key: value for key, value in os.environ.items() if not _of_launcher(key)}
     if count == 1:
-        return [{}]
+        return [own]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     shared = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     each = [{**shared, "RANK": rank, "LOCAL_RANK": rank} for rank in range(count)]
-    return [{key: str(value) for key, value in values.items()} for values in each]
+    return [{**own, **{key: str(value) for key, value in values.items()}} for values in each]
 
 
 def enter(environment: dict[str, str]) -> None:
-    """Make this process one of those; without an environment, one that is alone."""
-    for key in [key for key in os.environ if key in LAUNCHER or key.startswith("TORCHELASTIC_")]:
+    """Make this process one of those."""
+    for key in filter(_of_launcher, list(os.environ)):
         del os.environ[key]
     os.environ.update(environment)
+
+
+def _of_launcher(key: str) -> bool:
+    return key in LAUNCHER or key.startswith("TORCHELASTIC_")
