@@ -114,6 +114,28 @@ def test_rounds_divide_the_prompts_and_go_on_from_the_latest_policy(bench, given
     assert [json.loads((k / "milestone.json").read_text())["name"] for k in kept] == ["round 1", "round 2"]
 
 
+def test_rejection_sampling_goes_on_from_the_latest_policy(bench, start, monkeypatch) -> None:
+    sampled, trained = [], []
+
+    def draw(self, policy, prompts, n, seed):
+        sampled.append(policy)
+        return [[Completion("a reply", (1, 2), True)] * n for _ in prompts]
+
+    def train(self, bench):
+        trained.append(bench.latest)
+        return f"policy {len(trained)}"
+
+    monkeypatch.setattr("prefzoo.interface.Bench.sample", draw)
+    monkeypatch.setattr("prefzoo.zoo.sft.SFT.train", train)
+    bench = bench.replace(reward=lambda prompts, texts: [0.0] * len(texts))
+    learner = get("rejection_sampling", n=2, iterations=2)
+    assert learner.train(bench.replace(latest=start)) == "policy 2"
+    assert sampled == [start, "policy 1"] and trained == [start, "policy 1"]
+    trained.clear()
+    learner.train(bench)
+    assert trained == [None, "policy 1"], "the start itself gets a fresh adapter"
+
+
 def test_direct_rlaif_learns_from_the_judges_score(bench, given) -> None:
     get("rlaif", learner="grpo", mode="direct").train(bench)
     ((learner, prompts, _),) = given
@@ -272,6 +294,8 @@ def test_every_mistake_of_a_constitution_is_told(tmp_path) -> None:
         ("rlaif", {"mode": "direct"}, "learns from a reward, not 'dpo'"),
         ("rlaif", {"mode": "direct", "learner": "ppo", "rounds": 2}, "rounds and human_fraction have no meaning"),
         ("rlaif", {"score": "grade"}, "must be 'direct'"),
+        ("rlaif", {"learner": "best_of_n", "rounds": 2}, "trains nothing, and cannot go on"),
+        ("constitutional_ai", {"learner": "best_of_n"}, "trains nothing, and cannot go on"),
         ("rlaif", {"human_fraction": 1.5}, "human_fraction"),
         ("constitutional_ai", {"phase": "supervised", "rounds": 2}, "rounds: 2 has no meaning"),
         ("constitutional_ai", {"phase": "preferences", "revisions": 2}, "have no meaning with phase 'preferences'"),

@@ -58,6 +58,10 @@ class ConstitutionalAI(Teaching):
             )
 
     @property
+    def goes_on(self) -> bool:
+        return self.phase == "both" or super().goes_on
+
+    @property
     def required(self) -> frozenset[str]:
         unneeded = {"judge"} if self.phase == "supervised" else set()
         return self.needs - unneeded | ({"demonstrations"} if self.helpful_share > 0 else set())

@@ -54,14 +54,15 @@ class RejectionSampling(Algorithm):
     def train(self, bench: Bench) -> Policy:
         from prefzoo.policies.language_model import LanguageModelPolicy
 
-        policy: Policy = LanguageModelPolicy.from_start(bench.start, **bench.loading)
+        latest = bench.latest
+        policy: Policy = latest or LanguageModelPolicy.from_start(bench.start, **bench.loading)
         prompts = list(bench.data.prompts)
         random.Random(bench.seed).shuffle(prompts)
         learner = get("sft", on="demonstrations", trainer=self.trainer)
         for i in range(self.iterations):
             kept = self.select(bench, policy, prompts[i :: self.iterations], i)
             data = bench.data.with_demonstrations(*kept)
-            policy = learner.train(bench.replace(data=data, latest=policy if i else None))
+            policy = latest = learner.train(bench.replace(data=data, latest=latest))
         return policy
 
     def select(

@@ -43,6 +43,13 @@ class Teaching(Algorithm):
             raise ValueError("; ".join(f"learner_settings.{problem}" for problem in error.problems)) from error
         if stray := sorted(needs - GIVEN):
             raise ValueError(f"learner: {self.learner!r} needs {', '.join(stray)}, which cannot be made for it")
+        if self.goes_on and not load(self.learner).trains:
+            raise ValueError(f"learner: {self.learner!r} trains nothing, and cannot go on from an earlier policy")
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the learner is ever to go on from a policy that is not the start."""
+        return self.rounds > 1
 
     def taught(self) -> Algorithm:
         """The learner with its settings."""
