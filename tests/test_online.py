@@ -187,7 +187,7 @@ def test_policy_critic_and_reference_share_one_set_of_base_weights(bench, caught
 
 @pytest.mark.parametrize(("adapter", "value_model"), [("lora", "separate"), ("full", "shared")])
 def test_a_critic_of_its_own(adapter, value_model, bench) -> None:
-    trial = bench().replace(adapter=Adapter(type=adapter, r=4, alpha=8))
+    trial = bench().replace(adapter=Adapter(type=adapter, **({} if adapter == "full" else {"r": 4, "alpha": 8})))
     policy = get("ppo", value_model=value_model).train(trial)
     names = [n for n, _ in policy.model.named_parameters()]
     assert names and not any("value" in n for n in names)

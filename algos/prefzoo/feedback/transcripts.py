@@ -10,8 +10,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
-
 from prefzoo.interface import Bench, Policy, Prompt, Reward, Truth
 
 TRANSCRIPTS = "transcripts.jsonl"
@@ -65,6 +63,8 @@ def revise(bench: Bench, policy: Policy, prompts: Sequence[Prompt], revisions: i
     A reply is left out when it was cut off or is empty, when no principle applies to its prompt, or when a critique or
     a revision of it is empty or did not come to its end.
     """
+    from jinja2 import Environment, StrictUndefined  # here, because listing algorithms imports this file
+
     assert bench.assistant is not None and bench.constitution is not None
     environment = Environment(undefined=StrictUndefined)
     asks_critique = environment.from_string(bench.constitution.critique_prompt)
