@@ -25,8 +25,8 @@ $(READY): pyproject.toml constraints.txt
 compare: $(READY) ## the main job: compare the algorithms on the embedded lab
 	$(BIN)/prefzoo compare quickstart
 
-test: $(READY) ## the tests that fit into a few minutes
-	$(BIN)/python -m pytest -m "not learning"
+test: $(READY) ## the tests that fit into some minutes, two at a time
+	$(BIN)/python -m pytest -m "not learning" -n 2 --dist loadfile
 
 test-learning: $(READY) ## the learning tests with their negative controls; eight minutes on 4 cores
 	$(BIN)/python -m pytest -m learning

