@@ -104,7 +104,7 @@ WORDS = "cannot be read"
         ("x.csv", b"prompt;chosen;rejected\na;b;c\n", "Its columns: 'prompt;chosen;rejected'"),
         ("x.jsonl.gz", b"no gzip", WORDS),
         ("x.jsonl.gz", gzip.compress(json.dumps(PAIR).encode() * 9999)[:-30], WORDS),
-        ("x.jsonl.gz", gzip.compress(b"x" * 99)[:12] + b"\xff\xff\xff", WORDS),
+        ("x.jsonl.gz", gzip.compress(b"x" * 99, mtime=0)[:12] + b"\xff\xff\xff", WORDS),
         ("x.parquet", b"no parquet", WORDS),
         ("x.parquet", b"", WORDS),
         ("x.txt", b"a line", "does not end in one of"),
