@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -60,7 +61,7 @@ class RejectionSampling(Algorithm):
         learner = get("sft", on="demonstrations", trainer=self.trainer)
         for i in range(self.iterations):
             kept = self.select(bench, policy, prompts[i :: self.iterations], i)
-            data = bench.data.with_demonstrations(*kept)
+            data = dataclasses.replace(bench.data.with_demonstrations(*kept), sampled=True)
             policy = learner.train(bench.replace(data=data, latest=policy if i else None))
         return policy
 

@@ -175,6 +175,7 @@ def train(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     seed = recipe.seed_of(stage.label, stage.seed)
     ledger = Ledger()
     bench = _bench(plan, stage, folder, start_path(plan), seed, progress, ledger=ledger, shuffle_seed=stage.seed)
+    bench = bench.replace(milestones=recipe.evaluation.milestones)
     draws_on = algorithm.required
     if "reward" in draws_on:
         bench = bench.replace(reward=_reward(plan, stage.seed))
