@@ -18,8 +18,17 @@ from prefzoo.policies.loading import load_tokenizer
 RANK = 4
 
 
-def length(prompts, completions) -> list[float]:
-    return [len(text) / 50 for text in completions]
+class Length:
+    """Prefers long replies."""
+
+    def __call__(self, prompts, completions) -> list[float]:
+        return [len(text) / 50 for text in completions]
+
+    def spec(self, folder) -> dict:
+        return {}
+
+
+length = Length()
 
 
 @pytest.fixture(scope="module")
@@ -112,11 +121,10 @@ def test_dpo_pays_for_its_reference(adapter, make_bench, sizes) -> None:
 ONLINE = [
     # passes over a rollout: forward only on the policy and on the start, with gradients; what the critic adds
     ("ppo", {"epochs": 2}, (1, 1, 2), (1, 2)),
-    ("ppo", {"kl_coefficient": 0.0, "epochs": 1}, (1, 0, 1), (1, 1)),
     ("reinforce", {}, (1, 1, 1), (0, 0)),
     ("grpo", {"generations": 2}, (0, 1, 1), (0, 0)),
     ("grpo", {"generations": 2, "epochs": 2, "kl_coefficient": 0.0}, (1, 0, 2), (0, 0)),
-    ("rloo", {"generations": 2}, (1, 1, 1), (0, 0)),
+    ("rloo", {"generations": 2, "kl_coefficient": 0.0}, (1, 0, 1), (0, 0)),
 ]
 
 
@@ -161,7 +169,6 @@ def test_prompts_count_when_they_are_sampled_from_and_not_again_in_what_is_made_
 
 def test_best_of_n_takes_up_no_prompt_in_training_and_pays_when_it_answers(make_bench, sizes) -> None:
     bench = make_bench().replace(reward=length)
-    length.spec = lambda folder: {"type": "random", "seed": 0}
     policy = get("best_of_n", n=3).train(bench)
     assert bench.ledger == Ledger()
     ledger, prompts = Ledger(), bench.data.prompts[:5]

@@ -44,7 +44,7 @@ def test_equal_shares_of_the_steps(steps, parts, found) -> None:
 
 @pytest.mark.parametrize(
     ("name", "settings", "adapter"),
-    [("dpo", {}, "lora"), ("sft", {}, "qlora"), ("ppo", {"epochs": 1}, "lora"), ("ppo", {"epochs": 1}, "full")],
+    [("dpo", {}, "qlora"), ("ppo", {"epochs": 1}, "lora"), ("ppo", {"epochs": 1}, "full")],
 )
 def test_a_trial_keeps_policies_on_its_way_and_ends_as_if_it_did_not(name, settings, adapter, make_bench) -> None:
     def bench(folder: str) -> Bench:
@@ -94,13 +94,13 @@ def test_keeping_takes_nothing_off_the_budget_of_seconds(make_bench, monkeypatch
     assert bench.ledger.seconds + clock[0] - 10.0 == 6.0
 
 
-KILLED = [("dpo", {}, 1, 5), ("ppo", {"epochs": 2}, 1, 7), ("rejection_sampling", {"n": 2, "iterations": 2}, 2, 3)]
+KILLED = [("ppo", {"epochs": 2}, 1, 7), ("rejection_sampling", {"n": 2, "iterations": 2}, 2, 3)]
 
 
 @pytest.mark.parametrize(("name", "settings", "training", "step"), KILLED, ids=str)
 def test_milestones_are_there_again_after_a_kill(name, settings, training, step, make_bench, monkeypatch) -> None:
     def bench() -> Bench:
-        return make_bench(epochs=2.0, batch_size=4).replace(reward=length, milestones=3)
+        return make_bench(epochs=training, batch_size=4).replace(reward=length, milestones=3)
 
     def train(watched: Any = None) -> Bench:
         trial = bench()

@@ -228,7 +228,7 @@ def test_equal_budgets_are_a_table_that_says_who_is_not_in_it(tmp_path) -> None:
         EqualBudget(axis="flops", budget=2e9, policies={"ppo": measured["ppo"]}, missing={**missing, "dpo": "none"}),
     ]
     headings, rows = budget_cells(results, ["ppo", "dpo", "start"]) or ([], [])
-    assert headings == ["policy", "1.5 k prompts", "2.0 G FLOPs"]
+    assert headings == ["policy", "1,500 prompts", "2.0 G FLOPs"]
     assert rows == [["ppo", "0.25", "0.25"], ["dpo", "0.80 ±0.10", "-"]]
     said = budget_words(results)
     assert said.endswith("Not in it: best_of_n (no policy was kept on its way); dpo (none: FLOPs).")

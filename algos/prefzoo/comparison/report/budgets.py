@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from prefzoo.comparison.report.axes import amount
-from prefzoo.comparison.report.cost import Cells
+from prefzoo.comparison.report.cost import Cells, charge
 from prefzoo.comparison.results import Results, Summary
 
 AXES = {
@@ -16,7 +15,8 @@ EQUAL = (
     "Each column is an equal budget of training: the most that every trial of the policies in it used. A cell holds "
     "the mean over seeds and prompts, with half of its 95% interval, of scores interpolated linearly between the "
     "policies that were measured on the way, from the start at a budget of 0 to the final policy; nothing is "
-    "extrapolated. The interval does not cover the error of interpolating."
+    "extrapolated. The interval does not cover the error of interpolating, and a policy on the way has not come to the "
+    "end of its learning-rate schedule, as one that is given no more would have."
 )
 
 
@@ -27,7 +27,7 @@ def budget_cells(results: Results, labels: list[str]) -> Cells | None:
     if not rows:
         return None
     cells = [[label, *[_cell(each.policies.get(label)) for each in columns]] for label in rows]
-    return ["policy", *[f"{amount(each.budget)} {AXES[each.axis]}" for each in columns]], cells
+    return ["policy", *[f"{charge(each.axis, each.budget)} {AXES[each.axis]}" for each in columns]], cells
 
 
 def budget_words(results: Results) -> str:

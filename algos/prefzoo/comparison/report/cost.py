@@ -45,7 +45,7 @@ def cost_cells(results: Results) -> Cells:
     }
     used |= {f"{name}, made once": _split(ledger) for name, ledger in results.shared.items() if any(ledger.values())}
     columns = [c for c in COLUMNS if any(ledger.get(c) for ledger in used.values())]
-    rows = [[name, *[_amount(c, ledger.get(c, 0)) for c in columns]] for name, ledger in used.items()]
+    rows = [[name, *[charge(c, ledger.get(c, 0)) for c in columns]] for name, ledger in used.items()]
     return ["policy", *[COLUMNS[c] for c in columns]], rows
 
 
@@ -81,7 +81,8 @@ def _mean(ledgers: list[dict[str, float]]) -> dict[str, float]:
     return {**total, "peak_memory_bytes": max(each["peak_memory_bytes"] for each in ledgers)}
 
 
-def _amount(name: str, value: float) -> str:
+def charge(name: str, value: float) -> str:
+    """An entry of a ledger in words."""
     from matplotlib.ticker import EngFormatter
 
     if name == "flops":
