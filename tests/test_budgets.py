@@ -32,6 +32,8 @@ def test_scores_at_the_largest_budget_that_all_reached_by_hand() -> None:
     # a: the first seed a third of the way from 10 to 40, (4, 5), the second at its end; b: half way to its first point
     assert found.policies["a"].mean == pytest.approx(4.5)
     assert found.policies["b"].mean == pytest.approx((2.0 + 3.0) / 2)
+    # over the start, (0, 1), the four differences of a are all 4, those of b all 2
+    assert {label: (s.mean, s.ci95) for label, s in found.over_start.items()} == {"a": (4, (4, 4)), "b": (2, (2, 2))}
     low, high = found.policies["a"].ci95 or (0, 0)
     assert low < 4.5 < high
 
@@ -88,6 +90,7 @@ def test_a_comparison_measures_policies_on_their_way_and_compares_at_equal_budge
     assert all(each.missing["best_of_n"] == "no policy was kept on its way" for each in found.values())
     page = (out / "report.html").read_text()
     assert "48 prompts" in page and "best_of_n (no policy was kept on its way)" in page
+    assert (out / "figures" / "cost_prompts.svg").is_file() and "along training, against the prompts" in page
     assert json.loads((out / "results.json").read_text())["equal_budgets"][0]["axis"] == "prompts"
     assert load(out).equal_budgets == results.equal_budgets
 

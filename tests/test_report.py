@@ -221,15 +221,17 @@ def test_milestones_are_on_the_frontier_and_in_the_table_for_programs(tmp_path) 
 def test_equal_budgets_are_a_table_that_says_who_is_not_in_it(tmp_path) -> None:
     results = made(tmp_path)
     assert budget_cells(results, ["dpo", "start"]) is None
-    measured = {"dpo": Summary(mean=0.8, ci95=(0.7, 0.9)), "ppo": Summary(mean=0.25, ci95=None)}
+    measured = {"dpo": Summary(mean=0.8, ci95=(0.0, 1.0)), "ppo": Summary(mean=0.25, ci95=None)}
+    over = {"dpo": Summary(mean=0.5, ci95=(0.4, 0.6)), "ppo": Summary(mean=-0.05, ci95=None)}
     missing = {"best_of_n": "no policy was kept on its way"}
+    one, other = {"budget": 1500, "missing": missing}, {"budget": 2e9, "missing": {**missing, "dpo": "none"}}
     results.equal_budgets = [
-        EqualBudget(axis="prompts", budget=1500, policies=measured, missing=missing),
-        EqualBudget(axis="flops", budget=2e9, policies={"ppo": measured["ppo"]}, missing={**missing, "dpo": "none"}),
+        EqualBudget(axis="prompts", policies=measured, over_start=over, **one),
+        EqualBudget(axis="flops", policies={"ppo": measured["ppo"]}, over_start={"ppo": over["ppo"]}, **other),
     ]
     headings, rows = budget_cells(results, ["ppo", "dpo", "start"]) or ([], [])
     assert headings == ["policy", "1,500 prompts", "2.0 G FLOPs"]
-    assert rows == [["ppo", "0.25", "0.25"], ["dpo", "0.80 ±0.10", "-"]]
+    assert rows == [["ppo", "0.25 (-0.05)", "0.25 (-0.05)"], ["dpo", "0.80 (+0.50 ±0.10)", "-"]]
     said = budget_words(results)
     assert said.endswith("Not in it: best_of_n (no policy was kept on its way); dpo (none: FLOPs).")
 

@@ -31,6 +31,7 @@ class EqualBudget(Block):
     policies: dict[str, Summary] = Field(
         description="scores interpolated linearly between the measured points of each trial, the start at a budget of 0"
     )
+    over_start: dict[str, Summary] = Field(description="those scores minus the start's, paired by seed and prompt")
     missing: dict[str, str] = Field(description="label -> why it is not among them; nothing is extrapolated")
 
 
@@ -83,10 +84,12 @@ def compare(
         return None
     budget = min(reached[label] for label in along)
     found = {label: np.stack([_at(budget, axis, points) for points in ways[label]]) for label in along}
+    start = {label: np.stack([points[0][1] for points in ways[label]]) for label in along}
     return EqualBudget(
         axis=axis,
         budget=budget,
         policies={label: summarized(statistics.estimate(table)) for label, table in found.items()},
+        over_start={label: summarized(statistics.difference(found[label], start[label])) for label in along},
         missing={**missing, **{label: "its training uses none" for label in ways if label not in along}},
     )
 

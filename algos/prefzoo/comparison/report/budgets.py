@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from prefzoo.comparison.budgets import EqualBudget
 from prefzoo.comparison.report.cost import Cells, charge
-from prefzoo.comparison.results import Results, Summary
+from prefzoo.comparison.results import Results
 
 AXES = {
     "prompts": "prompts",
@@ -13,10 +14,11 @@ AXES = {
 }
 EQUAL = (
     "Each column is an equal budget of training: the most that every trial of the policies in it used. A cell holds "
-    "the mean over seeds and prompts, with half of its 95% interval, of scores interpolated linearly between the "
-    "policies that were measured on the way, from the start at a budget of 0 to the final policy; nothing is "
-    "extrapolated. The interval does not cover the error of interpolating, and a policy on the way has not come to the "
-    "end of its learning-rate schedule, as one that is given no more would have."
+    "the mean over seeds and prompts and, in brackets, its difference to the start, paired by seed and prompt, with "
+    "half of its 95% interval. Scores are interpolated linearly between the policies that were measured on the way, "
+    "from the start at a budget of 0 to the final policy; nothing is extrapolated. The interval does not cover the "
+    "error of interpolating, and a policy on the way has not come to the end of its learning-rate schedule, as one "
+    "that is given no more would have."
 )
 
 
@@ -26,7 +28,7 @@ def budget_cells(results: Results, labels: list[str]) -> Cells | None:
     rows = [label for label in labels if any(label in each.policies for each in columns)]
     if not rows:
         return None
-    cells = [[label, *[_cell(each.policies.get(label)) for each in columns]] for label in rows]
+    cells = [[label, *[_cell(each, label) for each in columns]] for label in rows]
     return ["policy", *[f"{charge(each.axis, each.budget)} {AXES[each.axis]}" for each in columns]], cells
 
 
@@ -44,7 +46,9 @@ def budget_words(results: Results) -> str:
     return f"{EQUAL} Not in it: {'; '.join(said)}." if said else EQUAL
 
 
-def _cell(found: Summary | None) -> str:
-    if found is None:
+def _cell(column: EqualBudget, label: str) -> str:
+    if label not in column.policies:
         return "-"
-    return f"{found.mean:.2f}" + (f" ±{(found.ci95[1] - found.ci95[0]) / 2:.2f}" if found.ci95 else "")
+    over = column.over_start[label]
+    half = f" ±{(over.ci95[1] - over.ci95[0]) / 2:.2f}" if over.ci95 else ""
+    return f"{column.policies[label].mean:.2f} ({over.mean:+.2f}{half})"
