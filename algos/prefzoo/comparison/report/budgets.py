@@ -18,7 +18,7 @@ EQUAL = (
     "half of its 95% interval. Scores are interpolated linearly between the policies that were measured on the way, "
     "from the start at a budget of 0 to the final policy; nothing is extrapolated. The interval does not cover the "
     "error of interpolating, and a policy on the way has not come to the end of its learning-rate schedule, as one "
-    "that is given no more would have."
+    "that is given no more would have. What is made once for all, as a reward model, is in no budget."
 )
 
 
