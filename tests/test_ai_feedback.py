@@ -102,6 +102,7 @@ def test_a_share_of_the_pairs_is_peoples(bench, given) -> None:
     people = [pair for pair in pairs if pair in bench.data.preferences]
     assert len(people) == bench.report["rlaif"][0]["by_people"] == 6
     assert bench.ledger.judge_calls == 2 * 18, "prompts that people compared are not judged"
+    assert bench.ledger.prompts == 18 + 6, "nor sampled from"
     assert get("rlaif", human_fraction=0.25).required == {"prompts", "judge", "preferences"}
 
 

@@ -49,7 +49,13 @@ def test_both_processes_learn_the_same_from_what_both_sampled(name, tmp_path) ->
     assert first["ended"] == second["ended"]  # policy and critic are in step
     assert any("value" in key for key in first["ended"]) == (name == "ppo")
     assert first["ledger"] == second["ledger"]
-    assert first["ledger"]["reward_calls"] == 16  # 16 prompts between the two, not each
+    assert first["ledger"]["reward_calls"] == first["ledger"]["prompts"] == 16  # 16 between the two, not each
+    (noted,) = (tmp_path / "two" / "milestones").glob("*/milestone.json")  # the first process writes, for both
+    milestone = json.loads(noted.read_text())
+    steps = {"ppo": "step 4 of 8", "reinforce": "step 1 of 2"}
+    assert milestone["name"] == steps[name] and (noted.parent / "policy" / "adapter_model.safetensors").is_file()
+    assert milestone["ledger"]["reward_calls"] == milestone["ledger"]["prompts"] == 8
+    assert milestone["ledger"]["flops"] < first["ledger"]["flops"]
     (alone,) = trained(name, 1, tmp_path / "one")
     assert alone["ledger"]["reward_calls"] == 16 and alone["world"] == 1
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from prefzoo.comparison.analysis import Pair
+from prefzoo.comparison.budgets import EqualBudget
 from prefzoo.comparison.hacking import Sign
 from prefzoo.comparison.length import LengthAdjusted
 from prefzoo.comparison.notes import notes
@@ -15,7 +16,7 @@ from prefzoo.comparison.recipe.check import load
 from prefzoo.comparison.report import page as report
 from prefzoo.comparison.report import words
 from prefzoo.comparison.report.breakdown import heat_maps, length_cells
-from prefzoo.comparison.report.budgets import budget_cells
+from prefzoo.comparison.report.budgets import budget_cells, budget_words
 from prefzoo.comparison.report.cost import cost_cells, detail_cells
 from prefzoo.comparison.report.export import write_csv
 from prefzoo.comparison.report.figures import drawn, pictures
@@ -209,23 +210,30 @@ def test_milestones_are_on_the_frontier_and_in_the_table_for_programs(tmp_path) 
     without = {each.name: each.svg for each in pictures(results, {})}["frontier"]
     trial.milestones = [Milestone(name="round 1", metrics={"gold": 0.7, "kl": 1.0}, ledger={"flops": 5.0})]
     assert {each.name: each.svg for each in pictures(results, {})}["frontier"] != without
-    assert budget_cells(made(tmp_path / "b"), ["dpo", "start"]) is None
     trial.ledger["flops"] = 10.0
-    other = results.algorithms["dpo"].seeds["1"]
-    other.metrics = {"gold": 9.9, "kl": 4.0}
-    other.milestones = [Milestone(name="round 1", metrics={"gold": 0.9, "kl": 1.0}, ledger={"flops": 4.0})]
-    for each in results.algorithms["rejection_sampling"].seeds.values():
-        each.ledger["flops"] = 5.0
-        each.metrics["gold"] = 0.3
-    headings, rows = budget_cells(results, ["dpo", "rejection_sampling", "start"]) or ([], [])
-    place = headings.index("5.0 FLOPs")
-    assert [(row[0], row[place]) for row in rows] == [("dpo", "0.80"), ("rejection_sampling", "0.30")]
-    assert rows[0][headings.index("2.0 seconds")] == "-"  # dpo took 3 and 5
     write_csv(results, tmp_path / "results.csv")
     lines = (tmp_path / "results.csv").read_text().splitlines()
     assert lines[0] == "policy,seed,milestone,metric,value"
     assert {"dpo,0,round 1,gold,0.7", "dpo,0,round 1,ledger/flops,5.0", "dpo,0,,gold,1.5"} <= set(lines)
     assert "start,1,,ledger/seconds,1.0" in lines
+
+
+def test_equal_budgets_are_a_table_that_says_who_is_not_in_it(tmp_path) -> None:
+    results = made(tmp_path)
+    assert budget_cells(results, ["dpo", "start"]) is None
+    measured = {"dpo": Summary(mean=0.8, ci95=(0.0, 1.0)), "ppo": Summary(mean=0.25, ci95=None)}
+    over = {"dpo": Summary(mean=0.5, ci95=(0.4, 0.6)), "ppo": Summary(mean=-0.05, ci95=None)}
+    missing = {"best_of_n": "no policy was kept on its way"}
+    one, other = {"budget": 1500, "missing": missing}, {"budget": 2e9, "missing": {**missing, "dpo": "none"}}
+    results.equal_budgets = [
+        EqualBudget(axis="prompts", policies=measured, over_start=over, **one),
+        EqualBudget(axis="flops", policies={"ppo": measured["ppo"]}, over_start={"ppo": over["ppo"]}, **other),
+    ]
+    headings, rows = budget_cells(results, ["ppo", "dpo", "start"]) or ([], [])
+    assert headings == ["policy", "1,500 prompts", "2.0 G FLOPs"]
+    assert rows == [["ppo", "0.25 (-0.05)", "0.25 (-0.05)"], ["dpo", "0.80 (+0.50 ±0.10)", "-"]]
+    said = budget_words(results)
+    assert said.endswith("Not in it: best_of_n (no policy was kept on its way); dpo (none: FLOPs).")
 
 
 def test_heat_is_the_distance_from_the_start_and_equal_length_is_told(tmp_path) -> None:

@@ -135,7 +135,7 @@ def dying(plan, stage, folder, progress) -> None:
 
 
 def test_a_comparison_whose_every_training_was_killed_has_the_same_metrics(tmp_path, monkeypatch) -> None:
-    sets = [*SMALL, "training.batch_size=8", "algorithms={dpo: {}, ppo: {}}"]
+    sets = [*SMALL, "training.batch_size=8", "evaluation.milestones=2", "algorithms={dpo: {}, ppo: {}}"]
     whole = prefzoo.compare("quickstart", seeds=1, sets=sets, out=tmp_path / "whole")
     monkeypatch.setattr(compare_module, "_run_stage", dying)
     killed = 0
@@ -154,8 +154,10 @@ def test_a_comparison_whose_every_training_was_killed_has_the_same_metrics(tmp_p
     for label in ("dpo", "ppo"):
         one, other = (each.algorithms[label].seeds["0"] for each in (found, whole))
         assert one.details["resumed_at_step"] == 2
-        for charge in ("generated_tokens", "trained_tokens", "reward_calls", "flops"):
+        for charge in ("generated_tokens", "trained_tokens", "forward_tokens", "prompts", "reward_calls", "flops"):
             assert one.ledger[charge] == other.ledger[charge]
+        on_the_way = [[(m.name, m.metrics, m.ledger["flops"]) for m in each.milestones] for each in (one, other)]
+        assert len(on_the_way[0]) == 2 and on_the_way[0] == on_the_way[1]
     assert not list((tmp_path / "killed").rglob("checkpoints"))
 
 

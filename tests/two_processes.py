@@ -44,6 +44,7 @@ def main(name: str, out: Path) -> None:
         training=Training(batch_size=8, learning_rate=1e-3),
         seed=7,
         out=out,
+        milestones=1,
     )
     remove = ActorCriticTrainer.remove_critic
     ended: dict[str, float] = {}
@@ -60,7 +61,8 @@ def main(name: str, out: Path) -> None:
         if "lora_" in key:
             ended[key] = weight.double().sum().item()
     world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-    content = {"world": world, "ended": ended, "ledger": dataclasses.asdict(bench.ledger)}
+    ledger = {key: value for key, value in dataclasses.asdict(bench.ledger).items() if key != "seconds"}
+    content = {"world": world, "ended": ended, "ledger": ledger}
     (out / f"ended-{rank}.json").write_text(json.dumps(content))
 
 

@@ -16,7 +16,7 @@ from prefzoo.errors import DataError, PrefzooError, RecipeError
 from prefzoo.interface import Algorithm, Bench, Completion, Ledger, Policy, Reward
 from prefzoo.registry import get, names, register
 
-__version__ = "0.3.0"
+__version__ = "0.4.0"
 __all__ = [
     "Algorithm",
     "Bench",

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -127,15 +128,29 @@ class Assistant(Protocol):
 
 @dataclass
 class Ledger:
-    """What a trial used. Costs of measuring (scoring test replies, KL) are not charged to it.
+    """What a trial used. Costs of measuring (scoring test replies, KL, keeping a milestone) are not charged to it.
+
+    FLOPs are those of multiplying by weights (Kaplan et al. 2020, https://arxiv.org/abs/2001.08361, table 1): for each
+    weight that a token passes through 2 forward, 2 more to carry its gradient back to the activations below, and 2 more
+    for the gradient of the weight itself, if it is trained. Full fine-tuning of N weights thus costs 6 N a token; an
+    adapter of A weights on a frozen base of N costs 4 N + 6 A, for nothing needs the gradients of frozen weights. The
+    adapter and the embeddings are among the weights; sampling, the reference, old log-probabilities, values, rewards
+    and judges in this process are paid for. Attention over earlier tokens, the optimizer, and what gradient
+    checkpointing computes again are not counted.
 
     Attributes:
         generated_tokens: tokens sampled in training and to answer the test prompts.
         inference_tokens: the part of `generated_tokens` that answering the test prompts took.
         trained_tokens: tokens that passed through a forward and a backward pass, prompt tokens included.
+        forward_tokens: tokens that passed forward only, once for each pass: prompts that were read to sample from, and
+            what the reference, old log-probabilities and values were taken of. A reward's and a judge's own tokens are
+            in `flops` alone.
+        prompts: how often training took up a prompt of the data: once when replies to it are sampled, however many, and
+            once for a row in each epoch of learning from it. What is made of sampled replies does not count again, nor
+            do the rows of reward models.
         reward_calls: replies scored by the reward, in training and (best-of-n) to choose an answer.
         judge_calls: questions put to a judge.
-        flops: floating-point operations by the usual count of 2 a parameter and token forward, and 4 more backward.
+        flops: floating-point operations, counted as said above.
         seconds: wall-clock time of training and of answering the test prompts.
         peak_memory_bytes: the largest resident memory of the trial's process (of its GPU where it has one).
     """
@@ -143,6 +158,8 @@ class Ledger:
     generated_tokens: int = 0
     inference_tokens: int = 0
     trained_tokens: int = 0
+    forward_tokens: int = 0
+    prompts: int = 0
     reward_calls: int = 0
     judge_calls: int = 0
     flops: float = 0.0
@@ -150,9 +167,20 @@ class Ledger:
     peak_memory_bytes: int = 0
 
     def generated(self, tokens: int, parameters: int) -> None:
-        """Charge sampled tokens."""
+        """Charge sampled tokens, each of which passed through so many parameters."""
         self.generated_tokens += tokens
         self.flops += 2.0 * parameters * tokens
+
+    def forwarded(self, tokens: int, parameters: int) -> None:
+        """Charge tokens that passed forward only."""
+        self.forward_tokens += tokens
+        self.flops += 2.0 * parameters * tokens
+
+    def trained(self, tokens: int, parameters: int, trained_parameters: int | None = None) -> None:
+        """Charge tokens that were trained on, where so many of the parameters are trained; None is all of them."""
+        learning = parameters if trained_parameters is None else trained_parameters
+        self.trained_tokens += tokens
+        self.flops += (4.0 * parameters + 2.0 * learning) * tokens
 
     def scored(self, reward: Reward, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
         """Score replies and charge that; a reward that counts its operations does so in an attribute `flops`, and one
@@ -172,13 +200,17 @@ class Ledger:
         self.flops += getattr(judge, "flops", 0.0) - operations
         return answers
 
-    def trained(self, tokens: int, parameters: int) -> None:
-        """Charge tokens that were trained on."""
-        self.trained_tokens += tokens
-        self.flops += 6.0 * parameters * tokens
 
-
-CHARGES = ("generated_tokens", "inference_tokens", "trained_tokens", "reward_calls", "judge_calls", "flops")
+CHARGES = (
+    "generated_tokens",
+    "inference_tokens",
+    "trained_tokens",
+    "forward_tokens",
+    "prompts",
+    "reward_calls",
+    "judge_calls",
+    "flops",
+)
 """What of a ledger adds up over processes that work together."""
 
 
@@ -204,6 +236,8 @@ class Bench:
         judge: whom to ask which reply is better; charged by `prefer` and `grade`.
         assistant: who writes critiques and revisions.
         constitution: the principles that feedback is given by.
+        milestones: how many policies each training of the policy keeps on its way, at equal shares of its steps.
+        began: when the trial did, by `time.perf_counter`.
     """
 
     start: str
@@ -226,6 +260,8 @@ class Bench:
     judge: Judge | None = None
     assistant: Assistant | None = None
     constitution: Constitution | None = None
+    milestones: int = 0
+    began: float = field(default_factory=time.perf_counter)
 
     def replace(self, **changes: Any) -> Bench:
         """A bench that differs only in `changes`; ledger and report stay shared. This is how one algorithm hands
@@ -234,6 +270,7 @@ class Bench:
 
     def sample(self, policy: Policy, prompts: Sequence[Prompt], n: int, seed: int) -> list[list[Completion]]:
         """`n` replies of `policy` to each prompt with the comparison's sampling settings, charged to the ledger."""
+        self.ledger.prompts += len(prompts)
         return policy.sample(prompts, self.generation, seed, n=n, ledger=self.ledger, progress=self.progress)
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
@@ -253,18 +290,27 @@ class Bench:
         assert judge is not None, "an algorithm asks the judge only if 'judge' is in its needs"
         return self.ledger.judged(judge, lambda: judge(prompts, first, second, questions))
 
-    def keep(self, policy: Policy, name: str) -> None:
+    def keep(self, policy: Policy, name: str, ledger: Ledger | None = None, folder: Path | None = None) -> None:
         """Keep a policy on the way to the final one, with what had been used by then; it is measured too.
+
+        What keeping takes is a cost of measuring: its seconds are taken off the trial's.
 
         Args:
             name: what it is called in results, such as `round 1`; the order of keeping is that of the results.
+            ledger: what had been used, where the bench's own does not hold all of it yet; seconds since `began` are
+                added. It has no peak memory, which a process has once.
+            folder: where; None is after those in `MILESTONES` already. It can be moved there from `CHECKPOINTS`.
         """
         if not _is_first():
             return
-        folder = self.out / MILESTONES / f"{len(list((self.out / MILESTONES).glob('*'))):02d}"
+        now = time.perf_counter()
+        used = dataclasses.asdict(ledger or self.ledger)
+        used["seconds"] += now - self.began
+        del used["peak_memory_bytes"]
+        folder = folder or self.out / MILESTONES / f"{len(list((self.out / MILESTONES).glob('*'))):02d}"
         policy.save(folder / "policy")
-        noted = {"name": name, "ledger": dataclasses.asdict(self.ledger)}
-        (folder / "milestone.json").write_text(json.dumps(noted), encoding="utf-8")
+        (folder / "milestone.json").write_text(json.dumps({"name": name, "ledger": used}), encoding="utf-8")
+        self.ledger.seconds -= time.perf_counter() - now
 
     def record(self, name: str, records: Iterable[Mapping[str, Any]]) -> None:
         """Add lines to a JSON-lines file of the trial's folder, for people to read."""

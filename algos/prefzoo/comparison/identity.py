@@ -26,7 +26,7 @@ from prefzoo.errors import PrefzooError
 IDENTITY = "identity.json"
 NOTED = ("versions.", "generation.batch_size", "training.accumulation", "training.gradient_checkpointing")
 WEIGHTS = ("*.safetensors", "tokenizer.json", "*.model", "vocab*", "merges.txt", "*.jinja")
-SHARED = ("adapter", "budget", "training", "generation", "evaluation", "reward")
+SHARED = ("adapter", "budget", "training", "generation", "reward")
 MANY = 20
 
 
@@ -59,6 +59,7 @@ def identity(plan: Plan) -> dict[str, Any]:
         "start": start["sha256"],
         "model": {"dtype": dump["model"]["dtype"]},
         **{key: dump[key] for key in SHARED},
+        "evaluation": {key: value for key, value in dump["evaluation"].items() if key != "milestones"},
         "reward files": files if any(files) else None,
         "data": {"shuffle_labels": recipe.data.shuffle_labels},
         "gold": fingerprint(gold.path) if isinstance(gold, GoldFunction) else gold,

@@ -18,6 +18,7 @@ import numpy as np
 
 from prefzoo.comparison import analysis, results
 from prefzoo.comparison.analysis import Tables
+from prefzoo.comparison.budgets import at_equal_budgets
 from prefzoo.comparison.hacking import Sign
 from prefzoo.comparison.identity import differences, refuse_edited, refuse_unequal
 from prefzoo.comparison.plan import START, load_plan
@@ -63,6 +64,7 @@ def merge(folders: Sequence[Path], out: Path) -> Results:
             "warnings": _warnings(runs, kept),
             "verdicts": analysis.verdicts(tables),
             "pairs": analysis.pairs(tables),
+            "equal_budgets": at_equal_budgets(algorithms, tables, out),
             "ratings": analysis.rated(tables),
         }
     )

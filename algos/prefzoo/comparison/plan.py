@@ -157,12 +157,14 @@ def make_plan(recipe: Recipe, out: Path, audited: Mapping[str, JudgeSettings] | 
     if recipe.final_judge is not None:
         measure |= {"judge": _who(recipe.final_judge), "judge_seed": shared_seed}
     for label in recipe.algorithms:
-        draws_on = recipe.algorithm(label).required
+        algorithm = recipe.algorithm(label)
+        draws_on = algorithm.required
         wants_reward = "reward" in draws_on
         for seed in recipe.seeds:
             learns: dict[str, Any] = {"shaping": shaping} if wants_reward else {}
             learns |= asked if {"judge", "constitution"} & draws_on else {}
             learns |= {"constitution": constitution} if "constitution" in draws_on else {}
+            learns |= {"milestones": kept} if (kept := recipe.evaluation.milestones) and algorithm.trains else {}
             settings = {**trial, **learns, "seed": recipe.seed_of(label, seed), "settings": dump["algorithms"][label]}
             needs = (*rows, *([plan.reward_name(seed)] if wants_reward else []))
             code = _class_fingerprint(recipe, label)

@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field
 
 from prefzoo.comparison import analysis, statistics
 from prefzoo.comparison.analysis import Block, Summary, Tables, Verdict, summarized
+from prefzoo.comparison.budgets import EqualBudget, at_equal_budgets
 from prefzoo.comparison.curves import read_curves
 from prefzoo.comparison.hacking import Sign, signs
 from prefzoo.comparison.identity import IDENTITY, refuse_edited, refuse_unequal
@@ -41,6 +42,9 @@ class SeedResult(Block):
 
     metrics: dict[str, float] = Field(description="gold, gold/<attribute>, gold@<slice>, proxy, kl, length, ..")
     ledger: dict[str, float] = Field(description="what the trial used; see prefzoo.Ledger")
+    training: dict[str, float] = Field(
+        default={}, description="the part of the ledger that training used; answering the test prompts took the rest"
+    )
     milestones: list[Milestone] = Field(default=[], description="policies on the way, in order")
     details: dict[str, Any] = Field(default={}, description="what the algorithm itself reports")
     policy: str | None = Field(default=None, description="folder of the trained policy, relative to results.json")
@@ -84,6 +88,9 @@ class Results(Block):
     warnings: list[Sign] = Field(default=[], description="signs that a policy games its reward, or of a weak judge")
     verdicts: list[Verdict]
     pairs: list[analysis.Pair] = Field(default=[], description="the win matrix, each two labels once")
+    equal_budgets: list[EqualBudget] = Field(
+        default=[], description="policies when they had used the same; where two or more were measured on their way"
+    )
     ratings: dict[str, Summary] = Field(default={}, description="Bradley-Terry, in log-odds; the start has 0")
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
@@ -152,6 +159,7 @@ def build(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
         ),
         verdicts=analysis.verdicts(tables),
         pairs=analysis.pairs(tables),
+        equal_budgets=at_equal_budgets(algorithms, tables, plan.out),
         ratings=analysis.rated(tables),
     )
 
@@ -218,14 +226,15 @@ def seed_result(plan: Plan, label: str, seed: int) -> tuple[SeedResult, dict[str
     against = read_records(start) if start.is_dir() else []
     columns = _columns(read_records(folder), against)
     train = plan.stages.get(f"train {label} seed {seed}")
-    ledgers = [_read(folder / "ledger.json"), *([_read(train.folder / "ledger.json")] if train else [])]
+    training = _read(train.folder / "ledger.json") if train else {}
     details = _read(train.folder / "details.json") if train else {}
     if train and (folder / PRINCIPLES).is_file():
         details["principles"] = _read(folder / PRINCIPLES)
         details["transcripts"] = os.path.relpath(train.folder / TRANSCRIPTS, plan.out)
     result = SeedResult(
         metrics=_means(columns),
-        ledger=_added(ledgers),
+        ledger=_added([_read(folder / "ledger.json"), training]),
+        training=_added([training]) if train else {},
         milestones=[
             Milestone(**_read(kept / "milestone.json"), metrics=_means(_columns(read_records(kept), against)))
             for kept in sorted((folder / MILESTONES).glob("*"))
@@ -294,9 +303,9 @@ def _shared(plan: Plan) -> dict[str, dict[str, float]]:
     shared = {}
     for stage in plan.stages.values():
         if stage.kind in ("start", "label") and stage.folder.is_dir():
-            shared[stage.name] = _read(stage.folder / "ledger.json")
+            shared[stage.name] = _added([_read(stage.folder / "ledger.json")])
         if stage.kind == "reward" and stage.folder.is_dir():
-            shared[stage.name] = _read(stage.folder / "report.json").get("ledger", {})
+            shared[stage.name] = _added([_read(stage.folder / "report.json").get("ledger", {})])
     return shared
 
 

@@ -44,6 +44,7 @@ class Views:
         demonstrations: `{"prompt": [...], "completion": [...]}`: replies to imitate.
         ratings: `{"prompt": [...], "completion": text, "rating": number}`, higher is better.
         rankings: `{"prompt": [...], "ranking": [texts]}`, best first; a pair that is part of no ranking is one of two.
+        sampled: whether what is learned from was made of sampled replies, whose prompts are charged already.
     """
 
     prompts: list[Prompt]
@@ -51,6 +52,7 @@ class Views:
     demonstrations: list[dict[str, Any]]
     ratings: list[dict[str, Any]] = field(default_factory=list)
     rankings: list[dict[str, Any]] = field(default_factory=list)
+    sampled: bool = False
 
     @classmethod
     def of(cls, rows: Sequence[Row]) -> Views:

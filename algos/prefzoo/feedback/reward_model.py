@@ -174,7 +174,6 @@ def train_reward_model(bench: Bench, settings: dict[str, Any], loss: RewardLoss 
     tokenizer = load_tokenizer(bench.start, bool(bench.loading.get("trust_remote_code", False)))
     model, _ = classifier(bench.start, tokenizer, **bench.loading)
     check_modules(model, bench.adapter, head=False)
-    parameters = count_parameters(model)
     if loss == "bradley_terry":
         trainer = resumable(RewardTrainer)(
             model=model,
@@ -189,7 +188,7 @@ def train_reward_model(bench: Bench, settings: dict[str, Any], loss: RewardLoss 
         from prefzoo.feedback.graded import graded_trainer
 
         trainer = graded_trainer(bench, model, tokenizer, loss, settings)
-    run_trainer(trainer, bench, parameters)
+    run_trainer(trainer, bench)
     folder = bench.out / "reward"
     folder.mkdir(parents=True, exist_ok=True)
     trainer.model.save_pretrained(str(folder))

@@ -13,9 +13,7 @@ from torch import Tensor, nn
 
 from prefzoo.policies import advantages as adv
 from prefzoo.policies.on_policy import OnPolicyTrainer, whole
-
-VALUE = "value"
-"""Name of the critic's adapter on the shared base."""
+from prefzoo.policies.weights import BACKBONE, HEAD, VALUE
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ class ActorCriticTrainer(OnPolicyTrainer):
             model.set_adapter("default")
             _thaw(model)
         else:
-            model.add_module("value_backbone", value_model)
+            model.add_module(BACKBONE, value_model)
         self._backbone = value_model
         hidden = model.config.get_text_config().hidden_size if value_head is None else value_head.shape[1]
         head = nn.Linear(hidden, 1)
@@ -66,7 +64,7 @@ class ActorCriticTrainer(OnPolicyTrainer):
         nn.init.zeros_(head.bias)
         if value_head is not None:
             head.weight.data.copy_(value_head)
-        model.add_module("value_head", head.to(self.accelerator.device))
+        model.add_module(HEAD, head.to(self.accelerator.device))
 
     def train(self, *args: Any, **more: Any) -> Any:
         """As TRL trains; the critic is gone afterwards, so that what is saved is the policy alone."""
@@ -78,9 +76,23 @@ class ActorCriticTrainer(OnPolicyTrainer):
         """Take the critic off the model."""
         if isinstance(self.model, PeftModel) and VALUE in self.model.peft_config:
             self.model.delete_adapter(VALUE)
-        for name in ("value_head", "value_backbone"):
+        for name in (HEAD, BACKBONE):
             if hasattr(self.model, name):
                 delattr(self.model, name)
+
+    @contextlib.contextmanager
+    def without_critic(self) -> Iterator[None]:
+        """The critic's own modules are off the model for a while, so that the policy can be saved alone."""
+        model = self.accelerator.unwrap_model(self.model)
+        # In their order: the norm of all gradients is summed in it.
+        own = {name: module for name, module in model.named_children() if name in (HEAD, BACKBONE)}
+        for name in own:
+            delattr(model, name)
+        try:
+            yield
+        finally:
+            for name, module in own.items():
+                model.add_module(name, module)
 
     def values(self, batch: dict[str, Any]) -> Tensor:
         """What the critic expects from each token of the replies on, before that token is generated, (B, T)."""
@@ -116,7 +128,7 @@ class ActorCriticTrainer(OnPolicyTrainer):
         if self.accelerator.num_processes > 1 and self.accelerator.sync_gradients:
             model = self.accelerator.unwrap_model(self.model)
             for name, weight in model.named_parameters():
-                if weight.grad is not None and (f".{VALUE}." in name or name.startswith("value_")):
+                if weight.grad is not None and (f".{VALUE}." in name or name.startswith((HEAD, BACKBONE))):
                     weight.grad.copy_(self.accelerator.reduce(weight.grad, "mean"))
 
     def _value_loss(self, inputs: dict[str, Any]) -> Tensor:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,13 +13,15 @@ from datasets import Dataset
 from transformers import TrainerCallback, set_seed
 
 from prefzoo.errors import PrefzooError
-from prefzoo.interface import CHARGES, CHECKPOINTS, Bench
+from prefzoo.interface import CHECKPOINTS, Bench, Policy
 from prefzoo.policies import load_policy
 from prefzoo.policies.adapters import adapter_config, check_modules, of_adapter, restore
+from prefzoo.policies.charging import Charging
 from prefzoo.policies.checkpoints import Checkpoints, resumable
 from prefzoo.policies.curves import CURVES, Curves, guard_trackers, losses, reporting_arguments
 from prefzoo.policies.language_model import LanguageModelPolicy
 from prefzoo.policies.loading import device
+from prefzoo.policies.milestones import Milestones
 from prefzoo.policies.used import asked_and_used
 
 if TYPE_CHECKING:
@@ -31,6 +34,8 @@ def fit(
     config_class: type[TrainingArguments],
     rows: list[dict[str, Any]],
     settings: dict[str, Any],
+    reference: bool = False,
+    callbacks: Sequence[TrainerCallback] = (),
     **more: Any,
 ) -> LanguageModelPolicy:
     """Train a fresh adapter on the start (or go on with `bench.latest`) and return what was saved, loaded again.
@@ -40,6 +45,9 @@ def fit(
         trainer_class, config_class: a TRL trainer and its config.
         rows: the training rows, in the format that the trainer takes.
         settings: what is particular to the algorithm; overrides the shared arguments.
+        reference: whether the start passes over the same tokens too, forward only; charged. One whose log-probabilities
+            are computed beforehand is charged as if it were not.
+        callbacks: of the trainer, beside those that all have.
         more: further arguments of the trainer.
 
     Raises:
@@ -49,7 +57,6 @@ def fit(
         raise PrefzooError(f"{trainer_class.__name__} was given no rows to train on")
     learner = bench.latest or LanguageModelPolicy.from_start(bench.start, **bench.loading)
     assert isinstance(learner, LanguageModelPolicy)
-    parameters = learner.parameters
     going_on: dict[str, torch.Tensor] = {}
     if learner.adapted:  # a loaded adapter is frozen
         for name, weight in learner.model.named_parameters():
@@ -65,7 +72,7 @@ def fit(
         train_dataset=Dataset.from_list(rows),
         processing_class=learner.tokenizer,
         peft_config=peft_config,
-        callbacks=[Progress(bench, trainer_class.__name__)],
+        callbacks=[Progress(bench, trainer_class.__name__), *callbacks],
         **more,
     )
     if learner.adapted:
@@ -75,11 +82,17 @@ def fit(
         for name, weight in trainer.model.named_parameters():
             if name in going_on:
                 weight.data = going_on[name]
-    run_trainer(trainer, bench, parameters, new=not learner.adapted)
+
+    def policy(model: Any) -> LanguageModelPolicy:
+        return LanguageModelPolicy(model, learner.tokenizer, bench.start, learner.loading)
+
+    charged_already = bench.data.sampled or settings.get("include_num_input_tokens_seen") == "no"
+    asked = {json.dumps(row.get("prompt", row), sort_keys=True, default=str) for row in rows}
+    prompts = 0 if charged_already else len(asked)
+    run_trainer(trainer, bench, not learner.adapted, Charging(trainer, bench, prompts, reference), policy)
     folder = bench.out / "policy"
     if trainer.is_world_process_zero():
-        model = trainer.accelerator.unwrap_model(trainer.model)
-        LanguageModelPolicy(model, learner.tokenizer, bench.start, learner.loading).save(folder)
+        policy(trainer.accelerator.unwrap_model(trainer.model)).save(folder)
     trainer.accelerator.wait_for_everyone()
     reloaded = load_policy(folder)
     assert isinstance(reloaded, LanguageModelPolicy)
@@ -147,17 +160,26 @@ def arguments(bench: Bench, config_class: type[TrainingArguments], settings: dic
     return config_class(**{**shared, **settings})
 
 
-def run_trainer(trainer: Trainer, bench: Bench, parameters: int, new: bool = True) -> None:
+def run_trainer(
+    trainer: Trainer,
+    bench: Bench,
+    new: bool = True,
+    charging: Charging | None = None,
+    policy: Callable[[Any], Policy] | None = None,
+) -> None:
     """Train (or go on with a training that was killed), charge the ledger, keep the curves in `curves.json` and what
     was used, beside what was asked for, in the bench's report.
 
     Args:
         trainer: built by a class that `resumable` returned.
         new: whether its adapter is a new one.
+        charging: its account; None charges what was trained on alone.
+        policy: makes a policy of its model, where that is one, so that it can be kept on the way.
 
     Raises:
         PrefzooError: when a logged loss is not a finite number.
     """
+    charging = charging or Charging(trainer, bench, prompts=0, reference=False)
     if bench.adapter.type != "full":
         # TRL rounds what is trained on a quantized base to bfloat16, in which small steps are lost.
         if new:
@@ -168,16 +190,12 @@ def run_trainer(trainer: Trainer, bench: Bench, parameters: int, new: bool = Tru
                 weight.data = weight.data.to(torch.float32 if "lora_" in name else head)
     trainer.add_callback(Curves(bench.out / CURVES))
     guard_trackers(trainer, bench)
-    before = asdict(bench.ledger)
     checkpoints = Checkpoints(bench, trainer)
-    trainer.add_callback(checkpoints)
+    if bench.milestones and policy is not None:
+        trainer.add_callback(Milestones(bench, trainer, charging, checkpoints.folder, policy))
+    trainer.add_callback(checkpoints)  # last, for it clears its folder when the training ends
     checkpoints.train()
-    for name in CHARGES:  # each process has charged what it did itself
-        own = torch.tensor(getattr(bench.ledger, name) - before[name], dtype=torch.float64)
-        total = trainer.accelerator.reduce(own.to(trainer.accelerator.device), "sum").item()
-        setattr(bench.ledger, name, type(before[name])(before[name] + total))
-    if trainer.args.include_num_input_tokens_seen != "no":  # else the trainer's rollouts are charged as they are made
-        bench.ledger.trained(int(trainer.state.num_input_tokens_seen), parameters)
+    charging.settle()
     bench.report["model"] = asked_and_used(bench, trainer)
     logged = [
         (float(entry.get("loss", entry.get("train_loss", 0.0))), entry["step"]) for entry in losses(trainer.state)

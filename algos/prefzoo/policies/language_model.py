@@ -77,7 +77,8 @@ class LanguageModelPolicy:
     def save(self, folder: Path) -> None:
         """The adapter alone, or the whole model with its tokenizer, in safetensors, and `policy.json`."""
         folder.mkdir(parents=True, exist_ok=True)
-        self.model.save_pretrained(str(folder))
+        alone = {"selected_adapters": ["default"]} if self.adapted else {}  # beside it may be a critic's
+        self.model.save_pretrained(str(folder), **alone)
         if not self.adapted:
             self.tokenizer.save_pretrained(str(folder))
         write_policy_file(folder, "adapter" if self.adapted else "model", self.start, loading=self.loading)
@@ -134,7 +135,7 @@ class LanguageModelPolicy:
                 progress("sampling", begin + len(batch), len(order))
         if ledger is not None:
             ledger.generated(sum(len(c.token_ids) for each in replies for c in each), self.parameters)
-            ledger.flops += 2.0 * self.parameters * n * sum(map(len, rendered))
+            ledger.forwarded(n * sum(map(len, rendered)), self.parameters)
         return replies
 
     def _generate(self, prompts: list[list[int]], generation: Generation) -> list[Completion]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -145,10 +145,13 @@ def weights(
 
 
 def count_parameters(model: torch.nn.Module) -> int:
-    """Weights that a token passes through; those in 4 bits are stored two to a byte."""
-    return sum(
-        p.numel() * 2 * p.element_size() if type(p).__name__ == "Params4bit" else p.numel() for p in model.parameters()
-    )
+    """Weights that a token passes through."""
+    return count(model.parameters())
+
+
+def count(parameters: Iterable[torch.nn.Parameter]) -> int:
+    """How many weights these hold; those in 4 bits are stored two to a byte."""
+    return sum(p.numel() * 2 * p.element_size() if type(p).__name__ == "Params4bit" else p.numel() for p in parameters)
 
 
 def load_model(path: str, **loading: Any) -> PreTrainedModel:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
+
+from transformers import TrainerCallback
 
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import Bench, Prompt
 from prefzoo.policies.fitting import fit
 from prefzoo.policies.language_model import LanguageModelPolicy
+from prefzoo.policies.weights import critic_of, weights_of
 from prefzoo.settings import Shaping
 
 
@@ -20,9 +23,8 @@ def fit_online(
     settings: dict[str, Any],
     generations: int,
     passes: int = 1,
-    learners: int = 1,
     rollout: int = 1,
-    forward_passes: int = 1,
+    scored_anew: bool = True,
     **more: Any,
 ) -> LanguageModelPolicy:
     """Train on the policy's own replies to the bench's prompts, scored by its reward.
@@ -32,12 +34,12 @@ def fit_online(
     generations make more forward passes a step, not larger ones.
 
     Args:
-        settings: what is particular to the algorithm, for its config.
+        settings: what is particular to the algorithm, for its config; with a `beta` above 0 a reference passes over
+            each rollout.
         generations: replies to each prompt.
         passes: how often each rollout is learned from.
-        learners: models that learn from it: 1, or 2 with a critic; charged.
         rollout: optimizer steps that a rollout is divided into.
-        forward_passes: passes over a rollout without gradients (reference, old log-probabilities, values), charged.
+        scored_anew: whether the policy passes over each rollout once more for the log-probabilities it was drawn with.
         more: further arguments of the trainer.
 
     Raises:
@@ -48,7 +50,7 @@ def fit_online(
     policy = LanguageModelPolicy.from_start(bench.start, **bench.loading)
     if bench.adapter.type != "full" and (share := getattr(bench.reward, "share_base", None)):
         share(policy.model, bench.start)
-    shared = {
+    shared: dict[str, Any] = {
         "num_generations": generations,
         "num_iterations": passes,
         "gradient_accumulation_steps": training.accumulation * generations,
@@ -60,14 +62,17 @@ def fit_online(
         "shuffle_dataset": True,
         "include_num_input_tokens_seen": "no",
         "remove_unused_columns": False,
+        **settings,
     }
+    scorer = _Scorer(bench, policy, generations, passes, shared["beta"] > 0, scored_anew)
     return fit(
         bench.replace(latest=bench.latest or policy),
         trainer_class,
         config_class,
         [{"prompt": list(prompt)} for prompt in bench.data.prompts],
-        {**shared, **settings},
-        reward_funcs=_scorer(bench, policy, passes * learners, forward_passes),
+        shared,
+        callbacks=[scorer],
+        reward_funcs=scorer,
         **more,
     )
 
@@ -86,22 +91,40 @@ def _check_prompts(bench: Bench, rollout: int) -> None:
         bench.report["prompts_left_over"] = unused  # an epoch ends with the last whole rollout
 
 
-def _scorer(bench: Bench, policy: LanguageModelPolicy, passes: int, forward_passes: int) -> Callable[..., list[float]]:
-    parameters = policy.parameters
+class _Scorer(TrainerCallback):
+    """The bench's reward of exactly what was generated; charges the ledger for each rollout and its use."""
 
-    def reward(
-        prompts: Sequence[Prompt], completions: Any, completion_ids: Sequence[Sequence[int]], **_: Any
+    __name__ = "reward"  # under which TRL logs it
+
+    def __init__(
+        self, bench: Bench, policy: LanguageModelPolicy, generations: int, passes: int, reference: bool, anew: bool
+    ) -> None:
+        self.bench, self.policy, self.generations, self.passes = bench, policy, generations, passes
+        self.reference, self.anew = reference, anew
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **more: Any) -> None:
+        self.weights, self.critic = weights_of(model), critic_of(model)
+
+    def __call__(
+        self, prompts: Sequence[Prompt], completions: Any, completion_ids: Sequence[Sequence[int]], **_: Any
     ) -> list[float]:
-        """The bench's reward of exactly what was generated; charges the ledger for the rollout and its use."""
-        read = sum(len(policy.render(prompt)) for prompt in prompts)
-        written = sum(map(len, completion_ids))
-        bench.ledger.generated(written, parameters)
-        bench.ledger.flops += 2.0 * parameters * (read + forward_passes * (read + written))
-        bench.ledger.trained(passes * (read + written), parameters)
-        texts = [policy.tokenizer.decode(list(ids), skip_special_tokens=True) for ids in completion_ids]
-        return shaped(bench.score(prompts, texts), bench.shaping, bench.memory)
+        self._charge(sum(len(self.policy.render(prompt)) for prompt in prompts), sum(map(len, completion_ids)))
+        self.bench.ledger.prompts += len(prompts) // self.generations
+        texts = [self.policy.tokenizer.decode(list(ids), skip_special_tokens=True) for ids in completion_ids]
+        return shaped(self.bench.score(prompts, texts), self.bench.shaping, self.bench.memory)
 
-    return reward
+    def _charge(self, read: int, written: int) -> None:
+        ledger, whole = self.bench.ledger, read + written
+        ledger.generated(written, self.weights.passed)
+        ledger.forwarded(read, self.weights.passed)
+        if self.reference:
+            ledger.forwarded(whole, self.weights.start)
+        if self.anew:
+            ledger.forwarded(whole, self.weights.passed)
+        ledger.trained(self.passes * whole, self.weights.passed, self.weights.trained)
+        if self.critic:  # its values, and then its learning
+            ledger.forwarded(whole, self.critic.passed)
+            ledger.trained(self.passes * whole, self.critic.passed, self.critic.trained)
 
 
 def shaped(scores: list[float], shaping: Shaping, memory: dict[str, Any]) -> list[float]:

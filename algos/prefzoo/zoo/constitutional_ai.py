@@ -114,7 +114,8 @@ class ConstitutionalAI(Teaching):
         imitated = data.demonstrations + random.Random(bench.seed).sample(demonstrated, helpful)
         random.Random(bench.seed).shuffle(imitated)
         learner = get("sft", on="demonstrations", trainer=self.trainer)
-        return learner.train(bench.replace(data=dataclasses.replace(data, demonstrations=imitated)))
+        bench.ledger.prompts += round(helpful * bench.budget.epochs)
+        return learner.train(bench.replace(data=dataclasses.replace(data, demonstrations=imitated, sampled=True)))
 
     def _pairs(self, bench: Bench, policy: Policy, prompts: Sequence[Prompt], i: int) -> list[dict[str, Any]]:
         """One round's pairs, each compared by a principle; what became of each is in the transcripts."""

@@ -69,8 +69,4 @@ class DPO(Algorithm):
             "label_smoothing": self.label_smoothing,
             **self.trainer,
         }
-        before = bench.ledger.trained_tokens
-        policy = fit(bench, DPOTrainer, DPOConfig, bench.data.preferences, settings)
-        # The reference passes over the same tokens once, forward only.
-        bench.ledger.flops += 2.0 * policy.parameters * (bench.ledger.trained_tokens - before)
-        return policy
+        return fit(bench, DPOTrainer, DPOConfig, bench.data.preferences, settings, reference=True)

@@ -32,4 +32,5 @@ class GRPO(Grouped):
             {**particular, **self.trainer},
             generations=self.generations,
             passes=self.epochs,
+            scored_anew=self.epochs > 1,  # TRL takes those of the first pass where there is only one
         )

@@ -33,6 +33,5 @@ class Reinforce(TokenRewarded):
             OnPolicyConfig,
             {"beta": self.kl_coefficient, "loss_type": "dapo", "scale_rewards": "none", **self.trainer},
             generations=self.generations,
-            forward_passes=2,
             token_rewards=self.token_rewards(whiten_rewards=False, whiten_advantages=False),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -61,7 +62,7 @@ class RejectionSampling(Algorithm):
         learner = get("sft", on="demonstrations", trainer=self.trainer)
         for i in range(self.iterations):
             kept = self.select(bench, policy, prompts[i :: self.iterations], i)
-            data = bench.data.with_demonstrations(*kept)
+            data = dataclasses.replace(bench.data.with_demonstrations(*kept), sampled=True)
             policy = latest = learner.train(bench.replace(data=data, latest=latest))
         return policy
 

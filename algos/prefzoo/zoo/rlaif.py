@@ -89,6 +89,7 @@ class RLAIF(Teaching):
         taken = {prompt_key(prompt) for prompt in by_people}
         rest = [prompt for prompt in prompts if prompt_key(prompt) not in taken]
         found = ai_labels.ask(bench, policy, rest, bench.seed * 1000 + i) if rest else []
+        bench.ledger.prompts += round(len(by_people) * bench.budget.epochs)
         counts = ai_labels.counts(found) | {"by_people": len(by_people), "by_people_wanted": wanted}
         bench.report.setdefault("rlaif", []).append(counts)
         pairs = [compared[prompt_key(prompt)] for prompt in by_people] + ai_labels.preferences(found)

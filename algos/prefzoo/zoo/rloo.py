@@ -32,5 +32,4 @@ class RLOO(Grouped):
             {"beta": self.kl_coefficient, "epsilon": self.clip, **self.trainer},
             generations=self.generations,
             passes=self.epochs,
-            forward_passes=2,
         )

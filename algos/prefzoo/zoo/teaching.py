@@ -65,7 +65,9 @@ class Teaching(Algorithm):
         """Have the learner go on from `bench.latest` with these prompts and pairs, and the bench's reward if it has
         one."""
         learner = self.taught()
-        bench = bench.replace(data=dataclasses.replace(bench.data, prompts=list(prompts), preferences=pairs))
+        bench = bench.replace(
+            data=dataclasses.replace(bench.data, prompts=list(prompts), preferences=pairs, sampled=True)
+        )
         if "reward" in learner.needs and bench.reward is None:
             from prefzoo.feedback.reward_model import train_reward_model
 

@@ -144,9 +144,14 @@ class Evaluation(Settings):
 
     With `gold: judge` a judge decides: `judge` says which, where it is not the recipe's. One that made the labels or
     the reward likes what it taught; `same_judge` says that the reader knows, and lets it decide all the same.
+
+    `milestones` policies are kept by each training of a policy (of which an algorithm of several rounds has several) at
+    equal shares of its optimizer steps, and measured too: with 3, after 1/4, 1/2 and 3/4. They allow to compare at
+    equal budgets. With full fine-tuning each takes the room of the whole model.
     """
 
     prompts: int = Field(256, ge=2)
+    milestones: int = Field(0, ge=0)
     against: Literal["start"] = "start"
     judge: JudgeSettings | None = None
     same_judge: bool = False

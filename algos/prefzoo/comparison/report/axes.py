@@ -103,6 +103,12 @@ def spent(results: Results, label: str, ledger: str) -> float:
     return float(np.mean(values)) if values else 0.0
 
 
+def along(results: Results, label: str, ledger: str) -> str:
+    """The points of a policy's first trial in words."""
+    trial = next(iter(results.algorithms[label].seeds.values()))
+    return ", ".join(f"{score:.2f} at {amount(x)}" for x, score in way(trial, f"ledger/{ledger}", results.primary))
+
+
 def ends(of_seeds: Sequence[Curve], name: str) -> str:
     """Where curves begin and end, in the mean of the seeds."""
     values = [[entry[name] for entry in curve if name in entry] for curve in of_seeds]

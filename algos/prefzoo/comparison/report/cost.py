@@ -11,7 +11,9 @@ Cells = tuple[list[str], list[list[str]]]
 """Headings, and rows of as many cells."""
 
 COLUMNS = {
+    "prompts": "prompts",
     "trained_tokens": "trained tokens",
+    "forward_tokens": "forward only",
     "sampled_tokens": "sampled in training",
     "inference_tokens": "sampled to answer",
     "reward_calls": "reward calls",
@@ -23,8 +25,11 @@ COLUMNS = {
 LEGEND = (
     "A row for each policy holds the mean of its trials (of the peak memory, the largest): what training and answering "
     "the test prompts took. What is made once all trials share; a policy with reward calls rests on the reward's row "
-    "too. Tokens trained on include those of the prompts; FLOPs are counted as 2 a parameter and token forward and 4 "
-    "more backward. What measuring costs is in no row."
+    "too. A prompt counts each time that replies to it are sampled or a row with it is learned from. Tokens trained on "
+    "include those of the prompts; forward only passed those of prompts to sample from, of references, old "
+    "log-probabilities and values. FLOPs are counted as 2 a weight and token forward, 2 more back through every weight "
+    "and 2 for the gradient of each that is trained (Kaplan et al. 2020), of the frozen base, the adapter, references, "
+    "rewards and judges alike. What measuring costs is in no row."
 )
 FACTS = 60
 """Rows of one algorithm's own facts that a page shows."""
@@ -39,8 +44,8 @@ def cost_cells(results: Results) -> Cells:
         if each.seeds
     }
     used |= {f"{name}, made once": _split(ledger) for name, ledger in results.shared.items() if any(ledger.values())}
-    columns = [c for c in COLUMNS if any(ledger[c] for ledger in used.values())]
-    rows = [[name, *[_amount(c, ledger[c]) for c in columns]] for name, ledger in used.items()]
+    columns = [c for c in COLUMNS if any(ledger.get(c) for ledger in used.values())]
+    rows = [[name, *[charge(c, ledger.get(c, 0)) for c in columns]] for name, ledger in used.items()]
     return ["policy", *[COLUMNS[c] for c in columns]], rows
 
 
@@ -76,7 +81,8 @@ def _mean(ledgers: list[dict[str, float]]) -> dict[str, float]:
     return {**total, "peak_memory_bytes": max(each["peak_memory_bytes"] for each in ledgers)}
 
 
-def _amount(name: str, value: float) -> str:
+def charge(name: str, value: float) -> str:
+    """An entry of a ledger in words."""
     from matplotlib.ticker import EngFormatter
 
     if name == "flops":

@@ -115,6 +115,14 @@ def _measured(results: Results, labels: list[str]) -> Iterator[Drawing]:
             if {"gold", "proxy"} <= found.keys()
         )
         yield "gold_proxy", caption, said, axes.gold_proxy
+    if results.equal_budgets:
+        learned = [label for label in labels if axes.spent(results, label, "prompts")]
+        caption = (
+            f"{metric} reward along training, against the prompts that it had taken up (logarithmic scale); the grey "
+            "line is the start."
+        )
+        said = ", ".join(f"{label} {axes.along(results, label, 'prompts')}" for label in learned)
+        yield "cost_prompts", caption, said, partial(axes.cost, ledger="prompts", what="prompts")
     for name, what in (("flops", "FLOPs"), ("seconds", "seconds")):
         spent = {label: axes.spent(results, label, name) for label in labels if label != START}
         if any(spent.values()):

@@ -16,7 +16,7 @@ from prefzoo.comparison import results as results_module
 from prefzoo.comparison.plan import START
 from prefzoo.comparison.report import pairs
 from prefzoo.comparison.report.breakdown import ADJUSTED, heat_maps, length_cells
-from prefzoo.comparison.report.budgets import EQUAL, budget_cells
+from prefzoo.comparison.report.budgets import budget_cells, budget_words
 from prefzoo.comparison.report.completions import MOST_PROMPTS, side_by_side
 from prefzoo.comparison.report.constitution import LEGEND as PRINCIPLES
 from prefzoo.comparison.report.constitution import principle_cells, transcripts
@@ -73,7 +73,7 @@ def write(results: Results, out: Path) -> None:
         cost=cost_cells(results),
         legend=LEGEND,
         budgets=budget_cells(results, ranked(results)),
-        equal=EQUAL,
+        equal=budget_words(results),
         details=detail_cells(results),
         principles=principle_cells(results),
         principles_legend=PRINCIPLES,
@@ -166,7 +166,14 @@ def markdown(results: Results) -> str:
     lines += ["", "## Read before believing", "", *[f"- {fact}" for fact in facts(results)]]
     lines += ["", "## Cost", "", *_grid(cost_cells(results)), "", LEGEND]
     if budgets := budget_cells(results, ranked(results)):
-        lines += ["", f"{results.primary.capitalize()} reward at equal budgets", "", *_grid(budgets), "", EQUAL]
+        lines += [
+            "",
+            f"{results.primary.capitalize()} reward at equal budgets",
+            "",
+            *_grid(budgets),
+            "",
+            budget_words(results),
+        ]
     lines += ["", "## All pairs"] if results.pairs else []
     if won := matrix(results, ranked(results)):
         lines += ["", *_grid(won.cells), "", pairs.MATRIX]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -175,6 +176,7 @@ def train(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     seed = recipe.seed_of(stage.label, stage.seed)
     ledger = Ledger()
     bench = _bench(plan, stage, folder, start_path(plan), seed, progress, ledger=ledger, shuffle_seed=stage.seed)
+    bench = bench.replace(milestones=recipe.evaluation.milestones)
     draws_on = algorithm.required
     if "reward" in draws_on:
         bench = bench.replace(reward=_reward(plan, stage.seed))
@@ -184,7 +186,7 @@ def train(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
         constitution = constitutions.load(recipe.constitution_name)
         bench = bench.replace(constitution=constitution, assistant=assistant_of(plan, progress))
     with metered(ledger):
-        algorithm.train(bench)
+        algorithm.train(bench.replace(began=time.perf_counter()))
     if launched.makes_room():  # what follows is for the first process to keep
         return
     start_path(plan)  # still what it was
