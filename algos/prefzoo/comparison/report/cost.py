@@ -24,7 +24,8 @@ LEGEND = (
     "A row for each policy holds the mean of its trials (of the peak memory, the largest): what training and answering "
     "the test prompts took. What is made once all trials share; a policy with reward calls rests on the reward's row "
     "too. Tokens trained on include those of the prompts; FLOPs are counted as 2 a parameter and token forward and 4 "
-    "more backward. What measuring costs is in no row."
+    "more backward. A trial that reads what another one has sampled or judged is charged as if it had done so itself. "
+    "What measuring costs is in no row."
 )
 FACTS = 60
 """Rows of one algorithm's own facts that a page shows."""
@@ -34,13 +35,13 @@ def cost_cells(results: Results) -> Cells:
     """The compute ledger: a row for each label with a result, then for each shared stage that cost anything; columns of
     nothing but zeros are left out."""
     used = {
-        label: _mean([_split(s.ledger) for s in each.seeds.values()])
+        label: mean_ledger([_split(s.ledger) for s in each.seeds.values()])
         for label, each in results.algorithms.items()
         if each.seeds
     }
     used |= {f"{name}, made once": _split(ledger) for name, ledger in results.shared.items() if any(ledger.values())}
     columns = [c for c in COLUMNS if any(ledger[c] for ledger in used.values())]
-    rows = [[name, *[_amount(c, ledger[c]) for c in columns]] for name, ledger in used.items()]
+    rows = [[name, *[amount(c, ledger[c]) for c in columns]] for name, ledger in used.items()]
     return ["policy", *[COLUMNS[c] for c in columns]], rows
 
 
@@ -71,12 +72,14 @@ def _split(ledger: Mapping[str, float]) -> dict[str, float]:
     return {**ledger, "sampled_tokens": ledger["generated_tokens"] - ledger["inference_tokens"]}
 
 
-def _mean(ledgers: list[dict[str, float]]) -> dict[str, float]:
+def mean_ledger(ledgers: list[dict[str, float]]) -> dict[str, float]:
+    """The mean of several trials' ledgers; of the peak memory, the largest."""
     total = {name: sum(each[name] for each in ledgers) / len(ledgers) for name in ledgers[0]}
     return {**total, "peak_memory_bytes": max(each["peak_memory_bytes"] for each in ledgers)}
 
 
-def _amount(name: str, value: float) -> str:
+def amount(name: str, value: float) -> str:
+    """What a ledger holds under this name, for people."""
     from matplotlib.ticker import EngFormatter
 
     if name == "flops":
