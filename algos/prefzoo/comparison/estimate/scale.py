@@ -18,15 +18,14 @@ ONCE = "{}, made once"
 def on_the_line(points: Sequence[tuple[float, float]], x: float) -> float:
     """The value at `x` of the straight line through points `(x, y)`, which begins with what a stage takes at all.
 
-    What did not grow is constant, and what grew faster than in proportion, which is chance in what is timed, is taken
-    in proportion to the last.
+    What did not grow is constant. What grew faster than in proportion, which is chance in what is timed, is taken in
+    proportion to the last, and so is what is known at one size only.
     """
     (x1, y1), (x2, y2) = points[0], points[-1]
-    if y2 <= y1 or x2 <= x1:
-        return max(y1, y2)
-    slope = (y2 - y1) / (x2 - x1)
-    at_all = y1 - slope * x1
-    return at_all + slope * x if at_all >= 0 else y2 * x / x2
+    if x2 <= x1 or y2 * x1 > y1 * x2:
+        return y2 * x / x2
+    slope = max(0.0, (y2 - y1) / (x2 - x1))
+    return y1 + slope * (x - x1)
 
 
 def in_proportion(points: Sequence[tuple[float, float]], x: float) -> float:

@@ -15,6 +15,7 @@ from prefzoo.comparison.estimate.record import Estimate
 from prefzoo.comparison.estimate.scale import TRIAL, scaled
 from prefzoo.comparison.plan import make_plan
 from prefzoo.comparison.recipe.check import load
+from prefzoo.comparison.running import launched
 
 FOLDER = "probe"
 """Folder of a comparison in which probes run; it stays, for its logs, where one of them failed."""
@@ -39,6 +40,8 @@ def estimate(
         RecipeError: for a recipe that cannot run, before anything is loaded.
         PrefzooError: when the data cannot be used.
     """
+    if launched.makes_room():
+        raise SystemExit(0)
     seeded = [*sets, *([f"seeds={seeds}"] if seeds is not None else [])]
     name, checked = Path(recipe).stem if isinstance(recipe, str) else "recipe", load(recipe, seeded, algorithms)
     console = console or Console(stderr=True)
@@ -52,13 +55,13 @@ def estimate(
         left = {s.label for s in plan.stages.values() if s.kind in TRIAL and not s.done}
         wanted = [label for label in checked.algorithms if label in left]
         probes: list[Probe] = []
-        for i, size in enumerate(sizes(checked, whole)):
+        for size in sizes(checked, whole):
             place = folder / FOLDER / f"{size.train}-prompts"
             probes.append(probe(plan, size, wanted, workers, place, console))
-            broken = {label for each in probes for _, label in each.failed}
+            broken = {label for _, label in probes[-1].failed}
+            if broken and not any(kind == "train" for kind, _ in probes[-1].took):
+                break  # a larger probe would show nothing else
             wanted = [label for label in wanted if label not in broken]
-            if i == 0 and (None in broken or not wanted):
-                break
         found = scaled(plan, whole, probes, workers)
         if not found.failed:
             shutil.rmtree(folder / FOLDER)
