@@ -37,11 +37,11 @@ def test_a_line_through_two_sizes_tells_the_beginning_from_what_grows() -> None:
 @pytest.mark.parametrize(
     ("prompts", "sets", "expected"),
     [
-        (800, [], [(64, 64), (256, 256)]),
-        (48, SMALL, [(16, 4), (32, 16)]),
-        (60_000, ["generation.batch_size=16", "evaluation.prompts=1000"], [(32, 8), (128, 32)]),
-        (10, [], [(5, 64), (10, 256)]),
-        (1, [], [(1, 64), (1, 256)]),
+        (800, [], [(128, 128), (256, 256)]),
+        (48, SMALL, [(16, 8), (32, 16)]),
+        (60_000, ["generation.batch_size=16", "evaluation.prompts=1000"], [(64, 16), (128, 32)]),
+        (10, [], [(5, 128), (10, 256)]),
+        (1, [], [(1, 128), (1, 256)]),
     ],
 )
 def test_a_probe_has_whole_batches_where_the_budget_allows_them(prompts, sets, expected) -> None:

@@ -76,17 +76,14 @@ class Probe:
 
 
 def sizes(recipe: Recipe, whole: Size) -> tuple[Size, Size]:
-    """Two sizes to probe, the second up to four times the first: with whole batches in both where the budget allows it,
-    because a half-filled batch takes nearly as long as a full one."""
+    """Two sizes to probe, the second twice the first: in whole batches where the budget allows it, because a half-full
+    batch takes nearly as long as a full one."""
     step = recipe.training.batch_size
     batch = max(step, recipe.generation.batch_size)
     most = min(whole.train, max(2 * step, min(max(2 * batch, STEPS * step), whole.train // 2)))
-    least = max(1, min(step, most // 2), most // 4 // step * step)
+    least = max(1, most // 2 // step * step or most // 2)
     evaluated = min(whole.evaluated, 2 * batch)
-    return (
-        _size(whole, least, max(min(2, evaluated), evaluated // 4)),
-        _size(whole, most, evaluated),
-    )
+    return _size(whole, least, max(min(2, evaluated), evaluated // 2)), _size(whole, most, evaluated)
 
 
 def _size(whole: Size, train: int, evaluated: int) -> Size:
