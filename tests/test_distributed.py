@@ -114,7 +114,7 @@ def half_dying(plan, stage, folder, progress) -> None:
 
 def test_a_process_that_dies_ends_those_that_train_with_it(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(compare_module, "_run_stage", half_dying)
+    monkeypatch.setattr(compare_module, "run_stage", half_dying)
     found = prefzoo.compare("quickstart", ["dpo"], seeds=1, sets=SMALL, out=tmp_path)
     assert found.algorithms["dpo"].status == "failed"
     assert "processes that train together" in str(found.algorithms["dpo"].error)

@@ -137,6 +137,40 @@ def compare(
 
 
 @app.command()
+def plan(
+    recipe: RecipeArgument,
+    algorithms: Annotated[str | None, typer.Option(metavar="A,B", help="Only these labels or algorithms.")] = None,
+    seeds: Seeds = None,
+    sets: Sets = None,
+    out: Out = None,
+    workers: Workers = None,
+    plugins: Plugins = None,
+) -> None:
+    """Say what a comparison will take on this machine, in time, memory and tokens, by trying a small part of it.
+
+    Example: prefzoo plan quickstart --set budget.prompts=5000
+    """
+    from prefzoo.comparison.estimate.table import sentences, table
+    from prefzoo.comparison.estimate.whole import estimate
+
+    chosen = [name.strip() for name in algorithms.split(",") if name.strip()] if algorithms is not None else None
+    try:
+        found = estimate(recipe, algorithms=chosen, seeds=seeds, sets=sets or [], out=out, workers=workers)
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
+    console.print(table(found))
+    for said in sentences(found):
+        console.print(said, markup=False, highlight=False)
+    for name, error in found.failed.items():
+        console.print(f"{name} FAILED in the probe: {error}", style="red", markup=False, highlight=False)
+    if found.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
 def run(
     recipe: RecipeArgument,
     algorithm: Annotated[str, typer.Option("--algorithm", metavar="NAME", help="A label or an algorithm.")],

@@ -126,6 +126,24 @@ class Assistant(Protocol):
         ...
 
 
+class Reuse(Protocol):
+    """Does what several trials of a comparison have in common once, with the same result and the same charge as if each
+    did it itself; see `comparison.stages.reuse`."""
+
+    def samples(
+        self, bench: Bench, policy: Policy, prompts: Sequence[Prompt], n: int, seed: int
+    ) -> list[list[Completion]]: ...
+
+    def preferences(
+        self,
+        bench: Bench,
+        prompts: Sequence[Prompt],
+        first: Sequence[str],
+        second: Sequence[str],
+        questions: Sequence[str | None] | None,
+    ) -> list[float]: ...
+
+
 @dataclass
 class Ledger:
     """What a trial used. Costs of measuring (scoring test replies, KL, keeping a milestone) are not charged to it.
@@ -238,6 +256,7 @@ class Bench:
         constitution: the principles that feedback is given by.
         milestones: how many policies each training of the policy keeps on its way, at equal shares of its steps.
         began: when the trial did, by `time.perf_counter`.
+        reuse: what `sample` and `prefer` share with other trials; None where each does all itself.
     """
 
     start: str
@@ -262,6 +281,7 @@ class Bench:
     constitution: Constitution | None = None
     milestones: int = 0
     began: float = field(default_factory=time.perf_counter)
+    reuse: Reuse | None = None
 
     def replace(self, **changes: Any) -> Bench:
         """A bench that differs only in `changes`; ledger and report stay shared. This is how one algorithm hands
@@ -271,6 +291,8 @@ class Bench:
     def sample(self, policy: Policy, prompts: Sequence[Prompt], n: int, seed: int) -> list[list[Completion]]:
         """`n` replies of `policy` to each prompt with the comparison's sampling settings, charged to the ledger."""
         self.ledger.prompts += len(prompts)
+        if self.reuse is not None:
+            return self.reuse.samples(self, policy, prompts, n, seed)
         return policy.sample(prompts, self.generation, seed, n=n, ledger=self.ledger, progress=self.progress)
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
@@ -288,6 +310,9 @@ class Bench:
         """The judge's P(first is better) of each pair, charged to the ledger; see `Judge`."""
         judge = self.judge
         assert judge is not None, "an algorithm asks the judge only if 'judge' is in its needs"
+        reuse = self.reuse
+        if reuse is not None:
+            return self.ledger.judged(judge, lambda: reuse.preferences(self, prompts, first, second, questions))
         return self.ledger.judged(judge, lambda: judge(prompts, first, second, questions))
 
     def keep(self, policy: Policy, name: str, ledger: Ledger | None = None, folder: Path | None = None) -> None:

@@ -104,7 +104,7 @@ def run_alone(plan: Plan, name: str, console: Console) -> Stage:
     alone = replace(plan, stages={each: stage for each, stage in plan.stages.items() if each in wanted})
     with Watcher(len(alone.stages), 1, console) as watcher:
         watcher.expect([stage for stage in alone.stages.values() if not stage.done])
-        outcomes = Runner(alone, _run_stage, 1, watcher).run()
+        outcomes = Runner(alone, run_stage, 1, watcher).run()
     for each, outcome in outcomes.items():
         if outcome.status != "ok":
             raise PrefzooError(f"{each}: {outcome.error}")
@@ -154,7 +154,7 @@ def _run(plan: Plan, workers: int, console: Console) -> dict[str, Outcome]:
     todo = [stage for stage in plan.stages.values() if not stage.done]
     with Watcher(len(plan.stages), workers, console) as watcher:
         watcher.expect(todo)
-        runner = Runner(plan, _run_stage, min(workers, max(1, len(todo))), watcher)
+        runner = Runner(plan, run_stage, min(workers, max(1, len(todo))), watcher)
         try:
             outcomes = runner.run()
         except KeyboardInterrupt:
@@ -212,7 +212,8 @@ def default_workers(recipe: Recipe) -> int:
     return max(1, cores() // launched.processes()) if small and not gpu else 1
 
 
-def _run_stage(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
+def run_stage(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
+    """The job of a `Runner` that really does the stages' work."""
     from prefzoo.comparison.stages import jobs  # torch and TRL, which only the stages' own processes need
 
     jobs.run_stage(plan, stage, folder, progress)

@@ -32,7 +32,7 @@ def probed(inner: type[Algorithm]) -> type[Algorithm]:
 
 
 def observe(train: Any, bench: Bench) -> Policy:
-    """Train on a copy of the start that is this trial's own, and report what was seen."""
+    """Train on a copy of the start that is this trial's own, sharing no work with others, and report what was seen."""
     from prefzoo.comparison.plan import fingerprint
 
     start = bench.out / "start"
@@ -40,7 +40,7 @@ def observe(train: Any, bench: Bench) -> Policy:
     before = fingerprint(str(start))
     reward = None if bench.reward is None else CountedReward(bench.reward)
     with watching() as seen:
-        policy = train(bench.replace(start=str(start), reward=reward))
+        policy = train(bench.replace(start=str(start), reward=reward, reuse=None))
     bench.report[DETAILS] = {
         "returned": type(policy).__name__ if hasattr(policy, "sample") else None,
         "start_untouched": fingerprint(str(start)) == before,

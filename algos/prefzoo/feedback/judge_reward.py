@@ -85,7 +85,7 @@ def start_replies(bench: Bench, prompts: Sequence[Prompt]) -> dict[str, str]:
 
     start = LanguageModelPolicy.from_start(bench.start, **bench.loading)
     greedy = bench.generation.model_copy(update={"temperature": 0.0})
-    drawn = start.sample(prompts, greedy, bench.seed, ledger=bench.ledger, progress=bench.progress)
+    drawn = bench.replace(generation=greedy).sample(start, prompts, 1, bench.seed)
     return {prompt_key(prompt): each[0].text for prompt, each in zip(prompts, drawn, strict=True)}
 
 

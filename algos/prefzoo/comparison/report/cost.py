@@ -29,7 +29,8 @@ LEGEND = (
     "include those of the prompts; forward only passed those of prompts to sample from, of references, old "
     "log-probabilities and values. FLOPs are counted as 2 a weight and token forward, 2 more back through every weight "
     "and 2 for the gradient of each that is trained (Kaplan et al. 2020), of the frozen base, the adapter, references, "
-    "rewards and judges alike. What measuring costs is in no row."
+    "rewards and judges alike. A trial that reads what another one has sampled or judged is charged as if it had done "
+    "so itself. What measuring costs is in no row."
 )
 FACTS = 60
 """Rows of one algorithm's own facts that a page shows."""
@@ -39,7 +40,7 @@ def cost_cells(results: Results) -> Cells:
     """The compute ledger: a row for each label with a result, then for each shared stage that cost anything; columns of
     nothing but zeros are left out."""
     used = {
-        label: _mean([_split(s.ledger) for s in each.seeds.values()])
+        label: mean_ledger([_split(s.ledger) for s in each.seeds.values()])
         for label, each in results.algorithms.items()
         if each.seeds
     }
@@ -76,7 +77,8 @@ def _split(ledger: Mapping[str, float]) -> dict[str, float]:
     return {**ledger, "sampled_tokens": ledger["generated_tokens"] - ledger["inference_tokens"]}
 
 
-def _mean(ledgers: list[dict[str, float]]) -> dict[str, float]:
+def mean_ledger(ledgers: list[dict[str, float]]) -> dict[str, float]:
+    """The mean of several trials' ledgers; of the peak memory, the largest."""
     total = {name: sum(each[name] for each in ledgers) / len(ledgers) for name in ledgers[0]}
     return {**total, "peak_memory_bytes": max(each["peak_memory_bytes"] for each in ledgers)}
 

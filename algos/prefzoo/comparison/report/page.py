@@ -22,6 +22,7 @@ from prefzoo.comparison.report.constitution import LEGEND as PRINCIPLES
 from prefzoo.comparison.report.constitution import principle_cells, transcripts
 from prefzoo.comparison.report.cost import LEGEND, Cells, cost_cells, detail_cells
 from prefzoo.comparison.report.data import CLOSE, OPEN, data_cells, data_facts
+from prefzoo.comparison.report.estimated import ESTIMATED, estimated_cells
 from prefzoo.comparison.report.export import write_csv
 from prefzoo.comparison.report.figures import Picture, pictures, training_curves
 from prefzoo.comparison.report.judge import judge_sections
@@ -72,6 +73,8 @@ def write(results: Results, out: Path) -> None:
         adjusted=ADJUSTED,
         cost=cost_cells(results),
         legend=LEGEND,
+        estimated=estimated_cells(results, out),
+        estimated_legend=ESTIMATED,
         budgets=budget_cells(results, ranked(results)),
         equal=budget_words(results),
         details=detail_cells(results),
@@ -87,7 +90,7 @@ def write(results: Results, out: Path) -> None:
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
     (out / "report.html").write_text(page, encoding="utf-8")
-    (out / "report.md").write_text(markdown(results), encoding="utf-8")
+    (out / "report.md").write_text(markdown(results, estimated_cells(results, out)), encoding="utf-8")
 
 
 def _save_pictures(made: Sequence[Picture], folder: Path) -> None:
@@ -156,8 +159,8 @@ def table(results: Results, width: int) -> Table:
     return made
 
 
-def markdown(results: Results) -> str:
-    """The tables and the facts for a pull request or a paper."""
+def markdown(results: Results, estimated: Cells | None = None) -> str:
+    """The tables and the facts for a pull request or a paper; `estimated` as `estimated_cells` gives it."""
     lines = [f"# {title(results)}", "", f"**{sentence(results)}**", "", *_grid(cells(results))]
     lines += ["", *_pictured(results), "", setting(results), "", "## How to read the table", ""]
     lines += [f"- **{COLUMNS.get(name, name)}**: {words}" for name, words in reading(results).items()]
@@ -165,6 +168,7 @@ def markdown(results: Results) -> str:
         lines += ["", "## Warnings", "", *[f"- {sign.text}" for sign in results.warnings]]
     lines += ["", "## Read before believing", "", *[f"- {fact}" for fact in facts(results)]]
     lines += ["", "## Cost", "", *_grid(cost_cells(results)), "", LEGEND]
+    lines += ["", "Estimated and actual", "", *_grid(estimated), "", ESTIMATED] if estimated else []
     if budgets := budget_cells(results, ranked(results)):
         lines += [
             "",

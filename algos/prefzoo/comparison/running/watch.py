@@ -105,7 +105,7 @@ class Watcher:
         there is nothing to go by."""
         usual = {name: self._usual(stage) for name, stage in self.left.items()}
         running = {name: max(0.0, (usual[name] or 0.0) - (self.clock() - at)) for name, at in self.began.items()}
-        seconds = round(_time_left(self.left, {n: s or 0.0 for n, s in usual.items()}, running, self.workers))
+        seconds = round(seconds_left(self.left, {n: s or 0.0 for n, s in usual.items()}, running, self.workers))
         known = all(each is not None for each in usual.values())
         if not self.left or (seconds == 0 and not known):
             return ""
@@ -124,7 +124,7 @@ class Watcher:
         return f" ({left})" if left else ""
 
 
-def _time_left(
+def seconds_left(
     left: Mapping[str, Stage], usual: Mapping[str, float], running: Mapping[str, float], workers: int
 ) -> float:
     """Seconds until all that is left has run, as the runner will run it: in order, as far as needs allow, so many at a

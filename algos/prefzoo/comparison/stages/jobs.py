@@ -24,6 +24,7 @@ from prefzoo.comparison.stages.given import gold_function, loading
 from prefzoo.comparison.stages.judging import assistant_of, judge_of, judge_report, labeller
 from prefzoo.comparison.stages.label import label
 from prefzoo.comparison.stages.metering import metered
+from prefzoo.comparison.stages.reuse import KEPT, KeptWork
 from prefzoo.comparison.tracking.by_trainers import reporting
 from prefzoo.data import sealed
 from prefzoo.data.views import Views
@@ -265,4 +266,5 @@ def _bench(
         loading=loading(recipe, recipe.adapter),
         reporting=reporting(plan, stage),
         shaping=recipe.reward.shaping,
+        reuse=KeptWork(plan.out / KEPT),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -144,6 +144,15 @@ class Judge:
     def report(self) -> dict[str, Any]:
         """What was asked so far, and how; `failure_examples` are `{"failure": why, "answer": its beginning}`."""
         return {**asdict(self.asked), "failure_examples": self.examples, **self.about}
+
+    def state(self) -> dict[str, Any]:
+        """All that asking changes in the judge, as plain values."""
+        return {"asked": asdict(self.asked), "flops": self.flops, "about": self.about, "examples": self.examples}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Be as a judge was whose `state` this is."""
+        self.asked, self.flops = Asked(**state["asked"]), state["flops"]
+        self.about, self.examples = dict(state["about"]), list(state["examples"])
 
     def failed(self, why: str | None, answer: str = "") -> None:
         """Note an answer of which nothing could be read, for the report.

@@ -102,6 +102,15 @@ class ProbabilityJudge(Judge):
         self.about["verdict_probability"] = self.mass / max(1, self.seen)
         return self._known(verdicts[:, 0] / mass)
 
+    def state(self) -> dict[str, Any]:
+        """See `Judge.state`."""
+        return {**super().state(), "mass": self.mass, "seen": self.seen}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """See `Judge.restore`."""
+        super().restore(state)
+        self.mass, self.seen = state["mass"], state["seen"]
+
     def in_both_orders(
         self,
         prompts: Sequence[Prompt],

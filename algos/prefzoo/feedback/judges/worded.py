@@ -59,8 +59,9 @@ class _Worded(Judge):
         return [self._noted(said, read_grade(said.text, self.reasoning)) for said in asked]
 
     def _ask(self, requests: list[list[Message]]) -> list[Said]:
+        before = getattr(self.asker, "flops", 0.0)
         answers = self.asker(requests, self.max_new_tokens)
-        self.flops = getattr(self.asker, "flops", 0.0)
+        self.flops += getattr(self.asker, "flops", 0.0) - before
         return answers
 
     def report(self) -> dict[str, Any]:

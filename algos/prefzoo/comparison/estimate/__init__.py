@@ -1,0 +1,1 @@
+"""What a comparison will take, from a short measured probe."""

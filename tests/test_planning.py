@@ -1,0 +1,183 @@
+"""`prefzoo plan`: what a comparison will take, by hand and beside a real one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from conftest import SMALL
+from prefzoo.comparison.estimate.probe import Probe, Size, Took, sizes
+from prefzoo.comparison.estimate.record import Estimate
+from prefzoo.comparison.estimate.scale import in_proportion, on_the_line, scaled
+from prefzoo.comparison.estimate.table import sentences, table
+from prefzoo.comparison.estimate.whole import estimate
+from prefzoo.comparison.plan import make_plan
+from prefzoo.comparison.recipe.check import load
+from prefzoo.comparison.report.estimated import estimated_cells
+
+WHOLE = Size(train=48, test=32, evaluated=16)
+PREFZOO = str(Path(sys.executable).with_name("prefzoo"))
+
+
+def test_a_line_through_two_sizes_tells_the_beginning_from_what_grows() -> None:
+    assert on_the_line([(64, 10.0), (256, 22.0)], 800) == pytest.approx(6 + 800 / 16)
+    assert on_the_line([(64, 3.0), (256, 3.0)], 800) == 3.0, "what does not grow"
+    assert on_the_line([(64, 3.2), (256, 3.0)], 800) == 3.2, "nor by chance"
+    assert on_the_line([(64, 1.0)], 128) == pytest.approx(2.0), "one size tells no beginning"
+    assert on_the_line([(64, 1.0), (256, 8.0)], 800) == pytest.approx(25.0), "it cannot begin with less than nothing"
+    assert in_proportion([(16, 90.0), (32, 200.0)], 48) == pytest.approx(300.0)
+    assert in_proportion([(16, 0.0), (32, 0.0)], 48) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("prompts", "sets", "expected"),
+    [
+        (800, [], [(128, 128), (256, 256)]),
+        (48, SMALL, [(16, 8), (32, 16)]),
+        (60_000, ["generation.batch_size=16", "evaluation.prompts=1000"], [(64, 16), (128, 32)]),
+        (10, [], [(5, 128), (10, 256)]),
+        (1, [], [(1, 128), (1, 256)]),
+    ],
+)
+def test_a_probe_has_whole_batches_where_the_budget_allows_them(prompts, sets, expected) -> None:
+    recipe = load("quickstart", sets)
+    whole = Size(prompts, 2000, min(recipe.evaluation.prompts, 2000))
+    found = sizes(recipe, whole)
+    assert [(each.train, each.evaluated) for each in found] == expected
+    for each in found:
+        assert each.evaluated <= each.test <= whole.test
+        assert each.test >= 2000 * each.train / prompts, "the reward is tried on as large a share of the test pairs"
+
+
+@pytest.fixture
+def probed(tmp_path):
+    """A plan whose data stage is done, and what two probes of it could have found."""
+    plan = make_plan(load("quickstart", [*SMALL, "seeds=2"], ["dpo"]), tmp_path)
+    plan.stages["data"].folder.mkdir(parents=True)
+
+    def took(seconds: float, trained: int = 0, generated: int = 0, peak: int = 0, disk: int = 0) -> Took:
+        charged = {"seconds": seconds - 1, "trained_tokens": trained, "generated_tokens": generated}
+        return Took(seconds, {**charged, "peak_memory_bytes": peak}, disk)
+
+    small = {
+        ("start", None): took(2.0),
+        ("reward", None): took(4.0),
+        ("train", "dpo"): took(5.0, trained=110, peak=700, disk=1000),
+        ("evaluate", "start"): took(1.5, generated=9),
+        ("evaluate", "dpo"): took(1.5, generated=10, peak=900, disk=20),
+    }
+    large = {
+        ("start", None): took(3.0),
+        ("reward", None): took(5.0),
+        ("train", "dpo"): took(9.0, trained=200, peak=800, disk=1000),
+        ("evaluate", "start"): took(2.5, generated=44),
+        ("evaluate", "dpo"): took(3.0, generated=40, peak=900, disk=80),
+    }
+    probes = [
+        Probe(Size(16, 16, 4), small, {}, shared_bytes=100, seconds=20.0, starting=3.0),
+        Probe(Size(32, 22, 16), large, {}, shared_bytes=200, seconds=30.0, starting=0.0),
+    ]
+    return plan, probes
+
+
+def test_an_estimate_by_hand(probed) -> None:
+    plan, probes = probed
+    found = scaled(plan, WHOLE, probes, workers=1)
+    dpo = found.labels["dpo"]
+    assert dpo["trained_tokens"] == pytest.approx(300) and dpo["generated_tokens"] == pytest.approx(40)
+    assert dpo["seconds"] == pytest.approx(12 + 2) and dpo["peak_memory_bytes"] == 900
+    assert found.labels["start"]["generated_tokens"] == pytest.approx(44)
+    # starting 3, start 4, reward 6, twice: training 13, measuring the start 2.5 and what was trained 3
+    assert found.wall_seconds == pytest.approx(3 + 4 + 6 + 2 * (13 + 2.5 + 3))
+    assert found.disk_bytes == pytest.approx(2 * 1000 + 2 * 80 + 2 * 300)
+    assert found.left == {"dpo": 4, "start": 2, "start, made once": 1, "reward, made once": 1}
+    assert found.probe["seconds"] == 50.0
+    # two at a time: beside start + training + measuring twice runs the rest
+    assert scaled(plan, WHOLE, probes, workers=2).wall_seconds == pytest.approx(3 + 4 + 13 + 6 + 3)
+
+
+def test_what_is_done_counts_as_nothing(probed) -> None:
+    plan, probes = probed
+    before = scaled(plan, WHOLE, probes, workers=1)
+    for name in ("train dpo seed 0", "start", "reward"):
+        plan.stages[name].folder.mkdir(parents=True)
+    found = scaled(plan, WHOLE, probes, workers=1)
+    assert before.wall_seconds - found.wall_seconds == pytest.approx(13 + 4 + 6)
+    assert found.left == {"dpo": 3, "start": 2} and found.labels == before.labels
+    for stage in plan.stages.values():
+        stage.folder.mkdir(parents=True, exist_ok=True)
+    assert scaled(plan, WHOLE, probes, workers=1).wall_seconds == 0
+    assert sentences(Estimate({}, workers=4)) == ["All of it is done already."]
+
+
+def test_what_failed_in_either_probe_is_not_guessed(probed) -> None:
+    plan, (small, large) = probed
+    rest = {which: took for which, took in large.took.items() if which[0] != "train"}
+    broken = replace(large, took=rest, failed={("train", "dpo"): "out of memory"})
+    found = scaled(plan, WHOLE, [small, broken], workers=1)
+    assert found.failed == {"train dpo": "out of memory"}
+    assert set(found.labels) == {"start"} and found.wall_seconds == pytest.approx(3 + 4 + 6 + 2 * (2.5 + 3))
+
+
+def test_the_table_and_the_report_show_it(probed, tmp_path) -> None:
+    plan, probes = probed
+    found = scaled(plan, WHOLE, probes, workers=1)
+    shown = table(found)
+    assert [list(column.cells)[1] for column in shown.columns][-2:] == ["300", "4 stages"]
+    assert "1:00" in sentences(replace(found, wall_seconds=60.2))[0]
+    ledger = {**dict.fromkeys(found.labels["dpo"], 0.0), "trained_tokens": 330.0, "seconds": 15.0}
+    trials = {"0": SimpleNamespace(ledger=ledger), "1": SimpleNamespace(ledger={**ledger, "seconds": 17.0})}
+    recipe = plan.recipe.model_dump(mode="json")
+    results = SimpleNamespace(recipe=recipe, algorithms={"dpo": SimpleNamespace(seeds=trials)})
+    assert estimated_cells(results, tmp_path) is None, "nothing was estimated"
+    found.save(tmp_path)
+    headings, [row] = estimated_cells(results, tmp_path)
+    cells = dict(zip(headings, row, strict=False))
+    assert cells["seconds: estimated"] == "14.0" and row[headings.index("seconds: estimated") + 1] == "16.0"
+    assert cells["trained tokens: estimated"] == "300" and row[headings.index("trained tokens: estimated") + 1] == "330"
+    fewer = {**recipe, "seeds": [0], "algorithms": {"dpo": recipe["algorithms"]["dpo"], "sft": {}}}
+    assert estimated_cells(SimpleNamespace(recipe=fewer, algorithms=results.algorithms), tmp_path)
+    other = {**recipe, "algorithms": {"dpo": {"beta": 9}}}
+    assert estimated_cells(SimpleNamespace(recipe=other, algorithms=results.algorithms), tmp_path) is None
+    longer = {**recipe, "budget": {**recipe["budget"], "epochs": 2}}
+    assert estimated_cells(SimpleNamespace(recipe=longer, algorithms=results.algorithms), tmp_path) is None
+
+
+def test_it_comes_near_a_real_run(small_run, tmp_path) -> None:
+    results, _ = small_run
+    found = estimate("quickstart", ["dpo", "rejection_sampling"], seeds=2, sets=SMALL, out=tmp_path)
+    assert found.failed == {} and set(found.labels) == {"start", "dpo", "rejection_sampling"}
+    for label in found.labels:
+        trials = results.algorithms[label].seeds.values()
+        for name, factor in (("trained_tokens", 1.15), ("generated_tokens", 1.15), ("seconds", 4)):
+            actual = sum(trial.ledger[name] for trial in trials) / len(trials)
+            assert actual / factor <= found.labels[label][name] <= actual * factor, (label, name)
+    assert found.shared["start, made once"]["trained_tokens"] == pytest.approx(
+        results.shared["start"]["trained_tokens"], rel=0.15
+    )
+    assert Estimate.load(tmp_path) == found and not (tmp_path / "probe").exists()
+    again = make_plan(load("quickstart", [*SMALL, "seeds=2"]), tmp_path)
+    assert [name for name, stage in again.stages.items() if stage.done] == ["data"], "nothing but the data was run"
+    assert estimated_cells(results, tmp_path) is not None
+
+
+def test_a_mistake_that_only_training_finds_is_told_before_anything_is_trained_for_long(tmp_path) -> None:
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(
+        "from dataclasses import dataclass\nimport prefzoo\n\n\n"
+        "@prefzoo.register('mine')\n@dataclass(frozen=True)\nclass Mine(prefzoo.Algorithm):\n"
+        "    def train(self, bench):\n        raise RuntimeError('no such layer')\n"
+    )
+    quick = [*SMALL, "start=none", "reward.type=random"]
+    sets = [part for each in quick for part in ("--set", each)]
+    command = [PREFZOO, "plan", "quickstart", "--algorithms", "mine", "--plugin", str(plugin), *sets]
+    done = subprocess.run([*command, "--out", str(tmp_path / "out")], capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert "train mine FAILED in the probe: RuntimeError: no such layer" in done.stdout
+    [log] = (tmp_path / "out" / "probe").rglob("train-mine-*.log")
+    assert str(log) in done.stdout.replace("\n", ""), "the log that the message names is still there"
