@@ -208,8 +208,8 @@ def test_what_principles_did_is_counted_by_hand(tmp_path) -> None:
     gold = lambda prompts, replies: [{"gold": {"bad": -1.0, "better": 2.0}[r]} for r in replies]  # noqa: E731
     found = by_principle(file, gold, None)
     assert found == {
-        "brief": {"revisions": 0, "comparisons": 1},
-        "kind": {"revisions": 2, "comparisons": 1, "changed": 0.5, "gold": 1.5},
+        "brief": {"revisions": 0, "unrevised": 0, "comparisons": 1},
+        "kind": {"revisions": 3, "unrevised": 1, "comparisons": 1, "changed": 0.5, "gold": 1.5},
     }
 
 
@@ -254,6 +254,23 @@ def test_a_principle_is_drawn_by_weight_where_it_applies(bench) -> None:
     assert 0.68 < drawn.count("often") / 400 < 0.82
     assert law.draw(parting, rng).id == "seldom" and law.draw(other, rng) is None
     assert not law.principles[1].applies([{"role": "user", "content": "Hello"}])
+
+
+def test_what_no_principle_applies_to_is_left_out_of_both_phases_and_counted(bench, given, monkeypatch) -> None:
+    law = bench.constitution.model_dump()
+    for each in law["principles"]:
+        each["where"] = "(?i)order"
+    ordering = [prompt for prompt in bench.data.prompts if "order" in prompt[0]["content"].lower()]
+    assert 0 < len(ordering) < 24
+    monkeypatch.setattr("prefzoo.zoo.sft.SFT.train", lambda self, bench: LanguageModelPolicy.from_start(bench.start))
+    bench = bench.replace(constitution=Constitution.model_validate(law))
+    get("constitutional_ai").train(bench)
+    first = bench.report["supervised"]
+    assert first["no_principle_applies"] + first.get("unfinished_reply", 0) >= 24 - len(ordering)
+    assert first["revised"] <= len(ordering)
+    counts = bench.report["preferences"][0]
+    assert counts["prompts"] == 24 and counts["no_principle_applies"] == 24 - len(ordering)
+    assert bench.ledger.judge_calls == 2 * len(ordering)
 
 
 @pytest.mark.parametrize("name", constitution.shipped())
@@ -347,7 +364,8 @@ def test_a_whole_comparison_of_ai_feedback(found) -> None:
     assert trial.milestones[0].metrics.keys() == trial.metrics.keys()
     assert 0 < trial.milestones[0].ledger["trained_tokens"] < trial.ledger["trained_tokens"]
     principles = trial.details["principles"]
-    assert sum(row["revisions"] for row in principles.values()) == trial.details["supervised"]["revised"] > 0
+    made = sum(row["revisions"] - row["unrevised"] for row in principles.values())
+    assert made == trial.details["supervised"]["revised"] > 0
     assert sum(row["comparisons"] for row in principles.values()) == 48
     assert [m.name for m in results.algorithms["rlaif"].seeds["0"].milestones] == ["round 1"]
     for label in ("rlaif", "by-ppo", "constitutional_ai", "grpo"):
@@ -379,6 +397,6 @@ def test_the_report_says_what_principles_did(found) -> None:
     trial = results.algorithms["constitutional_ai"].seeds["0"]
     assert f'href="{trial.details["transcripts"]}"' in page and (out / trial.details["transcripts"]).is_file()
     headings, rows = principle_cells(results)["constitutional_ai"]
-    assert headings == ["principle", "revisions", "changed the reply", "gold", "reward", "comparisons"]
-    counted = {row[0]: (int(row[1]), int(row[5])) for row in rows}
+    assert headings[1:] == ["revisions", "came to nothing", "changed the reply", "gold", "reward", "comparisons"]
+    counted = {row[0]: (int(row[1]), int(row[6])) for row in rows}
     assert counted == {k: (v["revisions"], v["comparisons"]) for k, v in trial.details["principles"].items()}

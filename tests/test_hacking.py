@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from prefzoo.comparison import statistics
+from prefzoo.comparison import hacking, statistics
 from prefzoo.comparison.curves import read_curve
 from prefzoo.comparison.hacking import Sign, signs
 from prefzoo.comparison.length import LengthAdjusted, at_equal_length, length_adjusted
@@ -145,3 +145,10 @@ def test_a_curve_counts_on_over_rounds_and_keeps_numbers_only(tmp_path) -> None:
     (tmp_path / "curves.json").write_text(json.dumps(rounds))
     assert read_curve(tmp_path) == [{"loss": 2.0, "step": 5}, {"loss": 1.0, "step": 11}]
     assert read_curve(tmp_path / "none") == []
+
+
+def test_a_judge_that_cannot_be_read_is_told_and_only_then() -> None:
+    (sign,) = hacking._unread("rlaif", [{"failures": 40, "questions": 128}, {"failures": 20, "questions": 128}])
+    assert sign.kind == "judge" and sign.value == 60 / 256 and "23% of 256 answers" in sign.text
+    assert not list(hacking._unread(None, [{"failures": 3, "questions": 128}]))
+    assert not list(hacking._unread(None, [{}]))

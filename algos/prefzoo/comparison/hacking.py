@@ -25,6 +25,8 @@ ENTROPY = 0.5
 """Of the entropy at the beginning of a training."""
 INCONSISTENT = 0.2
 """Of a judge's pairs, at least, by its interval; a judge that tosses a coin for each question is at 0.5."""
+UNREAD = 0.02
+"""A judge of whose answers surely more than this share cannot be read is worth a warning."""
 CUT = 0.05
 """Of the replies, at least, by its interval."""
 
@@ -75,7 +77,7 @@ def signs(
         found += _entropy(label, curves.get(label, []))
         found += _cut_off(label, table)
     for name, reports in judges.items():
-        found += _judge(name, reports)
+        found += [*_judge(name, reports), *_unread(name, reports)]
     return found
 
 
@@ -173,6 +175,21 @@ def _judge(label: str | None, reports: Sequence[Mapping[str, Any]]) -> Iterator[
             f"other one in {turned / pairs:.0%} of {pairs} pairs (95% {low:.0%} to {high:.0%})."
         )
         yield Sign("judge", label, text, turned / pairs, (low, high))
+
+
+def _unread(label: str | None, reports: Sequence[Mapping[str, Any]]) -> Iterator[Sign]:
+    failed, asked = (sum(report.get(name, 0) for report in reports) for name in ("failures", "questions"))
+    if not asked:
+        return
+    bounds = stats.binomtest(failed, asked).proportion_ci(method="wilson")
+    low, high = float(bounds.low), float(bounds.high)
+    if low > UNREAD:
+        whose = f"{label}: its" if label else "The"
+        text = (
+            f"{whose} judge could not be read in {failed / asked:.0%} of {asked} answers "
+            f"(95% {low:.0%} to {high:.0%}); they count as undecided."
+        )
+        yield Sign("judge", label, text, failed / asked, (low, high))
 
 
 def _clear(found: Estimate) -> bool:

@@ -50,6 +50,8 @@ def notes(
         said.append("Negative control: preference labels were shuffled; nothing should have been learned.")
     if recipe.reward.type == "random":
         said.append("Negative control: the reward is noise.")
+    if recipe.uses_judge and recipe.judge.type == "random":
+        said.append("Negative control: the judge tosses a coin.")
     details = {label: [s.details for s in each.seeds.values()] for label, each in algorithms.items()}
     for label, trials in {"reward": [reward], **details}.items():
         differs = [sentence for trial in trials for sentence in trial.get("model", {}).get("differs", ())]

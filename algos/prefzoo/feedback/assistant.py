@@ -63,6 +63,10 @@ class EndpointAssistant:
     def __init__(self, asker: EndpointAsker, max_new_tokens: int) -> None:
         self.asker, self.max_new_tokens = asker, max_new_tokens
 
+    def report(self) -> dict[str, Any]:
+        """What asking took: requests, failures, tokens, cost; see `EndpointAsker.report`."""
+        return self.asker.report()
+
     def __call__(self, requests: Sequence[str], seed: int, ledger: Ledger | None = None) -> list[str]:
         """See `interface.Assistant`.
 

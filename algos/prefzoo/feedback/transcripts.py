@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,40 +87,50 @@ def revise(bench: Bench, policy: Policy, prompts: Sequence[Prompt], revisions: i
         seed = bench.seed * 1000 + 910 + 2 * i
         critiques = bench.assistant([asks_critique.render(**each) for each in given], seed, bench.ledger)
         asked = [
-            asks_revision.render(**each, critique=critique) for each, critique in zip(given, critiques, strict=True)
+            asks_revision.render(**each, critique=critique)
+            for each, critique in zip(given, critiques, strict=True)
+            if critique.strip()
         ]
-        revised = bench.assistant(asked, seed + 1, bench.ledger)
-        for (each, principle), critique, revision in zip(pairs, critiques, revised, strict=True):
+        revised = iter(bench.assistant(asked, seed + 1, bench.ledger) if asked else [])
+        for (each, principle), critique in zip(pairs, critiques, strict=True):
+            revision = next(revised) if critique.strip() else ""
             each.steps.append(Step(principle.id, critique, revision))
-            if not (critique.strip() and revision.strip()):
-                each.dropped = "no_critique" if not critique.strip() else "no_revision"
+            if not revision.strip():
+                each.dropped = "no_revision" if critique.strip() else "no_critique"
         bench.progress("revising", i + 1, revisions)
     return found
 
 
 def by_principle(file: Path, gold: Truth | None, reward: Reward | None) -> dict[str, dict[str, float]]:
-    """For each principle of a file of transcripts: how often it was used, how often its revision changed the reply, and
-    by how much the revision changed gold and the reward, in the mean over all its uses.
+    """For each principle of a file of transcripts: how often it was drawn for a revision (`revisions`) and for a
+    comparison, how many of the revisions came to nothing (`unrevised`), how often the others changed the reply, and by
+    how much they changed gold and the reward, in the mean over all of them.
 
     Args:
         gold, reward: measures, as far as there are any.
     """
     steps: dict[str, list[tuple[Prompt, str, str]]] = {}
-    compared: dict[str, int] = {}
+    compared: Counter[str] = Counter()
+    drawn: Counter[str] = Counter()
     with file.open(encoding="utf-8") as lines:
         for record in map(json.loads, lines):
             if "steps" not in record:
-                compared[str(record["principle"])] = compared.get(str(record["principle"]), 0) + 1
+                compared[record["principle"]] += 1
                 continue
             before = record["reply"]
             for step in record["steps"]:
+                drawn[step["principle"]] += 1
                 if step["revision"].strip():
                     steps.setdefault(step["principle"], []).append((record["prompt"], before, step["revision"]))
                     before = step["revision"]
     table: dict[str, dict[str, float]] = {}
-    for name in sorted({*steps, *compared}):
+    for name in sorted({*drawn, *compared}):
         used = steps.get(name, [])
-        row: dict[str, float] = {"revisions": len(used), "comparisons": compared.get(name, 0)}
+        row: dict[str, float] = {
+            "revisions": drawn[name],
+            "unrevised": drawn[name] - len(used),
+            "comparisons": compared[name],
+        }
         if used:
             row["changed"] = fmean(before != after for _, before, after in used)
             prompts, before, after = (list(column) for column in zip(*used, strict=True))

@@ -89,6 +89,8 @@ class ConstitutionalAI(Teaching):
                 bench.keep(policy, f"round {i + 1}")
         if bench.judge is not None:
             bench.report["judge"] = bench.judge.report()
+        if (own := getattr(bench.assistant, "report", None)) is not None:
+            bench.report["assistant"] = own()
         return policy
 
     def _slower(self, bench: Bench) -> Bench:
@@ -121,14 +123,17 @@ class ConstitutionalAI(Teaching):
         """One round's pairs, each compared by a principle; what became of each is in the transcripts."""
         assert bench.constitution is not None
         rng = random.Random(f"principles {bench.seed} {i}")
-        principles = [bench.constitution.draw(prompt, rng) for prompt in prompts]
-        questions = [each.preference if each else None for each in principles]
-        found = ai_labels.ask(bench, policy, prompts, bench.seed * 1000 + 500 + i, questions)
+        drawn = [(prompt, bench.constitution.draw(prompt, rng)) for prompt in prompts]
+        fitting = [(prompt, principle) for prompt, principle in drawn if principle is not None]
+        principles = [principle for _, principle in fitting]
+        asked = [prompt for prompt, _ in fitting]
+        questions = [principle.preference for principle in principles]
+        found = ai_labels.ask(bench, policy, asked, bench.seed * 1000 + 500 + i, questions) if fitting else []
         records = [
             {
                 "phase": f"preferences, round {i + 1}",
                 "prompt": each.prompt,
-                "principle": principle.id if principle else None,
+                "principle": principle.id,
                 "first": each.first.text,
                 "second": each.second.text,
                 "first_better": each.first_better,
@@ -137,7 +142,9 @@ class ConstitutionalAI(Teaching):
             for principle, each in zip(principles, found, strict=True)
         ]
         bench.record(TRANSCRIPTS, records)
-        counts = ai_labels.counts(found)
+        counts = {**ai_labels.counts(found), "prompts": len(prompts)}
+        if missed := len(prompts) - len(fitting):
+            counts["no_principle_applies"] = missed
         bench.report.setdefault("preferences", []).append(counts)
         pairs = ai_labels.preferences(found)
         if not pairs:

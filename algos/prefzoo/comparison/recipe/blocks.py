@@ -247,8 +247,9 @@ class Recipe(Settings):
 
     @property
     def constitution_name(self) -> str:
-        """The constitution that the recipe names, else the one that the model can follow."""
-        return self.constitution or ("lab" if self.model.path == "lab" else "general")
+        """The constitution that the recipe names, else the one that whoever criticises can follow."""
+        by_lab = self.judge.endpoint is None and (self.judge.path or self.model.path) == "lab"
+        return self.constitution or ("lab" if by_lab else "general")
 
     @property
     def uses_judge(self) -> bool:

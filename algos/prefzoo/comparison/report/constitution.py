@@ -9,14 +9,16 @@ from prefzoo.comparison.results import Results
 
 COLUMNS = {
     "revisions": "revisions",
+    "unrevised": "came to nothing",
     "changed": "changed the reply",
     "gold": "gold",
     "reward": "reward",
     "comparisons": "comparisons",
 }
 LEGEND = (
-    "Revisions and comparisons: how often a principle was drawn, over all seeds. Changed the reply: the share of its "
-    "revisions that did. Gold and reward: what a revision added to them, in the mean over all of its uses."
+    "Revisions and comparisons: how often a principle was drawn, over all seeds. Came to nothing: a critique or a "
+    "revision that was empty or cut off. Changed the reply: the share of the other revisions that did. Gold and "
+    "reward: what a revision added to them, in the mean over all of these."
 )
 
 
@@ -36,9 +38,9 @@ def principle_cells(results: Results) -> dict[str, Cells]:
 
 
 def _cell(column: str, found: list[dict[str, Any]]) -> str:
-    if column in ("revisions", "comparisons"):
+    if column in ("revisions", "unrevised", "comparisons"):
         return str(sum(int(row[column]) for row in found))
-    weighed = [(row[column], row["revisions"]) for row in found if column in row]
+    weighed = [(row[column], row["revisions"] - row["unrevised"]) for row in found if column in row]
     if not weighed:
         return ""
     mean = sum(value * uses for value, uses in weighed) / sum(uses for _, uses in weighed)
