@@ -1,0 +1,78 @@
+"""Recipes that cannot work because of who judges or who learns from it: told before anything is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+
+import pytest
+
+from prefzoo import get
+from prefzoo.comparison.recipe import check as recipes
+from prefzoo.comparison.recipe import cross_check
+from prefzoo.errors import RecipeError, nearest
+from prefzoo.feedback import constitution
+from prefzoo.lab import MODEL_DIR
+
+SERVED = {"type": "openai", "endpoint": {"base_url": "http://localhost:1/v1", "model": "m"}}
+
+
+def told(content: Mapping) -> list[str]:
+    """The problems of a recipe; empty when it is sound."""
+    try:
+        recipes.check({"algorithms": {"dpo": {}}, **content})
+    except RecipeError as error:
+        return error.problems
+    return []
+
+
+@pytest.fixture
+def model(tmp_path, monkeypatch):
+    """A folder `mymodel` that looks like a model, seen from where it lies."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("mymodel", "other"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+    return tmp_path / "mymodel"
+
+
+def test_a_judge_that_taught_is_known_however_its_folder_is_spelt(model) -> None:
+    taught = {"gold": "judge", "algorithms": {"rlaif": {}}}
+    for spelt in ("mymodel", "./mymodel", "mymodel/", "~/mymodel", "other/../mymodel", str(model)):
+        problems = told({**taught, "judge": {"path": "mymodel"}, "evaluation": {"judge": {"path": spelt}}})
+        assert len(problems) == 1 and "likes what it taught" in problems[0], (spelt, problems)
+    assert told({**taught, "judge": {"path": "mymodel"}, "evaluation": {"judge": {"path": "other"}}}) == []
+    (problem,) = told({**taught, "evaluation": {"judge": {"path": str(MODEL_DIR)}}})
+    assert "likes what it taught" in problem
+    assert told({**taught, "evaluation": {"judge": {"path": str(MODEL_DIR)}, "same_judge": True}}) == []
+    assert told({**taught, "judge": {"path": "a/b"}, "evaluation": {"judge": {"path": "a/c"}}}) == []
+
+
+def test_the_judge_that_decides_is_checked_like_the_other(model, monkeypatch) -> None:
+    (model.parent / "bad.jinja").write_text("{{ frist }} {{ second }}")
+    wrong = {"path": "lab", "verdict": "generated", "reasoning": True, "prompt": "bad.jinja", "grading_prompt": "nowhere"}
+    for key, content in (("judge", {"judge": wrong}), ("evaluation.judge", {"evaluation": {"judge": wrong}})):
+        problems = told({"gold": "judge", **content})
+        starts = [f"{key}.prompt: 'bad.jinja'", f"{key}.grading_prompt: there is no such file"]
+        starts += [f"{key}.reasoning: the lab's model", f"{key}.grading_prompt: the lab's model was never"]
+        assert len(problems) == 4 and all(any(p.startswith(s) for p in problems) for s in starts), problems
+    monkeypatch.setattr(cross_check, "find_spec", lambda name: None if name == "openai" else find_spec(name))
+    (problem,) = told({"gold": "judge", "evaluation": {"judge": SERVED}})
+    assert problem.startswith("evaluation.judge.type: 'openai' needs the package openai")
+
+
+def test_the_paths_of_judges_are_checked_like_the_models(model) -> None:
+    (model.parent / "empty").mkdir()
+    for path, said in (("./nowhere", "is no folder"), ("empty", "is no model"), ("lba", "Did you mean 'lab'?")):
+        (problem,) = told({"judge": {"path": path}})
+        assert problem.startswith(f"judge.path: {path!r} ") and said in problem
+        (problem,) = told({"gold": "judge", "evaluation": {"judge": {"path": path}}})
+        assert problem.startswith(f"evaluation.judge.path: {path!r} ") and said in problem
+    for path in ("owner/name", "mymodel", "lab"):
+        assert told({"judge": {"path": path}}) == []
+
+
+def test_a_wrong_judge_does_not_hide_a_wrong_constitution() -> None:
+    problems = told({"judge": {"type": "locl"}, "constitution": "labb"})
+    assert sorted(problem.partition(": ")[0] for problem in problems) == ["constitution", "judge.type"]
