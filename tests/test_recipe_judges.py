@@ -10,8 +10,7 @@ import pytest
 from prefzoo import get
 from prefzoo.comparison.recipe import check as recipes
 from prefzoo.comparison.recipe import cross_check
-from prefzoo.errors import RecipeError, nearest
-from prefzoo.feedback import constitution
+from prefzoo.errors import RecipeError
 from prefzoo.lab import MODEL_DIR
 
 SERVED = {"type": "openai", "endpoint": {"base_url": "http://localhost:1/v1", "model": "m"}}
@@ -51,7 +50,13 @@ def test_a_judge_that_taught_is_known_however_its_folder_is_spelt(model) -> None
 
 def test_the_judge_that_decides_is_checked_like_the_other(model, monkeypatch) -> None:
     (model.parent / "bad.jinja").write_text("{{ frist }} {{ second }}")
-    wrong = {"path": "lab", "verdict": "generated", "reasoning": True, "prompt": "bad.jinja", "grading_prompt": "nowhere"}
+    wrong = {
+        "path": "lab",
+        "verdict": "generated",
+        "reasoning": True,
+        "prompt": "bad.jinja",
+        "grading_prompt": "nowhere",
+    }
     for key, content in (("judge", {"judge": wrong}), ("evaluation.judge", {"evaluation": {"judge": wrong}})):
         problems = told({"gold": "judge", **content})
         starts = [f"{key}.prompt: 'bad.jinja'", f"{key}.grading_prompt: there is no such file"]
@@ -76,3 +81,66 @@ def test_the_paths_of_judges_are_checked_like_the_models(model) -> None:
 def test_a_wrong_judge_does_not_hide_a_wrong_constitution() -> None:
     problems = told({"judge": {"type": "locl"}, "constitution": "labb"})
     assert sorted(problem.partition(": ")[0] for problem in problems) == ["constitution", "judge.type"]
+
+
+def test_a_greedy_policy_gives_a_judge_nothing_to_compare() -> None:
+    def greedy(**settings) -> list[str]:
+        return told({"generation": {"temperature": 0}, "algorithms": {"mine": settings}})
+
+    for settings in (
+        {"algorithm": "rlaif"},
+        {"algorithm": "rlaif", "human_fraction": 0.5},
+        {"algorithm": "rlaif", "mode": "direct", "learner": "grpo"},
+        {"algorithm": "rlaif", "human_fraction": 1, "learner": "ppo"},
+        {"algorithm": "constitutional_ai"},
+        {"algorithm": "constitutional_ai", "phase": "preferences"},
+    ):
+        (problem,) = greedy(**settings)
+        assert problem.startswith("generation.temperature: 0 is greedy, and mine must sample"), settings
+    assert greedy(algorithm="constitutional_ai", phase="supervised") == []
+    assert greedy(algorithm="rlaif", human_fraction=1) == []
+    problems = told({"generation": {"temperature": 0}, "algorithms": {"rlaif": {}, "ppo": {}, "dpo": {}}})
+    assert (
+        len(problems) == 1 and "dpo" not in problems[0] and problems[0].count("ppo") == problems[0].count("rlaif") == 1
+    )
+
+
+def test_principles_need_a_place_for_their_question(model) -> None:
+    (model.parent / "short.jinja").write_text("{{ prompt[-1].content }} A: {{ first }} B: {{ second }} Better?")
+    for phase in ("both", "preferences"):
+        content = {"judge": {"prompt": "short.jinja"}, "algorithms": {"constitutional_ai": {"phase": phase}}}
+        (problem,) = told(content)
+        assert problem.startswith("judge.prompt: 'short.jinja' does not show {{ question }}")
+        assert "algorithms.constitutional_ai" in problem
+    for algorithms in ({"rlaif": {}}, {"constitutional_ai": {"phase": "supervised"}}):
+        assert told({"judge": {"prompt": "short.jinja"}, "algorithms": algorithms}) == []
+    assert told({"judge": {"prompt": "pairwise-1"}, "algorithms": {"constitutional_ai": {}}}) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "said"),
+    [
+        ("rlaif", {"mode": "direct", "learner": "ppo", "learner_settings": {"value_model": "reward"}}, "is a judge"),
+        ("rlaif", {"mode": "direct", "learner": "best_of_n"}, "for which score 'comparison' has no reply"),
+        ("rlaif", {"learner": "sft", "learner_settings": {"on": "demonstrations"}}, "Allowed: chosen."),
+        ("constitutional_ai", {"learner": "sft", "learner_settings": {"on": "demonstrations"}}, "Allowed: chosen."),
+        ("constitutional_ai", {"phase": "supervised", "learner": "ppo"}, "have no meaning with phase 'supervised'"),
+        (
+            "constitutional_ai",
+            {"phase": "supervised", "learner_settings": {"beta": 0.2}},
+            "have no meaning with phase 'supervised'",
+        ),
+    ],
+)
+def test_a_learner_that_the_feedback_does_not_reach_is_refused(name: str, settings: dict, said: str) -> None:
+    (problem,) = told({"algorithms": {name: settings}})
+    assert problem.startswith(f"algorithms.{name}: ") and said in problem
+
+
+def test_learners_that_the_feedback_reaches_are_not() -> None:
+    get("rlaif", learner="ppo", learner_settings={"value_model": "reward"})
+    get("rlaif", learner="ppo", mode="direct", learner_settings={"value_model": "separate"})
+    get("rlaif", learner="best_of_n")
+    get("rlaif", learner="best_of_n", mode="direct", score="grade")
+    get("rlaif", learner="sft", learner_settings={"on": "chosen"})
+    get("constitutional_ai", phase="supervised", learner="dpo")

@@ -16,6 +16,7 @@ from prefzoo.comparison.recipe.judge_check import (
     final_judge_words,
     judge_words,
 )
+from prefzoo.comparison.recipe.learner_check import question_problems, sampling_problems
 from prefzoo.comparison.recipe.model_check import given_judges, model_problems
 from prefzoo.data.reading import COLUMNS
 from prefzoo.errors import unknown
@@ -115,16 +116,6 @@ def _seed_problems(recipe: Recipe) -> list[str]:
     ]
 
 
-def _sampling_problems(recipe: Recipe) -> list[str]:
-    known = registry.sound()
-    named = {label: str(settings.get("algorithm", label)) for label, settings in recipe.algorithms.items()}
-    # What sets the temperature of its trainer samples while it trains.
-    sampling = [label for label, name in named.items() if name in known and "temperature" in known[name].owned]
-    if recipe.generation.temperature > 0 or not sampling:
-        return []
-    return [f"generation.temperature: 0 is greedy, and {', '.join(sampling)} must sample; it must be above 0"]
-
-
 def _critic_problems(recipe: Recipe) -> list[str]:
     parts = recipe.reward.parts
     if len(parts) == 1 and parts[0].type in ("trained", "path") and parts[0].members == 1:
@@ -153,7 +144,8 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (_start_problems, ("start",)),
     (_accumulation_problems, ("training.batch_size", "training.accumulation")),
     (_precision_problems, ("training.fp16", "model.dtype")),
-    (_sampling_problems, ()),
+    (sampling_problems, ()),
+    (question_problems, ("judge.type", "judge.prompt")),
     (_missing_packages, ()),
     (model_problems, ()),
     (_path_problems, ("reward.type", "reward.of")),
