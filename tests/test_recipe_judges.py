@@ -10,7 +10,8 @@ import pytest
 from prefzoo import get
 from prefzoo.comparison.recipe import check as recipes
 from prefzoo.comparison.recipe import cross_check
-from prefzoo.errors import RecipeError
+from prefzoo.errors import RecipeError, nearest
+from prefzoo.feedback import constitution
 from prefzoo.lab import MODEL_DIR
 
 SERVED = {"type": "openai", "endpoint": {"base_url": "http://localhost:1/v1", "model": "m"}}
@@ -144,3 +145,33 @@ def test_learners_that_the_feedback_reaches_are_not() -> None:
     get("rlaif", learner="best_of_n", mode="direct", score="grade")
     get("rlaif", learner="sft", learner_settings={"on": "chosen"})
     get("constitutional_ai", phase="supervised", learner="dpo")
+
+
+def test_without_preferences_the_rewards_that_need_none_are_named() -> None:
+    prompts = {"data": {"prompts": "a/b"}, "start": "none", "gold": "judge", "evaluation": {"judge": {"path": "a/c"}}}
+    (problem,) = told({**prompts, "algorithms": {"rlaif": {}}})
+    assert problem.startswith("reward.type: 'trained' learns from preferences, and the data has none.")
+    assert problem.endswith("Allowed without: judge, or random (nothing here learns from the reward).")
+    assert told({**prompts, "algorithms": {"rlaif": {}}, "reward": {"type": "random"}}) == []
+    (problem,) = told({**prompts, "algorithms": {"rlaif": {}, "grpo": {}}})
+    assert problem.endswith("Allowed without: judge.")
+    assert told({**prompts, "algorithms": {"rlaif": {}, "grpo": {}}, "reward": {"type": "judge"}}) == []
+
+
+def test_among_equally_close_names_the_first_letter_decides() -> None:
+    assert nearest("dpp", ["ppo", "dpo"]) == nearest("dpp", ["dpo", "ppo"]) == "dpo"
+    assert nearest("dppo", ["ppo", "dpo"]) == "dpo"
+    assert nearest("gdpo", ["grpo", "dpo"]) == "dpo"  # a closer one wins whatever it begins with
+    assert nearest("sft", ["ppo"]) is None and nearest("sft", []) is None
+
+
+def test_text_of_a_constitution_that_is_empty_or_misspelt_is_told_as_that(tmp_path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "critique_prompt: x\nrevision_prompt: x\nprinciples:\n  - {id: a b, critique: '', revision: 5, preference: z}\n"
+    )
+    said = [
+        problem.removeprefix(f"constitution: {file}: principles.0.") for problem in constitution.problems(str(file))
+    ]
+    assert said[0].startswith("id: must match the regular expression ^[A-Za-z0-9]") and said[0].endswith("(got 'a b')")
+    assert said[1:] == ["critique: must not be empty", "revision: must be text (got 5)"]
