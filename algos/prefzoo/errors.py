@@ -29,9 +29,14 @@ class DataError(PrefzooError):
 
 
 def nearest(word: object, allowed: Iterable[str]) -> str | None:
-    """The one of `allowed` that was probably meant."""
-    close = difflib.get_close_matches(str(word), [str(name) for name in allowed], n=1, cutoff=0.6)
-    return close[0] if close else None
+    """The one of `allowed` that was probably meant; among equally close ones, one that begins with the same letter."""
+    meant, names = str(word), [str(name) for name in allowed]
+    close = difflib.get_close_matches(meant, names, n=max(1, len(names)), cutoff=0.6)
+    return max(
+        close,
+        key=lambda name: (difflib.SequenceMatcher(None, name, meant).ratio(), name[:1] == meant[:1]),
+        default=None,
+    )
 
 
 def did_you_mean(word: object, allowed: Iterable[str]) -> str:

@@ -96,6 +96,12 @@ def _said(path: tuple[Any, ...], items: list[Any], fields: Fields) -> str:
     for kind, (bound, words) in _BOUNDS.items():
         if kind in kinds:
             return f"must be {words} {kinds[kind]['ctx'][bound]:g} (got {shown(value)})"
+    if "string_too_short" in kinds:
+        least = kinds["string_too_short"]["ctx"]["min_length"]
+        return "must not be empty" if least == 1 else f"must have at least {least} letters (got {shown(value)})"
+    if "string_pattern_mismatch" in kinds:
+        pattern = kinds["string_pattern_mismatch"]["ctx"]["pattern"]
+        return f"must match the regular expression {pattern} (got {shown(value)})"
     wanted = [_TYPES[kind.partition("_")[0]] for kind in kinds if kind.partition("_")[0] in _TYPES]
     if wanted:
         listed = f"; say `[{value}]`" if wanted == ["a list"] and isinstance(value, str) else ""

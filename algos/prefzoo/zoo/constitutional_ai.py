@@ -50,6 +50,10 @@ class ConstitutionalAI(Teaching):
         super().__post_init__()
         if self.phase == "supervised" and self.rounds > 1:
             raise ValueError(f"rounds: {self.rounds} has no meaning with phase 'supervised'; it is of the other phase")
+        if self.phase == "supervised" and (self.learner != "dpo" or self.learner_settings):
+            raise ValueError(
+                "learner and learner_settings have no meaning with phase 'supervised'; nothing is compared"
+            )
         if self.phase == "preferences" and (self.helpful_share > 0 or self.revisions > 1 or self.trainer):
             raise ValueError("revisions, helpful_share and trainer have no meaning with phase 'preferences'")
         if self.phase != "both" and self.learner_rate != 0.25:
@@ -60,6 +64,10 @@ class ConstitutionalAI(Teaching):
     @property
     def goes_on(self) -> bool:
         return self.phase == "both" or super().goes_on
+
+    @property
+    def compares_samples(self) -> bool:
+        return self.phase != "supervised"
 
     @property
     def required(self) -> frozenset[str]:

@@ -41,10 +41,24 @@ class RLAIF(Teaching):
         if self.mode == "direct":
             if "reward" not in self.taught().needs:
                 raise ValueError(f"mode: 'direct' needs a learner that learns from a reward, not {self.learner!r}")
+            if self.score == "comparison" and not self.taught().trains:
+                raise ValueError(
+                    f"learner: {self.learner!r} asks for the reward of replies to test prompts too, for which score "
+                    "'comparison' has no reply of the start. Allowed: a learner that trains, or score: grade."
+                )
+            if getattr(self.taught(), "value_model", None) == "reward":
+                raise ValueError(
+                    "learner_settings.value_model: 'reward' begins as the reward model, and with mode 'direct' the "
+                    "reward is a judge. Allowed here: shared, separate."
+                )
             if self.rounds > 1 or self.human_fraction > 0:
                 raise ValueError("mode: 'direct' makes no preferences: rounds and human_fraction have no meaning")
         elif self.score != "comparison":
             raise ValueError(f"score: {self.score!r} has no meaning with mode 'preferences'; it must be 'direct'")
+
+    @property
+    def compares_samples(self) -> bool:
+        return self.mode == "preferences" and self.human_fraction < 1
 
     @property
     def required(self) -> frozenset[str]:

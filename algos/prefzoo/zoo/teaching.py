@@ -12,6 +12,7 @@ from pydantic import Field
 from prefzoo.errors import RecipeError
 from prefzoo.interface import Algorithm, Bench, Policy, Prompt
 from prefzoo.registry import get, load
+from prefzoo.zoo.sft import SFT
 
 GIVEN = frozenset({"preferences", "prompts", "demonstrations", "reward"})
 """What a learner may need, because it can be made for it."""
@@ -36,13 +37,18 @@ class Teaching(Algorithm):
     def __post_init__(self) -> None:
         try:
             needs = load(self.learner).needs
-            self.taught()
+            learner = self.taught()
         except KeyError as error:
             raise ValueError(f"learner: {error.args[0]}") from error
         except RecipeError as error:
             raise ValueError("; ".join(f"learner_settings.{problem}" for problem in error.problems)) from error
         if stray := sorted(needs - GIVEN):
             raise ValueError(f"learner: {self.learner!r} needs {', '.join(stray)}, which cannot be made for it")
+        if isinstance(learner, SFT) and learner.on != "chosen":
+            raise ValueError(
+                f"learner_settings.on: {learner.on!r} imitates the data's own replies, whatever the feedback says. "
+                "Allowed: chosen."
+            )
         if self.goes_on and not load(self.learner).trains:
             raise ValueError(f"learner: {self.learner!r} trains nothing, and cannot go on from an earlier policy")
 
@@ -50,6 +56,11 @@ class Teaching(Algorithm):
     def goes_on(self) -> bool:
         """Whether the learner is ever to go on from a policy that is not the start."""
         return self.rounds > 1
+
+    @property
+    def compares_samples(self) -> bool:
+        """Whether it has two sampled replies to a prompt compared, which must then be able to differ."""
+        return True
 
     def taught(self) -> Algorithm:
         """The learner with its settings."""

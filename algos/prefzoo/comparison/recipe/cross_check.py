@@ -10,9 +10,16 @@ from prefzoo import registry
 from prefzoo.comparison.recipe import data_check as data
 from prefzoo.comparison.recipe.blocks import GoldFunction, Recipe
 from prefzoo.comparison.recipe.final_judge_check import final_judge_problems
-from prefzoo.comparison.recipe.judge_check import feedback_problems, judge_problems
+from prefzoo.comparison.recipe.judge_check import (
+    constitution_problems,
+    feedback_problems,
+    final_judge_words,
+    judge_words,
+)
+from prefzoo.comparison.recipe.learner_check import question_problems, sampling_problems
+from prefzoo.comparison.recipe.model_check import given_judges, model_problems
 from prefzoo.data.reading import COLUMNS
-from prefzoo.errors import did_you_mean, unknown
+from prefzoo.errors import unknown
 from prefzoo.feedback.rewards import function_problem
 
 Check = Callable[[Recipe], list[str]]
@@ -77,27 +84,16 @@ def _missing_packages(recipe: Recipe) -> list[str]:
         )
     if recipe.model.attn_implementation == "flash_attention_2" and find_spec("flash_attn") is None:
         problems.append("model.attn_implementation: 'flash_attention_2' needs the package flash-attn.")
-    if recipe.judge.type == "openai" and find_spec("openai") is None:
-        problems.append("judge.type: 'openai' needs the package openai: pip install 'prefzoo[judge]'")
+    problems += [
+        f"{key}.type: 'openai' needs the package openai: pip install 'prefzoo[judge]'"
+        for key, judge in given_judges(recipe).items()
+        if judge.type == "openai" and find_spec("openai") is None
+    ]
     return problems + [
         f"tracking.report_to: {name!r} is not installed here; pip install {name}."
         for name in recipe.tracking.report_to
         if find_spec(name) is None
     ]
-
-
-def _model_problems(recipe: Recipe) -> list[str]:
-    base = recipe.model.path
-    place = Path(base).expanduser()
-    allowed = "Allowed: lab, a folder, a hub id (owner/name)."
-    if base == "lab" or (place / "config.json").is_file():
-        return []
-    if place.is_dir():
-        return [f"model.path: {base!r} is no model: there is no config.json in it. {allowed}"]
-    meant = did_you_mean(base, ["lab"]) if "/" not in base else ""
-    if meant or place.exists() or base.count("/") > 1 or base.startswith((".", "/", "~")):
-        return [f"model.path: {base!r} is no folder.{meant} {allowed}"]
-    return []
 
 
 def _path_problems(recipe: Recipe) -> list[str]:
@@ -118,16 +114,6 @@ def _seed_problems(recipe: Recipe) -> list[str]:
         for label, offset in offsets.items()
         if type(offset) is int and min(recipe.seeds) + offset < 0
     ]
-
-
-def _sampling_problems(recipe: Recipe) -> list[str]:
-    known = registry.sound()
-    named = {label: str(settings.get("algorithm", label)) for label, settings in recipe.algorithms.items()}
-    # What sets the temperature of its trainer samples while it trains.
-    sampling = [label for label, name in named.items() if name in known and "temperature" in known[name].owned]
-    if recipe.generation.temperature > 0 or not sampling:
-        return []
-    return [f"generation.temperature: 0 is greedy, and {', '.join(sampling)} must sample; it must be above 0"]
 
 
 def _critic_problems(recipe: Recipe) -> list[str]:
@@ -158,13 +144,16 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (_start_problems, ("start",)),
     (_accumulation_problems, ("training.batch_size", "training.accumulation")),
     (_precision_problems, ("training.fp16", "model.dtype")),
-    (_sampling_problems, ()),
+    (sampling_problems, ()),
+    (question_problems, ("judge.type", "judge.prompt")),
     (_missing_packages, ()),
-    (_model_problems, ()),
+    (model_problems, ()),
     (_path_problems, ("reward.type", "reward.of")),
     (_critic_problems, ("reward",)),
-    (feedback_problems, ("judge", "gold", "constitution", "reward.type", "reward.of", *_ROWS)),
-    (judge_problems, ("judge", "model.path")),
+    (feedback_problems, ("judge", "gold", "reward.type", "reward.of", *_ROWS)),
+    (constitution_problems, ("constitution", "model.path")),
+    (judge_words, ("judge", "model.path")),
+    (final_judge_words, ("evaluation.judge", "model.path")),
     (_seed_problems, ("seeds",)),
 )
 """Each check with the keys whose defaults would mislead it."""

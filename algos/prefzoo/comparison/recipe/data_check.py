@@ -147,7 +147,12 @@ def reward_needs(recipe: Recipe) -> list[str]:
     problems = []
     for key, part in recipe.reward.places.items():
         if part.type == "trained" and "preferences" not in has:
-            problems.append(f"{key}.type: 'trained' learns from preferences, and the data has none. {HINT}")
+            learned_from = any("reward" in draws_on for draws_on in recipe.draws_on.values())
+            others = "judge" if learned_from else "judge, or random (nothing here learns from the reward)"
+            problems.append(
+                f"{key}.type: 'trained' learns from preferences, and the data has none. {HINT} "
+                f"Allowed without: {others}."
+            )
         asked = {"regression": "ratings", "plackett_luce": "rankings"}.get(part.loss)
         if asked and asked not in has:
             problems.append(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from prefzoo.comparison.recipe.blocks import Recipe
+from prefzoo.comparison.recipe.model_check import same_place
 from prefzoo.feedback.judges.settings import JudgeSettings
 
 
@@ -43,7 +44,7 @@ def _taught(recipe: Recipe) -> str | None:
 
 
 def _who(judge: JudgeSettings, recipe: Recipe) -> tuple[Any, ...]:
-    """Which model judges, wherever it is served and however it is asked."""
+    """Which model judges, wherever it is served, however its folder is spelt and however it is asked."""
     if judge.endpoint is not None:
         return judge.type, judge.endpoint.model
-    return judge.type, judge.path or recipe.model.path
+    return judge.type, same_place(judge.path or recipe.model.path)

@@ -1,0 +1,42 @@
+"""Whether a model that a recipe names can be one, and which models are one and the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefzoo.comparison.recipe.blocks import Recipe
+from prefzoo.errors import did_you_mean
+from prefzoo.feedback.judges.settings import JudgeSettings
+from prefzoo.lab import MODEL_DIR
+
+
+def model_problems(recipe: Recipe) -> list[str]:
+    """Whether the base model and the models that judge are folders with a model in them, where they are no hub ids."""
+    judging = {f"{key}.path": judge.path for key, judge in given_judges(recipe).items()}
+    named = {"model.path": recipe.model.path, **judging}
+    return [problem for key, path in named.items() if path is not None for problem in _path_problems(key, path)]
+
+
+def given_judges(recipe: Recipe) -> dict[str, JudgeSettings]:
+    """The blocks of a recipe that describe a judge, by key."""
+    final = recipe.evaluation.judge
+    return {"judge": recipe.judge, **({"evaluation.judge": final} if final is not None else {})}
+
+
+def same_place(path: str) -> str:
+    """One spelling for every way to name a model on this disk; hub ids stay as they are."""
+    place = MODEL_DIR if path == "lab" else Path(path).expanduser()
+    return str(place.resolve()) if place.is_dir() else path
+
+
+def _path_problems(key: str, path: str) -> list[str]:
+    place = Path(path).expanduser()
+    allowed = "Allowed: lab, a folder, a hub id (owner/name)."
+    if path == "lab" or (place / "config.json").is_file():
+        return []
+    if place.is_dir():
+        return [f"{key}: {path!r} is no model: there is no config.json in it. {allowed}"]
+    meant = did_you_mean(path, ["lab"]) if "/" not in path else ""
+    if meant or place.exists() or path.count("/") > 1 or path.startswith((".", "/", "~")):
+        return [f"{key}: {path!r} is no folder.{meant} {allowed}"]
+    return []
