@@ -75,8 +75,10 @@ def test_the_paths_of_judges_are_checked_like_the_models(model) -> None:
         assert problem.startswith(f"judge.path: {path!r} ") and said in problem
         (problem,) = told({"gold": "judge", "evaluation": {"judge": {"path": path}}})
         assert problem.startswith(f"evaluation.judge.path: {path!r} ") and said in problem
-    for path in ("owner/name", "mymodel", "lab"):
+    (model.parent / "empty" / "adapter_config.json").write_text("{}")
+    for path in ("owner/name", "mymodel", "lab", "empty"):
         assert told({"judge": {"path": path}}) == []
+    assert told({"model": {"path": "empty"}})[0].startswith("model.path: 'empty' is no model")
 
 
 def test_a_wrong_judge_does_not_hide_a_wrong_constitution() -> None:

@@ -12,9 +12,12 @@ from prefzoo.lab import MODEL_DIR
 
 def model_problems(recipe: Recipe) -> list[str]:
     """Whether the base model and the models that judge are folders with a model in them, where they are no hub ids."""
-    judging = {f"{key}.path": judge.path for key, judge in given_judges(recipe).items()}
-    named = {"model.path": recipe.model.path, **judging}
-    return [problem for key, path in named.items() if path is not None for problem in _path_problems(key, path)]
+    problems = _path_problems("model.path", recipe.model.path)
+    for key, judge in given_judges(recipe).items():
+        # A judge is only asked, and transformers loads an adapter's folder together with its base.
+        if judge.path is not None and not (Path(judge.path).expanduser() / "adapter_config.json").is_file():
+            problems += _path_problems(f"{key}.path", judge.path)
+    return problems
 
 
 def given_judges(recipe: Recipe) -> dict[str, JudgeSettings]:
