@@ -110,5 +110,5 @@ def test_a_judge_makes_the_pairs_of_a_comparison(tmp_path) -> None:
     assert 1 < audit["questions"] == 2 * found.preflight["labels"]["splits"]["test"]["pairs"]
     assert any("is not known" in note for note in found.notes)
     page, text = ((tmp_path / "out" / name).read_text() for name in ("report.html", "report.md"))
-    assert "<h2>The judge</h2>" in page and "prefers the reply shown first" in page
+    assert '<h2 id="judge">The judge</h2>' in page and "prefers the reply shown first" in page
     assert "## The judge" in text and "agrees with itself in the other order" in text

@@ -74,7 +74,7 @@ def test_a_broken_wandb_costs_a_note(tracked, copied, tmp_path, monkeypatch, pac
     monkeypatch.setattr(tracking, "MARGIN_SECONDS", 2.0)
     began = time.monotonic()
     found = prefzoo.compare("quickstart", LABELS, seeds=2, sets=OFFLINE, out=copied)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 50, "the broken package would sleep for 60 seconds"
     assert [note for note in found.notes if says in note] == [n for n in found.notes if "Weights & Biases" in n] != []
     assert metrics(found) == metrics(tracked[0])
     assert load(copied).notes == found.notes

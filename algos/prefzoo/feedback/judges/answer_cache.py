@@ -11,6 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from prefzoo.errors import PrefzooError
 
 
@@ -36,6 +38,9 @@ class Answer:
 def key_of(request: Mapping[str, Any]) -> str:
     """The name under which the answer to a request is kept: a hash of all of it."""
     return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+
+
+TABLE = "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)"
 
 
 class AnswerCache:
@@ -67,9 +72,13 @@ class AnswerCache:
             # Used by one thread at a time: the one that waits, or the one that asks.
             opening = sqlite3.connect(self.path, timeout=60, isolation_level=None, check_same_thread=False)
             with contextlib.closing(opening) as connection:
-                connection.execute("PRAGMA journal_mode=WAL")
-                connection.execute("PRAGMA synchronous=NORMAL")
-                connection.execute("CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)")
+                # SQLite waits for other writers, but not for one who is changing the kind of its log.
+                with FileLock(self.path.with_suffix(".lock")):
+                    connection.execute("PRAGMA journal_mode=WAL")
+                    connection.execute("PRAGMA synchronous=NORMAL")
+                    connection.execute(
+                        "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)"
+                    )
                 yield connection
         except sqlite3.Error as error:
             raise PrefzooError(f"{self.path}: the judge's answers cannot be kept there: {error}") from error
