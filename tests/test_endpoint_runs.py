@@ -22,6 +22,7 @@ def recipe(url: str) -> dict:
         "evaluation": {"prompts": 16},
         "generation": {"max_new_tokens": 32},
         "reward": {"type": "random"},
+        "constitution": "lab",
         "judge": {
             "type": "openai",
             "endpoint": {"base_url": url, "model": "m", "retries": 1, "price_in": 1.0},
