@@ -273,7 +273,7 @@ def measured(size: tuple[int, int], times: int, few: int, pool: Pool) -> dict[st
         "cases": {name: covered(draw, times) | found_at_advertised(draw, few) for name, draw in cases.items()}
     }
     if seeds > 1:
-        found["any of six A/A pairs"] = {label: any_called(pool, label, seeds, prompts, rng, few) for label in SAME}
+        found["any of six A/A pairs"] = {label: any_called(pool, label, seeds, prompts, rng, times) for label in SAME}
         found["other intervals"] = {name: alternatives(draw, few // 2, rng) for name, draw in cases.items()}
         found["bootstrapped"] = aggregates(pool, seeds, prompts, rng, few)
     return found

@@ -32,6 +32,20 @@ def test_seeds_and_prompts_both_count() -> None:
     assert found.high - found.mean == pytest.approx(4.302653 * math.sqrt(2), abs=1e-5)
 
 
+def test_beyond_5_percent_the_tail_is_of_at_most_twice_the_seeds_freedom() -> None:
+    # Mean squares 0.1, 1, 0.5 of 3 seeds and 1001 prompts: square sqrt((0.01 + 1) / 2) = 0.710634,
+    # df = 0.505 / (0.01 / 2 + 1 / 1000 + 0.25 / 2000) = 82.449, t(0.975, 82.449) = 1.989222; t(0.975, 4) = 2.776445.
+    def p(errors: float) -> float:
+        error = math.sqrt(0.710634 / 3003)
+        return statistics.estimates.from_mean_squares(errors * error, (0.1, 1.0, 0.5), 3, 1001).p
+
+    # 3 errors are 3 * 2.776445 / 1.989222 = 4.187233 on 4 df: p = 1 - t (t^2 + 6) / (t^2 + 4)^1.5 = 0.013838
+    assert p(3.0) == pytest.approx(0.013838, abs=1e-5)
+    assert p(1.989222) == pytest.approx(0.05, abs=1e-5)
+    # one error is below 5%, where nothing changes: Student's t of 82.449 df
+    assert p(1.0) == pytest.approx(0.320256, abs=1e-4)
+
+
 def test_a_constant_table_has_no_width_and_one_number_has_no_interval() -> None:
     assert statistics.estimate(np.full((2, 3), 0.5)).p == 0.0
     assert statistics.estimate(np.zeros((2, 3))).p == 1.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, special
 
-from prefzoo.comparison.statistics.estimates import ALPHA, mean_squares, standard_error
+from prefzoo.comparison.statistics.estimates import ALPHA, beyond, mean_squares, standard_error
 
 POWER = 0.8
 """The chance of a right verdict that is asked for."""
@@ -78,7 +78,8 @@ class Pilot:
         seen = (prompts * between_seeds + noise)[:, None] * luck
         rest = np.full_like(seen, seeds * between_prompts + noise)
         estimated, freedom = standard_error(seen, rest, np.full_like(seen, noise if seeds > 1 else 0.0), seeds, prompts)
-        return special.stdtrit(freedom, 1 - ALPHA / family / 2) * estimated, error[:, None]
+        tail, scale = beyond(freedom, seeds, prompts)
+        return special.stdtrit(tail, 1 - ALPHA / family / 2) * scale * estimated, error[:, None]
 
 
 def _chance(difference: float, needed: np.ndarray, error: np.ndarray) -> np.ndarray:

@@ -1,0 +1,103 @@
+"""How long a large comparison takes to be analysed and reported: 12 policies, 1,000 prompts, 5 seeds, on two cores.
+
+    python benchmarks/reporting.py [--work runs/reporting] [--repeats 3] [--out benchmarks/results/reporting.json]
+
+One trial is trained and evaluated on 1,000 prompts; the folders of the other trials are made of it, each with other
+noise in its rewards, so that a finished run of sixty trials lies there. `prefzoo report` is timed on that, as a process
+of its own from its start to its end: reading, analysis, tables, figures, page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from measuring import machine, medians, write
+
+PROMPTS, SEEDS, LABELS = 1000, 5, 12
+GOAL = 20.0
+CORES = 2
+
+
+def recipe(labels: int, seeds: int) -> dict[str, Any]:
+    """Trials of one algorithm under many labels."""
+    return {
+        "extends": "base",
+        "budget": {"prompts": 64},
+        "evaluation": {"prompts": PROMPTS},
+        "reward": {"type": "random"},
+        "tracking": {"wandb": {"mode": "disabled"}},
+        "seeds": seeds,
+        "algorithms": {f"sft-{i}": {"algorithm": "sft"} for i in range(labels)},
+    }
+
+
+def make_run(work: Path) -> None:
+    """A run of which one trial was really made and the others are made of it."""
+    import prefzoo
+    from prefzoo.comparison.plan import make_plan
+    from prefzoo.comparison.recipe.check import load
+
+    prefzoo.compare(recipe(1, 1), out=work)
+    one = {(s.kind, s.seed): s for s in make_plan(load(recipe(1, 1)), work).stages.values()}
+    whole = make_plan(load(recipe(LABELS, SEEDS)), work)
+    rng = np.random.default_rng(0)
+    for stage in whole.stages.values():
+        if stage.done:
+            continue
+        made = one[stage.kind, None if stage.seed is None else 0]
+        shutil.copytree(made.folder, stage.folder)
+        if stage.kind == "evaluate":
+            noisy(stage.folder / "replies.jsonl", rng)
+    whole.save()
+
+
+def noisy(replies: Path, rng: np.random.Generator) -> None:
+    """Give the replies other rewards."""
+    records = [json.loads(line) for line in replies.read_text(encoding="utf-8").splitlines()]
+    for record in records:
+        record["gold"] += rng.normal()
+    replies.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+
+
+def timed(work: Path) -> dict[str, float]:
+    """Seconds of one `prefzoo report`, by the clock and of processor."""
+    began, before = time.perf_counter(), os.times()
+    subprocess.run(
+        [str(Path(sys.executable).with_name("prefzoo")), "report", str(work)], check=True, stdout=subprocess.DEVNULL
+    )
+    after = os.times()
+    spent = after.children_user + after.children_system - before.children_user - before.children_system
+    return {"seconds": time.perf_counter() - began, "processor_seconds": spent}
+
+
+def main() -> None:
+    """Measure, print and keep."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, default=Path("runs/reporting"))
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=Path("reporting.json"))
+    args = parser.parse_args()
+    make_run(args.work)
+    os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:CORES]))
+    runs = []
+    for _ in range(args.repeats):
+        runs.append({**timed(args.work), "load": os.getloadavg()[0]})
+        print({key: round(value, 1) for key, value in runs[-1].items()}, flush=True)
+    found = json.loads((args.work / "results.json").read_text(encoding="utf-8"))
+    measured = [len(each["seeds"]) for label, each in found["algorithms"].items() if label != "start"]
+    if measured != [SEEDS] * LABELS:
+        raise SystemExit(f"the report is not of {LABELS} policies and {SEEDS} seeds: {measured}")
+    write(args.out, {"machine": machine(), "cores": CORES, "goal": GOAL, "median": medians(runs), "runs": runs})
+
+
+if __name__ == "__main__":
+    main()
