@@ -16,7 +16,8 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from prefzoo.comparison import results
-from prefzoo.comparison.plan import LABEL, PLAN_FILE, START, Plan, Stage, load_plan, make_plan, versions
+from prefzoo.comparison.fingerprints import versions
+from prefzoo.comparison.plan import LABEL, PLAN_FILE, START, Plan, Stage, load_plan, make_plan
 from prefzoo.comparison.recipe.blocks import Recipe, weight_bytes
 from prefzoo.comparison.recipe.check import load
 from prefzoo.comparison.report import page as report

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from prefzoo.comparison.plan import fingerprint, versions
+from prefzoo.comparison.fingerprints import fingerprint, versions
 from prefzoo.comparison.stages.metering import peak_memory
 from prefzoo.feedback.judges.judge import Judge
 from prefzoo.interface import CHARGES, Bench, Completion, Ledger, Policy, Prompt
