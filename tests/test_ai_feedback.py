@@ -19,7 +19,8 @@ from prefzoo.feedback.judges.build import build
 from prefzoo.feedback.judges.controls import gold_judge, random_judge
 from prefzoo.feedback.judges.judge import Judge
 from prefzoo.feedback.transcripts import TRANSCRIPTS, by_principle, revise
-from prefzoo.interface import Completion, Ledger
+from prefzoo.interface import Completion
+from prefzoo.ledger import Ledger
 from prefzoo.policies.language_model import LanguageModelPolicy
 from prefzoo.zoo.teaching import Teaching
 

@@ -23,7 +23,7 @@ from prefzoo.comparison.report.figures import drawn, pictures
 from prefzoo.comparison.report.pairs import difference_cells, matrix, rating_cells
 from prefzoo.comparison.results import AlgorithmResult, Milestone, Results, SeedResult, Summary, Verdict
 from prefzoo.comparison.results import load as load_results
-from prefzoo.interface import Ledger
+from prefzoo.ledger import Ledger
 
 LEDGERS = {
     "start": [Ledger(generated_tokens=10, inference_tokens=10, seconds=1.0)] * 2,

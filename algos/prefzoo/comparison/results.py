@@ -24,7 +24,8 @@ from prefzoo.comparison.records import PRINCIPLES, distinct, read_records
 from prefzoo.comparison.running.runner import Outcome
 from prefzoo.feedback.judges.audit import AUDIT_FILE
 from prefzoo.feedback.transcripts import TRANSCRIPTS
-from prefzoo.interface import MILESTONES, Ledger
+from prefzoo.interface import MILESTONES
+from prefzoo.ledger import Ledger
 
 Status = Literal["ok", "failed", "skipped"]
 

@@ -37,7 +37,8 @@ from prefzoo.feedback.reward_model import RewardModel, train_reward_model
 from prefzoo.feedback.reward_report import reward_report
 from prefzoo.feedback.reward_settings import RewardPart
 from prefzoo.feedback.rewards import FunctionReward, RandomReward, load_reward
-from prefzoo.interface import Bench, Ledger, Progress, Prompt, Reward
+from prefzoo.interface import Bench, Progress, Prompt, Reward
+from prefzoo.ledger import Ledger
 from prefzoo.policies import load_policy
 from prefzoo.policies.language_model import LanguageModelPolicy
 from prefzoo.policies.loading import resolve
