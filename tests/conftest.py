@@ -111,3 +111,24 @@ def copied(tracked, tmp_path):
     out = tmp_path / "copy"
     shutil.copytree(tracked[1], out, ignore=shutil.ignore_patterns("wandb", "tracking.*"), symlinks=True)
     return out
+
+
+@pytest.fixture
+def short_pauses_and_no_key(monkeypatch) -> None:
+    from prefzoo.feedback.judges import endpoint
+
+    monkeypatch.setattr(endpoint, "BACKOFF", 0.01)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+
+
+@pytest.fixture
+def asker(tmp_path):
+    """Makes an asker of a server (a `ChatServer`) whose answers are kept in the test's folder."""
+    from prefzoo.feedback.judges.endpoint import EndpointAsker
+    from prefzoo.feedback.judges.endpoint_settings import EndpointSettings
+
+    def make(server: Any, progress=None, **settings) -> EndpointAsker:
+        whole = {"base_url": server.url, "model": "m", "timeout": 10.0, "retries": 3, **settings}
+        return EndpointAsker(EndpointSettings(**whole), tmp_path / "answers", progress)
+
+    return make

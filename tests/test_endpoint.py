@@ -24,8 +24,8 @@ from prefzoo.feedback.judges.judge import Judge
 from prefzoo.feedback.judges.settings import JudgeSettings
 from prefzoo.feedback.judges.worded import worded_judge
 from prefzoo.feedback.judges.wording import wording
-from prefzoo.interface import Ledger
 from prefzoo.lab import MODEL_DIR
+from prefzoo.ledger import Ledger
 from prefzoo.policies.language_model import LanguageModelPolicy
 from prefzoo.settings import Generation
 

@@ -1,55 +1,21 @@
-"""The asker of a server that is slow, fails, lies, dies, and tells secrets."""
+"""The asker of a server that is slow, fails and lies."""
 
 from __future__ import annotations
 
 import asyncio
 import email.utils
 import json
-import logging
 import math
-import signal
-import subprocess
-import sys
 import time
-import traceback
 from collections import Counter
 
 import pytest
 
+from asking import number, questions
 from chat_server import ChatServer, Reply, said
-from prefzoo.errors import PrefzooError
-from prefzoo.feedback.judges import endpoint
 from prefzoo.feedback.judges.asking import Said
-from prefzoo.feedback.judges.endpoint import EndpointAsker
-from prefzoo.feedback.judges.endpoint_settings import EndpointSettings
 
-SECRET = "sk-never/written+0123456789abcdef"
-
-
-@pytest.fixture(autouse=True)
-def short_pauses_and_no_key(monkeypatch) -> None:
-    monkeypatch.setattr(endpoint, "BACKOFF", 0.01)
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-
-
-@pytest.fixture
-def asker(tmp_path):
-    """Makes an asker of a server whose answers are kept in the test's folder."""
-
-    def make(server: ChatServer, progress=None, **settings) -> EndpointAsker:
-        whole = {"base_url": server.url, "model": "m", "timeout": 10.0, "retries": 3, **settings}
-        return EndpointAsker(EndpointSettings(**whole), tmp_path / "answers", progress)
-
-    return make
-
-
-def questions(count: int) -> list[list[dict[str, str]]]:
-    return [[{"role": "user", "content": f"question {i}"}] for i in range(count)]
-
-
-def number(seen) -> int:
-    return int(seen.question.split()[1])
-
+pytestmark = pytest.mark.usefixtures("short_pauses_and_no_key")
 
 FAULTS = [
     ("timeout", Reply(delay=6)),
@@ -119,19 +85,6 @@ def test_a_question_without_an_answer_is_told_and_asked_again_next_time(asker) -
         assert ask.report()["cache_hits"] == 5
 
 
-def test_the_same_question_is_asked_once_and_another_parameter_makes_another_question(asker) -> None:
-    with ChatServer() as server:
-        ask = asker(server)
-        assert ask([questions(1)[0]] * 4, 5) == [Said("yes")] * 4
-        assert len(server.seen) == 1 and ask.report()["cache_hits"] == 3
-        ask(questions(1), 6)
-        asker(server, model="other")(questions(1), 5)
-        asker(server, temperature=0.5)(questions(1), 5)
-        assert len(server.seen) == 4
-        asker(server, timeout=2.0, retries=0, key_env="OTHER")(questions(1), 5)
-        assert len(server.seen) == 4
-
-
 def test_as_many_are_under_way_as_is_said(asker) -> None:
     with ChatServer(lambda seen, nth: Reply(delay=0.02)) as server:
         asker(server, concurrency=3)(questions(20), 5)
@@ -172,211 +125,6 @@ def test_log_probabilities_are_used_where_they_come(asker) -> None:
         assert others == [Said("A")] * 4
         assert ask.report()["logprobs"] == "some" and ask.report()["with_logprobs"] == 1
         assert asker(server)(questions(5), 5) == [whole, *others], "log-probabilities are kept, too"
-
-
-@pytest.mark.parametrize(
-    "refuses", [("logprobs",), ("logprobs", "max_tokens"), ("logprobs", "max_tokens", "temperature")]
-)
-def test_what_a_server_refuses_is_left_out_once_and_for_all(asker, refuses: tuple[str, ...]) -> None:
-    def act(seen, nth):
-        wrong = [name for name in refuses if name in seen.body]
-        return Reply({"error": {"message": f"Unsupported: {wrong[0]}", "param": wrong[0]}}, 400) if wrong else Reply()
-
-    with ChatServer(act) as server:
-        ask = asker(server)
-        assert ask(questions(6), 5) == [Said("yes")] * 6
-        assert len(server.seen) == 6 + len(refuses)
-        assert server.seen[-1].body.get("max_completion_tokens", server.seen[-1].body.get("max_tokens")) == 5
-        report = ask.report()
-        assert report["left_out"] == sorted([*refuses, "top_logprobs"]) and report["logprobs"] == "no"
-        asker(server)(questions(6), 5)
-        assert len(server.seen) == 6 + len(refuses)
-
-
-REFUSALS = {
-    400: "judge.endpoint: .*does not answer as 'm' .HTTP 400: no such thing",
-    403: "judge.endpoint: .*HTTP 403: no such thing.*judge.endpoint.key_env",
-    404: "judge.endpoint: .*HTTP 404: no such thing.*judge.endpoint.base_url, which most often ends in /v1",
-}
-
-
-@pytest.mark.parametrize("status", REFUSALS)
-def test_a_server_that_refuses_everything_is_asked_no_more(asker, status: int) -> None:
-    with ChatServer(lambda seen, nth: Reply({"error": {"message": "no such\n thing"}}, status)) as server:
-        with pytest.raises(PrefzooError, match=REFUSALS[status]):
-            asker(server, concurrency=2)(questions(100), 5)
-        assert len(server.seen) <= {400: 48, 403: 12, 404: 1}[status]
-        assert all(n <= {400: 4}.get(status, 1) for n in Counter(map(number, server.seen)).values())
-
-
-def test_a_misspelt_model_is_told_with_those_there_are(asker) -> None:
-    with (
-        ChatServer(lambda seen, nth: Reply({}, 404), models=("qwen-small", "qwen-large")) as server,
-        pytest.raises(PrefzooError, match=r"judge.endpoint.model: unknown model 'qwen-smal'. Did you mean 'qwen-sm"),
-    ):
-        asker(server, model="qwen-smal")(questions(1), 5)
-
-
-def test_401_says_which_variable_was_read(asker, monkeypatch) -> None:
-    with ChatServer(lambda seen, nth: Reply({}, 401)) as server:
-        with pytest.raises(
-            PrefzooError, match=r"key_env: .*wants a key, and none is in the environment variable 'MY_KEY'"
-        ):
-            asker(server, key_env="MY_KEY")(questions(3), 5)
-        assert "authorization" not in server.seen[0].headers
-        monkeypatch.setenv("MY_KEY", SECRET)
-        with pytest.raises(PrefzooError, match="refuses the key in the environment variable 'MY_KEY'"):
-            asker(server, key_env="MY_KEY")(questions(3), 5)
-        assert server.seen[-1].headers["authorization"] == f"Bearer {SECRET}" and len(server.seen) == 2
-
-
-def test_a_server_that_is_gone_is_asked_no_more_and_the_run_goes_on_where_it_was(asker) -> None:
-    """It dies after 12 answers; another one takes its place, and only what is missing is asked there."""
-    with ChatServer() as first:
-        ask = asker(first, lambda what, done, total: first.__exit__() if done == 12 else None, concurrency=1)
-        with pytest.raises(PrefzooError, match=r"judge.endpoint.base_url: .* 10 times in a row \(no connection: \w+\)"):
-            ask(questions(40), 5)
-        kept = len(ask.cache)
-        assert kept == 12
-        assert ask.report()["failures"] == {"no connection": 10} and ask.report()["retries"] == {"no connection": 30}
-        with pytest.raises(
-            PrefzooError, match=rf"{kept} answers are kept in .*answers.sqlite; the same command goes on"
-        ):
-            ask(questions(40), 5)
-    with ChatServer(port=first.port) as second:
-        again = asker(second)
-        assert again(questions(40), 5) == [Said("yes")] * 40
-        assert again.report()["cache_hits"] == kept and again.report()["requests"] == 40 - kept
-        assert first.answered + second.answered == {f"question {i}": 1 for i in range(40)}
-
-
-CHILD = """
-import sys
-from pathlib import Path
-from prefzoo.feedback.judges.endpoint import EndpointAsker
-from prefzoo.feedback.judges.endpoint_settings import EndpointSettings
-asker = EndpointAsker(EndpointSettings(base_url=sys.argv[1], model="m", concurrency=3), Path(sys.argv[2]))
-asker([[{"role": "user", "content": f"question {i}"}] for i in range(60)], 5)
-print("done")
-"""
-
-
-def test_after_sigkill_nothing_that_was_answered_is_asked_again(asker, tmp_path) -> None:
-    """Two processes ask at once, one is killed: the other ends well, and a third finds all that was answered."""
-    with ChatServer(lambda seen, nth: Reply(said(f"answer {number(seen)}"), delay=0.02)) as server:
-        command = [sys.executable, "-c", CHILD, server.url, str(tmp_path / "answers")]
-        killed = subprocess.Popen(command, stdout=subprocess.PIPE)
-        try:
-            wait_until(lambda: sum(server.answered.values()) >= 15)
-        finally:
-            killed.send_signal(signal.SIGKILL)
-        out, _ = killed.communicate(timeout=10)
-        assert not out
-        time.sleep(0.1)  # for the server to notice
-        before = dict(server.answered)
-        assert 15 <= len(before) < 60
-        ask = asker(server)
-        assert ask(questions(60), 5) == [Said(f"answer {i}") for i in range(60)]
-        twice = [question for question in before if server.answered[question] > 1]
-        assert len(twice) <= 3, "only what was under way when the process died"
-        assert ask.report()["cache_hits"] == len(before) - len(twice)
-
-
-WRITER = """
-import sys
-from pathlib import Path
-from prefzoo.feedback.judges.answer_cache import Answer, AnswerCache
-cache = AnswerCache(Path(sys.argv[1]))
-sys.stdin.readline()
-for i in range(100):
-    with cache.opened() as kept:
-        cache.keep(kept, f"shared {i}", Answer(sys.argv[2]))
-        cache.keep(kept, f"{sys.argv[2]} {i}", Answer(sys.argv[2]))
-        assert len(cache.find(kept, [f"shared {i}", f"{sys.argv[2]} {i}"])) == 2
-"""
-
-
-def test_several_processes_write_at_once(tmp_path) -> None:
-    from prefzoo.feedback.judges.answer_cache import AnswerCache
-
-    names = ["a", "b", "c"]
-    writers = [
-        subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path / "new"), name], stdin=subprocess.PIPE)
-        for name in names
-    ]
-    time.sleep(1.0)
-    for writer in writers:
-        assert writer.stdin is not None
-        writer.stdin.write(b"go\n")
-        writer.stdin.flush()
-    assert [writer.wait(60) for writer in writers] == [0, 0, 0]
-    assert len(AnswerCache(tmp_path / "new")) == 400
-
-
-def test_a_cache_that_cannot_be_used_is_told(asker, tmp_path) -> None:
-    (tmp_path / "answers").mkdir()
-    (tmp_path / "answers" / "answers.sqlite").write_bytes(b"something else altogether, and long enough" * 9)
-    with (
-        ChatServer() as server,
-        pytest.raises(PrefzooError, match=r"answers.sqlite: the judge's answers cannot be kept"),
-    ):
-        asker(server)(questions(1), 5)
-
-
-def test_the_key_is_written_nowhere(asker, tmp_path, monkeypatch, caplog, capfd) -> None:
-    """The server sends it back wherever it can, and everything that logs, logs all that it has."""
-    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
-    escaped = json.dumps(SECRET).replace("/", "\\/")
-    assert SECRET not in escaped
-
-    def act(seen, nth):
-        echo = seen.headers["authorization"]
-        assert echo == f"Bearer {SECRET}"
-        i = number(seen)
-        if i == 0:
-            return Reply(
-                said(f"you sent {echo}", logprobs={"content": [{"top_logprobs": [{"token": echo, "logprob": -1}]}]})
-            )
-        if i == 1 and nth == 0:
-            return Reply(f'{{"echo": {escaped}'.encode(), 500)
-        if i == 2 and nth == 0:
-            return Reply(f'{{"choices": {escaped}'.encode())
-        if i >= 3:
-            return Reply({"error": {"message": f"wrong key: {echo}", "headers": seen.headers}}, wrong[0])
-        return Reply()
-
-    wrong = [403]
-    told = []
-    caplog.set_level(logging.DEBUG)
-    with ChatServer(act, models=(SECRET,)) as server:
-        ask = asker(server)
-        answers = ask(questions(5), 5)
-        assert answers[0].text == "you sent Bearer [key]" and answers[3].failure == "HTTP 403"
-        for status in (401, 403, 404, 500, 400):
-            wrong[0] = status
-            with pytest.raises(PrefzooError) as caught:
-                asker(server)(questions(40)[5:], 5)
-            told.append("".join(traceback.format_exception(caught.value)))
-        wrong[0] = 0
-        unreadable = Reply(escaped.encode(), 404, {"Content-Type": "text/plain"})
-        server.act = lambda seen, nth: unreadable
-        with pytest.raises(PrefzooError) as caught:
-            asker(server)(questions(41)[40:], 5)
-        told.append(str(caught.value))
-    out, err = capfd.readouterr()
-    texts = [*told, out, err, caplog.text, json.dumps(ask.report()), repr(vars(ask)), repr(answers)]
-    assert caplog.records and any("[key]" in text for text in told)
-    for form in (SECRET, escaped[1:-1]):
-        assert not [text for text in texts if form in text]
-        files = [path for path in tmp_path.rglob("*") if path.is_file()]
-        assert files and not [path for path in files if form.encode() in path.read_bytes()]
-
-
-def test_a_key_that_no_header_can_hold_is_told_without_it(asker, monkeypatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", "sk-schlüssel")
-    with ChatServer() as server, pytest.raises(PrefzooError, match="OPENAI_API_KEY' holds characters") as caught:
-        asker(server)(questions(1), 5)
-    assert "schl" not in str(caught.value) and not server.seen
 
 
 ODD = [
@@ -425,10 +173,3 @@ def test_the_runs_own_randomness_is_left_alone(asker) -> None:
     with ChatServer(lambda seen, nth: Reply({}, 500) if nth == 0 else Reply()) as server:
         asker(server)(questions(5), 5)
     assert random.random() == expected
-
-
-def wait_until(true, seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end
-        time.sleep(0.01)

@@ -17,7 +17,8 @@ from prefzoo.data import sealed
 from prefzoo.data.formats import Row
 from prefzoo.errors import PrefzooError, RecipeError
 from prefzoo.feedback.judges.controls import gold_judge
-from prefzoo.interface import Completion, Ledger
+from prefzoo.interface import Completion
+from prefzoo.ledger import Ledger
 from prefzoo.settings import Generation
 from tiny_base import make_base, prompts
 

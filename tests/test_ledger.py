@@ -11,7 +11,8 @@ from transformers import GenerationMixin, PreTrainedModel
 
 from prefzoo import get
 from prefzoo.feedback.reward_model import train_reward_model
-from prefzoo.interface import Bench, Ledger
+from prefzoo.interface import Bench
+from prefzoo.ledger import Ledger
 from prefzoo.policies.language_model import LanguageModelPolicy
 from prefzoo.policies.loading import load_tokenizer
 

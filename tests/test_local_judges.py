@@ -18,8 +18,9 @@ from prefzoo.feedback.judges.local import LocalAsker, ProbabilityJudge, local_ju
 from prefzoo.feedback.judges.settings import JudgeSettings
 from prefzoo.feedback.judges.worded import worded_judge
 from prefzoo.feedback.judges.wording import wording
-from prefzoo.interface import Completion, Ledger
+from prefzoo.interface import Completion
 from prefzoo.lab import MODEL_DIR, tasks
+from prefzoo.ledger import Ledger
 from prefzoo.policies.language_model import LanguageModelPolicy
 from prefzoo.policies.next_token import next_token, spellings
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from test_report import made
+from reported import made
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")

@@ -12,8 +12,9 @@ import torch
 
 from prefzoo.errors import PrefzooError
 from prefzoo.feedback.rewards import FunctionReward, RandomReward, load_reward
-from prefzoo.interface import Completion, Ledger
+from prefzoo.interface import Completion
 from prefzoo.lab import MODEL_DIR
+from prefzoo.ledger import Ledger
 from prefzoo.policies import load_policy
 from prefzoo.policies.best_of_n import BestOfNPolicy
 from prefzoo.policies.fitting import adapter_config

@@ -20,7 +20,7 @@ from prefzoo.comparison.stages.reuse import KEPT, KeptWork
 from prefzoo.feedback.judges.build import build
 from prefzoo.feedback.judges.controls import gold_judge
 from prefzoo.feedback.judges.settings import JudgeSettings
-from prefzoo.interface import CHARGES, Ledger
+from prefzoo.ledger import CHARGES, Ledger
 from prefzoo.policies.language_model import LanguageModelPolicy
 
 

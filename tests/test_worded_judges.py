@@ -14,7 +14,7 @@ from prefzoo.feedback.judges.judge import Judge
 from prefzoo.feedback.judges.settings import JudgeSettings
 from prefzoo.feedback.judges.worded import soft_verdict, worded_judge
 from prefzoo.feedback.judges.wording import wording
-from prefzoo.interface import Ledger
+from prefzoo.ledger import Ledger
 
 LOG = math.log
 WAYS = {

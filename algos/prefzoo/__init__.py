@@ -13,7 +13,8 @@ from __future__ import annotations
 from typing import Any
 
 from prefzoo.errors import DataError, PrefzooError, RecipeError
-from prefzoo.interface import Algorithm, Bench, Completion, Ledger, Policy, Reward
+from prefzoo.interface import Algorithm, Bench, Completion, Policy, Reward
+from prefzoo.ledger import Ledger
 from prefzoo.registry import get, names, register
 
 __version__ = "0.4.0"

@@ -15,8 +15,9 @@ import yaml
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from prefzoo.comparison import results
-from prefzoo.comparison.plan import LABEL, PLAN_FILE, START, Plan, Stage, load_plan, make_plan, versions
+from prefzoo.comparison.collecting import collect
+from prefzoo.comparison.fingerprints import versions
+from prefzoo.comparison.plan import LABEL, PLAN_FILE, START, Plan, Stage, load_plan, make_plan
 from prefzoo.comparison.recipe.blocks import Recipe, weight_bytes
 from prefzoo.comparison.recipe.check import load
 from prefzoo.comparison.report import page as report
@@ -138,7 +139,7 @@ def _compare(recipe: Recipe, out: Path, workers: int, console: Console) -> Resul
     _note_call(recipe, out)
     with Tracker(plan, console) as tracker:
         outcomes = _run(plan, workers, console)
-        found = results.build(plan, outcomes)
+        found = collect(plan, outcomes)
         report.write(found, out)
         tracker.finish()
     return _with_problems(found, out)
@@ -160,7 +161,7 @@ def _run(plan: Plan, workers: int, console: Console) -> dict[str, Outcome]:
         except KeyboardInterrupt:
             _note_outcomes(runner.outcomes, out)
             if _comparable(plan, runner.outcomes):
-                report.write(results.build(plan, runner.outcomes), out)
+                report.write(collect(plan, runner.outcomes), out)
             raise
     for name in (n for n in ("data", START, LABEL) if n in plan.stages):
         if outcomes[name].status != "ok":
@@ -198,7 +199,7 @@ def rebuild(out: Path) -> Results:
     outcomes |= {stage.name: Outcome("ok") for stage in plan.stages.values() if stage.folder.is_dir()}
     if not _comparable(plan, outcomes):
         raise PrefzooError(f"{out}: the data or the start is not finished, so that there is nothing to report yet")
-    found = results.build(plan, outcomes)
+    found = collect(plan, outcomes)
     report.write(found, out)
     return _with_problems(found, out)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -163,33 +163,43 @@ def _cut_off(label: str, table: Tables) -> Iterator[Sign]:
 
 
 def _judge(label: str | None, reports: Sequence[Mapping[str, Any]]) -> Iterator[Sign]:
-    pairs, turned = (sum(report.get(name, 0) for report in reports) for name in ("pairs", "inconsistent"))
-    if not pairs:
-        return
-    bounds = stats.binomtest(turned, pairs).proportion_ci(method="wilson")
-    low, high = float(bounds.low), float(bounds.high)
-    if low > INCONSISTENT:
-        whose = f"{label}: its" if label else "The"
+    if (found := _often(reports, "inconsistent", "pairs", INCONSISTENT)) is not None:
         text = (
-            f"{whose} judge disagrees with itself: asked again with the replies in the other order it prefers the "
-            f"other one in {turned / pairs:.0%} of {pairs} pairs (95% {low:.0%} to {high:.0%})."
+            f"{_whose(label)} judge disagrees with itself: asked again with the replies in the other order it prefers "
+            f"the other one in {found.share:.0%} of {found.of} pairs (95% {found.low:.0%} to {found.high:.0%})."
         )
-        yield Sign("judge", label, text, turned / pairs, (low, high))
+        yield Sign("judge", label, text, found.share, (found.low, found.high))
 
 
 def _unread(label: str | None, reports: Sequence[Mapping[str, Any]]) -> Iterator[Sign]:
-    failed, asked = (sum(report.get(name, 0) for report in reports) for name in ("failures", "questions"))
-    if not asked:
-        return
-    bounds = stats.binomtest(failed, asked).proportion_ci(method="wilson")
-    low, high = float(bounds.low), float(bounds.high)
-    if low > UNREAD:
-        whose = f"{label}: its" if label else "The"
+    if (found := _often(reports, "failures", "questions", UNREAD)) is not None:
         text = (
-            f"{whose} judge could not be read in {failed / asked:.0%} of {asked} answers "
-            f"(95% {low:.0%} to {high:.0%}); they count as undecided."
+            f"{_whose(label)} judge could not be read in {found.share:.0%} of {found.of} answers "
+            f"(95% {found.low:.0%} to {found.high:.0%}); they count as undecided."
         )
-        yield Sign("judge", label, text, failed / asked, (low, high))
+        yield Sign("judge", label, text, found.share, (found.low, found.high))
+
+
+class _Share(NamedTuple):
+    """A share of so many, with its 95% interval (Wilson's)."""
+
+    share: float
+    of: int
+    low: float
+    high: float
+
+
+def _often(reports: Sequence[Mapping[str, Any]], what: str, among: str, limit: float) -> _Share | None:
+    """How often `what` was counted among `among`, over all reports; None where that is not surely above `limit`."""
+    happened, of = (sum(report.get(name, 0) for report in reports) for name in (what, among))
+    if not of:
+        return None
+    bounds = stats.binomtest(happened, of).proportion_ci(method="wilson")
+    return _Share(happened / of, of, float(bounds.low), float(bounds.high)) if bounds.low > limit else None
+
+
+def _whose(label: str | None) -> str:
+    return f"{label}: its" if label else "The"
 
 
 def _clear(found: Estimate) -> bool:

@@ -18,7 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prefzoo.comparison.plan import LABEL, START, Plan, fingerprint
+from prefzoo.comparison.fingerprints import fingerprint
+from prefzoo.comparison.plan import LABEL, START, Plan
 from prefzoo.comparison.recipe.blocks import GoldFunction
 from prefzoo.data import sealed
 from prefzoo.errors import PrefzooError

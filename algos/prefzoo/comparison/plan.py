@@ -6,17 +6,17 @@ any change of input gives another folder, so nothing is ever overwritten or mist
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import packages_distributions, version
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from prefzoo import __version__, registry
+from prefzoo.comparison.fingerprints import class_fingerprint, digest, fingerprint, judge_fingerprint, versions
 from prefzoo.comparison.recipe.blocks import GoldFunction, Recipe
 from prefzoo.comparison.running import launched
 from prefzoo.data import sources
@@ -25,15 +25,12 @@ from prefzoo.feedback import constitution as constitutions
 from prefzoo.feedback.judges.settings import JudgeSettings
 
 Kind = Literal["data", "start", "label", "reward", "train", "evaluate", "audit"]
-LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "numpy")
 START = "start"
 LABEL = "label"
 AUDIT = "audit {}"
 INCOMPLETE = "incomplete"
 SECONDS = "seconds.txt"
 PLAN_FILE = "plan.json"
-HASHED_BYTES = 100_000_000
-"""Model folders below this are known by their content, larger ones by their files' names, sizes and times."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +75,7 @@ class Plan:
     recipe: Recipe
     out: Path
     stages: dict[str, Stage] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=lambda: versions())
+    versions: dict[str, str] = field(default_factory=versions)
 
     def save(self) -> None:
         """Keep the plan in `plan.json`, so that a report can be rebuilt later, by other versions too."""
@@ -103,100 +100,164 @@ def make_plan(recipe: Recipe, out: Path, audited: Mapping[str, JudgeSettings] | 
         audited: judges to audit, by name; where none are given, those that anything hangs on, if there are pairs for
             it.
     """
-    plan = Plan(recipe, out)
-    dump = recipe.model_dump(mode="json")
-    keys: dict[str, str] = {}
-
-    def add(name: str, kind: Kind, inputs: Mapping[str, Any], needs: tuple[str, ...] = (), **more: Any) -> None:
-        after = more.get("after", ())
-        upstream = [keys[other] for other in (*needs, *after)]
-        keys[name] = _hash({"kind": kind, "name": name, "inputs": inputs, "upstream": upstream, "versions": versions()})
-        folder = out / ("trials" if kind in ("train", "evaluate") else "stages")
-        plan.stages[name] = Stage(name, kind, folder / f"{name.replace(' ', '-')}-{keys[name][:10]}", needs, **more)
-
-    origin = {
-        "files": {kind: fingerprint(path) for kind, path in recipe.data.files().items()},
-        "source": _code(type(sources.load(recipe.source))) if recipe.source not in (None, "lab") else None,
-        "base": fingerprint(recipe.model.path),
-    }
-    data_inputs = {k: v for k, v in dump["data"].items() if k != "shuffle_labels"}
-    model = {"model": dump["model"], "training": dump["training"], "adapter": dump["adapter"]}
-    add(
-        "data",
-        "data",
-        {
-            **data_inputs,
-            **origin,
-            "model": dump["model"],
-            "budget": dump["budget"]["prompts"],
-            "evaluation": dump["evaluation"]["prompts"],
-        },
-    )
-    shared_seed = recipe.seeds[0]
-    add(START, "start", {**model, "budget": dump["budget"], "start": dump["start"], "seed": shared_seed}, ("data",))
-    shuffled = recipe.data.shuffle_labels
-    rows = tuple(dict.fromkeys(("data", START, plan.rows_name)))
-    truth = {"gold": dump["gold"], "gold_file": _gold_fingerprint(recipe)}
-    asked = {"judge": _who(recipe.judge), **truth}
-    constitution = fingerprint(constitutions.find(recipe.constitution_name))
+    making = _Making(recipe, out)
+    making.data()
+    making.start()
     if recipe.data.label_with:
-        add(LABEL, "label", {"generation": dump["generation"], **asked, "seed": shared_seed}, ("data", START))
-    shaping = recipe.reward.shaping.model_dump()
-    built = {key: value for key, value in dump["reward"].items() if key not in shaping}
-    files = [fingerprint(part.path) for part in recipe.reward.parts]
-    learned = {**model, "reward": built, "budget": dump["budget"], "file": files}
-    by_judge = any(part.type == "judge" for part in recipe.reward.parts)
-    by_judge_too = {**asked, "generation": dump["generation"]} if by_judge else {}
-    reward = {**learned, **truth, **by_judge_too, "shuffled": shuffled, "seed": shared_seed}
-    # Labels shuffled by each seed's own coin make a reward model of each seed's own; else one serves all.
-    for name in [plan.reward_name(seed) for seed in recipe.seeds] if shuffled else ["reward"]:
-        add(name, "reward", reward, rows, seed=int(name.split()[-1]) if shuffled else None)
-    together = {"processes": count} if (count := launched.processes()) > 1 else {}
-    trial = {**model, **together, "budget": dump["budget"], "generation": dump["generation"], "shuffled": shuffled}
-    measure = {"generation": dump["generation"], **truth}
-    if recipe.final_judge is not None:
-        measure |= {"judge": _who(recipe.final_judge), "judge_seed": shared_seed}
+        making.labels()
+    making.rewards()
     for label in recipe.algorithms:
-        algorithm = recipe.algorithm(label)
-        draws_on = algorithm.required
-        wants_reward = "reward" in draws_on
         for seed in recipe.seeds:
-            learns: dict[str, Any] = {"shaping": shaping} if wants_reward else {}
-            learns |= asked if {"judge", "constitution"} & draws_on else {}
-            learns |= {"constitution": constitution} if "constitution" in draws_on else {}
-            learns |= {"milestones": kept} if (kept := recipe.evaluation.milestones) and algorithm.trains else {}
-            settings = {**trial, **learns, "seed": recipe.seed_of(label, seed), "settings": dump["algorithms"][label]}
-            needs = (*rows, *([plan.reward_name(seed)] if wants_reward else []))
-            code = _class_fingerprint(recipe, label)
-            add(f"train {label} seed {seed}", "train", {**settings, "code": code}, needs, label=label, seed=seed)
+            making.trial(label, seed)
     for label in (START, *recipe.algorithms):
         for seed in recipe.seeds:
-            own: tuple[str, ...] = () if label == START else (f"train {label} seed {seed}",)
-            if own and recipe.final_judge is not None:
-                own = (*own, f"evaluate {START} seed {seed}")  # whose replies theirs are compared with
-            add(
-                f"evaluate {label} seed {seed}",
-                "evaluate",
-                {**measure, "seed": seed},
-                ("data", START, *own),
-                after=(plan.reward_name(seed),),
-                label=label,
-                seed=seed,
-            )
+            making.evaluation(label, seed)
     if audited is None:
         hang_on = recipe.audited if "preferences" in recipe.provides else {}
         audited = {name: judge for name, judge in hang_on.items() if judge.audit_pairs}
     for name, judge in audited.items():  # last, so that no trial waits for it
-        audit = {**truth, "judge": _who(judge), "pairs": judge.audit_pairs, "adapter": dump["adapter"]}
-        add(AUDIT.format(name), "audit", {**audit, "seed": shared_seed}, (plan.rows_name,), label=name)
-    return plan
+        making.audit(name, judge)
+    return making.plan
 
 
-def _who(judge: JudgeSettings) -> dict[str, Any]:
-    """All that a judge's answers depend on; not how fast and how patiently a server is asked."""
-    files = [fingerprint(path) for path in (judge.path, judge.prompt, judge.grading_prompt)]
-    asking = {"key_env", "concurrency", "timeout", "retries", "price_in", "price_out"}
-    return {**judge.model_dump(mode="json", exclude={"audit_pairs": True, "endpoint": asking}), "files": files}
+class _Making:
+    """A plan in the making: each method adds a kind of stage with all that its result depends on."""
+
+    def __init__(self, recipe: Recipe, out: Path) -> None:
+        self.plan = Plan(recipe, out)
+        self.recipe = recipe
+        self.dump = recipe.model_dump(mode="json")
+        self.keys: dict[str, str] = {}
+        self.shared_seed = recipe.seeds[0]
+        self.shaping = recipe.reward.shaping.model_dump()
+
+    def add(self, name: str, kind: Kind, inputs: Mapping[str, Any], needs: tuple[str, ...] = (), **more: Any) -> None:
+        """Add a stage; its key is made of `inputs` and of the keys of the stages that it comes after."""
+        upstream = [self.keys[other] for other in (*needs, *more.get("after", ()))]
+        content = {"kind": kind, "name": name, "inputs": inputs, "upstream": upstream, "versions": self.plan.versions}
+        key = self.keys[name] = digest(content)
+        folder = self.plan.out / ("trials" if kind in ("train", "evaluate") else "stages")
+        self.plan.stages[name] = Stage(name, kind, folder / f"{name.replace(' ', '-')}-{key[:10]}", needs, **more)
+
+    def data(self) -> None:
+        source = self.recipe.source
+        inputs = {key: value for key, value in self.dump["data"].items() if key != "shuffle_labels"}
+        inputs |= {
+            "files": {kind: fingerprint(path) for kind, path in self.recipe.data.files().items()},
+            "source": class_fingerprint(type(sources.load(source))) if source not in (None, "lab") else None,
+            "base": fingerprint(self.recipe.model.path),
+            "model": self.dump["model"],
+            "budget": self.dump["budget"]["prompts"],
+            "evaluation": self.dump["evaluation"]["prompts"],
+        }
+        self.add("data", "data", inputs)
+
+    def start(self) -> None:
+        made = {"budget": self.dump["budget"], "start": self.dump["start"], "seed": self.shared_seed}
+        self.add(START, "start", {**self.model, **made}, ("data",))
+
+    def labels(self) -> None:
+        inputs = {"generation": self.dump["generation"], **self.asked, "seed": self.shared_seed}
+        self.add(LABEL, "label", inputs, ("data", START))
+
+    def rewards(self) -> None:
+        """Labels shuffled by each seed's own coin make a reward model of each seed's own; else one serves all."""
+        shuffled = self.recipe.data.shuffle_labels
+        by_judge = any(part.type == "judge" for part in self.recipe.reward.parts)
+        inputs = {
+            **self.model,
+            "reward": {key: value for key, value in self.dump["reward"].items() if key not in self.shaping},
+            "budget": self.dump["budget"],
+            "file": [fingerprint(part.path) for part in self.recipe.reward.parts],
+            **self.truth,
+            **({**self.asked, "generation": self.dump["generation"]} if by_judge else {}),
+            "shuffled": shuffled,
+            "seed": self.shared_seed,
+        }
+        for seed in self.recipe.seeds if shuffled else (None,):
+            name = self.plan.reward_name(self.shared_seed if seed is None else seed)
+            self.add(name, "reward", inputs, self.rows, seed=seed)
+
+    def trial(self, label: str, seed: int) -> None:
+        recipe, dump = self.recipe, self.dump
+        algorithm = recipe.algorithm(label)
+        draws_on = algorithm.required
+        name = recipe.algorithms[label].get("algorithm", label)
+        inputs = {
+            **self.model,
+            "budget": dump["budget"],
+            "generation": dump["generation"],
+            "shuffled": recipe.data.shuffle_labels,
+            "seed": recipe.seed_of(label, seed),
+            "settings": dump["algorithms"][label],
+            "code": None if name in registry.BUILT_IN else class_fingerprint(registry.load(name)),
+        }
+        needs = self.rows
+        if (together := launched.processes()) > 1:
+            inputs["processes"] = together
+        if "reward" in draws_on:
+            inputs["shaping"] = self.shaping
+            needs = (*needs, self.plan.reward_name(seed))
+        if {"judge", "constitution"} & draws_on:
+            inputs |= self.asked
+        if "constitution" in draws_on:
+            inputs["constitution"] = self.constitution
+        if recipe.evaluation.milestones and algorithm.trains:
+            inputs["milestones"] = recipe.evaluation.milestones
+        self.add(f"train {label} seed {seed}", "train", inputs, needs, label=label, seed=seed)
+
+    def evaluation(self, label: str, seed: int) -> None:
+        inputs = {"generation": self.dump["generation"], **self.truth, "seed": seed}
+        needs: tuple[str, ...] = ("data", START)
+        if label != START:
+            needs = (*needs, f"train {label} seed {seed}")
+        if self.decider is not None:
+            inputs |= {"judge": self.decider, "judge_seed": self.shared_seed}
+            if label != START:
+                needs = (*needs, f"evaluate {START} seed {seed}")  # whose replies these are compared with
+        after = (self.plan.reward_name(seed),)
+        self.add(f"evaluate {label} seed {seed}", "evaluate", inputs, needs, after=after, label=label, seed=seed)
+
+    def audit(self, name: str, judge: JudgeSettings) -> None:
+        inputs = {
+            **self.truth,
+            "judge": judge_fingerprint(judge),
+            "pairs": judge.audit_pairs,
+            "adapter": self.dump["adapter"],
+            "seed": self.shared_seed,
+        }
+        self.add(AUDIT.format(name), "audit", inputs, (self.plan.rows_name,), label=name)
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The stages that whatever learns from the data's rows needs."""
+        return tuple(dict.fromkeys(("data", START, self.plan.rows_name)))
+
+    @property
+    def model(self) -> dict[str, Any]:
+        return {key: self.dump[key] for key in ("model", "training", "adapter")}
+
+    @cached_property
+    def truth(self) -> dict[str, Any]:
+        gold = self.recipe.gold
+        return {
+            "gold": self.dump["gold"],
+            "gold_file": fingerprint(gold.path) if isinstance(gold, GoldFunction) else None,
+        }
+
+    @cached_property
+    def asked(self) -> dict[str, Any]:
+        """What the judge's answers depend on, of the one that is learned from."""
+        return {"judge": judge_fingerprint(self.recipe.judge), **self.truth}
+
+    @cached_property
+    def decider(self) -> dict[str, Any] | None:
+        """The same of the judge who decides in the end; None where no judge does."""
+        return judge_fingerprint(self.recipe.final_judge) if self.recipe.final_judge is not None else None
+
+    @cached_property
+    def constitution(self) -> Any:
+        return fingerprint(constitutions.find(self.recipe.constitution_name))
 
 
 def load_plan(out: Path) -> Plan:
@@ -229,55 +290,3 @@ def load_plan(out: Path) -> Plan:
             "compare again, with the same --out or another"
         ) from error
     return Plan(recipe, out, stages, content["versions"])
-
-
-def versions() -> dict[str, str]:
-    """Versions of this package and of the libraries that decide what it computes."""
-    return {"prefzoo": __version__, **{name: version(name) for name in LIBRARIES}}
-
-
-def _hash(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def fingerprint(path: str | None) -> Any:
-    """What tells that a file or model folder is no longer the same; None for hub ids, which have revisions."""
-    if path is None:
-        return None
-    if path == "lab":
-        from prefzoo.lab import MODEL_DIR
-
-        path = str(MODEL_DIR)
-    place = Path(path.rpartition(":")[0] if ".py:" in path else path).expanduser()
-    if place.is_file():
-        return hashlib.sha256(place.read_bytes()).hexdigest()
-    if not place.is_dir():
-        return None
-    files = [f for f in sorted(place.rglob("*")) if f.is_file()]
-    if sum(f.stat().st_size for f in files) < HASHED_BYTES:
-        return [[str(f.relative_to(place)), hashlib.sha256(f.read_bytes()).hexdigest()] for f in files]
-    return [[str(f.relative_to(place)), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
-
-
-def _gold_fingerprint(recipe: Recipe) -> Any:
-    return fingerprint(recipe.gold.path) if isinstance(recipe.gold, GoldFunction) else None
-
-
-def _class_fingerprint(recipe: Recipe, label: str) -> str | None:
-    name = recipe.algorithms[label].get("algorithm", label)
-    return None if name in registry.BUILT_IN else _code(registry.load(name))
-
-
-def _code(cls: type) -> str | None:
-    """The file and package version of a class that is not ours: a version alone says nothing of its last edit."""
-    import inspect
-
-    try:
-        file = inspect.getsourcefile(cls)
-    except TypeError:  # typed at a prompt or in a script that travelled by value
-        file = None
-    if file is None or not Path(file).is_file():
-        return None
-    package = cls.__module__.partition(".")[0]
-    installed = [version(name) for name in packages_distributions().get(package, [])]
-    return f"{hashlib.sha256(Path(file).read_bytes()).hexdigest()} {installed}"

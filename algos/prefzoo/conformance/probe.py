@@ -33,7 +33,7 @@ def probed(inner: type[Algorithm]) -> type[Algorithm]:
 
 def observe(train: Any, bench: Bench) -> Policy:
     """Train on a copy of the start that is this trial's own, sharing no work with others, and report what was seen."""
-    from prefzoo.comparison.plan import fingerprint
+    from prefzoo.comparison.fingerprints import fingerprint
 
     start = bench.out / "start"
     shutil.copytree(bench.start, start)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from prefzoo.feedback.judges.endpoint import EndpointAsker
-from prefzoo.interface import Ledger
+from prefzoo.ledger import Ledger
 from prefzoo.settings import Generation
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from prefzoo.interface import CHARGES, Bench, Ledger
+from prefzoo.interface import Bench
+from prefzoo.ledger import CHARGES, Ledger
 from prefzoo.policies.weights import weights_of
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from prefzoo.comparison.estimate.probe import Part, Probe, Size, Took, part
 from prefzoo.comparison.estimate.record import Estimate
 from prefzoo.comparison.plan import START, Plan, Stage
 from prefzoo.comparison.running.watch import seconds_left
-from prefzoo.interface import CHARGES
+from prefzoo.ledger import CHARGES
 
 TRIAL = ("train", "evaluate")
 ONCE = "{}, made once"

@@ -12,8 +12,9 @@ from typing import Any
 import trl  # noqa: F401
 from datasets import Dataset  # noqa: F401
 
+from prefzoo.comparison.fingerprints import fingerprint
 from prefzoo.comparison.identity import IDENTITY, content_hash, identity
-from prefzoo.comparison.plan import INCOMPLETE, START, Plan, Stage, fingerprint
+from prefzoo.comparison.plan import INCOMPLETE, START, Plan, Stage
 from prefzoo.comparison.recipe.blocks import Recipe
 from prefzoo.comparison.running import launched
 from prefzoo.comparison.stages.auditing import audit
@@ -36,7 +37,8 @@ from prefzoo.feedback.reward_model import RewardModel, train_reward_model
 from prefzoo.feedback.reward_report import reward_report
 from prefzoo.feedback.reward_settings import RewardPart
 from prefzoo.feedback.rewards import FunctionReward, RandomReward, load_reward
-from prefzoo.interface import Bench, Ledger, Progress, Prompt, Reward
+from prefzoo.interface import Bench, Progress, Prompt, Reward
+from prefzoo.ledger import Ledger
 from prefzoo.policies import load_policy
 from prefzoo.policies.language_model import LanguageModelPolicy
 from prefzoo.policies.loading import resolve

@@ -8,7 +8,8 @@ from prefzoo.data.formats import Row
 from prefzoo.data.reasons import Dropped
 from prefzoo.data.views import Views, prompt_key
 from prefzoo.feedback.ai_labels import labelled
-from prefzoo.interface import Judge, Ledger, Policy, Progress
+from prefzoo.interface import Judge, Policy, Progress
+from prefzoo.ledger import Ledger
 from prefzoo.settings import Generation
 
 

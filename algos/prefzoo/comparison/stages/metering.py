@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import torch
 
-from prefzoo.interface import Ledger
+from prefzoo.ledger import Ledger
 
 
 @contextlib.contextmanager

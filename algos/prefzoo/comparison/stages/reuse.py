@@ -19,10 +19,11 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from prefzoo.comparison.plan import fingerprint, versions
+from prefzoo.comparison.fingerprints import fingerprint, versions
 from prefzoo.comparison.stages.metering import peak_memory
 from prefzoo.feedback.judges.judge import Judge
-from prefzoo.interface import CHARGES, Bench, Completion, Ledger, Policy, Prompt
+from prefzoo.interface import Bench, Completion, Policy, Prompt
+from prefzoo.ledger import CHARGES, Ledger
 from prefzoo.policies.language_model import LanguageModelPolicy
 
 KEPT = "kept"

@@ -15,8 +15,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from prefzoo.comparison.collecting import seed_result
 from prefzoo.comparison.plan import START, Plan, Stage, load_plan
-from prefzoo.comparison.results import load, seed_result
+from prefzoo.comparison.results import load
 from prefzoo.comparison.running.runner import OUTCOMES
 from prefzoo.comparison.tracking import content
 from prefzoo.comparison.tracking.door import Door

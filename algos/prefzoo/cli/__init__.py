@@ -1,0 +1,42 @@
+"""The command line: a thin skin over the Python functions."""
+
+from __future__ import annotations
+
+import typer
+from rich.console import Console
+
+from prefzoo.cli import checks, finished, recipes, training
+from prefzoo.errors import PrefzooError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Which preference-optimization algorithm should I use on my data? Train them all alike and see.",
+)
+
+for command in (  # in the order in which `prefzoo --help` shows them
+    recipes.ls,
+    recipes.validate,
+    recipes.schema,
+    recipes.data,
+    training.compare,
+    training.plan,
+    training.run,
+    checks.check,
+    checks.audit_judge,
+    finished.report,
+    finished.power,
+    finished.sample,
+    finished.export,
+):
+    app.command()(command)
+
+
+def main() -> None:
+    """Run a command; a user's mistake is told in words and exits with 2, Ctrl-C with 130, a failed trial with 1."""
+    try:
+        app()
+    except PrefzooError as error:
+        Console(stderr=True).print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+        raise SystemExit(2) from None

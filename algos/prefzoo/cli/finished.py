@@ -1,0 +1,98 @@
+"""Commands about a finished run: its report, its variances and its policies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from prefzoo.cli.options import RunFolder, show, wide_console
+from prefzoo.errors import PrefzooError
+
+
+def report(
+    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="The folder of a comparison, or of several.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="For several: where the report goes.")
+    ] = None,
+) -> None:
+    """Rebuild the report of a finished or partial run, or merge several comparable runs into one.
+
+    Example: prefzoo report runs/monday runs/tuesday --out runs/both
+    """
+    if len(folders) == 1:
+        if out is not None:
+            raise PrefzooError(f"--out {out}: the report of one run is rebuilt where the run is")
+        from prefzoo.comparison.compare import rebuild
+
+        show(rebuild(folders[0]), folders[0])
+        return
+    from prefzoo.comparison.merging import merge
+
+    to = out or folders[0].parent / "+".join(folder.resolve().name for folder in folders)
+    show(merge(folders, to), to)
+
+
+def power(
+    pilot: Annotated[str, typer.Argument(metavar="RECIPE|DIR", help="A finished run, or the recipe it was of.")],
+    difference: Annotated[float, typer.Option("--difference", metavar="D", help="In units of the deciding metric.")],
+) -> None:
+    """Say how many seeds and test prompts a difference to the start needs, from the variances of a finished run.
+
+    Example: prefzoo power quickstart --difference 0.3
+    """
+    from prefzoo.comparison.planning import needed
+
+    folder = Path(pilot) if Path(pilot).is_dir() else Path("runs") / Path(pilot).stem
+    found = needed(folder, difference)
+    console = wide_console()
+    console.print(*found.tables())
+    print(
+        f"After Holm for {len(found.power)} comparisons with the start. Variances are from {folder} "
+        f"({found.pilot.seeds} seeds, {found.pilot.prompts} prompts); their own uncertainty is counted in."
+    )
+
+
+def sample(
+    folder: RunFolder,
+    prompt: Annotated[str, typer.Argument(help="What the user says.")],
+    seed: Annotated[int | None, typer.Option(help="The policies of this seed [the first].")] = None,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
+    algorithms: Annotated[str | None, typer.Option(metavar="A,B", help="Only these labels.")] = None,
+) -> None:
+    """Show what each trained policy answers, side by side."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from prefzoo.comparison.answers import answer
+    from prefzoo.comparison.running.quiet import quiet
+
+    quiet()
+    chosen = algorithms.split(",") if algorithms is not None else None
+    shown = Table("policy", "answer", title=Text(prompt), title_justify="left", show_lines=True)
+    for label, text in answer(folder, prompt, seed=seed, temperature=temperature, labels=chosen).items():
+        shown.add_row(label, Text(text))  # what a model says is not markup
+    Console().print(shown)
+
+
+def export(
+    folder: RunFolder,
+    label: Annotated[str, typer.Argument(metavar="LABEL", help="Which policy; `start` for the start.")],
+    to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where to put it.")],
+    seed: Annotated[int | None, typer.Option(help="The policy of this seed [the first].")] = None,
+) -> None:
+    """Write a policy as a plain transformers folder, adapter merged, that any tool loads."""
+    from prefzoo.comparison.answers import open_policy
+    from prefzoo.comparison.running.quiet import quiet
+    from prefzoo.policies.language_model import LanguageModelPolicy
+
+    quiet()
+    policy = open_policy(folder, label, seed)
+    if not isinstance(policy, LanguageModelPolicy):
+        raise PrefzooError(f"{label} is not one model but a way of sampling; export its start and its reward instead")
+    if to.exists() and any(to.iterdir()):
+        raise PrefzooError(f"--to {to}: the folder is not empty")
+    policy.export(to)
+    print(to)

@@ -1,0 +1,54 @@
+"""Arguments that several commands take, and how results are shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+INTERRUPTED = 130
+"""The exit code after Ctrl-C."""
+
+RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A path, or a name that `prefzoo ls` shows.")]
+Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY.SUB=VALUE", help="Change a key of the recipe.")]
+Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder for everything [runs/RECIPE].")]
+Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="How many seeds.")]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Trials at a time.")]
+
+
+def _load_plugins(files: list[Path] | None) -> list[Path]:
+    from prefzoo.plugins import load_plugins
+
+    load_plugins(files or [])
+    return files or []
+
+
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option("--plugin", metavar="FILE", help="A Python file that registers algorithms.", callback=_load_plugins),
+]
+RunFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a comparison.")]
+
+
+def wide_console() -> Console:
+    """The terminal; a file or a pipe has no edge to wrap at."""
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
+
+
+def show(found: Any, folder: Path) -> None:
+    """Print what a comparison found, and where the rest of it lies."""
+    from prefzoo.comparison.report import page as reports
+    from prefzoo.comparison.report import words
+
+    console = wide_console()
+    console.print(reports.table(found, console.width))
+    console.print(words.sentence(found), style="bold", markup=False)
+    for sign in found.warnings:
+        console.print(f"! {sign.text}", style="yellow", markup=False, highlight=False)
+    for fact in reports.facts(found):
+        console.print(f"- {fact}", markup=False, highlight=False)
+    console.print("wins: share of test prompts answered better than the start does; KL: to the start, nats a reply")
+    console.print(f"{folder / 'report.html'}, {folder / 'results.json'}", markup=False, highlight=False)

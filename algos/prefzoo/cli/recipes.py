@@ -1,0 +1,81 @@
+"""Commands about recipes: what there is, and what is wrong with one or with its data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from prefzoo.cli.options import Out, Plugins, RecipeArgument, Sets, wide_console
+from prefzoo.errors import PrefzooError
+
+
+def ls(plugins: Plugins = None) -> None:
+    """List algorithms, with what each needs, and recipes."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from prefzoo import registry
+    from prefzoo.comparison.recipe.files import shipped
+
+    algorithms = Table("algorithm", "needs", "what it is", box=None, title="Algorithms", title_justify="left")
+    for name in registry.names():
+        try:
+            cls = registry.load(name)
+        except PrefzooError as error:
+            algorithms.add_row(name, "", Text(str(error), style="red"))
+            continue
+        what = " ".join((cls.__doc__ or "").split("\n\n")[0].split()).partition(" (")[0].rstrip(".")
+        algorithms.add_row(name, ", ".join(sorted(cls.needs)), what)
+    recipes = Table("recipe", "what it is", box=None, title="Recipes", title_justify="left")
+    for name, path in shipped().items():
+        recipes.add_row(name, path.read_text(encoding="utf-8").split("\n")[0].lstrip("# "))
+    Console().print(algorithms, *(Text(clash, style="red") for clash in registry.clashes()), "", recipes)
+
+
+def validate(recipe: RecipeArgument, sets: Sets = None, plugins: Plugins = None) -> None:
+    """Say every mistake in a recipe at once.
+
+    Example: prefzoo validate my.yaml --set budget.prompts=500
+    """
+    from prefzoo.comparison.recipe.check import load
+
+    checked = load(recipe, sets or [])
+    print(f"{recipe}: sound ({', '.join(checked.algorithms)}; {len(checked.seeds)} seeds)")
+
+
+def schema() -> None:
+    """Print the JSON schema of recipes, for editors.
+
+    Example: prefzoo schema > recipe.schema.json, and as the first line of a recipe:
+    # yaml-language-server: $schema=recipe.schema.json
+    """
+    import json
+
+    from prefzoo.comparison.recipe.json_schema import recipe_schema
+
+    print(json.dumps(recipe_schema(), indent=1))
+
+
+def data(recipe: RecipeArgument, sets: Sets = None, out: Out = None) -> None:
+    """Read and check only the data of a recipe: counts, lengths, leaks, and what is trained on.
+
+    Example: prefzoo data my.yaml --set data.max_prompt_tokens=256
+    """
+    import json
+
+    from prefzoo.comparison.compare import prepare_data
+    from prefzoo.comparison.report.data import data_examples, data_facts, data_table
+
+    folder = prepare_data(recipe, sets or [], out or Path("runs") / Path(recipe).stem)
+    preflight, manifest = (json.loads((folder / f"{n}.json").read_text("utf-8")) for n in ("preflight", "manifest"))
+    console = wide_console()
+    console.print(data_table(preflight, manifest))
+    for fact in data_facts(preflight, manifest):
+        console.print(f"- {fact}", markup=False, highlight=False)
+    trained = any(example["trained"] for example in preflight["examples"])
+    what, marked = ("rows", "; what is trained on is ⟦marked⟧") if trained else ("prompts", "")
+    console.print(f"\nTraining {what} as the model sees them{marked}:\n", markup=False)
+    for example in data_examples(preflight):
+        console.print(example)
+    console.print(str(folder), markup=False, highlight=False)

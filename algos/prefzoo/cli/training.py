@@ -1,0 +1,90 @@
+"""Commands that train what a recipe names, or say what that will take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from prefzoo.cli.options import INTERRUPTED, Out, Plugins, RecipeArgument, Seeds, Sets, Workers, show, wide_console
+
+
+def compare(
+    recipe: RecipeArgument,
+    algorithms: Annotated[str | None, typer.Option(metavar="A,B", help="Only these labels or algorithms.")] = None,
+    seeds: Seeds = None,
+    sets: Sets = None,
+    out: Out = None,
+    workers: Workers = None,
+    plugins: Plugins = None,
+) -> None:
+    """Train all algorithms of a recipe alike, measure them alike, and say which is better.
+
+    Example: prefzoo compare quickstart --algorithms dpo,sft --seeds 5
+    """
+    chosen = [name.strip() for name in algorithms.split(",") if name.strip()] if algorithms is not None else None
+    _compare_and_show(recipe, out, algorithms=chosen, seeds=seeds, sets=sets or [], workers=workers)
+
+
+def plan(
+    recipe: RecipeArgument,
+    algorithms: Annotated[str | None, typer.Option(metavar="A,B", help="Only these labels or algorithms.")] = None,
+    seeds: Seeds = None,
+    sets: Sets = None,
+    out: Out = None,
+    workers: Workers = None,
+    plugins: Plugins = None,
+) -> None:
+    """Say what a comparison will take on this machine, in time, memory and tokens, by trying a small part of it.
+
+    Example: prefzoo plan quickstart --set budget.prompts=5000
+    """
+    from prefzoo.comparison.estimate.table import sentences, table
+    from prefzoo.comparison.estimate.whole import estimate
+
+    chosen = [name.strip() for name in algorithms.split(",") if name.strip()] if algorithms is not None else None
+    try:
+        found = estimate(recipe, algorithms=chosen, seeds=seeds, sets=sets or [], out=out, workers=workers)
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None
+    console = wide_console()
+    console.print(table(found))
+    for said in sentences(found):
+        console.print(said, markup=False, highlight=False)
+    for name, error in found.failed.items():
+        console.print(f"{name} FAILED in the probe: {error}", style="red", markup=False, highlight=False)
+    if found.failed:
+        raise typer.Exit(1)
+
+
+def run(
+    recipe: RecipeArgument,
+    algorithm: Annotated[str, typer.Option("--algorithm", metavar="NAME", help="A label or an algorithm.")],
+    seeds: Seeds = 1,
+    sets: Sets = None,
+    out: Out = None,
+    workers: Workers = None,
+    plugins: Plugins = None,
+) -> None:
+    """Train and measure one algorithm of a recipe.
+
+    Example: prefzoo run quickstart --algorithm dpo --set algorithms.dpo.beta=0.3
+    """
+    folder = out or Path("runs") / f"{Path(recipe).stem}-{algorithm}"  # a comparison of all keeps its own
+    _compare_and_show(recipe, folder, algorithms=[algorithm], seeds=seeds, sets=sets or [], workers=workers)
+
+
+def _compare_and_show(recipe: str, out: Path | None, **more: Any) -> None:
+    from prefzoo.comparison.compare import compare as run_comparison
+
+    folder = out or Path("runs") / Path(recipe).stem
+    try:
+        found = run_comparison(recipe, out=folder, **more)
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted; the same command goes on where it stopped")
+        raise typer.Exit(INTERRUPTED) from None
+    show(found, folder)
+    if any(each.status != "ok" for each in found.algorithms.values()):
+        raise typer.Exit(1)

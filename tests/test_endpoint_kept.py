@@ -1,0 +1,123 @@
+"""Answers of a server are kept: nothing is asked twice, whoever dies."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from asking import number, questions, wait_until
+from chat_server import ChatServer, Reply, said
+from prefzoo.errors import PrefzooError
+from prefzoo.feedback.judges.asking import Said
+
+pytestmark = pytest.mark.usefixtures("short_pauses_and_no_key")
+
+
+def test_the_same_question_is_asked_once_and_another_parameter_makes_another_question(asker) -> None:
+    with ChatServer() as server:
+        ask = asker(server)
+        assert ask([questions(1)[0]] * 4, 5) == [Said("yes")] * 4
+        assert len(server.seen) == 1 and ask.report()["cache_hits"] == 3
+        ask(questions(1), 6)
+        asker(server, model="other")(questions(1), 5)
+        asker(server, temperature=0.5)(questions(1), 5)
+        assert len(server.seen) == 4
+        asker(server, timeout=2.0, retries=0, key_env="OTHER")(questions(1), 5)
+        assert len(server.seen) == 4
+
+
+def test_a_server_that_is_gone_is_asked_no_more_and_the_run_goes_on_where_it_was(asker) -> None:
+    """It dies after 12 answers; another one takes its place, and only what is missing is asked there."""
+    with ChatServer() as first:
+        ask = asker(first, lambda what, done, total: first.__exit__() if done == 12 else None, concurrency=1)
+        with pytest.raises(PrefzooError, match=r"judge.endpoint.base_url: .* 10 times in a row \(no connection: \w+\)"):
+            ask(questions(40), 5)
+        kept = len(ask.cache)
+        assert kept == 12
+        assert ask.report()["failures"] == {"no connection": 10} and ask.report()["retries"] == {"no connection": 30}
+        with pytest.raises(
+            PrefzooError, match=rf"{kept} answers are kept in .*answers.sqlite; the same command goes on"
+        ):
+            ask(questions(40), 5)
+    with ChatServer(port=first.port) as second:
+        again = asker(second)
+        assert again(questions(40), 5) == [Said("yes")] * 40
+        assert again.report()["cache_hits"] == kept and again.report()["requests"] == 40 - kept
+        assert first.answered + second.answered == {f"question {i}": 1 for i in range(40)}
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from prefzoo.feedback.judges.endpoint import EndpointAsker
+from prefzoo.feedback.judges.endpoint_settings import EndpointSettings
+asker = EndpointAsker(EndpointSettings(base_url=sys.argv[1], model="m", concurrency=3), Path(sys.argv[2]))
+asker([[{"role": "user", "content": f"question {i}"}] for i in range(60)], 5)
+print("done")
+"""
+
+
+def test_after_sigkill_nothing_that_was_answered_is_asked_again(asker, tmp_path) -> None:
+    """Two processes ask at once, one is killed: the other ends well, and a third finds all that was answered."""
+    with ChatServer(lambda seen, nth: Reply(said(f"answer {number(seen)}"), delay=0.02)) as server:
+        command = [sys.executable, "-c", CHILD, server.url, str(tmp_path / "answers")]
+        killed = subprocess.Popen(command, stdout=subprocess.PIPE)
+        try:
+            wait_until(lambda: sum(server.answered.values()) >= 15)
+        finally:
+            killed.send_signal(signal.SIGKILL)
+        out, _ = killed.communicate(timeout=10)
+        assert not out
+        time.sleep(0.1)  # for the server to notice
+        before = dict(server.answered)
+        assert 15 <= len(before) < 60
+        ask = asker(server)
+        assert ask(questions(60), 5) == [Said(f"answer {i}") for i in range(60)]
+        twice = [question for question in before if server.answered[question] > 1]
+        assert len(twice) <= 3, "only what was under way when the process died"
+        assert ask.report()["cache_hits"] == len(before) - len(twice)
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from prefzoo.feedback.judges.answer_cache import Answer, AnswerCache
+cache = AnswerCache(Path(sys.argv[1]))
+sys.stdin.readline()
+for i in range(100):
+    with cache.opened() as kept:
+        cache.keep(kept, f"shared {i}", Answer(sys.argv[2]))
+        cache.keep(kept, f"{sys.argv[2]} {i}", Answer(sys.argv[2]))
+        assert len(cache.find(kept, [f"shared {i}", f"{sys.argv[2]} {i}"])) == 2
+"""
+
+
+def test_several_processes_write_at_once(tmp_path) -> None:
+    from prefzoo.feedback.judges.answer_cache import AnswerCache
+
+    names = ["a", "b", "c"]
+    writers = [
+        subprocess.Popen([sys.executable, "-c", WRITER, str(tmp_path / "new"), name], stdin=subprocess.PIPE)
+        for name in names
+    ]
+    time.sleep(1.0)
+    for writer in writers:
+        assert writer.stdin is not None
+        writer.stdin.write(b"go\n")
+        writer.stdin.flush()
+    assert [writer.wait(60) for writer in writers] == [0, 0, 0]
+    assert len(AnswerCache(tmp_path / "new")) == 400
+
+
+def test_a_cache_that_cannot_be_used_is_told(asker, tmp_path) -> None:
+    (tmp_path / "answers").mkdir()
+    (tmp_path / "answers" / "answers.sqlite").write_bytes(b"something else altogether, and long enough" * 9)
+    with (
+        ChatServer() as server,
+        pytest.raises(PrefzooError, match=r"answers.sqlite: the judge's answers cannot be kept"),
+    ):
+        asker(server)(questions(1), 5)

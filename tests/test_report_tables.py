@@ -1,0 +1,102 @@
+"""Tables of a report, from results made by hand: every cell."""
+
+from __future__ import annotations
+
+from prefzoo.comparison.analysis import Pair
+from prefzoo.comparison.budgets import EqualBudget
+from prefzoo.comparison.length import LengthAdjusted
+from prefzoo.comparison.report import page as report
+from prefzoo.comparison.report.breakdown import heat_maps, length_cells
+from prefzoo.comparison.report.budgets import budget_cells, budget_words
+from prefzoo.comparison.report.cost import cost_cells, detail_cells
+from prefzoo.comparison.report.pairs import difference_cells, matrix, rating_cells
+from prefzoo.comparison.results import Summary
+from reported import made
+
+
+def test_cost_is_the_mean_of_the_trials_and_leaves_out_what_nothing_used(tmp_path) -> None:
+    headings, rows = cost_cells(made(tmp_path))
+    assert headings == ["policy", "trained tokens", "sampled in training", "sampled to answer", "reward calls", "FLOPs",
+                        "seconds", "peak memory"]  # fmt: skip
+    assert rows == [
+        ["start", "0", "0", "10", "0", "0", "1.0", "0.00 GiB"],
+        ["dpo", "2,000", "0", "20", "0", "3.0 G", "4.0", "1.00 GiB"],
+        ["rejection_sampling", "0", "100", "10", "24", "0", "2.0", "0.00 GiB"],
+        ["start, made once", "500", "0", "0", "0", "0", "9.0", "0.00 GiB"],
+    ]
+
+
+def test_what_an_algorithm_reports_is_a_row_for_each_fact_and_a_column_for_each_seed(tmp_path) -> None:
+    results = made(tmp_path)
+    assert detail_cells(results) == {
+        "dpo": (
+            ["fact", "seed 0", "seed 1"],
+            [["rounds.1.kept", "3", "4"], ["rounds.1.share", "0.3333", "0.3333"], ["note", "x|y", "x|y"]],
+        )
+    }
+    results.algorithms["dpo"].seeds["1"].details = {"round": list(range(100))}
+    _, rows = detail_cells(results)["dpo"]
+    assert rows[0] == ["rounds.1.kept", "3", "-"] and rows[3] == ["round.1", "-", "0"]
+    assert rows[-1] == ["43 more in results.json", "", ""] and len(rows) == 61
+
+
+def test_equal_budgets_are_a_table_that_says_who_is_not_in_it(tmp_path) -> None:
+    results = made(tmp_path)
+    assert budget_cells(results, ["dpo", "start"]) is None
+    measured = {"dpo": Summary(mean=0.8, ci95=(0.0, 1.0)), "ppo": Summary(mean=0.25, ci95=None)}
+    over = {"dpo": Summary(mean=0.5, ci95=(0.4, 0.6)), "ppo": Summary(mean=-0.05, ci95=None)}
+    missing = {"best_of_n": "no policy was kept on its way"}
+    one, other = {"budget": 1500, "missing": missing}, {"budget": 2e9, "missing": {**missing, "dpo": "none"}}
+    results.equal_budgets = [
+        EqualBudget(axis="prompts", policies=measured, over_start=over, **one),
+        EqualBudget(axis="flops", policies={"ppo": measured["ppo"]}, over_start={"ppo": over["ppo"]}, **other),
+    ]
+    headings, rows = budget_cells(results, ["ppo", "dpo", "start"]) or ([], [])
+    assert headings == ["policy", "1,500 prompts", "2.0 G FLOPs"]
+    assert rows == [["ppo", "0.25 (-0.05)", "0.25 (-0.05)"], ["dpo", "0.80 (+0.50 ±0.10)", "-"]]
+    said = budget_words(results)
+    assert said.endswith("Not in it: best_of_n (no policy was kept on its way); dpo (none: FLOPs).")
+
+
+def test_heat_is_the_distance_from_the_start_and_equal_length_is_told(tmp_path) -> None:
+    results = made(tmp_path)
+    for label, value in (("start", 1.0), ("dpo", 0.5), ("rejection_sampling", 1.25)):
+        results.algorithms[label].summary["gold/courtesy"] = Summary(mean=value, ci95=None)
+    (found,) = heat_maps(results, ["dpo", "rejection_sampling", "start"])
+    assert found.headings == ["policy", "courtesy"]
+    assert found.rows == [
+        ("dpo", [("0.50", -1.0)]),
+        ("rejection_sampling", [("1.25", 0.5)]),
+        ("start", [("1.00", 0.0)]),
+    ]
+    assert length_cells(results) is None
+    results.algorithms["dpo"].length_adjusted = LengthAdjusted(0.4, (0.1, 0.7), 0.6, (0.55, 0.65), 0.02, -0.01)
+    headings, rows = length_cells(results) or ([], [])
+    assert rows == [["dpo", "+0.0", "+1.50", "+0.40 [+0.10, +0.70]", "0.50", "0.60 [0.55, 0.65]", "+0.020"]]
+    assert len(headings) == len(rows[0])
+
+
+def test_all_pairs_by_hand(tmp_path) -> None:
+    results = made(tmp_path)
+    labels = ["dpo", "rejection_sampling", "start"]
+    assert matrix(results, labels) is None is rating_cells(results, labels)
+    rates = {("start", "dpo"): 0.25, ("start", "rejection_sampling"): 0.5, ("dpo", "rejection_sampling"): 0.75}
+    results.pairs = [
+        Pair(a=a, b=b, win_rate=Summary(mean=rate, ci95=None),
+             probability_of_improvement=Summary(mean=rate, ci95=(rate - 0.25, rate + 0.125)))
+        for (a, b), rate in rates.items()
+    ]  # fmt: skip
+    results.ratings = {label: Summary(mean=mean, ci95=None) for label, mean in (("start", 0.0), ("dpo", 1.0))}
+    found = matrix(results, labels)
+    assert found is not None and found.headings == ["policy", *labels]
+    assert found.rows == [
+        ("dpo", [("", 0.0), ("0.75", 0.5), ("0.75*", 0.5)]),  # the star: dpo's verdict against the start is `better`
+        ("rejection_sampling", [("0.25", -0.5), ("", 0.0), ("0.50", 0.0)]),
+        ("start", [("0.25*", -0.5), ("0.50", 0.0), ("", 0.0)]),
+    ]
+    _, rows = rating_cells(results, labels) or ([], [])
+    assert rows == [["dpo", "1.00", "-", "0.75 [0.62, 1.00]"], ["start", "0.00", "-", "-"]]
+    results.verdicts[1] = results.verdicts[1].model_copy(update={"effect_size": 0.25, "detectable": 0.125})
+    _, rows = difference_cells(results) or ([], [])
+    assert rows[1] == ["rejection_sampling - start", "inconclusive", "+0.50 [-1.00, +1.00]", "0.500", "+0.25", "0.12"]
+    assert "| start | 0.25* | 0.50 |  |" in report.markdown(results)
