@@ -56,6 +56,7 @@ def signs(
     adjusted: Mapping[str, LengthAdjusted | None],
     curves: Mapping[str, Sequence[Sequence[Mapping[str, float]]]],
     judges: Mapping[str | None, Sequence[Mapping[str, Any]]],
+    deciding: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> list[Sign]:
     """All warnings of a comparison.
 
@@ -66,6 +67,7 @@ def signs(
         adjusted: label -> what is left of its gain at equal length.
         curves: label -> its training curve of each seed.
         judges: label -> what its judge reports of each seed; under None, of the judge who labelled the data.
+        deciding: label -> what the final judge was asked about its replies of each seed, where a judge decides.
     """
     found: list[Sign] = []
     for label, table in tables.items():
@@ -77,7 +79,9 @@ def signs(
         found += _entropy(label, curves.get(label, []))
         found += _cut_off(label, table)
     for name, reports in judges.items():
-        found += [*_judge(name, reports), *_unread(name, reports)]
+        found += [*_judge(name, reports), *_unread(name, reports, f"{name}: its judge" if name else "The judge")]
+    for label, reports in deciding.items():
+        found += _unread(label, reports, f"{label}: the final judge")
     return found
 
 
@@ -177,16 +181,15 @@ def _judge(label: str | None, reports: Sequence[Mapping[str, Any]]) -> Iterator[
         yield Sign("judge", label, text, turned / pairs, (low, high))
 
 
-def _unread(label: str | None, reports: Sequence[Mapping[str, Any]]) -> Iterator[Sign]:
+def _unread(label: str | None, reports: Sequence[Mapping[str, Any]], who: str) -> Iterator[Sign]:
     failed, asked = (sum(report.get(name, 0) for report in reports) for name in ("failures", "questions"))
     if not asked:
         return
     bounds = stats.binomtest(failed, asked).proportion_ci(method="wilson")
     low, high = float(bounds.low), float(bounds.high)
     if low > UNREAD:
-        whose = f"{label}: its" if label else "The"
         text = (
-            f"{whose} judge could not be read in {failed / asked:.0%} of {asked} answers "
+            f"{who} could not be read in {failed / asked:.0%} of {asked} answers "
             f"(95% {low:.0%} to {high:.0%}); they count as undecided."
         )
         yield Sign("judge", label, text, failed / asked, (low, high))

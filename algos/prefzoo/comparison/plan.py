@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import packages_distributions, version
@@ -78,7 +79,7 @@ class Plan:
     recipe: Recipe
     out: Path
     stages: dict[str, Stage] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=lambda: versions())
+    versions: dict[str, str] = field(default_factory=lambda: ran_with())
 
     def save(self) -> None:
         """Keep the plan in `plan.json`, so that a report can be rebuilt later, by other versions too."""
@@ -234,6 +235,11 @@ def load_plan(out: Path) -> Plan:
 def versions() -> dict[str, str]:
     """Versions of this package and of the libraries that decide what it computes."""
     return {"prefzoo": __version__, **{name: version(name) for name in LIBRARIES}}
+
+
+def ran_with() -> dict[str, str]:
+    """`versions`, with those of what decides nothing but is asked for when a run is to be repeated."""
+    return {"python": platform.python_version(), **versions(), "wandb": version("wandb")}
 
 
 def _hash(content: Any) -> str:
