@@ -265,7 +265,7 @@ def test_mistakes_are_named(tmp_path, monkeypatch) -> None:
     assert "pip install 'prefzoo[annotators]'" in said
     assert "unknown column 'annotator'. Did you mean 'anotator'?" in said and "data.columns.annotator" in said
     said = problems({"ratings": "a/b", "annotators": "soft"})
-    assert "data.annotators: 'soft' decides votes in data.preferences, and there is no such file." in said
+    assert "data.annotators: 'soft' decides votes in data.preferences, or in data.rankings" in said
     options = Options(annotators="reliability")
     with pytest.raises(DataError, match="needs to know who said what"):
         read_rows("preferences", file, Dropped(), options)

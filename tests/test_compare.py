@@ -35,6 +35,7 @@ def test_results_hold_what_the_contract_promises(small_run) -> None:
     _, out = small_run
     content = json.loads((out / "results.json").read_text())
     assert content["schema"] == 1
+    assert {"prefzoo", "python", "torch", "trl", "wandb"} <= content["versions"].keys()
     assert set(content["algorithms"]) == {
         "start", "sft", "dpo", "rejection_sampling", "random_choice", "best_of_n",
     }  # fmt: skip

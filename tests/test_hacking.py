@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from prefzoo.comparison import hacking, statistics
+from prefzoo.comparison import statistics
 from prefzoo.comparison.curves import read_curve
 from prefzoo.comparison.hacking import Sign, signs
 from prefzoo.comparison.length import LengthAdjusted, at_equal_length, length_adjusted
@@ -77,7 +77,13 @@ def tables(**shift: float) -> dict[str, np.ndarray]:
 
 def told(policy: dict[str, np.ndarray], **more: object) -> list[Sign]:
     start = tables()
-    rest: dict = {"adjusted": {"mine": length_adjusted(policy, start, "gold")}, "curves": {}, "judges": {}, **more}
+    rest: dict = {
+        "adjusted": {"mine": length_adjusted(policy, start, "gold")},
+        "curves": {},
+        "judges": {},
+        "deciding": {},
+        **more,
+    }
     return signs({"mine": policy}, start, "gold", **rest)
 
 
@@ -106,7 +112,7 @@ def test_nothing_is_told_of_what_is_small_unclear_or_good() -> None:
     one_seed = {name: table[:1] for name, table in tables(distinct_2=-0.4).items()}
     assert told(unclear) == []
     start = {name: table[:1] for name, table in tables().items()}
-    assert signs({"mine": one_seed}, start, "gold", {}, {}, {}) == []
+    assert signs({"mine": one_seed}, start, "gold", {}, {}, {}, {}) == []
 
 
 def test_a_gain_of_length_alone_is_told() -> None:
@@ -148,7 +154,9 @@ def test_a_curve_counts_on_over_rounds_and_keeps_numbers_only(tmp_path) -> None:
 
 
 def test_a_judge_that_cannot_be_read_is_told_and_only_then() -> None:
-    (sign,) = hacking._unread("rlaif", [{"failures": 40, "questions": 128}, {"failures": 20, "questions": 128}])
+    (sign,) = told(tables(), judges={"mine": [{"failures": n, "questions": 128} for n in (40, 20)]})
     assert sign.kind == "judge" and sign.value == 60 / 256 and "23% of 256 answers" in sign.text
-    assert not list(hacking._unread(None, [{"failures": 3, "questions": 128}]))
-    assert not list(hacking._unread(None, [{}]))
+    assert sign.text.startswith("mine: its judge could not be read")
+    assert told(tables(), judges={None: [{"failures": 3, "questions": 128}], "mine": [{}]}) == []
+    (sign,) = told(tables(), deciding={"mine": [{"failures": 60, "questions": 256}], "other": [{}]})
+    assert sign.policy == "mine" and sign.text.startswith("mine: the final judge could not be read in 23% of 256")

@@ -188,6 +188,8 @@ def test_an_audit_that_is_missing_is_told_and_why(tmp_path) -> None:
     plan, none = plan_of(tmp_path), plan_of(tmp_path, audit_pairs=0)
     (said,) = judge_notes(plan, {STAGE: Outcome("failed", "the server died")}, {"audits": {"judge": None}})
     assert said == "The judge was not audited: its stage failed: the server died."
+    (said,) = judge_notes(plan, {STAGE: Outcome("failed", "it goes on from there.")}, {"audits": {"judge": None}})
+    assert said.endswith("it goes on from there.") and ".." not in said
     assert "was not run" in judge_notes(plan, {}, {"audits": {"judge": None}})[0]
     assert "audit_pairs is 0" in judge_notes(none, {}, {"audits": {"judge": None}})[0]
     assert judge_notes(make_plan(recipes.load("quickstart"), tmp_path), {}, {}) == []

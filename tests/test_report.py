@@ -16,6 +16,13 @@ from prefzoo.comparison.results import load as load_results
 from reported import made
 
 
+def test_policies_without_a_result_for_one_reason_are_one_line(tmp_path) -> None:
+    results = made(tmp_path)
+    for label, said in (("start", "seed 0: was not run"), ("dpo", "seed 0: was not run"), ("rejection_sampling", "x")):
+        results.algorithms[label].status, results.algorithms[label].error = "skipped", said
+    assert report.facts(results)[:2] == ["start, dpo skipped: seed 0: was not run", "rejection_sampling skipped: x"]
+
+
 def test_the_title_says_what_was_compared(tmp_path) -> None:
     results = made(tmp_path)
     prompts = results.recipe["evaluation"]["prompts"]

@@ -28,6 +28,11 @@ class DataError(PrefzooError):
     """Data that cannot be read, or of which nothing usable is left."""
 
 
+def ended(text: str) -> str:
+    """A text that ends a sentence: with one full stop, whether or not it came with one."""
+    return f"{text.rstrip().rstrip('.')}."
+
+
 def nearest(word: object, allowed: Iterable[str]) -> str | None:
     """The one of `allowed` that was probably meant; among equally close ones, one that begins with the same letter."""
     meant, names = str(word), [str(name) for name in allowed]

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import importlib
 import inspect
+import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
@@ -43,13 +44,15 @@ def register(name: str) -> Callable[[A], A]:
     """Class decorator: make an algorithm available under `name`, in recipes too.
 
     Raises:
-        ValueError: when `name` is taken by another class, or the class is not a sound algorithm.
+        ValueError: when `name` is taken by another class, or the class is not a sound algorithm, or an annotation of
+            its hyper-parameters means nothing where it is written.
     """
 
     def decorate(cls: A) -> A:
         if holder := _holder(name, cls):
             raise ValueError(f"the name {name!r} is taken by {holder}; choose another one for {cls.__qualname__}")
         _check_class(name, cls)
+        _resolve(name, cls)
         _registered[name] = cls
         return cls
 
@@ -158,6 +161,26 @@ def parameter_problems(cls: type[Algorithm], parameters: dict[str, Any], prefix:
         owned = {key: f"say `{prefix}{own}`" if own in fields else own for key, own in cls.owned.items()}
         problems += trainer_problems(cls.config, trainer, f"{prefix}trainer.", owned)
     return problems
+
+
+def _resolve(name: str, cls: type[Algorithm]) -> None:
+    """Put types in the place of annotations that `from __future__ import annotations` keeps as texts: a class from a
+    script goes into other processes by value, and the names that its script imported stay behind."""
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    for owner in cls.__mro__:
+        for key, written in vars(owner).get("__annotations__", {}).items():
+            if key not in fields or not isinstance(fields[key].type, str) or not isinstance(written, str):
+                continue
+            try:
+                meant = eval(written, vars(sys.modules[owner.__module__]), dict(vars(owner)))
+            except Exception as error:
+                raise ValueError(
+                    f"algorithm {name!r}: the annotation of {key!r}, {written}, means nothing where it is written "
+                    f"({type(error).__name__}: {error}); define or import its names at the top of the file, not within "
+                    "a function or under TYPE_CHECKING"
+                ) from error
+            fields[key].type = meant
+            owner.__annotations__[key] = meant
 
 
 def _offered(name: str) -> dict[str, EntryPoint]:

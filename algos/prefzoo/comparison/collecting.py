@@ -17,9 +17,9 @@ from prefzoo.comparison.curves import read_curves
 from prefzoo.comparison.hacking import signs
 from prefzoo.comparison.identity import IDENTITY, refuse_edited, refuse_unequal
 from prefzoo.comparison.length import length_adjusted
-from prefzoo.comparison.notes import judge_notes, notes
+from prefzoo.comparison.notes import judge_notes, notes, ungraded
 from prefzoo.comparison.plan import AUDIT, LABEL, START, Plan
-from prefzoo.comparison.records import PRINCIPLES, distinct, read_records
+from prefzoo.comparison.records import JUDGING, PRINCIPLES, distinct, read_records
 from prefzoo.comparison.results import AlgorithmResult, Milestone, Results, SeedResult, Status, identities
 from prefzoo.comparison.running.runner import Outcome
 from prefzoo.feedback.judges.audit import AUDIT_FILE
@@ -63,7 +63,11 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
         reward=reward,
         preflight=preflight,
         shared=_shared(plan),
-        notes=[*notes(recipe, algorithms, reward, manifest), *judge_notes(plan, outcomes, judge)],
+        notes=[
+            *notes(recipe, algorithms, reward, manifest),
+            *judge_notes(plan, outcomes, judge),
+            *ungraded(algorithms),
+        ],
         warnings=signs(
             {label: tables[label] for label in recipe.algorithms if tables[label]},
             tables[START],
@@ -71,6 +75,7 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
             {label: each.length_adjusted for label, each in algorithms.items()},
             read_curves(plan.stages.values()),
             {None: [judge], **{label: _judged(each) for label, each in algorithms.items()}},
+            {label: [trial.judging for trial in each.seeds.values()] for label, each in algorithms.items()},
         ),
         verdicts=analysis.verdicts(tables),
         pairs=analysis.pairs(tables),
@@ -134,6 +139,7 @@ def seed_result(plan: Plan, label: str, seed: int) -> tuple[SeedResult, dict[str
             for kept in sorted((folder / MILESTONES).glob("*"))
         ],
         details=details,
+        judging=_read(folder / JUDGING) if (folder / JUDGING).is_file() else {},
         policy=os.path.relpath(train.folder / "policy", plan.out) if train else None,
         replies=os.path.relpath(folder / "replies.jsonl", plan.out),
         identity=_read(folder / IDENTITY) if (folder / IDENTITY).is_file() else {},

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from prefzoo.comparison.collecting import collect
-from prefzoo.comparison.fingerprints import versions
+from prefzoo.comparison.fingerprints import ran_with
 from prefzoo.comparison.plan import LABEL, PLAN_FILE, START, Plan, Stage, load_plan, make_plan
 from prefzoo.comparison.recipe.blocks import Recipe, weight_bytes
 from prefzoo.comparison.recipe.check import load
@@ -236,4 +236,4 @@ def _note_call(recipe: Recipe, out: Path) -> None:
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     (out / "recipe.resolved.yaml").write_text(text, encoding="utf-8")
     with (out / "calls.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"command": shlex.join(sys.argv), "versions": versions(), "recipe": content}) + "\n")
+        file.write(json.dumps({"command": shlex.join(sys.argv), "versions": ran_with(), "recipe": content}) + "\n")

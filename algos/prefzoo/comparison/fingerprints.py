@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import platform
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,11 @@ HASHED_BYTES = 100_000_000
 def versions() -> dict[str, str]:
     """Versions of this package and of the libraries that decide what it computes."""
     return {"prefzoo": __version__, **{name: version(name) for name in LIBRARIES}}
+
+
+def ran_with() -> dict[str, str]:
+    """`versions`, with those of what decides nothing but is asked for when a run is to be repeated."""
+    return {"python": platform.python_version(), **versions(), "wandb": version("wandb")}
 
 
 def digest(content: Any) -> str:

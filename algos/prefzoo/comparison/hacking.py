@@ -56,6 +56,7 @@ def signs(
     adjusted: Mapping[str, LengthAdjusted | None],
     curves: Mapping[str, Sequence[Sequence[Mapping[str, float]]]],
     judges: Mapping[str | None, Sequence[Mapping[str, Any]]],
+    deciding: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> list[Sign]:
     """All warnings of a comparison.
 
@@ -66,6 +67,7 @@ def signs(
         adjusted: label -> what is left of its gain at equal length.
         curves: label -> its training curve of each seed.
         judges: label -> what its judge reports of each seed; under None, of the judge who labelled the data.
+        deciding: label -> what the final judge was asked about its replies of each seed, where a judge decides.
     """
     found: list[Sign] = []
     for label, table in tables.items():
@@ -77,7 +79,10 @@ def signs(
         found += _entropy(label, curves.get(label, []))
         found += _cut_off(label, table)
     for name, reports in judges.items():
-        found += [*_judge(name, reports), *_unread(name, reports)]
+        who = f"{name}: its judge" if name else "The judge"
+        found += [*_judge(name, reports, who), *_unread(name, reports, who)]
+    for label, reports in deciding.items():
+        found += _unread(label, reports, f"{label}: the final judge")
     return found
 
 
@@ -162,19 +167,19 @@ def _cut_off(label: str, table: Tables) -> Iterator[Sign]:
         yield _sign("cut_off", label, text, found)
 
 
-def _judge(label: str | None, reports: Sequence[Mapping[str, Any]]) -> Iterator[Sign]:
+def _judge(label: str | None, reports: Sequence[Mapping[str, Any]], who: str) -> Iterator[Sign]:
     if (found := _often(reports, "inconsistent", "pairs", INCONSISTENT)) is not None:
         text = (
-            f"{_whose(label)} judge disagrees with itself: asked again with the replies in the other order it prefers "
+            f"{who} disagrees with itself: asked again with the replies in the other order it prefers "
             f"the other one in {found.share:.0%} of {found.of} pairs (95% {found.low:.0%} to {found.high:.0%})."
         )
         yield Sign("judge", label, text, found.share, (found.low, found.high))
 
 
-def _unread(label: str | None, reports: Sequence[Mapping[str, Any]]) -> Iterator[Sign]:
+def _unread(label: str | None, reports: Sequence[Mapping[str, Any]], who: str) -> Iterator[Sign]:
     if (found := _often(reports, "failures", "questions", UNREAD)) is not None:
         text = (
-            f"{_whose(label)} judge could not be read in {found.share:.0%} of {found.of} answers "
+            f"{who} could not be read in {found.share:.0%} of {found.of} answers "
             f"(95% {found.low:.0%} to {found.high:.0%}); they count as undecided."
         )
         yield Sign("judge", label, text, found.share, (found.low, found.high))
@@ -196,10 +201,6 @@ def _often(reports: Sequence[Mapping[str, Any]], what: str, among: str, limit: f
         return None
     bounds = stats.binomtest(happened, of).proportion_ci(method="wilson")
     return _Share(happened / of, of, float(bounds.low), float(bounds.high)) if bounds.low > limit else None
-
-
-def _whose(label: str | None) -> str:
-    return f"{label}: its" if label else "The"
 
 
 def _clear(found: Estimate) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 from prefzoo.comparison.plan import AUDIT, Plan
 from prefzoo.comparison.recipe.blocks import Recipe
 from prefzoo.comparison.running.runner import Outcome
+from prefzoo.errors import ended
 from prefzoo.feedback.judges.audit import Audit
 from prefzoo.feedback.judges.audit_words import verdict
 
@@ -45,7 +46,7 @@ def notes(
             "num_train_epochs), or another model may make it better."
         )
     if reward.get("error"):
-        said.append(f"There is no proxy reward: its stage {reward['error']}.")
+        said.append(ended(f"There is no proxy reward: its stage {reward['error']}"))
     if recipe.data.shuffle_labels:
         said.append("Negative control: preference labels were shuffled; nothing should have been learned.")
     if recipe.reward.type == "random":
@@ -81,7 +82,7 @@ def judge_notes(plan: Plan, outcomes: Mapping[str, Outcome], judge: Mapping[str,
             why = "audit_pairs is 0"
         else:
             why = "the data has no pairs to hold its verdicts against"
-        said.append(f"The {name} was not audited: {why}.")
+        said.append(ended(f"The {name} was not audited: {why}"))
     if recipe.final_judge is not None:
         said.append(
             "No truth is known here: the verdict is by a judge, who compares each reply with the start's to the same "
@@ -90,6 +91,22 @@ def judge_notes(plan: Plan, outcomes: Mapping[str, Outcome], judge: Mapping[str,
         if recipe.evaluation.same_judge:
             said.append("The judge that decides also taught: a gain may be to its taste, and not in quality.")
     return said
+
+
+def ungraded(algorithms: Mapping[str, Any]) -> list[str]:
+    """How often the judge that decides could not be read, by policy, where it happened."""
+    said = []
+    for label, each in algorithms.items():
+        names = ("failures", "questions", "undecided", "pairs")
+        failed, asked, undecided, pairs = (sum(s.judging.get(name, 0) for s in each.seeds.values()) for name in names)
+        if failed:
+            said.append(f"{label} {failed} of {asked} ({undecided} of {pairs} replies in neither order)")
+    if not said:
+        return []
+    return [
+        "Questions to which the final judge gave no answer that could be read: "
+        f"{'; '.join(said)}. Each counts as undecided, which draws a policy towards the start."
+    ]
 
 
 def _used_by(algorithms: Mapping[str, Any]) -> str:

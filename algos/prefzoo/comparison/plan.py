@@ -16,7 +16,14 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from prefzoo import __version__, registry
-from prefzoo.comparison.fingerprints import class_fingerprint, digest, fingerprint, judge_fingerprint, versions
+from prefzoo.comparison.fingerprints import (
+    class_fingerprint,
+    digest,
+    fingerprint,
+    judge_fingerprint,
+    ran_with,
+    versions,
+)
 from prefzoo.comparison.recipe.blocks import GoldFunction, Recipe
 from prefzoo.comparison.running import launched
 from prefzoo.data import sources
@@ -75,7 +82,7 @@ class Plan:
     recipe: Recipe
     out: Path
     stages: dict[str, Stage] = field(default_factory=dict)
-    versions: dict[str, str] = field(default_factory=versions)
+    versions: dict[str, str] = field(default_factory=ran_with)
 
     def save(self) -> None:
         """Keep the plan in `plan.json`, so that a report can be rebuilt later, by other versions too."""
@@ -128,13 +135,14 @@ class _Making:
         self.recipe = recipe
         self.dump = recipe.model_dump(mode="json")
         self.keys: dict[str, str] = {}
+        self.decisive = versions()
         self.shared_seed = recipe.seeds[0]
         self.shaping = recipe.reward.shaping.model_dump()
 
     def add(self, name: str, kind: Kind, inputs: Mapping[str, Any], needs: tuple[str, ...] = (), **more: Any) -> None:
         """Add a stage; its key is made of `inputs` and of the keys of the stages that it comes after."""
         upstream = [self.keys[other] for other in (*needs, *more.get("after", ()))]
-        content = {"kind": kind, "name": name, "inputs": inputs, "upstream": upstream, "versions": self.plan.versions}
+        content = {"kind": kind, "name": name, "inputs": inputs, "upstream": upstream, "versions": self.decisive}
         key = self.keys[name] = digest(content)
         folder = self.plan.out / ("trials" if kind in ("train", "evaluate") else "stages")
         self.plan.stages[name] = Stage(name, kind, folder / f"{name.replace(' ', '-')}-{key[:10]}", needs, **more)

@@ -9,6 +9,8 @@ from typing import Any
 
 RECORDS = "replies.jsonl"
 PRINCIPLES = "principles.json"
+JUDGING = "judging.json"
+"""What the judge that decides was asked about these replies."""
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:

@@ -36,6 +36,11 @@ class SeedResult(Block):
     )
     milestones: list[Milestone] = Field(default=[], description="policies on the way, in order")
     details: dict[str, Any] = Field(default={}, description="what the algorithm itself reports")
+    judging: dict[str, Any] = Field(
+        default={},
+        description="where a judge decides: pairs and questions put to it about the test replies, `failures` to read "
+        "an answer, `undecided` pairs that it judged in neither order, ..; see prefzoo.feedback.judges.judge.Asked",
+    )
     policy: str | None = Field(default=None, description="folder of the trained policy, relative to results.json")
     replies: str = Field(description="file of every test reply with its measurements, relative to results.json")
     identity: dict[str, Any] = Field(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from prefzoo.data import agreement, voting
@@ -44,6 +45,8 @@ def read_rows(kind: str, source: str, dropped: Dropped, options: Options | None 
         DataError: when it does not exist, or not one row of it can be read.
     """
     options = options or Options()
+    if not voting.voted_on(kind, pairs):
+        options = replace(options, annotators="majority")  # no names are asked for where nothing is voted on
     found = Found()
     columns: dict[str, None] = {}  # a set that keeps their order
 
@@ -61,8 +64,10 @@ def read_rows(kind: str, source: str, dropped: Dropped, options: Options | None 
     dropping = Dropping(dropped, dict(options.columns))
     if kind == "preferences":
         _preferences(records(), found, dropping, options.annotators)
-    elif kind in ("rankings", "ratings"):
-        (rankings if kind == "rankings" else ratings)(records(), found, dropping, pairs)
+    elif kind == "rankings":
+        rankings(records(), found, dropping, pairs, options.annotators)
+    elif kind == "ratings":
+        ratings(records(), found, dropping, pairs)
     else:
         make: Callable[[str, dict[str, Any]], Iterable[Row]] = {
             "demonstrations": lambda row_id, record: [_demonstration(row_id, record)],
@@ -141,13 +146,10 @@ def _count_votes(items: list[Votes], found: Found, dropped: Dropped, rule: Annot
     before = dropped.total()
     if rule == "soft":
         found.rows += voting.soft(items, dropped)
-    elif rule == "majority":
-        found.rows += voting.hard(items, voting.shares(items), dropped)
     else:
-        first, skills = voting.reliabilities(items)
+        first, skills = voting.chances(items, rule)
         found.rows += voting.hard(items, first, dropped)
-        for name, person in found.annotators["annotators"].items():
-            person["reliability"] = skills.get(name)
+        found.annotators = voting.with_skills(found.annotators, skills)
     found.used += sum(len(item.records()) for item in items) - (dropped.total() - before)
 
 

@@ -4,96 +4,73 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from itertools import combinations, pairwise
 from typing import Any
 
 from prefzoo.data import agreement
+from prefzoo.data.ballots import Judged, counted, whole
 from prefzoo.data.formats import Row, as_list, prompt_in, reply_of
 from prefzoo.data.found import Dropping, Found, Pairs
-from prefzoo.data.labels import Vote, named
+from prefzoo.data.labels import named
 from prefzoo.data.reasons import Dropped, Unusable
 from prefzoo.data.strengths import plackett_luce
 from prefzoo.data.views import prompt_key
+from prefzoo.data.voting import Annotators, with_skills
 from prefzoo.interface import Message, Prompt
 
 REPLY_KEYS = ("response", "completion", "text", "content")
 RATING_KEYS = ("rating", "score", "overall_score")
 
 
-@dataclass
-class _Judged:
-    """One prompt, and the scores that each judge gave its replies, higher is better.
-
-    Attributes:
-        id, prompt: of the first record.
-        given: by judge (the annotator, or the record where nobody is named) and reply every score.
-        ids: of the record in which each reply came first.
-    """
-
-    id: str
-    prompt: list[Message]
-    given: dict[tuple[str | None, str], dict[str, list[float]]] = field(default_factory=dict)
-    ids: dict[str, str] = field(default_factory=dict)
-
-    def add(self, judge: tuple[str | None, str], reply: str, score: float, reply_id: str) -> None:
-        """Add one score of one reply."""
-        self.given.setdefault(judge, {}).setdefault(reply, []).append(score)
-        self.ids.setdefault(reply, reply_id)
-
-    def by_reply(self) -> dict[str, list[float]]:
-        """Every score of each reply."""
-        found: dict[str, list[float]] = {}
-        for scores in self.given.values():
-            for reply, each in scores.items():
-                found.setdefault(reply, []).extend(each)
-        return {reply: found[reply] for reply in self.ids}
-
-    def by_judge(self) -> dict[tuple[str | None, str], dict[str, float]]:
-        """The mean score that each judge gave each reply."""
-        return {
-            judge: {reply: sum(each) / len(each) for reply, each in scores.items()}
-            for judge, scores in self.given.items()
-        }
-
-
-def rankings(records: Iterable[tuple[str, dict[str, Any]]], found: Found, dropping: Dropping, pairs: Pairs) -> None:
-    """The pairs in each ranking, and the whole of it where it has more than two replies and no ties; or by
-    `plackett_luce` those of all rankings of a prompt together."""
-    judged: dict[str, _Judged] = {}
+def rankings(
+    records: Iterable[tuple[str, dict[str, Any]]],
+    found: Found,
+    dropping: Dropping,
+    pairs: Pairs,
+    rule: Annotators = "majority",
+) -> None:
+    """The pairs and whole orders of replies in the rankings of a prompt: by `plackett_luce` of all of them together,
+    else by the rule for votes (see `ballots.counted`)."""
+    judged: dict[str, Judged] = {}
     said: set[tuple[object, ...]] = set()
     for row_id, record in records:
         with dropping(row_id, record):
+            annotator = named(record)
+            if annotator is None and rule == "reliability" and pairs != "plackett_luce":
+                raise Unusable("empty_value", "annotator")
             prompt, placed = _placed(row_id, record, found.unpaired)
             _once(said, record, prompt, sorted(placed.items()))
-            item = judged.setdefault(prompt_key(prompt), _Judged(row_id, prompt))
+            item = judged.setdefault(prompt_key(prompt), Judged(row_id, prompt))
             for reply, score in placed.items():
-                item.add((named(record), row_id), reply, score, row_id)
-            if pairs != "plackett_luce":
-                found.rows += [*_pairs(row_id, prompt, placed, found.unpaired, pairs), *_whole(row_id, prompt, placed)]
+                item.add((annotator, row_id), reply, score, row_id)
             found.used += 1
+    voted = [(item, item.votes()) for item in judged.values()]
+    skills: dict[str, float] = {}
     if pairs == "plackett_luce":
         for item in judged.values():
             made, groups = _by_strength(item, found.unpaired)
             found.rows += made
             for number, group in enumerate(groups, 1):
-                found.rows += _whole(item.id if len(groups) == 1 else f"{item.id} group {number}", item.prompt, group)
-    votes = [each for item in judged.values() for each in _votes(item)]
-    if any(len(each) > 1 for each in votes):
-        found.annotators = agreement.of_votes(votes)
+                found.rows += whole(item.id if len(groups) == 1 else f"{item.id} group {number}", item.prompt, group)
+    else:
+        found.rows, skills = counted(voted, rule, pairs, found.unpaired)
+    casts = [each.cast for _, votes in voted for each in votes]
+    if any(len(cast) > 1 for cast in casts):
+        by = {} if pairs == "plackett_luce" else {"rule": rule}
+        found.annotators = with_skills({**by, **agreement.of_votes(casts)}, skills)
 
 
 def ratings(records: Iterable[tuple[str, dict[str, Any]]], found: Found, dropping: Dropping, pairs: Pairs) -> None:
     """The mean rating of each reply, and pairs of replies to one prompt whose means differ; or by `plackett_luce`
     pairs by what each annotator's ratings say of the order, whatever its scale."""
-    judged: dict[str, _Judged] = {}
+    judged: dict[str, Judged] = {}
     said: set[tuple[object, ...]] = set()
     for row_id, record in records:
         with dropping(row_id, record):
             prompt = prompt_in(record)
             rated = _rated(record)
             _once(said, record, prompt, rated)
-            item = judged.setdefault(prompt_key(prompt), _Judged(row_id, prompt))
+            item = judged.setdefault(prompt_key(prompt), Judged(row_id, prompt))
             annotator = named(record)
             for reply, rating in rated:
                 reply_id = row_id if len(rated) == 1 else f"{row_id} reply {len(item.ids) + 1}"
@@ -150,14 +127,7 @@ def _placed(row_id: str, record: dict[str, Any], unpaired: Dropped) -> tuple[lis
     return prompt, placed
 
 
-def _whole(row_id: str, prompt: list[Message], scores: dict[str, float]) -> list[Row]:
-    """The ranking as a row of its own, where it is one of more than two replies without ties."""
-    if len(scores) < 3 or len(set(scores.values())) < len(scores):
-        return []
-    return [Row(f"{row_id} ranking", prompt, ranking=sorted(scores, key=lambda reply: -scores[reply]))]
-
-
-def _by_strength(item: _Judged, unpaired: Dropped) -> tuple[list[Row], list[dict[str, float]]]:
+def _by_strength(item: Judged, unpaired: Dropped) -> tuple[list[Row], list[dict[str, float]]]:
     """Pairs by Plackett-Luce strengths, and the groups of strengths; replies that no chain of rankings links are no
     pair."""
     groups = plackett_luce(list(item.by_judge().values()))
@@ -166,16 +136,6 @@ def _by_strength(item: _Judged, unpaired: Dropped) -> tuple[list[Row], list[dict
             unpaired.add("never_compared", item.id, reply)
     rows = [row for group in groups for row in _differing(item.id, item.prompt, group, unpaired, "all")]
     return _numbered(item.id, rows), groups
-
-
-def _votes(item: _Judged) -> list[list[Vote]]:
-    """What each judge says of each two replies that it ranks."""
-    votes: dict[tuple[str, str], list[Vote]] = {}
-    for (annotator, record), scores in item.by_judge().items():
-        for a, b in combinations(sorted(scores), 2):
-            choice = None if scores[a] == scores[b] else int(scores[a] < scores[b])
-            votes.setdefault((a, b), []).append(Vote(choice, annotator, record))
-    return list(votes.values())
 
 
 def _rated(record: dict[str, Any]) -> list[tuple[str, float]]:

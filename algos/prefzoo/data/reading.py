@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from prefzoo.data.reasons import Broken, kind_of
-from prefzoo.data.voting import Annotators
+from prefzoo.data.voting import VOTED, Annotators
 from prefzoo.errors import DataError, unknown
 
 TABLE_ENDINGS = (".jsonl", ".json", ".csv", ".jsonl.gz", ".json.gz", ".csv.gz", ".parquet")
@@ -103,7 +103,8 @@ def read_records(kind: str, source: str, options: Options | None = None) -> Iter
             continue
         if not checked:
             _check_columns(kind, source, wanted, record)
-            _check_annotator(kind, source, options.annotators, _renamed(record, wanted))
+            if kind in VOTED and options.annotators == "reliability":
+                _check_annotator(kind, source, _renamed(record, wanted))
             checked = True
         yield row_id, _renamed(record, wanted)
 
@@ -118,10 +119,10 @@ def _check_columns(kind: str, source: str, wanted: Mapping[str, str], record: Ma
         raise DataError("\n".join(problems))
 
 
-def _check_annotator(kind: str, source: str, rule: Annotators, record: Mapping[str, Any]) -> None:
-    if kind == "preferences" and rule == "reliability" and "annotator" not in record:
+def _check_annotator(kind: str, source: str, record: Mapping[str, Any]) -> None:
+    if "annotator" not in record:
         raise DataError(
-            f"data.annotators: {rule!r} needs to know who said what: {unknown('column', 'annotator', record)} "
+            f"data.annotators: 'reliability' needs to know who said what: {unknown('column', 'annotator', record)} "
             f"(in data.{kind} {source!r}; other names: data.columns.annotator)"
         )
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from prefzoo.data.formats import Row
+from prefzoo.data.found import Pairs
 from prefzoo.data.labels import Votes
 from prefzoo.data.reasons import Dropped
 from prefzoo.data.views import prompt_key
@@ -14,6 +15,8 @@ from prefzoo.data.views import prompt_key
 Annotators = Literal["majority", "soft", "reliability"]
 """`majority`: what most say. `soft`: every vote is a pair. `reliability`: what is likelier, annotators being weighed by
 how reliable they are found to be."""
+VOTED = ("preferences", "rankings")
+"""The kinds of data in which a rule decides several annotators' votes; several ratings of one reply are averaged."""
 PACKAGE = "crowdkit"
 """What `reliability` needs: the extra `annotators`."""
 EVEN = 1e-6
@@ -21,10 +24,25 @@ EVEN = 1e-6
 ROUNDS = 100
 
 
+def voted_on(kind: str, pairs: Pairs) -> bool:
+    """Whether a rule decides votes in this kind of data, with pairs made like that of rankings."""
+    return kind in VOTED and (kind, pairs) != ("rankings", "plackett_luce")
+
+
 def shares(items: Sequence[Votes]) -> list[float]:
     """The share of votes for the first reply of each item among those that prefer one; one half where none does."""
     each = [(item.count(0), item.count(1)) for item in items]
     return [first / (first + second) if first + second else 0.5 for first, second in each]
+
+
+def chances(items: Sequence[Votes], rule: Annotators) -> tuple[list[float], dict[str, float]]:
+    """P(the first reply is better) of each item by the rule, and what `reliability` finds of each annotator."""
+    return reliabilities(items) if rule == "reliability" else (shares(items), {})
+
+
+def preferred(first: float) -> int | None:
+    """0 where the first reply is the likelier to be better, 1 where the second is, None where neither."""
+    return None if abs(first - 0.5) < EVEN else int(first < 0.5)
 
 
 def hard(items: Sequence[Votes], first: Sequence[float], dropped: Dropped) -> list[Row]:
@@ -37,11 +55,11 @@ def hard(items: Sequence[Votes], first: Sequence[float], dropped: Dropped) -> li
     """
     rows = []
     for item, chance in zip(items, first, strict=True):
-        if abs(chance - 0.5) < EVEN:
+        if (choice := preferred(chance)) is None:
             for record in item.records():
                 dropped.add("annotators_tied", record, item.row.prompt[-1]["content"])
         else:
-            rows.append(item.preferring(0 if chance > 0.5 else 1, item.row.id))
+            rows.append(item.preferring(choice, item.row.id))
     return rows
 
 
@@ -100,6 +118,14 @@ def reliabilities(items: Sequence[Votes]) -> tuple[list[float], dict[str, float]
         for item, chance in zip(items, of_first_side, strict=True)
     ]
     return first, {str(name): float(skill) for name, skill in model.skills_.items()}
+
+
+def with_skills(annotators: dict[str, Any], skills: Mapping[str, float]) -> dict[str, Any]:
+    """What `agreement.of_votes` found, with how often `reliabilities` finds each annotator to be right, if it did."""
+    if not skills:
+        return annotators
+    people = annotators["annotators"].items()
+    return {**annotators, "annotators": {name: {**each, "reliability": skills.get(name)} for name, each in people}}
 
 
 def _sides(item: Votes) -> list[str]:

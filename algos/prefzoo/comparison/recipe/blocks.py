@@ -82,7 +82,8 @@ class Data(Settings):
     every two by their strengths in all rankings of a prompt together (`plackett_luce`, see `data.strengths`).
     `annotators` says how several people's votes on one pair of replies become preferences: what most say (`majority`),
     every vote as a pair of its own, so that votes count by their share (`soft`), or what is likelier, people being
-    weighed by how often they are found to be right (`reliability`; needs the extra `annotators`, see `data.voting`).
+    weighed by how often they are found to be right (`reliability`; needs the extra `annotators`, see `data.voting`). A
+    ranking is a vote on every two of its replies, but not with `plackett_luce`.
     `split`, `revision` and `data_dir` are those of a hub dataset. `label_with` makes pairs from the start's own replies
     to the prompts. `splits` are shares of the prompts. `shuffle_labels` is a negative control: every trial learns from
     pairs whose labels were swapped at random, each seed by its own coin.

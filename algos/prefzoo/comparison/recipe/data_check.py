@@ -8,7 +8,7 @@ from pathlib import Path
 from prefzoo.comparison.recipe.blocks import GoldFunction, Recipe
 from prefzoo.data import sources
 from prefzoo.data.reading import COLUMNS, Options, read_records, source_problem
-from prefzoo.data.voting import PACKAGE
+from prefzoo.data.voting import PACKAGE, voted_on
 from prefzoo.errors import DataError, unknown
 
 
@@ -26,9 +26,9 @@ def source_problems(recipe: Recipe) -> list[str]:
 def file_problems(recipe: Recipe) -> list[str]:
     """Whether the files are there, and the columns that the recipe names in them."""
     data = recipe.data
-    options = Options(columns=data.columns, annotators=data.annotators)
     problems = []
     for kind, path in data.files().items():
+        options = Options(data.columns, annotators=data.annotators if voted_on(kind, data.pairs) else "majority")
         if said := source_problem(path, kind):
             problems.append(f"data.{kind}: {said}.")
         elif Path(path).expanduser().is_file():
@@ -53,8 +53,11 @@ def annotator_problems(recipe: Recipe) -> list[str]:
     """Whether there are votes to decide by the rule that is named, and what it needs is installed."""
     rule = recipe.data.annotators
     problems = []
-    if rule != "majority" and recipe.data.preferences is None:
-        problems.append(f"data.annotators: {rule!r} decides votes in data.preferences, and there is no such file.")
+    if rule != "majority" and not any(voted_on(kind, recipe.data.pairs) for kind in recipe.data.files()):
+        problems.append(
+            f"data.annotators: {rule!r} decides votes in data.preferences, or in data.rankings with data.pairs: all or "
+            "adjacent, and there is no such file."
+        )
     if rule == "reliability" and find_spec(PACKAGE) is None:
         problems.append(f"data.annotators: {rule!r} needs the package crowd-kit: pip install 'prefzoo[annotators]'")
     return problems

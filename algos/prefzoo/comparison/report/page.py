@@ -214,8 +214,7 @@ def _grid(table: Cells) -> list[str]:
 
 def facts(results: Results) -> list[str]:
     """What a reader needs beside the table: failures, notes, the reward, the data."""
-    lines = [f"{label} {each.status}: {each.error}" for label, each in results.algorithms.items() if each.error]
-    lines += results.notes
+    lines = [*_not_ok(results), *results.notes]
     reward = results.reward
     if reward.get("test_accuracy") is not None:
         low, high = reward["ci95"]
@@ -229,6 +228,15 @@ def facts(results: Results) -> list[str]:
         lines.append(text + ".")
     lines += data_facts(results.preflight, results.manifest)
     return lines
+
+
+def _not_ok(results: Results) -> list[str]:
+    """Why policies have no result, those of one reason in one line."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for label, each in results.algorithms.items():
+        if each.error:
+            alike.setdefault((each.status, each.error), []).append(label)
+    return [f"{', '.join(labels)} {status}: {error}" for (status, error), labels in alike.items()]
 
 
 def _number(summary: Summary | None, interval: bool) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from prefzoo.comparison.plan import Plan
 from prefzoo.comparison.records import read_records
 from prefzoo.comparison.stages.given import gold_function
 from prefzoo.comparison.stages.judging import judge_of
+from prefzoo.feedback.judges.judge import Asked, Judge
 from prefzoo.interface import Prompt, Truth
 
 
@@ -25,11 +28,26 @@ def measure_of(plan: Plan, start: Path | None) -> Truth | None:
         return gold_function(plan.recipe)
     if start is None:
         return lambda prompts, completions: [{"gold": 0.5} for _ in completions]
-    judge, records = judge_of(plan, settings), read_records(start)
+    return AgainstTheStart(judge_of(plan, settings), read_records(start))
 
-    def measure(prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Mapping[str, float]]:
-        assert list(prompts) == [record["prompt"] for record in records], "every policy answers the same test prompts"
-        better = judge(prompts, completions, [record["reply"] for record in records])
+
+class AgainstTheStart:
+    """A judge as a truth: P(the reply is better than the start's to the same prompt).
+
+    Args:
+        judge: who compares.
+        records: the start's replies to the test prompts.
+    """
+
+    def __init__(self, judge: Judge, records: Sequence[Mapping[str, Any]]) -> None:
+        self.judge, self.records = judge, records
+
+    def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Mapping[str, float]]:
+        assert list(prompts) == [record["prompt"] for record in self.records], "every policy answers the same prompts"
+        self.judge.asked, self.judge.examples = Asked(), []
+        better = self.judge(prompts, completions, [record["reply"] for record in self.records])
         return [{"gold": p} for p in better]
 
-    return measure
+    def report(self) -> dict[str, Any]:
+        """What the judge was asked about the last replies (see `judge.Asked`), and some unreadable answers."""
+        return {**asdict(self.judge.asked), "failure_examples": self.judge.examples}

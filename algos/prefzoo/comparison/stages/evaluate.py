@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefzoo.comparison.records import PRINCIPLES, RECORDS
+from prefzoo.comparison.records import JUDGING, PRINCIPLES, RECORDS
+from prefzoo.comparison.stages.deciding import AgainstTheStart
 from prefzoo.comparison.stages.metering import metered
 from prefzoo.feedback.transcripts import TRANSCRIPTS, by_principle
 from prefzoo.interface import MILESTONES, Ledger, Policy, Progress, Prompt, Reward, Truth
@@ -44,8 +45,9 @@ class Measure:
         """Sample one reply to each prompt, measure it, and write a line for each to `replies.jsonl` in `folder`.
 
         A line holds the prompt, the reply, `length` in tokens (the end included), whether it was `finished`, `kl` to
-        the start in nats, `proxy`, `gold` and `gold/<attribute>`, as far as the recipe has them. Only sampling is
-        charged to the ledger; scoring and KL are costs of measuring.
+        the start in nats, `proxy`, `gold` and `gold/<attribute>`, as far as the recipe has them. Where a judge decides,
+        what it was asked goes into a file beside it. Only sampling is charged to the ledger; scoring and KL are costs
+        of measuring.
         """
         with metered(ledger):
             drawn = policy.sample(
@@ -58,6 +60,8 @@ class Measure:
         truths: Sequence[Mapping[str, float]] = (
             self.gold(list(self.prompts), texts) if self.gold else [{} for _ in self.prompts]
         )
+        if isinstance(self.gold, AgainstTheStart):
+            (folder / JUDGING).write_text(json.dumps(self.gold.report(), indent=1), encoding="utf-8")
         scores = self.proxy(self.prompts, texts) if self.proxy else [None] * len(self.prompts)
         self.progress("KL to the start", 1, 2)
         if isinstance(policy, LanguageModelPolicy):

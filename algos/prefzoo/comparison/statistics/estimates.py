@@ -69,7 +69,8 @@ def standard_error(
     square = np.maximum(of_seeds + of_prompts - of_noise, least)
     sides = ((of_seeds, seeds - 1), (of_prompts, prompts - 1), (of_noise, (seeds - 1) * (prompts - 1)))
     below = np.sum([part**2 / df for part, df in sides if df], 0)
-    freedom = np.maximum(_fewest(seeds, prompts), np.divide(square**2, below, out=np.zeros_like(below), where=below > 0))
+    known = np.divide(square**2, below, out=np.zeros_like(below), where=below > 0)
+    freedom = np.maximum(_fewest(seeds, prompts), known)
     return np.sqrt(square / (seeds * prompts)), freedom
 
 

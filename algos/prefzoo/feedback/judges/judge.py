@@ -32,6 +32,7 @@ class Asked:
         questions: questions put: two a pair, one a grade.
         failures: questions to which no answer could be read. Of a pair such an order counts as undecided.
         unanswered: those of the failures in which no answer came at all.
+        undecided: pairs of which no answer could be read in either order; they are among the ties.
         ties: pairs of which neither reply came out better over both orders.
         inconsistent: pairs of which the two orders preferred different replies.
         first_preferred: questions about pairs in which the reply shown first was preferred, undecided ones counting
@@ -43,6 +44,7 @@ class Asked:
     questions: int = 0
     failures: int = 0
     unanswered: int = 0
+    undecided: int = 0
     ties: int = 0
     inconsistent: int = 0
     first_preferred: float = 0.0
@@ -84,6 +86,7 @@ class Judge:
         """
         both = self.in_both_orders(prompts, first, second, questions)
         self.asked.failures += sum(p is None for side in both for p in side)
+        self.asked.undecided += sum(p is None and q is None for p, q in zip(*both, strict=True))
         forth, back = ([0.5 if p is None else p for p in side] for side in both)
         verdicts = [(p + (1 - q)) / 2 for p, q in zip(forth, back, strict=True)]
         asked = self.asked
