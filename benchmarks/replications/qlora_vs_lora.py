@@ -22,7 +22,7 @@ from prefzoo import Algorithm, Bench, Policy
 from prefzoo.comparison.results import Results
 from prefzoo.settings import Adapter
 
-ALGORITHMS: dict[str, dict[str, Any]] = {"dpo": {"beta": 0.5}, "ppo": {}, "grpo": {}}
+ALGORITHMS: dict[str, dict[str, Any]] = {"dpo": {"beta": 0.5}, "grpo": {}}
 """Their settings; `beta` is quickstart's: with the default, DPO goes so far from the start that seeds disagree."""
 LOSS = 0.2
 """Gold reward that QLoRA may lose."""
