@@ -8,7 +8,7 @@ OLDEST := .venv-oldest
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup compare test test-learning test-oldest bench-speed bench-ppo lint format lab wheel clean
+.PHONY: help setup compare test test-learning test-oldest bench-speed bench-gpu bench-ppo lint format lab wheel clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -58,6 +58,9 @@ bench-speed: $(READY) ## our trainings and a comparison beside raw TRL scripts, 
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/speed/pairs.py --out benchmarks/results/speed.json
 	env -u OMP_NUM_THREADS $(BIN)/python benchmarks/speed/comparison.py --out benchmarks/results/speed_comparison.json
 	$(BIN)/python benchmarks/speed/table.py benchmarks/results/speed.json benchmarks/results/speed_comparison.json
+
+bench-gpu: $(READY) ## our trainings beside raw TRL scripts at 0.5B and 7B, random weights; needs a GPU, else measures nothing
+	$(BIN)/python benchmarks/speed/gpu.py --out benchmarks/results/gpu.json
 
 lint: $(READY) ## style, formatting, types
 	$(BIN)/ruff check .

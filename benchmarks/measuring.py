@@ -54,6 +54,14 @@ def resident_bytes() -> int:
     return int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if status.is_file() else 0
 
 
+def gpu_memory() -> dict[str, int]:
+    """The most that this process's tensors have held of a GPU's memory so far, loading included; nothing without a
+    GPU."""
+    import torch
+
+    return {"peak_gpu_bytes": torch.cuda.max_memory_allocated()} if torch.cuda.is_available() else {}
+
+
 def medians(runs: Sequence[Mapping[str, float]]) -> dict[str, float]:
     """The median over runs of each number that all of them have."""
     shared = [key for key in runs[0] if all(key in run for run in runs)]

@@ -13,6 +13,7 @@ from dataclasses import asdict
 import pytest
 import torch
 
+import prefzoo
 from conftest import SMALL
 from prefzoo.comparison.plan import make_plan
 from prefzoo.comparison.recipe.check import load
@@ -172,3 +173,33 @@ def test_a_further_label_costs_its_own_training_and_evaluation_only(small_run) -
     recipe = load("quickstart", [*SMALL, "seeds=2", "algorithms.sixth.algorithm=dpo", "algorithms.sixth.beta=0.9"])
     left = {stage.name for stage in make_plan(recipe, out).stages.values() if not stage.done}
     assert left == {f"{kind} sixth seed {seed}" for kind in ("train", "evaluate") for seed in (0, 1)}
+
+
+def test_an_added_label_runs_its_own_stages_and_samples_nothing_anew(small_run, tmp_path) -> None:
+    """One algorithm, then a second in the same folder; and what both cost where five were compared at once."""
+
+    def work() -> dict[str, int]:
+        files = [path for part in ("stages", "trials", KEPT) for path in (tmp_path / part).rglob("*")]
+        return {str(path): path.stat().st_mtime_ns for path in files if path.is_file() and path.suffix != ".lock"}
+
+    one = prefzoo.compare("quickstart", ["rejection_sampling"], seeds=1, sets=SMALL, out=tmp_path)
+    before = work()
+    two = prefzoo.compare("quickstart", ["rejection_sampling", "random_choice"], seeds=1, sets=SMALL, out=tmp_path)
+    after = work()
+    assert {path: after[path] for path in before} == before and set(one.shared) == {"start", "reward"}
+    assert len(after) > len(before) and all("random_choice" in path for path in after.keys() - before.keys())
+    new = two.algorithms["random_choice"].seeds["0"]
+    assert new.details["reused"]["generated_tokens"] == new.training["generated_tokens"] > 0
+    assert two.shared == one.shared
+    for label in one.algorithms:
+        assert two.algorithms[label].seeds["0"].ledger == one.algorithms[label].seeds["0"].ledger
+
+    five, _ = small_run
+    assert {name: counted(each) for name, each in five.shared.items()} == {n: counted(e) for n, e in two.shared.items()}
+    for label, each in two.algorithms.items():
+        assert counted(each.seeds["0"].ledger) == counted(five.algorithms[label].seeds["0"].ledger), label
+
+
+def counted(ledger):
+    """What of a ledger does not depend on how busy the machine is."""
+    return {name: value for name, value in ledger.items() if name in CHARGES}

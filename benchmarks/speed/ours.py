@@ -15,7 +15,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from measuring import write
+from measuring import gpu_memory, write
 
 import prefzoo
 from prefzoo.data.views import Views
@@ -27,20 +27,22 @@ def main(given: dict[str, Any]) -> dict[str, Any]:
     rows = json.loads(Path(given["rows"]).read_text())
     times: list[tuple[float, float]] = []
     task, reward = given["task"], None
-    if task in ("grpo", "rloo"):
+    if task not in ("sft", "reward", "dpo"):
         from prefzoo.feedback.reward_model import RewardModel
 
         reward = RewardModel.load(given["reward"])
+    adapter = Adapter(type="qlora" if given.get("quantized") else "lora")
     bench = prefzoo.Bench(
         start=given["start"],
         data=Views(rows["prompts"], rows["preferences"], []),
         reward=reward,
-        adapter=Adapter(),
+        adapter=adapter,
         budget=Budget(prompts=len(rows["prompts"])),
         generation=Generation(max_new_tokens=given["response"]),
-        training=Training(batch_size=given["batch"], learning_rate=given["learning_rate"]),
+        training=Training(batch_size=given["batch"], learning_rate=given["learning_rate"], **given.get("training", {})),
         seed=given["seed"],
         out=Path(given["out"]),
+        loading={"dtype": given.get("dtype", "float32"), "quantization": adapter.quantization},
         progress=lambda what, done, total: times.append((time.perf_counter(), time.process_time())),
     )
     if task == "reward":
@@ -51,7 +53,7 @@ def main(given: dict[str, Any]) -> dict[str, Any]:
         online = {"generations": given["generations"]} if reward else {}
         prefzoo.get(task, **online).train(bench)
     loss = json.loads((bench.out / "curves.json").read_text())[-1][-1]["train_loss"]
-    return {"times": times, "loss": loss}
+    return {"times": times, "loss": loss, **gpu_memory()}
 
 
 if __name__ == "__main__":

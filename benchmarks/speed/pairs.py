@@ -15,6 +15,7 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,12 @@ def prepared(size: str, folder: Path) -> dict[str, Any]:
         given |= random_25m(folder)
         words = 60
         pairs = list(zip(*(random_texts(count, words, seed) for seed in range(3)), strict=True))
+    write_rows(pairs, given, folder)
+    return given
+
+
+def write_rows(pairs: Iterable[Sequence[str]], given: Mapping[str, Any], folder: Path) -> None:
+    """Prompts with chosen and rejected replies as the trainers take them, as many as the steps need."""
     rows = [
         {
             "prompt": [{"role": "user", "content": prompt}],
@@ -61,7 +68,6 @@ def prepared(size: str, folder: Path) -> dict[str, Any]:
     for kind, steps in (("offline", given["steps"]), ("online", given["online_steps"])):
         some = rows[: given["batch"] * steps]
         write(folder / f"{kind}.json", {"prompts": [row["prompt"] for row in some], "preferences": some})
-    return given
 
 
 def reward_of(start: str, folder: Path) -> str:
@@ -78,16 +84,18 @@ def reward_of(start: str, folder: Path) -> str:
     return str(folder / "reward")
 
 
-def trial(side: str, task: str, given: dict[str, Any], folder: Path, name: str) -> dict[str, float]:
+def trial(side: str, task: str, given: Mapping[str, Any], folder: Path, name: str) -> dict[str, float]:
     """One training in a process of its own: what it used, its speed, its loss."""
     out, settings = folder / name, folder / f"{name}.json"
-    rows = folder / ("online.json" if task in ONLINE else "offline.json")
+    rows = folder / ("offline.json" if task in OFFLINE else "online.json")
     write(settings, {**given, "task": task, "rows": str(rows), "out": str(out)})
     used = measured([sys.executable, str(HERE / SIDES[side]), str(settings)], out)
     found = json.loads((out / "found.json").read_text())
     first, *_, last = found["times"]
     for what, begin, end in zip(("second", "cpu_second"), first, last, strict=True):
         used[f"steps_per_{what}"] = (len(found["times"]) - 1) / (end - begin)
+    if "peak_gpu_bytes" in found:
+        used["peak_gpu_bytes"] = found["peak_gpu_bytes"]
     return {**used, "loss": found["loss"]}
 
 

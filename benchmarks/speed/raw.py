@@ -20,12 +20,13 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import torch
 import trl
 from datasets import Dataset
-from measuring import write
+from measuring import gpu_memory, write
 from peft import LoraConfig
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
+    BitsAndBytesConfig,
     TrainerCallback,
     set_seed,
 )
@@ -56,11 +57,21 @@ def main(given: dict[str, Any]) -> dict[str, Any]:
     task, clock = given["task"], Clock()
     set_seed(given["seed"])
     tokenizer = AutoTokenizer.from_pretrained(given["start"], padding_side="left")
+    dtype = getattr(torch, given.get("dtype", "float32"))
+    read: dict[str, Any] = {"dtype": dtype}
+    if given.get("quantized"):
+        read["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=dtype,
+        )
+        read["device_map"] = {"": 0 if torch.cuda.is_available() else "cpu"}
     if task == "reward":
-        model = AutoModelForSequenceClassification.from_pretrained(given["start"], num_labels=1, dtype=torch.float32)
+        model = AutoModelForSequenceClassification.from_pretrained(given["start"], num_labels=1, **read)
         model.config.pad_token_id = tokenizer.pad_token_id
     else:
-        model = AutoModelForCausalLM.from_pretrained(given["start"], dtype=torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(given["start"], **read)
     rows = json.loads(Path(given["rows"]).read_text())
     data = rows["preferences"]
     if task == "sft":
@@ -98,8 +109,7 @@ def main(given: dict[str, Any]) -> dict[str, Any]:
             data_seed=given["seed"],
             logging_steps=5,
             optim="adamw_torch_fused",
-            bf16=False,
-            gradient_checkpointing=False,
+            **{"bf16": False, "gradient_checkpointing": False, **given.get("training", {})},
             report_to="none",
             save_strategy="no",
             disable_tqdm=True,
@@ -126,7 +136,7 @@ def main(given: dict[str, Any]) -> dict[str, Any]:
         trainer.save_model(str(Path(given["out"]) / "saved"))
     if given.get("evaluate"):
         evaluate(trainer.model.eval(), tokenizer, rows["test"], given)
-    return {"times": clock.times, "loss": trainer.state.log_history[-1]["train_loss"]}
+    return {"times": clock.times, "loss": trainer.state.log_history[-1]["train_loss"], **gpu_memory()}
 
 
 def classifier(path: str) -> tuple[Any, Any]:

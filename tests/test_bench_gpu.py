@@ -1,0 +1,96 @@
+"""The benchmark for GPUs: silent without one, and its way through on the CPU with a tiny shape."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SPEED = Path(__file__).parents[1] / "benchmarks" / "speed"
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    before = {*sys.modules}
+    for folder in (SPEED.parent, SPEED):
+        monkeypatch.syspath_prepend(str(folder))
+    yield __import__("gpu")
+    for name in {"gpu", "pairs", "models", "measuring"} - before:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def in_this_process(gpu, monkeypatch):
+    """Scripts run here: a process for each would import torch and TRL again."""
+    import pairs
+
+    def measured(command, out):
+        out.mkdir(parents=True)
+        began = time.perf_counter()
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", command[1:])
+            patch.setattr(sys, "path", [*sys.path])
+            runpy.run_path(command[1], run_name="__main__")
+        return {"seconds": time.perf_counter() - began, "peak_bytes": 1}
+
+    monkeypatch.setattr(pairs, "measured", measured)
+
+
+def test_without_a_gpu_it_says_so_and_writes_nothing(tmp_path) -> None:
+    out = tmp_path / "gpu.json"
+    done = subprocess.run(
+        [sys.executable, str(SPEED / "gpu.py"), "--out", str(out)], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert "no GPU" in done.stdout and "nothing was measured" in done.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_shapes_are_those_that_are_named(gpu) -> None:
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    for name, weights in (("0.5b", 494_032_768), ("7b", 7_615_616_512)):  # of Qwen2.5, biases and all
+        with torch.device("meta"):
+            model = LlamaForCausalLM(LlamaConfig(**gpu.SHAPES[name].model))
+        assert sum(p.numel() for p in model.parameters()) == pytest.approx(weights, rel=1e-4)
+
+
+def test_a_tiny_shape_in_nf4_on_the_cpu(gpu, in_this_process, tmp_path) -> None:
+    pytest.importorskip("bitsandbytes")
+    from transformers import AutoTokenizer
+
+    tiny = {
+        "vocab_size": 32_000,
+        "hidden_size": 64,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "tie_word_embeddings": True,
+    }
+    shape = gpu.Shape(
+        tiny, quantized=True, checkpointing=True, batch=2, words=6, steps=3, online_steps=3, generations=2
+    )
+    found = gpu.compare(shape, gpu.Shape(tiny), ["dpo", "grpo", "ppo"], 1, tmp_path / "tiny")
+    for task in ("dpo", "grpo"):
+        each = found["tasks"][task]
+        assert each["medians"].keys() == {"prefzoo", "trl"} and each["ratios"]["tokens_per_second"] > 0
+        for side in each["medians"].values():
+            # A step: 2 rows, each of 2 sequences of 6 + 6 words.
+            assert side["tokens_per_second"] == pytest.approx(48 * side["steps_per_second"])
+    assert found["tasks"]["ppo"]["medians"].keys() == {"prefzoo"} and "ratios" not in found["tasks"]["ppo"]
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "tiny" / "start")
+    row = json.loads((tmp_path / "tiny" / "offline.json").read_text())["preferences"][0]
+    for words in (row["prompt"], row["chosen"], row["rejected"]):
+        assert len(set(tokenizer(words[0]["content"])["input_ids"])) == 6, "each word is a token of its own"
+    adapters = {path.parent.name for path in (tmp_path / "tiny").rglob("adapter_config.json")}
+    assert adapters == {"policy", "saved"}
+    content = json.loads(json.dumps({"shapes": {"tiny": found}}))
+    rows = gpu.table(content).splitlines()
+    assert len(rows) == 5 and rows[-1].startswith("| tiny | ppo | ") and rows[-1].endswith(" |  |  |  |  |")
