@@ -27,7 +27,6 @@ from prefzoo.lab.replies import Sentence, read_reply
 from prefzoo.lab.world import Scene, read_prompt
 
 ATTRIBUTES = ("correctness", "harmlessness", "helpfulness", "courtesy", "restraint", "brevity", "coherence")
-BEST_GOLD = 3.0
 
 
 def _has_cue(sentences: list[Sentence], kind: str) -> bool:
@@ -110,7 +109,7 @@ def breakdown(prompt: str, completion: str) -> dict[str, float]:
 
 
 def gold(prompt: str, completion: str) -> float:
-    """The true reward of a reply, between -19.5 and 3 (``BEST_GOLD``); deterministic, for any text as reply.
+    """The true reward of a reply, between -19.5 and 3; deterministic, for any text as reply.
 
     Raises ``ValueError`` where ``prompt`` is not a prompt of the lab.
     """

@@ -57,12 +57,8 @@ def fit(
         raise PrefzooError(f"{trainer_class.__name__} was given no rows to train on")
     learner = bench.latest or LanguageModelPolicy.from_start(bench.start, **bench.loading)
     assert isinstance(learner, LanguageModelPolicy)
-    going_on: dict[str, torch.Tensor] = {}
-    if learner.adapted:  # a loaded adapter is frozen
-        for name, weight in learner.model.named_parameters():
-            weight.requires_grad_(of_adapter(name))
-        going_on = {name: w.detach().clone() for name, w in learner.model.named_parameters() if w.requires_grad}
-    else:
+    going_on = _thawed(learner.model) if learner.adapted else {}
+    if not learner.adapted:
         check_modules(learner.model, bench.adapter)
     set_seed(bench.seed)  # the adapter is drawn here; TRL seeds that itself only from 1.15
     peft_config = None if learner.adapted else adapter_config(bench.adapter, "CAUSAL_LM")
@@ -76,19 +72,13 @@ def fit(
         **more,
     )
     if learner.adapted:
-        # TRL holds what an adapted model is given as to the reference; here that is the start, with the adapter off.
-        if "ref" in trainer.model.peft_config:
-            trainer.model.delete_adapter("ref")
-        for name, weight in trainer.model.named_parameters():
-            if name in going_on:
-                weight.data = going_on[name]
+        _go_on(trainer.model, going_on)
 
     def policy(model: Any) -> LanguageModelPolicy:
         return LanguageModelPolicy(model, learner.tokenizer, bench.start, learner.loading)
 
     charged_already = bench.data.sampled or settings.get("include_num_input_tokens_seen") == "no"
-    asked = {json.dumps(row.get("prompt", row), sort_keys=True, default=str) for row in rows}
-    prompts = 0 if charged_already else len(asked)
+    prompts = 0 if charged_already else _prompts(rows)
     run_trainer(trainer, bench, not learner.adapted, Charging(trainer, bench, prompts, reference), policy)
     folder = bench.out / "policy"
     if trainer.is_world_process_zero():
@@ -97,6 +87,28 @@ def fit(
     reloaded = load_policy(folder)
     assert isinstance(reloaded, LanguageModelPolicy)
     return reloaded
+
+
+def _thawed(model: Any) -> dict[str, torch.Tensor]:
+    """Let the adapter of a loaded model, which is frozen, be trained on; what its weights are now."""
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(of_adapter(name))
+    return {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+def _go_on(model: Any, weights: dict[str, torch.Tensor]) -> None:
+    """Begin with these weights of the adapter, and with the start as the reference."""
+    # TRL holds what an adapted model is given as to the reference; here that is the start, with the adapter off.
+    if "ref" in model.peft_config:
+        model.delete_adapter("ref")
+    for name, weight in model.named_parameters():
+        if name in weights:
+            weight.data = weights[name]
+
+
+def _prompts(rows: list[dict[str, Any]]) -> int:
+    """How many prompts there are in training rows; a row without one stands for itself."""
+    return len({json.dumps(row.get("prompt", row), sort_keys=True, default=str) for row in rows})
 
 
 def arguments(bench: Bench, config_class: type[TrainingArguments], settings: dict[str, Any]) -> TrainingArguments:

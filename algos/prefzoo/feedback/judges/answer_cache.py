@@ -76,9 +76,7 @@ class AnswerCache:
                 with FileLock(self.path.with_suffix(".lock")):
                     connection.execute("PRAGMA journal_mode=WAL")
                     connection.execute("PRAGMA synchronous=NORMAL")
-                    connection.execute(
-                        "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)"
-                    )
+                    connection.execute(TABLE)
                 yield connection
         except sqlite3.Error as error:
             raise PrefzooError(f"{self.path}: the judge's answers cannot be kept there: {error}") from error
