@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import re
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import pytest
@@ -21,6 +23,7 @@ from prefzoo.feedback.judges.wording import wording
 from prefzoo.interface import Completion
 from prefzoo.lab import MODEL_DIR, tasks
 from prefzoo.ledger import Ledger
+from prefzoo.policies import next_token as next_tokens
 from prefzoo.policies.language_model import LanguageModelPolicy
 from prefzoo.policies.next_token import next_token, spellings
 
@@ -217,6 +220,41 @@ def test_neither_padding_nor_batches_change_a_verdict(pairs, bundled) -> None:
     tables = dict(bundled.token_log_probabilities(asked, [Completion("A", (a,), True)] * len(asked)))
     full = torch.stack([tables[i][0, [a, b]] for i in range(len(asked))])
     torch.testing.assert_close(alone.probabilities.log().float(), full, rtol=1e-4, atol=1e-4)
+
+
+@pytest.fixture
+def threads():
+    """Sets how many threads torch has, until the test ends."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("small", [True, False])
+def test_batches_of_a_small_model_go_through_side_by_side(bundled, threads, monkeypatch, small) -> None:
+    """Three batches of one thread each, which wait for each other; one of a larger model has all threads."""
+    asked = [[{"role": "user", "content": text}] for text in ("one", "and two", "at last, three") * 2]
+    threads(1)
+    alone = next_token(bundled, asked, [5, 6], batch_tokens=1)
+    threads(3)
+    original, seen, meeting = next_tokens._last_logits, [], threading.Barrier(3)
+
+    def noted(*batch):
+        seen.append((torch.get_num_threads(), threading.current_thread() is threading.main_thread()))
+        if not small:
+            return torch.zeros(2, len(bundled.tokenizer))
+        meeting.wait(60)
+        return original(*batch)
+
+    monkeypatch.setattr(next_tokens, "_last_logits", noted)
+    monkeypatch.setattr(LanguageModelPolicy, "parameters", next_tokens.SMALL - small)
+    found = next_token(bundled, asked, [5, 6], batch_tokens=1)
+    assert seen == [(1, False) if small else (3, True)] * 3
+    if small:
+        torch.testing.assert_close(found.probabilities, alone.probabilities, rtol=1e-5, atol=0)
+    assert torch.get_num_threads() == 3
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(torch.get_num_threads).result() == 3, "threads to come have as many as before, too"
 
 
 def test_a_large_vocabulary_makes_small_batches(monkeypatch) -> None:

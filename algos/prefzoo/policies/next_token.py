@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from transformers import PreTrainedTokenizerBase
@@ -14,6 +16,10 @@ from prefzoo.policies.language_model import LanguageModelPolicy
 
 TOKENS = 4096
 """How many tokens, padding included, are in a batch: more gain nothing on a CPU, and only need memory."""
+SMALL = 200_000_000
+"""Parameters below which batches on a CPU go through side by side, a thread each. Threads that share one operation of
+so small a model mostly wait for each other, on a busy machine many times as long as they work; a larger model keeps
+them busy, and several batches of it need several times the memory."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,8 @@ def next_token(
 
     Every two prompts that begin alike, such as the same question with two replies in either order, go through the model
     together up to where they part. Those of like length are batched, padded on the right, where no token before it sees
-    the padding: neither that nor the size of a batch changes what is found, but for rounding.
+    the padding: neither that nor the size of a batch changes what is found, but for rounding. No more threads are used
+    than torch has.
 
     Args:
         wanted: ids of the tokens.
@@ -59,7 +66,7 @@ def next_token(
         # By up to a quarter less, so that couples of which few share quite as much can be batched.
         couples.setdefault(alike - alike % 2 ** max(0, alike.bit_length() - 3), []).append((i, j))
     found = torch.full((len(rows), len(wanted)), float("nan"), dtype=torch.float64)
-    ids, passed = torch.tensor(wanted), 0
+    ids, passed, batches = torch.tensor(wanted), 0, list[tuple[int, list[int]]]()
     # As many rows as places where one may end: their logits stay below 256 MiB in float32, whatever the vocabulary.
     most = math.isqrt(2**26 // len(tokenizer)) // 2
     # Longest first: a batch that does not fit in memory is met at once, not after an hour.
@@ -71,10 +78,31 @@ def next_token(
             batch = some[begin : begin + max(1, min(most, batch_tokens // (2 * longest - shared)))]
             begin += len(batch)
             flat = [i for couple in batch for i in couple]
-            logits = _last_logits(policy, [rows[i] for i in flat], shared)
-            found[flat] = logits.double().softmax(-1).cpu()[:, ids]
+            batches.append((shared, flat))
             passed += sum(len(rows[i]) - shared for i in flat) + shared * len(batch)
+
+    def fill(batch: tuple[int, list[int]]) -> None:
+        shared, flat = batch
+        logits = _last_logits(policy, [rows[i] for i in flat], shared)
+        found[flat] = logits.double().softmax(-1).cpu()[:, ids]
+
+    _side_by_side(fill, batches, policy.model.device.type == "cpu" and policy.parameters < SMALL)
     return Next(found, passed)
+
+
+def _side_by_side(work: Callable[[Any], None], batches: Sequence[Any], threaded: bool) -> None:
+    """Do `work` on each batch; `threaded`, on as many at a time as torch has threads, one for each."""
+    threads = torch.get_num_threads()
+    if not threaded or threads == 1:
+        for batch in batches:
+            work(batch)
+        return
+    try:
+        with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            for _ in pool.map(work, batches):
+                pass
+    finally:
+        torch.set_num_threads(threads)  # it holds for threads yet to come, too
 
 
 def _neighbours(rows: list[list[int]], order: list[int]) -> Iterator[tuple[int, int]]:
