@@ -101,7 +101,9 @@ WORDS = "cannot be read"
         ("x.csv", b"prompt,chosen,rejected\na,b,c\na,\x93b,c\n", "byte 0x93 in line 3 is not UTF-8"),
         ("x.csv", b'prompt,chosen,rejected\na,b,c\na,"b,c\nd,e,f\n', "begins in line 3 do not end"),
         ("x.csv", b"prompt,chosen,chosen\na,b,c\n", "two columns of one name: 'chosen'"),
-        ("x.csv", b"prompt;chosen;rejected\na;b;c\n", "Its columns: 'prompt;chosen;rejected'"),
+        ("x.csv", b"prompt;chosen;rejected\na;b;c\n", "separated by semicolons: its headings are 'prompt;chosen;"),
+        ("x.csv", b'\xef\xbb\xbf\n"prompt";"chosen"\n"a";"b"\n', "separated by semicolons"),
+        ("x.csv.gz", gzip.compress(b"prompt\tchosen\trejected\na\tb\tc\n"), "separated by tabs"),
         ("x.jsonl.gz", b"no gzip", WORDS),
         ("x.jsonl.gz", gzip.compress(json.dumps(PAIR).encode() * 9999)[:-30], WORDS),
         ("x.jsonl.gz", gzip.compress(b"x" * 99, mtime=0)[:12] + b"\xff\xff\xff", WORDS),
@@ -114,6 +116,15 @@ def test_broken_files_are_told_in_words(tmp_path, name: str, content: bytes, say
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=says):
         read_rows("preferences", str(tmp_path / name), Dropped())
+
+
+def test_semicolons_within_cells_separate_nothing(tmp_path) -> None:
+    (tmp_path / "x.csv").write_text("prompt,chosen,rejected\nq;1,a;b,c;d\n")
+    (row,) = look("preferences", tmp_path / "x.csv")[0].rows
+    assert (row.chosen, row.rejected) == ("a;b", "c;d")
+    (tmp_path / "p.csv").write_text("prompt\none; two\n")
+    (row,) = look("prompts", tmp_path / "p.csv")[0].rows
+    assert row.prompt[0]["content"] == "one; two"
 
 
 def test_a_folder_is_no_file(tmp_path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -112,6 +113,20 @@ def test_what_is_owned_exists() -> None:
         ("rejection_sampling", {"max_length": 9}, "cannot be set here (got 9); rows are cut alike for all: say `data"),
         ("grpo", {"loss_type": "dr_grop"}, "unknown value 'dr_grop'. Did you mean 'dr_grpo'?"),
         ("sft", {"loss_type": "ntl"}, "unknown value 'ntl'. Did you mean 'nll'?"),
+        ("sft", {"optim": 3}, "unknown value 3. Allowed: "),
+        ("sft", {"optim": "adamw_torc"}, "unknown value 'adamw_torc'. Did you mean 'adamw_torch'?"),
+        ("sft", {"lr_scheduler_type": ["cosine"]}, "unknown value ['cosine']. Did you mean 'cosine'?"),
+        (
+            "dpo",
+            {"train_sampling_strategy": "zz"},
+            "unknown value 'zz'. Allowed: batch_rebalance, group_by_length, random",
+        ),
+        ("grpo", {"train_sampling_strategy": "sequental"}, "unknown value 'sequental'. Did you mean 'sequential'?"),
+        (
+            "sft",
+            {"eos_token": "<|edn|>"},
+            "'<|edn|>' is no token of 'lab'. Did you mean '<|end|>'? Its special tokens:",
+        ),
         ("sft", {"learning_rate": -1e-4}, "must be at least 0 (got -0.0001)"),
         ("sft", {"learning_rate": float("inf")}, "must be a finite number (got inf)"),
         ("sft", {"num_train_epochs": 0}, "must be above 0 (got 0)"),
@@ -147,8 +162,28 @@ def test_the_start_and_the_reward_are_held_to_the_same() -> None:
     [
         (SFT, {"learning_rate": 0.0, "num_train_epochs": 0.5, "max_steps": 3, "logging_steps": 1, "loss_type": "dft"}),
         (DPO, {"loss_weights": [1.0, 0.5], "f_divergence_type": "js_divergence", "warmup_steps": 0, "max_steps": -1}),
+        (SFT, {"optim": "sgd", "train_sampling_strategy": "random", "lr_scheduler_type": "cosine", "debug": ""}),
+        (DPO, {"train_sampling_strategy": "group_by_length", "logging_strategy": "steps"}),
         (GRPO, {"loss_type": "dr_grpo", "scale_rewards": "none", "epsilon_high": 0.28, "max_grad_norm": 0}),
     ],
 )
 def test_what_makes_a_variant_of_an_algorithm_can_be_said(config: str, settings: dict) -> None:
     assert trainer_problems(config, settings, "trainer.") == []
+
+
+def test_tokens_of_the_model_can_be_named_and_those_of_a_hub_model_are_not_known_here(tmp_path) -> None:
+    def named(token: str, **more: Any) -> dict[str, Any]:
+        settings = {"eos_token": token}
+        return {"algorithms": {"sft": {"trainer": settings}}, "start": {"trainer": settings}, **more}
+
+    recipes.check(named("<|end|>"))
+    recipes.check(named("x", model={"path": "owner/name"}))
+    assert {problem.partition(": ")[0] for problem in problems(named("x y"))} == {
+        "algorithms.sft.trainer.eos_token",
+        "start.trainer.eos_token",
+    }
+    pieces = {"added_tokens": [], "model": {"vocab": [["a", -1.0], ["</s>", -2.0]]}}  # Unigram's is a list
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "tokenizer.json").write_text(json.dumps(pieces))
+    recipes.check(named("</s>", model={"path": str(tmp_path)}))
+    assert "is no token of" in problems(named("<|end|>", model={"path": str(tmp_path)}))[0]

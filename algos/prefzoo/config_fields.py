@@ -23,14 +23,22 @@ from prefzoo.mistakes import mistakes
 
 
 class _Names(dict[str, Any]):
-    """What annotations may mention; a class that only an import would bring stands for any value."""
+    """What annotations may mention; an enumeration of words stands for a text, and another class that only an import
+    would bring for any value."""
 
     def __missing__(self, name: str) -> Any:
-        return getattr(typing, name, Any)
+        return str if _options(name) else getattr(typing, name, Any)
 
 
 ENUMERATIONS = ("transformers.trainer_utils", "transformers.training_args")
 """Where the words for optimizers, schedules and strategies are written."""
+
+COMPARED: dict[str, tuple[str | None, tuple[str, ...]]] = {
+    "loss_type": (None, ()),
+    "train_sampling_strategy": ("transformers.trainer", ("random",)),
+}
+"""Fields of words whose annotation says no more than `str`: the module that compares them with each (None: the
+trainer's own), and what it takes when it is none of those."""
 
 CHECKPOINTED = "trainings are checkpointed by the clock, and the last policy counts"
 OWNED = {
@@ -97,7 +105,7 @@ def trainer_problems(
 
 
 def _value_problem(config: str, key: str, value: Any, annotation: str) -> str | None:
-    options = _options(annotation) or (_compared(config, key) if key == "loss_type" else [])
+    options = _options(annotation) or _compared(config, key)
     if options and isinstance(value, str) and value not in options:
         return unknown("value", value, options)
     try:
@@ -105,7 +113,7 @@ def _value_problem(config: str, key: str, value: Any, annotation: str) -> str | 
         strict = ConfigDict(strict=True, arbitrary_types_allowed=True)
         TypeAdapter(meaning(annotation), config=strict).validate_python(value)
     except ValidationError:
-        return f"must be {annotation} (got {value!r})"
+        return unknown("value", value, options) if options else f"must be {annotation} (got {value!r})"
     try:
         TypeAdapter(Annotated[FiniteFloat, RANGES[key]] if key in RANGES else Any).validate_python(value)
     except ValidationError as error:
@@ -143,17 +151,20 @@ def _options(annotation: str) -> list[str]:
 
 @lru_cache
 def _compared(config: str, key: str) -> list[str]:
-    """The words that a trainer compares a field with, for a field whose annotation says no more than `str`."""
-    module = config.partition(":")[0]
+    """The words that a trainer compares one of the fields in `COMPARED` with, and its default; empty for other ones."""
+    if key not in COMPARED:
+        return []
+    module, more = COMPARED[key]
     try:
-        tree = _source(f"{module.removesuffix('_config')}_trainer")
+        tree = _source(module or f"{config.partition(':')[0].removesuffix('_config')}_trainer")
     except (FileNotFoundError, ModuleNotFoundError):  # another package's, written elsewhere
         return []
     compared = [
         node for node in ast.walk(tree) if isinstance(node, ast.Compare) and getattr(node.left, "attr", None) == key
     ]
     sides = [each for node in compared for side in node.comparators for each in ast.walk(side)]
-    return sorted({each.value for each in sides if isinstance(each, ast.Constant) and isinstance(each.value, str)})
+    words = {each.value for each in sides if isinstance(each, ast.Constant) and isinstance(each.value, str)}
+    return sorted({*words, *more})
 
 
 def _fields_in_source(module: str, name: str) -> dict[str, str]:

@@ -214,6 +214,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _csv(kind: str, name: str, file: TextIO) -> Iterator[tuple[str, Any]]:
     """Rows by the line on which they begin: a quoted cell may go over several, and the headings are line 1."""
+    _check_commas(kind, name, file)
     csv.field_size_limit(2**31 - 1)  # a transcript may be longer than the default of 128 KiB
     reader = csv.reader(file, strict=True)  # else a quote that is never closed swallows the rest of the file
     headings: list[str] = []
@@ -242,6 +243,18 @@ def _csv(kind: str, name: str, file: TextIO) -> Iterator[tuple[str, Any]]:
             yield f"line {begin}", Broken(code, ",".join(cells))
         else:
             yield f"line {begin}", {key: cell or None for key, cell in zip(headings, cells, strict=True)}
+
+
+def _check_commas(kind: str, name: str, file: TextIO) -> None:
+    """Refuse a table whose headings are separated by something else, as spreadsheets write it in some countries."""
+    headings = next((line for line in file if line.strip()), "")
+    file.seek(0)
+    for mark, called in ((";", "semicolons"), ("\t", "tabs")):
+        if mark in headings and "," not in headings:
+            raise DataError(
+                f"data.{kind}: {name!r} seems to be separated by {called}: its headings are {headings.strip()!r}. "
+                "A CSV file has commas between its cells; save it with those."
+            )
 
 
 def _parquet(kind: str, path: Path) -> Iterator[tuple[str, Any]]:

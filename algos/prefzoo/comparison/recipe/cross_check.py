@@ -17,7 +17,7 @@ from prefzoo.comparison.recipe.judge_check import (
     judge_words,
 )
 from prefzoo.comparison.recipe.learner_check import question_problems, sampling_problems
-from prefzoo.comparison.recipe.model_check import given_judges, model_problems
+from prefzoo.comparison.recipe.model_check import given_judges, model_problems, token_problems
 from prefzoo.data.reading import COLUMNS
 from prefzoo.errors import unknown
 from prefzoo.feedback.rewards import function_problem
@@ -148,6 +148,7 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (question_problems, ("judge.type", "judge.prompt")),
     (_missing_packages, ()),
     (model_problems, ()),
+    (token_problems, ("model.path", "start", "reward")),
     (_path_problems, ("reward.type", "reward.of")),
     (_critic_problems, ("reward",)),
     (feedback_problems, ("judge", "gold", "reward.type", "reward.of", *_ROWS)),

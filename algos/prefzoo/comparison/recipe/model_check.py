@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from prefzoo.comparison.recipe.blocks import Recipe
 from prefzoo.errors import did_you_mean
 from prefzoo.feedback.judges.settings import JudgeSettings
 from prefzoo.lab import MODEL_DIR
+
+TOKENS = ("eos_token", "pad_token")
+"""Settings of trainers that name a token."""
+SHOWN = 20
 
 
 def model_problems(recipe: Recipe) -> list[str]:
@@ -18,6 +23,33 @@ def model_problems(recipe: Recipe) -> list[str]:
         if judge.path is not None and not (Path(judge.path).expanduser() / "adapter_config.json").is_file():
             problems += _path_problems(f"{key}.path", judge.path)
     return problems
+
+
+def token_problems(recipe: Recipe) -> list[str]:
+    """Whether the tokens that `trainer:` blocks name are tokens of the model, where its tokenizer is on this disk."""
+    parts = {key: part.trainer for key, part in recipe.reward.places.items()}
+    labels = {f"algorithms.{label}": given.get("trainer") for label, given in recipe.algorithms.items()}
+    blocks = {"start": recipe.start.parameters.get("trainer"), **parts, **labels}
+    named = {
+        f"{key}.trainer.{name}": block[name]
+        for key, block in blocks.items()
+        if isinstance(block, dict)
+        for name in TOKENS
+        if isinstance(block.get(name), str)
+    }
+    file = Path(same_place(recipe.model.path)) / "tokenizer.json"
+    if not named or not file.is_file():
+        return []
+    tokenizer = json.loads(file.read_text(encoding="utf-8"))
+    special = [each["content"] for each in tokenizer.get("added_tokens", [])]
+    vocabulary = tokenizer["model"].get("vocab", [])
+    known = {*special, *(vocabulary if isinstance(vocabulary, dict) else (token for token, _ in vocabulary))}
+    return [
+        f"{key}: {token!r} is no token of {recipe.model.path!r}.{did_you_mean(token, special)} Its special tokens: "
+        f"{', '.join(map(repr, special[:SHOWN])) or 'none'}."
+        for key, token in named.items()
+        if token not in known
+    ]
 
 
 def given_judges(recipe: Recipe) -> dict[str, JudgeSettings]:
