@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from prefzoo.feedback.rewards import load_reward
-from prefzoo.interface import Completion, Ledger, Progress, Prompt, Reward
+from prefzoo.interface import Completion, Progress, Prompt, Reward
+from prefzoo.ledger import Ledger
 from prefzoo.policies import write_policy_file
 from prefzoo.policies.language_model import LanguageModelPolicy
 from prefzoo.settings import Generation

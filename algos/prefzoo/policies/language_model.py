@@ -12,7 +12,8 @@ import torch
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from prefzoo.interface import Completion, Ledger, Progress, Prompt
+from prefzoo.interface import Completion, Progress, Prompt
+from prefzoo.ledger import Ledger
 from prefzoo.policies import write_policy_file
 from prefzoo.policies.loading import count_parameters, end_of_turn, load_model, load_tokenizer
 from prefzoo.settings import Generation

@@ -13,7 +13,8 @@ from prefzoo.comparison.records import JUDGING, PRINCIPLES, RECORDS
 from prefzoo.comparison.stages.deciding import AgainstTheStart
 from prefzoo.comparison.stages.metering import metered
 from prefzoo.feedback.transcripts import TRANSCRIPTS, by_principle
-from prefzoo.interface import MILESTONES, Ledger, Policy, Progress, Prompt, Reward, Truth
+from prefzoo.interface import MILESTONES, Policy, Progress, Prompt, Reward, Truth
+from prefzoo.ledger import Ledger
 from prefzoo.policies import load_policy
 from prefzoo.policies.best_of_n import BestOfNPolicy
 from prefzoo.policies.language_model import LanguageModelPolicy

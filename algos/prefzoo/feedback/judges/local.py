@@ -13,7 +13,8 @@ from prefzoo.feedback.judges.judge import Judge
 from prefzoo.feedback.judges.settings import JudgeSettings
 from prefzoo.feedback.judges.worded import grade_requests, pair_requests, worded_judge
 from prefzoo.feedback.judges.wording import Wording, wording
-from prefzoo.interface import Ledger, Message, Prompt
+from prefzoo.interface import Message, Prompt
+from prefzoo.ledger import Ledger
 from prefzoo.policies.language_model import LanguageModelPolicy
 from prefzoo.policies.next_token import next_token, spellings
 from prefzoo.settings import Generation
