@@ -4,11 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 TRL112 := .venv-trl112
+LLAMAFACTORY := .venv-llamafactory
 OLDEST := .venv-oldest
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup compare test test-learning test-oldest bench-speed bench-gpu bench-ppo lint format lab wheel clean
+.PHONY: help setup compare test test-learning test-oldest bench-speed bench-gpu bench-ppo bench-llamafactory lint format
+.PHONY: lab wheel clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -54,6 +56,15 @@ $(TRL112)/.ready: benchmarks/trl112/requirements.txt constraints.txt
 bench-ppo: $(READY) $(TRL112)/.ready ## our PPO beside the last one of TRL, in an environment of its own; an hour
 	$(BIN)/python benchmarks/ppo_beside_trl112.py --out benchmarks/results/ppo_beside_trl112.json
 
+$(LLAMAFACTORY)/.ready: benchmarks/llamafactory/requirements.txt
+	$(PYTHON) -m venv $(LLAMAFACTORY)
+	$(LLAMAFACTORY)/bin/python -m pip install --quiet --upgrade "pip>=24"
+	$(LLAMAFACTORY)/bin/python -m pip install --quiet -r benchmarks/llamafactory/requirements.txt
+	touch $@
+
+bench-llamafactory: $(READY) $(LLAMAFACTORY)/.ready ## our PPO beside LLaMA-Factory's, in an environment of its own; ten minutes
+	$(BIN)/python benchmarks/ppo_beside_llamafactory.py --out benchmarks/results/ppo_beside_llamafactory.json
+
 bench-speed: $(READY) ## our trainings and a comparison beside raw TRL scripts, tables into docs/benchmarks.md; hours on 4 cores
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/speed/pairs.py --out benchmarks/results/speed.json
 	env -u OMP_NUM_THREADS $(BIN)/python benchmarks/speed/comparison.py --out benchmarks/results/speed_comparison.json
@@ -78,4 +89,4 @@ wheel: $(READY) ## build the wheel into dist/
 	$(BIN)/python -m build --wheel
 
 clean: ## remove what was built and installed; runs/ stays
-	rm -rf $(VENV) $(TRL112) $(OLDEST) dist build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(TRL112) $(LLAMAFACTORY) $(OLDEST) dist build .pytest_cache .mypy_cache .ruff_cache

@@ -92,6 +92,8 @@ def with_prefzoo(given: dict[str, Any], out: Path) -> dict[str, Any]:
     from prefzoo.data.views import Views
     from prefzoo.feedback.reward_model import RewardModel
 
+    if given.get("stage"):
+        import prefzoo.comparison.stages.preload
     imported = resident_bytes()
     times: list[tuple[float, float]] = []
 
@@ -188,15 +190,22 @@ def prepare_25m(given: dict[str, Any], folder: Path) -> None:
     given["prompts"] = [[{"role": "user", "content": text}] for text in texts]
 
 
-def trial(side: str, given: dict[str, Any], out: Path, other_python: Path) -> dict[str, Any]:
-    """One run: what its process used, and how fast its updates were after the first."""
-    settings = out.with_suffix(".json")
-    write(settings, {**given, "out": str(out), "value": CRITICS[side]})
+def command(side: str, other_python: Path) -> list[str]:
+    """What trains a side, to be followed by the file of its settings."""
     if side in OTHERS:
-        command = [str(other_python), str(HERE / "trl112" / "train.py"), str(settings)]
-    else:
-        command = [sys.executable, __file__, "--child", "sft" if side == "sft" else "ppo", "--settings", str(settings)]
-    used: dict[str, Any] = measured(command, out)
+        return [str(other_python), str(HERE / "trl112" / "train.py")]
+    return [sys.executable, __file__, "--child", "sft" if side == "sft" else "ppo", "--settings"]
+
+
+def trial(begun: list[str], given: dict[str, Any], out: Path) -> dict[str, Any]:
+    """One run: what its process used, and how fast its updates were after the first.
+
+    Args:
+        begun: its command, to be followed by the file of its settings.
+    """
+    settings = out.with_suffix(".json")
+    write(settings, {**given, "out": str(out)})
+    used: dict[str, Any] = measured([*begun, str(settings)], out)
     found = json.loads((out / "found.json").read_text())
     used["imported_bytes"] = found["imported_bytes"]
     used["own_bytes"] = used["peak_bytes"] - found["imported_bytes"]
@@ -218,7 +227,8 @@ def compare(size: str, seeds: int, other_python: Path, folder: Path) -> dict[str
     runs: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
     for seed in range(seeds):
         for side in sides if seed % 2 == 0 else sides[::-1]:
-            runs[side].append(trial(side, {**given, "seed": seed}, folder / f"{side}-{seed}", other_python))
+            own = {**given, "seed": seed, "value": CRITICS[side]}
+            runs[side].append(trial(command(side, other_python), own, folder / f"{side}-{seed}"))
             print(f"{size}: {side}, seed {seed}", runs[side][-1].get("episodes_per_second"), file=sys.stderr)
     found: dict[str, Any] = {"settings": SIZES[size], "seeds": seeds, "runs": runs}
     if given["model"] == "lab":
