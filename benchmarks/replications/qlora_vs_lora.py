@@ -15,12 +15,15 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import mean
 from typing import Any, ClassVar, Literal
 
 import prefzoo
-from prefzoo import Algorithm, Bench, Policy
+from prefzoo import Algorithm, Bench, Policy, lab
+from prefzoo.comparison.records import read_records
 from prefzoo.comparison.results import Results
-from prefzoo.settings import Adapter
+from prefzoo.policies import POLICY_FILE
+from prefzoo.settings import Adapter, Generation
 
 ALGORITHMS: dict[str, dict[str, Any]] = {"dpo": {"beta": 0.5}, "grpo": {}}
 """Their settings; `beta` is quickstart's: with the default, DPO goes so far from the start that seeds disagree."""
@@ -93,6 +96,29 @@ def lost(found: Results) -> dict[str, dict[str, Any]]:
     return rows
 
 
+def on_the_other_base(found: Results, out: Path) -> dict[str, list[float]]:
+    """Mean gold of each trained policy, a seed each, when its adapter is put on the base that it was not trained on: a
+    LoRA adapter on the start in NF4, and a QLoRA adapter on the start as it is (which is what `export` merges)."""
+    from prefzoo.policies.language_model import LanguageModelPolicy
+
+    generation = Generation(**found.recipe["generation"])
+    gold: dict[str, list[float]] = {}
+    for label, each in found.algorithms.items():
+        if label.startswith("start"):
+            continue
+        other = Adapter(type="lora" if label.endswith("-qlora") else "qlora")
+        gold[label] = []
+        for seed, trial in each.seeds.items():
+            folder = out / str(trial.policy)
+            noted = json.loads((folder / POLICY_FILE).read_text())
+            noted["loading"]["quantization"] = other.quantization
+            policy = LanguageModelPolicy.load(folder, str((folder / noted["start"]).resolve()), noted)
+            prompts = [record["prompt"] for record in read_records((out / trial.replies).parent)]
+            drawn = policy.sample(prompts, generation, seed=10_000 + int(seed))  # as they were evaluated
+            gold[label].append(mean(lab.gold(p[-1]["content"], r.text) for p, (r,) in zip(prompts, drawn, strict=True)))
+    return gold
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, default=3)
@@ -104,7 +130,12 @@ def main() -> None:
         recipe(ALGORITHMS, arguments.prompts), seeds=arguments.seeds, out=arguments.out, workers=arguments.workers
     )
     rows = lost(found)
-    content = {"lost": rows, "recipe": found.recipe, "versions": found.versions}
+    content = {
+        "lost": rows,
+        "on_the_other_base": on_the_other_base(found, arguments.out),
+        "recipe": found.recipe,
+        "versions": found.versions,
+    }
     (arguments.out / "qlora_vs_lora.json").write_text(json.dumps(content, indent=1), encoding="utf-8")
     print(f"{'':8}{'LoRA':>8}{'QLoRA':>8}{'lost':>8}  95%")
     for name, row in rows.items():
