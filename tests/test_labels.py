@@ -95,7 +95,7 @@ def test_a_base_model_prompts_and_a_scoring_function_go_the_whole_way_in_small(r
 def test_and_offline_algorithms_raise_a_score_that_no_one_here_wrote(recipe, tmp_path) -> None:
     pytest.importorskip("vaderSentiment")
     assert len(recipe.read_text().splitlines()) < 20
-    found: Results = prefzoo.compare(str(recipe), OFFLINE_LABELS, seeds=3, out=tmp_path)
+    found: Results = prefzoo.compare(str(recipe), OFFLINE_LABELS, seeds=5, out=tmp_path)
     verdicts = {v.a: v for v in found.verdicts if v.metric == "gold" and v.b == "start"}
     assert {name: v.verdict for name, v in verdicts.items()} == dict.fromkeys(OFFLINE_LABELS, "better")
 
