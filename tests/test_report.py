@@ -162,17 +162,17 @@ def test_with_one_seed_the_headline_says_so(tmp_path) -> None:
 
 def test_where_an_interval_and_its_verdict_disagree_the_first_screen_says_why(tmp_path) -> None:
     results = made(tmp_path)
-    assert words.star(results) is None and "inconclusive*" not in report.markdown(results)
+    assert words.open_words(results) is None and "inconclusive†" not in report.markdown(results)
     results.verdicts[1] = results.verdicts[1].model_copy(
         update={"ci95": (0.1, 0.9), "p_adjusted": 0.19, "family_size": 2}
     )
     why = (
-        "* Inconclusive although its interval leaves out 0: the verdict is corrected for the 2 comparisons with the "
-        "start (Holm: rejection_sampling p = 0.19), the interval is not."
+        "† Inconclusive although its interval leaves out 0: the verdict is corrected for the 2 comparisons with the "
+        "start (Holm: rejection_sampling p = 0.190), the interval is not."
     )
-    assert words.star(results) == why
+    assert words.open_words(results) == why
     text = report.markdown(results)
-    assert "[+0.10, +0.90] | inconclusive* |" in text and text.index("\\" + why) < text.index("![score]")
+    assert "[+0.10, +0.90] | inconclusive† |" in text and text.index(why) < text.index("![score]")
     results.warnings = [
         Sign("slice", "rejection_sampling", "rejection_sampling: x.", 1.0, (0.5, 1.5)),
         Sign("length", "rejection_sampling", "rejection_sampling: y.", 1.0, (0.5, 1.5)),
@@ -186,7 +186,7 @@ def test_where_an_interval_and_its_verdict_disagree_the_first_screen_says_why(tm
     ]
     report.write(results, tmp_path)
     page = (tmp_path / "report.html").read_text()
-    assert page.index('<td class="inconclusive">inconclusive*</td>') < page.index(why) < page.index("<svg")
+    assert page.index('<td class="inconclusive">inconclusive†</td>') < page.index(why) < page.index("<svg")
     assert page.index("Corrected for 2 comparisons, the difference") > page.index(why)
 
 
@@ -223,9 +223,11 @@ def test_no_zero_has_a_minus_and_no_end_of_an_interval_is_a_zero_that_it_is_not(
 
 def test_what_no_interval_covers_is_said(tmp_path) -> None:
     results = made(tmp_path)
-    said = words.reading(results)["±"]
-    assert "covers other trainings and prompts, but not another start or another reward model: " in said
-    results.shared = {"start (vA)": {}, "start (vB)": {}, "reward seed 0": {}, "reward seed 1": {}}
+    assert "covers other trainings and prompts, but not another start: " in words.reading(results)["±"]
+    some = {"seconds": 1.0}
+    results.shared["reward"] = some
+    assert "but not another start or another reward model: what is made once" in words.reading(results)["±"]
+    results.shared = {"start (vA)": some, "start (vB)": some, "reward seed 0": some, "reward seed 1": some}
     assert "but not another start: " in words.reading(results)["±"]
     results.shared = {}
     assert words.reading(results)["±"].endswith("covers other trainings and prompts.")

@@ -73,11 +73,11 @@ def test_heat_is_the_distance_from_the_start_where_one_is_clear_and_equal_length
     parts, slices = heat_maps(results, ["dpo", "rejection_sampling", "start"])
     assert parts.headings == ["policy", "courtesy"] and slices.headings == ["policy", "odd (12 prompts)"]
     assert parts.rows == [
-        ("dpo", [("0.50 (-0.50 ±0.25)", -1.0)]),
-        ("rejection_sampling", [("1.25 (+0.25 ±0.12)", 0.5)]),
+        ("dpo", [("0.50 (-0.50\N{NO-BREAK SPACE}±0.25)", -1.0)]),
+        ("rejection_sampling", [("1.25 (+0.25\N{NO-BREAK SPACE}±0.12)", 0.5)]),
         ("start", [("1.00", 0.0)]),
     ]
-    assert slices.rows[0] == ("dpo", [("0.50 (-0.50 ±1.00)", 0.0)])  # it may be chance
+    assert slices.rows[0] == ("dpo", [("0.50 (-0.50\N{NO-BREAK SPACE}±1.00)", 0.0)])  # it may be chance
     assert length_cells(results) is None
     results.algorithms["dpo"].length_adjusted = LengthAdjusted(0.4, (0.1, 0.7), 0.6, (0.55, 0.65), 0.02, -0.01)
     headings, rows = length_cells(results) or ([], [])

@@ -47,8 +47,8 @@ def show(found: Any, folder: Path) -> None:
     console = wide_console()
     console.print(reports.table(found, console.width))
     console.print(words.sentence(found), style="bold", markup=False)
-    if star := words.star(found):
-        console.print(star, markup=False, highlight=False)
+    if left_open := words.open_words(found):
+        console.print(left_open, markup=False, highlight=False)
     for text in warned(found):
         console.print(f"! {text}", style="yellow", markup=False, highlight=False)
     for fact in reports.facts(found):

@@ -96,7 +96,7 @@ def _cell(each: AlgorithmResult, name: str, most: float) -> tuple[str, float]:
 
 
 def _half(over: Summary) -> str:
-    return f" ±{(over.ci95[1] - over.ci95[0]) / 2:.2f}" if over.ci95 else ""
+    return f"\N{NO-BREAK SPACE}±{(over.ci95[1] - over.ci95[0]) / 2:.2f}" if over.ci95 else ""
 
 
 def _clear(over: Summary | None) -> TypeGuard[Summary]:

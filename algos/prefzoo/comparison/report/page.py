@@ -29,7 +29,7 @@ from prefzoo.comparison.report.figures import Picture, pictures, training_curves
 from prefzoo.comparison.report.judge import judge_sections
 from prefzoo.comparison.report.pairs import difference_cells, matrix, rating_cells
 from prefzoo.comparison.report.warned import warned
-from prefzoo.comparison.report.words import reading, sentence, setting, size, star, starred, title
+from prefzoo.comparison.report.words import marked, open_words, reading, sentence, setting, size, title
 from prefzoo.comparison.results import Results, Summary
 
 COLUMNS = {
@@ -62,7 +62,7 @@ def write(results: Results, out: Path) -> None:
         setting=setting(results),
         sentence=sentence(results),
         table=_verdict_first(cells(results)),
-        star=star(results),
+        open_words=open_words(results),
         warnings=warned(results),
         pictures=drawn,
         first=FIRST,
@@ -123,7 +123,7 @@ def cells(results: Results, narrow: bool = False) -> Cells:
             row += ["", each.status.upper()]
         elif label in verdicts:
             v = verdicts[label]
-            row += [f"{fixed(v.difference, '+.2f')} {interval(*v.ci95)}", starred(v)]
+            row += [f"{fixed(v.difference, '+.2f')} {interval(*v.ci95)}", marked(v)]
         else:
             row += ["", ""]
         rows.append(row)
@@ -166,7 +166,7 @@ def table(results: Results, width: int) -> Table:
 def markdown(results: Results, estimated: Cells | None = None) -> str:
     """The tables and the facts for a pull request or a paper; `estimated` as `estimated_cells` gives it."""
     lines = [f"# {title(results)}", "", f"**{sentence(results)}**", "", *_grid(cells(results))]
-    lines += ["", open_ones.replace("*", "\\*")] if (open_ones := star(results)) else []
+    lines += ["", left_open] if (left_open := open_words(results)) else []
     lines += ["", *_pictured(results), "", setting(results), "", "## How to read the table", ""]
     lines += [f"- **{COLUMNS.get(name, name)}**: {words}" for name, words in reading(results).items()]
     if signs := warned(results):

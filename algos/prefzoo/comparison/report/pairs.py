@@ -6,7 +6,7 @@ from prefzoo.comparison.numbers import fixed, interval
 from prefzoo.comparison.plan import START
 from prefzoo.comparison.report.breakdown import HeatMap
 from prefzoo.comparison.report.cost import Cells
-from prefzoo.comparison.report.words import starred
+from prefzoo.comparison.report.words import OPEN, marked
 from prefzoo.comparison.results import Results, Summary
 
 MATRIX = (
@@ -21,7 +21,7 @@ RATINGS = (
 )
 DIFFERENCES = (
     "The verdict and p are corrected for the number of comparisons (Holm; those with the start are one family, those "
-    "between policies another), the intervals are not; a star marks what an interval alone would have shown. Effect "
+    f"between policies another), the intervals are not: {OPEN} marks what one alone would have shown. Effect "
     "size: the mean of the paired differences over their standard deviation (Cohen's d of pairs). Detectable: the "
     "smallest true difference that another comparison of this size would find with 80% probability after that "
     "correction. It is wider than the interval, the more so the fewer seeds there are, whose luck it has to allow for; "
@@ -61,7 +61,7 @@ def difference_cells(results: Results) -> Cells | None:
     rows = [
         [
             f"{v.a} - {v.b}",
-            starred(v),
+            marked(v),
             f"{fixed(v.difference, '+.2f')} {interval(*v.ci95)}",
             f"{v.p_adjusted:.3f}" if v.p_adjusted >= 0.001 else "< 0.001",
             "-" if v.effect_size is None else fixed(v.effect_size, "+.2f"),

@@ -8,6 +8,8 @@ from prefzoo.comparison.results import Results
 from prefzoo.comparison.statistics import ALPHA
 from prefzoo.data.reading import COLUMNS
 
+OPEN = "†"
+"""Behind a verdict that leaves open what its own interval would have shown."""
 MOST_NAMED = 6
 """More policies than this are not all named in a title or a sentence."""
 
@@ -107,21 +109,21 @@ def left_open(verdict: Verdict) -> bool:
     return verdict.verdict == "inconclusive" and not low <= 0 <= high
 
 
-def starred(verdict: Verdict) -> str:
+def marked(verdict: Verdict) -> str:
     """The verdict as tables show it."""
-    return f"{verdict.verdict}{'*' if left_open(verdict) else ''}"
+    return f"{verdict.verdict}{OPEN if left_open(verdict) else ''}"
 
 
-def star(results: Results) -> str | None:
-    """What the star in the first table says; None where there is none."""
+def open_words(results: Results) -> str | None:
+    """What the mark in the first table says; None where there is none."""
     found = [v for v in results.verdicts if v.metric == results.primary and v.b == START and left_open(v)]
     if not found:
         return None
     several = f"{found[0].family_size} comparisons" if found[0].family_size else "comparisons"
-    p_values = ", ".join(f"{v.a} p = {v.p_adjusted:.2f}" for v in found[:MOST_NAMED])
+    p_values = ", ".join(f"{v.a} p = {v.p_adjusted:.3f}" for v in found[:MOST_NAMED])
     return (
-        f"* Inconclusive although its interval leaves out 0: the verdict is corrected for the {several} with the start "
-        f"(Holm: {p_values}), the interval is not."
+        f"{OPEN} Inconclusive although its interval leaves out 0: the verdict is corrected for the {several} with the "
+        f"start (Holm: {p_values}), the interval is not."
     )
 
 
@@ -158,8 +160,8 @@ def reading(results: Results) -> dict[str, str]:
         ),
         "verdict": (
             f"Better or worse where that difference has p < {ALPHA:g} after Holm's correction for the number of "
-            "policies; inconclusive means not shown, and not that they are equal. A star: the interval alone would "
-            "have shown it."
+            "policies; inconclusive means not shown, and not that they are equal; "
+            f"with {OPEN}, the interval alone would have shown it."
         ),
     }
 
@@ -167,7 +169,8 @@ def reading(results: Results) -> dict[str, str]:
 def _not_covered(results: Results) -> str:
     """What was made once, before the trainings, so that no seed varies it."""
     once = {"start": "start", "reward": "reward model", "label": "labelling of the data"}
-    made = [f"another {name}" for stage, name in once.items() if any(_is(key, stage) for key in results.shared)]
+    used = [key for key, ledger in results.shared.items() if any(ledger.values())]
+    made = [f"another {name}" for stage, name in once.items() if any(_is(key, stage) for key in used)]
     if not made:
         return ""
     return f", but not {' or '.join(made)}: what is made once for all is made with one seed"
