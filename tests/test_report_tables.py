@@ -78,6 +78,9 @@ def test_heat_is_the_distance_from_the_start_where_one_is_clear_and_equal_length
         ("start", [("1.00", 0.0)]),
     ]
     assert slices.rows[0] == ("dpo", [("0.50 (-0.50\N{NO-BREAK SPACE}±1.00)", 0.0)])  # it may be chance
+    results.slices, results.algorithms["dpo"].over_start = {}, {}  # as an older version left them
+    _, slices = heat_maps(results, ["dpo", "start"])
+    assert slices.headings == ["policy", "odd"] and slices.rows[0] == ("dpo", [("0.50", 0.0)])
     assert length_cells(results) is None
     results.algorithms["dpo"].length_adjusted = LengthAdjusted(0.4, (0.1, 0.7), 0.6, (0.55, 0.65), 0.02, -0.01)
     headings, rows = length_cells(results) or ([], [])

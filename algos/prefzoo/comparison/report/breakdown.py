@@ -82,7 +82,8 @@ def _heat_map(results: Results, labels: list[str], title: str, prefix: str) -> H
     clear = [abs(over.mean) for label in labels for name in names if _clear(over := found[label].over_start.get(name))]
     rows = [(label, [_cell(found[label], name, max(clear, default=1.0)) for name in names]) for label in labels]
     parts = [name.removeprefix(prefix) for name in names]
-    counted = [f"{part} ({results.slices[part]} prompts)" if prefix.endswith("@") else part for part in parts]
+    counts = results.slices if prefix.endswith("@") else {}  # results of older versions have none
+    counted = [f"{part} ({counts[part]} prompts)" if part in counts else part for part in parts]
     return HeatMap(title, ["policy", *counted], rows)
 
 

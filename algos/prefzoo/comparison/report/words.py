@@ -79,28 +79,27 @@ def sentence(results: Results) -> str:
 
 
 def _highest(results: Results, groups: dict[str, list[str]]) -> list[str]:
-    """Which policy scored highest, where any is better than the start, and which cannot be told from it, where all
-    pairs were tested. What is worse than the start is told from what is better."""
+    """Which policy scored highest, and which one of those that are better than the start, where any is and all pairs
+    were tested; and which cannot be told from that one."""
     metric = results.primary
-    means = {
-        label: each.summary[metric].mean
-        for label, each in results.algorithms.items()
-        if label != START and metric in each.summary
-    }
-    if not groups["better"]:
+    means = {label: each.summary[metric].mean for label, each in results.algorithms.items() if metric in each.summary}
+    best = max(groups["better"], key=lambda label: means[label], default=None)
+    pairs = [v for v in results.verdicts if v.metric == metric and best in (v.a, v.b) and START not in (v.a, v.b)]
+    if best is None or not pairs:
         return []
-    first = max(means, key=lambda label: means[label])
-    pairs = [v for v in results.verdicts if v.metric == metric and first in (v.a, v.b) and START not in (v.a, v.b)]
-    if not pairs:
-        return []
-    below = groups["worse"] if first in groups["better"] else []
-    others = [v.b if v.a == first else v.a for v in pairs]
-    told = [other for other, v in zip(others, pairs, strict=True) if v.verdict != "inconclusive" or other in below]
-    alike = [label for label in others if label not in told]
-    named = _named(alike) if told or len(alike) < 3 else "any other policy"
+    others = [v.b if v.a == best else v.a for v in pairs]
+    open_ones = {other for other, v in zip(others, pairs, strict=True) if v.verdict == "inconclusive"}
+    open_ones -= {*groups["worse"]}  # than the start, than which it is better
+    alike = [label for label in others if label in open_ones]
+    named = "any other policy" if len(alike) == len(others) > 2 else _named(alike)
     rest = f"not told apart from {named}" if alike else "ahead of every other policy"
-    unsure = "" if first in groups["better"] else " but not shown to be better than the start, and"
-    return [f"highest {metric} reward: {first},{unsure} {rest}"]
+    first = max(means, key=lambda label: means[label])
+    if first == best:
+        return [f"highest {metric} reward: {best}, {rest}"]
+    return [
+        f"highest {metric} reward: {first}, but not shown to be better than the start",
+        f"highest of those that are: {best}, {rest}",
+    ]
 
 
 def left_open(verdict: Verdict) -> bool:
