@@ -87,6 +87,7 @@ def write(results: Results, out: Path) -> None:
         transcripts=transcripts(results),
         judges=judge_sections(results),
         replies=side_by_side(results, out, MOST_PROMPTS),
+        fixed=fixed,
         data=data_cells(results.preflight, results.manifest),
         marks=(OPEN, CLOSE),
         recipe=yaml.safe_dump(results.recipe, sort_keys=False, allow_unicode=True),
@@ -229,7 +230,7 @@ def facts(results: Results) -> list[str]:
         text += f" (95% {low:.3f} to {high:.3f})"
         if "gold_correlation" in reward:
             low, high = reward["gold_correlation_ci95"]
-            text += f"; correlation with gold {reward['gold_correlation']:.2f} ({low:.2f} to {high:.2f})"
+            text += f"; correlation with gold {fixed(reward['gold_correlation'])} ({fixed(low)} to {fixed(high)})"
         lines.append(text + ".")
     lines += data_facts(results.preflight, results.manifest)
     return lines
