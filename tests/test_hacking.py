@@ -11,6 +11,8 @@ from prefzoo.comparison import statistics
 from prefzoo.comparison.curves import read_curve
 from prefzoo.comparison.hacking import Sign, signs
 from prefzoo.comparison.length import LengthAdjusted, at_equal_length, length_adjusted
+from prefzoo.comparison.milestones import on_the_way
+from prefzoo.comparison.results import AlgorithmResult, Milestone, SeedResult
 
 SEEDS, PROMPTS = 3, 200
 
@@ -140,6 +142,25 @@ def test_a_fall_after_the_best_policy_on_the_way_is_told() -> None:
     only = {"gold": best["gold"]}
     (sign,) = told({"gold": final["gold"]}, adjusted={}, ways={"mine": [("step 10", only)]})
     assert "proxy" not in sign.text
+
+
+def test_policies_on_the_way_are_tables_of_those_that_every_trial_kept(tmp_path) -> None:
+    seeds = {}
+    for seed, kept in enumerate([["step 3", "step 6"], ["step 3", "step 7", "step 9"]]):
+        for i, name in enumerate(kept):
+            folder = tmp_path / f"{seed}" / "milestones" / f"{i:02d}"
+            folder.mkdir(parents=True)
+            rows = [{"gold": 10 * seed + i, "proxy": 0.5}, {"gold": 1, **({} if name == "step 7" else {"proxy": 0.5})}]
+            (folder / "replies.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        milestones = [Milestone(name=name, metrics={}, ledger={}) for name in kept]
+        seeds[str(seed)] = SeedResult(metrics={}, ledger={}, milestones=milestones, replies=f"{seed}/replies.jsonl")
+    each = AlgorithmResult(status="ok", algorithm="x", settings={}, differs={}, seeds=seeds, summary={})
+    (first, tables), (second, others) = on_the_way(each, tmp_path)
+    assert (first, second) == ("step 3", "milestone 2")  # which is not the same step in both
+    assert tables["gold"].tolist() == [[0, 1], [10, 1]] and others["gold"].tolist() == [[1, 1], [11, 1]]
+    assert "proxy" in tables and "proxy" not in others
+    each.seeds["2"] = SeedResult(metrics={}, ledger={}, replies="2/replies.jsonl")
+    assert on_the_way(each, tmp_path) == []
 
 
 def test_no_fall_is_told_that_is_small_or_the_luck_of_the_best_of_several() -> None:

@@ -222,6 +222,14 @@ def test_no_zero_has_a_minus_and_no_end_of_an_interval_is_a_zero_that_it_is_not(
     assert interval(0.00021, 1.0, sign="") == "[0.0002, 1.0000]"
 
 
+def test_tables_and_warnings_write_numbers_so(tmp_path) -> None:
+    results = made(tmp_path)
+    results.algorithms["start"].summary["kl"] = Summary(mean=-0.001, ci95=None)
+    results.verdicts[1] = results.verdicts[1].model_copy(update={"difference": -0.001, "ci95": (-0.5, -0.002)})
+    text = report.markdown(results)
+    assert "-0.00 " not in text and text.count("| +0.00 [-0.500, -0.002] |") == 2  # the first table and all pairs
+
+
 def test_what_no_interval_covers_is_said(tmp_path) -> None:
     results = made(tmp_path)
     assert "covers other trainings and prompts, but not another start: " in words.reading(results)["±"]
