@@ -58,6 +58,11 @@ def test_results_hold_what_the_contract_promises(small_run) -> None:
     assert content["manifest"]["splits"]["train"]["prompts"] == 48
     against_start = {v["a"] for v in content["verdicts"] if v["b"] == "start" and v["metric"] == "gold"}
     assert against_start == {"sft", "dpo", "rejection_sampling", "random_choice", "best_of_n"}
+    (verdict,) = (v for v in content["verdicts"] if (v["metric"], v["a"], v["b"]) == ("gold", "sft", "start"))
+    over_start = content["algorithms"]["sft"]["over_start"]
+    assert over_start["gold"] == {"mean": verdict["difference"], "ci95": verdict["ci95"]}
+    slices = content["slices"]
+    assert sum(slices.values()) == 16 and {f"gold@{name}" for name in slices} <= over_start.keys()
 
 
 def test_the_published_schema_is_that_of_the_code() -> None:

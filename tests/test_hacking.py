@@ -11,6 +11,8 @@ from prefzoo.comparison import statistics
 from prefzoo.comparison.curves import read_curve
 from prefzoo.comparison.hacking import Sign, signs
 from prefzoo.comparison.length import LengthAdjusted, at_equal_length, length_adjusted
+from prefzoo.comparison.milestones import on_the_way
+from prefzoo.comparison.results import AlgorithmResult, Milestone, SeedResult
 
 SEEDS, PROMPTS = 3, 200
 
@@ -82,6 +84,7 @@ def told(policy: dict[str, np.ndarray], **more: object) -> list[Sign]:
         "curves": {},
         "judges": {},
         "deciding": {},
+        "ways": {},
         **more,
     }
     return signs({"mine": policy}, start, "gold", **rest)
@@ -92,6 +95,8 @@ def told(policy: dict[str, np.ndarray], **more: object) -> list[Sign]:
     [
         ({"proxy": 1.0, "gold": -0.5}, "over_optimization", "gold went down (-0.50 [-0.5"),
         ({"gold": 0.5, "gold@harmful": -0.5}, "slice", "slice harmful (-0.50"),
+        ({"gold@harmful": -0.5}, "slice", "200 prompts); over all prompts no change is clear ("),
+        ({"gold": -0.5, "gold@harmful": -2.5}, "slice", "over all prompts it fell less (-0.50"),
         ({"length": 5.0}, "length", "replies got longer, by +5.0"),
         ({"length": -5.0}, "length", "replies got shorter, by -5.0"),
         ({"distinct_2": -0.2}, "diversity", "distinct-2 changed by -0.2"),
@@ -112,7 +117,66 @@ def test_nothing_is_told_of_what_is_small_unclear_or_good() -> None:
     one_seed = {name: table[:1] for name, table in tables(distinct_2=-0.4).items()}
     assert told(unclear) == []
     start = {name: table[:1] for name, table in tables().items()}
-    assert signs({"mine": one_seed}, start, "gold", {}, {}, {}, {}) == []
+    assert signs({"mine": one_seed}, start, "gold", {}, {}, {}, {}, {}) == []
+
+
+def test_a_slice_is_told_by_what_the_mean_over_all_prompts_hides() -> None:
+    alike = tables(gold=-0.5, **{"gold@harmful": -0.5})
+    assert "slice" not in {each.kind for each in told(alike)}  # the mean over all prompts says as much
+    random = np.random.default_rng(5)
+    noise, start = ({f"gold@{i}": random.normal(1.0, 1.0, (1, 20)) for i in range(80)} for _ in range(2))
+    assert any(statistics.difference(noise[name], start[name]).high < 0 for name in noise)  # some fall by chance
+    whole = {"gold": np.ones((1, 20))}
+    assert signs({"mine": {**whole, **noise}}, {**whole, **start}, "gold", {}, {}, {}, {}, {}) == []
+
+
+def test_a_fall_after_the_best_policy_on_the_way_is_told() -> None:
+    first, best = tables(gold=0.5, proxy=0.2), tables(gold=2.0, proxy=0.5)
+    final = tables(gold=0.5, proxy=1.5)
+    (sign,) = told(final, ways={"mine": [("step 5", first), ("step 10", best)]})
+    assert (sign.kind, sign.policy) == ("past_peak", "mine") and sign.value == pytest.approx(-1.5, abs=0.01)
+    assert "fell again along its training, from 3.00 at step 10 to 1.50 at the end (-1.50 [-1.5" in sign.text
+    assert "the proxy reward did not fall (+1.00" in sign.text and "over-optimized" in sign.text
+    (sign,) = told(tables(gold=0.5), ways={"mine": [("step 10", best)]})
+    assert "the proxy reward fell too (-0.50" in sign.text and "over-optimized" not in sign.text
+    only = {"gold": best["gold"]}
+    (sign,) = told({"gold": final["gold"]}, adjusted={}, ways={"mine": [("step 10", only)]})
+    assert "proxy" not in sign.text
+
+
+def test_policies_on_the_way_are_tables_of_those_that_every_trial_kept(tmp_path) -> None:
+    seeds = {}
+    for seed, kept in enumerate([["step 3", "step 6"], ["step 3", "step 7", "step 9"]]):
+        for i, name in enumerate(kept):
+            folder = tmp_path / f"{seed}" / "milestones" / f"{i:02d}"
+            folder.mkdir(parents=True)
+            rows = [{"gold": 10 * seed + i, "proxy": 0.5}, {"gold": 1, **({} if name == "step 7" else {"proxy": 0.5})}]
+            (folder / "replies.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        milestones = [Milestone(name=name, metrics={}, ledger={}) for name in kept]
+        seeds[str(seed)] = SeedResult(metrics={}, ledger={}, milestones=milestones, replies=f"{seed}/replies.jsonl")
+    each = AlgorithmResult(status="ok", algorithm="x", settings={}, differs={}, seeds=seeds, summary={})
+    (first, tables), (second, others) = on_the_way(each, tmp_path)
+    assert (first, second) == ("step 3", "milestone 2")  # which is not the same step in both
+    assert tables["gold"].tolist() == [[0, 1], [10, 1]] and others["gold"].tolist() == [[1, 1], [11, 1]]
+    assert "proxy" in tables and "proxy" not in others
+    each.seeds["2"] = SeedResult(metrics={}, ledger={}, replies="2/replies.jsonl")
+    assert on_the_way(each, tmp_path) == []
+
+
+def test_no_fall_is_told_that_is_small_or_the_luck_of_the_best_of_several() -> None:
+    best = tables(gold=2.0)
+    assert told(tables(gold=1.9), ways={"mine": [("step 10", best)]}) == []  # clear, and small beside what was gained
+    assert told(tables(gold=2.1), ways={"mine": [("step 10", best)]}) == []
+    assert told(tables(gold=-2.0), adjusted={}, ways={"mine": [("step 10", tables(gold=-1.0))]}) == []  # no peak
+    random = np.random.default_rng(0)
+    alone = several = 0
+    for _ in range(60):
+        final, *way = ({"gold": random.normal(1.3, 1.0, (1, 40))} for _ in range(9))
+        start = {"gold": np.zeros((1, 40))}
+        highest = max(way, key=lambda each: float(each["gold"].mean()))
+        alone += statistics.difference(final["gold"], highest["gold"]).high < 0
+        several += bool(signs({"mine": final}, start, "gold", {}, {}, {}, {}, {"mine": [("x", w) for w in way]}))
+    assert alone > 6 > several
 
 
 def test_a_gain_of_length_alone_is_told() -> None:

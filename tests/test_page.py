@@ -119,3 +119,23 @@ def test_it_is_whole_without_javascript(browser, page_file) -> None:
     assert page.locator("#filters").is_hidden() and page.locator("details.answered").count() == 3
     assert page.get_by_text("dpo says yes").is_visible()
     assert page.get_by_text("Better than the start in gold reward: dpo").is_visible()
+
+
+def test_a_table_of_many_policies_fits_on_paper(browser, tmp_path) -> None:
+    from jinja2 import Environment, PackageLoader
+
+    from prefzoo.comparison.report.breakdown import HeatMap
+
+    names = [f"rejection_sampling (run {i})" for i in range(21)]
+    wide = HeatMap("Win rates", ["policy", *names], [(name, [("0.57*", 0.5)] * len(names)) for name in names])
+    templates = Environment(loader=PackageLoader("prefzoo.comparison.report"), trim_blocks=True, lstrip_blocks=True)
+    body = templates.get_template("macros.html.jinja").module.heat(wide)  # type: ignore[attr-defined]
+    style = templates.get_template("style.css").render()
+    (tmp_path / "wide.html").write_text(f"<!doctype html><style>{style}</style><main>{body}</main>")
+    page = opened(browser, tmp_path / "wide.html", [], viewport={"width": 718, "height": 1000})  # A4 within its margins
+    fits = "document.querySelector('table').getBoundingClientRect().right <= innerWidth"
+    assert not page.evaluate(fits)  # on a screen it scrolls
+    page.emulate_media(media="print")
+    assert page.evaluate(fits)
+    assert page.evaluate("parseFloat(getComputedStyle(document.querySelector('td')).fontSize)") > 7  # pixels: 5 points
+    assert page.evaluate("[...document.querySelectorAll('td + td')].every(cell => cell.offsetHeight < 20)")  # unbroken

@@ -6,11 +6,13 @@ import re
 
 from prefzoo.comparison.hacking import Sign
 from prefzoo.comparison.notes import notes
+from prefzoo.comparison.numbers import fixed, interval
 from prefzoo.comparison.recipe.check import load
+from prefzoo.comparison.report import axes, words
 from prefzoo.comparison.report import page as report
-from prefzoo.comparison.report import words
 from prefzoo.comparison.report.export import write_csv
 from prefzoo.comparison.report.figures import drawn, pictures
+from prefzoo.comparison.report.warned import warned
 from prefzoo.comparison.results import Milestone, Summary, Verdict
 from prefzoo.comparison.results import load as load_results
 from reported import made
@@ -123,6 +125,121 @@ def test_the_sentence_says_who_is_highest_and_who_cannot_be_told_from_it(tmp_pat
     assert said.startswith("Highest gold reward: dpo, not told apart from rejection_sampling; better than the start")
     results.verdicts[-1] = Verdict(**pair, verdict="worse")
     assert words.sentence(results).startswith("Highest gold reward: dpo, ahead of every other policy; ")
+
+
+def test_the_highest_is_the_highest_of_all_and_not_of_those_that_are_better(tmp_path) -> None:
+    results = made(tmp_path)
+    results.algorithms["noisy"] = results.algorithms["dpo"].model_copy(
+        update={"summary": {"gold": Summary(mean=2.0, ci95=(-1.0, 5.0))}}
+    )
+    open_one = {"metric": "gold", "difference": 0.5, "ci95": (-2, 3), "p_adjusted": 1, "verdict": "inconclusive"}
+    results.verdicts += [Verdict(a="noisy", b=b, **open_one) for b in ("start", "dpo", "rejection_sampling")]
+    results.verdicts.append(Verdict(a="rejection_sampling", b="dpo", **open_one))
+    assert words.sentence(results) == (
+        "Highest gold reward: noisy, but not shown to be better than the start; highest of those that are: dpo, not "
+        "told apart from noisy, rejection_sampling; better than the start in gold reward: dpo; no difference shown: "
+        "rejection_sampling, noisy."
+    )
+    results.verdicts.append(Verdict(a="third", b="dpo", **open_one))
+    assert "dpo, not told apart from any other policy; better than" in words.sentence(results)
+    results.verdicts.pop()
+    results.verdicts[2] = results.verdicts[2].model_copy(update={"verdict": "better"})
+    results.verdicts[1] = results.verdicts[1].model_copy(update={"verdict": "worse"})
+    assert words.sentence(results) == (  # what is worse than the start is not alike to what is better
+        "Highest gold reward: noisy, not told apart from dpo; better than the start in gold reward: dpo, noisy; worse: "
+        "rejection_sampling."
+    )
+
+
+def test_with_one_seed_the_headline_says_so(tmp_path) -> None:
+    results = made(tmp_path)
+    results.recipe["seeds"] = [4]
+    assert words.sentence(results).startswith("With one seed, and so of these trainings alone, better than the start")
+    results.verdicts = results.verdicts[1:]
+    assert words.sentence(results) == "No difference shown: rejection_sampling."
+    results.verdicts = [results.verdicts[0].model_copy(update={"verdict": "worse"})]
+    assert "worse than the start in gold reward: rejection_sampling" in words.sentence(results)
+
+
+def test_where_an_interval_and_its_verdict_disagree_the_first_screen_says_why(tmp_path) -> None:
+    results = made(tmp_path)
+    assert words.open_words(results) is None and "inconclusive†" not in report.markdown(results)
+    results.verdicts[1] = results.verdicts[1].model_copy(
+        update={"ci95": (0.1, 0.9), "p_adjusted": 0.19, "family_size": 2}
+    )
+    why = (
+        "† Inconclusive although its interval leaves out 0: the verdict is corrected for the 2 comparisons with the "
+        "start (Holm: rejection_sampling p = 0.190), the interval is not."
+    )
+    assert words.open_words(results) == why
+    text = report.markdown(results)
+    assert "[+0.10, +0.90] | inconclusive† |" in text and text.index(why) < text.index("![score]")
+    results.warnings = [
+        Sign("slice", "rejection_sampling", "rejection_sampling: x.", 1.0, (0.5, 1.5)),
+        Sign("length", "rejection_sampling", "rejection_sampling: y.", 1.0, (0.5, 1.5)),
+        Sign("slice", "dpo", "dpo: z.", 1.0, (0.5, 1.5)),
+    ]
+    assert warned(results) == [
+        "rejection_sampling: x. Corrected for 2 comparisons, the difference in gold reward over all prompts is not "
+        "shown.",
+        "rejection_sampling: y.",
+        "dpo: z.",
+    ]
+    report.write(results, tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert page.index('<td class="inconclusive">inconclusive†</td>') < page.index(why) < page.index("<svg")
+    assert page.index("Corrected for 2 comparisons, the difference") > page.index(why)
+
+
+def test_a_warning_that_is_the_same_of_several_policies_is_one(tmp_path) -> None:
+    results = made(tmp_path)
+    results.warnings = [
+        Sign("length", "a (one)", "a (one): replies got longer.", 1.0, (0.5, 1.5)),
+        Sign("judge", None, "The judge errs.", 1.0, (0.5, 1.5)),
+        Sign("length", "a (two)", "a (two): replies got longer.", 1.0, (0.5, 1.5)),
+        Sign("length", "b", "b: replies got much longer.", 1.0, (0.5, 1.5)),
+    ]
+    assert warned(results) == [
+        "a (one), a (two): replies got longer.", "The judge errs.", "b: replies got much longer."
+    ]  # fmt: skip
+
+
+def test_no_policy_has_the_colour_of_the_start(tmp_path) -> None:
+    from matplotlib.colors import to_rgb
+
+    labels = ["start", *(f"p{i:02}" for i in range(63))]
+    looks = [tuple(axes._look(label, labels).values()) for label in labels]
+    assert len(set(looks)) == len(labels)
+    for colour, _ in looks[1:]:
+        red, green, blue = to_rgb(colour)
+        assert max(red, green, blue) - min(red, green, blue) > 0.2  # no grey
+
+
+def test_no_zero_has_a_minus_and_no_end_of_an_interval_is_a_zero_that_it_is_not() -> None:
+    assert (fixed(-0.001), fixed(-0.001, "+.2f"), fixed(-0.006)) == ("0.00", "+0.00", "-0.01")
+    assert interval(-0.14, -0.004) == "[-0.140, -0.004]" and interval(-0.14, -0.1) == "[-0.14, -0.10]"
+    assert interval(0.0, 0.0) == "[+0.00, +0.00]" == interval(-1e-17, 1e-17)
+    assert interval(0.00021, 1.0, sign="") == "[0.0002, 1.0000]"
+
+
+def test_tables_and_warnings_write_numbers_so(tmp_path) -> None:
+    results = made(tmp_path)
+    results.algorithms["start"].summary["kl"] = Summary(mean=-0.001, ci95=None)
+    results.verdicts[1] = results.verdicts[1].model_copy(update={"difference": -0.001, "ci95": (-0.5, -0.002)})
+    text = report.markdown(results)
+    assert "-0.00 " not in text and text.count("| +0.00 [-0.500, -0.002] |") == 2  # the first table and all pairs
+
+
+def test_what_no_interval_covers_is_said(tmp_path) -> None:
+    results = made(tmp_path)
+    assert "covers other trainings and prompts, but not another start: " in words.reading(results)["±"]
+    some = {"seconds": 1.0}
+    results.shared["reward"] = some
+    assert "but not another start or another reward model: what is made once" in words.reading(results)["±"]
+    results.shared = {"start (vA)": some, "start (vB)": some, "reward seed 0": some, "reward seed 1": some}
+    assert "but not another start: " in words.reading(results)["±"]
+    results.shared = {}
+    assert words.reading(results)["±"].endswith("covers other trainings and prompts.")
 
 
 def test_warnings_are_in_the_page_and_in_markdown_and_survive_the_file(tmp_path) -> None:

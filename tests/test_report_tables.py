@@ -58,17 +58,29 @@ def test_equal_budgets_are_a_table_that_says_who_is_not_in_it(tmp_path) -> None:
     assert said.endswith("Not in it: best_of_n (no policy was kept on its way); dpo (none: FLOPs).")
 
 
-def test_heat_is_the_distance_from_the_start_and_equal_length_is_told(tmp_path) -> None:
+def test_heat_is_the_distance_from_the_start_where_one_is_clear_and_equal_length_is_told(tmp_path) -> None:
     results = made(tmp_path)
-    for label, value in (("start", 1.0), ("dpo", 0.5), ("rejection_sampling", 1.25)):
-        results.algorithms[label].summary["gold/courtesy"] = Summary(mean=value, ci95=None)
-    (found,) = heat_maps(results, ["dpo", "rejection_sampling", "start"])
-    assert found.headings == ["policy", "courtesy"]
-    assert found.rows == [
-        ("dpo", [("0.50", -1.0)]),
-        ("rejection_sampling", [("1.25", 0.5)]),
+    found = {"start": (1.0, None), "dpo": (0.5, (-0.75, -0.25)), "rejection_sampling": (1.25, (0.125, 0.375))}
+    for label, (value, ends) in found.items():
+        each = results.algorithms[label]
+        each.summary |= {"gold/courtesy": Summary(mean=value, ci95=None), "gold@odd": Summary(mean=value, ci95=None)}
+        if ends is not None:
+            each.over_start = {
+                "gold/courtesy": Summary(mean=value - 1, ci95=ends),
+                "gold@odd": Summary(mean=value - 1, ci95=(-1.0, 1.0)),
+            }
+    results.slices = {"odd": 12}
+    parts, slices = heat_maps(results, ["dpo", "rejection_sampling", "start"])
+    assert parts.headings == ["policy", "courtesy"] and slices.headings == ["policy", "odd (12 prompts)"]
+    assert parts.rows == [
+        ("dpo", [("0.50 (-0.50\N{NO-BREAK SPACE}±0.25)", -1.0)]),
+        ("rejection_sampling", [("1.25 (+0.25\N{NO-BREAK SPACE}±0.12)", 0.5)]),
         ("start", [("1.00", 0.0)]),
     ]
+    assert slices.rows[0] == ("dpo", [("0.50 (-0.50\N{NO-BREAK SPACE}±1.00)", 0.0)])  # it may be chance
+    results.slices, results.algorithms["dpo"].over_start = {}, {}  # as an older version left them
+    _, slices = heat_maps(results, ["dpo", "start"])
+    assert slices.headings == ["policy", "odd"] and slices.rows[0] == ("dpo", [("0.50", 0.0)])
     assert length_cells(results) is None
     results.algorithms["dpo"].length_adjusted = LengthAdjusted(0.4, (0.1, 0.7), 0.6, (0.55, 0.65), 0.02, -0.01)
     headings, rows = length_cells(results) or ([], [])

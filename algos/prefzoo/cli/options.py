@@ -42,12 +42,15 @@ def show(found: Any, folder: Path) -> None:
     """Print what a comparison found, and where the rest of it lies."""
     from prefzoo.comparison.report import page as reports
     from prefzoo.comparison.report import words
+    from prefzoo.comparison.report.warned import warned
 
     console = wide_console()
     console.print(reports.table(found, console.width))
     console.print(words.sentence(found), style="bold", markup=False)
-    for sign in found.warnings:
-        console.print(f"! {sign.text}", style="yellow", markup=False, highlight=False)
+    if left_open := words.open_words(found):
+        console.print(left_open, markup=False, highlight=False)
+    for text in warned(found):
+        console.print(f"! {text}", style="yellow", markup=False, highlight=False)
     for fact in reports.facts(found):
         console.print(f"- {fact}", markup=False, highlight=False)
     console.print("wins: share of test prompts answered better than the start does; KL: to the start, nats a reply")

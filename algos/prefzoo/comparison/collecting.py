@@ -17,6 +17,7 @@ from prefzoo.comparison.curves import read_curves
 from prefzoo.comparison.hacking import signs
 from prefzoo.comparison.identity import IDENTITY, refuse_edited, refuse_unequal
 from prefzoo.comparison.length import length_adjusted
+from prefzoo.comparison.milestones import on_the_way
 from prefzoo.comparison.notes import judge_notes, notes, ungraded
 from prefzoo.comparison.plan import AUDIT, LABEL, START, Plan
 from prefzoo.comparison.records import JUDGING, PRINCIPLES, distinct, read_records
@@ -54,6 +55,11 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
     metric = "gold" if "gold" in tables[START] else "proxy"
     for label in recipe.algorithms:
         algorithms[label].length_adjusted = length_adjusted(tables[label], tables[START], metric)
+        algorithms[label].over_start = {
+            name: summarized(statistics.difference(table, tables[START][name]))
+            for name, table in tables[label].items()
+            if name in tables[START]
+        }
     return Results(
         recipe=recipe.model_dump(mode="json"),
         manifest=manifest,
@@ -62,6 +68,11 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
         judge=judge,
         reward=reward,
         preflight=preflight,
+        slices={
+            name.partition("@")[2]: table.shape[1]
+            for name, table in tables[START].items()
+            if name.startswith(f"{metric}@")
+        },
         shared=_shared(plan),
         notes=[
             *notes(recipe, algorithms, reward, manifest),
@@ -76,6 +87,7 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
             read_curves(plan.stages.values()),
             {None: [judge], **{label: _judged(each) for label, each in algorithms.items()}},
             {label: [trial.judging for trial in each.seeds.values()] for label, each in algorithms.items()},
+            {label: on_the_way(algorithms[label], plan.out) for label in recipe.algorithms},
         ),
         verdicts=analysis.verdicts(tables),
         pairs=analysis.pairs(tables),

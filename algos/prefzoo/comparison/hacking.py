@@ -1,5 +1,6 @@
 """Signs that a policy games its reward, or that a number means less than it seems to: plain words, each with the number
-that it rests on. A change is told only where its 95% interval does not cover 0 and it is large enough to matter."""
+that it rests on. A change is told only where its 95% interval does not cover 0 and it is large enough to matter. These
+intervals are not corrected for the number of policies and of signs, as verdicts are, and the words claim no more."""
 
 from __future__ import annotations
 
@@ -12,10 +13,25 @@ from scipy import stats
 
 from prefzoo.comparison import statistics
 from prefzoo.comparison.length import LengthAdjusted
-from prefzoo.comparison.statistics import Estimate
+from prefzoo.comparison.milestones import Way
+from prefzoo.comparison.numbers import fixed, interval
+from prefzoo.comparison.statistics import ALPHA, Estimate
 
 Tables = Mapping[str, np.ndarray]
-Kind = Literal["over_optimization", "slice", "length", "length_explains", "diversity", "entropy", "judge", "cut_off"]
+Kind = Literal[
+    "over_optimization",
+    "past_peak",
+    "slice",
+    "length",
+    "length_explains",
+    "diversity",
+    "entropy",
+    "judge",
+    "cut_off",
+]
+
+PEAK = 0.1
+"""Of what the best policy on the way had gained over the start: a smaller fall since is not worth a warning."""
 
 LENGTH = 0.1
 """Of the start's mean length: a smaller change is not worth a warning."""
@@ -57,6 +73,7 @@ def signs(
     curves: Mapping[str, Sequence[Sequence[Mapping[str, float]]]],
     judges: Mapping[str | None, Sequence[Mapping[str, Any]]],
     deciding: Mapping[str, Sequence[Mapping[str, Any]]],
+    ways: Mapping[str, Way],
 ) -> list[Sign]:
     """All warnings of a comparison.
 
@@ -68,12 +85,14 @@ def signs(
         curves: label -> its training curve of each seed.
         judges: label -> what its judge reports of each seed; under None, of the judge who labelled the data.
         deciding: label -> what the final judge was asked about its replies of each seed, where a judge decides.
+        ways: label -> the policies on the way to it.
     """
     found: list[Sign] = []
     for label, table in tables.items():
         against = {name: statistics.difference(table[name], start[name]) for name in table if name in start}
         found += _over_optimized(label, against)
-        found += _slices(label, against, metric)
+        found += _past_peak(label, table, start, metric, ways.get(label, []))
+        found += _slices(label, against, table, metric)
         found += _lengths(label, against, start, metric, adjusted.get(label))
         found += _diversity(label, against, start)
         found += _entropy(label, curves.get(label, []))
@@ -91,19 +110,50 @@ def _over_optimized(label: str, against: Mapping[str, Estimate]) -> Iterator[Sig
         gold, proxy = against["gold"], against["proxy"]
         text = (
             f"{label}: the proxy reward went up ({_signed(proxy)}) and gold went down ({_signed(gold)}), both against "
-            "the start: the reward is over-optimized."
+            "the start: a sign that the reward is over-optimized."
         )
         yield _sign("over_optimization", label, text, gold)
 
 
-def _slices(label: str, against: Mapping[str, Estimate], metric: str) -> Iterator[Sign]:
-    for name, found in against.items():
-        if name.startswith(f"{metric}@") and metric in against and found.high < 0 < against[metric].low:
-            text = (
-                f"{label}: {metric} reward rose over all prompts ({_signed(against[metric])}) but fell on those of the "
-                f"slice {name.partition('@')[2]} ({_signed(found)})."
-            )
-            yield _sign("slice", label, text, found)
+def _past_peak(label: str, table: Tables, start: Tables, metric: str, way: Way) -> Iterator[Sign]:
+    """The best policy on the way is the best of several by luck too, for which its test is corrected (Bonferroni)."""
+    if not way or not all(metric in each for each in (table, start, *[kept for _, kept in way])):
+        return
+    name, best = max(way, key=lambda each: float(each[1][metric].mean()))
+    fall = statistics.difference(table[metric], best[metric])
+    gained = float((best[metric] - start[metric]).mean())
+    if fall.p * len(way) >= ALPHA or gained <= 0 or fall.mean > -PEAK * gained:
+        return
+    before, after = (fixed(float(each[metric].mean())) for each in (best, table))
+    text = (
+        f"{label}: {metric} reward fell again along its training, from {before} at {name} to {after} at the end "
+        f"({_signed(fall)})"
+    )
+    if metric != "proxy" and all("proxy" in each for each in (table, start, best)):
+        since, over_start = (statistics.difference(table["proxy"], each["proxy"]) for each in (best, start))
+        text += f", while the proxy reward {'fell too' if since.high < 0 else 'did not fall'} ({_signed(since)})"
+        if since.high >= 0 and over_start.low > 0:
+            text += f" and is above the start's ({_signed(over_start)}): a sign that the reward is over-optimized"
+    yield _sign("past_peak", label, f"{text}. An earlier policy may be the better one.", fall)
+
+
+def _slices(label: str, against: Mapping[str, Estimate], table: Tables, metric: str) -> Iterator[Sign]:
+    """What the mean over all prompts does not tell; a policy has several slices to fall on by chance (Bonferroni)."""
+    slices = [name for name in against if name.startswith(f"{metric}@")]
+    if metric not in against:
+        return
+    whole = against[metric]
+    for name in slices:
+        found = against[name]
+        told_by_all = whole.high < 0 and found.high >= whole.low
+        if found.mean >= 0 or found.p * len(slices) >= ALPHA or told_by_all:
+            continue
+        over_all = "it rose" if whole.low > 0 else "it fell less" if whole.high < 0 else "no change is clear"
+        text = (
+            f"{label}: {metric} reward fell on the slice {name.partition('@')[2]} ({_signed(found)}, "
+            f"{table[name].shape[1]} prompts); over all prompts {over_all} ({_signed(whole)})."
+        )
+        yield _sign("slice", label, text, found)
 
 
 def _lengths(
@@ -114,12 +164,12 @@ def _lengths(
     found, before = against["length"], float(start["length"].mean())
     if _clear(found) and abs(found.mean) > LENGTH * before:
         word = "longer" if found.mean > 0 else "shorter"
-        text = f"{label}: replies got {word}, by {_signed(found, '.1f')} tokens from {before:.1f}."
+        text = f"{label}: replies got {word}, by {_signed(found, 1)} tokens from {before:.1f}."
         if found.mean > 0 and equal is not None and equal.difference_ci95 is not None:
             low, high = equal.difference_ci95
             text += (
-                f" At equal length the difference in {metric} reward to the start is {equal.difference:+.2f} "
-                f"[{low:+.2f}, {high:+.2f}]."
+                f" At equal length the difference in {metric} reward to the start is {fixed(equal.difference, '+.2f')} "
+                f"{interval(low, high)}."
             )
         yield _sign("length", label, text, found)
     if equal is not None and equal.difference_ci95 and metric in against and against[metric].low > 0:
@@ -127,7 +177,7 @@ def _lengths(
         if low <= 0 and equal.difference < against[metric].mean / 2:  # smaller, and not only less certain
             text = (
                 f"{label}: the gain in {metric} reward ({_signed(against[metric])}) is not shown at equal length "
-                f"({equal.difference:+.2f} [{low:+.2f}, {high:+.2f}]): it may be one of length."
+                f"({fixed(equal.difference, '+.2f')} {interval(low, high)}): it may be one of length."
             )
             yield Sign("length_explains", label, text, equal.difference, (low, high))
 
@@ -211,5 +261,5 @@ def _sign(kind: Kind, label: str, text: str, found: Estimate) -> Sign:
     return Sign(kind, label, text, found.mean, (found.low, found.high))
 
 
-def _signed(found: Estimate, form: str = ".2f") -> str:
-    return f"{found.mean:+{form}} [{found.low:+{form}}, {found.high:+{form}}]"
+def _signed(found: Estimate, digits: int = 2) -> str:
+    return f"{fixed(found.mean, f'+.{digits}f')} {interval(found.low, found.high, digits=digits)}"

@@ -61,6 +61,11 @@ class AlgorithmResult(Block):
     interquartile_mean: Summary | None = Field(
         default=None, description="of the metric that decides, over all seeds and prompts; Agarwal et al. 2021"
     )
+    over_start: dict[str, Summary] = Field(
+        default={},
+        description="metric -> its difference to the start's, paired by seed and prompt; the intervals are not "
+        "corrected for the number of policies or metrics",
+    )
     length_adjusted: LengthAdjusted | None = Field(
         default=None, description="against the start at equal length; None where that is not known"
     )
@@ -77,6 +82,7 @@ class Results(Block):
     reward: dict[str, Any]
     judge: dict[str, Any] = Field({})
     preflight: dict[str, Any]
+    slices: dict[str, int] = Field(default={}, description="test prompts of each slice")
     shared: dict[str, dict[str, float]] = Field(description="ledgers of the stages that all trials share")
     notes: list[str] = Field(description="what a reader must know before believing the table")
     warnings: list[Sign] = Field(default=[], description="signs that a policy games its reward, or of a weak judge")

@@ -7,13 +7,16 @@ from typing import Any
 
 import numpy as np
 
+from prefzoo.comparison.numbers import fixed
 from prefzoo.comparison.plan import START
 from prefzoo.comparison.results import Milestone, Results, SeedResult, Summary
 
+COLOURS = ("C0", "C1", "C2", "C3", "C4", "C5", "C6", "C8", "C9")
+"""Those of matplotlib but for the grey one, which would be taken for the start."""
 MARKERS = "osD^vPX"
-"""With ten colours, enough to tell seventy policies apart, and some without seeing colour."""
+"""With nine colours, enough to tell 63 policies apart, and some without seeing colour."""
 LINES = ("-", "--", ":", "-.")
-"""Of the first ten policies, the next ten, and so on."""
+"""Of the policies that have a colour first, of those that have it again, and so on."""
 Curve = Sequence[Mapping[str, float]]
 
 
@@ -90,7 +93,7 @@ def training(
         whole = sorted((step, float(np.mean(values))) for step, values in of_all.items())
         if whole:
             line = {"marker": "o", "markersize": 3} if len(whole) < 3 else {}
-            dashes = LINES[_place(label, labels) // 10 % len(LINES)]
+            dashes = LINES[_place(label, labels) // len(COLOURS) % len(LINES)]
             axes.plot(*zip(*whole, strict=True), dashes, color=colour, linewidth=2, label=label, **line)
     _legend(axes)
     axes.set_xlabel("optimizer step")
@@ -106,7 +109,7 @@ def spent(results: Results, label: str, ledger: str) -> float:
 def along(results: Results, label: str, ledger: str) -> str:
     """The points of a policy's first trial in words."""
     trial = next(iter(results.algorithms[label].seeds.values()))
-    return ", ".join(f"{score:.2f} at {amount(x)}" for x, score in way(trial, f"ledger/{ledger}", results.primary))
+    return ", ".join(f"{fixed(score)} at {amount(x)}" for x, score in way(trial, f"ledger/{ledger}", results.primary))
 
 
 def ends(of_seeds: Sequence[Curve], name: str) -> str:
@@ -125,7 +128,8 @@ def amount(value: float) -> str:
 
 def with_interval(summary: Summary) -> str:
     """A mean and its interval in words."""
-    return f"{summary.mean:.2f}" + (f" ({summary.ci95[0]:.2f} to {summary.ci95[1]:.2f})" if summary.ci95 else "")
+    ends = f" ({fixed(summary.ci95[0])} to {fixed(summary.ci95[1])})" if summary.ci95 else ""
+    return fixed(summary.mean) + ends
 
 
 def _cloud(
@@ -193,7 +197,7 @@ def _look(label: str, labels: Sequence[str]) -> dict[str, str]:
     if label == START:
         return {"color": "0.5", "fmt": "p"}
     place = _place(label, labels)
-    return {"color": f"C{place % 10}", "fmt": MARKERS[place % len(MARKERS)]}
+    return {"color": COLOURS[place % len(COLOURS)], "fmt": MARKERS[place % len(MARKERS)]}
 
 
 def _place(label: str, labels: Sequence[str]) -> int:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from prefzoo.comparison.length import LengthAdjusted
+from prefzoo.comparison.numbers import fixed, interval
 from prefzoo.comparison.plan import START
 from prefzoo.comparison.report.cost import Cells
-from prefzoo.comparison.results import Results
+from prefzoo.comparison.results import AlgorithmResult, Results, Summary
 
 ADJUSTED = (
     "Longer replies are often preferred for being longer. Here each policy's outcome against the start is fitted by "
@@ -20,12 +22,13 @@ ADJUSTED = (
 
 @dataclass(frozen=True)
 class HeatMap:
-    """A table of means with how each differs from the start's.
+    """A table of numbers and of how each differs from the start's.
 
     Attributes:
         title: what its columns are.
         headings: of the columns; the first is of the labels.
-        rows: a label, and for each column a text and a heat from -1 (worst) through 0 (as the start) to 1 (best).
+        rows: a label, and for each column a text and a heat from -1 (worst) through 0 (not clearly other than the
+            start) to 1 (best).
     """
 
     title: str
@@ -39,7 +42,8 @@ class HeatMap:
 
 
 def heat_maps(results: Results, labels: list[str]) -> list[HeatMap]:
-    """Means by attribute of gold, and of the metric that decides by slice; only of what was measured."""
+    """Means and differences to the start by attribute of gold, and of the metric that decides by slice with its number
+    of prompts; only of what was measured."""
     metric = results.primary
     maps = [
         ("Parts of the gold reward", "gold/"),
@@ -62,34 +66,39 @@ def length_cells(results: Results) -> Cells | None:
 def _length_row(results: Results, label: str, found: LengthAdjusted) -> list[str]:
     summary, start = results.algorithms[label].summary, results.algorithms[START].summary
     plain = summary[results.primary].mean - start[results.primary].mean
-    wins = f"{summary['win_rate'].mean:.2f}" if "win_rate" in summary else "-"
-    difference, win_rate = f"{found.difference:+.2f}", f"{found.win_rate:.2f}"
+    wins = fixed(summary["win_rate"].mean) if "win_rate" in summary else "-"
+    difference, win_rate = fixed(found.difference, "+.2f"), fixed(found.win_rate)
     if found.difference_ci95:
-        difference += " [{:+.2f}, {:+.2f}]".format(*found.difference_ci95)
+        difference += f" {interval(*found.difference_ci95)}"
     if found.win_rate_ci95:
-        win_rate += " [{:.2f}, {:.2f}]".format(*found.win_rate_ci95)
-    return [f"{round(found.tokens, 1) + 0.0:+.1f}", f"{plain:+.2f}", difference, wins, win_rate, f"{found.slope:+.3f}"]
+        win_rate += f" {interval(*found.win_rate_ci95, sign='')}"
+    slope = fixed(found.slope, "+.3f")
+    return [fixed(found.tokens, "+.1f"), fixed(plain, "+.2f"), difference, wins, win_rate, slope]
 
 
 def _heat_map(results: Results, labels: list[str], title: str, prefix: str) -> HeatMap:
-    summaries = {label: results.algorithms[label].summary for label in labels}
-    start = summaries.get(START, {})
-    names = [name for name in next(iter(summaries.values()), {}) if name.startswith(prefix)]
-    shift = {
-        (label, name): found[name].mean - start[name].mean
-        for label, found in summaries.items()
-        for name in names
-        if name in found and name in start
-    }
-    most = max(map(abs, shift.values()), default=0.0) or 1.0
-    rows = [
-        (
-            label,
-            [
-                (f"{found[name].mean:.2f}" if name in found else "-", shift.get((label, name), 0.0) / most)
-                for name in names
-            ],
-        )
-        for label, found in summaries.items()
-    ]
-    return HeatMap(title, ["policy", *[name.removeprefix(prefix) for name in names]], rows)
+    found = results.algorithms
+    names = [name for name in (found[labels[0]].summary if labels else {}) if name.startswith(prefix)]
+    clear = [abs(over.mean) for label in labels for name in names if _clear(over := found[label].over_start.get(name))]
+    rows = [(label, [_cell(found[label], name, max(clear, default=1.0)) for name in names]) for label in labels]
+    parts = [name.removeprefix(prefix) for name in names]
+    counts = results.slices if prefix.endswith("@") else {}  # results of older versions have none
+    counted = [f"{part} ({counts[part]} prompts)" if part in counts else part for part in parts]
+    return HeatMap(title, ["policy", *counted], rows)
+
+
+def _cell(each: AlgorithmResult, name: str, most: float) -> tuple[str, float]:
+    if name not in each.summary:
+        return "-", 0.0
+    text, over = fixed(each.summary[name].mean), each.over_start.get(name)
+    if over is None:
+        return text, 0.0
+    return f"{text} ({fixed(over.mean, '+.2f')}{_half(over)})", over.mean / most if _clear(over) else 0.0
+
+
+def _half(over: Summary) -> str:
+    return f"\N{NO-BREAK SPACE}±{(over.ci95[1] - over.ci95[0]) / 2:.2f}" if over.ci95 else ""
+
+
+def _clear(over: Summary | None) -> TypeGuard[Summary]:
+    return over is not None and over.ci95 is not None and not over.ci95[0] <= 0 <= over.ci95[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from prefzoo.comparison.numbers import fixed
 from prefzoo.comparison.report.cost import Cells
 from prefzoo.comparison.results import Results
 
@@ -44,7 +45,7 @@ def _cell(column: str, found: list[dict[str, Any]]) -> str:
     if not weighed:
         return ""
     mean = sum(value * uses for value, uses in weighed) / sum(uses for _, uses in weighed)
-    return f"{100 * mean:.0f}%" if column == "changed" else f"{mean:+.2f}"
+    return f"{100 * mean:.0f}%" if column == "changed" else fixed(mean, "+.2f")
 
 
 def transcripts(results: Results) -> dict[str, list[str]]:

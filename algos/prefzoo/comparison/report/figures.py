@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prefzoo.comparison.curves import read_curve
+from prefzoo.comparison.numbers import fixed
 from prefzoo.comparison.plan import START
 from prefzoo.comparison.report import axes
 from prefzoo.comparison.results import Results
@@ -99,7 +100,7 @@ def _measured(results: Results, labels: list[str]) -> Iterator[Drawing]:
             "to the policies on its way where some were kept."
         )
         said = ", ".join(
-            f"{label} {found[metric].mean:.2f} at {found['kl'].mean:.2f} nats"
+            f"{label} {fixed(found[metric].mean)} at {fixed(found['kl'].mean)} nats"
             for label, found in numbers.items()
             if "kl" in found
         )
@@ -110,7 +111,7 @@ def _measured(results: Results, labels: list[str]) -> Iterator[Drawing]:
             "each policy. To the right and down is over-optimization: what the reward sees got better, the truth worse."
         )
         said = ", ".join(
-            f"{label} gold {found['gold'].mean:.2f}, proxy {found['proxy'].mean:.2f}"
+            f"{label} gold {fixed(found['gold'].mean)}, proxy {fixed(found['proxy'].mean)}"
             for label, found in numbers.items()
             if {"gold", "proxy"} <= found.keys()
         )
@@ -131,7 +132,7 @@ def _measured(results: Results, labels: list[str]) -> Iterator[Drawing]:
                 "prompts (logarithmic scale); the grey line is the start."
             )
             said = ", ".join(
-                f"{label} {numbers[label][metric].mean:.2f} for {axes.amount(x)}" for label, x in spent.items()
+                f"{label} {fixed(numbers[label][metric].mean)} for {axes.amount(x)}" for label, x in spent.items()
             )
             yield f"cost_{name}", caption, said, partial(axes.cost, ledger=name, what=what)
 

@@ -13,6 +13,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from prefzoo.comparison import results as results_module
+from prefzoo.comparison.numbers import fixed, interval
 from prefzoo.comparison.plan import START
 from prefzoo.comparison.report import pairs
 from prefzoo.comparison.report.breakdown import ADJUSTED, heat_maps, length_cells
@@ -27,7 +28,8 @@ from prefzoo.comparison.report.export import write_csv
 from prefzoo.comparison.report.figures import Picture, pictures, training_curves
 from prefzoo.comparison.report.judge import judge_sections
 from prefzoo.comparison.report.pairs import difference_cells, matrix, rating_cells
-from prefzoo.comparison.report.words import reading, sentence, setting, size, title
+from prefzoo.comparison.report.warned import warned
+from prefzoo.comparison.report.words import marked, open_words, reading, sentence, setting, size, title
 from prefzoo.comparison.results import Results, Summary
 
 COLUMNS = {
@@ -60,6 +62,8 @@ def write(results: Results, out: Path) -> None:
         setting=setting(results),
         sentence=sentence(results),
         table=_verdict_first(cells(results)),
+        open_words=open_words(results),
+        warnings=warned(results),
         pictures=drawn,
         first=FIRST,
         reading={COLUMNS.get(name, name): words for name, words in reading(results).items()},
@@ -83,6 +87,7 @@ def write(results: Results, out: Path) -> None:
         transcripts=transcripts(results),
         judges=judge_sections(results),
         replies=side_by_side(results, out, MOST_PROMPTS),
+        fixed=fixed,
         data=data_cells(results.preflight, results.manifest),
         marks=(OPEN, CLOSE),
         recipe=yaml.safe_dump(results.recipe, sort_keys=False, allow_unicode=True),
@@ -119,7 +124,7 @@ def cells(results: Results, narrow: bool = False) -> Cells:
             row += ["", each.status.upper()]
         elif label in verdicts:
             v = verdicts[label]
-            row += [f"{v.difference:+.2f} [{v.ci95[0]:+.2f}, {v.ci95[1]:+.2f}]", v.verdict]
+            row += [f"{fixed(v.difference, '+.2f')} {interval(*v.ci95)}", marked(v)]
         else:
             row += ["", ""]
         rows.append(row)
@@ -162,10 +167,11 @@ def table(results: Results, width: int) -> Table:
 def markdown(results: Results, estimated: Cells | None = None) -> str:
     """The tables and the facts for a pull request or a paper; `estimated` as `estimated_cells` gives it."""
     lines = [f"# {title(results)}", "", f"**{sentence(results)}**", "", *_grid(cells(results))]
+    lines += ["", left_open] if (left_open := open_words(results)) else []
     lines += ["", *_pictured(results), "", setting(results), "", "## How to read the table", ""]
     lines += [f"- **{COLUMNS.get(name, name)}**: {words}" for name, words in reading(results).items()]
-    if results.warnings:
-        lines += ["", "## Warnings", "", *[f"- {sign.text}" for sign in results.warnings]]
+    if signs := warned(results):
+        lines += ["", "## Warnings", "", *[f"- {text}" for text in signs]]
     lines += ["", "## Read before believing", "", *[f"- {fact}" for fact in facts(results)]]
     lines += ["", "## Cost", "", *_grid(cost_cells(results)), "", LEGEND]
     lines += ["", "Estimated and actual", "", *_grid(estimated), "", ESTIMATED] if estimated else []
@@ -224,7 +230,7 @@ def facts(results: Results) -> list[str]:
         text += f" (95% {low:.3f} to {high:.3f})"
         if "gold_correlation" in reward:
             low, high = reward["gold_correlation_ci95"]
-            text += f"; correlation with gold {reward['gold_correlation']:.2f} ({low:.2f} to {high:.2f})"
+            text += f"; correlation with gold {fixed(reward['gold_correlation'])} ({fixed(low)} to {fixed(high)})"
         lines.append(text + ".")
     lines += data_facts(results.preflight, results.manifest)
     return lines
@@ -243,5 +249,5 @@ def _number(summary: Summary | None, interval: bool) -> str:
     if summary is None:
         return "-"
     if summary.ci95 is None or not interval:
-        return f"{summary.mean:.2f}"
-    return f"{summary.mean:.2f} ±{(summary.ci95[1] - summary.ci95[0]) / 2:.2f}"
+        return fixed(summary.mean)
+    return f"{fixed(summary.mean)} ±{(summary.ci95[1] - summary.ci95[0]) / 2:.2f}"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from prefzoo.comparison.numbers import fixed, interval
 from prefzoo.comparison.plan import START
 from prefzoo.comparison.report.breakdown import HeatMap
 from prefzoo.comparison.report.cost import Cells
+from prefzoo.comparison.report.words import OPEN, marked
 from prefzoo.comparison.results import Results, Summary
 
 MATRIX = (
@@ -14,12 +16,16 @@ MATRIX = (
 RATINGS = (
     "Rating: Bradley-Terry, in log-odds of winning, with the start at 0. Interquartile mean: of the middle half of all "
     "scores, which a few extreme replies do not move. Improves: the probability that a policy with any seed scores "
-    "higher on a prompt than the start with any seed (both after Agarwal et al. 2021). All with 95% intervals."
+    "higher on a prompt than the start with any seed (both after Agarwal et al. 2021). All with 95% intervals that are "
+    "not corrected for the number of policies: one that leaves out the start's number (0, or one half) is no verdict."
 )
 DIFFERENCES = (
-    "Effect size: the mean of the paired differences over their standard deviation (Cohen's d of pairs). Detectable: "
-    "the difference that a comparison of this size would find with 80% probability; where nothing was shown, smaller "
-    "ones are not ruled out."
+    "The verdict and p are corrected for the number of comparisons (Holm; those with the start are one family, those "
+    f"between policies another), the intervals are not: {OPEN} marks what one alone would have shown. Effect "
+    "size: the mean of the paired differences over their standard deviation (Cohen's d of pairs). Detectable: the "
+    "smallest true difference that another comparison of this size would find with 80% probability after that "
+    "correction. It is wider than the interval, the more so the fewer seeds there are, whose luck it has to allow for; "
+    "where nothing was shown, smaller differences are not ruled out."
 )
 
 
@@ -55,16 +61,16 @@ def difference_cells(results: Results) -> Cells | None:
     rows = [
         [
             f"{v.a} - {v.b}",
-            v.verdict,
-            f"{v.difference:+.2f} [{v.ci95[0]:+.2f}, {v.ci95[1]:+.2f}]",
+            marked(v),
+            f"{fixed(v.difference, '+.2f')} {interval(*v.ci95)}",
             f"{v.p_adjusted:.3f}" if v.p_adjusted >= 0.001 else "< 0.001",
-            "-" if v.effect_size is None else f"{v.effect_size:+.2f}",
+            "-" if v.effect_size is None else fixed(v.effect_size, "+.2f"),
             "-" if v.detectable is None else f"{v.detectable:.2f}",
         ]
         for v in results.verdicts
         if v.metric == results.primary
     ]
-    headings = ["pair", "verdict", "difference [95%]", "p (Holm)", "effect size", "detectable"]
+    headings = ["pair", "verdict", "difference [95%]", "p (Holm)", "effect size", "detectable (80%, Holm)"]
     return (headings, rows) if rows else None
 
 
@@ -77,4 +83,4 @@ def _turned(summary: Summary) -> Summary:
 def _number(summary: Summary | None) -> str:
     if summary is None:
         return "-"
-    return f"{summary.mean:.2f}" + (f" [{summary.ci95[0]:.2f}, {summary.ci95[1]:.2f}]" if summary.ci95 else "")
+    return fixed(summary.mean) + (f" {interval(*summary.ci95, sign='')}" if summary.ci95 else "")

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from prefzoo.comparison.analysis import Verdict
 from prefzoo.comparison.plan import START
 from prefzoo.comparison.results import Results
 from prefzoo.comparison.statistics import ALPHA
 from prefzoo.data.reading import COLUMNS
 
+OPEN = "†"
+"""Behind a verdict that leaves open what its own interval would have shown."""
 MOST_NAMED = 6
 """More policies than this are not all named in a title or a sentence."""
 
@@ -58,41 +61,78 @@ def sentence(results: Results) -> str:
     """The verdict in one sentence."""
     against = [v for v in results.verdicts if v.metric == results.primary and v.b == START]
     groups = {word: [v.a for v in against if v.verdict == word] for word in ("better", "worse", "inconclusive")}
-    parts = []
-    if len(groups["better"]) > 1:
-        parts += _highest(results, groups["better"])
-    if groups["better"]:
-        parts.append(f"better than the start in {results.primary} reward: {_named(groups['better'])}")
-    if groups["worse"]:
-        parts.append(f"worse: {_named(groups['worse'])}")
+    parts = _highest(results, groups)
+    than = f" than the start in {results.primary} reward"
+    for word in ("better", "worse"):
+        if groups[word]:
+            parts.append(f"{word}{than}: {_named(groups[word])}")
+            than = ""
     if groups["inconclusive"]:
         parts.append(f"no difference shown: {_named(groups['inconclusive'])}")
     lost = [label for label, each in results.algorithms.items() if each.status != "ok"]
     if lost:
         parts.append(f"without a result: {_named(lost)}")
     text = "; ".join(parts) + "." if parts else "nothing was measured."
+    if len(results.recipe["seeds"]) == 1 and (groups["better"] or groups["worse"]):
+        text = f"with one seed, and so of these trainings alone, {text}"
     return text[0].upper() + text[1:]
 
 
-def _highest(results: Results, better: list[str]) -> list[str]:
-    """Which policy scored highest, and which cannot be told from it, where all pairs were tested."""
-    found = results.algorithms
-    first = max(better, key=lambda label: found[label].summary[results.primary].mean)
-    pairs = [
-        v for v in results.verdicts if v.metric == results.primary and first in (v.a, v.b) and START not in (v.a, v.b)
-    ]
-    alike = [v.b if v.a == first else v.a for v in pairs if v.verdict == "inconclusive"]
-    if not pairs:
+def _highest(results: Results, groups: dict[str, list[str]]) -> list[str]:
+    """Which policy scored highest, and which one of those that are better than the start, where any is and all pairs
+    were tested; and which cannot be told from that one."""
+    metric = results.primary
+    means = {label: each.summary[metric].mean for label, each in results.algorithms.items() if metric in each.summary}
+    best = max(groups["better"], key=lambda label: means[label], default=None)
+    pairs = [v for v in results.verdicts if v.metric == metric and best in (v.a, v.b) and START not in (v.a, v.b)]
+    if best is None or not pairs:
         return []
-    rest = f"not told apart from {_named(alike)}" if alike else "ahead of every other policy"
-    return [f"highest {results.primary} reward: {first}, {rest}"]
+    others = [v.b if v.a == best else v.a for v in pairs]
+    open_ones = {other for other, v in zip(others, pairs, strict=True) if v.verdict == "inconclusive"}
+    open_ones -= {*groups["worse"]}  # than the start, than which it is better
+    alike = [label for label in others if label in open_ones]
+    named = "any other policy" if len(alike) == len(others) > 2 else _named(alike)
+    rest = f"not told apart from {named}" if alike else "ahead of every other policy"
+    first = max(means, key=lambda label: means[label])
+    if first == best:
+        return [f"highest {metric} reward: {best}, {rest}"]
+    return [
+        f"highest {metric} reward: {first}, but not shown to be better than the start",
+        f"highest of those that are: {best}, {rest}",
+    ]
+
+
+def left_open(verdict: Verdict) -> bool:
+    """Whether its interval, which is not corrected for several comparisons, leaves out 0 and the verdict does not."""
+    low, high = verdict.ci95
+    return verdict.verdict == "inconclusive" and not low <= 0 <= high
+
+
+def marked(verdict: Verdict) -> str:
+    """The verdict as tables show it."""
+    return f"{verdict.verdict}{OPEN if left_open(verdict) else ''}"
+
+
+def open_words(results: Results) -> str | None:
+    """What the mark in the first table says; None where there is none."""
+    found = [v for v in results.verdicts if v.metric == results.primary and v.b == START and left_open(v)]
+    if not found:
+        return None
+    several = f"{found[0].family_size} comparisons" if found[0].family_size else "comparisons"
+    p_values = ", ".join(f"{v.a} p = {v.p_adjusted:.3f}" for v in found[:MOST_NAMED])
+    return (
+        f"{OPEN} Inconclusive although its interval leaves out 0: the verdict is corrected for the {several} with the "
+        f"start (Holm: {p_values}), the interval is not."
+    )
 
 
 def reading(results: Results) -> dict[str, str]:
     """Each column of the table that needs one -> a sentence on what it holds."""
     metric = results.primary
     shown = {name for each in results.algorithms.values() for name in each.summary}
-    seeds = "seeds and prompts" if len(results.recipe["seeds"]) > 1 else "prompts; with one seed, not other trainings"
+    seeds = (
+        "prompts; with one seed, not other trainings" if len(results.recipe["seeds"]) == 1 else "trainings and prompts"
+    )
     truth = "The mean gold reward of the test replies: the truth, as far as this data knows it."
     if results.recipe["gold"] == "judge":
         truth = "How probable the judge finds it that a reply is better than the start's: 0.50 is as good."
@@ -112,10 +152,29 @@ def reading(results: Results) -> dict[str, str]:
     }
     said = {name: text for name, text in words.items() if name in shown}
     return said | {
-        "±": f"Half of a 95% interval, which covers other {seeds}.",
-        "over start": "The mean difference to the start, paired by seed and prompt, with its own 95% interval.",
+        "±": f"Half of a 95% interval, which covers other {seeds}{_not_covered(results)}.",
+        "over start": (
+            "The mean difference to the start, paired by seed and prompt, with its own 95% interval, which is not "
+            "corrected for the number of policies."
+        ),
         "verdict": (
             f"Better or worse where that difference has p < {ALPHA:g} after Holm's correction for the number of "
-            "policies (the interval is not corrected); inconclusive means not shown, and not that they are equal."
+            "policies; inconclusive means not shown, and not that they are equal; "
+            f"with {OPEN}, the interval alone would have shown it."
         ),
     }
+
+
+def _not_covered(results: Results) -> str:
+    """What was made once, before the trainings, so that no seed varies it."""
+    once = {"start": "start", "reward": "reward model", "label": "labelling of the data"}
+    used = [key for key, ledger in results.shared.items() if any(ledger.values())]
+    made = [f"another {name}" for stage, name in once.items() if any(_is(key, stage) for key in used)]
+    if not made:
+        return ""
+    return f", but not {' or '.join(made)}: what is made once for all is made with one seed"
+
+
+def _is(key: str, stage: str) -> bool:
+    """Whether a key of `shared` is that one stage, in a merged table with the name of its run behind it."""
+    return key == stage or key.startswith(f"{stage} (")
