@@ -41,6 +41,8 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
     for label in (START, *recipe.algorithms):
         algorithms[label], tables[label] = _algorithm(plan, outcomes, label)
     refuse_unequal(identities(algorithms), str(plan.out))
+    for label, summary in analysis.summaries(tables).items():
+        algorithms[label].summary = summary
     if metric := analysis.decides(tables):
         for label, each in algorithms.items():
             if metric in tables[label]:
@@ -112,7 +114,6 @@ def _algorithm(plan: Plan, outcomes: Mapping[str, Outcome], label: str) -> tuple
         for metric, column in values.items():
             columns.setdefault(metric, []).append(column)
     tables = {m: np.array(rows) for m, rows in columns.items() if len(rows) == len(seeds)} if status == "ok" else {}
-    summary = {metric: summarized(statistics.estimate(table)) for metric, table in tables.items()}
     settings = dict(recipe.algorithms.get(label, {}))
     name = settings.pop("algorithm", label if label != START else recipe.start.algorithm)
     result = AlgorithmResult(
@@ -122,7 +123,7 @@ def _algorithm(plan: Plan, outcomes: Mapping[str, Outcome], label: str) -> tuple
         settings=recipe.start.parameters if label == START else settings,
         differs=dict(settings.get("trainer", {})),
         seeds=seeds,
-        summary=summary,
+        summary={},
     )
     return result, tables
 
