@@ -24,7 +24,8 @@ def answer_cells(results: Results) -> Cells | None:
             training[label] = sum(spent) / len(spent)
             answer[label] = (whole["flops"] - training[label]) / results.test_prompts
             tokens[label] = whole["inference_tokens"] / results.test_prompts
-    untrained = [label for label, flops in training.items() if label != START and not flops and answer[label]]
+    charged = {label for label in training if all(s.training for s in results.algorithms[label].seeds.values())}
+    untrained = [label for label in training if label in charged and not training[label] and answer[label]]
     if not untrained:
         return None
     headings = ["policy", "tokens an answer", "FLOPs an answer", "times the start's", "FLOPs to train"]
