@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prefzoo.comparison.analysis import Pair
+from prefzoo.comparison.beside import note_workers, noted_workers
 from prefzoo.comparison.budgets import EqualBudget
 from prefzoo.comparison.length import LengthAdjusted
 from prefzoo.comparison.report import page as report
@@ -112,3 +113,12 @@ def test_all_pairs_by_hand(tmp_path) -> None:
     _, rows = difference_cells(results) or ([], [])
     assert rows[1] == ["rejection_sampling - start", "inconclusive", "+0.50 [-1.00, +1.00]", "0.500", "+0.25", "0.12"]
     assert "| start | 0.25* | 0.50 |  |" in report.markdown(results)
+
+
+def test_how_many_stages_ran_at_a_time_is_kept_once_each(tmp_path) -> None:
+    assert noted_workers(tmp_path) == []
+    for workers in (4, 4, 2, 4):
+        note_workers(tmp_path, workers)
+    assert noted_workers(tmp_path) == [4, 2]
+    (tmp_path / "workers.json").write_text("[4")
+    assert noted_workers(tmp_path) == []

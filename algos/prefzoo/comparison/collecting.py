@@ -12,6 +12,7 @@ import numpy as np
 
 from prefzoo.comparison import analysis, statistics
 from prefzoo.comparison.analysis import Tables, summarized
+from prefzoo.comparison.beside import noted_workers
 from prefzoo.comparison.budgets import at_equal_budgets
 from prefzoo.comparison.curves import read_curves
 from prefzoo.comparison.hacking import signs
@@ -19,7 +20,7 @@ from prefzoo.comparison.identity import IDENTITY, refuse_edited, refuse_unequal
 from prefzoo.comparison.length import length_adjusted
 from prefzoo.comparison.notes import judge_notes, notes, ungraded
 from prefzoo.comparison.plan import AUDIT, LABEL, START, Plan
-from prefzoo.comparison.records import CALLS, JUDGING, PRINCIPLES, distinct, read_records
+from prefzoo.comparison.records import JUDGING, PRINCIPLES, distinct, read_records
 from prefzoo.comparison.results import AlgorithmResult, Milestone, Results, SeedResult, Status, identities
 from prefzoo.comparison.running.runner import Outcome
 from prefzoo.feedback.judges.audit import AUDIT_FILE
@@ -60,6 +61,7 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
         recipe=recipe.model_dump(mode="json"),
         manifest=manifest,
         versions=plan.versions,
+        workers=noted_workers(plan.out),
         algorithms=algorithms,
         judge=judge,
         reward=reward,
@@ -83,16 +85,7 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
         pairs=analysis.pairs(tables),
         equal_budgets=at_equal_budgets(algorithms, tables, plan.out),
         ratings=analysis.rated(tables),
-        workers=_workers(plan.out),
     )
-
-
-def _workers(out: Path) -> list[int]:
-    """How many stages ran at a time, of each call that ran any."""
-    if not (out / CALLS).is_file():
-        return []
-    calls = [json.loads(line) for line in (out / CALLS).read_text(encoding="utf-8").splitlines()]
-    return list(dict.fromkeys(call["workers"] for call in calls if call.get("workers")))
 
 
 def _algorithm(plan: Plan, outcomes: Mapping[str, Outcome], label: str) -> tuple[AlgorithmResult, Tables]:

@@ -15,12 +15,12 @@ import yaml
 from filelock import FileLock, Timeout
 from rich.console import Console
 
+from prefzoo.comparison.beside import note_workers
 from prefzoo.comparison.collecting import collect
 from prefzoo.comparison.fingerprints import ran_with
 from prefzoo.comparison.plan import LABEL, PLAN_FILE, START, Plan, Stage, load_plan, make_plan
 from prefzoo.comparison.recipe.blocks import Recipe, weight_bytes
 from prefzoo.comparison.recipe.check import load
-from prefzoo.comparison.records import CALLS
 from prefzoo.comparison.report import page as report
 from prefzoo.comparison.results import Results
 from prefzoo.comparison.running import launched
@@ -137,7 +137,7 @@ def _compare(recipe: Recipe, out: Path, workers: int, console: Console) -> Resul
     if _holds_another(plan):
         console.print(f"{out} holds another comparison: what fits is used again, and its report is replaced")
     plan.save()
-    _note_call(plan, workers)
+    _note_call(recipe, out)
     with Tracker(plan, console) as tracker:
         outcomes = _run(plan, workers, console)
         found = collect(plan, outcomes)
@@ -154,6 +154,8 @@ def _run(plan: Plan, workers: int, console: Console) -> dict[str, Outcome]:
     """
     out = plan.out
     todo = [stage for stage in plan.stages.values() if not stage.done]
+    if todo:
+        note_workers(out, workers)
     with Watcher(len(plan.stages), workers, console) as watcher:
         watcher.expect(todo)
         runner = Runner(plan, run_stage, min(workers, max(1, len(todo))), watcher)
@@ -231,13 +233,10 @@ def _comparable(plan: Plan, outcomes: Mapping[str, Outcome]) -> bool:
     return all(name in outcomes and outcomes[name].status == "ok" for name in ("data", START))
 
 
-def _note_call(plan: Plan, workers: int) -> None:
-    """Keep the recipe with everything resolved, and the command and versions that it ran with, and how many stages at
-    a time; 0 where none is left to run."""
-    content, out = plan.recipe.model_dump(mode="json"), plan.out
-    at_a_time = min(workers, sum(not stage.done for stage in plan.stages.values()))
+def _note_call(recipe: Recipe, out: Path) -> None:
+    """Keep the recipe with everything resolved, and the command and versions that it ran with."""
+    content = recipe.model_dump(mode="json")
     text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
     (out / "recipe.resolved.yaml").write_text(text, encoding="utf-8")
-    call = {"command": shlex.join(sys.argv), "versions": ran_with(), "workers": at_a_time, "recipe": content}
-    with (out / CALLS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(call) + "\n")
+    with (out / "calls.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps({"command": shlex.join(sys.argv), "versions": ran_with(), "recipe": content}) + "\n")

@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-CALLS = "calls.jsonl"
-"""In a comparison's folder, a line for each call that ran it."""
 RECORDS = "replies.jsonl"
 PRINCIPLES = "principles.json"
 JUDGING = "judging.json"
