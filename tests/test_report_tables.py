@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from prefzoo.comparison.analysis import Pair
-from prefzoo.comparison.beside import note_workers, noted_workers
 from prefzoo.comparison.budgets import EqualBudget
 from prefzoo.comparison.length import LengthAdjusted
 from prefzoo.comparison.report import page as report
@@ -12,6 +11,7 @@ from prefzoo.comparison.report.budgets import budget_tables, budget_words
 from prefzoo.comparison.report.cost import cost_cells, cost_words, detail_cells
 from prefzoo.comparison.report.pairs import difference_cells, matrix, rating_cells
 from prefzoo.comparison.results import Summary
+from prefzoo.comparison.running.beside import note_workers, noted_workers
 from reported import made
 
 

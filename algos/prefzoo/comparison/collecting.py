@@ -12,7 +12,6 @@ import numpy as np
 
 from prefzoo.comparison import analysis, statistics
 from prefzoo.comparison.analysis import Tables, summarized
-from prefzoo.comparison.beside import noted_workers
 from prefzoo.comparison.budgets import at_equal_budgets
 from prefzoo.comparison.curves import read_curves
 from prefzoo.comparison.hacking import signs
@@ -22,6 +21,7 @@ from prefzoo.comparison.notes import judge_notes, notes, ungraded
 from prefzoo.comparison.plan import AUDIT, LABEL, START, Plan
 from prefzoo.comparison.records import JUDGING, PRINCIPLES, distinct, read_records
 from prefzoo.comparison.results import AlgorithmResult, Milestone, Results, SeedResult, Status, identities
+from prefzoo.comparison.running.beside import noted_workers
 from prefzoo.comparison.running.runner import Outcome
 from prefzoo.feedback.judges.audit import AUDIT_FILE
 from prefzoo.feedback.transcripts import TRANSCRIPTS

@@ -15,7 +15,6 @@ import yaml
 from filelock import FileLock, Timeout
 from rich.console import Console
 
-from prefzoo.comparison.beside import note_workers
 from prefzoo.comparison.collecting import collect
 from prefzoo.comparison.fingerprints import ran_with
 from prefzoo.comparison.plan import LABEL, PLAN_FILE, START, Plan, Stage, load_plan, make_plan
@@ -24,6 +23,7 @@ from prefzoo.comparison.recipe.check import load
 from prefzoo.comparison.report import page as report
 from prefzoo.comparison.results import Results
 from prefzoo.comparison.running import launched
+from prefzoo.comparison.running.beside import note_workers
 from prefzoo.comparison.running.runner import OUTCOMES, Outcome, Runner, cores
 from prefzoo.comparison.running.watch import Watcher
 from prefzoo.comparison.tracking import tracker as tracking
