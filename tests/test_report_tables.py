@@ -7,23 +7,30 @@ from prefzoo.comparison.budgets import EqualBudget
 from prefzoo.comparison.length import LengthAdjusted
 from prefzoo.comparison.report import page as report
 from prefzoo.comparison.report.breakdown import heat_maps, length_cells
-from prefzoo.comparison.report.budgets import budget_cells, budget_words
-from prefzoo.comparison.report.cost import cost_cells, detail_cells
+from prefzoo.comparison.report.budgets import budget_tables, budget_words
+from prefzoo.comparison.report.cost import cost_cells, cost_words, detail_cells
 from prefzoo.comparison.report.pairs import difference_cells, matrix, rating_cells
 from prefzoo.comparison.results import Summary
+from prefzoo.comparison.running.beside import note_workers, noted_workers
 from reported import made
 
 
 def test_cost_is_the_mean_of_the_trials_and_leaves_out_what_nothing_used(tmp_path) -> None:
-    headings, rows = cost_cells(made(tmp_path))
+    results = made(tmp_path)
+    for seed, seconds in (("0", 2.0), ("1", 3.0)):
+        results.algorithms["dpo"].seeds[seed].training = {"seconds": seconds}
+    headings, rows = cost_cells(results)
     assert headings == ["policy", "trained tokens", "sampled in training", "sampled to answer", "reward calls", "FLOPs",
-                        "seconds", "peak memory"]  # fmt: skip
+                        "seconds to train", "seconds to answer", "peak memory"]  # fmt: skip
     assert rows == [
-        ["start", "0", "0", "10", "0", "0", "1.0", "0.00 GiB"],
-        ["dpo", "2,000", "0", "20", "0", "3.0 G", "4.0", "1.00 GiB"],
-        ["rejection_sampling", "0", "100", "10", "24", "0", "2.0", "0.00 GiB"],
-        ["start, made once", "500", "0", "0", "0", "0", "9.0", "0.00 GiB"],
+        ["start", "0", "0", "10", "0", "0", "0.0", "1.0", "0.00 GiB"],
+        ["dpo", "2,000", "0", "20", "0", "3.0 G", "2.5", "1.5", "1.00 GiB"],
+        ["rejection_sampling", "0", "100", "10", "24", "0", "0.0", "2.0", "0.00 GiB"],
+        ["start, made once", "500", "0", "0", "0", "0", "9.0", "0.0", "0.00 GiB"],
     ]
+    assert "of stages that may have run side by side on one machine" in cost_words(results)
+    results.workers = [4, 2]
+    assert "of stages that ran 4, then 2 at a time on one machine" in cost_words(results)
 
 
 def test_what_an_algorithm_reports_is_a_row_for_each_fact_and_a_column_for_each_seed(tmp_path) -> None:
@@ -42,20 +49,26 @@ def test_what_an_algorithm_reports_is_a_row_for_each_fact_and_a_column_for_each_
 
 def test_equal_budgets_are_a_table_that_says_who_is_not_in_it(tmp_path) -> None:
     results = made(tmp_path)
-    assert budget_cells(results, ["dpo", "start"]) is None
+    assert budget_tables(results, ["dpo", "start"]) == {}
     measured = {"dpo": Summary(mean=0.8, ci95=(0.0, 1.0)), "ppo": Summary(mean=0.25, ci95=None)}
     over = {"dpo": Summary(mean=0.5, ci95=(0.4, 0.6)), "ppo": Summary(mean=-0.05, ci95=None)}
+    reached = {"dpo": ["final", "final"], "ppo": ["start", "start"]}
     missing = {"best_of_n": "no policy was kept on its way"}
     one, other = {"budget": 1500, "missing": missing}, {"budget": 2e9, "missing": {**missing, "dpo": "none"}}
     results.equal_budgets = [
-        EqualBudget(axis="prompts", policies=measured, over_start=over, **one),
+        EqualBudget(axis="prompts", policies=measured, over_start=over, reached=reached, **one),
+        EqualBudget(axis="prompts", policies=measured, over_start=over, budget=3000, missing=missing),
         EqualBudget(axis="flops", policies={"ppo": measured["ppo"]}, over_start={"ppo": over["ppo"]}, **other),
     ]
-    headings, rows = budget_cells(results, ["ppo", "dpo", "start"]) or ([], [])
-    assert headings == ["policy", "1,500 prompts", "2.0 G FLOPs"]
-    assert rows == [["ppo", "0.25 (-0.05)", "0.25 (-0.05)"], ["dpo", "0.80 (+0.50 ±0.10)", "-"]]
+    assert budget_tables(results, ["ppo", "dpo", "start"]) == {
+        "prompts": (
+            ["policy", "1,500 prompts", "3,000 prompts"],
+            [["ppo", "0.25 (start)", "0.25 (-0.05)"], ["dpo", "0.80 (+0.50 ±0.10) final", "0.80 (+0.50 ±0.10)"]],
+        ),
+        "FLOPs": (["policy", "2.0 G FLOPs"], [["ppo", "0.25 (-0.05)"]]),
+    }
     said = budget_words(results)
-    assert said.endswith("Not in it: best_of_n (no policy was kept on its way); dpo (none: FLOPs).")
+    assert said.endswith("Not in them: best_of_n (no policy was kept on its way); dpo (none: FLOPs).")
 
 
 def test_heat_is_the_distance_from_the_start_where_one_is_clear_and_equal_length_is_told(tmp_path) -> None:
@@ -112,3 +125,12 @@ def test_all_pairs_by_hand(tmp_path) -> None:
     _, rows = difference_cells(results) or ([], [])
     assert rows[1] == ["rejection_sampling - start", "inconclusive", "+0.50 [-1.00, +1.00]", "0.500", "+0.25", "0.12"]
     assert "| start | 0.25* | 0.50 |  |" in report.markdown(results)
+
+
+def test_how_many_stages_ran_at_a_time_is_kept_once_each(tmp_path) -> None:
+    assert noted_workers(tmp_path) == []
+    for workers in (4, 4, 2, 4):
+        note_workers(tmp_path, workers)
+    assert noted_workers(tmp_path) == [4, 2]
+    (tmp_path / "workers.json").write_text("[4")
+    assert noted_workers(tmp_path) == []

@@ -43,16 +43,14 @@ def power(
 
     Example: prefzoo power quickstart --difference 0.3
     """
-    from prefzoo.comparison.planning import needed
+    from prefzoo.comparison.planning import needed, otherwise
 
-    folder = Path(pilot) if Path(pilot).is_dir() else Path("runs") / Path(pilot).stem
+    of_recipe = not Path(pilot).is_dir()
+    folder = Path("runs") / Path(pilot).stem if of_recipe else Path(pilot)
     found = needed(folder, difference)
     console = wide_console()
     console.print(*found.tables())
-    print(
-        f"After Holm for {len(found.power)} comparisons with the start. Variances are from {folder} "
-        f"({found.pilot.seeds} seeds, {found.pilot.prompts} prompts); their own uncertainty is counted in."
-    )
+    print(f"From {folder}.", *found.sentences(), *(otherwise(folder, pilot) if of_recipe else []), sep="\n")
 
 
 def sample(

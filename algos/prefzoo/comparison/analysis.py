@@ -68,6 +68,26 @@ def summarized(found: statistics.Estimate, low: float = -np.inf, high: float = n
     return Summary(mean=found.mean, ci95=(max(low, found.low), min(high, found.high)) if known else None)
 
 
+def summaries(tables: Mapping[str, Tables]) -> dict[str, dict[str, Summary]]:
+    """The mean of every metric of every label: label -> metric -> summary.
+
+    A metric that is 0 or 1, or a tie, and not the same for all, is a share in the mean, such as a win rate or what a
+    verifier says; of such a one the interval has a width even where all values are 0 or all 1.
+    """
+    values: dict[str, set[float]] = {}
+    for each in tables.values():
+        for metric, table in each.items():
+            values.setdefault(metric, set()).update(np.unique(table).tolist())
+    shares = {metric for metric, known in values.items() if len(known) > 1 and known <= {0.0, 0.5, 1.0}}
+    found: dict[str, dict[str, Summary]] = {}
+    for label, each in tables.items():
+        found[label] = {}
+        for metric, table in each.items():
+            mean = statistics.estimate(table)
+            found[label][metric] = summarized(statistics.share(mean, table) if metric in shares else mean)
+    return found
+
+
 def decides(tables: Mapping[str, Tables]) -> str | None:
     """The metric that decides: gold where a truth is known, else proxy; None where nothing was measured."""
     return next((metric for metric in ("gold", "proxy") if metric in tables.get(START, {})), None)
@@ -109,8 +129,9 @@ def family(name: str, metric: str, pairs: Sequence[tuple[str, str]], tables: Map
 
 
 def _detectable(a: np.ndarray, b: np.ndarray, family_size: int) -> float | None:
-    """The minimum detectable difference; None where one number tells nothing of others."""
-    if a.shape[1] < 2:
+    """The minimum detectable difference; None where nothing tells how prompts differ, or where they are so few that
+    no difference could be found."""
+    if a.shape[1] < 2 or statistics.unvaried(a, b) or statistics.sign_test(a.shape[1]) >= statistics.ALPHA:
         return None
     return statistics.Pilot.of(a, b).detectable(statistics.Design(*a.shape), family_size)
 
@@ -118,17 +139,20 @@ def _detectable(a: np.ndarray, b: np.ndarray, family_size: int) -> float | None:
 def pairs(tables: Mapping[str, Tables]) -> list[Pair]:
     """The win matrix, each two labels once."""
     measured = _measured(tables)
-    return [
-        Pair(
-            a=a,
-            b=b,
-            win_rate=summarized(statistics.estimate(statistics.wins(measured[a], measured[b])), 0.0, 1.0),
-            probability_of_improvement=summarized(
-                statistics.probability_of_improvement(measured[a], measured[b]), 0.0, 1.0
-            ),
+    found = []
+    for a, b in combinations(measured, 2):
+        won = statistics.wins(measured[a], measured[b])
+        improved = statistics.probability_of_improvement(measured[a], measured[b])
+        rate = statistics.share(statistics.estimate(won), won)
+        found.append(
+            Pair(
+                a=a,
+                b=b,
+                win_rate=summarized(rate, 0.0, 1.0),
+                probability_of_improvement=summarized(improved, 0.0, 1.0),
+            )
         )
-        for a, b in combinations(measured, 2)
-    ]
+    return found
 
 
 def rated(tables: Mapping[str, Tables]) -> dict[str, Summary]:

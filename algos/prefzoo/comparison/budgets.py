@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import numpy as np
 from pydantic import Field
@@ -16,29 +16,45 @@ from prefzoo.comparison.records import read_records
 from prefzoo.interface import MILESTONES
 
 if TYPE_CHECKING:
-    from prefzoo.comparison.results import AlgorithmResult
+    from prefzoo.comparison.results import AlgorithmResult, SeedResult
 
 Axis = Literal["prompts", "generated_tokens", "flops", "seconds"]
-Point = tuple[Mapping[str, float], np.ndarray]
-"""What a training had used, and the score of each test prompt by then."""
+FINAL = "final"
+MOST = 5
+"""Budgets on one axis."""
+NEAR = 0.9
+"""Trainings that end at more than this share of a larger budget get no column of their own."""
+UNTRAINED = "nothing is trained: it pays for each answer"
+
+
+class Point(NamedTuple):
+    """A policy of a trial: its name, what the training had used by then, and the score of each test prompt."""
+
+    name: str
+    used: Mapping[str, float]
+    scores: np.ndarray
 
 
 class EqualBudget(Block):
-    """The metric that decides when each policy had used the same in training."""
+    """The metric that decides, of the policies that one would have with the same spent on training at most."""
 
     axis: Axis
-    budget: float = Field(description="the most that every trial of these policies used in training")
+    budget: float = Field(description="what one of the trainings used in all: of the trials of its label, the most")
     policies: dict[str, Summary] = Field(
-        description="scores interpolated linearly between the measured points of each trial, the start at a budget of 0"
+        description="of each trial its latest policy that had used no more, the start before its first; nothing is "
+        "interpolated, and a training that ended before has its final policy"
     )
     over_start: dict[str, Summary] = Field(description="those scores minus the start's, paired by seed and prompt")
-    missing: dict[str, str] = Field(description="label -> why it is not among them; nothing is extrapolated")
+    reached: dict[str, list[str]] = Field(
+        default={}, description="label -> which policy that is of each trial, in order: `start`, a milestone or `final`"
+    )
+    missing: dict[str, str] = Field(description="label -> why it is not among them")
 
 
 def at_equal_budgets(
     algorithms: Mapping[str, AlgorithmResult], tables: Mapping[str, Tables], out: Path
 ) -> list[EqualBudget]:
-    """For each axis the policies that were measured on their way along it, where they are two or more.
+    """For each axis, where two policies or more were measured on their way along it, some budgets.
 
     Args:
         tables: of the same labels.
@@ -55,51 +71,69 @@ def at_equal_budgets(
             continue
         if metric not in tables[label]:
             missing[label] = f"no result ({each.status})"
+        elif not any(trial.training.get("flops") for trial in each.seeds.values()):
+            missing[label] = UNTRAINED
         elif not all(kept[label]):
             missing[label] = "no policy was kept on its way"
         else:
-            ways[label] = []
-            for trial, start, final in zip(
-                each.seeds.values(), tables[START][metric], tables[label][metric], strict=True
-            ):
-                folders = sorted(((out / trial.replies).parent / MILESTONES).glob("*"))
-                measured = [np.array([float(r[metric]) for r in read_records(folder)]) for folder in folders]
-                used = [milestone.ledger for milestone in trial.milestones]
-                ways[label].append([({}, start), *zip(used, measured, strict=True), (trial.training, final)])
-    return [found for axis in get_args(Axis) if (found := compare(axis, ways, missing))]
+            ways[label] = [
+                _way(trial, metric, start, final, out)
+                for trial, start, final in zip(
+                    each.seeds.values(), tables[START][metric], tables[label][metric], strict=True
+                )
+            ]
+    return [found for axis in get_args(Axis) for found in compare(axis, ways, missing)]
 
 
-def compare(
-    axis: Axis, ways: Mapping[str, Sequence[Sequence[Point]]], missing: Mapping[str, str]
-) -> EqualBudget | None:
-    """One axis; None where fewer than two policies go along it.
+def _way(trial: SeedResult, metric: str, start: np.ndarray, final: np.ndarray, out: Path) -> list[Point]:
+    folders = sorted(((out / trial.replies).parent / MILESTONES).glob("*"))
+    measured = [np.array([float(record[metric]) for record in read_records(folder)]) for folder in folders]
+    on_the_way = [Point(m.name, m.ledger, scores) for m, scores in zip(trial.milestones, measured, strict=True)]
+    return [Point(START, {}, start), *on_the_way, Point(FINAL, trial.training, final)]
+
+
+def compare(axis: Axis, ways: Mapping[str, Sequence[Sequence[Point]]], missing: Mapping[str, str]) -> list[EqualBudget]:
+    """One axis at several budgets, smallest first; none where fewer than two policies go along it.
 
     Args:
         ways: for each label, for each seed, the points from the start to the final policy.
         missing: labels that have none.
     """
-    reached = {label: min(points[-1][0].get(axis, 0.0) for points in of_seeds) for label, of_seeds in ways.items()}
-    along = [label for label, used in reached.items() if used > 0]
+    ends = {label: max(points[-1].used.get(axis, 0.0) for points in of_seeds) for label, of_seeds in ways.items()}
+    along = [label for label, used in ends.items() if used > 0]
     if len(along) < 2:
-        return None
-    budget = min(reached[label] for label in along)
-    found = {label: np.stack([_at(budget, axis, points) for points in ways[label]]) for label in along}
-    start = {label: np.stack([points[0][1] for points in ways[label]]) for label in along}
-    return EqualBudget(
-        axis=axis,
-        budget=budget,
-        policies={label: summarized(statistics.estimate(table)) for label, table in found.items()},
-        over_start={label: summarized(statistics.difference(found[label], start[label])) for label in along},
-        missing={**missing, **{label: "its training uses none" for label in ways if label not in along}},
-    )
+        return []
+    start = {label: np.stack([points[0].scores for points in ways[label]]) for label in along}
+    unused = {label: "its training uses none" for label in ways if label not in along}
+    found = []
+    for budget in budgets([ends[label] for label in along]):
+        at = {label: [_latest(budget, axis, points) for points in ways[label]] for label in along}
+        scores = {label: np.stack([point.scores for point in points]) for label, points in at.items()}
+        found.append(
+            EqualBudget(
+                axis=axis,
+                budget=budget,
+                policies={label: summarized(statistics.estimate(table)) for label, table in scores.items()},
+                over_start={label: summarized(statistics.difference(scores[label], start[label])) for label in along},
+                reached={label: [point.name for point in points] for label, points in at.items()},
+                missing={**missing, **unused},
+            )
+        )
+    return found
 
 
-def _at(budget: float, axis: Axis, points: Sequence[Point]) -> np.ndarray:
-    """The scores at a budget that the last point is not below."""
-    used = [ledger.get(axis, 0.0) for ledger, _ in points]
-    before = max(i for i, amount in enumerate(used) if amount <= budget)
-    scores = points[before][1]
-    if before + 1 == len(points):
-        return scores
-    share = (budget - used[before]) / (used[before + 1] - used[before])
-    return scores + share * (points[before + 1][1] - scores)
+def budgets(ends: Sequence[float]) -> list[float]:
+    """At what budgets trainings that end there are compared: at the ends themselves, of those near one another only at
+    the largest, and of more than `MOST` at so many, the first and the last among them."""
+    kept: list[float] = []
+    for end in sorted(ends, reverse=True):
+        if not kept or end < NEAR * kept[-1]:
+            kept.append(end)
+    kept.reverse()
+    if len(kept) > MOST:
+        kept = [kept[round(i)] for i in np.linspace(0, len(kept) - 1, MOST)]
+    return kept
+
+
+def _latest(budget: float, axis: Axis, points: Sequence[Point]) -> Point:
+    return [point for point in points if point.used.get(axis, 0.0) <= budget][-1]

@@ -22,6 +22,7 @@ from prefzoo.comparison.notes import judge_notes, notes, ungraded
 from prefzoo.comparison.plan import AUDIT, LABEL, START, Plan
 from prefzoo.comparison.records import JUDGING, PRINCIPLES, distinct, read_records
 from prefzoo.comparison.results import AlgorithmResult, Milestone, Results, SeedResult, Status, identities
+from prefzoo.comparison.running.beside import noted_workers
 from prefzoo.comparison.running.runner import Outcome
 from prefzoo.feedback.judges.audit import AUDIT_FILE
 from prefzoo.feedback.transcripts import TRANSCRIPTS
@@ -42,6 +43,8 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
     for label in (START, *recipe.algorithms):
         algorithms[label], tables[label] = _algorithm(plan, outcomes, label)
     refuse_unequal(identities(algorithms), str(plan.out))
+    for label, summary in analysis.summaries(tables).items():
+        algorithms[label].summary = summary
     if metric := analysis.decides(tables):
         for label, each in algorithms.items():
             if metric in tables[label]:
@@ -64,6 +67,7 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
         recipe=recipe.model_dump(mode="json"),
         manifest=manifest,
         versions=plan.versions,
+        workers=noted_workers(plan.out),
         algorithms=algorithms,
         judge=judge,
         reward=reward,
@@ -115,7 +119,6 @@ def _algorithm(plan: Plan, outcomes: Mapping[str, Outcome], label: str) -> tuple
         for metric, column in values.items():
             columns.setdefault(metric, []).append(column)
     tables = {m: np.array(rows) for m, rows in columns.items() if len(rows) == len(seeds)} if status == "ok" else {}
-    summary = {metric: summarized(statistics.estimate(table)) for metric, table in tables.items()}
     settings = dict(recipe.algorithms.get(label, {}))
     name = settings.pop("algorithm", label if label != START else recipe.start.algorithm)
     result = AlgorithmResult(
@@ -125,7 +128,7 @@ def _algorithm(plan: Plan, outcomes: Mapping[str, Outcome], label: str) -> tuple
         settings=recipe.start.parameters if label == START else settings,
         differs=dict(settings.get("trainer", {})),
         seeds=seeds,
-        summary=summary,
+        summary={},
     )
     return result, tables
 

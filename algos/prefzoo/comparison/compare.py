@@ -23,6 +23,7 @@ from prefzoo.comparison.recipe.check import load
 from prefzoo.comparison.report import page as report
 from prefzoo.comparison.results import Results
 from prefzoo.comparison.running import launched
+from prefzoo.comparison.running.beside import note_workers
 from prefzoo.comparison.running.runner import OUTCOMES, Outcome, Runner, cores
 from prefzoo.comparison.running.watch import Watcher
 from prefzoo.comparison.tracking import tracker as tracking
@@ -153,6 +154,8 @@ def _run(plan: Plan, workers: int, console: Console) -> dict[str, Outcome]:
     """
     out = plan.out
     todo = [stage for stage in plan.stages.values() if not stage.done]
+    if todo:
+        note_workers(out, workers)
     with Watcher(len(plan.stages), workers, console) as watcher:
         watcher.expect(todo)
         runner = Runner(plan, run_stage, min(workers, max(1, len(todo))), watcher)

@@ -54,7 +54,8 @@ def length_adjusted(
     if found is None or wins is None:
         return None
     (gains, slope), (won, _) = found, wins
-    of_gain, of_wins = statistics.estimate(gains), statistics.estimate(won)
+    of_gain = statistics.difference(gains, np.zeros_like(gains))
+    of_wins = statistics.share(statistics.estimate(won), won)
     bounds = np.clip([of_wins.mean, of_wins.low, of_wins.high], 0.0, 1.0)
     return LengthAdjusted(
         difference=of_gain.mean,

@@ -66,6 +66,7 @@ def merge(folders: Sequence[Path], out: Path) -> Results:
             "pairs": analysis.pairs(tables),
             "equal_budgets": at_equal_budgets(algorithms, tables, out),
             "ratings": analysis.rated(tables),
+            "workers": list(dict.fromkeys(n for run in runs.values() for n in run.workers)),
         }
     )
     report.write(found, out)

@@ -89,7 +89,12 @@ class Results(Block):
     verdicts: list[Verdict]
     pairs: list[analysis.Pair] = Field(default=[], description="the win matrix, each two labels once")
     equal_budgets: list[EqualBudget] = Field(
-        default=[], description="policies when they had used the same; where two or more were measured on their way"
+        default=[],
+        description="policies with the same spent on training at most, at some budgets of each axis; where two or more "
+        "were measured on their way",
+    )
+    workers: list[int] = Field(
+        default=[], description="how many stages ran at a time, different numbers where several calls made the run"
     )
     ratings: dict[str, Summary] = Field(default={}, description="Bradley-Terry, in log-odds; the start has 0")
 

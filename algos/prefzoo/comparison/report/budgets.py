@@ -1,8 +1,9 @@
-"""Policies at equal cost, as a table and in words."""
+"""Policies at equal cost, as tables and in words."""
 
 from __future__ import annotations
 
-from prefzoo.comparison.budgets import EqualBudget
+from prefzoo.comparison.budgets import FINAL, EqualBudget
+from prefzoo.comparison.plan import START
 from prefzoo.comparison.report.cost import Cells, charge
 from prefzoo.comparison.results import Results
 
@@ -13,42 +14,51 @@ AXES = {
     "seconds": "seconds",
 }
 EQUAL = (
-    "Each column is an equal budget of training: the most that every trial of the policies in it used. A cell holds "
-    "the mean over seeds and prompts and, in brackets, its difference to the start, paired by seed and prompt, with "
-    "half of its 95% interval. Scores are interpolated linearly between the policies that were measured on the way, "
-    "from the start at a budget of 0 to the final policy; nothing is extrapolated. The interval does not cover the "
-    "error of interpolating, and a policy on the way has not come to the end of its learning-rate schedule, as one "
-    "that is given no more would have. What is made once for all, as a reward model, is in no budget."
+    "Each column is a budget of training, what one of the algorithms used in all; those that used about the same share "
+    "a column. A cell holds the mean over seeds and prompts of the policy that one would have for at most that much, "
+    "and in brackets its difference to the start, paired by seed and prompt, and half its 95% interval. That is the "
+    "latest policy that was measured by then. Nothing is interpolated: where a training had not come to its first "
+    "measured policy, because it sampled or labelled before its first step, that policy is still the start; and one "
+    "that had ended by then, marked final, used no more of the budget. A policy on the way has not come to the end of "
+    "its learning-rate schedule, as one that is given no more would have. What is made once for all, as a reward "
+    "model, is in no budget."
 )
 
 
-def budget_cells(results: Results, labels: list[str]) -> Cells | None:
-    """A row for each policy, a column for each budget; None where no two policies were measured on the way."""
-    columns = results.equal_budgets
-    rows = [label for label in labels if any(label in each.policies for each in columns)]
-    if not rows:
-        return None
-    cells = [[label, *[_cell(each, label) for each in columns]] for label in rows]
-    return ["policy", *[f"{charge(each.axis, each.budget)} {AXES[each.axis]}" for each in columns]], cells
+def budget_tables(results: Results, labels: list[str]) -> dict[str, Cells]:
+    """For each axis, by its name, a row for each policy and a column for each budget; empty where no two policies were
+    measured on the way."""
+    tables = {}
+    for axis, name in AXES.items():
+        columns = [each for each in results.equal_budgets if each.axis == axis]
+        rows = [label for label in labels if any(label in each.policies for each in columns)]
+        if rows:
+            headings = ["policy", *[f"{charge(axis, each.budget)} {name}" for each in columns]]
+            tables[name] = headings, [[label, *[_cell(each, label) for each in columns]] for label in rows]
+    return tables
 
 
 def budget_words(results: Results) -> str:
-    """How to read that table, and which policies are not in it, and why."""
+    """How to read those tables, and which policies are not in them, and why."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for each in results.equal_budgets:
         for label, why in each.missing.items():
-            reasons.setdefault((label, why), []).append(AXES[each.axis])
-    everywhere = len(results.equal_budgets)
+            axes = reasons.setdefault((label, why), [])
+            axes += [AXES[each.axis]] if AXES[each.axis] not in axes else []
+    everywhere = len({each.axis for each in results.equal_budgets})
     said = [
         f"{label} ({why}{'' if len(axes) == everywhere else ': ' + ', '.join(axes)})"
         for (label, why), axes in reasons.items()
     ]
-    return f"{EQUAL} Not in it: {'; '.join(said)}." if said else EQUAL
+    return f"{EQUAL} Not in them: {'; '.join(said)}." if said else EQUAL
 
 
 def _cell(column: EqualBudget, label: str) -> str:
     if label not in column.policies:
         return "-"
-    over = column.over_start[label]
+    mean, over = f"{column.policies[label].mean:.2f}", column.over_start[label]
+    reached = set(column.reached.get(label, []))
+    if reached == {START}:
+        return f"{mean} (start)"
     half = f" ±{(over.ci95[1] - over.ci95[0]) / 2:.2f}" if over.ci95 else ""
-    return f"{column.policies[label].mean:.2f} ({over.mean:+.2f}{half})"
+    return f"{mean} ({over.mean:+.2f}{half}){' final' if reached == {FINAL} else ''}"

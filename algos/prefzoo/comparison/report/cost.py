@@ -19,7 +19,8 @@ COLUMNS = {
     "reward_calls": "reward calls",
     "judge_calls": "judge calls",
     "flops": "FLOPs",
-    "seconds": "seconds",
+    "training_seconds": "seconds to train",
+    "answering_seconds": "seconds to answer",
     "peak_memory_bytes": "peak memory",
 }
 LEGEND = (
@@ -30,7 +31,7 @@ LEGEND = (
     "log-probabilities and values. FLOPs are counted as 2 a weight and token forward, 2 more back through every weight "
     "and 2 for the gradient of each that is trained (Kaplan et al. 2020), of the frozen base, the adapter, references, "
     "rewards and judges alike. A trial that reads what another one has sampled or judged is charged as if it had done "
-    "so itself. What measuring costs is in no row."
+    "so itself. What measuring costs is in no row. "
 )
 FACTS = 60
 """Rows of one algorithm's own facts that a page shows."""
@@ -40,11 +41,13 @@ def cost_cells(results: Results) -> Cells:
     """The compute ledger: a row for each label with a result, then for each shared stage that cost anything; columns of
     nothing but zeros are left out."""
     used = {
-        label: mean_ledger([_split(s.ledger) for s in each.seeds.values()])
+        label: mean_ledger([_split(s.ledger, s.training) for s in each.seeds.values()])
         for label, each in results.algorithms.items()
         if each.seeds
     }
-    used |= {f"{name}, made once": _split(ledger) for name, ledger in results.shared.items() if any(ledger.values())}
+    used |= {
+        f"{name}, made once": _split(ledger, ledger) for name, ledger in results.shared.items() if any(ledger.values())
+    }
     columns = [c for c in COLUMNS if any(ledger.get(c) for ledger in used.values())]
     rows = [[name, *[charge(c, ledger.get(c, 0)) for c in columns]] for name, ledger in used.items()]
     return ["policy", *[COLUMNS[c] for c in columns]], rows
@@ -72,9 +75,26 @@ def detail_cells(results: Results) -> dict[str, Cells]:
     return found
 
 
-def _split(ledger: Mapping[str, float]) -> dict[str, float]:
-    """A ledger with the tokens sampled in training apart from those of the answers."""
-    return {**ledger, "sampled_tokens": ledger["generated_tokens"] - ledger["inference_tokens"]}
+def _split(ledger: Mapping[str, float], training: Mapping[str, float]) -> dict[str, float]:
+    """A ledger with the tokens and the seconds of training, or of making something, apart from those of answering."""
+    seconds = training.get("seconds", 0.0)
+    return {
+        **ledger,
+        "sampled_tokens": ledger["generated_tokens"] - ledger["inference_tokens"],
+        "training_seconds": seconds,
+        "answering_seconds": ledger["seconds"] - seconds,
+    }
+
+
+def cost_words(results: Results) -> str:
+    """How to read the table of costs."""
+    at_a_time = ", then ".join(map(str, results.workers))
+    beside = f"stages that ran {at_a_time} at a time" if at_a_time else "stages that may have run side by side"
+    return (
+        f"{LEGEND}Seconds are by the clock, of {beside} on one machine, and hold what each took from the others and "
+        "what else the machine did: the same training may well take twice as long beside others. Compare algorithms by "
+        "FLOPs and tokens, or by seconds of a comparison that ran with --workers 1."
+    )
 
 
 def mean_ledger(ledgers: list[dict[str, float]]) -> dict[str, float]:
@@ -89,7 +109,7 @@ def charge(name: str, value: float) -> str:
 
     if name == "flops":
         return EngFormatter(places=1)(value) if value else "0"
-    if name == "seconds":
+    if name.endswith("seconds"):
         return f"{value:,.1f}"
     if name == "peak_memory_bytes":
         return f"{value / 2**30:.2f} GiB"

@@ -12,7 +12,7 @@ ESTIMATED = (
     "A row for each policy holds what `prefzoo plan` estimated for a trial on the machine that it ran on, and the mean "
     "of the trials (of the peak memory, the largest)."
 )
-NAMES = {"generated_tokens": "sampled tokens", **COLUMNS}
+NAMES = {"generated_tokens": "sampled tokens", "seconds": "seconds", **COLUMNS}
 SHOWN = ("seconds", "peak_memory_bytes", "generated_tokens", "trained_tokens", "judge_calls")
 OWN = ("algorithms", "seeds", "tracking")
 """Blocks of a recipe that may differ without a label's estimate becoming one of something else."""

@@ -16,12 +16,13 @@ from prefzoo.comparison import results as results_module
 from prefzoo.comparison.numbers import fixed, interval
 from prefzoo.comparison.plan import START
 from prefzoo.comparison.report import pairs
+from prefzoo.comparison.report.answering import ANSWERS, answer_cells
 from prefzoo.comparison.report.breakdown import ADJUSTED, heat_maps, length_cells
-from prefzoo.comparison.report.budgets import budget_cells, budget_words
+from prefzoo.comparison.report.budgets import budget_tables, budget_words
 from prefzoo.comparison.report.completions import MOST_PROMPTS, side_by_side
 from prefzoo.comparison.report.constitution import LEGEND as PRINCIPLES
 from prefzoo.comparison.report.constitution import principle_cells, transcripts
-from prefzoo.comparison.report.cost import LEGEND, Cells, cost_cells, detail_cells
+from prefzoo.comparison.report.cost import Cells, cost_cells, cost_words, detail_cells
 from prefzoo.comparison.report.data import CLOSE, OPEN, data_cells, data_facts
 from prefzoo.comparison.report.estimated import ESTIMATED, estimated_cells
 from prefzoo.comparison.report.export import write_csv
@@ -76,11 +77,13 @@ def write(results: Results, out: Path) -> None:
         lengths=length_cells(results),
         adjusted=ADJUSTED,
         cost=cost_cells(results),
-        legend=LEGEND,
+        legend=cost_words(results),
         estimated=estimated_cells(results, out),
         estimated_legend=ESTIMATED,
-        budgets=budget_cells(results, ranked(results)),
+        budgets=budget_tables(results, ranked(results)),
         equal=budget_words(results),
+        answering=answer_cells(results),
+        answers=ANSWERS,
         details=detail_cells(results),
         principles=principle_cells(results),
         principles_legend=PRINCIPLES,
@@ -173,17 +176,14 @@ def markdown(results: Results, estimated: Cells | None = None) -> str:
     if signs := warned(results):
         lines += ["", "## Warnings", "", *[f"- {text}" for text in signs]]
     lines += ["", "## Read before believing", "", *[f"- {fact}" for fact in facts(results)]]
-    lines += ["", "## Cost", "", *_grid(cost_cells(results)), "", LEGEND]
+    lines += ["", "## Cost", "", *_grid(cost_cells(results)), "", cost_words(results)]
     lines += ["", "Estimated and actual", "", *_grid(estimated), "", ESTIMATED] if estimated else []
-    if budgets := budget_cells(results, ranked(results)):
-        lines += [
-            "",
-            f"{results.primary.capitalize()} reward at equal budgets",
-            "",
-            *_grid(budgets),
-            "",
-            budget_words(results),
-        ]
+    if budgets := budget_tables(results, ranked(results)):
+        lines += ["", f"{results.primary.capitalize()} reward at equal budgets"]
+        lines += [line for cells in budgets.values() for line in ("", *_grid(cells))]
+        lines += ["", budget_words(results)]
+    if answering := answer_cells(results):
+        lines += ["", "What an answer costs", "", *_grid(answering), "", ANSWERS]
     lines += ["", "## All pairs"] if results.pairs else []
     if won := matrix(results, ranked(results)):
         lines += ["", *_grid(won.cells), "", pairs.MATRIX]

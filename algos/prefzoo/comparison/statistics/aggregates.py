@@ -6,6 +6,7 @@ import numpy as np
 
 from prefzoo.comparison.statistics.estimates import Estimate
 from prefzoo.comparison.statistics.resampling import resampled
+from prefzoo.comparison.statistics.unseen import share
 
 AT_ONCE = 25
 """Draws worked on together: as many as fit into a processor's cache."""
@@ -52,4 +53,4 @@ def probability_of_improvement(a: np.ndarray, b: np.ndarray) -> Estimate:
         pairs = (by_seed[:, :, None] * by_seed[:, None]).reshape(len(by_seed), -1)
         return ((by_prompt @ each.T) * pairs).sum(1)
 
-    return resampled(statistic, seeds, prompts)[0]
+    return share(resampled(statistic, seeds, prompts)[0], each.reshape(seeds, seeds, prompts).mean(1))

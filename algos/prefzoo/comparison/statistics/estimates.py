@@ -45,7 +45,8 @@ class Estimate:
 def from_mean_squares(mean: float, squares: tuple[float, float, float], seeds: int, prompts: int) -> Estimate:
     """An estimate of a mean over a (seeds x prompts) table with these mean squares of seeds, prompts and noise.
 
-    With one seed its part is 0 and the interval covers prompts only; the same with one prompt.
+    With one seed its part is 0 and the interval covers prompts only; the same with one prompt. Without any variance it
+    has no width; what that leaves open is in `unseen`.
     """
     if seeds == prompts == 1:
         return Estimate(mean, -np.inf, np.inf, 1.0, np.inf, 0)
@@ -101,11 +102,6 @@ def mean_squares(table: np.ndarray) -> tuple[float, float, float]:
 def estimate(table: np.ndarray) -> Estimate:
     """The mean of a (seeds x prompts) table. With one seed and one prompt the interval is infinite."""
     return from_mean_squares(float(table.mean()), mean_squares(table), *table.shape)
-
-
-def difference(a: np.ndarray, b: np.ndarray) -> Estimate:
-    """a minus b, paired by seed and prompt; both (seeds x prompts)."""
-    return estimate(a - b)
 
 
 def effect_size(a: np.ndarray, b: np.ndarray) -> float | None:

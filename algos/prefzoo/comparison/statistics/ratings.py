@@ -5,11 +5,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
+from scipy import stats
 
 from prefzoo.comparison.statistics.aggregates import wins
-from prefzoo.comparison.statistics.estimates import Estimate
+from prefzoo.comparison.statistics.estimates import ALPHA, Estimate
 from prefzoo.comparison.statistics.resampling import resampled
+from prefzoo.comparison.statistics.unseen import effective
 
 
 def ratings(tables: np.ndarray) -> list[Estimate]:
@@ -27,14 +31,52 @@ def ratings(tables: np.ndarray) -> list[Estimate]:
     first, second = np.triu_indices(count, 1)
     each = np.stack([wins(tables[i], tables[j]) for i, j in zip(first, second, strict=True)])
 
-    def statistic(by_seed: np.ndarray, by_prompt: np.ndarray) -> np.ndarray:
-        share = np.stack([((by_seed @ table) * by_prompt).sum(1) for table in each], 1)
-        share = (share * seeds * prompts + 0.5) / (seeds * prompts + 1)
+    games = seeds * prompts
+
+    def fitted(share: np.ndarray) -> np.ndarray:
         matrix = np.zeros((len(share), count, count))
         matrix[:, first, second], matrix[:, second, first] = share, 1 - share
         return bradley_terry(matrix)
 
-    return resampled(statistic, seeds, prompts)
+    def statistic(by_seed: np.ndarray, by_prompt: np.ndarray) -> np.ndarray:
+        share = np.stack([((by_seed @ table) * by_prompt).sum(1) for table in each], 1)
+        return fitted((share * games + 0.5) / (games + 1))
+
+    found = resampled(statistic, seeds, prompts)
+    separate = [i for i, table in enumerate(each) if np.all(table == 0) or np.all(table == 1)]
+    if not separate or games == 1:
+        return found
+    share = (each.mean((1, 2)) * games + 0.5) / (games + 1)
+    return _widened(found, fitted, share, separate, effective(each[0]))
+
+
+def _widened(
+    found: Sequence[Estimate],
+    fitted: Callable[[np.ndarray], np.ndarray],
+    share: np.ndarray,
+    separate: Sequence[int],
+    prompts: int,
+) -> list[Estimate]:
+    """The ratings with the error of those pairs of which one always won, which do not vary when drawn again.
+
+    To each such pair the binomial variance of its share with the tie on top is given, over so many prompts; what that
+    makes of a rating is its gradient by that share, squared, times the variance.
+    """
+    step = 1e-6
+    moved = np.repeat(share[None], len(separate) + 1, 0)
+    moved[np.arange(1, len(separate) + 1), separate] += np.where(share[separate] > 0.5, -step, step)
+    ratings = fitted(moved)
+    variances = share[separate] * (1 - share[separate]) / (prompts + 2)
+    more = (((ratings[1:] - ratings[0]) / step) ** 2 * variances[:, None]).sum(0)
+    wider = []
+    for each, added in zip(found, more, strict=True):
+        error = float(np.sqrt(each.error**2 + added))
+        freedom = max(each.freedom, prompts - 1.0)
+        half = float(stats.t.ppf(1 - ALPHA / 2, freedom)) * error if error else 0.0
+        half = max(half, each.high - each.mean)
+        p = float(2 * stats.t.sf(abs(each.mean) / error, freedom)) if error else each.p
+        wider.append(Estimate(each.mean, each.mean - half, each.mean + half, max(p, each.p), error, freedom))
+    return wider
 
 
 def bradley_terry(matrix: np.ndarray) -> np.ndarray:

@@ -9,8 +9,9 @@ from typing import Any
 from prefzoo.comparison.curves import read_curve
 from prefzoo.comparison.plan import START, Stage
 from prefzoo.comparison.report import page as report
+from prefzoo.comparison.report.answering import answer_cells
 from prefzoo.comparison.report.breakdown import heat_maps, length_cells
-from prefzoo.comparison.report.budgets import budget_cells
+from prefzoo.comparison.report.budgets import budget_tables
 from prefzoo.comparison.report.completions import side_by_side
 from prefzoo.comparison.report.constitution import principle_cells
 from prefzoo.comparison.report.cost import Cells, cost_cells
@@ -75,7 +76,8 @@ def summary(run: Any, results: Results, out: Path) -> None:
     ranked = report.ranked(results)
     won = matrix(results, ranked)
     tables: dict[str, Cells | None] = {"cost": cost_cells(results), "at equal length": length_cells(results)}
-    tables["at equal budgets"] = budget_cells(results, ranked)
+    tables |= {f"at equal {name}": cells for name, cells in budget_tables(results, ranked).items()}
+    tables["answers"] = answer_cells(results)
     tables |= {"win matrix": won.cells if won else None, "ratings": rating_cells(results, ranked)}
     tables |= {each.title: each.cells for each in heat_maps(results, ranked)}
     tables |= {each.title: each.table for each in judge_sections(results)}
