@@ -17,6 +17,7 @@ from rich.console import Console
 
 from prefzoo.comparison.collecting import collect
 from prefzoo.comparison.fingerprints import ran_with
+from prefzoo.comparison.merging import merged_from, rebuild_merged
 from prefzoo.comparison.plan import LABEL, PLAN_FILE, START, Plan, Stage, load_plan, make_plan
 from prefzoo.comparison.recipe.blocks import Recipe, weight_bytes
 from prefzoo.comparison.recipe.check import load
@@ -188,14 +189,21 @@ def _holds_another(plan: Plan) -> bool:
 
 
 def rebuild(out: Path) -> Results:
-    """Results, tables and pictures again, from a finished or partial run.
+    """Results, tables and pictures again, from a finished or partial run, or from the runs of a merged report.
 
     Raises:
         PrefzooError: when `out` holds no run, or nothing of it is finished.
     """
+    if not (out / PLAN_FILE).is_file() and merged_from(out):
+        return rebuild_merged(out)
     plan = load_plan(out)
     noted = json.loads((out / OUTCOMES).read_text(encoding="utf-8")) if (out / OUTCOMES).is_file() else {}
     outcomes = {name: Outcome(**noted[name]) for name in plan.stages if noted.get(name, {}).get("status") in LOST}
+    outcomes |= {
+        stage.name: Outcome("skipped", f"{stage.folder} is gone, and was finished; compare again makes it anew")
+        for stage in plan.stages.values()
+        if noted.get(stage.name, {}).get("status") == "ok" and not stage.folder.is_dir()
+    }
     outcomes |= {stage.name: Outcome("ok") for stage in plan.stages.values() if stage.folder.is_dir()}
     if not _comparable(plan, outcomes):
         raise PrefzooError(f"{out}: the data or the start is not finished, so that there is nothing to report yet")

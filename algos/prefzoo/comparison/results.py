@@ -86,6 +86,9 @@ class Results(Block):
         default=[], description="policies when they had used the same; where two or more were measured on their way"
     )
     ratings: dict[str, Summary] = Field(default={}, description="Bradley-Terry, in log-odds; the start has 0")
+    merged: dict[str, str] = Field(
+        default={}, description="of a merged report: name -> folder of each run in it, relative to results.json"
+    )
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
