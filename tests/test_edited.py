@@ -42,11 +42,9 @@ def without_seals(run: Path) -> None:
         "stages/reward-*/reward/adapter_model.safetensors",
     ],
 )
-def test_one_changed_byte_is_refused_by_the_name_of_its_file(run, pattern) -> None:
+def test_one_byte_more_is_refused_by_the_name_of_its_file(run, pattern) -> None:
     file = only(run, pattern)
-    content = bytearray(file.read_bytes())
-    content[-2] ^= 1
-    file.write_bytes(content)
+    file.write_bytes(file.read_bytes() + b" ")
     with pytest.raises(PrefzooError, match=f"{file.name} is not what was written") as raised:
         rebuild(run)
     assert len(str(raised.value).splitlines()) == 2
@@ -126,3 +124,33 @@ def test_large_files_are_known_by_their_size_and_checkpoints_not_at_all(tmp_path
     marks = json.loads((tmp_path / SEAL).read_text())
     assert marks["model.safetensors"] == "8 bytes" and len(marks["ledger.json"]) == 64
     assert set(marks) == {"model.safetensors", "ledger.json"}
+
+
+def test_an_evaluation_writes_no_measurement_that_is_no_number(tmp_path) -> None:
+    from prefzoo.comparison.stages.evaluate import Measure
+    from prefzoo.interface import Completion
+    from prefzoo.ledger import Ledger
+    from prefzoo.settings import Generation
+
+    class Says:
+        def sample(self, prompts, *given, **more):
+            return [[Completion("yes", (1, 2), True)] for _ in prompts]
+
+    def measure(proxy: float) -> None:
+        prompts = [[{"role": "user", "content": text}] for text in "ab"]
+        told = Measure(
+            prompts,
+            {},
+            Generation(),
+            0,
+            lambda prompts, texts: [{"gold": 1.0}] * len(texts),
+            lambda prompts, texts: [0.5, proxy],
+            lambda what, done, total: None,
+        )
+        told(Says(), Ledger(), tmp_path)
+
+    with pytest.raises(PrefzooError, match="no finite number: proxy of 1 of 2 replies"):
+        measure(float("nan"))
+    assert not (tmp_path / "replies.jsonl").exists()
+    measure(0.25)
+    assert len((tmp_path / "replies.jsonl").read_text().splitlines()) == 2

@@ -6,6 +6,8 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 import pytest
@@ -29,15 +31,16 @@ def change(out: Path, edit: Callable[[dict], None]) -> None:
     (out / "results.json").write_text(json.dumps(content))
 
 
-def reidentify(out: Path, edit: Callable[[dict], None]) -> None:
-    """Let every trial of a run have been made with something else."""
+def reidentify(out: Path, edit: Callable[[dict], None], but: str = "") -> None:
+    """Let every trial of a run, but those of one label, have been made with something else."""
 
     def edited(content: dict) -> None:
-        for trial in (trial for each in content["algorithms"].values() for trial in each["seeds"].values()):
+        trials = {label: each["seeds"].values() for label, each in content["algorithms"].items() if label != but}
+        for trial in (trial for each in trials.values() for trial in each):
             edit(trial["identity"])
 
     change(out, edited)
-    for file in out.glob("trials/evaluate-*/identity.json"):
+    for file in set(out.glob("trials/evaluate-*/identity.json")) - set(out.glob(f"trials/evaluate-{but}-*/*.json")):
         content = json.loads(file.read_text())
         edit(content)
         file.write_text(json.dumps(content))
@@ -212,8 +215,16 @@ def test_results_that_are_not_of_the_trials_beside_them_are_refused(two, tmp_pat
     seal(file.parent)
     with pytest.raises(PrefzooError, match=r"dpo seed 1: generation\.temperature: 1\.0 and 0\.5"):
         merge(two, tmp_path / "both")
-    change(two[1], lambda content: content["algorithms"]["best_of_n"]["seeds"]["0"]["metrics"].update(gold=9.0))
+    metrics = ("best_of_n", "seeds", "0", "metrics")
+
+    def gold(value: float | None) -> None:
+        change(two[1], lambda content: reduce(getitem, metrics, content["algorithms"]).update(gold=value))
+
+    gold(9.0)
     with pytest.raises(PrefzooError, match=r"best_of_n seed 0: gold: 9 and -?\d"):
+        merge([two[1], two[0]], tmp_path / "both")
+    gold(None)
+    with pytest.raises(PrefzooError, match=r"1 mistakes, first algorithms\.best_of_n\..*metrics\.gold"):
         merge([two[1], two[0]], tmp_path / "both")
 
 
@@ -249,8 +260,11 @@ def test_who_decides_must_be_the_same_and_who_teaches_is_noted_by_label(small_ru
 
 def test_labels_that_other_judges_taught_are_said_in_the_merged_report(two, tmp_path) -> None:
     for folder, judge in zip(two, ("local", "random"), strict=True):
-        reidentify(folder, lambda identity, judge=judge: identity.update({"taught by": {"judge": {"type": judge}}}))
+        reidentify(
+            folder, lambda identity, judge=judge: identity.update({"taught by": {"judge": {"type": judge}}}), "start"
+        )
     found = merge(two, tmp_path / "both")
+    assert not any("taught by" in note for note in found.notes)
     assert 'sft and best_of_n were not taught by the same judge: judge.type: "local" and "random".' in found.notes
     assert {"dpo (monday)", "dpo (tuesday)"} < found.algorithms.keys(), "the same replies of other teachers"
 
@@ -270,6 +284,8 @@ def test_a_merged_report_is_rebuilt_and_merged_again_and_replaces_nothing_else(t
     both = merge(two, tmp_path / "both")
     assert rebuild(tmp_path / "both").verdicts == both.verdicts == merge(two, tmp_path / "both").verdicts
     found = merge([tmp_path / "both", third], tmp_path / "all")
+    page = (tmp_path / "all" / "report.html").read_text()
+    assert "prefzoo report ../monday ../tuesday ../wednesday --out FOLDER" in page and "recipe.yaml" not in page
     assert found.merged == {"monday": "../monday", "tuesday": "../tuesday", "wednesday": "../wednesday"}
     assert set(found.algorithms) == {"start", "sft", "dpo", "best_of_n", "rejection_sampling"}
 

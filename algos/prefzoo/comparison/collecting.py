@@ -13,6 +13,7 @@ import numpy as np
 from prefzoo.comparison import analysis, statistics
 from prefzoo.comparison.analysis import Tables, summarized
 from prefzoo.comparison.budgets import at_equal_budgets
+from prefzoo.comparison.calls import last_call
 from prefzoo.comparison.curves import read_curves
 from prefzoo.comparison.edited import refuse_edited, unsealed
 from prefzoo.comparison.hacking import signs
@@ -84,6 +85,7 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
         pairs=analysis.pairs(tables),
         equal_budgets=at_equal_budgets(algorithms, tables, plan.out),
         ratings=analysis.rated(tables),
+        call=last_call(plan.out),
     )
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shlex
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,8 +13,8 @@ import yaml
 from filelock import FileLock, Timeout
 from rich.console import Console
 
+from prefzoo.comparison.calls import note_call
 from prefzoo.comparison.collecting import collect
-from prefzoo.comparison.fingerprints import ran_with
 from prefzoo.comparison.merging import merged_from, rebuild_merged
 from prefzoo.comparison.plan import LABEL, PLAN_FILE, START, Plan, Stage, load_plan, make_plan
 from prefzoo.comparison.recipe.blocks import Recipe, weight_bytes
@@ -240,8 +238,6 @@ def _comparable(plan: Plan, outcomes: Mapping[str, Outcome]) -> bool:
 
 def _note_call(recipe: Recipe, out: Path) -> None:
     """Keep the recipe with everything resolved, and the command and versions that it ran with."""
-    content = recipe.model_dump(mode="json")
-    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     (out / "recipe.resolved.yaml").write_text(text, encoding="utf-8")
-    with (out / "calls.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"command": shlex.join(sys.argv), "versions": ran_with(), "recipe": content}) + "\n")
+    note_call(recipe, out)

@@ -143,4 +143,7 @@ def _hash(folder: Path, split: str, begin: int = 0, end: int | None = None) -> s
 
 
 def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PrefzooError(f"{path} cannot be read: {error}; delete its folder and compare again") from error

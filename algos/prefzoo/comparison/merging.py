@@ -90,6 +90,7 @@ def _merge(folders: Sequence[Path], out: Path) -> Results:
             "notes": [
                 *dict.fromkeys([*said, *_taught(algorithms), *(note for run in runs.values() for note in run.notes)])
             ],
+            "call": None,
             "merged": {name: os.path.relpath(place, out) for name, place in places.items()},
             "warnings": _warnings(runs, kept),
             "verdicts": analysis.verdicts(tables),
