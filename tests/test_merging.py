@@ -264,7 +264,7 @@ def test_labels_that_other_judges_taught_are_said_in_the_merged_report(two, tmp_
             folder, lambda identity, judge=judge: identity.update({"taught by": {"judge": {"type": judge}}}), "start"
         )
     found = merge(two, tmp_path / "both")
-    assert not any("taught by" in note for note in found.notes)
+    assert not any("differ in taught by" in note for note in found.notes)
     assert 'sft and best_of_n were not taught by the same judge: judge.type: "local" and "random".' in found.notes
     assert {"dpo (monday)", "dpo (tuesday)"} < found.algorithms.keys(), "the same replies of other teachers"
 
