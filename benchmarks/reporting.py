@@ -43,6 +43,7 @@ def recipe(labels: int, seeds: int) -> dict[str, Any]:
 def make_run(work: Path) -> None:
     """A run of which one trial was really made and the others are made of it."""
     import prefzoo
+    from prefzoo.comparison.edited import seal
     from prefzoo.comparison.plan import make_plan
     from prefzoo.comparison.recipe.check import load
 
@@ -57,6 +58,7 @@ def make_run(work: Path) -> None:
         shutil.copytree(made.folder, stage.folder)
         if stage.kind == "evaluate":
             noisy(stage.folder / "replies.jsonl", rng)
+            seal(stage.folder)
     whole.save()
 
 

@@ -6,13 +6,16 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 
 import pytest
 
 from conftest import SMALL
 from prefzoo.comparison.compare import rebuild
-from prefzoo.comparison.identity import differences, identity
+from prefzoo.comparison.edited import seal
+from prefzoo.comparison.identity import differences, identity, teachers
 from prefzoo.comparison.merging import merge
 from prefzoo.comparison.plan import load_plan
 from prefzoo.comparison.planning import needed
@@ -26,6 +29,22 @@ def change(out: Path, edit: Callable[[dict], None]) -> None:
     content = json.loads((out / "results.json").read_text())
     edit(content)
     (out / "results.json").write_text(json.dumps(content))
+
+
+def reidentify(out: Path, edit: Callable[[dict], None], but: str = "") -> None:
+    """Let every trial of a run, but those of one label, have been made with something else."""
+
+    def edited(content: dict) -> None:
+        trials = {label: each["seeds"].values() for label, each in content["algorithms"].items() if label != but}
+        for trial in (trial for each in trials.values() for trial in each):
+            edit(trial["identity"])
+
+    change(out, edited)
+    for file in set(out.glob("trials/evaluate-*/identity.json")) - set(out.glob(f"trials/evaluate-{but}-*/*.json")):
+        content = json.loads(file.read_text())
+        edit(content)
+        file.write_text(json.dumps(content))
+        seal(file.parent)
 
 
 def keep(*labels: str) -> Callable[[dict], None]:
@@ -85,18 +104,17 @@ def test_one_label_with_other_trials_is_kept_from_both(two, tmp_path) -> None:
         (("generation", "temperature"), 0.7),
         (("training", "learning_rate"), 0.5),
         (("reward", "type"), "random"),
+        (("final judge",), "another"),
+        (("reward judge",), "another"),
     ],
 )
 def test_runs_that_differ_are_refused_by_the_name_of_what_differs(two, tmp_path, place, value) -> None:
-    def edit(content: dict) -> None:
-        for each in content["algorithms"].values():
-            for trial in each["seeds"].values():
-                part = trial["identity"]
-                for key in place[:-1]:
-                    part = part[key]
-                part[place[-1]] = value
+    def edit(part: dict) -> None:
+        for key in place[:-1]:
+            part = part[key]
+        part[place[-1]] = value
 
-    change(two[1], edit)
+    reidentify(two[1], edit)
     with pytest.raises(PrefzooError) as raised:
         merge(two, tmp_path / "both")
     said = str(raised.value)
@@ -105,22 +123,19 @@ def test_runs_that_differ_are_refused_by_the_name_of_what_differs(two, tmp_path,
 
 
 def test_every_difference_is_said_at_once_and_what_matters_less_is_noted(two, tmp_path) -> None:
-    def noted(content: dict) -> None:
-        for each in content["algorithms"].values():
-            for trial in each["seeds"].values():
-                trial["identity"]["versions"]["trl"] = "9.9"
-                trial["identity"]["generation"]["batch_size"] = 7
+    def noted(identity: dict) -> None:
+        identity["versions"]["trl"] = "9.9"
+        identity["generation"]["batch_size"] = 7
 
-    change(two[1], noted)
+    reidentify(two[1], noted)
     notes = " ".join(merge(two, tmp_path / "both").notes)
     assert 'versions.trl: "' in notes and "generation.batch_size: 128 and 7" in notes
 
-    def worse(content: dict) -> None:
-        content["recipe"]["seeds"] = [0, 5]
-        for trial in (t for e in content["algorithms"].values() for t in e["seeds"].values()):
-            trial["identity"]["adapter"]["r"], trial["identity"]["gold"] = 8, "none"
+    def worse(identity: dict) -> None:
+        identity["adapter"]["r"], identity["gold"] = 8, "none"
 
-    change(two[1], worse)
+    reidentify(two[1], worse)
+    change(two[1], lambda content: content["recipe"].update(seeds=[0, 5]))
     with pytest.raises(PrefzooError, match=r"adapter\.r: 16 and 8[\s\S]*gold: [\s\S]*seeds: \[0, 1\] and \[0, 5\]"):
         merge(two, tmp_path / "other")
 
@@ -139,6 +154,8 @@ def test_editing_one_trial_or_what_it_came_from_makes_its_report_refuse(two, tmp
     text = file.read_text()
     assert before in text
     file.write_text(text.replace(before, after, 1))
+    if file.name == "identity.json":
+        seal(file.parent)  # as of a run of an older version, which the hash of the file does not protect
     with pytest.raises(PrefzooError, match=named):
         rebuild(two[0])
 
@@ -188,3 +205,107 @@ def test_a_pilot_says_how_much_a_difference_needs(two, tmp_path) -> None:
     change(two[0], lambda content: [each["seeds"].pop("1") for each in content["algorithms"].values()])
     with pytest.raises(PrefzooError, match="at least 2 seeds"):
         needed(two[0], 1.0)
+
+
+def test_results_that_are_not_of_the_trials_beside_them_are_refused(two, tmp_path) -> None:
+    (file,) = two[0].glob("trials/evaluate-dpo-seed-1-*/identity.json")
+    file.write_text(file.read_text().replace('"temperature": 1.0', '"temperature": 0.5', 1))
+    with pytest.raises(PrefzooError, match=r"identity\.json is not what was written"):
+        merge(two, tmp_path / "both")
+    seal(file.parent)
+    with pytest.raises(PrefzooError, match=r"dpo seed 1: generation\.temperature: 1\.0 and 0\.5"):
+        merge(two, tmp_path / "both")
+    metrics = ("best_of_n", "seeds", "0", "metrics")
+
+    def gold(value: float | None) -> None:
+        change(two[1], lambda content: reduce(getitem, metrics, content["algorithms"]).update(gold=value))
+
+    gold(9.0)
+    with pytest.raises(PrefzooError, match=r"best_of_n seed 0: gold: 9 and -?\d"):
+        merge([two[1], two[0]], tmp_path / "both")
+    gold(None)
+    with pytest.raises(PrefzooError, match=r"1 mistakes, first algorithms\.best_of_n\..*metrics\.gold"):
+        merge([two[1], two[0]], tmp_path / "both")
+
+
+JUDGED = [*SMALL, "gold=judge", "reward={type: function, path: FILE.py:length}", "judge.audit_pairs=0"]
+
+
+def test_who_decides_must_be_the_same_and_who_teaches_is_noted_by_label(small_run, tmp_path) -> None:
+    plan = load_plan(small_run[1])
+    scores = tmp_path / "scores.py"
+    scores.write_text("def length(prompts, completions):\n    return [len(text) for text in completions]\n")
+
+    def recipe(*sets: str):
+        return load_recipe("quickstart", [each.replace("FILE.py", str(scores)) for each in sets], ["sft"])
+
+    local, random = (identity(replace(plan, recipe=recipe(*JUDGED, f"judge.type={t}"))) for t in ("local", "random"))
+    assert set(differences(local, random)[0]) == {"final judge.type"}
+    judge = [*SMALL, "reward={type: judge}", "judge.audit_pairs=0"]
+    local, random = (identity(replace(plan, recipe=recipe(*judge, f"judge.type={t}"))) for t in ("local", "random"))
+    assert set(differences(local, random)[0]) == {"reward judge.type"}
+
+    chosen = ["rlaif", "constitutional_ai", "sft"]
+    one, other = (load_recipe("ai_feedback", [f"judge.type={t}"], chosen) for t in ("local", "random"))
+    assert (set(teachers(one, "rlaif")), set(teachers(one, "constitutional_ai")), teachers(one, "sft")) == (
+        {"judge"},
+        {"judge", "constitution"},
+        {},
+    )
+    assert differences({"taught by": teachers(one, "rlaif")}, {"taught by": teachers(other, "rlaif")}) == (
+        {},
+        {"taught by.judge.type": '"local" and "random"'},
+    )
+
+
+def test_labels_that_other_judges_taught_are_said_in_the_merged_report(two, tmp_path) -> None:
+    for folder, judge in zip(two, ("local", "random"), strict=True):
+        reidentify(
+            folder, lambda identity, judge=judge: identity.update({"taught by": {"judge": {"type": judge}}}), "start"
+        )
+    found = merge(two, tmp_path / "both")
+    assert not any("differ in taught by" in note for note in found.notes)
+    assert 'sft and best_of_n were not taught by the same judge: judge.type: "local" and "random".' in found.notes
+    assert {"dpo (monday)", "dpo (tuesday)"} < found.algorithms.keys(), "the same replies of other teachers"
+
+
+def test_folders_of_one_name_are_told_apart_by_as_many_parents_as_it_takes(two, tmp_path) -> None:
+    places = [tmp_path / "a" / "x" / "run", tmp_path / "b" / "x" / "run"]
+    for folder, place in zip(two, places, strict=True):
+        place.parent.mkdir(parents=True)
+        folder.rename(place)
+    assert f"Merged from {'a/x/run'}, {'b/x/run'}." in merge(places, tmp_path / "both").notes
+
+
+def test_a_merged_report_is_rebuilt_and_merged_again_and_replaces_nothing_else(two, small_run, tmp_path) -> None:
+    third = tmp_path / "wednesday"
+    shutil.copytree(small_run[1], third, symlinks=True)
+    change(third, keep("rejection_sampling"))
+    both = merge(two, tmp_path / "both")
+    assert rebuild(tmp_path / "both").verdicts == both.verdicts == merge(two, tmp_path / "both").verdicts
+    found = merge([tmp_path / "both", third], tmp_path / "all")
+    page = (tmp_path / "all" / "report.html").read_text()
+    assert "prefzoo report ../monday ../tuesday ../wednesday --out FOLDER" in page and "recipe.yaml" not in page
+    assert found.merged == {"monday": "../monday", "tuesday": "../tuesday", "wednesday": "../wednesday"}
+    assert set(found.algorithms) == {"start", "sft", "dpo", "best_of_n", "rejection_sampling"}
+
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "notes.txt").touch()
+    for taken in (third, mine):
+        with pytest.raises(PrefzooError, match="something else than a merged report"):
+            merge(two, taken)
+    shutil.rmtree(two[0])
+    with pytest.raises(PrefzooError, match="no longer there: monday"):
+        rebuild(tmp_path / "both")
+
+
+def test_the_deciding_judge_of_an_older_run_is_known_from_its_recipe(two, tmp_path) -> None:
+    reidentify(two[0], lambda identity: identity.pop("final judge"))
+    reidentify(two[1], lambda identity: identity.pop("final judge"))
+    assert merge(two, tmp_path / "both")
+    plan = json.loads((two[1] / "plan.json").read_text())
+    plan["recipe"]["gold"] = "judge"
+    (two[1] / "plan.json").write_text(json.dumps(plan))
+    with pytest.raises(PrefzooError, match=r"final judge\.type: null and \"local\""):
+        merge(two, tmp_path / "other")

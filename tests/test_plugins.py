@@ -104,6 +104,10 @@ def test_stage_processes_run_what_this_process_read(plugin, tmp_path) -> None:
     found = prefzoo.compare({"algorithms": {"mine": {}}, "start": "none"}, seeds=1, sets=sets, out=tmp_path / "run")
     assert found.algorithms["mine"].error is None
     assert found.algorithms["mine"].seeds["0"].ledger["trained_tokens"] > 0
+    assert found.call is not None
+    assert (found.call.folder, found.call.registered) == (str(Path.cwd()), {"mine": str(file.resolve())})
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert f"prefzoo compare recipe.yaml --plugin {file.resolve()}</code>" in page and str(Path.cwd()) in page
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,11 @@ def test_all_mistakes_at_once_with_suggestions() -> None:
         ({"algorithms": {"dpo": {}}, "start": {"algorithm": "sft", "onn": "chosen"}}, "Did you mean 'on'"),
         ({"algorithms": {"dpo": {"seed_offset": "x"}}}, "seed_offset"),
         ({"algorithms": {"dpo": {"seed_offset": -1}}}, "negative"),
+        (
+            {"algorithms": {"dpo": {"beta": 1}, "again": {"algorithm": "dpo", "beta": 1, "seed_offset": 1}}},
+            r"again\.seed_offset: with 1, 2 of 3 trainings are those of dpo \(seed 1, 2\), .* from 3 on all differ",
+        ),
+        ({"algorithms": {"a" * 101: {"algorithm": "dpo"}}}, r"at most 100 letters \(this one has 101\)"),
         ({"algorithms": {"rejection_sampling": {"n": 1, "keep": "top_k"}}}, "k is 2"),
         ({"algorithms": {"dpo": {"loss_type": "exo_pair"}}}, "label_smoothing"),
         ({"algorithms": {"dpo": {}}, "reward": {"type": "path", "path": "/no/such/dir"}}, "reward.path"),
@@ -112,6 +117,12 @@ def test_all_mistakes_at_once_with_suggestions() -> None:
 def test_mistakes_are_named(content, says: str) -> None:
     with pytest.raises(RecipeError, match=says):
         recipes.check(content)
+
+
+def test_seeds_that_are_moved_far_enough_or_are_of_other_settings_are_sound() -> None:
+    far = {"dpo": {}, "again": {"algorithm": "dpo", "seed_offset": 3}, "same": {"algorithm": "dpo"}}
+    assert recipes.check({"algorithms": {**far, "other": {"algorithm": "dpo", "beta": 0.7, "seed_offset": 1}}})
+    assert recipes.check({"algorithms": {"a" * 100: {"algorithm": "dpo"}}})
 
 
 def test_greedy_sampling_is_refused_only_to_who_learns_from_it() -> None:

@@ -102,6 +102,15 @@ def test_a_reward_on_other_weights_is_left_alone(make_bench, reward, tmp_path) -
     assert [p.data_ptr() for p in reward.model.parameters()] == before
 
 
+def test_a_reward_model_that_diverged_says_so_instead_of_teaching(reward) -> None:
+    with torch.no_grad():
+        for name, parameter in reward.model.named_parameters():
+            if "score" in name:
+                parameter.fill_(float("nan"))
+    with pytest.raises(PrefzooError, match=r"gives nan to 1 of 1 replies, first to 'Yes\.': its training diverged"):
+        reward([[{"role": "user", "content": "Is it open?"}]], ["Yes."])
+
+
 def test_a_critic_that_begins_as_the_reward_model_trains(make_bench, reward, monkeypatch) -> None:
     kept = []
     monkeypatch.setattr(ActorCriticTrainer, "remove_critic", lambda self: kept.append(self))

@@ -13,17 +13,20 @@ import numpy as np
 from prefzoo.comparison import analysis, statistics
 from prefzoo.comparison.analysis import Tables, summarized
 from prefzoo.comparison.budgets import at_equal_budgets
+from prefzoo.comparison.calls import last_call
 from prefzoo.comparison.curves import read_curves
+from prefzoo.comparison.edited import refuse_edited, unsealed
 from prefzoo.comparison.hacking import signs
-from prefzoo.comparison.identity import IDENTITY, refuse_edited, refuse_unequal
+from prefzoo.comparison.identity import IDENTITY, refuse_unequal
 from prefzoo.comparison.length import length_adjusted
 from prefzoo.comparison.milestones import on_the_way
 from prefzoo.comparison.notes import judge_notes, notes, ungraded
 from prefzoo.comparison.plan import AUDIT, LABEL, START, Plan
-from prefzoo.comparison.records import JUDGING, PRINCIPLES, distinct, read_records
+from prefzoo.comparison.records import JUDGING, PRINCIPLES, RECORDS, distinct, not_numbers, read_records
 from prefzoo.comparison.results import AlgorithmResult, Milestone, Results, SeedResult, Status, identities
 from prefzoo.comparison.running.beside import noted_workers
 from prefzoo.comparison.running.runner import Outcome
+from prefzoo.errors import PrefzooError
 from prefzoo.feedback.judges.audit import AUDIT_FILE
 from prefzoo.feedback.transcripts import TRANSCRIPTS
 from prefzoo.interface import MILESTONES
@@ -82,6 +85,7 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
             *notes(recipe, algorithms, reward, manifest),
             *judge_notes(plan, outcomes, judge),
             *ungraded(algorithms),
+            *unsealed(plan),
         ],
         warnings=signs(
             {label: tables[label] for label in recipe.algorithms if tables[label]},
@@ -97,6 +101,7 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
         pairs=analysis.pairs(tables),
         equal_budgets=at_equal_budgets(algorithms, tables, plan.out),
         ratings=analysis.rated(tables),
+        call=last_call(plan.out),
     )
 
 
@@ -115,7 +120,11 @@ def _algorithm(plan: Plan, outcomes: Mapping[str, Outcome], label: str) -> tuple
                 status = bad[0].status if bad else "skipped"
                 error = f"seed {seed}: {bad[0].error}" if bad else f"seed {seed}: was not run"
             continue
-        seeds[str(seed)], values = seed_result(plan, label, seed)
+        try:
+            seeds[str(seed)], values = seed_result(plan, label, seed)
+        except PrefzooError as unusable:
+            status, error = "failed", f"seed {seed}: {unusable}"
+            continue
         for metric, column in values.items():
             columns.setdefault(metric, []).append(column)
     tables = {m: np.array(rows) for m, rows in columns.items() if len(rows) == len(seeds)} if status == "ok" else {}
@@ -134,11 +143,17 @@ def _algorithm(plan: Plan, outcomes: Mapping[str, Outcome], label: str) -> tuple
 
 
 def seed_result(plan: Plan, label: str, seed: int) -> tuple[SeedResult, dict[str, list[float]]]:
-    """One trial's metrics, and its columns: metric -> a value for each prompt (or one for the whole)."""
+    """One trial's metrics, and its columns: metric -> a value for each prompt (or one for the whole).
+
+    Raises:
+        PrefzooError: when a measurement of it, or of a policy on its way, is gone, infinite or not a number.
+    """
     folder = plan.stages[f"evaluate {label} seed {seed}"].folder
     start = plan.stages[f"evaluate {START} seed {seed}"].folder
     against = read_records(start) if start.is_dir() else []
-    columns = _columns(read_records(folder), against)
+    if not_numbers(against):
+        against = []
+    columns = _columns(_sound(folder), against)
     train = plan.stages.get(f"train {label} seed {seed}")
     training = _read(train.folder / "ledger.json") if train else {}
     details = _read(train.folder / "details.json") if train else {}
@@ -150,7 +165,7 @@ def seed_result(plan: Plan, label: str, seed: int) -> tuple[SeedResult, dict[str
         ledger=_added([_read(folder / "ledger.json"), training]),
         training=_added([training]) if train else {},
         milestones=[
-            Milestone(**_read(kept / "milestone.json"), metrics=_means(_columns(read_records(kept), against)))
+            Milestone(**_read(kept / "milestone.json"), metrics=_means(_columns(_sound(kept), against)))
             for kept in sorted((folder / MILESTONES).glob("*"))
         ],
         details=details,
@@ -160,6 +175,13 @@ def seed_result(plan: Plan, label: str, seed: int) -> tuple[SeedResult, dict[str
         identity=_read(folder / IDENTITY) if (folder / IDENTITY).is_file() else {},
     )
     return result, columns
+
+
+def _sound(folder: Path) -> list[dict[str, Any]]:
+    records = read_records(folder)
+    if bad := not_numbers(records):
+        raise PrefzooError(f"{folder / RECORDS} holds what is no finite number: {', '.join(bad)}")
+    return records
 
 
 def _columns(records: Sequence[Mapping[str, Any]], against: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:

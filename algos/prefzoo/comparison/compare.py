@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import shlex
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,8 +13,9 @@ import yaml
 from filelock import FileLock, Timeout
 from rich.console import Console
 
+from prefzoo.comparison.calls import note_call
 from prefzoo.comparison.collecting import collect
-from prefzoo.comparison.fingerprints import ran_with
+from prefzoo.comparison.merging import merged_from, rebuild_merged
 from prefzoo.comparison.plan import LABEL, PLAN_FILE, START, Plan, Stage, load_plan, make_plan
 from prefzoo.comparison.recipe.blocks import Recipe, weight_bytes
 from prefzoo.comparison.recipe.check import load
@@ -191,14 +190,21 @@ def _holds_another(plan: Plan) -> bool:
 
 
 def rebuild(out: Path) -> Results:
-    """Results, tables and pictures again, from a finished or partial run.
+    """Results, tables and pictures again, from a finished or partial run, or from the runs of a merged report.
 
     Raises:
         PrefzooError: when `out` holds no run, or nothing of it is finished.
     """
+    if not (out / PLAN_FILE).is_file() and merged_from(out):
+        return rebuild_merged(out)
     plan = load_plan(out)
     noted = json.loads((out / OUTCOMES).read_text(encoding="utf-8")) if (out / OUTCOMES).is_file() else {}
     outcomes = {name: Outcome(**noted[name]) for name in plan.stages if noted.get(name, {}).get("status") in LOST}
+    outcomes |= {
+        stage.name: Outcome("skipped", f"{stage.folder} is gone, and was finished; compare again makes it anew")
+        for stage in plan.stages.values()
+        if noted.get(stage.name, {}).get("status") == "ok" and not stage.folder.is_dir()
+    }
     outcomes |= {stage.name: Outcome("ok") for stage in plan.stages.values() if stage.folder.is_dir()}
     if not _comparable(plan, outcomes):
         raise PrefzooError(f"{out}: the data or the start is not finished, so that there is nothing to report yet")
@@ -235,8 +241,6 @@ def _comparable(plan: Plan, outcomes: Mapping[str, Outcome]) -> bool:
 
 def _note_call(recipe: Recipe, out: Path) -> None:
     """Keep the recipe with everything resolved, and the command and versions that it ran with."""
-    content = recipe.model_dump(mode="json")
-    text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
+    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
     (out / "recipe.resolved.yaml").write_text(text, encoding="utf-8")
-    with (out / "calls.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"command": shlex.join(sys.argv), "versions": ran_with(), "recipe": content}) + "\n")
+    note_call(recipe, out)

@@ -5,9 +5,11 @@ manifest's hashes), the start's weights, and the blocks of the recipe that all l
 itself (its own settings, its `trainer:`) is what is compared, and no part of this.
 
 Refused, where it differs, is whatever changes what a policy may learn or what a number in the table means: rows,
-start, adapter, budget, shared training arguments, sampling, test prompts, gold, and the reward (also for algorithms
-that use none: their proxy column would mean something else). Only noted is what changes the numbers by rounding or by
-chance, but nothing that they stand for: versions of libraries, and how work is cut into batches (`NOTED`).
+start, adapter, budget, shared training arguments, sampling, test prompts, gold, the judge where one decides, and the
+reward (also for algorithms that use none: their proxy column would mean something else). Only noted is what changes the
+numbers by rounding or by chance, but nothing that they stand for: versions of libraries, and how work is cut into
+batches (`NOTED`). The judge and the constitution that an algorithm learns from are settings of it, and so are compared;
+they are noted, too, because a label does not show them (`TEACHERS`).
 """
 
 from __future__ import annotations
@@ -18,14 +20,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prefzoo.comparison.fingerprints import fingerprint
+from prefzoo.comparison.fingerprints import fingerprint, judge_fingerprint
 from prefzoo.comparison.plan import LABEL, START, Plan
-from prefzoo.comparison.recipe.blocks import GoldFunction
-from prefzoo.data import sealed
+from prefzoo.comparison.recipe.blocks import GoldFunction, Recipe
 from prefzoo.errors import PrefzooError
+from prefzoo.feedback import constitution as constitutions
 
 IDENTITY = "identity.json"
-NOTED = ("versions.", "generation.batch_size", "training.accumulation", "training.gradient_checkpointing")
+TEACHERS = "taught by"
+NOTED = (
+    f"{TEACHERS}.",
+    "versions.",
+    "generation.batch_size",
+    "training.accumulation",
+    "training.gradient_checkpointing",
+)
 WEIGHTS = ("*.safetensors", "tokenizer.json", "*.model", "vocab*", "merges.txt", "*.jinja")
 SHARED = ("adapter", "budget", "training", "generation", "reward")
 MANY = 20
@@ -43,8 +52,8 @@ def content_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def identity(plan: Plan) -> dict[str, Any]:
-    """What every trial of this plan has in common, as its stages left it."""
+def identity(plan: Plan, label: str | None = None) -> dict[str, Any]:
+    """What every trial of this plan has in common, as its stages left it; and what taught this label's."""
     recipe = plan.recipe
     dump = recipe.model_dump(mode="json")
     manifest = _read(plan.stages["data"].folder / "manifest.json")
@@ -60,12 +69,38 @@ def identity(plan: Plan) -> dict[str, Any]:
         "start": start["sha256"],
         "model": {"dtype": dump["model"]["dtype"]},
         **{key: dump[key] for key in SHARED},
-        "evaluation": {key: value for key, value in dump["evaluation"].items() if key != "milestones"},
+        "evaluation": {key: value for key, value in dump["evaluation"].items() if key not in ("milestones", "judge")},
         "reward files": files if any(files) else None,
         "data": {"shuffle_labels": recipe.data.shuffle_labels},
         "gold": fingerprint(gold.path) if isinstance(gold, GoldFunction) else gold,
         "versions": plan.versions,
+        **judges(recipe, label),
     }
+
+
+def judges(recipe: Recipe, label: str | None = None) -> dict[str, Any]:
+    """The part of an identity that says whom its numbers are by: the judge in the reward, the one that decides, and
+    what taught the label."""
+    rewards = any(part.type == "judge" for part in recipe.reward.parts)
+    decides = recipe.final_judge
+    taught = teachers(recipe, label) if label is not None else {}
+    return {
+        "reward judge": judge_fingerprint(recipe.judge) if rewards else None,
+        "final judge": judge_fingerprint(decides) if decides is not None else None,
+        **({TEACHERS: taught} if taught else {}),
+    }
+
+
+def teachers(recipe: Recipe, label: str) -> dict[str, Any]:
+    """The judge and the constitution that a label learns from, besides the data and the reward; empty where none."""
+    draws_on = recipe.draws_on.get(label, frozenset())
+    found: dict[str, Any] = {}
+    if {"judge", "constitution"} & draws_on:
+        found["judge"] = judge_fingerprint(recipe.judge)
+    if "constitution" in draws_on:
+        name = recipe.constitution_name
+        found["constitution"] = {"name": name, "content": fingerprint(constitutions.find(name))}
+    return found
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
@@ -104,37 +139,6 @@ def refuse_unequal(trials: Mapping[str, Mapping[str, Any]], where: str) -> None:
         raise PrefzooError(
             "\n  - ".join([f"{where}: these trials cannot stand in one table; they differ in", *problems])
         )
-
-
-def refuse_edited(plan: Plan) -> None:
-    """Refuse to report on files that are no longer those that the trials were made with.
-
-    Where nothing could be measured there is no table to refuse, and each trial says why it failed.
-
-    Raises:
-        PrefzooError: naming every split, start and adapter that was changed since.
-    """
-    if not any(stage.kind == "evaluate" and stage.done for stage in plan.stages.values()):
-        return
-    problems = []
-    data = plan.stages["data"].folder
-    for name, part in _read(data / "manifest.json")["splits"].items():
-        if sealed.sha256_of(sealed.load_split(data, name)) != part["sha256"]:
-            problems.append(f"manifest.{name}: the rows in {data / name}.jsonl are not those of the manifest")
-    start = plan.stages[START].folder
-    noted = _read(start / "start.json")
-    if fingerprint(noted["path"] or str(start / "model")) != noted["fingerprint"]:
-        problems.append(f"start: the model in {noted['path'] or start / 'model'} is not the one that was made")
-    adapter = plan.recipe.adapter
-    for stage in plan.stages.values():
-        file = stage.folder / "policy" / "adapter_config.json"
-        if stage.kind == "train" and adapter.type != "full" and file.is_file():
-            kept = _read(file)
-            for key, name in (("r", "r"), ("alpha", "lora_alpha")):
-                if kept[name] != (wanted := getattr(adapter, key)):
-                    problems.append(f"adapter.{key}: {wanted} in the recipe and {kept[name]} in {stage.name}")
-    if problems:
-        raise PrefzooError("\n  - ".join([f"{plan.out}: files were changed after the comparison was made", *problems]))
 
 
 def _flat(content: Mapping[str, Any], before: str = "") -> dict[str, Any]:

@@ -2,27 +2,24 @@
 
 What must be equal, and what may differ and is said, is decided in `identity`: refused are other rows, start,
 adapter, budget, training arguments, sampling, test prompts, gold or reward, and other seeds, because verdicts are
-paired by seed; noted are other versions of libraries and other cuts into batches.
+paired by seed; noted are other versions of libraries, other cuts into batches, and other judges and constitutions
+that algorithms learned from.
 """
 
 from __future__ import annotations
 
 import os
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from prefzoo.comparison import analysis, results
-from prefzoo.comparison.analysis import Tables
 from prefzoo.comparison.budgets import at_equal_budgets
 from prefzoo.comparison.hacking import Sign
-from prefzoo.comparison.identity import differences, refuse_edited, refuse_unequal
-from prefzoo.comparison.plan import START, load_plan
-from prefzoo.comparison.records import read_records
+from prefzoo.comparison.identity import TEACHERS, differences
+from prefzoo.comparison.plan import START
+from prefzoo.comparison.reading import read, read_tables
 from prefzoo.comparison.report import page as report
 from prefzoo.comparison.results import AlgorithmResult, Results, SeedResult
 from prefzoo.errors import PrefzooError
@@ -32,15 +29,45 @@ def merge(folders: Sequence[Path], out: Path) -> Results:
     """The union of the labels of several runs, judged anew, with a report in `out`.
 
     A label that is in two runs with the same trials counts once; with other trials (other settings, or trained again)
-    it is kept from both, named `LABEL (RUN)` after the runs' folders. The start is the first run's.
+    it is kept from both, named `LABEL (RUN)` after the runs' folders. The start is the first run's. A folder that
+    holds a merged report stands for the runs that it was made of.
 
     Raises:
-        PrefzooError: when a folder holds no finished run, or the runs are not comparable, saying every difference.
+        PrefzooError: when a folder holds no finished run, the runs are not comparable (saying every difference), or
+            `out` holds anything but a merged report.
     """
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise PrefzooError(f"one run is given twice: {', '.join(map(str, folders))}")
     if out.resolve() in {folder.resolve() for folder in folders}:
         raise PrefzooError(f"--out {out}: the merged report would replace that of the run; choose another folder")
+    if out.exists() and not out.is_dir():
+        raise PrefzooError(f"--out {out}: is a file; choose a folder")
+    if out.is_dir() and any(out.iterdir()) and not merged_from(out):
+        raise PrefzooError(f"--out {out}: holds something else than a merged report; choose a new or an empty folder")
+    spread = [run for folder in folders for run in merged_from(folder) or [folder]]
+    return _merge(list({run.resolve(): run for run in spread}.values()), out)
+
+
+def merged_from(folder: Path) -> list[Path]:
+    """The runs that the merged report in a folder was made of; none where it holds no such report.
+
+    Raises:
+        PrefzooError: when a run is no longer where it was.
+    """
+    if not (folder / "results.json").is_file():
+        return []
+    places = {name: folder / place for name, place in results.load(folder).merged.items()}
+    if gone := [f"{name} ({place})" for name, place in places.items() if not place.is_dir()]:
+        raise PrefzooError(f"{folder} was merged of runs that are no longer there: {', '.join(gone)}")
+    return list(places.values())
+
+
+def rebuild_merged(out: Path) -> Results:
+    """The report of a merged folder again, from its runs as they are now."""
+    return _merge(merged_from(out), out)
+
+
+def _merge(folders: Sequence[Path], out: Path) -> Results:
     runs = {name: read(folder) for name, folder in zip(_names(folders), folders, strict=True)}
     said = _compared(runs)
     places = dict(zip(runs, folders, strict=True))
@@ -60,7 +87,11 @@ def merge(folders: Sequence[Path], out: Path) -> Results:
             "recipe": {**first.recipe, "algorithms": settings},
             "algorithms": algorithms,
             "shared": {f"{stage} ({name})": each for name, run in runs.items() for stage, each in run.shared.items()},
-            "notes": [*dict.fromkeys([*said, *(note for run in runs.values() for note in run.notes)])],
+            "notes": [
+                *dict.fromkeys([*said, *_taught(algorithms), *(note for run in runs.values() for note in run.notes)])
+            ],
+            "call": None,
+            "merged": {name: os.path.relpath(place, out) for name, place in places.items()},
             "warnings": _warnings(runs, kept),
             "verdicts": analysis.verdicts(tables),
             "pairs": analysis.pairs(tables),
@@ -71,35 +102,6 @@ def merge(folders: Sequence[Path], out: Path) -> Results:
     )
     report.write(found, out)
     return found
-
-
-def read(folder: Path) -> Results:
-    """A run's results, of which every trial is what it was recorded to be.
-
-    Raises:
-        PrefzooError: when the folder holds no results, results of an older version, unequal trials, or edited files.
-    """
-    if not (folder / "results.json").is_file():
-        raise PrefzooError(f"{folder} holds no finished prefzoo run: there is no results.json in it")
-    found = results.load(folder)
-    identities = results.identities(found.algorithms)
-    if missing := [name for name, each in identities.items() if not each]:
-        raise PrefzooError(
-            f"{folder}: {', '.join(missing)} did not record what they were made with, as versions before 0.3 did not; "
-            "compare again to merge them"
-        )
-    refuse_unequal(identities, str(folder))
-    refuse_edited(load_plan(folder))
-    return found
-
-
-def read_tables(each: AlgorithmResult, folder: Path) -> Tables:
-    """The (seeds x prompts) tables of gold and proxy of one label, as far as all its trials have them."""
-    if each.status != "ok":
-        return {}
-    trials = [read_records((folder / trial.replies).parent) for trial in each.seeds.values()]
-    metrics = [m for m in ("gold", "proxy") if all(m in record for records in trials for record in records)]
-    return {m: np.array([[float(record[m]) for record in records] for records in trials]) for m in metrics}
 
 
 def _compared(runs: dict[str, Results]) -> list[str]:
@@ -123,6 +125,21 @@ def _compared(runs: dict[str, Results]) -> list[str]:
     return said
 
 
+def _taught(algorithms: Mapping[str, AlgorithmResult]) -> list[str]:
+    """That labels learned from other judges or constitutions than the first of them that learned from any."""
+    first: dict[str, tuple[str, Any]] = {}
+    said = []
+    for label, each in algorithms.items():
+        identity = next(iter(each.seeds.values())).identity if each.seeds else {}
+        for what, teacher in identity.get(TEACHERS, {}).items():
+            known, reference = first.setdefault(what, (label, teacher))
+            refused, _ = differences({what: reference}, {what: teacher})
+            if refused:
+                values = "; ".join(f"{key}: {values}" for key, values in refused.items())
+                said.append(f"{known} and {label} were not taught by the same {what}: {values}.")
+    return said
+
+
 def _identity(run: Results) -> dict[str, Any]:
     return next(iter(next(iter(run.algorithms.values())).seeds.values())).identity
 
@@ -136,7 +153,9 @@ def _once(trials: dict[tuple[str, str], AlgorithmResult], places: dict[str, Path
     different: dict[str, dict[Any, str]] = {}
     for (name, label), each in trials.items():
         replies = [(places[name] / trial.replies).read_bytes() for trial in each.seeds.values()]
-        key = (each.algorithm, repr(sorted(each.settings.items())), hash(tuple(replies))) if label != START else ()
+        teachers = [trial.identity.get(TEACHERS) for trial in each.seeds.values()]
+        same = (each.algorithm, repr(sorted(each.settings.items())), repr(teachers), hash(tuple(replies)))
+        key = same if label != START else ()
         different.setdefault(label, {}).setdefault(key, name)
     return {
         label if len(found) == 1 else f"{label} ({name})": (name, label)
@@ -168,10 +187,11 @@ def _moved(each: AlgorithmResult, folder: Path, out: Path) -> AlgorithmResult:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """The folders' names, with those of their parents where two are alike."""
-    names = [folder.resolve().name for folder in folders]
-    counts = Counter(names)
-    return [
-        name if counts[name] == 1 else f"{folder.resolve().parent.name}/{name}"
-        for name, folder in zip(names, folders, strict=True)
-    ]
+    """The folders' names, with as many of their parents' as tell them apart."""
+    parts = [folder.resolve().parts for folder in folders]
+    names = []
+    for own in parts:
+        others = [other for other in parts if other != own]
+        enough = next(n for n in range(1, len(own) + 1) if all(other[-n:] != own[-n:] for other in others))
+        names.append("/".join(own[-enough:]))
+    return names

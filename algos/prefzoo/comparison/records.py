@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from prefzoo.errors import PrefzooError
 
 RECORDS = "replies.jsonl"
 PRINCIPLES = "principles.json"
@@ -14,9 +18,34 @@ JUDGING = "judging.json"
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
-    """One dictionary a test prompt, as `evaluate` wrote it."""
-    with (folder / RECORDS).open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
+    """One dictionary a test prompt, as `evaluate` wrote it.
+
+    Raises:
+        PrefzooError: when the file is gone, or holds something else.
+    """
+    try:
+        with (folder / RECORDS).open(encoding="utf-8") as file:
+            records: list[dict[str, Any]] = [json.loads(line) for line in file]
+    except FileNotFoundError:
+        raise PrefzooError(
+            f"{folder / RECORDS} is gone; delete the folder around it and compare again, which makes it anew"
+        ) from None
+    except ValueError as error:
+        raise PrefzooError(f"{folder / RECORDS} cannot be read: {error}") from error
+    if not records:
+        raise PrefzooError(f"{folder / RECORDS} is empty")
+    return records
+
+
+def not_numbers(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What is infinite or not a number among the measurements, and of how many replies; none where all are sound."""
+    bad = Counter(
+        name
+        for record in records
+        for name, value in record.items()
+        if isinstance(value, float) and not math.isfinite(value)
+    )
+    return [f"{name} of {count} of {len(records)} replies" for name, count in bad.items()]
 
 
 def distinct(texts: Sequence[str], n: int) -> float:

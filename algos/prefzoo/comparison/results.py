@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, ValidationError
 
 from prefzoo.comparison import analysis
 from prefzoo.comparison.analysis import Block, Summary, Verdict
 from prefzoo.comparison.budgets import EqualBudget
+from prefzoo.comparison.calls import Call
 from prefzoo.comparison.hacking import Sign
 from prefzoo.comparison.length import LengthAdjusted
+from prefzoo.errors import PrefzooError
 
 Status = Literal["ok", "failed", "skipped"]
 
@@ -97,6 +99,10 @@ class Results(Block):
         default=[], description="how many stages ran at a time, different numbers where several calls made the run"
     )
     ratings: dict[str, Summary] = Field(default={}, description="Bradley-Terry, in log-odds; the start has 0")
+    call: Call | None = Field(default=None, description="how the comparison was called last, where that is known")
+    merged: dict[str, str] = Field(
+        default={}, description="of a merged report: name -> folder of each run in it, relative to results.json"
+    )
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
@@ -128,5 +134,16 @@ def save(results: Results, out: Path) -> None:
 
 
 def load(out: Path) -> Results:
-    """Read `results.json`."""
-    return Results.model_validate_json((out / "results.json").read_text(encoding="utf-8"))
+    """Read `results.json`.
+
+    Raises:
+        PrefzooError: when it is not what this version writes, naming what is wrong in it.
+    """
+    try:
+        return Results.model_validate_json((out / "results.json").read_text(encoding="utf-8"))
+    except ValidationError as error:
+        wrong = [f"{'.'.join(map(str, each['loc'])) or 'all of it'}: {each['msg']}" for each in error.errors()]
+        raise PrefzooError(
+            f"{out / 'results.json'} is not what this version of prefzoo writes ({len(wrong)} mistakes, first "
+            f"{wrong[0]}); `prefzoo report {out}` makes it anew"
+        ) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -129,6 +130,11 @@ class RewardModel:
             ).to(device())
             for i, value in zip(batch, pooled_scores(self.model, **padded).tolist(), strict=True):
                 scores[i] = value
+        if bad := [i for i, score in enumerate(scores) if not math.isfinite(score)]:
+            raise PrefzooError(
+                f"the reward model in {self.folder} gives {scores[bad[0]]} to {len(bad)} of {len(scores)} replies, "
+                f"first to {completions[bad[0]][:80]!r}: its training diverged, or model.dtype is too narrow for it"
+            )
         return scores
 
 

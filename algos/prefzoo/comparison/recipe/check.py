@@ -20,6 +20,8 @@ from prefzoo.mistakes import Mistake, mistakes, shown
 REWARD_CONFIG = "trl.trainer.reward_config:RewardConfig"
 HOW_TO_NAME = "name at least one, such as `algorithms: {dpo: {}, sft: {}}`. `prefzoo ls` lists them"
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+LONGEST_LABEL = 100
+"""A label is part of file names, which have at most 255 letters, and of W&B's run ids, which have at most 128."""
 
 
 def load(recipe: str | Mapping[str, Any], sets: Iterable[str] = (), algorithms: Iterable[str] | None = None) -> Recipe:
@@ -159,6 +161,8 @@ def _algorithm_problems(label: str, settings: Any) -> list[str]:
     if not LABEL.fullmatch(label) or label == "start":
         said = "'start' names the start" if label == "start" else "a label is letters, digits, '_', '-' and '.'"
         return [f"{prefix}: {said}; write for instance `my-dpo: {{algorithm: dpo}}`"]
+    if len(label) > LONGEST_LABEL:
+        return [f"{prefix}: a label names folders and has at most {LONGEST_LABEL} letters (this one has {len(label)})"]
     if settings is None:
         settings = {}
     if not isinstance(settings, dict):

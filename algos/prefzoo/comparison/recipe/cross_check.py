@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
@@ -116,6 +117,27 @@ def _seed_problems(recipe: Recipe) -> list[str]:
     ]
 
 
+def _same_trainings(recipe: Recipe) -> list[str]:
+    """Labels that are to train again with other seeds, and whose seeds are partly those of the first."""
+    first: dict[str, tuple[str, int]] = {}
+    problems = []
+    for label, settings in recipe.algorithms.items():
+        offset = settings.get("seed_offset", 0)
+        if type(offset) is not int:
+            continue
+        meant = {"algorithm": label, **{key: value for key, value in settings.items() if key != "seed_offset"}}
+        known, other = first.setdefault(json.dumps(meant, sort_keys=True, default=str), (label, offset))
+        seeds = {seed + other for seed in recipe.seeds} & {seed + offset for seed in recipe.seeds}
+        if offset != other and seeds:
+            enough = other + max(recipe.seeds) - min(recipe.seeds) + 1
+            problems.append(
+                f"algorithms.{label}.seed_offset: with {offset}, {len(seeds)} of {len(recipe.seeds)} trainings are "
+                f"those of {known} (seed {', '.join(map(str, sorted(seeds)))}), and so no others to compare with; "
+                f"from {enough} on all differ"
+            )
+    return problems
+
+
 def _critic_problems(recipe: Recipe) -> list[str]:
     parts = recipe.reward.parts
     if len(parts) == 1 and parts[0].type in ("trained", "path") and parts[0].members == 1:
@@ -156,5 +178,6 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (judge_words, ("judge", "model.path")),
     (final_judge_words, ("evaluation.judge", "model.path")),
     (_seed_problems, ("seeds",)),
+    (_same_trainings, ("seeds",)),
 )
 """Each check with the keys whose defaults would mislead it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -93,6 +94,8 @@ def write(results: Results, out: Path) -> None:
         fixed=fixed,
         data=data_cells(results.preflight, results.manifest),
         marks=(OPEN, CLOSE),
+        plugins=[shlex.quote(file) for file in (results.call.plugins if results.call else [])],
+        runs=shlex.join(results.merged.values()),
         recipe=yaml.safe_dump(results.recipe, sort_keys=False, allow_unicode=True),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

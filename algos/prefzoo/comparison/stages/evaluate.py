@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefzoo.comparison.records import JUDGING, PRINCIPLES, RECORDS
+from prefzoo.comparison.records import JUDGING, PRINCIPLES, RECORDS, not_numbers
 from prefzoo.comparison.stages.deciding import AgainstTheStart
 from prefzoo.comparison.stages.metering import metered
+from prefzoo.errors import PrefzooError
 from prefzoo.feedback.transcripts import TRANSCRIPTS, by_principle
 from prefzoo.interface import MILESTONES, Policy, Progress, Prompt, Reward, Truth
 from prefzoo.ledger import Ledger
@@ -49,6 +50,9 @@ class Measure:
         the start in nats, `proxy`, `gold` and `gold/<attribute>`, as far as the recipe has them. Where a judge decides,
         what it was asked goes into a file beside it. Only sampling is charged to the ledger; scoring and KL are costs
         of measuring.
+
+        Raises:
+            PrefzooError: when a measurement is infinite or not a number.
         """
         with metered(ledger):
             drawn = policy.sample(
@@ -71,20 +75,24 @@ class Measure:
             divergences = [policy.kl_bound] * len(self.prompts)
         else:
             divergences = []
+        records: list[dict[str, Any]] = []
+        for i, (prompt, reply) in enumerate(zip(self.prompts, replies, strict=True)):
+            record: dict[str, Any] = {
+                "prompt": prompt,
+                "reply": reply.text,
+                "slice": self.slices.get(json.dumps(prompt)),
+                "length": len(reply.token_ids),
+                "finished": reply.finished,
+            }
+            if divergences:
+                record["kl"] = divergences[i]
+            if scores[i] is not None:
+                record["proxy"] = scores[i]
+            records.append({**record, **truths[i]})
+        if bad := not_numbers(records):
+            raise PrefzooError(f"measured what is no finite number: {', '.join(bad)}")
         with (folder / RECORDS).open("w", encoding="utf-8") as file:
-            for i, (prompt, reply) in enumerate(zip(self.prompts, replies, strict=True)):
-                record: dict[str, Any] = {
-                    "prompt": prompt,
-                    "reply": reply.text,
-                    "slice": self.slices.get(json.dumps(prompt)),
-                    "length": len(reply.token_ids),
-                    "finished": reply.finished,
-                }
-                if divergences:
-                    record["kl"] = divergences[i]
-                if scores[i] is not None:
-                    record["proxy"] = scores[i]
-                file.write(json.dumps({**record, **truths[i]}, ensure_ascii=False) + "\n")
+            file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
 def measure_on_the_way(measure: Measure, truth: Truth | None, trained: Path, folder: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import trl  # noqa: F401
 from datasets import Dataset  # noqa: F401
 
+from prefzoo.comparison.edited import SEALED, seal
 from prefzoo.comparison.fingerprints import fingerprint
 from prefzoo.comparison.identity import IDENTITY, content_hash, identity
 from prefzoo.comparison.plan import INCOMPLETE, START, Plan, Stage
@@ -52,6 +53,8 @@ def run_stage(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> Non
         {"start": start, "label": labels, "reward": reward, "train": train, "evaluate": evaluation, "audit": audit}[
             stage.kind
         ](plan, stage, folder, progress)
+    if stage.kind in SEALED and not launched.makes_room():
+        seal(folder)
 
 
 def start(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
@@ -222,7 +225,7 @@ def evaluation(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> No
     )
     measure(policy, ledger, folder)
     (folder / "ledger.json").write_text(json.dumps(asdict(ledger)), encoding="utf-8")
-    (folder / IDENTITY).write_text(json.dumps(identity(plan), indent=1), encoding="utf-8")
+    (folder / IDENTITY).write_text(json.dumps(identity(plan, stage.label), indent=1), encoding="utf-8")
     if stage.label != START:
         trained = plan.stages[f"train {stage.label} seed {stage.seed}"].folder
         measure_on_the_way(measure, gold_function(recipe), trained, folder)
