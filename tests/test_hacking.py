@@ -138,8 +138,8 @@ def test_a_fall_after_the_best_policy_on_the_way_is_told() -> None:
     assert (sign.kind, sign.policy) == ("past_peak", "mine") and sign.value == pytest.approx(-1.5, abs=0.01)
     assert "fell again along its training, from 3.00 at step 10 to 1.50 at the end (-1.50 [-1.5" in sign.text
     assert "the proxy reward did not fall (+1.00" in sign.text and "over-optimized" in sign.text
-    (sign,) = told(tables(gold=0.5), ways={"mine": [("step 10", best)]})
-    assert "the proxy reward fell too (-0.50" in sign.text and "over-optimized" not in sign.text
+    (sign,) = told(tables(gold=0.5, proxy=0.2), ways={"mine": [("step 10", best)]})
+    assert "the proxy reward fell too (-0.30" in sign.text and "over-optimized" not in sign.text
     only = {"gold": best["gold"]}
     (sign,) = told({"gold": final["gold"]}, adjusted={}, ways={"mine": [("step 10", only)]})
     assert "proxy" not in sign.text
