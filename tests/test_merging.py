@@ -224,7 +224,7 @@ def test_results_that_are_not_of_the_trials_beside_them_are_refused(two, tmp_pat
     with pytest.raises(PrefzooError, match=r"best_of_n seed 0: gold: 9 and -?\d"):
         merge([two[1], two[0]], tmp_path / "both")
     gold(None)
-    with pytest.raises(PrefzooError, match=r"1 mistakes, first algorithms\.best_of_n\..*metrics\.gold"):
+    with pytest.raises(PrefzooError, match=r"first of 1: algorithms\.best_of_n\..*metrics\.gold"):
         merge([two[1], two[0]], tmp_path / "both")
 
 

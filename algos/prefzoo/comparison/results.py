@@ -144,6 +144,6 @@ def load(out: Path) -> Results:
     except ValidationError as error:
         wrong = [f"{'.'.join(map(str, each['loc'])) or 'all of it'}: {each['msg']}" for each in error.errors()]
         raise PrefzooError(
-            f"{out / 'results.json'} is not what this version of prefzoo writes ({len(wrong)} mistakes, first "
+            f"{out / 'results.json'} is not what this version of prefzoo writes (first of {len(wrong)}: "
             f"{wrong[0]}); `prefzoo report {out}` makes it anew"
         ) from error
