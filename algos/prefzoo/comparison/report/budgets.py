@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prefzoo.comparison.budgets import FINAL, EqualBudget
+from prefzoo.comparison.numbers import fixed
 from prefzoo.comparison.plan import START
 from prefzoo.comparison.report.cost import Cells, charge
 from prefzoo.comparison.results import Results
@@ -56,9 +57,9 @@ def budget_words(results: Results) -> str:
 def _cell(column: EqualBudget, label: str) -> str:
     if label not in column.policies:
         return "-"
-    mean, over = f"{column.policies[label].mean:.2f}", column.over_start[label]
+    mean, over = fixed(column.policies[label].mean), column.over_start[label]
     reached = set(column.reached.get(label, []))
     if reached == {START}:
         return f"{mean} (start)"
     half = f" ±{(over.ci95[1] - over.ci95[0]) / 2:.2f}" if over.ci95 else ""
-    return f"{mean} ({over.mean:+.2f}{half}){' final' if reached == {FINAL} else ''}"
+    return f"{mean} ({fixed(over.mean, "+.2f")}{half}){' final' if reached == {FINAL} else ''}"
