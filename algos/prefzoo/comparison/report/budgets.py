@@ -62,4 +62,4 @@ def _cell(column: EqualBudget, label: str) -> str:
     if reached == {START}:
         return f"{mean} (start)"
     half = f" ±{(over.ci95[1] - over.ci95[0]) / 2:.2f}" if over.ci95 else ""
-    return f"{mean} ({fixed(over.mean, "+.2f")}{half}){' final' if reached == {FINAL} else ''}"
+    return f"{mean} ({fixed(over.mean, '+.2f')}{half}){' final' if reached == {FINAL} else ''}"
