@@ -58,11 +58,15 @@ def comparison(found: dict[str, Any]) -> list[str]:
 def section(speed: dict[str, Any], whole: dict[str, Any]) -> str:
     """The section of the page, between its marks."""
     recipe = whole["recipe"]
+    repeats = ", ".join(
+        f"{max(len(task['runs']['trl']) for task in each['tasks'].values())} pairs ({size})"
+        for size, each in speed["sizes"].items()
+    )
     lines = [
         BEGIN,
         "## Beside raw TRL",
         "",
-        f"`benchmarks/speed/pairs.py`, medians of {speed['repeats']} pairs; time and memory should be at most "
+        f"`benchmarks/speed/pairs.py`, medians of {repeats}; time and memory should be at most "
         f"{speed['goal']} times TRL's. {where(speed)}",
         "",
         *pairs(speed),
