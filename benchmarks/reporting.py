@@ -43,7 +43,7 @@ def recipe(labels: int, seeds: int) -> dict[str, Any]:
 def make_run(work: Path) -> None:
     """A run of which one trial was really made and the others are made of it."""
     import prefzoo
-    from prefzoo.comparison.edited import seal
+    from prefzoo.comparison.merging.edited import seal
     from prefzoo.comparison.plan import make_plan
     from prefzoo.comparison.recipe.check import load
 

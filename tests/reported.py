@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from prefzoo.comparison.notes import notes
+from prefzoo.comparison.findings.notes import notes
 from prefzoo.comparison.recipe.check import load
 from prefzoo.comparison.results import AlgorithmResult, Results, SeedResult, Summary, Verdict
 from prefzoo.ledger import Ledger

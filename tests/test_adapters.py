@@ -16,7 +16,7 @@ import torch
 pytest.importorskip("bitsandbytes")
 
 from prefzoo import registry
-from prefzoo.comparison.notes import notes
+from prefzoo.comparison.findings.notes import notes
 from prefzoo.comparison.recipe import check as recipes
 from prefzoo.errors import PrefzooError, RecipeError
 from prefzoo.feedback.reward_model import RewardModel, train_reward_model

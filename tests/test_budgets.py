@@ -10,8 +10,8 @@ import pytest
 
 import prefzoo
 from conftest import SMALL
-from prefzoo.comparison.budgets import Point, budgets, compare
-from prefzoo.comparison.merging import merge
+from prefzoo.comparison.findings.budgets import Point, budgets, compare
+from prefzoo.comparison.merging.merge import merge
 from prefzoo.comparison.report.answering import answer_cells
 from prefzoo.comparison.results import load
 

@@ -15,9 +15,9 @@ import pytest
 import prefzoo
 from conftest import SMALL
 from prefzoo.comparison.compare import rebuild
+from prefzoo.comparison.findings.records import read_records
 from prefzoo.comparison.plan import load_plan, make_plan
 from prefzoo.comparison.recipe import check as recipes
-from prefzoo.comparison.records import read_records
 from prefzoo.comparison.results import Results, load
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import Algorithm, Bench, Policy

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from prefzoo.comparison import edited
 from prefzoo.comparison.compare import rebuild
-from prefzoo.comparison.edited import SEAL, refuse_edited, seal, unsealed
+from prefzoo.comparison.merging import edited
+from prefzoo.comparison.merging.edited import SEAL, refuse_edited, seal, unsealed
 from prefzoo.comparison.plan import load_plan
 from prefzoo.errors import PrefzooError
 

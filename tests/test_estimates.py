@@ -7,7 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from prefzoo.comparison import analysis, statistics
+from prefzoo.comparison import statistics
+from prefzoo.comparison.findings import analysis
 from prefzoo.comparison.statistics.ratings import bradley_terry
 from prefzoo.comparison.statistics.resampling import resampled
 

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 from chat_server import ChatServer, Reply, said
 from prefzoo import compare
-from prefzoo.comparison.notes import ungraded
-from prefzoo.comparison.records import JUDGING
+from prefzoo.comparison.findings.notes import ungraded
+from prefzoo.comparison.findings.records import JUDGING
 from prefzoo.comparison.stages.deciding import AgainstTheStart
 from prefzoo.feedback.judges.judge import Judge
 from prefzoo.interface import Prompt

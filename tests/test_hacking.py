@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from prefzoo.comparison import statistics
-from prefzoo.comparison.curves import read_curve
-from prefzoo.comparison.hacking import Sign, signs
-from prefzoo.comparison.length import LengthAdjusted, at_equal_length, length_adjusted
-from prefzoo.comparison.milestones import on_the_way
+from prefzoo.comparison.findings.curves import read_curve
+from prefzoo.comparison.findings.hacking import Sign, signs
+from prefzoo.comparison.findings.length import LengthAdjusted, at_equal_length, length_adjusted
+from prefzoo.comparison.findings.milestones import on_the_way
 from prefzoo.comparison.results import AlgorithmResult, Milestone, SeedResult
 
 SEEDS, PROMPTS = 3, 200

@@ -6,10 +6,10 @@ import pytest
 
 from conftest import SMALL
 from prefzoo import compare, lab
-from prefzoo.comparison.notes import judge_notes
+from prefzoo.comparison.findings.notes import judge_notes
+from prefzoo.comparison.findings.records import read_records
 from prefzoo.comparison.plan import AUDIT, LABEL, make_plan
 from prefzoo.comparison.recipe import check as recipes
-from prefzoo.comparison.records import read_records
 from prefzoo.comparison.report.judge import calibration_picture
 from prefzoo.comparison.running.runner import Outcome
 from prefzoo.data.formats import Row

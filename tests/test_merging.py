@@ -14,9 +14,9 @@ import pytest
 
 from conftest import SMALL
 from prefzoo.comparison.compare import rebuild
-from prefzoo.comparison.edited import seal
-from prefzoo.comparison.identity import differences, identity, teachers
-from prefzoo.comparison.merging import merge
+from prefzoo.comparison.merging.edited import seal
+from prefzoo.comparison.merging.identity import differences, identity, teachers
+from prefzoo.comparison.merging.merge import merge
 from prefzoo.comparison.plan import load_plan
 from prefzoo.comparison.planning import needed
 from prefzoo.comparison.recipe.check import load as load_recipe

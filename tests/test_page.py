@@ -33,7 +33,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report with three prompts, of which a reply tries to be part of the page."""
     import json
 
-    from prefzoo.comparison.hacking import Sign
+    from prefzoo.comparison.findings.hacking import Sign
     from prefzoo.comparison.report import page as report
 
     out = tmp_path_factory.mktemp("page")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from prefzoo.comparison.hacking import Sign
-from prefzoo.comparison.notes import notes
-from prefzoo.comparison.numbers import fixed, interval
+from prefzoo.comparison.findings.hacking import Sign
+from prefzoo.comparison.findings.notes import notes
+from prefzoo.comparison.findings.numbers import fixed, interval
 from prefzoo.comparison.recipe.check import load
 from prefzoo.comparison.report import axes, words
 from prefzoo.comparison.report import page as report

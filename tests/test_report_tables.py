@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from prefzoo.comparison.analysis import Pair
-from prefzoo.comparison.budgets import EqualBudget
-from prefzoo.comparison.length import LengthAdjusted
+from prefzoo.comparison.findings.analysis import Pair
+from prefzoo.comparison.findings.budgets import EqualBudget
+from prefzoo.comparison.findings.length import LengthAdjusted
 from prefzoo.comparison.report import page as report
 from prefzoo.comparison.report.breakdown import heat_maps, length_cells
 from prefzoo.comparison.report.budgets import budget_tables, budget_words

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from prefzoo.comparison import statistics
-from prefzoo.comparison.records import distinct
+from prefzoo.comparison.findings.records import distinct
 from prefzoo.feedback.reward_report import reward_report, wilson
 
 

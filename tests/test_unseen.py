@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from prefzoo.comparison import analysis, statistics
+from prefzoo.comparison import statistics
+from prefzoo.comparison.findings import analysis
 from prefzoo.comparison.statistics.unseen import unseen
 
 

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Literal
 
 import prefzoo
 from prefzoo import Algorithm, Bench, Policy, lab
-from prefzoo.comparison.records import read_records
+from prefzoo.comparison.findings.records import read_records
 from prefzoo.comparison.results import Results
 from prefzoo.policies import POLICY_FILE
 from prefzoo.settings import Adapter, Generation

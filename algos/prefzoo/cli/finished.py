@@ -29,7 +29,7 @@ def report(
 
         show(rebuild(folders[0]), folders[0])
         return
-    from prefzoo.comparison.merging import merge
+    from prefzoo.comparison.merging.merge import merge
 
     to = out or folders[0].parent / "+".join(folder.resolve().name for folder in folders)
     show(merge(folders, to), to)

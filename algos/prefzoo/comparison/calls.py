@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import Field
 
 from prefzoo import plugins, registry
-from prefzoo.comparison.analysis import Block
+from prefzoo.comparison.findings.analysis import Block
 from prefzoo.comparison.fingerprints import ran_with
 from prefzoo.comparison.recipe.blocks import Recipe
 

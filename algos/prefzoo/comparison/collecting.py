@@ -10,19 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from prefzoo.comparison import analysis, statistics
-from prefzoo.comparison.analysis import Tables, summarized
-from prefzoo.comparison.budgets import at_equal_budgets
+from prefzoo.comparison import statistics
 from prefzoo.comparison.calls import last_call
-from prefzoo.comparison.curves import read_curves
-from prefzoo.comparison.edited import refuse_edited, unsealed
-from prefzoo.comparison.hacking import signs
-from prefzoo.comparison.identity import IDENTITY, refuse_unequal
-from prefzoo.comparison.length import length_adjusted
-from prefzoo.comparison.milestones import on_the_way
-from prefzoo.comparison.notes import judge_notes, notes, ungraded
+from prefzoo.comparison.findings import analysis
+from prefzoo.comparison.findings.analysis import Tables, summarized
+from prefzoo.comparison.findings.budgets import at_equal_budgets
+from prefzoo.comparison.findings.curves import read_curves
+from prefzoo.comparison.findings.hacking import signs
+from prefzoo.comparison.findings.length import length_adjusted
+from prefzoo.comparison.findings.milestones import on_the_way
+from prefzoo.comparison.findings.notes import judge_notes, notes, ungraded
+from prefzoo.comparison.findings.records import JUDGING, PRINCIPLES, RECORDS, distinct, not_numbers, read_records
+from prefzoo.comparison.merging.edited import refuse_edited, unsealed
+from prefzoo.comparison.merging.identity import IDENTITY, refuse_unequal
 from prefzoo.comparison.plan import AUDIT, LABEL, START, Plan
-from prefzoo.comparison.records import JUDGING, PRINCIPLES, RECORDS, distinct, not_numbers, read_records
 from prefzoo.comparison.results import AlgorithmResult, Milestone, Results, SeedResult, Status, identities
 from prefzoo.comparison.running.beside import noted_workers
 from prefzoo.comparison.running.runner import Outcome

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from prefzoo.comparison.calls import note_call
 from prefzoo.comparison.collecting import collect
-from prefzoo.comparison.merging import merged_from, rebuild_merged
+from prefzoo.comparison.merging.merge import merged_from, rebuild_merged
 from prefzoo.comparison.plan import LABEL, PLAN_FILE, START, Plan, Stage, load_plan, make_plan
 from prefzoo.comparison.recipe.blocks import Recipe, weight_bytes
 from prefzoo.comparison.recipe.check import load

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from rich.table import Table
 
-from prefzoo.comparison import analysis
-from prefzoo.comparison.identity import differences
-from prefzoo.comparison.merging import read_tables
+from prefzoo.comparison.findings import analysis
+from prefzoo.comparison.merging.identity import differences
+from prefzoo.comparison.merging.merge import read_tables
 from prefzoo.comparison.plan import START
 from prefzoo.comparison.recipe.check import load as read_recipe
 from prefzoo.comparison.results import load

@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from prefzoo.comparison import analysis
-from prefzoo.comparison.analysis import Block, Summary, Verdict
-from prefzoo.comparison.budgets import EqualBudget
 from prefzoo.comparison.calls import Call
-from prefzoo.comparison.hacking import Sign
-from prefzoo.comparison.length import LengthAdjusted
+from prefzoo.comparison.findings import analysis
+from prefzoo.comparison.findings.analysis import Block, Summary, Verdict
+from prefzoo.comparison.findings.budgets import EqualBudget
+from prefzoo.comparison.findings.hacking import Sign
+from prefzoo.comparison.findings.length import LengthAdjusted
 from prefzoo.errors import PrefzooError
 
 Status = Literal["ok", "failed", "skipped"]

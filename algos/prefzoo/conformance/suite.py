@@ -13,8 +13,8 @@ from rich.console import Console
 
 from prefzoo import registry
 from prefzoo.comparison.compare import compare
+from prefzoo.comparison.findings.records import read_records
 from prefzoo.comparison.plan import START, Plan, load_plan
-from prefzoo.comparison.records import read_records
 from prefzoo.comparison.results import Results, Verdict
 from prefzoo.conformance.findings import PROMISES, Finding
 from prefzoo.conformance.probe import DETAILS, answers, probed

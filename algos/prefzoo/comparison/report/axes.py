@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from prefzoo.comparison.numbers import fixed
+from prefzoo.comparison.findings.numbers import fixed
 from prefzoo.comparison.plan import START
 from prefzoo.comparison.results import Milestone, Results, SeedResult, Summary
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeGuard
 
-from prefzoo.comparison.length import LengthAdjusted
-from prefzoo.comparison.numbers import fixed, interval
+from prefzoo.comparison.findings.length import LengthAdjusted
+from prefzoo.comparison.findings.numbers import fixed, interval
 from prefzoo.comparison.plan import START
 from prefzoo.comparison.report.cost import Cells
 from prefzoo.comparison.results import AlgorithmResult, Results, Summary

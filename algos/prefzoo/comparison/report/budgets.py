@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from prefzoo.comparison.budgets import FINAL, EqualBudget
-from prefzoo.comparison.numbers import fixed
+from prefzoo.comparison.findings.budgets import FINAL, EqualBudget
+from prefzoo.comparison.findings.numbers import fixed
 from prefzoo.comparison.plan import START
 from prefzoo.comparison.report.cost import Cells, charge
 from prefzoo.comparison.results import Results

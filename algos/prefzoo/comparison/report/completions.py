@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefzoo.comparison.records import read_records
+from prefzoo.comparison.findings.records import read_records
 from prefzoo.comparison.results import Results
 
 MOST_PROMPTS = 100

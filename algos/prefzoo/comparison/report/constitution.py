@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefzoo.comparison.numbers import fixed
+from prefzoo.comparison.findings.numbers import fixed
 from prefzoo.comparison.report.cost import Cells
 from prefzoo.comparison.results import Results
 

@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from prefzoo.comparison.curves import read_curve
-from prefzoo.comparison.numbers import fixed
+from prefzoo.comparison.findings.curves import read_curve
+from prefzoo.comparison.findings.numbers import fixed
 from prefzoo.comparison.plan import START
 from prefzoo.comparison.report import axes
 from prefzoo.comparison.results import Results

@@ -14,7 +14,7 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 from prefzoo.comparison import results as results_module
-from prefzoo.comparison.numbers import fixed, interval
+from prefzoo.comparison.findings.numbers import fixed, interval
 from prefzoo.comparison.plan import START
 from prefzoo.comparison.report import pairs
 from prefzoo.comparison.report.answering import ANSWERS, answer_cells

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prefzoo.comparison.numbers import fixed, interval
+from prefzoo.comparison.findings.numbers import fixed, interval
 from prefzoo.comparison.plan import START
 from prefzoo.comparison.report.breakdown import HeatMap
 from prefzoo.comparison.report.cost import Cells

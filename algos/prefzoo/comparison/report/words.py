@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prefzoo.comparison.analysis import Verdict
+from prefzoo.comparison.findings.analysis import Verdict
 from prefzoo.comparison.plan import START
 from prefzoo.comparison.results import Results
 from prefzoo.comparison.statistics import ALPHA

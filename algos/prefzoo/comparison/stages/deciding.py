@@ -7,8 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from prefzoo.comparison.findings.records import read_records
 from prefzoo.comparison.plan import Plan
-from prefzoo.comparison.records import read_records
 from prefzoo.comparison.stages.given import gold_function
 from prefzoo.comparison.stages.judging import judge_of
 from prefzoo.feedback.judges.judge import Asked, Judge

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefzoo.comparison.records import JUDGING, PRINCIPLES, RECORDS, not_numbers
+from prefzoo.comparison.findings.records import JUDGING, PRINCIPLES, RECORDS, not_numbers
 from prefzoo.comparison.stages.deciding import AgainstTheStart
 from prefzoo.comparison.stages.metering import metered
 from prefzoo.errors import PrefzooError

@@ -12,9 +12,9 @@ from typing import Any
 import trl  # noqa: F401
 from datasets import Dataset  # noqa: F401
 
-from prefzoo.comparison.edited import SEALED, seal
 from prefzoo.comparison.fingerprints import fingerprint
-from prefzoo.comparison.identity import IDENTITY, content_hash, identity
+from prefzoo.comparison.merging.edited import SEALED, seal
+from prefzoo.comparison.merging.identity import IDENTITY, content_hash, identity
 from prefzoo.comparison.plan import INCOMPLETE, START, Plan, Stage
 from prefzoo.comparison.recipe.blocks import Recipe
 from prefzoo.comparison.running import launched

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from prefzoo.comparison.curves import read_curve
+from prefzoo.comparison.findings.curves import read_curve
 from prefzoo.comparison.plan import START, Stage
 from prefzoo.comparison.report import page as report
 from prefzoo.comparison.report.answering import answer_cells

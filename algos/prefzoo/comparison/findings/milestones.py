@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from prefzoo.comparison.records import read_records
+from prefzoo.comparison.findings.records import read_records
 from prefzoo.interface import MILESTONES
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ import numpy as np
 from scipy import stats
 
 from prefzoo.comparison import statistics
-from prefzoo.comparison.length import LengthAdjusted
-from prefzoo.comparison.milestones import Way
-from prefzoo.comparison.numbers import fixed, interval
+from prefzoo.comparison.findings.length import LengthAdjusted
+from prefzoo.comparison.findings.milestones import Way
+from prefzoo.comparison.findings.numbers import fixed, interval
 from prefzoo.comparison.statistics import ALPHA, Estimate
 
 Tables = Mapping[str, np.ndarray]

@@ -10,9 +10,9 @@ import numpy as np
 from pydantic import Field
 
 from prefzoo.comparison import statistics
-from prefzoo.comparison.analysis import Block, Summary, Tables, decides, summarized
+from prefzoo.comparison.findings.analysis import Block, Summary, Tables, decides, summarized
+from prefzoo.comparison.findings.records import read_records
 from prefzoo.comparison.plan import START
-from prefzoo.comparison.records import read_records
 from prefzoo.interface import MILESTONES
 
 if TYPE_CHECKING:

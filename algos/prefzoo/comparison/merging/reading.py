@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from prefzoo.comparison import results
-from prefzoo.comparison.analysis import Tables
-from prefzoo.comparison.edited import refuse_edited
-from prefzoo.comparison.identity import IDENTITY, differences, judges, refuse_unequal
+from prefzoo.comparison.findings.analysis import Tables
+from prefzoo.comparison.findings.records import read_records
+from prefzoo.comparison.merging.edited import refuse_edited
+from prefzoo.comparison.merging.identity import IDENTITY, differences, judges, refuse_unequal
 from prefzoo.comparison.plan import load_plan
-from prefzoo.comparison.records import read_records
 from prefzoo.comparison.results import AlgorithmResult, Results, SeedResult
 from prefzoo.errors import PrefzooError
 

@@ -14,12 +14,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from prefzoo.comparison import analysis, results
-from prefzoo.comparison.budgets import at_equal_budgets
-from prefzoo.comparison.hacking import Sign
-from prefzoo.comparison.identity import TEACHERS, differences
+from prefzoo.comparison import results
+from prefzoo.comparison.findings import analysis
+from prefzoo.comparison.findings.budgets import at_equal_budgets
+from prefzoo.comparison.findings.hacking import Sign
+from prefzoo.comparison.merging.identity import TEACHERS, differences
+from prefzoo.comparison.merging.reading import read, read_tables
 from prefzoo.comparison.plan import START
-from prefzoo.comparison.reading import read, read_tables
 from prefzoo.comparison.report import page as report
 from prefzoo.comparison.results import AlgorithmResult, Results, SeedResult
 from prefzoo.errors import PrefzooError
