@@ -16,7 +16,7 @@ from prefzoo.comparison.findings import analysis
 from prefzoo.comparison.findings.analysis import Tables, summarized
 from prefzoo.comparison.findings.budgets import at_equal_budgets
 from prefzoo.comparison.findings.curves import read_curves
-from prefzoo.comparison.findings.hacking import signs
+from prefzoo.comparison.findings.hacking import Sign, signs
 from prefzoo.comparison.findings.length import length_adjusted
 from prefzoo.comparison.findings.milestones import on_the_way
 from prefzoo.comparison.findings.notes import judge_notes, notes, ungraded
@@ -88,21 +88,32 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
             *ungraded(algorithms),
             *unsealed(plan),
         ],
-        warnings=signs(
-            {label: tables[label] for label in recipe.algorithms if tables[label]},
-            tables[START],
-            metric,
-            {label: each.length_adjusted for label, each in algorithms.items()},
-            read_curves(plan.stages.values()),
-            {None: [judge], **{label: _judged(each) for label, each in algorithms.items()}},
-            {label: [trial.judging for trial in each.seeds.values()] for label, each in algorithms.items()},
-            {label: on_the_way(algorithms[label], plan.out) for label in recipe.algorithms},
-        ),
+        warnings=_warnings(plan, algorithms, tables, metric, judge),
         verdicts=analysis.verdicts(tables),
         pairs=analysis.pairs(tables),
         equal_budgets=at_equal_budgets(algorithms, tables, plan.out),
         ratings=analysis.rated(tables),
         call=last_call(plan.out),
+    )
+
+
+def _warnings(
+    plan: Plan,
+    algorithms: Mapping[str, AlgorithmResult],
+    tables: Mapping[str, Tables],
+    metric: str,
+    judge: Mapping[str, Any],
+) -> list[Sign]:
+    trained = plan.recipe.algorithms
+    return signs(
+        {label: tables[label] for label in trained if tables[label]},
+        tables[START],
+        metric,
+        {label: each.length_adjusted for label, each in algorithms.items()},
+        read_curves(plan.stages.values()),
+        {None: [judge], **{label: _judged(each) for label, each in algorithms.items()}},
+        {label: [trial.judging for trial in each.seeds.values()] for label, each in algorithms.items()},
+        {label: on_the_way(algorithms[label], plan.out) for label in trained},
     )
 
 
