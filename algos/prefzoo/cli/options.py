@@ -15,7 +15,19 @@ RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A path, o
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY.SUB=VALUE", help="Change a key of the recipe.")]
 Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder for everything [runs/RECIPE].")]
 Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="How many seeds.")]
-Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Trials at a time.")]
+
+
+def _workers(said: str) -> int | None:
+    if said == "auto":
+        return None
+    if not said.isdecimal() or int(said) < 1:
+        raise typer.BadParameter(f"{said!r} is neither a number from 1 nor 'auto', which is one for each core or GPU.")
+    return int(said)
+
+
+Workers = Annotated[
+    int | None, typer.Option("--workers", metavar="N|auto", parser=_workers, help="Trials at a time [auto].")
+]
 
 
 def _load_plugins(files: list[Path] | None) -> list[Path]:

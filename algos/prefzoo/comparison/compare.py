@@ -23,7 +23,8 @@ from prefzoo.comparison.report import page as report
 from prefzoo.comparison.results import Results
 from prefzoo.comparison.running import launched
 from prefzoo.comparison.running.beside import note_workers
-from prefzoo.comparison.running.runner import OUTCOMES, Outcome, Runner, cores
+from prefzoo.comparison.running.runner import OUTCOMES, Outcome, Runner
+from prefzoo.comparison.running.shares import cores, gpus
 from prefzoo.comparison.running.watch import Watcher
 from prefzoo.comparison.tracking import tracker as tracking
 from prefzoo.comparison.tracking.tracker import Tracker
@@ -214,12 +215,13 @@ def rebuild(out: Path) -> Results:
 
 
 def default_workers(recipe: Recipe) -> int:
-    """Trials at a time: all cores for a small model on a CPU, else one, because memory would not suffice."""
-    import importlib.util
-
+    """Trials at a time: one for each GPU; without any, one for each core where the model is small, else one, because
+    memory would not suffice. Where several processes train together they have all GPUs."""
+    together = launched.processes()
+    if devices := gpus():
+        return len(devices) if together == 1 else 1
     small = 0 < (weight_bytes(recipe.model.path) or 0) < SMALL_MODEL_BYTES
-    gpu = importlib.util.find_spec("torch") is not None and any(Path("/dev").glob("nvidia[0-9]*"))
-    return max(1, cores() // launched.processes()) if small and not gpu else 1
+    return max(1, cores() // together) if small else 1
 
 
 def run_stage(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:

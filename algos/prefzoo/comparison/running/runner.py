@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import cloudpickle
 
@@ -27,6 +27,7 @@ from prefzoo.comparison.plan import SECONDS, Plan, Stage
 from prefzoo.comparison.running import launched
 from prefzoo.comparison.running.processes import interrupt_blocked, main_hidden
 from prefzoo.comparison.running.quiet import without_bars
+from prefzoo.comparison.running.shares import Share, cores, shares
 from prefzoo.comparison.running.watch import Watcher
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import CHECKPOINTS
@@ -48,6 +49,15 @@ class Outcome:
     seconds: float = 0.0
 
 
+class _Running(NamedTuple):
+    """A stage that runs: its process, when it began, and what it may use."""
+
+    stage: Stage
+    process: Any
+    began: float
+    share: Share
+
+
 class Runner:
     """Runs the stages of a plan.
 
@@ -66,6 +76,7 @@ class Runner:
         self.together = launched.processes()
         allowed = int(os.environ.get("OMP_NUM_THREADS") or cores())
         self.threads = max(1, min(allowed, cores() // (workers * self.together)))
+        self.free = shares(workers, self.together)
         self.outcomes: dict[str, Outcome] = {}
         self.followers: dict[str, list[Any]] = {}
         methods = multiprocessing.get_all_start_methods()
@@ -76,22 +87,23 @@ class Runner:
     def run(self) -> dict[str, Outcome]:
         """Run what is not done yet, in plan order as far as needs allow, and say how each stage ended."""
         waiting = dict(self.plan.stages)
-        running: dict[Any, tuple[Stage, Any, Connection, float]] = {}
+        running: dict[Connection, _Running] = {}
         try:
             while waiting or running:
                 self._settle(waiting)
                 for stage in [s for s in waiting.values() if self._ready(s)][: self.workers - len(running)]:
                     del waiting[stage.name]
-                    process, connection = self._start(stage)
-                    running[connection] = (stage, process, connection, time.monotonic())
+                    share = self.free.pop(0)
+                    process, connection = self._start(stage, share)
+                    running[connection] = _Running(stage, process, time.monotonic(), share)
                 for heard in wait(list(running), timeout=1.0):
                     self._hear(heard, running)
-                for stage, process, _, _ in running.values():
-                    if any(follower.exitcode for follower in self.followers[stage.name]):
-                        process.terminate()  # it would wait for the other for ever
+                for each in running.values():
+                    if any(follower.exitcode for follower in self.followers[each.stage.name]):
+                        each.process.terminate()  # it would wait for the other for ever
                 self.watcher.tick()
         finally:
-            started = [process for _, process, _, _ in running.values()]
+            started = [each.process for each in running.values()]
             started += [process for each in self.followers.values() for process in each]
             for process in started:
                 process.terminate()
@@ -114,10 +126,11 @@ class Runner:
                 continue
             del waiting[stage.name]
 
-    def _start(self, stage: Stage) -> tuple[Any, Connection]:
+    def _start(self, stage: Stage, share: Share) -> tuple[Any, Connection]:
         ours, theirs = self.context.Pipe(duplex=False)
-        payload = cloudpickle.dumps((self.job, self.plan, stage, self.threads, registry.registered()))
-        lead, *others = launched.environments(self.together if stage.kind == "train" else 1)
+        payload = cloudpickle.dumps((self.job, self.plan, stage, self.threads, share, registry.registered()))
+        environments = launched.environments(self.together if stage.kind == "train" else 1)
+        lead, *others = [{**each, **share.environment} for each in environments]
         loaded = plugins.loaded()
         process = self.context.Process(target=_work, args=(loaded, payload, theirs, lead), name=stage.name, daemon=True)
         self.followers[stage.name] = [
@@ -134,8 +147,8 @@ class Runner:
         self.watcher.started(stage)
         return process, ours
 
-    def _hear(self, connection: Any, running: dict[Any, tuple[Stage, Any, Connection, float]]) -> None:
-        stage, process, _, began = running[connection]
+    def _hear(self, connection: Any, running: dict[Connection, _Running]) -> None:
+        stage, process, began, share = running[connection]
         try:
             what, content = connection.recv()
         except EOFError:  # the process is gone without a word
@@ -153,16 +166,12 @@ class Runner:
             follower.join()
         connection.close()
         del running[connection]
+        self.free.append(share)
         self._end(stage, Outcome(what, content, time.monotonic() - began))
 
     def _end(self, stage: Stage, outcome: Outcome, reused: bool = False) -> None:
         self.outcomes[stage.name] = outcome
         self.watcher.ended(stage, outcome.status, outcome.error, outcome.seconds, reused)
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _death(exitcode: int | None) -> str:
@@ -179,7 +188,8 @@ def _enter(sources: dict[str, str], payload: bytes, environment: dict[str, str])
     threading.Thread(target=_die_with_parent, daemon=True).start()
     launched.enter(environment)
     plugins.run_again(sources)  # the payload refers to what they define
-    job, plan, stage, threads, algorithms = cloudpickle.loads(payload)
+    job, plan, stage, threads, share, algorithms = cloudpickle.loads(payload)
+    share.take()
     for name, cls in algorithms.items():
         if name not in registry.registered():
             registry.register(name)(cls)

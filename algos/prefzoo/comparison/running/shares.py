@@ -1,0 +1,66 @@
+"""Which cores and which GPU each of several stages at a time may use, so that none takes another's."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one stage at a time may use.
+
+    Attributes:
+        cores: their numbers; empty where the system knows no way to hold a process to some.
+        gpu: as `CUDA_VISIBLE_DEVICES` names it; None leaves a process all that there are.
+    """
+
+    cores: frozenset[int]
+    gpu: str | None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What holds CUDA to this share, which reads it when it is first used."""
+        return {} if self.gpu is None else {VISIBLE: self.gpu}
+
+    def take(self) -> None:
+        """Hold this process, and all threads that it starts from now on, to the cores."""
+        if self.cores:
+            with contextlib.suppress(OSError):  # some sandboxes forbid it; threads are limited all the same
+                os.sched_setaffinity(0, self.cores)
+
+
+def shares(workers: int, together: int = 1) -> list[Share]:
+    """A share for each of `workers`: as many cores as for any other, and a GPU, where there are several of either.
+
+    More workers than cores or GPUs take turns on them. What `accelerate launch` started `together` for one training
+    divides all GPUs among itself.
+    """
+    numbers = sorted(os.sched_getaffinity(0)) if workers > 1 and hasattr(os, "sched_setaffinity") else []
+    devices = gpus() if together == 1 and len(gpus()) > 1 else []
+    return [
+        Share(frozenset(_part(numbers, i, workers)), devices[i % len(devices)] if devices else None)
+        for i in range(workers)
+    ]
+
+
+def _part(numbers: list[int], i: int, workers: int) -> list[int]:
+    if not numbers or workers > len(numbers):
+        return numbers and [numbers[i % len(numbers)]]
+    return numbers[i * len(numbers) // workers : (i + 1) * len(numbers) // workers]
+
+
+def gpus() -> list[str]:
+    """NVIDIA's GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them; asks the system, not CUDA."""
+    if (visible := os.environ.get(VISIBLE)) is not None:
+        return [name for each in visible.split(",") if (name := each.strip()) and name != "-1"]
+    return [str(i) for i in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

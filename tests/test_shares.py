@@ -1,0 +1,116 @@
+"""Each of several stages at a time has cores, and a GPU, of its own."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+from typer.testing import CliRunner
+
+from prefzoo.cli import app
+from prefzoo.comparison import compare
+from prefzoo.comparison.plan import Stage
+from prefzoo.comparison.running import shares as module
+from prefzoo.comparison.running.runner import Runner
+from prefzoo.comparison.running.shares import gpus, shares
+from prefzoo.comparison.running.watch import Watcher
+
+CAN_PIN = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system holds no process to cores")
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine of six cores, of which this process may use four, and three GPUs, of which it may use two."""
+    monkeypatch.setattr(module.os, "sched_getaffinity", lambda pid: {1, 2, 4, 5}, raising=False)
+    monkeypatch.setattr(module.os, "sched_setaffinity", lambda pid, cores: None, raising=False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-8932f937")
+
+
+@pytest.mark.parametrize(
+    ("workers", "cores", "devices"),
+    [
+        (1, [set()], ["2"]),
+        (2, [{1, 2}, {4, 5}], ["2", "GPU-8932f937"]),
+        (3, [{1}, {2}, {4, 5}], ["2", "GPU-8932f937", "2"]),
+        (4, [{1}, {2}, {4}, {5}], ["2", "GPU-8932f937", "2", "GPU-8932f937"]),
+        (5, [{1}, {2}, {4}, {5}, {1}], ["2", "GPU-8932f937", "2", "GPU-8932f937", "2"]),
+    ],
+)
+def test_what_there_is_is_divided(machine, workers: int, cores: list[set[int]], devices: list[str]) -> None:
+    found = shares(workers)
+    assert [set(share.cores) for share in found] == cores
+    assert [share.gpu for share in found] == devices
+
+
+def test_one_gpu_and_processes_that_train_together_are_not_divided(machine, monkeypatch) -> None:
+    assert [share.gpu for share in shares(2, together=2)] == [None, None]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert [share.gpu for share in shares(2)] == [None, None]
+    for none in ("", "-1"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", none)
+        assert gpus() == []
+
+
+@pytest.mark.parametrize(
+    ("visible", "cores", "expected"), [("0,1", 4, 2), ("0,1", 1, 2), ("3", 4, 1), ("", 4, 4), ("", 1, 1)]
+)
+def test_as_many_trials_at_a_time_as_there_are_gpus_or_cores(monkeypatch, visible, cores, expected) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(compare, "cores", lambda: cores)
+    lab = SimpleNamespace(model=SimpleNamespace(path="lab"))
+    assert compare.default_workers(lab) == expected
+
+
+def test_a_large_model_without_a_gpu_has_the_machine_to_itself(monkeypatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.setattr(compare, "weight_bytes", lambda path: 10**9)
+    assert compare.default_workers(SimpleNamespace(model=SimpleNamespace(path="large"))) == 1
+
+
+@CAN_PIN
+def test_stages_are_held_to_their_shares(tmp_path, monkeypatch) -> None:
+    mine = os.sched_getaffinity(0)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+
+    def job(plan, stage, folder, progress) -> None:
+        import torch
+
+        found = {
+            "cores": sorted(os.sched_getaffinity(0)),
+            "gpu": os.environ["CUDA_VISIBLE_DEVICES"],
+            "threads": torch.get_num_threads(),
+        }
+        (folder / "found.json").write_text(json.dumps(found))
+
+    stages = {name: Stage(name, "train", tmp_path / name, (), label=name, seed=0) for name in ("a", "b", "c", "d")}
+    with Watcher(len(stages), 2, Console(file=io.StringIO())) as watcher:
+        watcher.expect(list(stages.values()))
+        outcomes = Runner(SimpleNamespace(stages=stages), job, 2, watcher).run()
+    assert {outcome.status for outcome in outcomes.values()} == {"ok"}, outcomes
+    found = [json.loads((tmp_path / name / "found.json").read_text()) for name in stages]
+    parts = {tuple(each["cores"]) for each in found}
+    assert {core for part in parts for core in part} == mine
+    if len(mine) > 1:
+        assert len(parts) == 2 and sum(map(len, parts)) == len(mine)
+    assert {each["gpu"] for each in found} == {"0", "1"}
+    assert all(each["threads"] <= max(1, len(each["cores"])) for each in found)
+    assert os.sched_getaffinity(0) == mine
+
+
+@pytest.mark.parametrize("said", ["auto", "3"])
+def test_how_many_at_a_time_can_be_left_to_the_program(monkeypatch, tmp_path, said: str) -> None:
+    asked = []
+    monkeypatch.setattr("prefzoo.comparison.compare.compare", lambda *args, **more: asked.append(more) or 1 / 0)
+    CliRunner().invoke(app, ["compare", "quickstart", "--workers", said, "--out", str(tmp_path)])
+    assert [more["workers"] for more in asked] == [None if said == "auto" else 3]
+
+
+@pytest.mark.parametrize("said", ["many", "0", "-1", "1.5"])
+def test_another_word_is_refused(said: str) -> None:
+    shown = CliRunner().invoke(app, ["compare", "quickstart", "--workers", said], env={"COLUMNS": "200"})
+    assert shown.exit_code == 2
+    assert f"'{said}' is neither a number from 1 nor 'auto'" in shown.output
