@@ -24,7 +24,7 @@ from prefzoo.policies.loading import (
     device,
     load_tokenizer,
     resolve,
-    weights,
+    source,
     without_dropout,
 )
 
@@ -158,8 +158,9 @@ def pooled_scores(model: PreTrainedModel | PeftModel, input_ids: Any, attention_
 def classifier(path: str, tokenizer: PreTrainedTokenizerBase, **loading: Any) -> tuple[PreTrainedModel, list[str]]:
     """A model with one scalar head, and the names of weights that `path` does not have: those of a new head, which
     are drawn from torch's current random state; `loading` is as `weights` takes it."""
+    place, settings = source(path, **loading)
     model, info = AutoModelForSequenceClassification.from_pretrained(
-        path, num_labels=1, output_loading_info=True, **weights(**loading)
+        place, num_labels=1, output_loading_info=True, **settings
     )
     without_dropout(model).config.get_text_config().pad_token_id = tokenizer.pad_token_id
     return model, sorted(info["missing_keys"])

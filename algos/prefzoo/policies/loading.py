@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Iterable, Mapping
@@ -144,6 +145,32 @@ def weights(
     return settings
 
 
+_copies: dict[str, Path] = {}
+"""Quantized copies of models that this process knows of."""
+
+
+def read_instead(path: str, folder: Path, **loading: Any) -> None:
+    """From now on, `source` gives the copy in `folder` for the model in `path`, quantized as `loading` says.
+
+    A model that is quantized while it is read is in memory in both forms for a while, and quantizing takes a CPU far
+    longer than reading. What is read from the copy is the same, bit by bit.
+    """
+    _copies[_asked(path, loading)] = folder
+
+
+def source(path: str, **loading: Any) -> tuple[str, dict[str, Any]]:
+    """Where a model is read from, and the settings of `from_pretrained` for it; `loading` is as `weights` takes it."""
+    copy = _copies.get(_asked(path, loading))
+    if copy is None:
+        return path, weights(**loading)
+    return str(copy), weights(**{**loading, "quantization": None})  # the copy says itself how it was quantized
+
+
+def _asked(path: str, loading: Mapping[str, Any]) -> str:
+    decisive = {name: loading.get(name) for name in ("dtype", "quantization", "trust_remote_code")}
+    return json.dumps([str(Path(path).resolve()), decisive], sort_keys=True)
+
+
 def count_parameters(model: torch.nn.Module) -> int:
     """Weights that a token passes through."""
     return count(model.parameters())
@@ -157,7 +184,8 @@ def count(parameters: Iterable[torch.nn.Parameter]) -> int:
 def load_model(path: str, **loading: Any) -> PreTrainedModel:
     """A causal language model on this machine's device, ready to be trained or sampled; `loading` is as `weights` takes
     it."""
-    model = AutoModelForCausalLM.from_pretrained(path, **weights(**loading))
+    place, settings = source(path, **loading)
+    model = AutoModelForCausalLM.from_pretrained(place, **settings)
     # The end-of-sequence tokens are the model's; every other sampling default it ships is left behind, because
     # `generate` would merge a top-k or a repetition penalty into settings that the recipe believes to have made.
     shipped = model.generation_config

@@ -42,7 +42,10 @@ from prefzoo.interface import Bench, Progress, Prompt, Reward
 from prefzoo.ledger import Ledger
 from prefzoo.policies import load_policy
 from prefzoo.policies.language_model import LanguageModelPolicy
-from prefzoo.policies.loading import resolve
+from prefzoo.policies.loading import load_model, read_instead, resolve
+
+QUANTIZED = "quantized"
+"""Folder of the start's copy in 4 or 8 bits, where the recipe's adapter is on such a base."""
 
 
 def run_stage(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
@@ -50,6 +53,7 @@ def run_stage(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> Non
     if stage.kind == "data":
         prepare(plan, folder, progress)
     else:
+        _know_the_copy(plan)
         {"start": start, "label": labels, "reward": reward, "train": train, "evaluate": evaluation, "audit": audit}[
             stage.kind
         ](plan, stage, folder, progress)
@@ -71,10 +75,25 @@ def start(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
         assert isinstance(policy, LanguageModelPolicy)
         policy.export(folder / "model")
         noted["path"] = None
+    if recipe.adapter.quantization:
+        made = noted["path"] or str(folder / "model")
+        load_model(made, **loading(recipe, recipe.adapter)).save_pretrained(str(folder / QUANTIZED))
+        noted["quantized"] = fingerprint(str(folder / QUANTIZED))
     noted["fingerprint"] = fingerprint(noted["path"] or str(folder / "model"))
     noted["sha256"] = content_hash(Path(noted["path"] or folder / "model"))
     (folder / "start.json").write_text(json.dumps(noted), encoding="utf-8")
     (folder / "ledger.json").write_text(json.dumps(asdict(ledger)), encoding="utf-8")
+
+
+def _know_the_copy(plan: Plan) -> None:
+    """Whoever wants the start quantized as the recipe says reads the copy that was made with it."""
+    folder, recipe = plan.stages[START].folder, plan.recipe
+    if (folder / QUANTIZED).is_dir():
+        read_instead(_path(folder), folder / QUANTIZED, **loading(recipe, recipe.adapter))
+
+
+def _path(folder: Path) -> str:
+    return str(json.loads((folder / "start.json").read_text(encoding="utf-8"))["path"] or folder / "model")
 
 
 def start_path(plan: Plan) -> str:
@@ -87,8 +106,9 @@ def start_path(plan: Plan) -> str:
         raise PrefzooError("the start of this comparison was not finished")
     folder = plan.stages[START].folder
     noted = json.loads((folder / "start.json").read_text(encoding="utf-8"))
-    path = noted["path"] or str(folder / "model")
-    if fingerprint(path) != noted["fingerprint"]:
+    path = _path(folder)
+    copy = fingerprint(str(folder / QUANTIZED))
+    if (fingerprint(path), copy) != (noted["fingerprint"], noted.get("quantized")):
         raise PrefzooError(f"the start in {path} is no longer the one that was made; nothing can be compared with it")
     return path
 

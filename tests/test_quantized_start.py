@@ -1,0 +1,112 @@
+"""The start is quantized once in a comparison, and what reads the copy reads the same bits."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+pytest.importorskip("bitsandbytes")
+
+from conftest import SMALL
+from prefzoo import compare
+from prefzoo.comparison.findings.records import RECORDS
+from prefzoo.comparison.plan import START, load_plan
+from prefzoo.comparison.stages import jobs
+from prefzoo.comparison.stages.reuse import _weights
+from prefzoo.feedback.reward_model import classifier
+from prefzoo.lab import MODEL_DIR
+from prefzoo.policies import load_policy, loading
+from prefzoo.settings import Adapter, Generation
+
+ADAPTERS = {
+    "nf4": {"type": "qlora"},
+    "single": {"type": "qlora", "double_quant": False},
+    "stored as bfloat16": {"type": "qlora", "quant_type": "fp4", "storage_dtype": "bfloat16"},
+    "int8": {"type": "qlora", "quant_type": "int8"},
+}
+
+
+@pytest.fixture(autouse=True)
+def no_copies(monkeypatch) -> None:
+    monkeypatch.setattr(loading, "_copies", {})
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_a_copy_holds_the_same_bits(tmp_path, adapter: str, dtype: str) -> None:
+    how = {"dtype": dtype, "quantization": Adapter(**ADAPTERS[adapter]).quantization}
+    path, ids = str(MODEL_DIR), torch.arange(5, 45).reshape(2, 20)
+    tokenizer = loading.load_tokenizer(path)
+
+    def read():
+        torch.manual_seed(0)
+        policy, (scorer, missing) = loading.load_model(path, **how), classifier(path, tokenizer, **how)
+        with torch.inference_mode():
+            return policy, policy.eval()(ids).logits, scorer.eval()(ids).logits, missing
+
+    policy, logits, scores, missing = read()
+    policy.save_pretrained(str(tmp_path))
+    loading.read_instead(path, tmp_path, **how)
+    assert loading.source(path, **how)[0] == str(tmp_path)
+    again, same_logits, same_scores, same_missing = read()
+    assert _weights(loading.load_model(path, **how)) == _weights(loading.load_model(str(tmp_path), dtype=dtype))
+    assert again.config.quantization_config == policy.config.quantization_config
+    assert torch.equal(logits, same_logits) and torch.equal(scores, same_scores)
+    assert missing == same_missing == ["score.weight"]
+
+
+def test_only_who_asks_for_the_same_gets_the_copy(tmp_path) -> None:
+    how = {"dtype": "float32", "trust_remote_code": False, "quantization": Adapter(type="qlora").quantization}
+    loading.read_instead(str(MODEL_DIR), tmp_path, **how)
+    for other in ({"quantization": None}, {"dtype": "bfloat16"}, {"quantization": {"quant_type": "int8"}}):
+        assert loading.source(str(MODEL_DIR), **{**how, **other})[0] == str(MODEL_DIR)
+    assert loading.source(str(tmp_path), **how)[0] == str(tmp_path)
+    assert "quantization_config" not in loading.source(str(MODEL_DIR), **how)[1]
+
+
+@pytest.fixture(scope="module")
+def quantized_run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("quantized")
+    found = compare("quickstart", ["sft"], seeds=1, sets=[*SMALL, "adapter.type=qlora"], out=out)
+    return found, out
+
+
+def test_a_comparison_reads_the_copy_that_its_start_stage_made(quantized_run) -> None:
+    found, out = quantized_run
+    assert found.algorithms["sft"].status == "ok"
+    plan = load_plan(out)
+    folder = plan.stages[START].folder / jobs.QUANTIZED
+    how = loading_of(plan)
+    assert loading.source(jobs.start_path(plan), **how)[0] == jobs.start_path(plan), "nobody knows it yet"
+    jobs._know_the_copy(plan)
+    assert loading.source(jobs.start_path(plan), **how)[0] == str(folder)
+
+
+def test_its_replies_are_those_of_a_base_that_is_quantized_anew(quantized_run) -> None:
+    _, out = quantized_run
+    plan = load_plan(out)
+    trained, measured = (plan.stages[f"{what} sft seed 0"].folder for what in ("train", "evaluate"))
+    lines = [json.loads(line) for line in (measured / RECORDS).read_text(encoding="utf-8").splitlines()]
+    policy = load_policy(trained / "policy")
+    assert not loading._copies
+    again = policy.sample([line["prompt"] for line in lines], Generation(**plan.recipe.generation.model_dump()), 10_000)
+    assert [each[0].text for each in again] == [line["reply"] for line in lines]
+
+
+def test_an_edited_copy_is_refused(quantized_run) -> None:
+    _, out = quantized_run
+    plan = load_plan(out)
+    config = plan.stages[START].folder / jobs.QUANTIZED / "config.json"
+    before = config.read_text(encoding="utf-8")
+    config.write_text(before.replace('"nf4"', '"fp4"'), encoding="utf-8")
+    try:
+        with pytest.raises(Exception, match="no longer the one that was made"):
+            jobs.start_path(plan)
+    finally:
+        config.write_text(before, encoding="utf-8")
+
+
+def loading_of(plan):
+    return jobs.loading(plan.recipe, plan.recipe.adapter)
