@@ -25,7 +25,21 @@ SAMPLED: Mapping[str, str] = {
 
 
 @dataclass(frozen=True)
-class TokenRewarded(Algorithm):
+class Sampling(Algorithm):
+    """Learns from the reward of its own replies.
+
+    Attributes:
+        missing_eos_penalty: taken off the score of a reply that was cut at the length limit, after `reward.normalize`
+            and `reward.clip`; the same default for all of them, so that they are compared on one reward.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})
+
+    missing_eos_penalty: Annotated[float, Field(ge=0)] = 1.0
+
+
+@dataclass(frozen=True)
+class TokenRewarded(Sampling):
     """Learns from a reward a reply and a KL penalty a token (Ziegler et al. 2019, https://arxiv.org/abs/1909.08593).
 
     Attributes:
@@ -34,10 +48,10 @@ class TokenRewarded(Algorithm):
         kl_horizon: replies over which it adapts.
         kl_estimator: `k1`, the log-ratio, or `k3`, never negative.
         generations: replies to each prompt.
-        missing_eos_penalty: taken off the score of a reply that was cut at the length limit.
+
+    `missing_eos_penalty` is that of `Sampling`.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})
     config: ClassVar[str | None] = "trl.trainer.grpo_config:GRPOConfig"
     owned: ClassVar[Mapping[str, str]] = {
         **SAMPLED,
@@ -52,7 +66,6 @@ class TokenRewarded(Algorithm):
     kl_horizon: Annotated[int, Field(gt=0)] = 10_000
     kl_estimator: Literal["k1", "k3"] = "k1"
     generations: Annotated[int, Field(ge=1)] = 1
-    missing_eos_penalty: Annotated[float, Field(ge=0)] = 1.0
 
     def __post_init__(self) -> None:
         if self.kl_target is not None and self.kl_coefficient == 0:
@@ -67,7 +80,6 @@ class TokenRewarded(Algorithm):
             self.kl_target,
             self.kl_horizon,
             self.kl_estimator,
-            self.missing_eos_penalty,
             whiten_rewards,
             whiten_advantages,
         )
@@ -95,7 +107,7 @@ class ActorCritic(TokenRewarded):
 
 
 @dataclass(frozen=True)
-class Grouped(Algorithm):
+class Grouped(Sampling):
     """Compares a reply with the other replies to the same prompt.
 
     Attributes:
@@ -103,9 +115,10 @@ class Grouped(Algorithm):
         kl_coefficient: weight of the KL to the start.
         epochs: how often each rollout is learned from.
         clip: how far the probability ratio may go from 1 before its gradient is cut.
+
+    `missing_eos_penalty` is that of `Sampling`.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})
     owned: ClassVar[Mapping[str, str]] = {**SAMPLED, "num_iterations": "epochs", "epsilon": "clip"}
 
     generations: Annotated[int, Field(ge=2)] = 4

@@ -31,6 +31,7 @@ class GRPO(Grouped):
             GRPOConfig,
             {**particular, **self.trainer},
             generations=self.generations,
+            missing_eos_penalty=self.missing_eos_penalty,
             passes=self.epochs,
             scored_anew=self.epochs > 1,  # TRL takes those of the first pass where there is only one
         )

@@ -69,6 +69,7 @@ class PPO(ActorCritic):
             OnPolicyConfig,
             {**particular, **self.trainer},
             generations=self.generations,
+            missing_eos_penalty=self.missing_eos_penalty,
             passes=self.epochs,
             rollout=self.minibatches,
             token_rewards=self.token_rewards(self.whiten_rewards, self.whiten_advantages),

@@ -31,5 +31,6 @@ class RLOO(Grouped):
             RLOOConfig,
             {"beta": self.kl_coefficient, "epsilon": self.clip, **self.trainer},
             generations=self.generations,
+            missing_eos_penalty=self.missing_eos_penalty,
             passes=self.epochs,
         )
