@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from prefzoo.interface import Bench, Policy
-from prefzoo.zoo.bases import Grouped
+from prefzoo.zoo.bases import NO_TOOLS, Grouped
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class GRPO(Grouped):
     The paper uses 64 generations and a KL coefficient of 0.04; the settings are those of `Grouped`.
     """
 
+    owned: ClassVar[Mapping[str, str]] = {**Grouped.owned, **NO_TOOLS}
     config: ClassVar[str | None] = "trl.trainer.grpo_config:GRPOConfig"
 
     def train(self, bench: Bench) -> Policy:

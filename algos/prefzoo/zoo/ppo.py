@@ -10,7 +10,7 @@ from pydantic import Field
 
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import Bench, Policy
-from prefzoo.zoo.bases import ActorCritic
+from prefzoo.zoo.bases import NOT_CLIPPED, ActorCritic
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,11 @@ class PPO(ActorCritic):
     The other settings are those of `ActorCritic`.
     """
 
-    owned: ClassVar[Mapping[str, str]] = {**ActorCritic.owned, "num_iterations": "epochs", "epsilon": "clip"}
+    owned: ClassVar[Mapping[str, str]] = {
+        **{field: said for field, said in ActorCritic.owned.items() if field not in NOT_CLIPPED},
+        "num_iterations": "epochs",
+        "epsilon": "clip",
+    }
 
     epochs: Annotated[int, Field(ge=1)] = 4
     minibatches: Annotated[int, Field(ge=1)] = 1
