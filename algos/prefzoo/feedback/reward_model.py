@@ -14,7 +14,7 @@ from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from prefzoo.errors import PrefzooError
-from prefzoo.feedback.rewards import RewardLoss, resolve_path
+from prefzoo.feedback.rewards import REWARD_FILE, RewardLoss, critic_problem, resolve_path
 from prefzoo.interface import Bench, Prompt
 from prefzoo.policies.adapters import adapter_config, check_modules
 from prefzoo.policies.checkpoints import resumable
@@ -27,8 +27,6 @@ from prefzoo.policies.loading import (
     source,
     without_dropout,
 )
-
-REWARD_FILE = "reward.json"
 
 
 class RewardModel:
@@ -101,8 +99,20 @@ class RewardModel:
                 if "lora_" not in name and len(alike) == 2 and alike[0] == alike[1]:
                     module._parameters[key] = other
 
-    def critic(self) -> tuple[torch.nn.Module, torch.Tensor]:
-        """What a critic begins with: a copy of this model's backbone, adapter merged in, and of its head (1, H)."""
+    def critic(self, policy: PreTrainedTokenizerBase) -> tuple[torch.nn.Module, torch.Tensor]:
+        """What a critic begins with: a copy of this model's backbone, adapter merged in, and of its head (1, H).
+
+        Args:
+            policy: the tokenizer of the policy whose tokens it will value.
+
+        Raises:
+            PrefzooError: when they are other tokens here.
+        """
+        if problem := critic_problem(policy.get_vocab(), self.tokenizer.get_vocab()):
+            raise PrefzooError(
+                f"value_model: {problem} The policy's tokenizer is that of {policy.name_or_path}, the reward model is "
+                f"in {self.folder}."
+            )
         model = RewardModel.load(str(self.folder), {**self.loading, "quantization": None}).model
         plain = model.merge_and_unload() if isinstance(model, PeftModel) else model
         return plain.base_model, plain.score.weight.detach()

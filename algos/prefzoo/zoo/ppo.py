@@ -49,7 +49,7 @@ class PPO(ActorCritic):
 
     def train(self, bench: Bench) -> Policy:
         from prefzoo.policies.actor_critic import ActorCriticTrainer, CriticSettings
-        from prefzoo.policies.loading import load_model
+        from prefzoo.policies.loading import load_model, load_tokenizer
         from prefzoo.policies.on_policy import OnPolicyConfig
         from prefzoo.policies.online import fit_online
 
@@ -57,7 +57,7 @@ class PPO(ActorCritic):
         if self.value_model == "reward":
             if (critic := getattr(bench.reward, "critic", None)) is None:
                 raise PrefzooError("value_model: 'reward' begins as the reward model, and the reward is not one model")
-            backbone, head = critic()
+            backbone, head = critic(load_tokenizer(bench.start, bool(bench.loading.get("trust_remote_code", False))))
         elif self.value_model == "separate" or bench.adapter.type == "full":
             # Trained whole, which 4 bits do not allow.
             backbone = load_model(bench.start, **{**bench.loading, "quantization": None}).base_model
