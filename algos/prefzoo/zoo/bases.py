@@ -81,7 +81,7 @@ class TokenRewarded(Sampling):
     Attributes:
         kl_coefficient: weight of the KL to the start in a token's reward; with `kl_target` its value at the beginning.
         kl_target: nats a reply that an adaptive coefficient aims at; None keeps it fixed.
-        kl_horizon: replies over which it adapts.
+        kl_horizon: replies over which it adapts, by a fifth at most; a rollout of more counts as that many.
         kl_estimator: `k1`, the log-ratio, or `k3`, never negative.
         generations: replies to each prompt.
 
