@@ -189,6 +189,32 @@ def test_every_algorithm_learns_from_the_same_reward_of_a_reply_that_was_cut(nam
     assert entry["rewards/reward/mean"] == pytest.approx(3.0 - penalty * cut)
 
 
+@pytest.mark.parametrize(
+    ("score", "given"),
+    [
+        (float("nan"), "nan to 1 of 4"),
+        (None, "None to 1 of 4"),
+        (float("inf"), "inf to 1 of 4"),
+        ("2", "'2' to 1 of 4"),
+    ],
+)
+def test_a_reply_without_a_score_is_named(score, given, bench) -> None:
+    replies = ["Yes.", "No.", "At nine.", "Never."]
+    trial = bench().replace(reward=lambda prompts, texts: [score if text == "At nine." else 1 for text in texts])
+    with pytest.raises(PrefzooError, match=rf"gave {given} replies, first to 'At nine\.'; a score must be a finite"):
+        trial.score([[{"role": "user", "content": "When?"}]] * 4, replies)
+    assert trial.ledger.reward_calls == 0
+    with pytest.raises(PrefzooError, match="gave 3 scores for 4 replies"):
+        bench().replace(reward=lambda prompts, texts: [1.0] * 3).score([[]] * 4, replies)
+
+
+def test_nothing_is_learned_from_scores_that_are_no_numbers(bench) -> None:
+    trial = bench().replace(shaping=Shaping(normalize=True), reward=lambda prompts, texts: [float("nan")] * len(texts))
+    with pytest.raises(PrefzooError, match="gave nan to 8 of 8 replies"):
+        get("reinforce").train(trial)
+    assert "scores" not in trial.memory
+
+
 def test_policy_critic_and_reference_share_one_set_of_base_weights(bench, caught) -> None:
     get("ppo", trainer={"max_steps": 1}).train(bench())
     model = caught[0].model
