@@ -65,7 +65,7 @@ class RewardModel:
             noted = json.loads((folder / REWARD_FILE).read_text(encoding="utf-8"))
         base = resolve_path(noted["base"], folder) if "base" in noted else resolve(path)
         loading = dict(noted.get("loading", loading or {}))
-        tokenizer = load_tokenizer(base, bool(loading.get("trust_remote_code", False)))
+        tokenizer = load_tokenizer(base, bool(loading.get("trust_remote_code", False)), replies=False)
         model, missing = classifier(base, tokenizer, **loading)
         if "base" not in noted and missing:
             raise PrefzooError(
