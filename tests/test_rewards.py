@@ -111,6 +111,14 @@ def test_a_reward_model_that_diverged_says_so_instead_of_teaching(reward) -> Non
         reward([[{"role": "user", "content": "Is it open?"}]], ["Yes."])
 
 
+def test_what_is_longer_than_the_reward_models_positions_is_not_scored(reward, monkeypatch) -> None:
+    prompt = [{"role": "user", "content": "Is it open?"}]
+    monkeypatch.setattr(reward.model.config, "max_position_embeddings", 12)
+    assert len(reward([prompt], ["Yes."])) == 1
+    with pytest.raises(PrefzooError, match=r"has 12 positions, and a prompt with its reply takes \d+ of its tokens"):
+        reward([prompt] * 2, ["Yes.", "Yes, from nine to five, and on Sunday as well."])
+
+
 def test_a_critic_that_begins_as_the_reward_model_trains(make_bench, reward, monkeypatch) -> None:
     kept = []
     monkeypatch.setattr(ActorCriticTrainer, "remove_critic", lambda self: kept.append(self))

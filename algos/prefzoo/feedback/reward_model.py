@@ -23,6 +23,7 @@ from prefzoo.policies.loading import (
     count_parameters,
     device,
     load_tokenizer,
+    positions,
     resolve,
     source,
     without_dropout,
@@ -130,6 +131,12 @@ class RewardModel:
             )
             for prompt, text in zip(prompts, completions, strict=True)
         ]
+        limit = positions(self.model.config)
+        if limit is not None and (longest := max(map(len, rows), default=0)) > limit:
+            raise PrefzooError(
+                f"the reward model in {self.folder} has {limit} positions, and a prompt with its reply takes {longest} "
+                "of its tokens. Lower data.max_prompt_tokens or generation.max_new_tokens."
+            )
         self.flops += 2.0 * self.parameters * sum(map(len, rows))
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
         scores = [0.0] * len(rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import importlib.util
+import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -88,6 +89,13 @@ def resolve_path(path: str, folder: Path) -> str:
     """A noted path: as it is when absolute or a hub id, else relative to `folder` if it exists there."""
     beside = (folder / path).resolve()
     return str(beside) if not os.path.isabs(path) and beside.exists() else path
+
+
+def tokenizer_folder(folder: Path) -> str | Path:
+    """Where the tokenizer and the config of the reward model in a folder are: with its base where it is an adapter."""
+    noted = folder / REWARD_FILE
+    base = json.loads(noted.read_text(encoding="utf-8")).get("base") if noted.is_file() else None
+    return resolve_path(base, folder) if base else folder
 
 
 def critic_problem(policy: Mapping[str, int], reward: Mapping[str, int]) -> str | None:

@@ -15,6 +15,7 @@ from transformers import (
     AutoTokenizer,
     BitsAndBytesConfig,
     GenerationConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
@@ -96,6 +97,12 @@ def load_tokenizer(path: str, trust_remote_code: bool = False, replies: bool = T
     if tokenizer.chat_template is None:
         tokenizer.chat_template = PLAIN_TEMPLATE
     return tokenizer
+
+
+def positions(config: PreTrainedConfig) -> int | None:
+    """How many tokens of prompt and reply a model has positions for; None where its config states no limit."""
+    stated = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return stated if isinstance(stated, int) and stated > 0 else None
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:

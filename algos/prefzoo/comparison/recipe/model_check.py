@@ -8,7 +8,7 @@ from pathlib import Path
 from prefzoo.comparison.recipe.blocks import Recipe
 from prefzoo.errors import did_you_mean
 from prefzoo.feedback.judges.settings import JudgeSettings
-from prefzoo.feedback.rewards import REWARD_FILE, critic_problem, resolve_path
+from prefzoo.feedback.rewards import critic_problem, tokenizer_folder
 from prefzoo.lab import MODEL_DIR
 
 TOKENS = ("eos_token", "pad_token")
@@ -55,14 +55,8 @@ def critic_problems(recipe: Recipe) -> list[str]:
     part = recipe.reward.parts[0]
     if not labels or recipe.reward.of or part.type != "path" or part.path is None:
         return []
-    folder = Path(part.path).expanduser()
-    noted = folder / REWARD_FILE
-    base = json.loads(noted.read_text(encoding="utf-8")).get("base") if noted.is_file() else None
-    tokenizers = [
-        _vocabulary(same_place(recipe.model.path)),
-        _vocabulary(resolve_path(base, folder) if base else folder),
-    ]
-    policy, reward = (known and known[0] for known in tokenizers)
+    places = same_place(recipe.model.path), tokenizer_folder(Path(part.path).expanduser())
+    policy, reward = (known and known[0] for known in map(_vocabulary, places))
     if policy is None or reward is None or (problem := critic_problem(policy, reward)) is None:
         return []
     return [
