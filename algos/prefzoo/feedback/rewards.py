@@ -106,7 +106,7 @@ def critic_problem(policy: Mapping[str, int], reward: Mapping[str, int]) -> str 
     Args:
         policy, reward: token -> id, of the two tokenizers.
     """
-    apart = [token for token, i in policy.items() if reward.get(token) != i]
+    apart = sorted((token for token, i in policy.items() if reward.get(token) != i), key=policy.__getitem__)
     if not apart:
         return None
     there = f"number {reward[apart[0]]}" if apart[0] in reward else "missing"
