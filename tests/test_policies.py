@@ -160,6 +160,7 @@ def test_a_trained_policy_is_read_from_its_folder_only_when_it_is_used(make_benc
         policy.modle  # noqa: B018
     assert len(loads) == 1
     replies = [each[0] for each in policy.sample(prompts[:2], GENERATION, seed=0)]
+    assert not any(weight.is_inference() for weight in policy.model.parameters()), "a later round trains on them"
     saved = load_policy(bench.out / "policy")
     assert policy.log_probabilities(prompts[:2], replies) == saved.log_probabilities(prompts[:2], replies)
     assert policy.adapted and policy.start == bench.start

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from prefzoo.policies import load_policy
 from prefzoo.policies.language_model import LanguageModelPolicy
 
@@ -26,5 +28,6 @@ class SavedPolicy(LanguageModelPolicy):
     def __getattr__(self, name: str) -> Any:
         if name not in ATTRIBUTES:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-        self.__dict__ |= vars(load_policy(self.folder))
+        with torch.inference_mode(False):  # sampling may be the first use, and training on the next one
+            self.__dict__ |= vars(load_policy(self.folder))
         return self.__dict__[name]
