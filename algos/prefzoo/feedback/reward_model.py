@@ -114,12 +114,12 @@ class RewardModel:
 
     @torch.inference_mode()
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
-        rows = [
-            self.tokenizer.apply_chat_template(
-                [*prompt, {"role": "assistant", "content": text}], return_dict=False, tokenize=True
-            )
-            for prompt, text in zip(prompts, completions, strict=True)
+        if not completions:
+            return []
+        conversations = [
+            [*prompt, {"role": "assistant", "content": text}] for prompt, text in zip(prompts, completions, strict=True)
         ]
+        rows = self.tokenizer.apply_chat_template(conversations, return_dict=False, tokenize=True)
         self.flops += 2.0 * self.parameters * sum(map(len, rows))
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
         scores = [0.0] * len(rows)

@@ -14,7 +14,6 @@ from transformers import TrainerCallback, set_seed
 
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import CHECKPOINTS, Bench, Policy
-from prefzoo.policies import load_policy
 from prefzoo.policies.adapters import adapter_config, check_modules, of_adapter, restore
 from prefzoo.policies.charging import Charging
 from prefzoo.policies.checkpoints import Checkpoints, resumable
@@ -22,6 +21,7 @@ from prefzoo.policies.curves import CURVES, Curves, guard_trackers, losses, repo
 from prefzoo.policies.language_model import LanguageModelPolicy
 from prefzoo.policies.loading import device
 from prefzoo.policies.milestones import Milestones
+from prefzoo.policies.saved import SavedPolicy
 from prefzoo.policies.used import asked_and_used
 
 if TYPE_CHECKING:
@@ -38,7 +38,8 @@ def fit(
     callbacks: Sequence[TrainerCallback] = (),
     **more: Any,
 ) -> LanguageModelPolicy:
-    """Train a fresh adapter on the start (or go on with `bench.latest`) and return what was saved, loaded again.
+    """Train a fresh adapter on the start (or go on with `bench.latest`), save it, and return what was saved, which is
+    read when it is first used.
 
     Args:
         bench: gives the start, the adapter, the shared training arguments, the seed and the folder.
@@ -84,9 +85,7 @@ def fit(
     if trainer.is_world_process_zero():
         policy(trainer.accelerator.unwrap_model(trainer.model)).save(folder)
     trainer.accelerator.wait_for_everyone()
-    reloaded = load_policy(folder)
-    assert isinstance(reloaded, LanguageModelPolicy)
-    return reloaded
+    return SavedPolicy(folder)
 
 
 def _thawed(model: Any) -> dict[str, torch.Tensor]:

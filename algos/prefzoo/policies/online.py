@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -108,7 +110,9 @@ class _Scorer(TrainerCallback):
     def __call__(
         self, prompts: Sequence[Prompt], completions: Any, completion_ids: Sequence[Sequence[int]], **_: Any
     ) -> list[float]:
-        self._charge(sum(len(self.policy.render(prompt)) for prompt in prompts), sum(map(len, completion_ids)))
+        asked = Counter(map(json.dumps, prompts))  # each prompt is here once for each of its replies
+        read = sum(replies * len(self.policy.render(json.loads(prompt))) for prompt, replies in asked.items())
+        self._charge(read, sum(map(len, completion_ids)))
         self.bench.ledger.prompts += len(prompts) // self.generations
         texts = [self.policy.tokenizer.decode(list(ids), skip_special_tokens=True) for ids in completion_ids]
         return shaped(self.bench.score(prompts, texts), self.bench.shaping, self.bench.memory)
