@@ -1,8 +1,9 @@
 """Work that several trials of a comparison have in common is done by the first, and read by the others.
 
 That is what an untouched start replies to the same prompts with the same seed, what a model in this process judges of
-the same pairs, and the log-probabilities of pairs under the reference. A trial's ledger is charged in full as if it had done all itself, because algorithms are compared by
-what they cost, and not by what the comparison saved; what was saved is in the trial's report under `reused`.
+the same pairs, and how likely the reference finds their replies. A trial's ledger is charged in full as if it had done
+all itself, because algorithms are compared by what they cost, and not by what the comparison saved; what was saved is
+in the trial's report under `reused`.
 """
 
 from __future__ import annotations
