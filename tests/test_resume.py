@@ -36,7 +36,7 @@ def length(prompts, completions) -> list[float]:
 
 def killed_at(step: int) -> Any:
     def progress(what: str, done: int, total: int) -> None:
-        if what != "sampling" and done == step:
+        if what not in ("sampling", "reference") and done == step:
             raise Killed
 
     return progress

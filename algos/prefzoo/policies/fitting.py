@@ -46,8 +46,8 @@ def fit(
         trainer_class, config_class: a TRL trainer and its config.
         rows: the training rows, in the format that the trainer takes.
         settings: what is particular to the algorithm; overrides the shared arguments.
-        reference: whether the start passes over the same tokens too, forward only; charged. One whose log-probabilities
-            are computed beforehand is charged as if it were not.
+        reference: whether the start passes over the same tokens too, forward only; charged, where the trainer has not
+            done that (`KnownReference`).
         callbacks: of the trainer, beside those that all have.
         more: further arguments of the trainer.
 
@@ -80,6 +80,7 @@ def fit(
 
     charged_already = bench.data.sampled or settings.get("include_num_input_tokens_seen") == "no"
     prompts = 0 if charged_already else _prompts(rows)
+    reference = reference and not getattr(trainer, "reference_is_charged", False)
     run_trainer(trainer, bench, not learner.adapted, Charging(trainer, bench, prompts, reference), policy)
     folder = bench.out / "policy"
     if trainer.is_world_process_zero():
