@@ -19,9 +19,12 @@ from prefzoo import registry
 from prefzoo.comparison.findings.notes import notes
 from prefzoo.comparison.recipe import check as recipes
 from prefzoo.errors import PrefzooError, RecipeError
+from prefzoo.feedback.judges.local import local_judge
 from prefzoo.feedback.reward_model import RewardModel, train_reward_model
+from prefzoo.interface import Completion
 from prefzoo.lab import MODEL_DIR
-from prefzoo.policies import load_policy
+from prefzoo.policies import bases, load_policy
+from prefzoo.policies.adapters import of_adapter
 from prefzoo.policies.language_model import LanguageModelPolicy
 from prefzoo.settings import Adapter, Generation
 
@@ -91,6 +94,11 @@ def bench(make_bench, base):
     return make
 
 
+def storages(model: torch.nn.Module) -> set[int]:
+    """Where the weights of the base under an adapter lie."""
+    return {w.untyped_storage().data_ptr() for name, w in model.named_parameters() if not of_adapter(name)}
+
+
 @pytest.fixture(scope="module")
 def kept() -> dict[str, Any]:
     """What the trained policies said of some replies: folder -> prompts, token ids, log-probabilities."""
@@ -134,6 +142,28 @@ def test_a_fresh_process_loads_them_and_finds_the_same(kept, tmp_path) -> None:
     assert said.stdout.split() == list(kept)
 
 
+def test_on_one_base_they_find_the_same_whatever_was_on_it_before(kept, base) -> None:
+    """After the first test, whose policies it takes."""
+    if not kept:
+        pytest.skip("nothing was trained")
+
+    def found(folder: str) -> Any:
+        prompts, ids, _ = kept[folder]
+        policy = load_policy(folder)
+        return policy, policy.log_probabilities(prompts, [Completion("", tuple(each), True) for each in ids])
+
+    with bases.shared():
+        policies = {}
+        for folder in (*kept, *reversed(kept)):
+            policies[folder], again = found(folder)
+            assert again == kept[folder][2], folder
+        adapted = [policy for policy in policies.values() if policy.adapted]
+        ways = {json.dumps(policy.loading): policy.loading for policy in adapted}
+        held = [storages(local_judge(base, False, loading).model.model) for loading in ways.values()]
+    assert {len(each) for each in held} == {12}, "7 layers, 3 norms, embeddings and head"
+    assert set.union(*(storages(policy.model) for policy in adapted)) == set.union(*held)
+
+
 @pytest.mark.parametrize("adapter", [a for a in ADAPTERS if a != "saved"])
 def test_a_step_of_size_0_leaves_the_start_and_the_reward_model_comes_back(adapter: str, bench) -> None:
     trial = bench(adapter, learning_rate=0.0)
@@ -148,6 +178,12 @@ def test_a_step_of_size_0_leaves_the_start_and_the_reward_model_comes_back(adapt
     # A score does not depend on what else is in its batch; int8 rounds what has been added up in another order.
     assert scored(prompts[2:3], texts[2:3]) == pytest.approx(scores[2:3], abs=1e-2 if adapter == "int8" else 1e-5)
     assert RewardModel.load(str(rewards.out / "reward"))(prompts, texts) == scores
+    with bases.shared():
+        lent = RewardModel.load(str(rewards.out / "reward"))
+        beside = LanguageModelPolicy.from_start(trial.start, **trial.loading)
+        assert lent(prompts, texts) == scores and lent.parameters == scored.parameters
+    own = storages(lent.model) - storages(beside.model)
+    assert len(own) == (1 if adapter != "full" else len(storages(lent.model))), "the head alone, under an adapter"
     assert rewards.report["model"]["used"]["adapter"].get("modules_to_save", ["score"])[-1] == "score"
 
 
