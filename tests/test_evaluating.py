@@ -73,6 +73,7 @@ class Run:
                 "training.batch_size=8", "algorithms.best_of_n.n=2"]  # fmt: skip
         plan = make_plan(recipes.load("quickstart", sets, algorithms or ("sft", "best_of_n")), self.folder / "run", {})
         with Watcher(len(plan.stages), 1, Console(quiet=True)) as watcher:
+            watcher.expect(list(plan.stages.values()))
             return runner.Runner(plan, job, 1, watcher).run()
 
     def forget(self) -> None:
@@ -156,6 +157,7 @@ def test_a_process_goes_on_to_the_next_evaluation_alone_and_only_as_long_as_that
     plan = Plan(recipes.load("quickstart"), tmp_path, stages)
     monkeypatch.setenv("SAID", "a key that a notebook set")
     with Watcher(len(stages), 1, Console(quiet=True)) as watcher:
+        watcher.expect(list(stages.values()))
         outcomes = runner.Runner(plan, note, 1, watcher).run()
     noted = [json.loads(line) for line in (tmp_path / "processes.jsonl").read_text().splitlines()]
     assert [name for name, *_ in noted] == list(kinds)
