@@ -158,7 +158,7 @@ class Runner:
         stage, process, _, began = running[connection]
         try:
             what, content = connection.recv()
-        except EOFError:  # the process is gone without a word
+        except (EOFError, ConnectionResetError):  # the process is gone without a word
             process.join()
             lost = [each.exitcode for each in self.followers[stage.name] if each.exitcode]
             what, content = "failed", _death(process.exitcode)
