@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -26,6 +27,7 @@ from prefzoo.lab import MODEL_DIR
 from prefzoo.policies import bases, load_policy
 from prefzoo.policies.adapters import of_adapter
 from prefzoo.policies.language_model import LanguageModelPolicy
+from prefzoo.policies.loading import load_model
 from prefzoo.settings import Adapter, Generation
 
 ALGORITHMS = ("sft", "dpo", "rejection_sampling", "ppo", "a2c", "reinforce", "grpo", "rloo")
@@ -162,6 +164,24 @@ def test_on_one_base_they_find_the_same_whatever_was_on_it_before(kept, base) ->
         held = [storages(local_judge(base, False, loading).model.model) for loading in ways.values()]
     assert {len(each) for each in held} == {12}, "7 layers, 3 norms, embeddings and head"
     assert set.union(*(storages(policy.model) for policy in adapted)) == set.union(*held)
+
+
+def test_a_base_is_read_once_for_each_way_and_again_when_its_files_changed(base, tmp_path) -> None:
+    folder = str(shutil.copytree(base, tmp_path / "base"))
+    with bases.shared():
+        first, again, other = (
+            bases.lend(folder),
+            bases.lend(folder, dtype="float32"),
+            bases.lend(folder, dtype="float16"),
+        )
+        assert storages(first) == storages(again) and storages(first).isdisjoint(storages(other))
+        first.get_input_embeddings().weight.data = torch.zeros(1)  # puts another in its place, which is its own affair
+        assert storages(bases.lend(folder)) == storages(again)
+        changed = load_model(base)
+        torch.nn.init.zeros_(changed.model.norm.weight)
+        changed.save_pretrained(folder)
+        assert not bases.lend(folder).model.norm.weight.any() and again.model.norm.weight.all()
+    assert storages(bases.lend(folder)).isdisjoint(storages(bases.lend(folder))), "outside, everybody's own"
 
 
 @pytest.mark.parametrize("adapter", [a for a in ADAPTERS if a != "saved"])
