@@ -17,7 +17,7 @@ import prefzoo
 from conftest import SMALL, metrics
 from prefzoo import get
 from prefzoo.comparison import compare as compare_module
-from prefzoo.comparison.running.runner import clear
+from prefzoo.comparison.running.work import clear
 from prefzoo.errors import PrefzooError
 from prefzoo.feedback.reward_model import train_reward_model
 from prefzoo.interface import Bench

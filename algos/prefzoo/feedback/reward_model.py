@@ -16,6 +16,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 from prefzoo.errors import PrefzooError
 from prefzoo.feedback.rewards import RewardLoss, resolve_path
 from prefzoo.interface import Bench, Prompt
+from prefzoo.policies import bases
 from prefzoo.policies.adapters import adapter_config, check_modules
 from prefzoo.policies.checkpoints import resumable
 from prefzoo.policies.fitting import Progress, arguments, run_trainer
@@ -68,7 +69,8 @@ class RewardModel:
         base = resolve_path(noted["base"], folder) if "base" in noted else resolve(path)
         loading = dict(noted.get("loading", loading or {}))
         tokenizer = load_tokenizer(base, bool(loading.get("trust_remote_code", False)))
-        model, missing = classifier(base, tokenizer, **loading)
+        lent = bases.lend_classifier(base, tokenizer.pad_token_id, **loading) if "base" in noted else None
+        model, missing = (lent, []) if lent is not None else classifier(base, tokenizer, **loading)
         if "base" not in noted and missing:
             raise PrefzooError(
                 f"reward.path: {path!r} is not a reward model: it has no weights for {', '.join(missing)}"
