@@ -18,6 +18,7 @@ from prefzoo.feedback.rewards import RewardLoss, resolve_path
 from prefzoo.interface import Bench, Prompt
 from prefzoo.policies.adapters import adapter_config, check_modules
 from prefzoo.policies.checkpoints import resumable
+from prefzoo.policies.dropout import own_dropout, without_dropout
 from prefzoo.policies.fitting import Progress, arguments, run_trainer
 from prefzoo.policies.loading import (
     count_parameters,
@@ -25,7 +26,6 @@ from prefzoo.policies.loading import (
     load_tokenizer,
     resolve,
     source,
-    without_dropout,
 )
 
 REWARD_FILE = "reward.json"
@@ -207,7 +207,8 @@ def train_reward_model(bench: Bench, settings: dict[str, Any], loss: RewardLoss 
     run_trainer(trainer, bench)
     folder = bench.out / "reward"
     folder.mkdir(parents=True, exist_ok=True)
-    trainer.model.save_pretrained(str(folder))
+    with own_dropout(trainer.model):
+        trainer.model.save_pretrained(str(folder))
     noted: dict[str, Any] = {"loading": dict(bench.loading)}
     if bench.adapter.type == "full":
         tokenizer.save_pretrained(str(folder))

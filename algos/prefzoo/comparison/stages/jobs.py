@@ -41,6 +41,7 @@ from prefzoo.feedback.rewards import FunctionReward, RandomReward, load_reward
 from prefzoo.interface import Bench, Progress, Prompt, Reward
 from prefzoo.ledger import Ledger
 from prefzoo.policies import load_policy
+from prefzoo.policies.dropout import own_dropout
 from prefzoo.policies.language_model import LanguageModelPolicy
 from prefzoo.policies.loading import load_model, read_instead, resolve
 
@@ -77,7 +78,9 @@ def start(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
         noted["path"] = None
     if recipe.adapter.quantization:
         made = noted["path"] or str(folder / "model")
-        load_model(made, **loading(recipe, recipe.adapter)).save_pretrained(str(folder / QUANTIZED))
+        quantized = load_model(made, **loading(recipe, recipe.adapter))
+        with own_dropout(quantized):
+            quantized.save_pretrained(str(folder / QUANTIZED))
         noted["quantized"] = fingerprint(str(folder / QUANTIZED))
     noted["fingerprint"] = fingerprint(noted["path"] or str(folder / "model"))
     noted["sha256"] = content_hash(Path(noted["path"] or folder / "model"))
