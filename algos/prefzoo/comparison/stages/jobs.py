@@ -12,6 +12,7 @@ from typing import Any
 import trl  # noqa: F401
 from datasets import Dataset  # noqa: F401
 
+from prefzoo.comparison.findings.records import DETAILS
 from prefzoo.comparison.fingerprints import fingerprint
 from prefzoo.comparison.merging.edited import SEALED, seal
 from prefzoo.comparison.merging.identity import IDENTITY, content_hash, identity
@@ -73,6 +74,7 @@ def start(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
         bench = _bench(plan, stage, folder, base, recipe.seeds[0], progress, ledger=ledger, rows="data")
         with metered(ledger):
             policy = algorithm.train(bench)
+        (folder / DETAILS).write_text(json.dumps(bench.report, indent=1), encoding="utf-8")
         assert isinstance(policy, LanguageModelPolicy)
         policy.export(folder / "model")
         noted["path"] = None
@@ -222,7 +224,7 @@ def train(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     if not (folder / "policy").is_dir():
         raise RuntimeError(f"{stage.label} saved no policy: `train` must call `policy.save(bench.out / 'policy')`")
     (folder / "ledger.json").write_text(json.dumps(asdict(ledger)), encoding="utf-8")
-    (folder / "details.json").write_text(json.dumps(bench.report, indent=1), encoding="utf-8")
+    (folder / DETAILS).write_text(json.dumps(bench.report, indent=1), encoding="utf-8")
 
 
 def evaluation(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
