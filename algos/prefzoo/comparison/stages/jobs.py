@@ -13,6 +13,7 @@ import trl  # noqa: F401
 from datasets import Dataset  # noqa: F401
 from transformers import set_seed
 
+from prefzoo.comparison.findings.records import DETAILS
 from prefzoo.comparison.fingerprints import fingerprint
 from prefzoo.comparison.merging.edited import SEALED, seal
 from prefzoo.comparison.merging.identity import IDENTITY, content_hash, identity
@@ -42,6 +43,7 @@ from prefzoo.feedback.rewards import FunctionReward, RandomReward, load_reward
 from prefzoo.interface import Bench, Progress, Prompt, Reward
 from prefzoo.ledger import Ledger
 from prefzoo.policies import bases, load_policy
+from prefzoo.policies.dropout import own_dropout
 from prefzoo.policies.language_model import LanguageModelPolicy
 from prefzoo.policies.loading import load_model, read_instead, resolve
 
@@ -73,12 +75,15 @@ def start(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
         bench = _bench(plan, stage, folder, base, recipe.seeds[0], progress, ledger=ledger, rows="data")
         with metered(ledger):
             policy = algorithm.train(bench)
+        (folder / DETAILS).write_text(json.dumps(bench.report, indent=1), encoding="utf-8")
         assert isinstance(policy, LanguageModelPolicy)
         policy.export(folder / "model")
         noted["path"] = None
     if recipe.adapter.quantization:
         made = noted["path"] or str(folder / "model")
-        load_model(made, **loading(recipe, recipe.adapter)).save_pretrained(str(folder / QUANTIZED))
+        quantized = load_model(made, **loading(recipe, recipe.adapter))
+        with own_dropout(quantized):
+            quantized.save_pretrained(str(folder / QUANTIZED))
         noted["quantized"] = fingerprint(str(folder / QUANTIZED))
     noted["fingerprint"] = fingerprint(noted["path"] or str(folder / "model"))
     noted["sha256"] = content_hash(Path(noted["path"] or folder / "model"))
@@ -220,7 +225,7 @@ def train(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     if not (folder / "policy").is_dir():
         raise RuntimeError(f"{stage.label} saved no policy: `train` must call `policy.save(bench.out / 'policy')`")
     (folder / "ledger.json").write_text(json.dumps(asdict(ledger)), encoding="utf-8")
-    (folder / "details.json").write_text(json.dumps(bench.report, indent=1), encoding="utf-8")
+    (folder / DETAILS).write_text(json.dumps(bench.report, indent=1), encoding="utf-8")
 
 
 @bases.shared()
