@@ -51,7 +51,8 @@ def main(given: dict[str, Any]) -> dict[str, Any]:
 
         train_reward_model(bench, {})
     else:
-        online = {"generations": given["generations"]} if reward else {}
+        # Plain TRL takes nothing off a reply that was cut.
+        online = {"generations": given["generations"], "missing_eos_penalty": 0.0} if reward else {}
         prefzoo.get(task, **online).train(bench)
     loss = json.loads((bench.out / "curves.json").read_text())[-1][-1]["train_loss"]
     return {"times": times, "loss": loss, **gpu_memory()}

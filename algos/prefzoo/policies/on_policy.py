@@ -43,7 +43,6 @@ class TokenRewards:
     kl_target: float | None
     kl_horizon: int
     kl_estimator: adv.KLEstimator
-    missing_eos_penalty: float
     whiten_rewards: bool
     whiten_advantages: bool
 
@@ -88,7 +87,6 @@ class OnPolicyTrainer(GRPOTrainer):
         weights = self.reward_weights.to(mask.device)
         scores = (self._scores * weights).nansum(dim=1)[first : first + len(inputs)]  # (B,)
         ended = self._ended(batch["completion_ids"], mask)
-        scores = scores - settings.missing_eos_penalty * (~ended).float()
         with torch.no_grad():
             if "old_per_token_logps" not in batch:  # TRL leaves them out where a rollout is used once
                 batch["old_per_token_logps"] = self._log_probabilities(batch)
