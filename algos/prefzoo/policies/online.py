@@ -14,6 +14,7 @@ from prefzoo.errors import PrefzooError
 from prefzoo.interface import Bench, Prompt
 from prefzoo.policies.fitting import fit
 from prefzoo.policies.language_model import LanguageModelPolicy
+from prefzoo.policies.rollouts import sampling
 from prefzoo.policies.weights import critic_of, weights_of
 from prefzoo.settings import Shaping
 
@@ -72,7 +73,7 @@ def fit_online(
     scorer = _Scorer(bench, policy, generations, passes, shared["beta"] > 0, scored_anew, missing_eos_penalty)
     return fit(
         bench.replace(latest=bench.latest or policy),
-        trainer_class,
+        sampling(trainer_class),
         config_class,
         [{"prompt": list(prompt)} for prompt in bench.data.prompts],
         shared,
