@@ -93,6 +93,29 @@ def test_policy_reference_critic_and_rewards_hold_one_set_of_base_weights(adapte
     assert len(pointers[0]) == len(sets[0])
 
 
+@pytest.mark.parametrize(
+    ("rewards", "policys", "dtype"),
+    [
+        ({"quant_type": "fp4"}, {}, "float32"),
+        ({}, {"quant_type": "fp4"}, "float32"),
+        ({"double_quant": False}, {}, "float32"),
+        ({}, {}, "bfloat16"),
+        ({"quant_type": "int8"}, {"quant_type": "int8"}, "bfloat16"),
+    ],
+)
+def test_a_reward_that_is_quantized_otherwise_keeps_its_scores(rewards, policys, dtype, make_bench) -> None:
+    from prefzoo.policies.language_model import LanguageModelPolicy
+
+    own, others = (Adapter(type="qlora", r=4, alpha=8, **block) for block in (rewards, policys))
+    trial = make_bench(name="reward").replace(adapter=own, loading={"quantization": own.quantization})
+    reward = train_reward_model(trial, {"max_steps": 1})
+    rows, texts = [row["prompt"] for row in trial.data.preferences[:4]], ["One.", "Two.", "Three.", "Four."]
+    before = reward(rows, texts)
+    policy = LanguageModelPolicy.from_start(trial.start, dtype=dtype, quantization=others.quantization)
+    reward.share_base(policy.model, trial.start)
+    assert reward(rows, texts) == before
+
+
 def test_a_reward_on_other_weights_is_left_alone(make_bench, reward, tmp_path) -> None:
     from prefzoo.policies.language_model import LanguageModelPolicy
 

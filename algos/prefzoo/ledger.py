@@ -53,7 +53,8 @@ class Ledger:
         judge_calls: questions put to a judge.
         flops: floating-point operations, counted as said above.
         seconds: wall-clock time of training and of answering the test prompts.
-        peak_memory_bytes: the largest resident memory of the trial's process (of its GPU where it has one).
+        peak_memory_bytes: the largest resident memory of the trial's process (of its GPU where it has one); of one that
+            evaluates several policies, since it began with this one, where the system can tell.
     """
 
     generated_tokens: int = 0

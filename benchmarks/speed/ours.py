@@ -2,7 +2,8 @@
 
     python ours.py SETTINGS.json
 
-Like an algorithm of a comparison it trains, saves, and loads what was saved again.
+Like a trial of a comparison it trains and saves. A reward model is also loaded again, because its stage goes on to
+measure it; a policy is measured in another process.
 """
 
 from __future__ import annotations

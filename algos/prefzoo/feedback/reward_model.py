@@ -16,8 +16,10 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 from prefzoo.errors import PrefzooError
 from prefzoo.feedback.rewards import REWARD_FILE, RewardLoss, critic_problem, resolve_path
 from prefzoo.interface import Bench, Prompt
+from prefzoo.policies import bases
 from prefzoo.policies.adapters import adapter_config, check_modules
 from prefzoo.policies.checkpoints import resumable
+from prefzoo.policies.dropout import own_dropout, without_dropout
 from prefzoo.policies.fitting import Progress, arguments, run_trainer
 from prefzoo.policies.loading import (
     count_parameters,
@@ -26,7 +28,6 @@ from prefzoo.policies.loading import (
     positions,
     resolve,
     source,
-    without_dropout,
 )
 
 
@@ -67,7 +68,8 @@ class RewardModel:
         base = resolve_path(noted["base"], folder) if "base" in noted else resolve(path)
         loading = dict(noted.get("loading", loading or {}))
         tokenizer = load_tokenizer(base, bool(loading.get("trust_remote_code", False)), replies=False)
-        model, missing = classifier(base, tokenizer, **loading)
+        lent = bases.lend_classifier(base, tokenizer.pad_token_id, **loading) if "base" in noted else None
+        model, missing = (lent, []) if lent is not None else classifier(base, tokenizer, **loading)
         if "base" not in noted and missing:
             raise PrefzooError(
                 f"reward.path: {path!r} is not a reward model: it has no weights for {', '.join(missing)}"
@@ -87,17 +89,19 @@ class RewardModel:
         Args:
             model: a policy that trains an adapter, on the frozen weights in `path`.
             path: folder of the plain model; nothing happens where this reward is not an adapter on the same one, or
-                reads it in another dtype.
+                reads it in another dtype. Weights that are quantized otherwise stay this model's own.
         """
         if self.base is None or Path(self.base).resolve() != Path(path).resolve():
+            return
+        if _backbone(self.model).dtype != _backbone(model).dtype:  # int8 weights of both would look equal
             return
         theirs = {name.replace(".base_layer", ""): module for name, module in _backbone(model).named_modules()}
         for name, module in _backbone(self.model).named_modules():
             twin = theirs.get(name.replace(".base_layer", ""))
             for key, weight in list(module._parameters.items()):
                 other = getattr(twin, key, None)
-                alike = [(type(w), w.dtype, w.shape) for w in (weight, other) if w is not None]
-                if "lora_" not in name and len(alike) == 2 and alike[0] == alike[1]:
+                read = [_reading(w) for w in (weight, other) if w is not None]
+                if "lora_" not in name and len(read) == 2 and read[0] == read[1]:
                     module._parameters[key] = other
 
     def critic(self, policy: PreTrainedTokenizerBase) -> tuple[torch.nn.Module, torch.Tensor]:
@@ -125,12 +129,12 @@ class RewardModel:
 
     @torch.inference_mode()
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
-        rows = [
-            self.tokenizer.apply_chat_template(
-                [*prompt, {"role": "assistant", "content": text}], return_dict=False, tokenize=True
-            )
-            for prompt, text in zip(prompts, completions, strict=True)
+        if not completions:
+            return []
+        conversations = [
+            [*prompt, {"role": "assistant", "content": text}] for prompt, text in zip(prompts, completions, strict=True)
         ]
+        rows = self.tokenizer.apply_chat_template(conversations, return_dict=False, tokenize=True)
         limit = positions(self.model.config)
         if limit is not None and (longest := max(map(len, rows), default=0)) > limit:
             raise PrefzooError(
@@ -158,6 +162,13 @@ class RewardModel:
 def _backbone(model: PreTrainedModel | PeftModel) -> torch.nn.Module:
     """The transformer without its head; its modules have the same names under every head."""
     return (model.get_base_model() if isinstance(model, PeftModel) else model).base_model
+
+
+def _reading(weight: torch.Tensor) -> tuple[object, ...]:
+    """All that can differ between two readings of one weight; in 4 bits most of it is not in the tensor."""
+    state = getattr(weight, "quant_state", None)
+    quantized = () if state is None else (state.quant_type, state.blocksize, state.nested, state.dtype)
+    return type(weight), weight.dtype, weight.shape, *quantized
 
 
 def pooled_scores(model: PreTrainedModel | PeftModel, input_ids: Any, attention_mask: Any) -> torch.Tensor:
@@ -215,7 +226,8 @@ def train_reward_model(bench: Bench, settings: dict[str, Any], loss: RewardLoss 
     run_trainer(trainer, bench)
     folder = bench.out / "reward"
     folder.mkdir(parents=True, exist_ok=True)
-    trainer.model.save_pretrained(str(folder))
+    with own_dropout(trainer.model):
+        trainer.model.save_pretrained(str(folder))
     noted: dict[str, Any] = {"loading": dict(bench.loading)}
     if bench.adapter.type == "full":
         tokenizer.save_pretrained(str(folder))

@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from prefzoo.errors import PrefzooError
+from prefzoo.policies.dropout import without_dropout
 
 PLAIN_TEMPLATE = (
     "{% for message in messages %}"
@@ -55,15 +56,6 @@ def resolve(path: str, revision: str | None = None) -> str:
         return huggingface_hub.snapshot_download(path, revision=revision, allow_patterns=kinds)
     except Exception as error:  # the hub client raises a dozen unrelated classes; the user needs one sentence
         raise PrefzooError(f"model: {path!r} is no folder and could not be had from the hub: {error}") from error
-
-
-def without_dropout(model: PreTrainedModel) -> PreTrainedModel:
-    """The model with its own dropout off. TRL does that in some trainers and not in others; here it is off in all, and
-    `adapter.dropout` is what a recipe sets."""
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-    return model
 
 
 def device() -> torch.device:

@@ -27,10 +27,12 @@ class OnPolicyConfig(GRPOConfig):
 
     def __post_init__(self) -> None:
         wanted = self.num_generations
-        # Divides every generation batch, whatever the number of processes, so that only GRPO's own minimum is passed.
-        self.num_generations = self.per_device_train_batch_size * (self.steps_per_generation or 1)
+        steps: int = self.steps_per_generation or self.gradient_accumulation_steps
+        # A rollout twice as long, in pairs: passes GRPO's own minimum of two generations, whatever is in a rollout.
+        self.num_generations, self.steps_per_generation = 2, 2 * steps
         super().__post_init__()
-        self.num_generations = wanted
+        self.num_generations, self.steps_per_generation = wanted, steps
+        self.generation_batch_size //= 2
         if self.generation_batch_size % wanted:
             raise ValueError(f"{self.generation_batch_size} replies a rollout do not divide into groups of {wanted}")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +14,7 @@ from prefzoo.errors import PrefzooError
 from prefzoo.interface import Bench, Prompt
 from prefzoo.policies.fitting import fit
 from prefzoo.policies.language_model import LanguageModelPolicy
+from prefzoo.policies.rollouts import sampling
 from prefzoo.policies.weights import critic_of, weights_of
 from prefzoo.settings import Shaping
 
@@ -70,7 +73,7 @@ def fit_online(
     scorer = _Scorer(bench, policy, generations, passes, shared["beta"] > 0, scored_anew, missing_eos_penalty)
     return fit(
         bench.replace(latest=bench.latest or policy),
-        trainer_class,
+        sampling(trainer_class),
         config_class,
         [{"prompt": list(prompt)} for prompt in bench.data.prompts],
         shared,
@@ -118,7 +121,9 @@ class _Scorer(TrainerCallback):
     def __call__(
         self, prompts: Sequence[Prompt], completions: Any, completion_ids: Sequence[Sequence[int]], **_: Any
     ) -> list[float]:
-        self._charge(sum(len(self.policy.render(prompt)) for prompt in prompts), sum(map(len, completion_ids)))
+        asked = Counter(map(json.dumps, prompts))  # each prompt is here once for each of its replies
+        read = sum(replies * len(self.policy.render(json.loads(prompt))) for prompt, replies in asked.items())
+        self._charge(read, sum(map(len, completion_ids)))
         self.bench.ledger.prompts += len(prompts) // self.generations
         texts = [self.policy.tokenizer.decode(list(ids), skip_special_tokens=True) for ids in completion_ids]
         scores = shaped(self.bench.score(prompts, texts), self.bench.shaping, self.bench.memory)
