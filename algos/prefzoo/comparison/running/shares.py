@@ -61,6 +61,13 @@ def gpus() -> list[str]:
     return [str(i) for i in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]
 
 
+def may_have_gpu() -> bool:
+    """Whether torch may find a GPU: one of NVIDIA's, of AMD's or of a Windows host; on Windows itself nobody knows."""
+    if VISIBLE in os.environ:
+        return bool(gpus())
+    return bool(gpus()) or os.name == "nt" or any(Path(place).exists() for place in ("/dev/kfd", "/dev/dxg"))
+
+
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
