@@ -27,7 +27,7 @@ from prefzoo.comparison.plan import SECONDS, Plan, Stage
 from prefzoo.comparison.running import launched
 from prefzoo.comparison.running.processes import interrupt_blocked, main_hidden
 from prefzoo.comparison.running.quiet import without_bars
-from prefzoo.comparison.running.shares import Share, cores, shares
+from prefzoo.comparison.running.shares import Share, cores, shares, threads_asked
 from prefzoo.comparison.running.watch import Watcher
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import CHECKPOINTS
@@ -74,7 +74,7 @@ class Runner:
     def __init__(self, plan: Plan, job: Callable[..., None], workers: int, watcher: Watcher) -> None:
         self.plan, self.job, self.workers, self.watcher = plan, job, workers, watcher
         self.together = launched.processes()
-        allowed = int(os.environ.get("OMP_NUM_THREADS") or cores())
+        allowed = threads_asked(watcher.console) or cores()
         self.threads = max(1, min(allowed, cores() // (workers * self.together)))
         self.free = shares(workers, self.together)
         self.outcomes: dict[str, Outcome] = {}

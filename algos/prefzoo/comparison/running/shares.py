@@ -6,8 +6,13 @@ import contextlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+THREADS = "OMP_NUM_THREADS"
 
 
 @dataclass(frozen=True)
@@ -71,3 +76,22 @@ def may_have_gpu() -> bool:
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads_asked(console: Console) -> int | None:
+    """What `OMP_NUM_THREADS` asks for, of a list the number for the outermost level; None where it asks for nothing.
+
+    What is no number is said, and taken out of the environment, so that no library of a stage stumbles over it.
+    """
+    asked = os.environ.get(THREADS, "")
+    first = asked.partition(",")[0].strip()
+    if first.isdecimal() and int(first) > 0:
+        return int(first)
+    if asked:
+        console.print(
+            f"{THREADS}={asked!r} is ignored; allowed: a number above 0, or several with commas between them",
+            markup=False,
+            highlight=False,
+        )
+        del os.environ[THREADS]
+    return None
