@@ -294,6 +294,7 @@ def test_modules_that_cannot_be_trained_whole_are_refused(bench, make_bench) -> 
         ({"init_lora_weights": "pissa_niter_4"}, "changes the weights of the base"),
         ({"init_lora_weights": "loftq"}, "with the adapter off the policy is no longer the start"),
         ({"init_lora_weights": False}, "not exactly the start"),
+        ({"init_lora_weights": "orthogonal"}, "'orthogonal' begins at 0 to rounding only"),
         ({"init_lora_weights": "gausian"}, "Did you mean 'gaussian'"),
     ],
 )

@@ -79,7 +79,12 @@ class Adapter(Settings):
             return value
         if name in CHANGE_THE_BASE:
             why = "changes the weights of the base, so that with the adapter off the policy is no longer the start"
-        elif name in (False, "orthogonal"):
+        elif name == "orthogonal":
+            why = (
+                "begins at 0 to rounding only: on a base in bfloat16 the policy would not begin as the start, and on a "
+                "quantized one peft cannot draw it"
+            )
+        elif name is False:
             why = "does not begin at 0, so that with a new adapter the policy is not exactly the start"
         elif name == "eva":
             why = "is drawn from data before training, which is not done here"
