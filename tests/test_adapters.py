@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -19,10 +20,14 @@ from prefzoo import registry
 from prefzoo.comparison.findings.notes import notes
 from prefzoo.comparison.recipe import check as recipes
 from prefzoo.errors import PrefzooError, RecipeError
+from prefzoo.feedback.judges.local import local_judge
 from prefzoo.feedback.reward_model import RewardModel, train_reward_model
+from prefzoo.interface import Completion
 from prefzoo.lab import MODEL_DIR
-from prefzoo.policies import load_policy
+from prefzoo.policies import bases, load_policy
+from prefzoo.policies.adapters import of_adapter
 from prefzoo.policies.language_model import LanguageModelPolicy
+from prefzoo.policies.loading import load_model
 from prefzoo.settings import Adapter, Generation
 
 ALGORITHMS = ("sft", "dpo", "rejection_sampling", "ppo", "a2c", "reinforce", "grpo", "rloo")
@@ -91,6 +96,11 @@ def bench(make_bench, base):
     return make
 
 
+def storages(model: torch.nn.Module) -> set[int]:
+    """Where the weights of the base under an adapter lie."""
+    return {w.untyped_storage().data_ptr() for name, w in model.named_parameters() if not of_adapter(name)}
+
+
 @pytest.fixture(scope="module")
 def kept() -> dict[str, Any]:
     """What the trained policies said of some replies: folder -> prompts, token ids, log-probabilities."""
@@ -134,6 +144,46 @@ def test_a_fresh_process_loads_them_and_finds_the_same(kept, tmp_path) -> None:
     assert said.stdout.split() == list(kept)
 
 
+def test_on_one_base_they_find_the_same_whatever_was_on_it_before(kept, base) -> None:
+    """After the first test, whose policies it takes."""
+    if not kept:
+        pytest.skip("nothing was trained")
+
+    def found(folder: str) -> Any:
+        prompts, ids, _ = kept[folder]
+        policy = load_policy(folder)
+        return policy, policy.log_probabilities(prompts, [Completion("", tuple(each), True) for each in ids])
+
+    with bases.shared():
+        policies = {}
+        for folder in (*kept, *reversed(kept)):
+            policies[folder], again = found(folder)
+            assert again == kept[folder][2], folder
+        adapted = [policy for policy in policies.values() if policy.adapted]
+        ways = {json.dumps(policy.loading): policy.loading for policy in adapted}
+        held = [storages(local_judge(base, False, loading).model.model) for loading in ways.values()]
+    assert {len(each) for each in held} == {12}, "7 layers, 3 norms, embeddings and head"
+    assert set.union(*(storages(policy.model) for policy in adapted)) == set.union(*held)
+
+
+def test_a_base_is_read_once_for_each_way_and_again_when_its_files_changed(base, tmp_path) -> None:
+    folder = str(shutil.copytree(base, tmp_path / "base"))
+    with bases.shared():
+        first, again, other = (
+            bases.lend(folder),
+            bases.lend(folder, dtype="float32"),
+            bases.lend(folder, dtype="float16"),
+        )
+        assert storages(first) == storages(again) and storages(first).isdisjoint(storages(other))
+        first.get_input_embeddings().weight.data = torch.zeros(1)  # puts another in its place, which is its own affair
+        assert storages(bases.lend(folder)) == storages(again)
+        changed = load_model(base)
+        torch.nn.init.zeros_(changed.model.norm.weight)
+        changed.save_pretrained(folder)
+        assert not bases.lend(folder).model.norm.weight.any() and again.model.norm.weight.all()
+    assert storages(bases.lend(folder)).isdisjoint(storages(bases.lend(folder))), "outside, everybody's own"
+
+
 @pytest.mark.parametrize("adapter", [a for a in ADAPTERS if a != "saved"])
 def test_a_step_of_size_0_leaves_the_start_and_the_reward_model_comes_back(adapter: str, bench) -> None:
     trial = bench(adapter, learning_rate=0.0)
@@ -148,6 +198,12 @@ def test_a_step_of_size_0_leaves_the_start_and_the_reward_model_comes_back(adapt
     # A score does not depend on what else is in its batch; int8 rounds what has been added up in another order.
     assert scored(prompts[2:3], texts[2:3]) == pytest.approx(scores[2:3], abs=1e-2 if adapter == "int8" else 1e-5)
     assert RewardModel.load(str(rewards.out / "reward"))(prompts, texts) == scores
+    with bases.shared():
+        lent = RewardModel.load(str(rewards.out / "reward"))
+        beside = LanguageModelPolicy.from_start(trial.start, **trial.loading)
+        assert lent(prompts, texts) == scores and lent.parameters == scored.parameters
+    own = storages(lent.model) - storages(beside.model)
+    assert len(own) == (1 if adapter != "full" else len(storages(lent.model))), "the head alone, under an adapter"
     assert rewards.report["model"]["used"]["adapter"].get("modules_to_save", ["score"])[-1] == "score"
 
 

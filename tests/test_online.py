@@ -13,11 +13,12 @@ from prefzoo import get
 from prefzoo.errors import PrefzooError
 from prefzoo.policies.actor_critic import ActorCriticTrainer
 from prefzoo.policies.language_model import LanguageModelPolicy
-from prefzoo.policies.on_policy import OnPolicyTrainer
-from prefzoo.settings import Adapter, Generation
+from prefzoo.policies.on_policy import OnPolicyConfig, OnPolicyTrainer
+from prefzoo.settings import Adapter, Generation, Shaping
 
 ONLINE = ("ppo", "a2c", "reinforce", "grpo", "rloo")
 LOG = {"logging_steps": 1}
+CUTS_SOME = 16
 
 
 def courtesy(prompts, completions) -> list[float]:
@@ -173,6 +174,47 @@ def test_a_reply_that_was_cut_is_penalized_and_one_that_ended_is_not(bench, caug
     assert trainer._ended(ids, mask).tolist() == [True, True, False, False]
 
 
+@pytest.mark.parametrize(
+    ("name", "given", "penalty"),
+    [*((name, {}, 1.0) for name in ONLINE), ("rloo", {"missing_eos_penalty": 0.25}, 0.25)],
+)
+def test_every_algorithm_learns_from_the_same_reward_of_a_reply_that_was_cut(name, given, penalty, bench) -> None:
+    """The reward gives 100 to each, of which 3 is left by clipping; the penalty is taken off after that."""
+    trial = bench().replace(generation=Generation(max_new_tokens=CUTS_SOME), shaping=Shaping(clip=3.0))
+    hundred = trial.replace(reward=lambda prompts, replies: [100.0] * len(replies))
+    get(name, **given, trainer={**LOG, "max_steps": 1}).train(hundred)
+    entry = json.loads((trial.out / "curves.json").read_text())[-1][0]
+    cut = entry["completions/clipped_ratio"]
+    assert 0 < cut < 1
+    assert entry["rewards/reward/mean"] == pytest.approx(3.0 - penalty * cut)
+
+
+@pytest.mark.parametrize(
+    ("score", "given"),
+    [
+        (float("nan"), "nan to 1 of 4"),
+        (None, "None to 1 of 4"),
+        (float("inf"), "inf to 1 of 4"),
+        ("2", "'2' to 1 of 4"),
+    ],
+)
+def test_a_reply_without_a_score_is_named(score, given, bench) -> None:
+    replies = ["Yes.", "No.", "At nine.", "Never."]
+    trial = bench().replace(reward=lambda prompts, texts: [score if text == "At nine." else 1 for text in texts])
+    with pytest.raises(PrefzooError, match=rf"gave {given} replies, first to 'At nine\.'; a score must be a finite"):
+        trial.score([[{"role": "user", "content": "When?"}]] * 4, replies)
+    assert trial.ledger.reward_calls == 0
+    with pytest.raises(PrefzooError, match="gave 3 scores for 4 replies"):
+        bench().replace(reward=lambda prompts, texts: [1.0] * 3).score([[]] * 4, replies)
+
+
+def test_nothing_is_learned_from_scores_that_are_no_numbers(bench) -> None:
+    trial = bench().replace(shaping=Shaping(normalize=True), reward=lambda prompts, texts: [float("nan")] * len(texts))
+    with pytest.raises(PrefzooError, match="gave nan to 8 of 8 replies"):
+        get("reinforce").train(trial)
+    assert "scores" not in trial.memory
+
+
 def test_policy_critic_and_reference_share_one_set_of_base_weights(bench, caught) -> None:
     get("ppo", trainer={"max_steps": 1}).train(bench())
     model = caught[0].model
@@ -199,6 +241,26 @@ def test_the_critic_learns(bench) -> None:
     curve = json.loads((trial.out / "curves.json").read_text())[0]
     losses = [entry["value_loss"] for entry in curve if "value_loss" in entry]
     assert sum(losses[-12:]) < 0.5 * sum(losses[:12])
+
+
+@pytest.mark.parametrize("name", ["ppo", "reinforce"])
+def test_a_rollout_of_one_reply_is_learned_from(name, bench) -> None:
+    trial = bench(batch_size=1)
+    policy = get(name, trainer={"max_steps": 3}).train(trial)
+    assert any((p != 0).any() for n, p in adapters(policy).items() if "lora_B" in n)
+    assert trial.ledger.reward_calls == (1 if name == "ppo" else 3)  # three of PPO's four epochs over one
+
+
+@pytest.mark.parametrize(("processes", "steps", "whole"), [(1, 1, 1), (2, 1, 2), (1, 6, 6), (2, 3, 6)])
+def test_a_rollout_is_what_all_processes_sample_in_its_steps(processes, steps, whole, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(OnPolicyConfig, "world_size", processes)
+    sizes = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": steps, "num_generations": whole}
+    for asked in ({"steps_per_generation": steps}, {}):
+        config = OnPolicyConfig(output_dir=str(tmp_path), bf16=False, use_cpu=True, **sizes, **asked)
+        assert (config.generation_batch_size, config.steps_per_generation) == (whole, steps)
+        assert config.num_generations == whole
+    with pytest.raises(ValueError, match=f"{whole} replies a rollout do not divide into groups of {whole + 1}"):
+        OnPolicyConfig(output_dir=str(tmp_path), bf16=False, use_cpu=True, **{**sizes, "num_generations": whole + 1})
 
 
 def test_too_few_prompts_are_refused_and_left_over_ones_are_told(bench) -> None:

@@ -14,8 +14,9 @@ from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from prefzoo.errors import PrefzooError
-from prefzoo.feedback.rewards import RewardLoss, resolve_path
+from prefzoo.feedback.rewards import REWARD_FILE, RewardLoss, critic_problem, resolve_path
 from prefzoo.interface import Bench, Prompt
+from prefzoo.policies import bases
 from prefzoo.policies.adapters import adapter_config, check_modules
 from prefzoo.policies.checkpoints import resumable
 from prefzoo.policies.dropout import own_dropout, without_dropout
@@ -27,8 +28,6 @@ from prefzoo.policies.loading import (
     resolve,
     source,
 )
-
-REWARD_FILE = "reward.json"
 
 
 class RewardModel:
@@ -67,8 +66,9 @@ class RewardModel:
             noted = json.loads((folder / REWARD_FILE).read_text(encoding="utf-8"))
         base = resolve_path(noted["base"], folder) if "base" in noted else resolve(path)
         loading = dict(noted.get("loading", loading or {}))
-        tokenizer = load_tokenizer(base, bool(loading.get("trust_remote_code", False)))
-        model, missing = classifier(base, tokenizer, **loading)
+        tokenizer = load_tokenizer(base, bool(loading.get("trust_remote_code", False)), replies=False)
+        lent = bases.lend_classifier(base, tokenizer.pad_token_id, **loading) if "base" in noted else None
+        model, missing = (lent, []) if lent is not None else classifier(base, tokenizer, **loading)
         if "base" not in noted and missing:
             raise PrefzooError(
                 f"reward.path: {path!r} is not a reward model: it has no weights for {', '.join(missing)}"
@@ -103,8 +103,20 @@ class RewardModel:
                 if "lora_" not in name and len(read) == 2 and read[0] == read[1]:
                     module._parameters[key] = other
 
-    def critic(self) -> tuple[torch.nn.Module, torch.Tensor]:
-        """What a critic begins with: a copy of this model's backbone, adapter merged in, and of its head (1, H)."""
+    def critic(self, policy: PreTrainedTokenizerBase) -> tuple[torch.nn.Module, torch.Tensor]:
+        """What a critic begins with: a copy of this model's backbone, adapter merged in, and of its head (1, H).
+
+        Args:
+            policy: the tokenizer of the policy whose tokens it will value.
+
+        Raises:
+            PrefzooError: when they are other tokens here.
+        """
+        if problem := critic_problem(policy.get_vocab(), self.tokenizer.get_vocab()):
+            raise PrefzooError(
+                f"value_model: {problem} The policy's tokenizer is that of {policy.name_or_path}, the reward model is "
+                f"in {self.folder}."
+            )
         model = RewardModel.load(str(self.folder), {**self.loading, "quantization": None}).model
         plain = model.merge_and_unload() if isinstance(model, PeftModel) else model
         return plain.base_model, plain.score.weight.detach()
@@ -116,12 +128,12 @@ class RewardModel:
 
     @torch.inference_mode()
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
-        rows = [
-            self.tokenizer.apply_chat_template(
-                [*prompt, {"role": "assistant", "content": text}], return_dict=False, tokenize=True
-            )
-            for prompt, text in zip(prompts, completions, strict=True)
+        if not completions:
+            return []
+        conversations = [
+            [*prompt, {"role": "assistant", "content": text}] for prompt, text in zip(prompts, completions, strict=True)
         ]
+        rows = self.tokenizer.apply_chat_template(conversations, return_dict=False, tokenize=True)
         self.flops += 2.0 * self.parameters * sum(map(len, rows))
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
         scores = [0.0] * len(rows)

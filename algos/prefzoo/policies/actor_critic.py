@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from prefzoo.policies import advantages as adv
 from prefzoo.policies.on_policy import OnPolicyTrainer, whole
+from prefzoo.policies.positions import from_first_token
 from prefzoo.policies.weights import BACKBONE, HEAD, VALUE
 
 
@@ -55,7 +56,7 @@ class ActorCriticTrainer(OnPolicyTrainer):
             model.set_adapter("default")
             _thaw(model)
         else:
-            model.add_module(BACKBONE, value_model)
+            model.add_module(BACKBONE, from_first_token(value_model))
         self._backbone = value_model
         hidden = model.config.get_text_config().hidden_size if value_head is None else value_head.shape[1]
         head = nn.Linear(hidden, 1)

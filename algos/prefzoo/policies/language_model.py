@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from prefzoo.interface import Completion, Progress, Prompt
 from prefzoo.ledger import Ledger
-from prefzoo.policies import write_policy_file
+from prefzoo.policies import bases, write_policy_file
 from prefzoo.policies.dropout import own_dropout
 from prefzoo.policies.loading import count_parameters, end_of_turn, load_model, load_tokenizer
 from prefzoo.settings import Generation
@@ -47,9 +47,9 @@ class LanguageModelPolicy:
 
     @classmethod
     def from_start(cls, start: str, **loading: Any) -> LanguageModelPolicy:
-        """The start policy itself."""
+        """The start policy itself, on weights that others may stand on too (see `bases`)."""
         tokenizer = load_tokenizer(start, bool(loading.get("trust_remote_code", False)))
-        return cls(load_model(start, **loading).eval(), tokenizer, start, loading)
+        return cls(bases.lend(start, **loading).eval(), tokenizer, start, loading)
 
     @classmethod
     def load(cls, folder: Path, start: str, noted: dict[str, Any]) -> LanguageModelPolicy:
@@ -59,8 +59,8 @@ class LanguageModelPolicy:
             policy = cls.from_start(start, **loading)
             adapted = PeftModel.from_pretrained(policy.model, str(folder)).eval()
             return cls(adapted, policy.tokenizer, start, loading)
-        whole = cls.from_start(str(folder), **loading)
-        return cls(whole.model, whole.tokenizer, start, loading)
+        tokenizer = load_tokenizer(str(folder), bool(loading.get("trust_remote_code", False)))
+        return cls(load_model(str(folder), **loading).eval(), tokenizer, start, loading)
 
     @property
     def adapted(self) -> bool:

@@ -65,10 +65,23 @@ def device() -> torch.device:
     )
 
 
-def load_tokenizer(path: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+def load_tokenizer(path: str, trust_remote_code: bool = False, replies: bool = True) -> PreTrainedTokenizerBase:
     """The tokenizer of a model folder: padded on the left, with a chat template, and with a pad token that is not the
-    end-of-sequence token if the vocabulary has any other that fits."""
+    end-of-sequence token if the vocabulary has any other that fits.
+
+    Args:
+        replies: whether its model writes replies, and must be able to end them.
+
+    Raises:
+        PrefzooError: when there is no end-of-sequence token, and one is needed.
+    """
     tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    if tokenizer.eos_token is None and (replies or tokenizer.chat_template is None):
+        raise PrefzooError(
+            f"the tokenizer in {path} has no end-of-sequence token, so that no reply would ever end. Name one of its "
+            f"tokens as eos_token in {Path(path) / 'tokenizer_config.json'}; its special tokens: "
+            f"{', '.join(map(repr, tokenizer.all_special_tokens)) or 'none'}."
+        )
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         spare = [t for t in (tokenizer.unk_token, *_pad_like(tokenizer)) if t and t != tokenizer.eos_token]

@@ -27,10 +27,12 @@ class OnPolicyConfig(GRPOConfig):
 
     def __post_init__(self) -> None:
         wanted = self.num_generations
-        # Divides every generation batch, whatever the number of processes, so that only GRPO's own minimum is passed.
-        self.num_generations = self.per_device_train_batch_size * (self.steps_per_generation or 1)
+        steps: int = self.steps_per_generation or self.gradient_accumulation_steps
+        # A rollout twice as long, in pairs: passes GRPO's own minimum of two generations, whatever is in a rollout.
+        self.num_generations, self.steps_per_generation = 2, 2 * steps
         super().__post_init__()
-        self.num_generations = wanted
+        self.num_generations, self.steps_per_generation = wanted, steps
+        self.generation_batch_size //= 2
         if self.generation_batch_size % wanted:
             raise ValueError(f"{self.generation_batch_size} replies a rollout do not divide into groups of {wanted}")
 
@@ -43,7 +45,6 @@ class TokenRewards:
     kl_target: float | None
     kl_horizon: int
     kl_estimator: adv.KLEstimator
-    missing_eos_penalty: float
     whiten_rewards: bool
     whiten_advantages: bool
 
@@ -88,7 +89,6 @@ class OnPolicyTrainer(GRPOTrainer):
         weights = self.reward_weights.to(mask.device)
         scores = (self._scores * weights).nansum(dim=1)[first : first + len(inputs)]  # (B,)
         ended = self._ended(batch["completion_ids"], mask)
-        scores = scores - settings.missing_eos_penalty * (~ended).float()
         with torch.no_grad():
             if "old_per_token_logps" not in batch:  # TRL leaves them out where a rollout is used once
                 batch["old_per_token_logps"] = self._log_probabilities(batch)

@@ -20,7 +20,7 @@ from prefzoo.comparison.recipe.judge_check import (
 )
 from prefzoo.comparison.recipe.learner_check import question_problems, sampling_problems
 from prefzoo.comparison.recipe.machine_check import machine_problems
-from prefzoo.comparison.recipe.model_check import given_judges, model_problems, token_problems
+from prefzoo.comparison.recipe.model_check import critic_problems, given_judges, model_problems, token_problems
 from prefzoo.data.reading import COLUMNS
 from prefzoo.errors import unknown
 from prefzoo.feedback.rewards import function_problem
@@ -177,6 +177,7 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (token_problems, ("model.path", "start", "reward")),
     (_path_problems, ("reward.type", "reward.of")),
     (_critic_problems, ("reward",)),
+    (critic_problems, ("model.path", "reward")),
     (feedback_problems, ("judge", "gold", "reward.type", "reward.of", *_ROWS)),
     (constitution_problems, ("constitution", "model.path")),
     (judge_words, ("judge", "model.path")),

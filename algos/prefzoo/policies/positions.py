@@ -1,0 +1,39 @@
+"""Positions of tokens in rows that are padded on the left."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from peft import PeftModel
+from torch import Tensor, nn
+
+
+def from_first_token(model: nn.Module) -> nn.Module:
+    """Have `model` count the positions of each row from its first attended token on, wherever it is not told them.
+
+    `generate` does so, and a plain forward pass counts the padding too: where positions are absolute, as in GPT-2, the
+    log-probabilities of a padded row would be others than those it was sampled with. A model whose forward takes no
+    positions, as with ALiBi, makes them from the attention mask by itself.
+
+    Args:
+        model: a transformers model, adapted or not; its transformer without the head is changed in place.
+
+    Returns:
+        The same model.
+    """
+    inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
+    backbone = inner.base_model
+    if "position_ids" in inspect.signature(backbone.forward).parameters:
+        backbone.register_forward_pre_hook(_told, with_kwargs=True)
+    return model
+
+
+def _told(backbone: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
+    attention: Any = named.get("attention_mask")
+    known = named.get("position_ids") is not None or not isinstance(attention, Tensor) or attention.dim() != 2
+    if known or attention[:, 0].all():  # nothing on the left: what it counts by itself is right
+        return None
+    fed = args[0] if args else named["input_ids"]
+    positions = (attention.long().cumsum(-1) - 1).clamp(min=0)
+    return args, {**named, "position_ids": positions[:, -fed.shape[1] :]}
