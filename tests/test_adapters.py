@@ -318,6 +318,8 @@ def test_what_needs_a_gpu_is_refused_before_training(training: dict[str, Any], w
         ({"target_modules": ["q_proj", "k_prj"]}, "'k_prj' is no module of this model. Did you mean 'k_proj'"),
         ({"target_modules": "q|v"}, "'q|v' is no module"),
         ({"modules_to_save": ["lm_had"]}, "Did you mean 'lm_head'"),
+        ({"target_modules": ["lm_head"]}, "TRL's losses read by itself"),
+        ({"target_modules": ".*(q_proj|lm_head)"}, "TRL's losses read by itself"),
     ],
 )
 def test_modules_that_a_model_does_not_have_are_refused(block: dict[str, Any], words: str, bench) -> None:
@@ -327,9 +329,11 @@ def test_modules_that_a_model_does_not_have_are_refused(block: dict[str, Any], w
 
 
 def test_modules_that_cannot_be_trained_whole_are_refused(bench, make_bench) -> None:
-    tied = make_bench().replace(adapter=Adapter(modules_to_save=["embed_tokens"]))
-    with pytest.raises(PrefzooError, match="shares its weights with the other end"):
-        registry.get("sft").train(tied)
+    for key in ("modules_to_save", "target_modules"):  # an adapter would be merged into both ends
+        tied = make_bench().replace(adapter=Adapter(**{key: ["embed_tokens"]}))
+        with pytest.raises(PrefzooError, match=f"{key}: 'embed_tokens' shares its weights with the other end"):
+            registry.get("sft").train(tied)
+    train_reward_model(tied, {"max_steps": 1})  # where there is no other end
     trial = bench("qlora")
     with pytest.raises(PrefzooError, match="'q_proj' is quantized here"):
         registry.get("sft").train(trial.replace(adapter=Adapter(type="qlora", modules_to_save=["q_proj"])))
@@ -346,6 +350,7 @@ def test_modules_that_cannot_be_trained_whole_are_refused(bench, make_bench) -> 
         ({"init_lora_weights": "pissa_niter_4"}, "changes the weights of the base"),
         ({"init_lora_weights": "loftq"}, "with the adapter off the policy is no longer the start"),
         ({"init_lora_weights": False}, "not exactly the start"),
+        ({"init_lora_weights": "orthogonal"}, "'orthogonal' begins at 0 to rounding only"),
         ({"init_lora_weights": "gausian"}, "Did you mean 'gaussian'"),
     ],
 )
@@ -355,7 +360,8 @@ def test_what_means_nothing_together_is_refused_by_name(block: dict[str, Any], w
     assert words.replace(",", ";") in str(caught.value) or words in str(caught.value)
 
 
-def test_one_precision_and_weights_whose_gradients_can_be_scaled() -> None:
+def test_one_precision_and_weights_whose_gradients_can_be_scaled(monkeypatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     with pytest.raises(RecipeError, match=r"training\.fp16: .*in one of them"):
         recipes.check({"algorithms": {"dpo": {}}, "training": {"bf16": True, "fp16": True}})
     with pytest.raises(RecipeError, match=r"training\.fp16: true scales .* float32"):

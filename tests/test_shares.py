@@ -48,6 +48,25 @@ def test_what_there_is_is_divided(machine, workers: int, cores: list[set[int]], 
     assert [share.gpu for share in found] == devices
 
 
+@pytest.mark.parametrize(("asked", "threads"), [("3", 3), ("4,2", 4), (" 2 , 1", 2), ("", None)])
+def test_threads_are_read_as_openmp_writes_them(monkeypatch, asked: str, threads: int | None) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert module.threads_asked(Console(file=(said := io.StringIO()))) == threads
+    assert said.getvalue() == ""
+
+
+@pytest.mark.parametrize("asked", ["auto", "0", "-1", ",2"])
+def test_what_is_no_number_of_threads_is_said_once_and_ignored(monkeypatch, asked: str) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    console = Console(file=(said := io.StringIO()), width=200)
+    for _ in range(2):
+        runner = Runner(SimpleNamespace(stages={}), print, 1, Watcher(0, 1, console))
+        assert runner.threads == module.cores()
+    assert said.getvalue() == (
+        f"OMP_NUM_THREADS={asked!r} is ignored; allowed: a number above 0, or several with commas between them\n"
+    )
+
+
 def test_one_gpu_and_processes_that_train_together_are_not_divided(machine, monkeypatch) -> None:
     assert [share.gpu for share in shares(2, together=2)] == [None, None]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")

@@ -12,6 +12,7 @@ import torch
 from datasets import Dataset
 from transformers import TrainerCallback, set_seed
 
+from prefzoo import refusals
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import CHECKPOINTS, Bench, Policy
 from prefzoo.policies.adapters import adapter_config, check_modules, of_adapter, restore
@@ -123,14 +124,9 @@ def arguments(bench: Bench, config_class: type[TrainingArguments], settings: dic
         optimizer = str(settings.get("optim", training.optim))
         if optimizer.startswith("paged"):
             # bitsandbytes itself would fall back to one that is not paged.
-            raise PrefzooError(
-                f"training.optim: {optimizer!r} pages a GPU's memory, and this machine has no GPU. "
-                f"Allowed here: {optimizer.removeprefix('paged_').replace('_32bit', '_torch_fused')}"
-            )
+            raise PrefzooError(refusals.paged("training.optim", optimizer))
         if settings.get("fp16", training.fp16):
-            raise PrefzooError(
-                "training.fp16: true needs a GPU, and this machine has none. Allowed here: training.bf16"
-            )
+            raise PrefzooError(refusals.half_precision("training.fp16"))
     processes = int(os.environ.get("WORLD_SIZE", 1))  # set by `accelerate launch`
     rows, over = divmod(training.batch_size, training.accumulation * processes)
     if over:

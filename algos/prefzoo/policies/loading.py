@@ -20,6 +20,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from prefzoo import refusals
 from prefzoo.errors import PrefzooError
 from prefzoo.policies.dropout import without_dropout
 
@@ -127,11 +128,8 @@ def weights(
     Raises:
         PrefzooError: for an implementation that this machine cannot run.
     """
-    if attn_implementation and attn_implementation.startswith("flash") and device().type == "cpu":
-        raise PrefzooError(
-            f"model.attn_implementation: {attn_implementation!r} needs a GPU, and this machine has none. "
-            "Allowed here: sdpa, eager, flex_attention."
-        )
+    if device().type == "cpu" and (said := refusals.attention(attn_implementation)):
+        raise PrefzooError(said)
     settings: dict[str, Any] = {
         "dtype": getattr(torch, dtype),
         "use_safetensors": True,

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from prefzoo.comparison.recipe.blocks import Recipe
+from prefzoo.comparison.recipe.machine_check import trainer_blocks
 from prefzoo.errors import did_you_mean
 from prefzoo.feedback.judges.settings import JudgeSettings
 from prefzoo.feedback.rewards import critic_problem, tokenizer_folder
@@ -28,13 +29,9 @@ def model_problems(recipe: Recipe) -> list[str]:
 
 def token_problems(recipe: Recipe) -> list[str]:
     """Whether the tokens that `trainer:` blocks name are tokens of the model, where its tokenizer is on this disk."""
-    parts = {key: part.trainer for key, part in recipe.reward.places.items()}
-    labels = {f"algorithms.{label}": given.get("trainer") for label, given in recipe.algorithms.items()}
-    blocks = {"start": recipe.start.parameters.get("trainer"), **parts, **labels}
     named = {
-        f"{key}.trainer.{name}": block[name]
-        for key, block in blocks.items()
-        if isinstance(block, dict)
+        f"{key}.{name}": block[name]
+        for key, block in trainer_blocks(recipe).items()
         for name in TOKENS
         if isinstance(block.get(name), str)
     }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copyreg
 import dataclasses
 import multiprocessing
-import os
 import signal
 import time
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from prefzoo import plugins, registry
 from prefzoo.comparison.plan import Plan, Stage
 from prefzoo.comparison.running import launched
 from prefzoo.comparison.running.processes import interrupt_blocked, main_hidden
-from prefzoo.comparison.running.shares import Share, cores, shares
+from prefzoo.comparison.running.shares import Share, cores, shares, threads_asked
 from prefzoo.comparison.running.watch import Watcher
 from prefzoo.comparison.running.work import SEVERAL, follow, work
 
@@ -74,7 +73,7 @@ class Runner:
     def __init__(self, plan: Plan, job: Callable[..., None], workers: int, watcher: Watcher) -> None:
         self.plan, self.job, self.workers, self.watcher = plan, job, workers, watcher
         self.together = launched.processes()
-        allowed = int(os.environ.get("OMP_NUM_THREADS") or cores())
+        allowed = threads_asked(watcher.console) or cores()
         self.threads = max(1, min(allowed, cores() // (workers * self.together)))
         self.free = shares(workers, self.together)
         self.outcomes: dict[str, Outcome] = {}

@@ -7,13 +7,18 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 
 from prefzoo.comparison.recipe.blocks import Recipe, weight_bytes
 from prefzoo.comparison.running import launched
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+THREADS = "OMP_NUM_THREADS"
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
 """What a container may use of its processors: microseconds of a period, and the period."""
 
@@ -86,6 +91,13 @@ def gpus() -> list[str]:
     return [str(i) for i in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]
 
 
+def may_have_gpu() -> bool:
+    """Whether torch may find a GPU: one of NVIDIA's, of AMD's or of a Windows host; on Windows itself nobody knows."""
+    if VISIBLE in os.environ:
+        return bool(gpus())
+    return bool(gpus()) or os.name == "nt" or any(Path(place).exists() for place in ("/dev/kfd", "/dev/dxg"))
+
+
 def cores() -> int:
     """Cores that this process may use: those it is held to, or fewer where a container has a quota of time."""
     held = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -94,3 +106,22 @@ def cores() -> int:
     except (OSError, ValueError):  # no such file here, or `max`, which is no limit
         return held
     return max(1, min(held, math.ceil(quota / period)))
+
+
+def threads_asked(console: Console) -> int | None:
+    """What `OMP_NUM_THREADS` asks for, of a list the number for the outermost level; None where it asks for nothing.
+
+    What is no number is said, and taken out of the environment, so that no library of a stage stumbles over it.
+    """
+    asked = os.environ.get(THREADS, "")
+    first = asked.partition(",")[0].strip()
+    if first.isdecimal() and int(first) > 0:
+        return int(first)
+    if asked:
+        console.print(
+            f"{THREADS}={asked!r} is ignored; allowed: a number above 0, or several with commas between them",
+            markup=False,
+            highlight=False,
+        )
+        del os.environ[THREADS]
+    return None
