@@ -13,7 +13,7 @@ from conftest import SMALL
 from prefzoo import compare
 from prefzoo.comparison.findings.records import RECORDS
 from prefzoo.comparison.plan import START, load_plan
-from prefzoo.comparison.stages import jobs
+from prefzoo.comparison.stages import starting
 from prefzoo.comparison.stages.reuse import _weights
 from prefzoo.feedback.reward_model import classifier
 from prefzoo.lab import MODEL_DIR
@@ -78,11 +78,11 @@ def test_a_comparison_reads_the_copy_that_its_start_stage_made(quantized_run) ->
     found, out = quantized_run
     assert found.algorithms["sft"].status == "ok"
     plan = load_plan(out)
-    folder = plan.stages[START].folder / jobs.QUANTIZED
+    folder = plan.stages[START].folder / starting.QUANTIZED
     how = loading_of(plan)
-    assert loading.source(jobs.start_path(plan), **how)[0] == jobs.start_path(plan), "nobody knows it yet"
-    jobs._know_the_copy(plan)
-    assert loading.source(jobs.start_path(plan), **how)[0] == str(folder)
+    assert loading.source(starting.start_path(plan), **how)[0] == starting.start_path(plan), "nobody knows it yet"
+    starting.know_the_copy(plan)
+    assert loading.source(starting.start_path(plan), **how)[0] == str(folder)
 
 
 def test_what_the_start_was_trained_with_is_reported_too(quantized_run) -> None:
@@ -110,15 +110,15 @@ def test_its_replies_are_those_of_a_base_that_is_quantized_anew(quantized_run) -
 def test_an_edited_copy_is_refused(quantized_run) -> None:
     _, out = quantized_run
     plan = load_plan(out)
-    config = plan.stages[START].folder / jobs.QUANTIZED / "config.json"
+    config = plan.stages[START].folder / starting.QUANTIZED / "config.json"
     before = config.read_text(encoding="utf-8")
     config.write_text(before.replace('"nf4"', '"fp4"'), encoding="utf-8")
     try:
         with pytest.raises(Exception, match="no longer the one that was made"):
-            jobs.start_path(plan)
+            starting.start_path(plan)
     finally:
         config.write_text(before, encoding="utf-8")
 
 
 def loading_of(plan):
-    return jobs.loading(plan.recipe, plan.recipe.adapter)
+    return starting.loading(plan.recipe, plan.recipe.adapter)

@@ -20,7 +20,7 @@ def open_policy(folder: Path, label: str, seed: int | None = None) -> Policy:
         PrefzooError: when the comparison has no such label or seed, that trial did not finish, or the folder holds a
             merged report.
     """
-    from prefzoo.comparison.stages.jobs import start_path, start_policy
+    from prefzoo.comparison.stages.starting import start_path, start_policy
 
     plan = _plan(folder)
     labels = (START, *plan.recipe.algorithms)

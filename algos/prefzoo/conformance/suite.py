@@ -115,7 +115,7 @@ def quick(name: str, seed: int, out: Path, console: Console | None = None) -> It
 
 
 def _trials(plan: Plan, name: str, seen: list[dict[str, Any]], folders: list[Path], seed: int) -> Trials:
-    from prefzoo.comparison.stages.jobs import start_path, start_policy
+    from prefzoo.comparison.stages.starting import start_path, start_policy
     from prefzoo.policies import load_policy
 
     asked = seen[0]["answers"]

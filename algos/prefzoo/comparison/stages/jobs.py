@@ -14,11 +14,9 @@ from datasets import Dataset  # noqa: F401
 from transformers import set_seed
 
 from prefzoo.comparison.findings.records import DETAILS
-from prefzoo.comparison.fingerprints import fingerprint
 from prefzoo.comparison.merging.edited import SEALED, seal
-from prefzoo.comparison.merging.identity import IDENTITY, content_hash, identity
+from prefzoo.comparison.merging.identity import IDENTITY, identity
 from prefzoo.comparison.plan import INCOMPLETE, START, Plan, Stage
-from prefzoo.comparison.recipe.blocks import Recipe
 from prefzoo.comparison.running import launched
 from prefzoo.comparison.stages.auditing import audit
 from prefzoo.comparison.stages.data import prepare
@@ -29,6 +27,7 @@ from prefzoo.comparison.stages.judging import assistant_of, judge_of, judge_repo
 from prefzoo.comparison.stages.label import label
 from prefzoo.comparison.stages.metering import forget_peak, metered
 from prefzoo.comparison.stages.reuse import KEPT, KeptWork
+from prefzoo.comparison.stages.starting import MODEL, know_the_copy, note_start, start_path, start_policy
 from prefzoo.comparison.tracking.by_trainers import reporting
 from prefzoo.data import sealed
 from prefzoo.data.views import Views
@@ -43,12 +42,8 @@ from prefzoo.feedback.rewards import FunctionReward, RandomReward, load_reward
 from prefzoo.interface import Bench, Progress, Prompt, Reward
 from prefzoo.ledger import Ledger
 from prefzoo.policies import bases, load_policy
-from prefzoo.policies.dropout import own_dropout
 from prefzoo.policies.language_model import LanguageModelPolicy
-from prefzoo.policies.loading import load_model, read_instead, resolve
-
-QUANTIZED = "quantized"
-"""Folder of the start's copy in 4 or 8 bits, where the recipe's adapter is on such a base."""
+from prefzoo.policies.loading import resolve
 
 
 def run_stage(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
@@ -56,7 +51,7 @@ def run_stage(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> Non
     if stage.kind == "data":
         prepare(plan, folder, progress)
     else:
-        _know_the_copy(plan)
+        know_the_copy(plan)
         {"start": start, "label": labels, "reward": reward, "train": train, "evaluate": evaluation, "audit": audit}[
             stage.kind
         ](plan, stage, folder, progress)
@@ -70,58 +65,15 @@ def start(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     algorithm = recipe.start_algorithm()
     ledger = Ledger()
     base = resolve(recipe.model.path, recipe.model.revision)
-    noted: dict[str, Any] = {"path": base}
     if algorithm is not None:
         bench = _bench(plan, stage, folder, base, recipe.seeds[0], progress, ledger=ledger, rows="data")
         with metered(ledger):
             policy = algorithm.train(bench)
         (folder / DETAILS).write_text(json.dumps(bench.report, indent=1), encoding="utf-8")
         assert isinstance(policy, LanguageModelPolicy)
-        policy.export(folder / "model")
-        noted["path"] = None
-    if recipe.adapter.quantization:
-        made = noted["path"] or str(folder / "model")
-        quantized = load_model(made, **loading(recipe, recipe.adapter))
-        with own_dropout(quantized):
-            quantized.save_pretrained(str(folder / QUANTIZED))
-        noted["quantized"] = fingerprint(str(folder / QUANTIZED))
-    noted["fingerprint"] = fingerprint(noted["path"] or str(folder / "model"))
-    noted["sha256"] = content_hash(Path(noted["path"] or folder / "model"))
-    (folder / "start.json").write_text(json.dumps(noted), encoding="utf-8")
+        policy.export(folder / MODEL)
+    note_start(recipe, folder, None if algorithm else base)
     (folder / "ledger.json").write_text(json.dumps(asdict(ledger)), encoding="utf-8")
-
-
-def _know_the_copy(plan: Plan) -> None:
-    """Whoever wants the start quantized as the recipe says reads the copy that was made with it."""
-    folder, recipe = plan.stages[START].folder, plan.recipe
-    if (folder / QUANTIZED).is_dir():
-        read_instead(_path(folder), folder / QUANTIZED, **loading(recipe, recipe.adapter))
-
-
-def _path(folder: Path) -> str:
-    return str(json.loads((folder / "start.json").read_text(encoding="utf-8"))["path"] or folder / "model")
-
-
-def start_path(plan: Plan) -> str:
-    """Folder of the start policy.
-
-    Raises:
-        PrefzooError: when it is not what was made.
-    """
-    if not plan.stages[START].done:
-        raise PrefzooError("the start of this comparison was not finished")
-    folder = plan.stages[START].folder
-    noted = json.loads((folder / "start.json").read_text(encoding="utf-8"))
-    path = _path(folder)
-    copy = fingerprint(str(folder / QUANTIZED))
-    if (fingerprint(path), copy) != (noted["fingerprint"], noted.get("quantized")):
-        raise PrefzooError(f"the start in {path} is no longer the one that was made; nothing can be compared with it")
-    return path
-
-
-def start_policy(recipe: Recipe, path: str) -> LanguageModelPolicy:
-    """The start policy, loaded as every trial loads it."""
-    return LanguageModelPolicy.from_start(path, **loading(recipe, recipe.adapter))
 
 
 def labels(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
