@@ -24,6 +24,7 @@ class OnPolicyConfig(GRPOConfig):
     """GRPO's config, admitting one generation per prompt: the baseline is not the group's mean here."""
 
     num_generations: int = 1
+    steps_per_generation: int | None = None
 
     def __post_init__(self) -> None:
         wanted, steps = self.num_generations, self.steps_per_generation or self.gradient_accumulation_steps
