@@ -7,7 +7,7 @@ import json
 
 import pytest
 import torch
-from trl import GRPOTrainer
+from trl import GRPOTrainer, RLOOTrainer
 
 from prefzoo import get
 from prefzoo.errors import PrefzooError
@@ -84,6 +84,36 @@ def test_a2c_is_ppo_with_one_epoch(bench) -> None:
     twice = adapters(get("ppo", epochs=2).train(bench(name="twice")))
     assert all(torch.equal(a2c[n], ppo[n]) for n in a2c)
     assert any(not torch.equal(a2c[n], twice[n]) for n in a2c)
+
+
+def test_used_once_a_rollout_has_ratios_of_1_with_dropout_too(bench) -> None:
+    """Then the loss is minus the mean of whitened advantages."""
+    trial = bench().replace(adapter=Adapter(r=4, alpha=8, dropout=0.3))
+    get("a2c", trainer={**LOG, "learning_rate": 1e-2}).train(trial)
+    losses = [e["loss"] for e in json.loads((trial.out / "curves.json").read_text())[0] if "loss" in e]
+    assert len(losses) == 3 and losses == pytest.approx([0.0] * 3, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", ["ppo", "grpo", "rloo"])
+def test_replies_are_sampled_and_scored_without_dropout_and_learned_from_with_it(name, bench, monkeypatch) -> None:
+    seen = []
+    for trainer in (GRPOTrainer, RLOOTrainer):
+        for method in ("_generate", "_calculate_rewards", "_compute_loss"):
+            called = getattr(trainer, method)
+
+            def note(self, *args, method=method, called=called, **more):
+                active = any(m.training for m in self.model.modules() if isinstance(m, torch.nn.Dropout))
+                seen.append((method, active, self.model.training))
+                return called(self, *args, **more)
+
+            monkeypatch.setattr(trainer, method, note)
+    trial = bench().replace(adapter=Adapter(r=4, alpha=8, dropout=0.3))
+    get(name, epochs=1, trainer={"max_steps": 1}).train(trial)
+    assert set(seen) == {
+        ("_generate", False, True),
+        ("_calculate_rewards", False, True),
+        ("_compute_loss", True, True),
+    }
 
 
 @pytest.mark.parametrize("name", ["ppo", "reinforce"])
@@ -243,3 +273,7 @@ def test_the_seams_to_trl_are_where_they_were(method, parameters) -> None:
     if "args" in found:  # TRL 1.14 passes them on unnamed
         parameters = parameters[: found.index("args")]
     assert found[: len(parameters)] == parameters, f"TRL changed GRPOTrainer.{method}; see policies/on_policy.py"
+    if method == "_generate_and_score_completions":
+        assert list(inspect.signature(getattr(RLOOTrainer, method)).parameters) == parameters, (
+            "see policies/rollouts.py"
+        )

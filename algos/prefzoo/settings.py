@@ -23,7 +23,7 @@ class Adapter(Settings):
     no meaning beside the others are refused.
 
     Attributes:
-        dropout: of the adapter, while training.
+        dropout: of the adapter, while training; replies that are learned from are sampled and scored without it.
         target_modules: `all-linear`, or names of layers, all of which the model must have.
         use_dora: weights decomposed into direction and magnitude (Liu et al. 2024, https://arxiv.org/abs/2402.09353).
         use_rslora: the scale is `alpha / sqrt(r)` (Kalajdzievski 2023, https://arxiv.org/abs/2312.03732).

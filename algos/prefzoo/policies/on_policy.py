@@ -92,9 +92,8 @@ class OnPolicyTrainer(GRPOTrainer):
         ended = self._ended(batch["completion_ids"], mask)
         scores = scores - settings.missing_eos_penalty * (~ended).float()
         with torch.no_grad():
-            if "old_per_token_logps" not in batch:  # TRL leaves them out where a rollout is used once
-                batch["old_per_token_logps"] = self._log_probabilities(batch)
-            old = batch["old_per_token_logps"]
+            # TRL leaves them out where a rollout is used once: then the loss takes its own, and ratios are 1.
+            old = batch["old_per_token_logps"] if "old_per_token_logps" in batch else self._log_probabilities(batch)
             kl = adv.kl_per_token(old, batch.get("ref_per_token_logps", old), settings.kl_estimator) * mask
             rewards = adv.token_rewards(scores, kl, mask, self.kl_coefficient)
             if settings.whiten_rewards:
