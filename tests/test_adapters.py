@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -19,10 +20,14 @@ from prefzoo import registry
 from prefzoo.comparison.findings.notes import notes
 from prefzoo.comparison.recipe import check as recipes
 from prefzoo.errors import PrefzooError, RecipeError
+from prefzoo.feedback.judges.local import local_judge
 from prefzoo.feedback.reward_model import RewardModel, train_reward_model
+from prefzoo.interface import Completion
 from prefzoo.lab import MODEL_DIR
-from prefzoo.policies import load_policy
+from prefzoo.policies import bases, load_policy
+from prefzoo.policies.adapters import of_adapter
 from prefzoo.policies.language_model import LanguageModelPolicy
+from prefzoo.policies.loading import load_model
 from prefzoo.settings import Adapter, Generation
 
 ALGORITHMS = ("sft", "dpo", "rejection_sampling", "ppo", "a2c", "reinforce", "grpo", "rloo")
@@ -91,6 +96,11 @@ def bench(make_bench, base):
     return make
 
 
+def storages(model: torch.nn.Module) -> set[int]:
+    """Where the weights of the base under an adapter lie."""
+    return {w.untyped_storage().data_ptr() for name, w in model.named_parameters() if not of_adapter(name)}
+
+
 @pytest.fixture(scope="module")
 def kept() -> dict[str, Any]:
     """What the trained policies said of some replies: folder -> prompts, token ids, log-probabilities."""
@@ -134,6 +144,46 @@ def test_a_fresh_process_loads_them_and_finds_the_same(kept, tmp_path) -> None:
     assert said.stdout.split() == list(kept)
 
 
+def test_on_one_base_they_find_the_same_whatever_was_on_it_before(kept, base) -> None:
+    """After the first test, whose policies it takes."""
+    if not kept:
+        pytest.skip("nothing was trained")
+
+    def found(folder: str) -> Any:
+        prompts, ids, _ = kept[folder]
+        policy = load_policy(folder)
+        return policy, policy.log_probabilities(prompts, [Completion("", tuple(each), True) for each in ids])
+
+    with bases.shared():
+        policies = {}
+        for folder in (*kept, *reversed(kept)):
+            policies[folder], again = found(folder)
+            assert again == kept[folder][2], folder
+        adapted = [policy for policy in policies.values() if policy.adapted]
+        ways = {json.dumps(policy.loading): policy.loading for policy in adapted}
+        held = [storages(local_judge(base, False, loading).model.model) for loading in ways.values()]
+    assert {len(each) for each in held} == {12}, "7 layers, 3 norms, embeddings and head"
+    assert set.union(*(storages(policy.model) for policy in adapted)) == set.union(*held)
+
+
+def test_a_base_is_read_once_for_each_way_and_again_when_its_files_changed(base, tmp_path) -> None:
+    folder = str(shutil.copytree(base, tmp_path / "base"))
+    with bases.shared():
+        first, again, other = (
+            bases.lend(folder),
+            bases.lend(folder, dtype="float32"),
+            bases.lend(folder, dtype="float16"),
+        )
+        assert storages(first) == storages(again) and storages(first).isdisjoint(storages(other))
+        first.get_input_embeddings().weight.data = torch.zeros(1)  # puts another in its place, which is its own affair
+        assert storages(bases.lend(folder)) == storages(again)
+        changed = load_model(base)
+        torch.nn.init.zeros_(changed.model.norm.weight)
+        changed.save_pretrained(folder)
+        assert not bases.lend(folder).model.norm.weight.any() and again.model.norm.weight.all()
+    assert storages(bases.lend(folder)).isdisjoint(storages(bases.lend(folder))), "outside, everybody's own"
+
+
 @pytest.mark.parametrize("adapter", [a for a in ADAPTERS if a != "saved"])
 def test_a_step_of_size_0_leaves_the_start_and_the_reward_model_comes_back(adapter: str, bench) -> None:
     trial = bench(adapter, learning_rate=0.0)
@@ -148,6 +198,12 @@ def test_a_step_of_size_0_leaves_the_start_and_the_reward_model_comes_back(adapt
     # A score does not depend on what else is in its batch; int8 rounds what has been added up in another order.
     assert scored(prompts[2:3], texts[2:3]) == pytest.approx(scores[2:3], abs=1e-2 if adapter == "int8" else 1e-5)
     assert RewardModel.load(str(rewards.out / "reward"))(prompts, texts) == scores
+    with bases.shared():
+        lent = RewardModel.load(str(rewards.out / "reward"))
+        beside = LanguageModelPolicy.from_start(trial.start, **trial.loading)
+        assert lent(prompts, texts) == scores and lent.parameters == scored.parameters
+    own = storages(lent.model) - storages(beside.model)
+    assert len(own) == (1 if adapter != "full" else len(storages(lent.model))), "the head alone, under an adapter"
     assert rewards.report["model"]["used"]["adapter"].get("modules_to_save", ["score"])[-1] == "score"
 
 
@@ -262,6 +318,8 @@ def test_what_needs_a_gpu_is_refused_before_training(training: dict[str, Any], w
         ({"target_modules": ["q_proj", "k_prj"]}, "'k_prj' is no module of this model. Did you mean 'k_proj'"),
         ({"target_modules": "q|v"}, "'q|v' is no module"),
         ({"modules_to_save": ["lm_had"]}, "Did you mean 'lm_head'"),
+        ({"target_modules": ["lm_head"]}, "TRL's losses read by itself"),
+        ({"target_modules": ".*(q_proj|lm_head)"}, "TRL's losses read by itself"),
     ],
 )
 def test_modules_that_a_model_does_not_have_are_refused(block: dict[str, Any], words: str, bench) -> None:
@@ -271,9 +329,11 @@ def test_modules_that_a_model_does_not_have_are_refused(block: dict[str, Any], w
 
 
 def test_modules_that_cannot_be_trained_whole_are_refused(bench, make_bench) -> None:
-    tied = make_bench().replace(adapter=Adapter(modules_to_save=["embed_tokens"]))
-    with pytest.raises(PrefzooError, match="shares its weights with the other end"):
-        registry.get("sft").train(tied)
+    for key in ("modules_to_save", "target_modules"):  # an adapter would be merged into both ends
+        tied = make_bench().replace(adapter=Adapter(**{key: ["embed_tokens"]}))
+        with pytest.raises(PrefzooError, match=f"{key}: 'embed_tokens' shares its weights with the other end"):
+            registry.get("sft").train(tied)
+    train_reward_model(tied, {"max_steps": 1})  # where there is no other end
     trial = bench("qlora")
     with pytest.raises(PrefzooError, match="'q_proj' is quantized here"):
         registry.get("sft").train(trial.replace(adapter=Adapter(type="qlora", modules_to_save=["q_proj"])))
@@ -290,6 +350,7 @@ def test_modules_that_cannot_be_trained_whole_are_refused(bench, make_bench) -> 
         ({"init_lora_weights": "pissa_niter_4"}, "changes the weights of the base"),
         ({"init_lora_weights": "loftq"}, "with the adapter off the policy is no longer the start"),
         ({"init_lora_weights": False}, "not exactly the start"),
+        ({"init_lora_weights": "orthogonal"}, "'orthogonal' begins at 0 to rounding only"),
         ({"init_lora_weights": "gausian"}, "Did you mean 'gaussian'"),
     ],
 )
@@ -299,7 +360,8 @@ def test_what_means_nothing_together_is_refused_by_name(block: dict[str, Any], w
     assert words.replace(",", ";") in str(caught.value) or words in str(caught.value)
 
 
-def test_one_precision_and_weights_whose_gradients_can_be_scaled() -> None:
+def test_one_precision_and_weights_whose_gradients_can_be_scaled(monkeypatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     with pytest.raises(RecipeError, match=r"training\.fp16: .*in one of them"):
         recipes.check({"algorithms": {"dpo": {}}, "training": {"bf16": True, "fp16": True}})
     with pytest.raises(RecipeError, match=r"training\.fp16: true scales .* float32"):

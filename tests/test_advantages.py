@@ -107,6 +107,10 @@ def test_the_adaptive_controller() -> None:
     for kl, expected in ((12.0, 0.102), (5.4, 0.10098), (6.0, 0.10098)):
         controller.update(kl, 100)
         assert controller.coefficient == pytest.approx(expected)
+    far = KLController(0.05, target=6.0, horizon=100)
+    for kl, expected in ((0.0, 0.04), (60.0, 0.048), (0.0, 0.0384)):  # 512 replies count as the 100 of the horizon
+        far.update(kl, 512)
+        assert far.coefficient == pytest.approx(expected)
     fixed = KLController(0.1)
     fixed.update(12.0, 100)
     assert fixed.coefficient == 0.1

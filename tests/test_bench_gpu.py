@@ -20,7 +20,7 @@ def gpu(monkeypatch):
     for folder in (SPEED.parent, SPEED):
         monkeypatch.syspath_prepend(str(folder))
     yield __import__("gpu")
-    for name in {"gpu", "pairs", "models", "measuring"} - before:
+    for name in {"gpu", "pairs", "models", "measuring", "clock"} - before:
         sys.modules.pop(name, None)
 
 

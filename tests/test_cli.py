@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from prefzoo.cli import app
 
 PREFZOO = str(Path(sys.executable).with_name("prefzoo"))
 
@@ -76,6 +80,17 @@ def test_compare_report_sample_and_export(small_run, tmp_path) -> None:
     assert (tmp_path / "dpo" / "model.safetensors").is_file()
     assert "not empty" in prefzoo("export", str(out), "dpo", "--to", str(tmp_path / "dpo")).stderr
     assert "Did you mean 'dpo'" in prefzoo("export", str(out), "dop", "--to", str(tmp_path / "x")).stderr
+
+
+def test_report_exits_as_compare_does_when_a_label_did_not_finish(small_run, tmp_path) -> None:
+    shutil.copytree(small_run[1], tmp_path / "run", symlinks=True)
+    again = CliRunner().invoke(app, ["report", str(tmp_path / "run")])
+    assert again.exit_code == 0, again.output
+    for folder in (tmp_path / "run" / "trials").glob("train-dpo-*"):
+        if folder.is_dir():  # beside it is its log
+            shutil.rmtree(folder)
+    partial = CliRunner().invoke(app, ["report", str(tmp_path / "run")])
+    assert partial.exit_code == 1 and "report.html" in partial.output
 
 
 def test_run_trains_one_algorithm(tmp_path) -> None:

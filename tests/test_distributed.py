@@ -107,6 +107,12 @@ def test_a_comparison_that_was_launched_twice_runs_once_and_trains_with_both(tmp
         ours, theirs = (each["algorithms"][label]["seeds"]["0"] for each in (together, alone))
         assert ours["ledger"]["reward_calls"] == theirs["ledger"]["reward_calls"]
         assert list(both.glob(f"trials/train-{label}-*.1.log")) and not list(one.glob("trials/*.1.log"))
+    ours, theirs = (each["algorithms"]["dpo"]["seeds"]["0"] for each in (together, alone))
+    assert ours["ledger"]["forward_tokens"] == theirs["ledger"]["forward_tokens"] > 0, "half of the reference each"
+    for out in (both, one):
+        (kept,) = out.glob("kept/references-*.json")
+        assert json.loads(kept.read_text())["found"]["tokens"] == ours["training"]["forward_tokens"]
+    assert "reused" not in ours["details"], "one process reads what both computed"
     # What is not sampled is the same, to rounding; what is sampled is drawn by two.
     assert together["algorithms"]["dpo"]["summary"]["kl"]["mean"] == pytest.approx(
         alone["algorithms"]["dpo"]["summary"]["kl"]["mean"], rel=0.05

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from conftest import SMALL
+from prefzoo.comparison.answers import answer, open_policy
 from prefzoo.comparison.compare import rebuild
 from prefzoo.comparison.merging.edited import seal
 from prefzoo.comparison.merging.identity import differences, identity, teachers
@@ -288,6 +289,9 @@ def test_a_merged_report_is_rebuilt_and_merged_again_and_replaces_nothing_else(t
     assert "prefzoo report ../monday ../tuesday ../wednesday --out FOLDER" in page and "recipe.yaml" not in page
     assert found.merged == {"monday": "../monday", "tuesday": "../tuesday", "wednesday": "../wednesday"}
     assert set(found.algorithms) == {"start", "sft", "dpo", "best_of_n", "rejection_sampling"}
+    for ask in (lambda: answer(tmp_path / "both", "hi"), lambda: open_policy(tmp_path / "both", "dpo")):
+        with pytest.raises(PrefzooError, match=f"merged report.*: {two[0]}, {two[1]}$"):
+            ask()
 
     mine = tmp_path / "mine"
     mine.mkdir()

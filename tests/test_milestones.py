@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from prefzoo import get
 from prefzoo.comparison.plan import make_plan
 from prefzoo.comparison.recipe import check as recipes
-from prefzoo.comparison.running.runner import clear
+from prefzoo.comparison.running.work import clear
 from prefzoo.interface import Bench
 from prefzoo.policies import checkpoints, load_policy
 from prefzoo.policies.milestones import shares

@@ -14,10 +14,11 @@ from prefzoo.errors import PrefzooError
 from prefzoo.policies.actor_critic import ActorCriticTrainer
 from prefzoo.policies.language_model import LanguageModelPolicy
 from prefzoo.policies.on_policy import OnPolicyConfig, OnPolicyTrainer
-from prefzoo.settings import Adapter, Generation
+from prefzoo.settings import Adapter, Generation, Shaping
 
 ONLINE = ("ppo", "a2c", "reinforce", "grpo", "rloo")
 LOG = {"logging_steps": 1}
+CUTS_SOME = 16
 
 
 def courtesy(prompts, completions) -> list[float]:
@@ -201,6 +202,47 @@ def test_a_reply_that_was_cut_is_penalized_and_one_that_ended_is_not(bench, caug
     ids = torch.tensor([[9, 10, end], [9, end, 0], [9, 10, 11], [end, 10, 11]])
     mask = torch.tensor([[1, 1, 1], [1, 1, 0], [1, 1, 1], [1, 1, 1]])
     assert trainer._ended(ids, mask).tolist() == [True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "penalty"),
+    [*((name, {}, 1.0) for name in ONLINE), ("rloo", {"missing_eos_penalty": 0.25}, 0.25)],
+)
+def test_every_algorithm_learns_from_the_same_reward_of_a_reply_that_was_cut(name, given, penalty, bench) -> None:
+    """The reward gives 100 to each, of which 3 is left by clipping; the penalty is taken off after that."""
+    trial = bench().replace(generation=Generation(max_new_tokens=CUTS_SOME), shaping=Shaping(clip=3.0))
+    hundred = trial.replace(reward=lambda prompts, replies: [100.0] * len(replies))
+    get(name, **given, trainer={**LOG, "max_steps": 1}).train(hundred)
+    entry = json.loads((trial.out / "curves.json").read_text())[-1][0]
+    cut = entry["completions/clipped_ratio"]
+    assert 0 < cut < 1
+    assert entry["rewards/reward/mean"] == pytest.approx(3.0 - penalty * cut)
+
+
+@pytest.mark.parametrize(
+    ("score", "given"),
+    [
+        (float("nan"), "nan to 1 of 4"),
+        (None, "None to 1 of 4"),
+        (float("inf"), "inf to 1 of 4"),
+        ("2", "'2' to 1 of 4"),
+    ],
+)
+def test_a_reply_without_a_score_is_named(score, given, bench) -> None:
+    replies = ["Yes.", "No.", "At nine.", "Never."]
+    trial = bench().replace(reward=lambda prompts, texts: [score if text == "At nine." else 1 for text in texts])
+    with pytest.raises(PrefzooError, match=rf"gave {given} replies, first to 'At nine\.'; a score must be a finite"):
+        trial.score([[{"role": "user", "content": "When?"}]] * 4, replies)
+    assert trial.ledger.reward_calls == 0
+    with pytest.raises(PrefzooError, match="gave 3 scores for 4 replies"):
+        bench().replace(reward=lambda prompts, texts: [1.0] * 3).score([[]] * 4, replies)
+
+
+def test_nothing_is_learned_from_scores_that_are_no_numbers(bench) -> None:
+    trial = bench().replace(shaping=Shaping(normalize=True), reward=lambda prompts, texts: [float("nan")] * len(texts))
+    with pytest.raises(PrefzooError, match="gave nan to 8 of 8 replies"):
+        get("reinforce").train(trial)
+    assert "scores" not in trial.memory
 
 
 def test_policy_critic_and_reference_share_one_set_of_base_weights(bench, caught) -> None:

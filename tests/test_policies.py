@@ -10,16 +10,17 @@ import sys
 import pytest
 import torch
 
+from prefzoo import get
 from prefzoo.errors import PrefzooError
 from prefzoo.feedback.rewards import FunctionReward, RandomReward, load_reward
 from prefzoo.interface import Completion
 from prefzoo.lab import MODEL_DIR
 from prefzoo.ledger import Ledger
-from prefzoo.policies import load_policy
+from prefzoo.policies import language_model, load_policy
 from prefzoo.policies.best_of_n import BestOfNPolicy
 from prefzoo.policies.fitting import adapter_config
 from prefzoo.policies.language_model import LanguageModelPolicy
-from prefzoo.policies.loading import PLAIN_TEMPLATE, end_of_turn, load_tokenizer, resolve
+from prefzoo.policies.loading import PLAIN_TEMPLATE, end_of_turn, load_model, load_tokenizer, resolve
 from prefzoo.settings import Adapter, Generation
 
 GENERATION = Generation(max_new_tokens=24, batch_size=8)
@@ -141,6 +142,29 @@ def test_an_adapter_is_saved_merged_and_exported_without_change(tmp_path, start,
     whole = LanguageModelPolicy.from_start(str(tmp_path / "plain"))
     for a, b in zip(before, whole.log_probabilities(prompts, replies), strict=True):
         assert a == pytest.approx(b, abs=1e-3)
+
+
+def test_a_trained_policy_is_read_from_its_folder_only_when_it_is_used(make_bench, prompts, monkeypatch) -> None:
+    loads = []
+
+    def counted(path: str, **more):
+        loads.append(path)
+        return load_model(path, **more)
+
+    monkeypatch.setattr(language_model, "load_model", counted)
+    bench = make_bench()
+    policy = get("sft", trainer={"max_steps": 2}).train(bench)
+    assert isinstance(policy, LanguageModelPolicy)
+    assert len(loads) == 1, "the start, to train on; what was saved is not read yet"
+    with pytest.raises(AttributeError, match="no attribute 'modle'"):
+        policy.modle  # noqa: B018
+    assert len(loads) == 1
+    replies = [each[0] for each in policy.sample(prompts[:2], GENERATION, seed=0)]
+    assert not any(weight.is_inference() for weight in policy.model.parameters()), "a later round trains on them"
+    saved = load_policy(bench.out / "policy")
+    assert policy.log_probabilities(prompts[:2], replies) == saved.log_probabilities(prompts[:2], replies)
+    assert policy.adapted and policy.start == bench.start
+    assert len(loads) == 3, "once each, however often it is used"
 
 
 def test_an_export_answers_alike_in_a_process_without_prefzoo(tmp_path, prompts) -> None:

@@ -69,7 +69,8 @@ def test_only_who_asks_for_the_same_gets_the_copy(tmp_path) -> None:
 @pytest.fixture(scope="module")
 def quantized_run(tmp_path_factory):
     out = tmp_path_factory.mktemp("quantized")
-    found = compare("quickstart", ["sft"], seeds=1, sets=[*SMALL, "adapter.type=qlora"], out=out)
+    sets = [*SMALL, "adapter.type=qlora", "start.trainer={optim: adamw_8bit}"]
+    found = compare("quickstart", ["sft"], seeds=1, sets=sets, out=out)
     return found, out
 
 
@@ -82,6 +83,17 @@ def test_a_comparison_reads_the_copy_that_its_start_stage_made(quantized_run) ->
     assert loading.source(jobs.start_path(plan), **how)[0] == jobs.start_path(plan), "nobody knows it yet"
     jobs._know_the_copy(plan)
     assert loading.source(jobs.start_path(plan), **how)[0] == str(folder)
+
+
+def test_what_the_start_was_trained_with_is_reported_too(quantized_run) -> None:
+    found, out = quantized_run
+    model = found.algorithms[START].seeds["0"].details["model"]
+    assert (model["asked"]["optim"], model["asked"]["adapter"]["type"]) == ("adamw_8bit", "qlora")
+    (said,) = model["differs"]  # the lab's adapter is too small for moments in 8 bits
+    assert [n for n in found.notes if "model of" in n] == [f"The model of start: {said}."]
+    written = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    assert written["algorithms"][START]["seeds"]["0"]["details"]["model"] == model
+    assert said in (out / "report.html").read_text(encoding="utf-8").replace("&#39;", "'")
 
 
 def test_its_replies_are_those_of_a_base_that_is_quantized_anew(quantized_run) -> None:

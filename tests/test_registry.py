@@ -119,6 +119,9 @@ def test_register_checks_the_class_and_the_name() -> None:
         prefzoo.register("dpo")(Sound)
     with pytest.raises(ValueError, match="frozen"):
         prefzoo.register("x")(type("Loose", (Algorithm,), {"train": lambda self, bench: None}))
+    for needs, kind in ((("prompts",), "tuple"), (["prompts"], "list"), ("prompts", "str")):
+        with pytest.raises(ValueError, match=f"'x': needs is the {kind} .*frozenset of any of preferences, prompts"):
+            prefzoo.register("x")(dataclass(frozen=True)(type("Odd", (Sound,), {"needs": needs})))
     with pytest.raises(ValueError, match="Did you mean 'prompts'"):
         prefzoo.register("x")(dataclass(frozen=True)(type("Odd", (Sound,), {"needs": frozenset({"promts"})})))
     prefzoo.register("sound")(Sound)

@@ -17,7 +17,7 @@ import prefzoo
 from conftest import SMALL, metrics
 from prefzoo import get
 from prefzoo.comparison import compare as compare_module
-from prefzoo.comparison.running.runner import clear
+from prefzoo.comparison.running.work import clear
 from prefzoo.errors import PrefzooError
 from prefzoo.feedback.reward_model import train_reward_model
 from prefzoo.interface import Bench
@@ -36,7 +36,7 @@ def length(prompts, completions) -> list[float]:
 
 def killed_at(step: int) -> Any:
     def progress(what: str, done: int, total: int) -> None:
-        if what != "sampling" and done == step:
+        if what not in ("sampling", "reference") and done == step:
             raise Killed
 
     return progress

@@ -93,6 +93,29 @@ def test_policy_reference_critic_and_rewards_hold_one_set_of_base_weights(adapte
     assert len(pointers[0]) == len(sets[0])
 
 
+@pytest.mark.parametrize(
+    ("rewards", "policys", "dtype"),
+    [
+        ({"quant_type": "fp4"}, {}, "float32"),
+        ({}, {"quant_type": "fp4"}, "float32"),
+        ({"double_quant": False}, {}, "float32"),
+        ({}, {}, "bfloat16"),
+        ({"quant_type": "int8"}, {"quant_type": "int8"}, "bfloat16"),
+    ],
+)
+def test_a_reward_that_is_quantized_otherwise_keeps_its_scores(rewards, policys, dtype, make_bench) -> None:
+    from prefzoo.policies.language_model import LanguageModelPolicy
+
+    own, others = (Adapter(type="qlora", r=4, alpha=8, **block) for block in (rewards, policys))
+    trial = make_bench(name="reward").replace(adapter=own, loading={"quantization": own.quantization})
+    reward = train_reward_model(trial, {"max_steps": 1})
+    rows, texts = [row["prompt"] for row in trial.data.preferences[:4]], ["One.", "Two.", "Three.", "Four."]
+    before = reward(rows, texts)
+    policy = LanguageModelPolicy.from_start(trial.start, dtype=dtype, quantization=others.quantization)
+    reward.share_base(policy.model, trial.start)
+    assert reward(rows, texts) == before
+
+
 def test_a_reward_on_other_weights_is_left_alone(make_bench, reward, tmp_path) -> None:
     from prefzoo.policies.language_model import LanguageModelPolicy
 
@@ -111,14 +134,69 @@ def test_a_reward_model_that_diverged_says_so_instead_of_teaching(reward) -> Non
         reward([[{"role": "user", "content": "Is it open?"}]], ["Yes."])
 
 
+def test_what_is_longer_than_the_reward_models_positions_is_not_scored(reward, monkeypatch) -> None:
+    prompt = [{"role": "user", "content": "Is it open?"}]
+    monkeypatch.setattr(reward.model.config, "max_position_embeddings", 12)
+    assert len(reward([prompt], ["Yes."])) == 1
+    with pytest.raises(PrefzooError, match=r"has 12 positions, and a prompt with its reply takes \d+ of its tokens"):
+        reward([prompt] * 2, ["Yes.", "Yes, from nine to five, and on Sunday as well."])
+
+
 def test_a_critic_that_begins_as_the_reward_model_trains(make_bench, reward, monkeypatch) -> None:
     kept = []
     monkeypatch.setattr(ActorCriticTrainer, "remove_critic", lambda self: kept.append(self))
     get("ppo", value_model="reward", trainer={"learning_rate": 0.0}).train(make_bench().replace(reward=reward))
-    backbone, head = reward.critic()
+    backbone, head = reward.critic(reward.tokenizer)
     assert torch.equal(kept[0].model.value_head.weight, head)
     theirs = dict(backbone.named_parameters())
     assert all(torch.equal(p, theirs[n]) for n, p in kept[0].model.value_backbone.named_parameters())
+
+
+def with_two_tokens_swapped(folder):
+    """The lab's tokenizer, in which two tokens have each other's number, beside a config: a model of another one."""
+    from prefzoo.lab import MODEL_DIR
+
+    folder.mkdir()
+    for file in ("config.json", "tokenizer_config.json"):
+        (folder / file).write_text((MODEL_DIR / file).read_text())
+    content = json.loads((MODEL_DIR / "tokenizer.json").read_text())
+    numbers = content["model"]["vocab"]
+    numbers["e"], numbers["t"] = numbers["t"], numbers["e"]
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_a_critic_that_would_misread_the_policys_tokens_is_refused(make_bench, reward, tmp_path) -> None:
+    from prefzoo.lab import MODEL_DIR
+    from prefzoo.policies.loading import load_tokenizer
+
+    own = len(reward.tokenizer)
+    reward.tokenizer = load_tokenizer(str(with_two_tokens_swapped(tmp_path / "other")))
+    with pytest.raises(
+        PrefzooError, match=f"value_model: 'reward' .* 2 of {own} tokens .* Allowed here: shared"
+    ) as told:
+        get("ppo", value_model="reward").train(make_bench().replace(reward=reward))
+    assert str(MODEL_DIR) in str(told.value) and str(reward.folder) in str(told.value)
+
+
+def test_validate_compares_the_tokens_of_a_critics_model(tmp_path, reward) -> None:
+    def recipe(path, value_model="reward"):
+        algorithms = {"mine": {"algorithm": "a2c", "value_model": value_model}, "ppo": {}}
+        return {"algorithms": algorithms, "reward": {"type": "path", "path": str(path)}}
+
+    other = with_two_tokens_swapped(tmp_path / "other")
+    with pytest.raises(RecipeError) as caught:
+        recipes.check(recipe(other))
+    (problem,) = caught.value.problems
+    assert problem.startswith("algorithms.mine.value_model: 'reward' begins as the reward model, which would misread")
+    assert "2 of 1024 tokens" in problem and f"model.path is 'lab', reward.path {str(other)!r}." in problem
+    recipes.check(recipe(other, "separate"))
+    recipes.check(recipe(reward.folder))  # an adapter on the lab model, whose tokenizer it has
+    tokenizer = json.loads((other / "tokenizer.json").read_text())
+    numbers = tokenizer["model"]["vocab"]
+    numbers["e"], numbers["t"], numbers["more"] = numbers["t"], numbers["e"], 1024
+    (other / "tokenizer.json").write_text(json.dumps(tokenizer))
+    recipes.check(recipe(other))  # all of the policy's tokens, and one more
 
 
 def test_a_critic_from_a_reward_that_is_no_model_is_refused(make_bench) -> None:
@@ -128,7 +206,7 @@ def test_a_critic_from_a_reward_that_is_no_model_is_refused(make_bench) -> None:
 
 def test_the_value_of_the_last_token_is_the_reward_models_score(make_bench, reward) -> None:
     """Before it learns, the critic sees in a whole reply what the reward model sees."""
-    backbone, head = reward.critic()
+    backbone, head = reward.critic(reward.tokenizer)
     prompt, text = make_bench().data.preferences[0]["prompt"], "It is open from nine to five."
     ids = reward.tokenizer.apply_chat_template(
         [*prompt, {"role": "assistant", "content": text}], return_dict=False, tokenize=True

@@ -12,11 +12,13 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from prefzoo.cli import app
-from prefzoo.comparison import compare
 from prefzoo.comparison.plan import Stage
+from prefzoo.comparison.recipe.blocks import Recipe
+from prefzoo.comparison.recipe.check import load
+from prefzoo.comparison.running import launched
 from prefzoo.comparison.running import shares as module
 from prefzoo.comparison.running.runner import Runner
-from prefzoo.comparison.running.shares import gpus, shares
+from prefzoo.comparison.running.shares import cores, default_workers, gpus, shares
 from prefzoo.comparison.running.watch import Watcher
 
 CAN_PIN = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system holds no process to cores")
@@ -46,6 +48,25 @@ def test_what_there_is_is_divided(machine, workers: int, cores: list[set[int]], 
     assert [share.gpu for share in found] == devices
 
 
+@pytest.mark.parametrize(("asked", "threads"), [("3", 3), ("4,2", 4), (" 2 , 1", 2), ("", None)])
+def test_threads_are_read_as_openmp_writes_them(monkeypatch, asked: str, threads: int | None) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    assert module.threads_asked(Console(file=(said := io.StringIO()))) == threads
+    assert said.getvalue() == ""
+
+
+@pytest.mark.parametrize("asked", ["auto", "0", "-1", ",2"])
+def test_what_is_no_number_of_threads_is_said_once_and_ignored(monkeypatch, asked: str) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", asked)
+    console = Console(file=(said := io.StringIO()), width=200)
+    for _ in range(2):
+        runner = Runner(SimpleNamespace(stages={}), print, 1, Watcher(0, 1, console))
+        assert runner.threads == module.cores()
+    assert said.getvalue() == (
+        f"OMP_NUM_THREADS={asked!r} is ignored; allowed: a number above 0, or several with commas between them\n"
+    )
+
+
 def test_one_gpu_and_processes_that_train_together_are_not_divided(machine, monkeypatch) -> None:
     assert [share.gpu for share in shares(2, together=2)] == [None, None]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
@@ -55,20 +76,64 @@ def test_one_gpu_and_processes_that_train_together_are_not_divided(machine, monk
         assert gpus() == []
 
 
-@pytest.mark.parametrize(
-    ("visible", "cores", "expected"), [("0,1", 4, 2), ("0,1", 1, 2), ("3", 4, 1), ("", 4, 4), ("", 1, 1)]
-)
-def test_as_many_trials_at_a_time_as_there_are_gpus_or_cores(monkeypatch, visible, cores, expected) -> None:
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    monkeypatch.setattr(compare, "cores", lambda: cores)
-    lab = SimpleNamespace(model=SimpleNamespace(path="lab"))
-    assert compare.default_workers(lab) == expected
-
-
-def test_a_large_model_without_a_gpu_has_the_machine_to_itself(monkeypatch) -> None:
+@pytest.fixture
+def cpu(monkeypatch):
+    """Four cores, no GPU and much memory."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    monkeypatch.setattr(compare, "weight_bytes", lambda path: 10**9)
-    assert compare.default_workers(SimpleNamespace(model=SimpleNamespace(path="large"))) == 1
+    monkeypatch.setattr(module, "cores", lambda: 4)
+    monkeypatch.setattr(module.psutil, "virtual_memory", lambda: SimpleNamespace(available=64 * 10**9))
+
+
+@pytest.mark.parametrize(("visible", "expected"), [("0,1", 2), ("3", 1), ("", 4)])
+def test_as_many_trials_at_a_time_as_there_are_gpus_or_cores(cpu, monkeypatch, visible: str, expected: int) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert default_workers(load("quickstart")) == expected
+    monkeypatch.setattr(launched, "processes", lambda: 2)
+    assert default_workers(load("quickstart")) == (1 if visible else 2)
+
+
+@pytest.mark.parametrize(("gigabytes", "expected"), [(8, 4), (2, 2), (0.1, 1)])
+def test_no_more_trials_than_memory_is_free_for(cpu, monkeypatch, gigabytes: float, expected: int) -> None:
+    free = SimpleNamespace(available=int(gigabytes * 10**9))
+    monkeypatch.setattr(module.psutil, "virtual_memory", lambda: free)
+    assert default_workers(load("quickstart")) == expected
+
+
+@pytest.mark.parametrize(
+    "large",
+    [
+        ["model.path={}"],
+        ["gold=judge", "judge.type=local", "judge.path={}"],
+        ["reward.type=path", "reward.path={}"],
+    ],
+)
+def test_a_large_model_without_a_gpu_has_the_machine_to_itself(cpu, monkeypatch, large: list[str]) -> None:
+    bytes_of = {"lab": 10**6, "large": 10**10}
+    monkeypatch.setattr(module, "weight_bytes", bytes_of.get)
+    recipe = load("quickstart")
+    assert default_workers(recipe) == 4
+    for key, value in (setting.format("large").split("=") for setting in large):
+        recipe = changed(recipe, key, value)
+    assert default_workers(recipe) == 1
+
+
+def changed(recipe: Recipe, key: str, value: str) -> Recipe:
+    """The recipe with one key set, unchecked: what `large` names is nowhere."""
+    first, *rest = key.split(".")
+    inner = changed(getattr(recipe, first), ".".join(rest), value) if rest else value
+    return recipe.model_copy(update={first: inner})
+
+
+@pytest.mark.parametrize(
+    ("says", "expected"), [("max 100000", 4), ("200000 100000", 2), ("150000 100000", 2), ("50000 100000", 1), ("", 4)]
+)
+def test_a_quota_of_time_counts_as_fewer_cores(machine, monkeypatch, tmp_path, says: str, expected: int) -> None:
+    quota = tmp_path / "cpu.max"
+    quota.write_text(says)
+    monkeypatch.setattr(module, "QUOTA", quota)
+    assert cores() == expected
+    monkeypatch.setattr(module, "QUOTA", tmp_path / "none")
+    assert cores() == 4
 
 
 @CAN_PIN

@@ -108,7 +108,7 @@ def test_what_is_owned_exists() -> None:
         ("grpo", {"temperature": 2}, "cannot be set here (got 2); say `generation.temperature`."),
         ("rloo", {"num_iterations": 2}, "cannot be set here (got 2); say `algorithms.rloo.epochs`."),
         ("ppo", {"epsilon": 0.1}, "cannot be set here (got 0.1); say `algorithms.ppo.clip`."),
-        ("a2c", {"epsilon": 0.1}, "cannot be set here (got 0.1); nothing is clipped."),
+        ("a2c", {"epsilon": 0.1}, "cannot be set here (got 0.1); nothing is clipped: each rollout"),
         ("reinforce", {"loss_type": "grpo"}, "cannot be set here (got 'grpo'); the loss is the algorithm's own."),
         ("rejection_sampling", {"max_length": 9}, "cannot be set here (got 9); rows are cut alike for all: say `data"),
         ("grpo", {"loss_type": "dr_grop"}, "unknown value 'dr_grop'. Did you mean 'dr_grpo'?"),
@@ -138,6 +138,57 @@ def test_what_is_owned_exists() -> None:
 def test_what_cannot_be_said_under_trainer_is_refused_with_what_to_do(label: str, settings: dict, says: str) -> None:
     (problem,) = problems({"algorithms": {label: {"trainer": settings}}})
     assert problem.startswith(f"algorithms.{label}.trainer.{next(iter(settings))}: {says}")
+
+
+CHANGES_WHAT_IS_SAMPLED = {
+    "top_p": 0.9,
+    "top_k": 50,
+    "min_p": 0.1,
+    "repetition_penalty": 1.5,
+    "generation_kwargs": {"top_p": 0.3},
+    "vllm_structured_outputs_regex": "[a-z]*",
+    "chat_template_kwargs": {"enable_thinking": False},
+    "reward_weights": [3.0],
+    "sync_ref_model": True,
+    "num_generations_eval": 2,
+    "auto_find_batch_size": True,
+}
+CLIPS = {"epsilon_high": 0.3, "delta": 2.0, "off_policy_mask_threshold": 0.5}
+NOT_ITS_LOSS = {
+    "importance_sampling_level": "sequence",
+    "sapo_temperature_pos": 1.1,
+    "vespo_k_pos": 1.0,
+    "use_liger_kernel": True,
+    "use_bias_correction_kl": False,
+    "multi_objective_aggregation": "normalize_then_sum",
+    "mask_truncated_completions": True,
+}
+BY_GRPO = {
+    "importance_sampling_level": "sequence",
+    "mask_truncated_completions": True,
+    "vllm_importance_sampling_correction": False,
+}
+TOOLS = {"max_tool_calling_iterations": 2}
+VLLM = {"use_vllm": True, "vllm_mode": "server"}
+
+
+@pytest.mark.parametrize(
+    ("label", "refused", "settable"),
+    [
+        ("ppo", {**NOT_ITS_LOSS, **TOOLS}, {**CLIPS, "entropy_coef": 0.01}),
+        ("a2c", {**NOT_ITS_LOSS, **TOOLS, **CLIPS}, {"entropy_coef": 0.01}),
+        ("reinforce", {**NOT_ITS_LOSS, **TOOLS, **CLIPS}, {"top_entropy_quantile": 0.2}),
+        ("grpo", TOOLS, {**CLIPS, **BY_GRPO}),
+        ("rloo", {"reward_clip_range": [-1.0, 1.0]}, {"epsilon_high": 0.3, "normalize_advantages": True}),
+    ],
+)
+def test_what_samples_can_be_told_nothing_that_changes_what_is_sampled_or_does_nothing(
+    label: str, refused: dict[str, Any], settable: dict[str, Any]
+) -> None:
+    refused = {**CHANGES_WHAT_IS_SAMPLED, **refused}
+    found = problems({"algorithms": {label: {"trainer": {**refused, **settable, **VLLM}}}})
+    assert {each.partition(": ")[0] for each in found} == {f"algorithms.{label}.trainer.{field}" for field in refused}
+    assert all("cannot be set here" in each for each in found)
 
 
 def test_the_start_and_the_reward_are_held_to_the_same() -> None:

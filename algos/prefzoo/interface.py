@@ -142,6 +142,10 @@ class Reuse(Protocol):
         questions: Sequence[str | None] | None,
     ) -> list[float]: ...
 
+    def reference(
+        self, bench: Bench, model: Any, key: Mapping[str, Any], compute: Callable[[], dict[str, Any]]
+    ) -> dict[str, Any]: ...
+
 
 @dataclass(frozen=True)
 class Bench:
@@ -167,7 +171,7 @@ class Bench:
         constitution: the principles that feedback is given by.
         milestones: how many policies each training of the policy keeps on its way, at equal shares of its steps.
         began: when the trial did, by `time.perf_counter`.
-        reuse: what `sample` and `prefer` share with other trials; None where each does all itself.
+        reuse: what `sample`, `prefer` and DPO's reference share with other trials; None where each does all itself.
     """
 
     start: str

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from prefzoo.errors import PrefzooError
 
 if TYPE_CHECKING:
     from prefzoo.interface import Judge, Prompt, Reward
@@ -50,7 +53,8 @@ class Ledger:
         judge_calls: questions put to a judge.
         flops: floating-point operations, counted as said above.
         seconds: wall-clock time of training and of answering the test prompts.
-        peak_memory_bytes: the largest resident memory of the trial's process (of its GPU where it has one).
+        peak_memory_bytes: the largest resident memory of the trial's process (of its GPU where it has one); of one that
+            evaluates several policies, since it began with this one, where the system can tell.
     """
 
     generated_tokens: int = 0
@@ -82,13 +86,24 @@ class Ledger:
 
     def scored(self, reward: Reward, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
         """Score replies and charge that; a reward that counts its operations does so in an attribute `flops`, and one
-        that asks a judge its questions in `questions`."""
+        that asks a judge its questions in `questions`.
+
+        Raises:
+            PrefzooError: when a reply has no score, or one that is not a finite number: trainers take that for 0.
+        """
         before, asked = getattr(reward, "flops", 0.0), getattr(reward, "questions", 0)
-        scores = reward(prompts, completions)
+        scores = list(reward(prompts, completions))
+        if len(scores) != len(completions):
+            raise PrefzooError(f"the reward gave {len(scores)} scores for {len(completions)} replies")
+        if bad := [i for i, score in enumerate(scores) if not _finite(score)]:
+            raise PrefzooError(
+                f"the reward gave {scores[bad[0]]!r} to {len(bad)} of {len(scores)} replies, first to "
+                f"{completions[bad[0]]!r}; a score must be a finite number"
+            )
         self.reward_calls += len(completions)
         self.flops += getattr(reward, "flops", 0.0) - before
         self.judge_calls += getattr(reward, "questions", 0) - asked
-        return scores
+        return [float(score) for score in scores]
 
     def judged(self, judge: Judge, ask: Callable[[], list[T]]) -> list[T]:
         """Ask a judge and charge the questions; one that counts its operations does so in an attribute `flops`."""
@@ -97,3 +112,10 @@ class Ledger:
         self.judge_calls += int(judge.report()["questions"] - before)
         self.flops += getattr(judge, "flops", 0.0) - operations
         return answers
+
+
+def _finite(score: Any) -> bool:
+    try:
+        return math.isfinite(score)
+    except TypeError:
+        return False

@@ -10,7 +10,7 @@ import dataclasses
 import importlib
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
@@ -208,7 +208,12 @@ def _check_class(name: str, cls: type[Algorithm]) -> type[Algorithm]:
     # Its own decoration counts, not its parent's: without one, the hyper-parameters it lists would be ignored.
     if "__dataclass_fields__" not in vars(cls):
         raise ValueError(f"algorithm {name!r}: decorate {cls.__qualname__} with @dataclass(frozen=True)")
-    stray = sorted(set(cls.needs) - set(NEEDS))
+    if not isinstance(cls.needs, Set):
+        raise ValueError(
+            f"algorithm {name!r}: needs is the {type(cls.needs).__name__} {cls.needs!r}; it must be a frozenset of any "
+            f"of {', '.join(NEEDS)}"
+        )
+    stray = sorted(cls.needs - set(NEEDS))
     if stray:
         raise ValueError(f"algorithm {name!r}: {unknown('need', stray[0], NEEDS)}")
     return cls

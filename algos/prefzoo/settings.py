@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
@@ -24,7 +25,8 @@ class Adapter(Settings):
 
     Attributes:
         dropout: of the adapter, while training; replies that are learned from are sampled and scored without it.
-        target_modules: `all-linear`, or names of layers, all of which the model must have.
+        target_modules: `all-linear`, a regular expression that fits whole paths of layers, or a list of names of
+            layers, all of which the model must have. The head of a language model is none of them.
         use_dora: weights decomposed into direction and magnitude (Liu et al. 2024, https://arxiv.org/abs/2402.09353).
         use_rslora: the scale is `alpha / sqrt(r)` (Kalajdzievski 2023, https://arxiv.org/abs/2312.03732).
         init_lora_weights: how the first factor is drawn: True is Kaiming-uniform, `gaussian` a normal distribution. The
@@ -53,6 +55,22 @@ class Adapter(Settings):
     compute_dtype: Literal["float32", "bfloat16", "float16"] | None = None
     storage_dtype: Literal["uint8", "float32", "bfloat16", "float16"] = "uint8"
 
+    @field_validator("target_modules")
+    @classmethod
+    def _names_layers(cls, value: str | list[str]) -> str | list[str]:
+        allowed = "allowed: all-linear, a regular expression, or names of layers in a list"
+        if not value:
+            raise ValueError(f"{value!r} names no layer, and an adapter on none learns nothing; {allowed}")
+        if isinstance(value, list):
+            if "all-linear" in value:
+                raise ValueError(f"{value!r}: 'all-linear' stands by itself, not in a list; {allowed}")
+            return value
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"{value!r} is no regular expression ({error}); {allowed}") from None
+        return value
+
     @field_validator("init_lora_weights")
     @classmethod
     def _begins_as_the_start(cls, value: bool | str) -> bool | str:
@@ -61,7 +79,12 @@ class Adapter(Settings):
             return value
         if name in CHANGE_THE_BASE:
             why = "changes the weights of the base, so that with the adapter off the policy is no longer the start"
-        elif name in (False, "orthogonal"):
+        elif name == "orthogonal":
+            why = (
+                "begins at 0 to rounding only: on a base in bfloat16 the policy would not begin as the start, and on a "
+                "quantized one peft cannot draw it"
+            )
+        elif name is False:
             why = "does not begin at 0, so that with a new adapter the policy is not exactly the start"
         elif name == "eva":
             why = "is drawn from data before training, which is not done here"

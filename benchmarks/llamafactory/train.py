@@ -13,32 +13,17 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-import time
 from contextlib import nullcontext
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from clock import Clock
 from llamafactory.train.ppo.trainer import CustomPPOTrainer
 from llamafactory.train.tuner import run_exp
 from measuring import resident_bytes, versions, write
 from safetensors.torch import load_file, save_file
-from transformers import AutoTokenizer, TrainerCallback
-
-
-class Clock(TrainerCallback):
-    """When each update was done, and the mean score of its replies."""
-
-    def __init__(self) -> None:
-        self.times: list[tuple[float, float]] = []
-        self.scores: list[float] = []
-
-    def on_step_end(self, *_: object, **__: object) -> None:
-        self.times.append((time.perf_counter(), time.process_time()))
-
-    def on_log(self, args: object, state: object, control: object, logs: dict[str, float], **_: object) -> None:
-        if "reward" in logs:
-            self.scores.append(logs["reward"])
+from transformers import AutoTokenizer
 
 
 def start_for_older(start: Path, folder: Path) -> None:
@@ -85,7 +70,7 @@ def main(given: dict) -> None:
         self.amp_context = nullcontext()
 
     CustomPPOTrainer.__init__ = without_autocast
-    clock = Clock()
+    clock = Clock("reward")
     arguments = {
         "stage": "ppo",
         "do_train": True,

@@ -31,8 +31,8 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "sft": {},
     "dpo": {},
     "rejection_sampling": {"n": 4},
-    "grpo": {},
-    "rloo": {},
+    "grpo": {"missing_eos_penalty": 0.0},  # plain TRL has none
+    "rloo": {"missing_eos_penalty": 0.0},
 }
 GOALS = {"seconds": 0.5, "peak_bytes": 1.3}
 COMMAND = "from prefzoo.cli import main; main()"

@@ -2,7 +2,8 @@
 
     python ours.py SETTINGS.json
 
-Like an algorithm of a comparison it trains, saves, and loads what was saved again.
+Like a trial of a comparison it trains and saves. A reward model is also loaded again, because its stage goes on to
+measure it; a policy is measured in another process.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ def main(given: dict[str, Any]) -> dict[str, Any]:
 
         train_reward_model(bench, {})
     else:
-        online = {"generations": given["generations"]} if reward else {}
+        # Plain TRL takes nothing off a reply that was cut.
+        online = {"generations": given["generations"], "missing_eos_penalty": 0.0} if reward else {}
         prefzoo.get(task, **online).train(bench)
     loss = json.loads((bench.out / "curves.json").read_text())[-1][-1]["train_loss"]
     return {"times": times, "loss": loss, **gpu_memory()}

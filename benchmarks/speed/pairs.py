@@ -3,9 +3,10 @@
     python benchmarks/speed/pairs.py [--sizes lab,25m] [--tasks sft,reward,dpo,grpo,rloo] [--repeats 5] [--out FILE]
 
 Both sides have the same model, rows and settings, and run one after the other in alternating order, each in a process
-of its own with one thread unless OMP_NUM_THREADS says otherwise. Both load the model, train and save; ours loads the
-saved policy again, because that is what an algorithm returns. Their mean losses must agree, or the two did not do the
-same work. Steps per second leave out the first step and all that is before and after training; ratios are the medians'.
+of its own with one thread unless OMP_NUM_THREADS says otherwise. Both load the model, train and save. Ours also counts
+tokens for the ledger, writes its curves, keeps a checkpoint a minute, says what was used, and loads a reward model that
+was saved again. Their mean losses must agree, or the two did not do the same work. Steps per second leave out the first
+step and all that is before and after training; ratios are the medians'.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
 import trl
+from clock import Clock
 from datasets import Dataset
 from measuring import gpu_memory, write
 from peft import LoraConfig
@@ -27,7 +27,6 @@ from transformers import (
     AutoModelForSequenceClassification,
     AutoTokenizer,
     BitsAndBytesConfig,
-    TrainerCallback,
     set_seed,
 )
 
@@ -40,22 +39,43 @@ NAMES = {
     "grpo": "GRPO",
     "rloo": "RLOO",
 }
-
-
-class Clock(TrainerCallback):
-    """When each optimizer step was done, by the clock and by the processor."""
-
-    def __init__(self) -> None:
-        self.times: list[tuple[float, float]] = []
-
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.times.append((time.perf_counter(), time.process_time()))
+ONLINE = ("grpo", "rloo")
 
 
 def main(given: dict[str, Any]) -> dict[str, Any]:
     """Train, save, and evaluate where that is asked for; the times of the steps and the mean loss."""
     task, clock = given["task"], Clock()
     set_seed(given["seed"])
+    model, tokenizer = loaded(given)
+    rows = json.loads(Path(given["rows"]).read_text())
+    trainer = getattr(trl, f"{NAMES[task]}Trainer")(
+        model=model,
+        args=arguments(given),
+        train_dataset=Dataset.from_list(examples(task, rows, model, tokenizer, given)),
+        processing_class=tokenizer,
+        peft_config=LoraConfig(
+            r=16,
+            lora_alpha=32,
+            target_modules="all-linear",
+            task_type="SEQ_CLS" if task == "reward" else "CAUSAL_LM",
+            modules_to_save=["score"] if task == "reward" else None,
+        ),
+        callbacks=[clock],
+        **(scored_by(given["reward"]) if task in ONLINE else {}),
+    )
+    trainer.train()
+    if given.get("merge"):  # what later scripts start from, or score with
+        trainer.model.merge_and_unload().save_pretrained(given["merge"])
+        tokenizer.save_pretrained(given["merge"])
+    else:
+        trainer.save_model(str(Path(given["out"]) / "saved"))
+    if given.get("evaluate"):
+        evaluate(trainer.model.eval(), tokenizer, rows["test"], given)
+    return {"times": clock.times, "loss": trainer.state.log_history[-1]["train_loss"], **gpu_memory()}
+
+
+def loaded(given: dict[str, Any]) -> tuple[Any, Any]:
+    """The model to train and its tokenizer."""
     tokenizer = AutoTokenizer.from_pretrained(given["start"], padding_side="left")
     dtype = getattr(torch, given.get("dtype", "float32"))
     read: dict[str, Any] = {"dtype": dtype}
@@ -67,24 +87,31 @@ def main(given: dict[str, Any]) -> dict[str, Any]:
             bnb_4bit_compute_dtype=dtype,
         )
         read["device_map"] = {"": 0 if torch.cuda.is_available() else "cpu"}
-    if task == "reward":
-        model = AutoModelForSequenceClassification.from_pretrained(given["start"], num_labels=1, **read)
-        model.config.pad_token_id = tokenizer.pad_token_id
-    else:
-        model = AutoModelForCausalLM.from_pretrained(given["start"], **read)
-    rows = json.loads(Path(given["rows"]).read_text())
-    data = rows["preferences"]
+    if given["task"] != "reward":
+        return AutoModelForCausalLM.from_pretrained(given["start"], **read), tokenizer
+    model = AutoModelForSequenceClassification.from_pretrained(given["start"], num_labels=1, **read)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    return model, tokenizer
+
+
+def examples(task: str, rows: dict[str, Any], model: Any, tokenizer: Any, given: dict[str, Any]) -> list[Any]:
+    """The rows in the format that the task's trainer takes."""
     if task == "sft":
-        data = [{"prompt": row["prompt"], "completion": row["chosen"]} for row in data]
-    elif task == "start":
-        data = rows["demonstrations"]
-    elif task in ("grpo", "rloo"):
-        data = [{"prompt": prompt} for prompt in rows["prompts"]]
-    elif task == "rejection_sampling":
-        data = best(model, tokenizer, rows["prompts"], given)
+        return [{"prompt": row["prompt"], "completion": row["chosen"]} for row in rows["preferences"]]
+    if task == "start":
+        return rows["demonstrations"]
+    if task in ONLINE:
+        return [{"prompt": prompt} for prompt in rows["prompts"]]
+    if task == "rejection_sampling":
+        return best(model, tokenizer, rows["prompts"], given)
+    return rows["preferences"]
+
+
+def arguments(given: dict[str, Any]) -> Any:
+    """The trainer's config."""
+    task = given["task"]
     more: dict[str, Any] = {"max_length": None}
-    arguments: dict[str, Any] = {}
-    if task in ("grpo", "rloo"):
+    if task in ONLINE:
         more = {
             "num_generations": given["generations"],
             "gradient_accumulation_steps": given["generations"],
@@ -95,48 +122,29 @@ def main(given: dict[str, Any]) -> dict[str, Any]:
             "beta": 0.05,
             **({"loss_type": "grpo", "scale_rewards": "group"} if task == "grpo" else {}),
         }
-        reward, reward_tokenizer = classifier(given["reward"])
-        arguments = {"reward_funcs": reward, "reward_processing_classes": reward_tokenizer}
-    trainer = getattr(trl, f"{NAMES[task]}Trainer")(
-        model=model,
-        args=getattr(trl, f"{NAMES[task]}Config")(
-            output_dir=str(Path(given["out"]) / "trainer"),
-            per_device_train_batch_size=given["batch"],
-            num_train_epochs=1,
-            learning_rate=given["learning_rate"],
-            warmup_steps=0.1,
-            seed=given["seed"],
-            data_seed=given["seed"],
-            logging_steps=5,
-            optim="adamw_torch_fused",
-            **{"bf16": False, "gradient_checkpointing": False, **given.get("training", {})},
-            report_to="none",
-            save_strategy="no",
-            disable_tqdm=True,
-            use_cpu=not torch.cuda.is_available(),
-            **more,
-        ),
-        train_dataset=Dataset.from_list(data),
-        processing_class=tokenizer,
-        peft_config=LoraConfig(
-            r=16,
-            lora_alpha=32,
-            target_modules="all-linear",
-            task_type="SEQ_CLS" if task == "reward" else "CAUSAL_LM",
-            modules_to_save=["score"] if task == "reward" else None,
-        ),
-        callbacks=[clock],
-        **arguments,
+    return getattr(trl, f"{NAMES[task]}Config")(
+        output_dir=str(Path(given["out"]) / "trainer"),
+        per_device_train_batch_size=given["batch"],
+        num_train_epochs=1,
+        learning_rate=given["learning_rate"],
+        warmup_steps=0.1,
+        seed=given["seed"],
+        data_seed=given["seed"],
+        logging_steps=5,
+        optim="adamw_torch_fused",
+        **{"bf16": False, "gradient_checkpointing": False, **given.get("training", {})},
+        report_to="none",
+        save_strategy="no",
+        disable_tqdm=True,
+        use_cpu=not torch.cuda.is_available(),
+        **more,
     )
-    trainer.train()
-    if given.get("merge"):  # what later scripts start from, or score with
-        trainer.model.merge_and_unload().save_pretrained(given["merge"])
-        tokenizer.save_pretrained(given["merge"])
-    else:
-        trainer.save_model(str(Path(given["out"]) / "saved"))
-    if given.get("evaluate"):
-        evaluate(trainer.model.eval(), tokenizer, rows["test"], given)
-    return {"times": clock.times, "loss": trainer.state.log_history[-1]["train_loss"], **gpu_memory()}
+
+
+def scored_by(path: str) -> dict[str, Any]:
+    """The trainer's arguments for a reward model."""
+    reward, tokenizer = classifier(path)
+    return {"reward_funcs": reward, "reward_processing_classes": tokenizer}
 
 
 def classifier(path: str) -> tuple[Any, Any]:

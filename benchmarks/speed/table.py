@@ -55,25 +55,30 @@ def comparison(found: dict[str, Any]) -> list[str]:
     return lines
 
 
+def middle_of(count: int, what: str) -> str:
+    """What a number of the table is, in words."""
+    return f"one {what}" if count == 1 else f"medians of {count} {what}s"
+
+
 def section(speed: dict[str, Any], whole: dict[str, Any]) -> str:
     """The section of the page, between its marks."""
     recipe = whole["recipe"]
     repeats = ", ".join(
-        f"{max(len(task['runs']['trl']) for task in each['tasks'].values())} pairs ({size})"
+        f"{middle_of(max(len(task['runs']['trl']) for task in each['tasks'].values()), 'pair')} ({size})"
         for size, each in speed["sizes"].items()
     )
     lines = [
         BEGIN,
         "## Beside raw TRL",
         "",
-        f"`benchmarks/speed/pairs.py`, medians of {repeats}; time and memory should be at most "
+        f"`benchmarks/speed/pairs.py`, {repeats}; time and memory should be at most "
         f"{speed['goal']} times TRL's. {where(speed)}",
         "",
         *pairs(speed),
         "",
         f"A comparison of {', '.join(recipe['algorithms'])} with {recipe['seeds']} seeds and "
         f"{recipe['budget']['prompts']} prompts, beside raw scripts doing the same work one after another "
-        f"(`benchmarks/speed/comparison.py`, medians of {len(whole['runs']['scripts'])} runs). {where(whole)}",
+        f"(`benchmarks/speed/comparison.py`, {middle_of(len(whole['runs']['scripts']), 'run')}). {where(whole)}",
         "",
         *comparison(whole),
         END,

@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import torch
+from clock import Clock
 from datasets import Dataset
 from measuring import resident_bytes, versions, write
 from peft import LoraConfig, get_peft_model
@@ -24,25 +24,9 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
-    TrainerCallback,
     set_seed,
 )
 from trl.experimental.ppo import PPOConfig, PPOTrainer
-
-
-class Clock(TrainerCallback):
-    """When each update was done, and the mean score of its replies."""
-
-    def __init__(self) -> None:
-        self.times: list[tuple[float, float]] = []
-        self.scores: list[float] = []
-
-    def on_step_end(self, *_: object, **__: object) -> None:
-        self.times.append((time.perf_counter(), time.process_time()))
-
-    def on_log(self, args: object, state: object, control: object, logs: dict[str, float], **_: object) -> None:
-        if "objective/scores" in logs:
-            self.scores.append(logs["objective/scores"])
 
 
 def main(given: dict) -> None:
@@ -62,41 +46,9 @@ def main(given: dict) -> None:
         tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_dict=False)
         for prompt in given["prompts"]
     ]
-    clock = Clock()
+    clock = Clock("objective/scores")
     trainer = PPOTrainer(
-        args=PPOConfig(
-            output_dir=str(out / "trainer"),
-            per_device_train_batch_size=given["batch"],
-            gradient_accumulation_steps=1,
-            num_mini_batches=1,
-            num_ppo_epochs=given["epochs"],
-            total_episodes=len(ids),
-            local_rollout_forward_batch_size=given["batch"],
-            response_length=given["response"],
-            temperature=given["temperature"],
-            stop_token="eos",
-            missing_eos_penalty=given["missing_eos_penalty"],
-            kl_coef=given["kl_coefficient"],
-            kl_estimator="k1",
-            cliprange=0.2,
-            cliprange_value=0.2,
-            vf_coef=0.1,
-            gamma=1.0,
-            lam=0.95,
-            whiten_rewards=False,
-            learning_rate=given["learning_rate"],
-            lr_scheduler_type="constant",
-            optim="adamw_torch_fused",
-            seed=given["seed"],
-            bf16=False,
-            gradient_checkpointing=False,
-            num_sample_generations=0,
-            logging_steps=1,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
-            use_cpu=True,
-        ),
+        args=settings(given, len(ids)),
         processing_class=tokenizer,
         model=policy,
         ref_model=None,
@@ -110,6 +62,43 @@ def main(given: dict) -> None:
     trainer.save_model(str(out / "policy"))
     found = {"imported_bytes": imported, "times": clock.times, "scores": clock.scores, "versions": versions()}
     write(out / "found.json", found)
+
+
+def settings(given: dict, episodes: int) -> PPOConfig:
+    """The trainer's config."""
+    return PPOConfig(
+        output_dir=str(Path(given["out"]) / "trainer"),
+        per_device_train_batch_size=given["batch"],
+        gradient_accumulation_steps=1,
+        num_mini_batches=1,
+        num_ppo_epochs=given["epochs"],
+        total_episodes=episodes,
+        local_rollout_forward_batch_size=given["batch"],
+        response_length=given["response"],
+        temperature=given["temperature"],
+        stop_token="eos",
+        missing_eos_penalty=given["missing_eos_penalty"],
+        kl_coef=given["kl_coefficient"],
+        kl_estimator="k1",
+        cliprange=0.2,
+        cliprange_value=0.2,
+        vf_coef=0.1,
+        gamma=1.0,
+        lam=0.95,
+        whiten_rewards=False,
+        learning_rate=given["learning_rate"],
+        lr_scheduler_type="constant",
+        optim="adamw_torch_fused",
+        seed=given["seed"],
+        bf16=False,
+        gradient_checkpointing=False,
+        num_sample_generations=0,
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=True,
+    )
 
 
 if __name__ == "__main__":

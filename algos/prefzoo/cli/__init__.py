@@ -34,7 +34,8 @@ for command in (  # in the order in which `prefzoo --help` shows them
 
 
 def main() -> None:
-    """Run a command; a user's mistake is told in words and exits with 2, Ctrl-C with 130, a failed trial with 1."""
+    """Run a command; a user's mistake is told in words and exits with 2, Ctrl-C with 130, results in which a label
+    failed or was skipped with 1."""
     try:
         app()
     except PrefzooError as error:

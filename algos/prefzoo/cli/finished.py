@@ -20,6 +20,8 @@ def report(
 ) -> None:
     """Rebuild the report of a finished or partial run, or merge several comparable runs into one.
 
+    Exits with 1, as `compare` does, when a label failed or was skipped; the report is written all the same.
+
     Example: prefzoo report runs/monday runs/tuesday --out runs/both
     """
     if len(folders) == 1:

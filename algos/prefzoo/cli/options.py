@@ -51,7 +51,11 @@ def wide_console() -> Console:
 
 
 def show(found: Any, folder: Path) -> None:
-    """Print what a comparison found, and where the rest of it lies."""
+    """Print what a comparison found, and where the rest of it lies.
+
+    Raises:
+        typer.Exit: with 1, when a label failed or was skipped.
+    """
     from prefzoo.comparison.report import page as reports
     from prefzoo.comparison.report import words
     from prefzoo.comparison.report.warned import warned
@@ -67,3 +71,5 @@ def show(found: Any, folder: Path) -> None:
         console.print(f"- {fact}", markup=False, highlight=False)
     console.print("wins: share of test prompts answered better than the start does; KL: to the start, nats a reply")
     console.print(f"{folder / 'report.html'}, {folder / 'results.json'}", markup=False, highlight=False)
+    if any(each.status != "ok" for each in found.algorithms.values()):
+        raise typer.Exit(1)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from prefzoo.comparison.plan import START, load_plan
+from prefzoo.comparison.merging.merge import merged_from
+from prefzoo.comparison.plan import PLAN_FILE, START, Plan, load_plan
 from prefzoo.errors import PrefzooError, unknown
 from prefzoo.interface import Policy, Prompt
 from prefzoo.policies import load_policy
@@ -15,11 +17,12 @@ def open_policy(folder: Path, label: str, seed: int | None = None) -> Policy:
     """The trained policy of a label, or the start.
 
     Raises:
-        PrefzooError: when the comparison has no such label or seed, or that trial did not finish.
+        PrefzooError: when the comparison has no such label or seed, that trial did not finish, or the folder holds a
+            merged report.
     """
     from prefzoo.comparison.stages.jobs import start_path, start_policy
 
-    plan = load_plan(folder)
+    plan = _plan(folder)
     labels = (START, *plan.recipe.algorithms)
     if label not in labels:
         raise PrefzooError(unknown("policy", label, labels))
@@ -48,7 +51,7 @@ def answer(
     """
     from prefzoo.policies.language_model import LanguageModelPolicy
 
-    plan = load_plan(folder)
+    plan = _plan(folder)
     generation = plan.recipe.generation.model_copy(update={"temperature": temperature})
     messages: Prompt = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     of_seed = plan.recipe.seeds[0] if seed is None else seed
@@ -60,3 +63,12 @@ def answer(
             policy = policy.merged()
         answers[label] = policy.sample([messages], generation, seed=seed or 0)[0][0].text
     return answers
+
+
+def _plan(folder: Path) -> Plan:
+    if not (folder / PLAN_FILE).is_file() and (runs := merged_from(folder)):
+        named = ", ".join(os.path.normpath(run) for run in runs)
+        raise PrefzooError(
+            f"{folder} holds a merged report and no policies; name one of the runs it came from: {named}"
+        )
+    return load_plan(folder)

@@ -20,7 +20,15 @@ from prefzoo.comparison.findings.hacking import Sign, signs
 from prefzoo.comparison.findings.length import length_adjusted
 from prefzoo.comparison.findings.milestones import on_the_way
 from prefzoo.comparison.findings.notes import judge_notes, notes, ungraded
-from prefzoo.comparison.findings.records import JUDGING, PRINCIPLES, RECORDS, distinct, not_numbers, read_records
+from prefzoo.comparison.findings.records import (
+    DETAILS,
+    JUDGING,
+    PRINCIPLES,
+    RECORDS,
+    distinct,
+    not_numbers,
+    read_records,
+)
 from prefzoo.comparison.merging.edited import refuse_edited, unsealed
 from prefzoo.comparison.merging.identity import IDENTITY, refuse_unequal
 from prefzoo.comparison.plan import AUDIT, LABEL, START, Plan
@@ -168,7 +176,8 @@ def seed_result(plan: Plan, label: str, seed: int) -> tuple[SeedResult, dict[str
     columns = _columns(_sound(folder), against)
     train = plan.stages.get(f"train {label} seed {seed}")
     training = _read(train.folder / "ledger.json") if train else {}
-    details = _read(train.folder / "details.json") if train else {}
+    reported = (train or plan.stages[START]).folder / DETAILS
+    details = _read(reported) if train or reported.is_file() else {}  # a start that is taken as it is has none
     if train and (folder / PRINCIPLES).is_file():
         details["principles"] = _read(folder / PRINCIPLES)
         details["transcripts"] = os.path.relpath(train.folder / TRANSCRIPTS, plan.out)

@@ -17,21 +17,20 @@ from prefzoo.comparison.calls import note_call
 from prefzoo.comparison.collecting import collect
 from prefzoo.comparison.merging.merge import merged_from, rebuild_merged
 from prefzoo.comparison.plan import LABEL, PLAN_FILE, START, Plan, Stage, load_plan, make_plan
-from prefzoo.comparison.recipe.blocks import Recipe, weight_bytes
+from prefzoo.comparison.recipe.blocks import Recipe
 from prefzoo.comparison.recipe.check import load
 from prefzoo.comparison.report import page as report
 from prefzoo.comparison.results import Results
 from prefzoo.comparison.running import launched
 from prefzoo.comparison.running.beside import note_workers
 from prefzoo.comparison.running.runner import OUTCOMES, Outcome, Runner
-from prefzoo.comparison.running.shares import cores, gpus
+from prefzoo.comparison.running.shares import default_workers
 from prefzoo.comparison.running.watch import Watcher
 from prefzoo.comparison.tracking import tracker as tracking
 from prefzoo.comparison.tracking.tracker import Tracker
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import Progress
 
-SMALL_MODEL_BYTES = 100_000_000
 LOST = ("failed", "skipped")
 
 
@@ -212,16 +211,6 @@ def rebuild(out: Path) -> Results:
     found = collect(plan, outcomes)
     report.write(found, out)
     return _with_problems(found, out)
-
-
-def default_workers(recipe: Recipe) -> int:
-    """Trials at a time: one for each GPU; without any, one for each core where the model is small, else one, because
-    memory would not suffice. Where several processes train together they have all GPUs."""
-    together = launched.processes()
-    if devices := gpus():
-        return len(devices) if together == 1 else 1
-    small = 0 < (weight_bytes(recipe.model.path) or 0) < SMALL_MODEL_BYTES
-    return max(1, cores() // together) if small else 1
 
 
 def run_stage(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:

@@ -14,21 +14,21 @@ from peft import PeftModel
 from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from prefzoo.errors import PrefzooError
-from prefzoo.feedback.rewards import RewardLoss, resolve_path
+from prefzoo.feedback.rewards import REWARD_FILE, RewardLoss, critic_problem, resolve_path
 from prefzoo.interface import Bench, Prompt
+from prefzoo.policies import bases
 from prefzoo.policies.adapters import adapter_config, check_modules
 from prefzoo.policies.checkpoints import resumable
+from prefzoo.policies.dropout import own_dropout, without_dropout
 from prefzoo.policies.fitting import Progress, arguments, run_trainer
 from prefzoo.policies.loading import (
     count_parameters,
     device,
     load_tokenizer,
+    positions,
     resolve,
     source,
-    without_dropout,
 )
-
-REWARD_FILE = "reward.json"
 
 
 class RewardModel:
@@ -67,8 +67,9 @@ class RewardModel:
             noted = json.loads((folder / REWARD_FILE).read_text(encoding="utf-8"))
         base = resolve_path(noted["base"], folder) if "base" in noted else resolve(path)
         loading = dict(noted.get("loading", loading or {}))
-        tokenizer = load_tokenizer(base, bool(loading.get("trust_remote_code", False)))
-        model, missing = classifier(base, tokenizer, **loading)
+        tokenizer = load_tokenizer(base, bool(loading.get("trust_remote_code", False)), replies=False)
+        lent = bases.lend_classifier(base, tokenizer.pad_token_id, **loading) if "base" in noted else None
+        model, missing = (lent, []) if lent is not None else classifier(base, tokenizer, **loading)
         if "base" not in noted and missing:
             raise PrefzooError(
                 f"reward.path: {path!r} is not a reward model: it has no weights for {', '.join(missing)}"
@@ -88,21 +89,35 @@ class RewardModel:
         Args:
             model: a policy that trains an adapter, on the frozen weights in `path`.
             path: folder of the plain model; nothing happens where this reward is not an adapter on the same one, or
-                reads it in another dtype.
+                reads it in another dtype. Weights that are quantized otherwise stay this model's own.
         """
         if self.base is None or Path(self.base).resolve() != Path(path).resolve():
+            return
+        if _backbone(self.model).dtype != _backbone(model).dtype:  # int8 weights of both would look equal
             return
         theirs = {name.replace(".base_layer", ""): module for name, module in _backbone(model).named_modules()}
         for name, module in _backbone(self.model).named_modules():
             twin = theirs.get(name.replace(".base_layer", ""))
             for key, weight in list(module._parameters.items()):
                 other = getattr(twin, key, None)
-                alike = [(type(w), w.dtype, w.shape) for w in (weight, other) if w is not None]
-                if "lora_" not in name and len(alike) == 2 and alike[0] == alike[1]:
+                read = [_reading(w) for w in (weight, other) if w is not None]
+                if "lora_" not in name and len(read) == 2 and read[0] == read[1]:
                     module._parameters[key] = other
 
-    def critic(self) -> tuple[torch.nn.Module, torch.Tensor]:
-        """What a critic begins with: a copy of this model's backbone, adapter merged in, and of its head (1, H)."""
+    def critic(self, policy: PreTrainedTokenizerBase) -> tuple[torch.nn.Module, torch.Tensor]:
+        """What a critic begins with: a copy of this model's backbone, adapter merged in, and of its head (1, H).
+
+        Args:
+            policy: the tokenizer of the policy whose tokens it will value.
+
+        Raises:
+            PrefzooError: when they are other tokens here.
+        """
+        if problem := critic_problem(policy.get_vocab(), self.tokenizer.get_vocab()):
+            raise PrefzooError(
+                f"value_model: {problem} The policy's tokenizer is that of {policy.name_or_path}, the reward model is "
+                f"in {self.folder}."
+            )
         model = RewardModel.load(str(self.folder), {**self.loading, "quantization": None}).model
         plain = model.merge_and_unload() if isinstance(model, PeftModel) else model
         return plain.base_model, plain.score.weight.detach()
@@ -114,12 +129,18 @@ class RewardModel:
 
     @torch.inference_mode()
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
-        rows = [
-            self.tokenizer.apply_chat_template(
-                [*prompt, {"role": "assistant", "content": text}], return_dict=False, tokenize=True
-            )
-            for prompt, text in zip(prompts, completions, strict=True)
+        if not completions:
+            return []
+        conversations = [
+            [*prompt, {"role": "assistant", "content": text}] for prompt, text in zip(prompts, completions, strict=True)
         ]
+        rows = self.tokenizer.apply_chat_template(conversations, return_dict=False, tokenize=True)
+        limit = positions(self.model.config)
+        if limit is not None and (longest := max(map(len, rows), default=0)) > limit:
+            raise PrefzooError(
+                f"the reward model in {self.folder} has {limit} positions, and a prompt with its reply takes {longest} "
+                "of its tokens. Lower data.max_prompt_tokens or generation.max_new_tokens."
+            )
         self.flops += 2.0 * self.parameters * sum(map(len, rows))
         order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
         scores = [0.0] * len(rows)
@@ -141,6 +162,13 @@ class RewardModel:
 def _backbone(model: PreTrainedModel | PeftModel) -> torch.nn.Module:
     """The transformer without its head; its modules have the same names under every head."""
     return (model.get_base_model() if isinstance(model, PeftModel) else model).base_model
+
+
+def _reading(weight: torch.Tensor) -> tuple[object, ...]:
+    """All that can differ between two readings of one weight; in 4 bits most of it is not in the tensor."""
+    state = getattr(weight, "quant_state", None)
+    quantized = () if state is None else (state.quant_type, state.blocksize, state.nested, state.dtype)
+    return type(weight), weight.dtype, weight.shape, *quantized
 
 
 def pooled_scores(model: PreTrainedModel | PeftModel, input_ids: Any, attention_mask: Any) -> torch.Tensor:
@@ -198,7 +226,8 @@ def train_reward_model(bench: Bench, settings: dict[str, Any], loss: RewardLoss 
     run_trainer(trainer, bench)
     folder = bench.out / "reward"
     folder.mkdir(parents=True, exist_ok=True)
-    trainer.model.save_pretrained(str(folder))
+    with own_dropout(trainer.model):
+        trainer.model.save_pretrained(str(folder))
     noted: dict[str, Any] = {"loading": dict(bench.loading)}
     if bench.adapter.type == "full":
         tokenizer.save_pretrained(str(folder))

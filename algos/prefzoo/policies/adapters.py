@@ -9,8 +9,10 @@ import torch
 from peft import LoraConfig, PeftConfig
 from peft.tuners.lora import LoraLayer
 from peft.utils import ModulesToSaveWrapper
+from transformers import PreTrainedModel
 
-from prefzoo.errors import PrefzooError, did_you_mean
+from prefzoo import refusals
+from prefzoo.errors import PrefzooError
 from prefzoo.settings import Adapter
 
 
@@ -58,21 +60,23 @@ def check_modules(model: torch.nn.Module, adapter: Adapter, head: bool = True) -
     modules = {name: module for name, module in model.named_modules() if name}
     targets = adapter.target_modules
     problems = []
-    if isinstance(targets, list):
-        problems += [_missing("target_modules", name, modules) for name in targets if not _named(modules, name)]
-    elif targets != "all-linear" and not any(re.fullmatch(targets, name) for name in modules):
-        problems.append(_missing("target_modules", targets, modules))
+    output = model.get_output_embeddings() if head and isinstance(model, PreTrainedModel) else None
+    for target in targets if isinstance(targets, list) else [targets] * (targets != "all-linear"):
+        key, found = "adapter.target_modules", _targets(modules, target, isinstance(targets, list))
+        if any(module is output for module in found):
+            problems.append(refusals.head(key, target))
+        elif not found:
+            problems.append(refusals.no_module(key, target, _with_weights(modules), isinstance(targets, list)))
+        elif head and _tied(model, found):
+            problems.append(refusals.tied(key, target))
     for name in adapter.modules_to_save:
-        found = _named(modules, name)
+        key, found = "adapter.modules_to_save", _named(modules, name)
         if not found and head:
-            problems.append(_missing("modules_to_save", name, modules))
+            problems.append(refusals.no_module(key, name, _with_weights(modules), listed=True))
         elif any(not w.is_floating_point() or type(w).__name__ == "Params4bit" for m in found for w in m.parameters()):
-            problems.append(f"adapter.modules_to_save: {name!r} is quantized here; an adapter can train it")
+            problems.append(f"{key}: {name!r} is quantized here; an adapter can train it")
         elif _tied(model, found):
-            problems.append(
-                f"adapter.modules_to_save: {name!r} shares its weights with the other end of this model "
-                "(tie_word_embeddings); a copy that is trained alone would be lost when the policy is exported"
-            )
+            problems.append(refusals.tied(key, name))
     if problems:
         raise PrefzooError("; ".join(problems))
 
@@ -100,12 +104,14 @@ def _named(modules: dict[str, torch.nn.Module], name: str) -> list[torch.nn.Modu
     return [module for path, module in modules.items() if f".{path}".endswith(f".{name}")]
 
 
-def _missing(key: str, name: str, modules: dict[str, torch.nn.Module]) -> str:
-    known = sorted({path.rpartition(".")[2] for path, module in modules.items() if list(module.parameters(False))})
-    return (
-        f"adapter.{key}: {name!r} is no module of this model.{did_you_mean(name, known)} "
-        f"Modules with weights: {', '.join(known)}."
-    )
+def _targets(modules: dict[str, torch.nn.Module], target: str, listed: bool) -> list[torch.nn.Module]:
+    if listed:
+        return _named(modules, target)
+    return [module for path, module in modules.items() if re.fullmatch(target, path)]
+
+
+def _with_weights(modules: dict[str, torch.nn.Module]) -> set[str]:
+    return {path.rpartition(".")[2] for path, module in modules.items() if list(module.parameters(False))}
 
 
 def _tied(model: torch.nn.Module, found: list[torch.nn.Module]) -> bool:

@@ -111,7 +111,11 @@ class KLController:
     horizon: int = 10_000
 
     def update(self, kl: float, replies: int) -> None:
-        """Take in the mean KL of `replies` replies: the proportional error, clipped to 0.2, times replies / horizon."""
+        """Take in the mean KL of `replies` replies: the proportional error, clipped to 0.2, times replies / horizon.
+
+        That is one measurement, and counts as one horizon at most: the error is clipped so that none moves the
+        coefficient by more than a fifth, and one of more than five horizons would turn its sign.
+        """
         if self.target is not None:
             error = min(max(kl / self.target - 1, -0.2), 0.2)
-            self.coefficient *= 1 + error * replies / self.horizon
+            self.coefficient *= 1 + error * min(replies / self.horizon, 1.0)

@@ -99,7 +99,7 @@ class Checkpoints(TrainerCallback):
     def __init__(self, bench: Bench, trainer: Trainer) -> None:
         self.bench, self.trainer = bench, trainer
         self.began = self.saved = self.asked = time.monotonic()
-        self.cost = 0.0
+        self.cost, self.already = 0.0, bench.ledger.seconds
         self.folder = bench.out / CHECKPOINTS / _key(trainer)
         trainer.args.output_dir = str(self.folder)
         self.resumed = self.latest()
@@ -136,7 +136,9 @@ class Checkpoints(TrainerCallback):
             setattr(self.trainer, name, value)
         for mode, metrics in rest["metrics"].items():
             self.trainer._metrics[mode].update(metrics)
-        for name, value in rest["ledger"].items():
+        # What was done before the training is done or read anew, in this process's own time.
+        seconds = self.already + rest["ledger"].pop("seconds")
+        for name, value in {**rest["ledger"], "seconds": seconds}.items():
             setattr(self.bench.ledger, name, value)
         self.bench.memory.update(rest["memory"])
         self.bench.report["resumed_at_step"] = state.global_step
@@ -150,7 +152,7 @@ class Checkpoints(TrainerCallback):
         self.saved = time.monotonic()
         folder = self.folder / f"checkpoint-{state.global_step}"
         ledger = dataclasses.asdict(self.bench.ledger)
-        ledger["seconds"] += self.saved - self.began
+        ledger["seconds"] += self.saved - self.began - self.already
         metrics = getattr(self.trainer, "_metrics", {})
         rest = {
             "trainer": {name: getattr(self.trainer, name) for name in KEPT if hasattr(self.trainer, name)},

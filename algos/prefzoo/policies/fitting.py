@@ -12,9 +12,9 @@ import torch
 from datasets import Dataset
 from transformers import TrainerCallback, set_seed
 
+from prefzoo import refusals
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import CHECKPOINTS, Bench, Policy
-from prefzoo.policies import load_policy
 from prefzoo.policies.adapters import adapter_config, check_modules, of_adapter, restore
 from prefzoo.policies.charging import Charging
 from prefzoo.policies.checkpoints import Checkpoints, resumable
@@ -22,6 +22,7 @@ from prefzoo.policies.curves import CURVES, Curves, guard_trackers, losses, repo
 from prefzoo.policies.language_model import LanguageModelPolicy
 from prefzoo.policies.loading import device
 from prefzoo.policies.milestones import Milestones
+from prefzoo.policies.saved import SavedPolicy
 from prefzoo.policies.used import asked_and_used
 
 if TYPE_CHECKING:
@@ -38,15 +39,16 @@ def fit(
     callbacks: Sequence[TrainerCallback] = (),
     **more: Any,
 ) -> LanguageModelPolicy:
-    """Train a fresh adapter on the start (or go on with `bench.latest`) and return what was saved, loaded again.
+    """Train a fresh adapter on the start (or go on with `bench.latest`), save it, and return what was saved, which is
+    read when it is first used.
 
     Args:
         bench: gives the start, the adapter, the shared training arguments, the seed and the folder.
         trainer_class, config_class: a TRL trainer and its config.
         rows: the training rows, in the format that the trainer takes.
         settings: what is particular to the algorithm; overrides the shared arguments.
-        reference: whether the start passes over the same tokens too, forward only; charged. One whose log-probabilities
-            are computed beforehand is charged as if it were not.
+        reference: whether the start passes over the same tokens too, forward only; charged, where the trainer has not
+            done that (`KnownReference`).
         callbacks: of the trainer, beside those that all have.
         more: further arguments of the trainer.
 
@@ -79,14 +81,13 @@ def fit(
 
     charged_already = bench.data.sampled or settings.get("include_num_input_tokens_seen") == "no"
     prompts = 0 if charged_already else _prompts(rows)
+    reference = reference and not getattr(trainer, "reference_is_charged", False)
     run_trainer(trainer, bench, not learner.adapted, Charging(trainer, bench, prompts, reference), policy)
     folder = bench.out / "policy"
     if trainer.is_world_process_zero():
         policy(trainer.accelerator.unwrap_model(trainer.model)).save(folder)
     trainer.accelerator.wait_for_everyone()
-    reloaded = load_policy(folder)
-    assert isinstance(reloaded, LanguageModelPolicy)
-    return reloaded
+    return SavedPolicy(folder)
 
 
 def _thawed(model: Any) -> dict[str, torch.Tensor]:
@@ -123,14 +124,9 @@ def arguments(bench: Bench, config_class: type[TrainingArguments], settings: dic
         optimizer = str(settings.get("optim", training.optim))
         if optimizer.startswith("paged"):
             # bitsandbytes itself would fall back to one that is not paged.
-            raise PrefzooError(
-                f"training.optim: {optimizer!r} pages a GPU's memory, and this machine has no GPU. "
-                f"Allowed here: {optimizer.removeprefix('paged_').replace('_32bit', '_torch_fused')}"
-            )
+            raise PrefzooError(refusals.paged("training.optim", optimizer))
         if settings.get("fp16", training.fp16):
-            raise PrefzooError(
-                "training.fp16: true needs a GPU, and this machine has none. Allowed here: training.bf16"
-            )
+            raise PrefzooError(refusals.half_precision("training.fp16"))
     processes = int(os.environ.get("WORLD_SIZE", 1))  # set by `accelerate launch`
     rows, over = divmod(training.batch_size, training.accumulation * processes)
     if over:

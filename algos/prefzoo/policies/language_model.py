@@ -14,7 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from prefzoo.interface import Completion, Progress, Prompt
 from prefzoo.ledger import Ledger
-from prefzoo.policies import write_policy_file
+from prefzoo.policies import bases, write_policy_file
+from prefzoo.policies.dropout import own_dropout
 from prefzoo.policies.loading import count_parameters, end_of_turn, load_model, load_tokenizer
 from prefzoo.settings import Generation
 
@@ -46,9 +47,9 @@ class LanguageModelPolicy:
 
     @classmethod
     def from_start(cls, start: str, **loading: Any) -> LanguageModelPolicy:
-        """The start policy itself."""
+        """The start policy itself, on weights that others may stand on too (see `bases`)."""
         tokenizer = load_tokenizer(start, bool(loading.get("trust_remote_code", False)))
-        return cls(load_model(start, **loading).eval(), tokenizer, start, loading)
+        return cls(bases.lend(start, **loading).eval(), tokenizer, start, loading)
 
     @classmethod
     def load(cls, folder: Path, start: str, noted: dict[str, Any]) -> LanguageModelPolicy:
@@ -58,8 +59,8 @@ class LanguageModelPolicy:
             policy = cls.from_start(start, **loading)
             adapted = PeftModel.from_pretrained(policy.model, str(folder)).eval()
             return cls(adapted, policy.tokenizer, start, loading)
-        whole = cls.from_start(str(folder), **loading)
-        return cls(whole.model, whole.tokenizer, start, loading)
+        tokenizer = load_tokenizer(str(folder), bool(loading.get("trust_remote_code", False)))
+        return cls(load_model(str(folder), **loading).eval(), tokenizer, start, loading)
 
     @property
     def adapted(self) -> bool:
@@ -79,7 +80,8 @@ class LanguageModelPolicy:
         """The adapter alone, or the whole model with its tokenizer, in safetensors, and `policy.json`."""
         folder.mkdir(parents=True, exist_ok=True)
         alone = {"selected_adapters": ["default"]} if self.adapted else {}  # beside it may be a critic's
-        self.model.save_pretrained(str(folder), **alone)
+        with own_dropout(self.model):
+            self.model.save_pretrained(str(folder), **alone)
         if not self.adapted:
             self.tokenizer.save_pretrained(str(folder))
         write_policy_file(folder, "adapter" if self.adapted else "model", self.start, loading=self.loading)
@@ -104,7 +106,8 @@ class LanguageModelPolicy:
         """A plain transformers folder, adapter merged, that `AutoModelForCausalLM` and any server load."""
         whole = self.merged()
         folder.mkdir(parents=True, exist_ok=True)
-        whole.model.save_pretrained(str(folder))
+        with own_dropout(whole.model):
+            whole.model.save_pretrained(str(folder))
         whole.tokenizer.save_pretrained(str(folder))
 
     def render(self, prompt: Prompt) -> list[int]:

@@ -15,11 +15,14 @@ from transformers import (
     AutoTokenizer,
     BitsAndBytesConfig,
     GenerationConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
+from prefzoo import refusals
 from prefzoo.errors import PrefzooError
+from prefzoo.policies.dropout import without_dropout
 
 PLAIN_TEMPLATE = (
     "{% for message in messages %}"
@@ -56,15 +59,6 @@ def resolve(path: str, revision: str | None = None) -> str:
         raise PrefzooError(f"model: {path!r} is no folder and could not be had from the hub: {error}") from error
 
 
-def without_dropout(model: PreTrainedModel) -> PreTrainedModel:
-    """The model with its own dropout off. TRL does that in some trainers and not in others; here it is off in all, and
-    `adapter.dropout` is what a recipe sets."""
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-    return model
-
-
 def device() -> torch.device:
     """This process's accelerator if there is one, else the CPU."""
     return (
@@ -72,10 +66,23 @@ def device() -> torch.device:
     )
 
 
-def load_tokenizer(path: str, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+def load_tokenizer(path: str, trust_remote_code: bool = False, replies: bool = True) -> PreTrainedTokenizerBase:
     """The tokenizer of a model folder: padded on the left, with a chat template, and with a pad token that is not the
-    end-of-sequence token if the vocabulary has any other that fits."""
+    end-of-sequence token if the vocabulary has any other that fits.
+
+    Args:
+        replies: whether its model writes replies, and must be able to end them.
+
+    Raises:
+        PrefzooError: when there is no end-of-sequence token, and one is needed.
+    """
     tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    if tokenizer.eos_token is None and (replies or tokenizer.chat_template is None):
+        raise PrefzooError(
+            f"the tokenizer in {path} has no end-of-sequence token, so that no reply would ever end. Name one of its "
+            f"tokens as eos_token in {Path(path) / 'tokenizer_config.json'}; its special tokens: "
+            f"{', '.join(map(repr, tokenizer.all_special_tokens)) or 'none'}."
+        )
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         spare = [t for t in (tokenizer.unk_token, *_pad_like(tokenizer)) if t and t != tokenizer.eos_token]
@@ -83,6 +90,12 @@ def load_tokenizer(path: str, trust_remote_code: bool = False) -> PreTrainedToke
     if tokenizer.chat_template is None:
         tokenizer.chat_template = PLAIN_TEMPLATE
     return tokenizer
+
+
+def positions(config: PreTrainedConfig) -> int | None:
+    """How many tokens of prompt and reply a model has positions for; None where its config states no limit."""
+    stated = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return stated if isinstance(stated, int) and stated > 0 else None
 
 
 def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
@@ -115,11 +128,8 @@ def weights(
     Raises:
         PrefzooError: for an implementation that this machine cannot run.
     """
-    if attn_implementation and attn_implementation.startswith("flash") and device().type == "cpu":
-        raise PrefzooError(
-            f"model.attn_implementation: {attn_implementation!r} needs a GPU, and this machine has none. "
-            "Allowed here: sdpa, eager, flex_attention."
-        )
+    if device().type == "cpu" and (said := refusals.attention(attn_implementation)):
+        raise PrefzooError(said)
     settings: dict[str, Any] = {
         "dtype": getattr(torch, dtype),
         "use_safetensors": True,

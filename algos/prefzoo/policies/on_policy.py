@@ -27,7 +27,8 @@ class OnPolicyConfig(GRPOConfig):
     steps_per_generation: int | None = None
 
     def __post_init__(self) -> None:
-        wanted, steps = self.num_generations, self.steps_per_generation or self.gradient_accumulation_steps
+        wanted = self.num_generations
+        steps: int = self.steps_per_generation or self.gradient_accumulation_steps
         # A rollout twice as long, in pairs: passes GRPO's own minimum of two generations, whatever is in a rollout.
         self.num_generations, self.steps_per_generation = 2, 2 * steps
         super().__post_init__()
@@ -45,7 +46,6 @@ class TokenRewards:
     kl_target: float | None
     kl_horizon: int
     kl_estimator: adv.KLEstimator
-    missing_eos_penalty: float
     whiten_rewards: bool
     whiten_advantages: bool
 
@@ -90,7 +90,6 @@ class OnPolicyTrainer(GRPOTrainer):
         weights = self.reward_weights.to(mask.device)
         scores = (self._scores * weights).nansum(dim=1)[first : first + len(inputs)]  # (B,)
         ended = self._ended(batch["completion_ids"], mask)
-        scores = scores - settings.missing_eos_penalty * (~ended).float()
         with torch.no_grad():
             # TRL leaves them out where a rollout is used once: then the loss takes its own, and ratios are 1.
             old = batch["old_per_token_logps"] if "old_per_token_logps" in batch else self._log_probabilities(batch)

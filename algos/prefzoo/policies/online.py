@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,6 +29,8 @@ def fit_online(
     passes: int = 1,
     rollout: int = 1,
     scored_anew: bool = True,
+    *,
+    missing_eos_penalty: float,
     **more: Any,
 ) -> LanguageModelPolicy:
     """Train on the policy's own replies to the bench's prompts, scored by its reward.
@@ -42,6 +46,7 @@ def fit_online(
         passes: how often each rollout is learned from.
         rollout: optimizer steps that a rollout is divided into.
         scored_anew: whether the policy passes over each rollout once more for the log-probabilities it was drawn with.
+        missing_eos_penalty: taken off the score of a reply that was cut, after `bench.shaping`.
         more: further arguments of the trainer.
 
     Raises:
@@ -66,7 +71,7 @@ def fit_online(
         "remove_unused_columns": False,
         **settings,
     }
-    scorer = _Scorer(bench, policy, generations, passes, shared["beta"] > 0, scored_anew)
+    scorer = _Scorer(bench, policy, generations, passes, shared["beta"] > 0, scored_anew, missing_eos_penalty)
     return fit(
         bench.replace(latest=bench.latest or policy),
         sampling(trainer_class),
@@ -99,10 +104,17 @@ class _Scorer(TrainerCallback):
     __name__ = "reward"  # under which TRL logs it
 
     def __init__(
-        self, bench: Bench, policy: LanguageModelPolicy, generations: int, passes: int, reference: bool, anew: bool
+        self,
+        bench: Bench,
+        policy: LanguageModelPolicy,
+        generations: int,
+        passes: int,
+        reference: bool,
+        anew: bool,
+        penalty: float,
     ) -> None:
         self.bench, self.policy, self.generations, self.passes = bench, policy, generations, passes
-        self.reference, self.anew = reference, anew
+        self.reference, self.anew, self.penalty = reference, anew, penalty
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **more: Any) -> None:
         self.weights, self.critic = weights_of(model), critic_of(model)
@@ -110,10 +122,14 @@ class _Scorer(TrainerCallback):
     def __call__(
         self, prompts: Sequence[Prompt], completions: Any, completion_ids: Sequence[Sequence[int]], **_: Any
     ) -> list[float]:
-        self._charge(sum(len(self.policy.render(prompt)) for prompt in prompts), sum(map(len, completion_ids)))
+        asked = Counter(map(json.dumps, prompts))  # each prompt is here once for each of its replies
+        read = sum(replies * len(self.policy.render(json.loads(prompt))) for prompt, replies in asked.items())
+        self._charge(read, sum(map(len, completion_ids)))
         self.bench.ledger.prompts += len(prompts) // self.generations
         texts = [self.policy.tokenizer.decode(list(ids), skip_special_tokens=True) for ids in completion_ids]
-        return shaped(self.bench.score(prompts, texts), self.bench.shaping, self.bench.memory)
+        scores = shaped(self.bench.score(prompts, texts), self.bench.shaping, self.bench.memory)
+        cut = [not ids or ids[-1] not in self.policy.eos_ids for ids in completion_ids]
+        return [score - self.penalty * missing for score, missing in zip(scores, cut, strict=True)]
 
     def _charge(self, read: int, written: int) -> None:
         ledger, whole = self.bench.ledger, read + written

@@ -10,41 +10,95 @@ from pydantic import Field
 
 from prefzoo.interface import Algorithm
 
+ANOTHER = "what is sampled must be the distribution that is trained; `generation.temperature` sharpens both"
+ROLLOUT = "a rollout is `training.batch_size` prompts"
+REFERENCE = "the reference is the start, for every algorithm and throughout"
 SAMPLED: Mapping[str, str] = {
     "beta": "kl_coefficient",
     "num_generations": "generations",
     "gradient_accumulation_steps": "say `training.accumulation`",
-    "steps_per_generation": "a rollout is `training.batch_size` prompts",
-    "generation_batch_size": "a rollout is `training.batch_size` prompts",
+    "steps_per_generation": ROLLOUT,
+    "generation_batch_size": ROLLOUT,
+    "auto_find_batch_size": ROLLOUT,
     "max_completion_length": "say `generation.max_new_tokens`",
     "temperature": "say `generation.temperature`",
-    "top_p": "truncated sampling is another distribution than the one that is trained",
-    "top_k": "truncated sampling is another distribution than the one that is trained",
+    "top_p": ANOTHER,
+    "top_k": ANOTHER,
+    "min_p": ANOTHER,
+    "repetition_penalty": ANOTHER,
+    "generation_kwargs": ANOTHER,
+    "vllm_structured_outputs_regex": ANOTHER,
+    "chat_template_kwargs": "prompts are written alike in training and in evaluation",
+    "num_generations_eval": "policies are measured after training: say `evaluation`",
+    "reward_weights": "there is one reward; its parts are weighed by `reward.of`",
+    "sync_ref_model": REFERENCE,
+    "ref_model_mixup_alpha": REFERENCE,
+    "ref_model_sync_steps": REFERENCE,
 }
-"""What is set for every algorithm that samples; see `Algorithm.owned`."""
+"""What is set for every algorithm that samples, or would make another comparison of it; see `Algorithm.owned`.
+
+Of a truncated distribution, or one that was changed otherwise, the log-probabilities that algorithms learn from are not
+those of the sampled tokens. For what vLLM computes otherwise GRPOTrainer corrects (`vllm_importance_sampling_*`)."""
+NO_TOOLS = {"max_tool_calling_iterations": "no tools are called"}
+NOT_CLIPPED = dict.fromkeys(
+    ("epsilon", "epsilon_high", "delta", "off_policy_mask_threshold"),
+    "nothing is clipped: each rollout is learned from once, by the policy that it was drawn from",
+)
+OWN_LOSS = dict.fromkeys(
+    (
+        "loss_type",
+        "importance_sampling_level",
+        "sapo_temperature_neg",
+        "sapo_temperature_pos",
+        "vespo_k_pos",
+        "vespo_lambda_pos",
+        "vespo_k_neg",
+        "vespo_lambda_neg",
+        "use_liger_kernel",
+    ),
+    "the loss is the algorithm's own",
+)
 
 
 @dataclass(frozen=True)
-class TokenRewarded(Algorithm):
+class Sampling(Algorithm):
+    """Learns from the reward of its own replies.
+
+    Attributes:
+        missing_eos_penalty: taken off the score of a reply that was cut at the length limit, after `reward.normalize`
+            and `reward.clip`; the same default for all of them, so that they are compared on one reward.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})
+
+    missing_eos_penalty: Annotated[float, Field(ge=0)] = 1.0
+
+
+@dataclass(frozen=True)
+class TokenRewarded(Sampling):
     """Learns from a reward a reply and a KL penalty a token (Ziegler et al. 2019, https://arxiv.org/abs/1909.08593).
 
     Attributes:
         kl_coefficient: weight of the KL to the start in a token's reward; with `kl_target` its value at the beginning.
         kl_target: nats a reply that an adaptive coefficient aims at; None keeps it fixed.
-        kl_horizon: replies over which it adapts.
+        kl_horizon: replies over which it adapts, by a fifth at most; a rollout of more counts as that many.
         kl_estimator: `k1`, the log-ratio, or `k3`, never negative.
         generations: replies to each prompt.
-        missing_eos_penalty: taken off the score of a reply that was cut at the length limit.
+
+    `missing_eos_penalty` is that of `Sampling`.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})
     config: ClassVar[str | None] = "trl.trainer.grpo_config:GRPOConfig"
     owned: ClassVar[Mapping[str, str]] = {
         **SAMPLED,
+        **NO_TOOLS,
+        **NOT_CLIPPED,
+        **OWN_LOSS,
         "num_iterations": "each rollout is learned from once",
-        "epsilon": "nothing is clipped",
-        "loss_type": "the loss is the algorithm's own",
         "scale_rewards": "advantages are the algorithm's own",
+        "multi_objective_aggregation": "advantages are the algorithm's own",
+        "use_bias_correction_kl": "the KL is in the reward of tokens",
+        "mask_truncated_completions": "missing_eos_penalty",
     }
 
     kl_coefficient: Annotated[float, Field(ge=0)] = 0.05
@@ -52,7 +106,6 @@ class TokenRewarded(Algorithm):
     kl_horizon: Annotated[int, Field(gt=0)] = 10_000
     kl_estimator: Literal["k1", "k3"] = "k1"
     generations: Annotated[int, Field(ge=1)] = 1
-    missing_eos_penalty: Annotated[float, Field(ge=0)] = 1.0
 
     def __post_init__(self) -> None:
         if self.kl_target is not None and self.kl_coefficient == 0:
@@ -67,7 +120,6 @@ class TokenRewarded(Algorithm):
             self.kl_target,
             self.kl_horizon,
             self.kl_estimator,
-            self.missing_eos_penalty,
             whiten_rewards,
             whiten_advantages,
         )
@@ -95,7 +147,7 @@ class ActorCritic(TokenRewarded):
 
 
 @dataclass(frozen=True)
-class Grouped(Algorithm):
+class Grouped(Sampling):
     """Compares a reply with the other replies to the same prompt.
 
     Attributes:
@@ -103,9 +155,10 @@ class Grouped(Algorithm):
         kl_coefficient: weight of the KL to the start.
         epochs: how often each rollout is learned from.
         clip: how far the probability ratio may go from 1 before its gradient is cut.
+
+    `missing_eos_penalty` is that of `Sampling`.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})
     owned: ClassVar[Mapping[str, str]] = {**SAMPLED, "num_iterations": "epochs", "epsilon": "clip"}
 
     generations: Annotated[int, Field(ge=2)] = 4

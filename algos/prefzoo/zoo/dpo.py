@@ -35,6 +35,8 @@ class DPO(Algorithm):
 
     The start is the reference. The sigmoid loss of a pair is -log sigmoid(beta * (chosen log-ratio - rejected
     log-ratio)), where a reply's log-ratio is its log-probability under the policy minus that under the reference.
+    The reference's are taken once before a training that sees every pair, and shared by the trials on the same pairs;
+    `trainer: {precompute_ref_log_probs: false}` takes them in each step.
 
     Attributes:
         beta: how strongly the policy is held to the reference; the paper uses 0.1 (0.5 for summaries).
@@ -57,11 +59,17 @@ class DPO(Algorithm):
             raise ValueError("loss_type 'exo_pair' needs label_smoothing above 0; its paper uses 1e-3")
         if "robust" in losses and self.label_smoothing >= 0.5:
             raise ValueError(f"loss_type 'robust' needs label_smoothing below 0.5, not {self.label_smoothing}")
+        if self.trainer.get("precompute_ref_log_probs") and self.trainer.get("sync_ref_model"):
+            raise ValueError(
+                "trainer.precompute_ref_log_probs: true needs a reference that stays the start, and "
+                "trainer.sync_ref_model: true moves it. Allowed: one of the two."
+            )
 
     def train(self, bench: Bench) -> Policy:
         from trl import DPOConfig, DPOTrainer
 
         from prefzoo.policies.fitting import fit
+        from prefzoo.policies.reference import known_reference
 
         settings = {
             "beta": self.beta,
@@ -69,4 +77,5 @@ class DPO(Algorithm):
             "label_smoothing": self.label_smoothing,
             **self.trainer,
         }
-        return fit(bench, DPOTrainer, DPOConfig, bench.data.preferences, settings, reference=True)
+        trainer = known_reference(DPOTrainer, bench, asked=self.trainer.get("precompute_ref_log_probs"))
+        return fit(bench, trainer, DPOConfig, bench.data.preferences, settings, reference=True)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 from prefzoo.interface import Bench, Policy
-from prefzoo.zoo.bases import Grouped
+from prefzoo.zoo.bases import NO_TOOLS, Grouped
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class GRPO(Grouped):
     The paper uses 64 generations and a KL coefficient of 0.04; the settings are those of `Grouped`.
     """
 
+    owned: ClassVar[Mapping[str, str]] = {**Grouped.owned, **NO_TOOLS}
     config: ClassVar[str | None] = "trl.trainer.grpo_config:GRPOConfig"
 
     def train(self, bench: Bench) -> Policy:
@@ -31,6 +33,7 @@ class GRPO(Grouped):
             GRPOConfig,
             {**particular, **self.trainer},
             generations=self.generations,
+            missing_eos_penalty=self.missing_eos_penalty,
             passes=self.epochs,
             scored_anew=self.epochs > 1,  # TRL takes those of the first pass where there is only one
         )

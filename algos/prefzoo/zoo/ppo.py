@@ -10,7 +10,7 @@ from pydantic import Field
 
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import Bench, Policy
-from prefzoo.zoo.bases import ActorCritic
+from prefzoo.zoo.bases import NOT_CLIPPED, ActorCritic
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,11 @@ class PPO(ActorCritic):
     The other settings are those of `ActorCritic`.
     """
 
-    owned: ClassVar[Mapping[str, str]] = {**ActorCritic.owned, "num_iterations": "epochs", "epsilon": "clip"}
+    owned: ClassVar[Mapping[str, str]] = {
+        **{field: said for field, said in ActorCritic.owned.items() if field not in NOT_CLIPPED},
+        "num_iterations": "epochs",
+        "epsilon": "clip",
+    }
 
     epochs: Annotated[int, Field(ge=1)] = 4
     minibatches: Annotated[int, Field(ge=1)] = 1
@@ -45,7 +49,7 @@ class PPO(ActorCritic):
 
     def train(self, bench: Bench) -> Policy:
         from prefzoo.policies.actor_critic import ActorCriticTrainer, CriticSettings
-        from prefzoo.policies.loading import load_model
+        from prefzoo.policies.loading import load_model, load_tokenizer
         from prefzoo.policies.on_policy import OnPolicyConfig
         from prefzoo.policies.online import fit_online
 
@@ -53,7 +57,7 @@ class PPO(ActorCritic):
         if self.value_model == "reward":
             if (critic := getattr(bench.reward, "critic", None)) is None:
                 raise PrefzooError("value_model: 'reward' begins as the reward model, and the reward is not one model")
-            backbone, head = critic()
+            backbone, head = critic(load_tokenizer(bench.start, bool(bench.loading.get("trust_remote_code", False))))
         elif self.value_model == "separate" or bench.adapter.type == "full":
             # Trained whole, which 4 bits do not allow.
             backbone = load_model(bench.start, **{**bench.loading, "quantization": None}).base_model
@@ -69,6 +73,7 @@ class PPO(ActorCritic):
             OnPolicyConfig,
             {**particular, **self.trainer},
             generations=self.generations,
+            missing_eos_penalty=self.missing_eos_penalty,
             passes=self.epochs,
             rollout=self.minibatches,
             token_rewards=self.token_rewards(self.whiten_rewards, self.whiten_advantages),

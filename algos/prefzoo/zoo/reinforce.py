@@ -33,5 +33,6 @@ class Reinforce(TokenRewarded):
             OnPolicyConfig,
             {"beta": self.kl_coefficient, "loss_type": "dapo", "scale_rewards": "none", **self.trainer},
             generations=self.generations,
+            missing_eos_penalty=self.missing_eos_penalty,
             token_rewards=self.token_rewards(whiten_rewards=False, whiten_advantages=False),
         )

@@ -55,15 +55,14 @@ class RejectionSampling(Algorithm):
     def train(self, bench: Bench) -> Policy:
         from prefzoo.policies.language_model import LanguageModelPolicy
 
-        latest = bench.latest
-        policy: Policy = latest or LanguageModelPolicy.from_start(bench.start, **bench.loading)
+        policy: Policy = bench.latest or LanguageModelPolicy.from_start(bench.start, **bench.loading)
         prompts = list(bench.data.prompts)
         random.Random(bench.seed).shuffle(prompts)
         learner = get("sft", on="demonstrations", trainer=self.trainer)
         for i in range(self.iterations):
             kept = self.select(bench, policy, prompts[i :: self.iterations], i)
             data = dataclasses.replace(bench.data.with_demonstrations(*kept), sampled=True)
-            policy = latest = learner.train(bench.replace(data=data, latest=latest))
+            policy = learner.train(bench.replace(data=data, latest=policy))
         return policy
 
     def select(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -18,6 +19,7 @@ class RLOO(Grouped):
     used again.
     """
 
+    owned: ClassVar[Mapping[str, str]] = {**Grouped.owned, "reward_clip_range": "say `reward.clip`"}
     config: ClassVar[str | None] = "trl.trainer.rloo_config:RLOOConfig"
 
     def train(self, bench: Bench) -> Policy:
@@ -31,5 +33,6 @@ class RLOO(Grouped):
             RLOOConfig,
             {"beta": self.kl_coefficient, "epsilon": self.clip, **self.trainer},
             generations=self.generations,
+            missing_eos_penalty=self.missing_eos_penalty,
             passes=self.epochs,
         )

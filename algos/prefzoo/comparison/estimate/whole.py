@@ -9,13 +9,14 @@ from typing import Any
 
 from rich.console import Console
 
-from prefzoo.comparison.compare import default_workers, in_use, run_alone
+from prefzoo.comparison.compare import in_use, run_alone
 from prefzoo.comparison.estimate.probe import Probe, Size, probe, sizes
 from prefzoo.comparison.estimate.record import Estimate
 from prefzoo.comparison.estimate.scale import TRIAL, scaled
 from prefzoo.comparison.plan import make_plan
 from prefzoo.comparison.recipe.check import load
 from prefzoo.comparison.running import launched
+from prefzoo.comparison.running.shares import default_workers
 
 FOLDER = "probe"
 """Folder of a comparison in which probes run; it stays, for its logs, where one of them failed."""

@@ -12,6 +12,8 @@ from typing import Any
 from prefzoo.errors import PrefzooError
 
 RECORDS = "replies.jsonl"
+DETAILS = "details.json"
+"""What a training reports by itself, that of the start included."""
 PRINCIPLES = "principles.json"
 JUDGING = "judging.json"
 """What the judge that decides was asked about these replies."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from prefzoo import registry
 from prefzoo.comparison.recipe import data_check as data
+from prefzoo.comparison.recipe.adapter_check import adapter_problems
 from prefzoo.comparison.recipe.blocks import GoldFunction, Recipe
 from prefzoo.comparison.recipe.final_judge_check import final_judge_problems
 from prefzoo.comparison.recipe.judge_check import (
@@ -18,7 +19,8 @@ from prefzoo.comparison.recipe.judge_check import (
     judge_words,
 )
 from prefzoo.comparison.recipe.learner_check import question_problems, sampling_problems
-from prefzoo.comparison.recipe.model_check import given_judges, model_problems, token_problems
+from prefzoo.comparison.recipe.machine_check import machine_problems
+from prefzoo.comparison.recipe.model_check import critic_problems, given_judges, model_problems, token_problems
 from prefzoo.data.reading import COLUMNS
 from prefzoo.errors import unknown
 from prefzoo.feedback.rewards import function_problem
@@ -169,10 +171,13 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (sampling_problems, ()),
     (question_problems, ("judge.type", "judge.prompt")),
     (_missing_packages, ()),
+    (machine_problems, ()),
+    (adapter_problems, ("adapter", "model.path", "reward")),
     (model_problems, ()),
     (token_problems, ("model.path", "start", "reward")),
     (_path_problems, ("reward.type", "reward.of")),
     (_critic_problems, ("reward",)),
+    (critic_problems, ("model.path", "reward")),
     (feedback_problems, ("judge", "gold", "reward.type", "reward.of", *_ROWS)),
     (constitution_problems, ("constitution", "model.path")),
     (judge_words, ("judge", "model.path")),

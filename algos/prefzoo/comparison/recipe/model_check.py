@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 
 from prefzoo.comparison.recipe.blocks import Recipe
+from prefzoo.comparison.recipe.machine_check import trainer_blocks
 from prefzoo.errors import did_you_mean
 from prefzoo.feedback.judges.settings import JudgeSettings
+from prefzoo.feedback.rewards import critic_problem, tokenizer_folder
 from prefzoo.lab import MODEL_DIR
 
 TOKENS = ("eos_token", "pad_token")
@@ -27,29 +29,50 @@ def model_problems(recipe: Recipe) -> list[str]:
 
 def token_problems(recipe: Recipe) -> list[str]:
     """Whether the tokens that `trainer:` blocks name are tokens of the model, where its tokenizer is on this disk."""
-    parts = {key: part.trainer for key, part in recipe.reward.places.items()}
-    labels = {f"algorithms.{label}": given.get("trainer") for label, given in recipe.algorithms.items()}
-    blocks = {"start": recipe.start.parameters.get("trainer"), **parts, **labels}
     named = {
-        f"{key}.trainer.{name}": block[name]
-        for key, block in blocks.items()
-        if isinstance(block, dict)
+        f"{key}.{name}": block[name]
+        for key, block in trainer_blocks(recipe).items()
         for name in TOKENS
         if isinstance(block.get(name), str)
     }
-    file = Path(same_place(recipe.model.path)) / "tokenizer.json"
-    if not named or not file.is_file():
+    if not named or (known := _vocabulary(same_place(recipe.model.path))) is None:
         return []
-    tokenizer = json.loads(file.read_text(encoding="utf-8"))
-    special = [each["content"] for each in tokenizer.get("added_tokens", [])]
-    vocabulary = tokenizer["model"].get("vocab", [])
-    known = {*special, *(vocabulary if isinstance(vocabulary, dict) else (token for token, _ in vocabulary))}
+    vocabulary, special = known
     return [
         f"{key}: {token!r} is no token of {recipe.model.path!r}.{did_you_mean(token, special)} Its special tokens: "
         f"{', '.join(map(repr, special[:SHOWN])) or 'none'}."
         for key, token in named.items()
-        if token not in known
+        if token not in vocabulary
     ]
+
+
+def critic_problems(recipe: Recipe) -> list[str]:
+    """Whether a critic that begins as a given reward model reads the policy's tokens, where both are on this disk."""
+    labels = [label for label, given in recipe.algorithms.items() if given.get("value_model") == "reward"]
+    part = recipe.reward.parts[0]
+    if not labels or recipe.reward.of or part.type != "path" or part.path is None:
+        return []
+    places = same_place(recipe.model.path), tokenizer_folder(Path(part.path).expanduser())
+    policy, reward = (known and known[0] for known in map(_vocabulary, places))
+    if policy is None or reward is None or (problem := critic_problem(policy, reward)) is None:
+        return []
+    return [
+        f"algorithms.{label}.value_model: {problem} model.path is {recipe.model.path!r}, reward.path {part.path!r}."
+        for label in labels
+    ]
+
+
+def _vocabulary(folder: str | Path) -> tuple[dict[str, int], list[str]] | None:
+    """Token -> id of the tokenizer in a folder, and its special tokens; None where it is not on this disk."""
+    file = Path(folder) / "tokenizer.json"
+    if not file.is_file():
+        return None
+    tokenizer = json.loads(file.read_text(encoding="utf-8"))
+    vocabulary = tokenizer["model"].get("vocab", [])
+    if not isinstance(vocabulary, dict):  # Unigram's is a list
+        vocabulary = {token: i for i, (token, _) in enumerate(vocabulary)}
+    added = {each["content"]: each.get("id", -1) for each in tokenizer.get("added_tokens", [])}
+    return {**vocabulary, **added}, list(added)
 
 
 def given_judges(recipe: Recipe) -> dict[str, JudgeSettings]:

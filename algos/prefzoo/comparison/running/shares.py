@@ -1,13 +1,43 @@
-"""Which cores and which GPU each of several stages at a time may use, so that none takes another's."""
+"""How many stages run at a time, and which cores and which GPU each may use, so that none takes another's."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import psutil
+
+from prefzoo.comparison.recipe.blocks import Recipe, weight_bytes
+from prefzoo.comparison.running import launched
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+THREADS = "OMP_NUM_THREADS"
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""What a container may use of its processors: microseconds of a period, and the period."""
+
+SMALL_MODEL_BYTES = 100_000_000
+WORKER_BYTES = 750_000_000
+"""What a stage with a small model takes at most, of which a third is shared with the others."""
+
+
+def default_workers(recipe: Recipe) -> int:
+    """Stages at a time: one for each GPU; without any, one for each core where all models are small and memory
+    suffices, else one. Where several processes train together they have all GPUs."""
+    together = launched.processes()
+    if devices := gpus():
+        return len(devices) if together == 1 else 1
+    judges = [judge.path for judge in recipe.audited.values() if judge.path and judge.endpoint is None]
+    rewards = [part.path for part in recipe.reward.parts if part.type == "path" and part.path]
+    if not all(0 < (weight_bytes(path) or 0) < SMALL_MODEL_BYTES for path in (recipe.model.path, *judges, *rewards)):
+        return 1
+    return max(1, min(cores(), psutil.virtual_memory().available // WORKER_BYTES) // together)
 
 
 @dataclass(frozen=True)
@@ -61,6 +91,37 @@ def gpus() -> list[str]:
     return [str(i) for i in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]
 
 
+def may_have_gpu() -> bool:
+    """Whether torch may find a GPU: one of NVIDIA's, of AMD's or of a Windows host; on Windows itself nobody knows."""
+    if VISIBLE in os.environ:
+        return bool(gpus())
+    return bool(gpus()) or os.name == "nt" or any(Path(place).exists() for place in ("/dev/kfd", "/dev/dxg"))
+
+
 def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use: those it is held to, or fewer where a container has a quota of time."""
+    held = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = map(float, QUOTA.read_text(encoding="ascii").split())
+    except (OSError, ValueError):  # no such file here, or `max`, which is no limit
+        return held
+    return max(1, min(held, math.ceil(quota / period)))
+
+
+def threads_asked(console: Console) -> int | None:
+    """What `OMP_NUM_THREADS` asks for, of a list the number for the outermost level; None where it asks for nothing.
+
+    What is no number is said, and taken out of the environment, so that no library of a stage stumbles over it.
+    """
+    asked = os.environ.get(THREADS, "")
+    first = asked.partition(",")[0].strip()
+    if first.isdecimal() and int(first) > 0:
+        return int(first)
+    if asked:
+        console.print(
+            f"{THREADS}={asked!r} is ignored; allowed: a number above 0, or several with commas between them",
+            markup=False,
+            highlight=False,
+        )
+        del os.environ[THREADS]
+    return None

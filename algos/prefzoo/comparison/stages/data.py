@@ -8,19 +8,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from jinja2 import TemplateError
-
 from prefzoo.comparison.plan import Plan
 from prefzoo.comparison.recipe.blocks import GoldFunction, Recipe
+from prefzoo.comparison.stages.positions import check_positions
+from prefzoo.comparison.stages.rendering import Tokens
 from prefzoo.data import preflight, sealed, sources
 from prefzoo.data.comparisons import read_rows
 from prefzoo.data.formats import Row
 from prefzoo.data.reading import Options
-from prefzoo.data.reasons import Dropped, Unusable
+from prefzoo.data.reasons import Dropped
 from prefzoo.errors import DataError, PrefzooError
 from prefzoo.feedback.rewards import FunctionReward
-from prefzoo.interface import Progress, Prompt
-from prefzoo.policies.loading import load_tokenizer, resolve
+from prefzoo.interface import Progress
+from prefzoo.policies.loading import resolve
 
 
 @dataclass
@@ -56,7 +56,8 @@ def prepare(plan: Plan, folder: Path, progress: Progress) -> None:
     progress("reading", 0, 3)
     gathered = gather(recipe)
     progress("fitting lengths", 1, 3)
-    rendering = Tokens(resolve(recipe.model.path, recipe.model.revision), recipe.model.trust_remote_code)
+    base = resolve(recipe.model.path, recipe.model.revision)
+    rendering = Tokens(base, recipe.model.trust_remote_code)
     limits = (recipe.data.max_prompt_tokens, recipe.data.max_completion_tokens)
     sound = sealed.clean(gathered.rows, dropped)
     kept, shortened = sealed.fit_lengths(
@@ -91,6 +92,7 @@ def prepare(plan: Plan, folder: Path, progress: Progress) -> None:
         dropped.merge(lost)
     whole = sealed.seal(splits, found, dropped)
     _check_kinds(recipe, splits["train"], dropped)
+    check_positions(recipe, base, [row for rows in splits.values() for row in rows], rendering)
     _try_functions(recipe, splits["train"])
     replace(whole, preflight={**whole.preflight, **preflight.examine(splits, shortened, rendering)}).save(folder)
 
@@ -186,34 +188,3 @@ def _already_split(name: str, given: Mapping[str, Sequence[Row]]) -> Gathered:
         raise DataError(f"data.source: {name!r} gives two rows of one id")
     ids = {split: {row.id for row in given.get(split, ())} for split in sealed.SPLITS}
     return Gathered(rows, ids, read=len(rows), used=len(rows))
-
-
-class Tokens:
-    """The start's tokenizer and chat template; see `preflight.Rendering`."""
-
-    def __init__(self, base: str, trust_remote_code: bool) -> None:
-        self.tokenizer = load_tokenizer(base, trust_remote_code)
-
-    def prompt(self, prompt: Prompt) -> list[int]:
-        """Token ids up to where the reply begins.
-
-        Raises:
-            Unusable: when the chat template refuses it, because of the order of the turns, for example.
-        """
-        try:
-            return self.tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True, return_dict=False)
-        except TemplateError as error:
-            raise Unusable("refused_by_the_chat_template", shown=str(error)) from error
-
-    def whole(self, prompt: Prompt, reply: str) -> list[int]:
-        """Token ids of the prompt and the reply, its end included."""
-        turns = [*prompt, {"role": "assistant", "content": reply}]
-        return self.tokenizer.apply_chat_template(turns, return_dict=False)
-
-    def text(self, ids: Sequence[int]) -> str:
-        """What these tokens spell, special ones included."""
-        return self.tokenizer.decode(list(ids))
-
-    def reply_length(self, reply: str) -> int:
-        """Tokens of a reply and its end."""
-        return len(self.tokenizer(reply, add_special_tokens=False)["input_ids"]) + 1

@@ -11,7 +11,9 @@ from typing import Any
 # Imported here, in the server that all stages are forked from, and not once in each stage.
 import trl  # noqa: F401
 from datasets import Dataset  # noqa: F401
+from transformers import set_seed
 
+from prefzoo.comparison.findings.records import DETAILS
 from prefzoo.comparison.fingerprints import fingerprint
 from prefzoo.comparison.merging.edited import SEALED, seal
 from prefzoo.comparison.merging.identity import IDENTITY, content_hash, identity
@@ -25,7 +27,7 @@ from prefzoo.comparison.stages.evaluate import Measure, measure_on_the_way
 from prefzoo.comparison.stages.given import gold_function, loading
 from prefzoo.comparison.stages.judging import assistant_of, judge_of, judge_report, labeller
 from prefzoo.comparison.stages.label import label
-from prefzoo.comparison.stages.metering import metered
+from prefzoo.comparison.stages.metering import forget_peak, metered
 from prefzoo.comparison.stages.reuse import KEPT, KeptWork
 from prefzoo.comparison.tracking.by_trainers import reporting
 from prefzoo.data import sealed
@@ -40,7 +42,8 @@ from prefzoo.feedback.reward_settings import RewardPart
 from prefzoo.feedback.rewards import FunctionReward, RandomReward, load_reward
 from prefzoo.interface import Bench, Progress, Prompt, Reward
 from prefzoo.ledger import Ledger
-from prefzoo.policies import load_policy
+from prefzoo.policies import bases, load_policy
+from prefzoo.policies.dropout import own_dropout
 from prefzoo.policies.language_model import LanguageModelPolicy
 from prefzoo.policies.loading import load_model, read_instead, resolve
 
@@ -72,12 +75,15 @@ def start(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
         bench = _bench(plan, stage, folder, base, recipe.seeds[0], progress, ledger=ledger, rows="data")
         with metered(ledger):
             policy = algorithm.train(bench)
+        (folder / DETAILS).write_text(json.dumps(bench.report, indent=1), encoding="utf-8")
         assert isinstance(policy, LanguageModelPolicy)
         policy.export(folder / "model")
         noted["path"] = None
     if recipe.adapter.quantization:
         made = noted["path"] or str(folder / "model")
-        load_model(made, **loading(recipe, recipe.adapter)).save_pretrained(str(folder / QUANTIZED))
+        quantized = load_model(made, **loading(recipe, recipe.adapter))
+        with own_dropout(quantized):
+            quantized.save_pretrained(str(folder / QUANTIZED))
         noted["quantized"] = fingerprint(str(folder / QUANTIZED))
     noted["fingerprint"] = fingerprint(noted["path"] or str(folder / "model"))
     noted["sha256"] = content_hash(Path(noted["path"] or folder / "model"))
@@ -219,12 +225,16 @@ def train(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     if not (folder / "policy").is_dir():
         raise RuntimeError(f"{stage.label} saved no policy: `train` must call `policy.save(bench.out / 'policy')`")
     (folder / "ledger.json").write_text(json.dumps(asdict(ledger)), encoding="utf-8")
-    (folder / "details.json").write_text(json.dumps(bench.report, indent=1), encoding="utf-8")
+    (folder / DETAILS).write_text(json.dumps(bench.report, indent=1), encoding="utf-8")
 
 
+@bases.shared()
 def evaluation(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
-    """Measure one policy on the test prompts."""
+    """Measure one policy on the test prompts, in a process that may have measured others: on the same weights, and
+    with nothing else of theirs."""
     assert stage.label is not None and stage.seed is not None
+    forget_peak()
+    set_seed(stage.seed)
     recipe = plan.recipe
     ledger = Ledger()
     if stage.label == START:

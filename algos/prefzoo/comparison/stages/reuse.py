@@ -1,8 +1,9 @@
 """Work that several trials of a comparison have in common is done by the first, and read by the others.
 
-That is what an untouched start replies to the same prompts with the same seed, and what a model in this process judges
-of the same pairs. A trial's ledger is charged in full as if it had done all itself, because algorithms are compared by
-what they cost, and not by what the comparison saved; what was saved is in the trial's report under `reused`.
+That is what an untouched start replies to the same prompts with the same seed, what a model in this process judges of
+the same pairs, and how likely the reference finds their replies. A trial's ledger is charged in full as if it had done
+all itself, because algorithms are compared by what they cost, and not by what the comparison saved; what was saved is
+in the trial's report under `reused`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from prefzoo.comparison.stages.metering import peak_memory
 from prefzoo.feedback.judges.judge import Judge
 from prefzoo.interface import Bench, Completion, Policy, Prompt
 from prefzoo.ledger import CHARGES, Ledger
+from prefzoo.policies.adapters import of_adapter
 from prefzoo.policies.language_model import LanguageModelPolicy
 
 KEPT = "kept"
@@ -114,6 +116,22 @@ class KeptWork:
             judge.restore(found["state"])
         return list(found["answers"])
 
+    def reference(
+        self, bench: Bench, model: torch.nn.Module, key: Mapping[str, Any], compute: Callable[[], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """What `compute` finds with a model whose adapter is off: numbers, and in `tokens` how many passed through it.
+
+        Args:
+            bench: of the trial, which charges the tokens itself.
+            model: all of its weights but an adapter's are part of the key.
+            key: what else the numbers depend on, plain values.
+            compute: finds them; called where they are not there.
+        """
+        found, reused = self._once(bench, "references", {**key, "weights": _weights(model)}, compute)
+        if reused:
+            _note(bench, "forward_tokens", found["tokens"])
+        return found
+
     def _once(
         self, bench: Bench, kind: str, key: Mapping[str, Any], compute: Callable[[], dict[str, Any]]
     ) -> tuple[dict[str, Any], bool]:
@@ -163,9 +181,11 @@ def _note(bench: Bench, what: str, amount: float) -> None:
 
 
 def _weights(model: torch.nn.Module) -> str:
-    """A hash of all that a model's state holds, the constants of quantization included."""
+    """A hash of all that a model's state holds, an adapter left out, the constants of quantization included."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
+        if of_adapter(name):
+            continue
         tensor = value.detach().reshape(-1).cpu()
         digest.update(f"{name} {tuple(value.shape)} {value.dtype} ".encode())
         digest.update(tensor.view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
