@@ -19,6 +19,8 @@ from conftest import SMALL
 from prefzoo.comparison import compare as compare_module
 from prefzoo.comparison.running import launched
 from prefzoo.errors import PrefzooError
+from prefzoo.policies import online
+from prefzoo.settings import Shaping
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 
@@ -42,6 +44,16 @@ def trained(name: str, processes: int, out: Path) -> list[dict]:
     return [json.loads((out / f"ended-{rank}.json").read_text()) for rank in range(processes)]
 
 
+def assert_normalized_together(first: dict, second: dict) -> None:
+    """What each makes of its scores is what one process makes of both's, the first's before the second's."""
+    memory: dict = {}
+    for (scores, shaped), (others, theirs) in zip(first["shapings"], second["shapings"], strict=True):
+        assert len(scores) == len(others) == 4 and scores != others
+        assert online.shaped(scores + others, Shaping(normalize=True), memory) == shaped + theirs
+    kept = list(memory["scores"])  # number, mean, sum of squares
+    assert first["memory"]["scores"] == second["memory"]["scores"] == kept and kept[0] == 16
+
+
 @pytest.mark.parametrize("name", ["ppo", "reinforce"])
 def test_both_processes_learn_the_same_from_what_both_sampled(name, tmp_path) -> None:
     first, second = trained(name, 2, tmp_path / "two")
@@ -50,6 +62,7 @@ def test_both_processes_learn_the_same_from_what_both_sampled(name, tmp_path) ->
     assert any("value" in key for key in first["ended"]) == (name == "ppo")
     assert first["ledger"] == second["ledger"]
     assert first["ledger"]["reward_calls"] == first["ledger"]["prompts"] == 16  # 16 between the two, not each
+    assert_normalized_together(first, second)
     (noted,) = (tmp_path / "two" / "milestones").glob("*/milestone.json")  # the first process writes, for both
     milestone = json.loads(noted.read_text())
     steps = {"ppo": "step 4 of 8", "reinforce": "step 1 of 2"}

@@ -7,13 +7,13 @@ import json
 
 import pytest
 import torch
-from trl import GRPOTrainer
+from trl import GRPOTrainer, RLOOTrainer
 
 from prefzoo import get
 from prefzoo.errors import PrefzooError
 from prefzoo.policies.actor_critic import ActorCriticTrainer
 from prefzoo.policies.language_model import LanguageModelPolicy
-from prefzoo.policies.on_policy import OnPolicyConfig, OnPolicyTrainer
+from prefzoo.policies.on_policy import OnPolicyTrainer
 from prefzoo.settings import Adapter, Generation, Shaping
 
 ONLINE = ("ppo", "a2c", "reinforce", "grpo", "rloo")
@@ -243,26 +243,6 @@ def test_the_critic_learns(bench) -> None:
     assert sum(losses[-12:]) < 0.5 * sum(losses[:12])
 
 
-@pytest.mark.parametrize("name", ["ppo", "reinforce"])
-def test_a_rollout_of_one_reply_is_learned_from(name, bench) -> None:
-    trial = bench(batch_size=1)
-    policy = get(name, trainer={"max_steps": 3}).train(trial)
-    assert any((p != 0).any() for n, p in adapters(policy).items() if "lora_B" in n)
-    assert trial.ledger.reward_calls == (1 if name == "ppo" else 3)  # three of PPO's four epochs over one
-
-
-@pytest.mark.parametrize(("processes", "steps", "whole"), [(1, 1, 1), (2, 1, 2), (1, 6, 6), (2, 3, 6)])
-def test_a_rollout_is_what_all_processes_sample_in_its_steps(processes, steps, whole, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(OnPolicyConfig, "world_size", processes)
-    sizes = {"per_device_train_batch_size": 1, "gradient_accumulation_steps": steps, "num_generations": whole}
-    for asked in ({"steps_per_generation": steps}, {}):
-        config = OnPolicyConfig(output_dir=str(tmp_path), bf16=False, use_cpu=True, **sizes, **asked)
-        assert (config.generation_batch_size, config.steps_per_generation) == (whole, steps)
-        assert config.num_generations == whole
-    with pytest.raises(ValueError, match=f"{whole} replies a rollout do not divide into groups of {whole + 1}"):
-        OnPolicyConfig(output_dir=str(tmp_path), bf16=False, use_cpu=True, **{**sizes, "num_generations": whole + 1})
-
-
 def test_too_few_prompts_are_refused_and_left_over_ones_are_told(bench) -> None:
     with pytest.raises(PrefzooError, match="24 prompts are fewer than the 32 of one rollout"):
         get("ppo", minibatches=4).train(bench())
@@ -285,3 +265,7 @@ def test_the_seams_to_trl_are_where_they_were(method, parameters) -> None:
     if "args" in found:  # TRL 1.14 passes them on unnamed
         parameters = parameters[: found.index("args")]
     assert found[: len(parameters)] == parameters, f"TRL changed GRPOTrainer.{method}; see policies/on_policy.py"
+    if method == "_generate_and_score_completions":
+        assert list(inspect.signature(getattr(RLOOTrainer, method)).parameters) == parameters, (
+            "see policies/rollouts.py"
+        )

@@ -10,6 +10,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,8 +19,9 @@ from prefzoo.data.formats import Row
 from prefzoo.data.views import Views
 from prefzoo.interface import Bench
 from prefzoo.lab import MODEL_DIR
+from prefzoo.policies import online
 from prefzoo.policies.actor_critic import ActorCriticTrainer
-from prefzoo.settings import Adapter, Budget, Generation, Training
+from prefzoo.settings import Adapter, Budget, Generation, Shaping, Training
 
 
 def brevity(prompts, completions) -> list[float]:
@@ -45,7 +47,16 @@ def main(name: str, out: Path) -> None:
         seed=7,
         out=out,
         milestones=1,
+        shaping=Shaping(normalize=True),
     )
+    shape = online.shaped
+    shapings: list[tuple[list[float], list[float]]] = []
+
+    def keep(scores: list[float], *more: Any) -> list[float]:
+        shapings.append((scores, shape(scores, *more)))
+        return shapings[-1][1]
+
+    online.shaped = keep
     remove = ActorCriticTrainer.remove_critic
     ended: dict[str, float] = {}
 
@@ -62,7 +73,7 @@ def main(name: str, out: Path) -> None:
             ended[key] = weight.double().sum().item()
     world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
     ledger = {key: value for key, value in dataclasses.asdict(bench.ledger).items() if key != "seconds"}
-    content = {"world": world, "ended": ended, "ledger": ledger}
+    content = {"world": world, "ended": ended, "ledger": ledger, "memory": bench.memory, "shapings": shapings}
     (out / f"ended-{rank}.json").write_text(json.dumps(content))
 
 

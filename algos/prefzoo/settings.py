@@ -24,7 +24,7 @@ class Adapter(Settings):
     no meaning beside the others are refused.
 
     Attributes:
-        dropout: of the adapter, while training.
+        dropout: of the adapter, while training; replies that are learned from are sampled and scored without it.
         target_modules: `all-linear`, a regular expression that fits whole paths of layers, or a list of names of
             layers, all of which the model must have. The head of a language model is none of them.
         use_dora: weights decomposed into direction and magnitude (Liu et al. 2024, https://arxiv.org/abs/2402.09353).

@@ -24,6 +24,7 @@ class OnPolicyConfig(GRPOConfig):
     """GRPO's config, admitting one generation per prompt: the baseline is not the group's mean here."""
 
     num_generations: int = 1
+    steps_per_generation: int | None = None
 
     def __post_init__(self) -> None:
         wanted = self.num_generations
@@ -90,9 +91,8 @@ class OnPolicyTrainer(GRPOTrainer):
         scores = (self._scores * weights).nansum(dim=1)[first : first + len(inputs)]  # (B,)
         ended = self._ended(batch["completion_ids"], mask)
         with torch.no_grad():
-            if "old_per_token_logps" not in batch:  # TRL leaves them out where a rollout is used once
-                batch["old_per_token_logps"] = self._log_probabilities(batch)
-            old = batch["old_per_token_logps"]
+            # TRL leaves them out where a rollout is used once: then the loss takes its own, and ratios are 1.
+            old = batch["old_per_token_logps"] if "old_per_token_logps" in batch else self._log_probabilities(batch)
             kl = adv.kl_per_token(old, batch.get("ref_per_token_logps", old), settings.kl_estimator) * mask
             rewards = adv.token_rewards(scores, kl, mask, self.kl_coefficient)
             if settings.whiten_rewards:

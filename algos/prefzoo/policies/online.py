@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from accelerate.utils import gather_object
 from transformers import TrainerCallback
 
 from prefzoo.errors import PrefzooError
@@ -145,10 +146,11 @@ class _Scorer(TrainerCallback):
 
 
 def shaped(scores: list[float], shaping: Shaping, memory: dict[str, Any]) -> list[float]:
-    """Scores as `shaping` wants them; the running moments of all scores so far (Welford 1962) are in `memory`."""
+    """Scores as `shaping` wants them; the running moments of all scores so far (Welford 1962), those of other processes
+    included, are in `memory`."""
     if shaping.normalize:
         count, mean, squares = memory.get("scores", (0, 0.0, 0.0))
-        for score in scores:
+        for score in gather_object(scores):  # in the order of the processes, so that all find the same
             count += 1
             before = score - mean
             mean += before / count
