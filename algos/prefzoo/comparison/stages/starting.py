@@ -41,7 +41,10 @@ def note_start(recipe: Recipe, folder: Path, path: str | None) -> None:
 
 
 def know_the_copy(plan: Plan) -> None:
-    """From now on, whoever in this process wants the start quantized as the recipe says reads its copy."""
+    """From now on, whoever in this process wants the start quantized as the recipe says reads its copy, where it is
+    made already; a plan of audits alone makes no start."""
+    if START not in plan.stages:
+        return
     folder, recipe = plan.stages[START].folder, plan.recipe
     if (folder / QUANTIZED).is_dir():
         read_instead(_noted(folder)[1], folder / QUANTIZED, **loading(recipe, recipe.adapter))
