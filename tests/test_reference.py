@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from prefzoo import get
-from prefzoo.comparison.running.runner import clear
+from prefzoo.comparison.running.work import clear
 from prefzoo.comparison.stages.reuse import KEPT, KeptWork
 from prefzoo.data.views import Views
 from prefzoo.errors import RecipeError
 from prefzoo.ledger import CHARGES, Ledger
-from prefzoo.policies import checkpoints
+from prefzoo.policies import checkpoints, load_policy
 from prefzoo.policies.language_model import LanguageModelPolicy
 from prefzoo.policies.reference import KnownReference
 from test_resume import Killed, killed_at, made, same
@@ -141,7 +141,7 @@ def test_a_later_round_is_held_to_the_start_and_not_to_the_round_before(bench, p
         trial = bench(name, shared=False).replace(latest=latest)
         get("dpo", trainer=trainer).train(trial)
         found[name] = losses(trial)
-        latest = type(latest).load(round_one.out / "policy", round_one.start, {"kind": "adapter"})
+        latest = load_policy(round_one.out / "policy")
     assert found["before"] == pytest.approx(found["each step"], abs=1e-5)
     assert found["before"][0] < math.log(2) - 0.05 and passed == [8, 8]
 

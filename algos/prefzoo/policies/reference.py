@@ -52,20 +52,20 @@ class KnownReference:
             self.model.delete_adapter("ref")  # a copy of the adapter as it is now; the reference is the start
         if self.is_deepspeed_enabled or self.is_fsdp_enabled or self.args.use_liger_kernel:
             return super()._precompute_ref_logps(dataset, name, batch_size)  # type: ignore[misc]
-        rows = list(dataset.select_columns(["prompt_ids", "chosen_ids", "rejected_ids"]))
-        names = [json.dumps(_pair(row)) for row in rows]
+        rows = dataset.select_columns(["prompt_ids", "chosen_ids", "rejected_ids"])
+        names = [json.dumps(_pair(row)) for row in rows]  # as text: lists of numbers would take many times the memory
         # Longest first, so that what does not fit in memory is met at once.
-        pairs = sorted(map(json.loads, set(names)), key=lambda pair: (-_length(pair), pair))
+        pairs = sorted(set(names), key=lambda name: (-_length(json.loads(name)), name))
         found = self._found([pairs[begin : begin + batch_size] for begin in range(0, len(pairs), batch_size)])
         self.bench.ledger.forwarded(found["tokens"], weights_of(self.model).start)
         self.reference_is_charged = True
-        known = {json.dumps(pair): each for pair, each in zip(pairs, found["log_probabilities"], strict=True)}
+        known = dict(zip(pairs, found["log_probabilities"], strict=True))
         for column, reply in (("ref_chosen_logps", "chosen_ids"), ("ref_rejected_logps", "rejected_ids")):
             values = [known[name][_pair(row)[1].index(row[reply])] for name, row in zip(names, rows, strict=True)]
             dataset = dataset.add_column(column, values)
         return dataset
 
-    def _found(self: Any, batches: list[list[Pair]]) -> dict[str, Any]:
+    def _found(self: Any, batches: list[list[str]]) -> dict[str, Any]:
         """`log_probabilities` of both replies of each pair, in nats, and how many `tokens` they took. The first process
         reads what is kept; where there is nothing, all of them compute."""
         reuse, asked = self.bench.reuse, []
@@ -84,7 +84,7 @@ class KnownReference:
             self._passed(batches)
         return broadcast_object_list([found])[0]
 
-    def _passed(self: Any, batches: list[list[Pair]]) -> dict[str, Any]:
+    def _passed(self: Any, batches: list[list[str]]) -> dict[str, Any]:
         """The same, computed: each process takes its part of the batches."""
         training = self.model.training
         self.model.eval()
@@ -93,7 +93,8 @@ class KnownReference:
             forward = convert_outputs_to_fp32(self.accelerator.autocast()(self.model.__call__))
         mine: list[tuple[int, list[list[float]], int]] = []
         for i in range(self.accelerator.process_index, len(batches), self.accelerator.num_processes):
-            rows = [{"prompt_ids": p, "chosen_ids": one, "rejected_ids": other} for p, (one, other) in batches[i]]
+            pairs = map(json.loads, batches[i])
+            rows = [{"prompt_ids": p, "chosen_ids": one, "rejected_ids": other} for p, (one, other) in pairs]
             inputs = send_to_device(self.data_collator(rows), self.accelerator.device)
             each = torch.stack(self.compute_ref_log_probs(forward, inputs), dim=1)
             mine.append((i, each.tolist(), int(inputs["attention_mask"].sum())))
@@ -105,7 +106,7 @@ class KnownReference:
             "tokens": sum(tokens for _, _, tokens in together),
         }
 
-    def _key(self: Any, batches: list[list[Pair]]) -> dict[str, Any]:
+    def _key(self: Any, batches: list[list[str]]) -> dict[str, Any]:
         """All that the numbers depend on beside the model's weights."""
         return {
             "batches": hashlib.sha256(json.dumps(batches).encode()).hexdigest(),
