@@ -132,3 +132,64 @@ def asker(tmp_path):
         return EndpointAsker(EndpointSettings(**whole), tmp_path / "answers", progress)
 
     return make
+
+
+LORA = {"r": 4, "alpha": 8}
+ADAPTERS: dict[str, dict[str, Any]] = {
+    "full": {"type": "full"},
+    "lora": LORA,
+    "qlora": {"type": "qlora", **LORA},
+    "dora": {"use_dora": True, "use_rslora": True, "init_lora_weights": "gaussian", **LORA},
+    "qdora": {"type": "qlora", "use_dora": True, "modules_to_save": ["model.norm"], **LORA},
+    "int8": {"type": "qlora", "quant_type": "int8", **LORA},
+    "saved": {"modules_to_save": ["lm_head"], "target_modules": ["q_proj", "v_proj"], **LORA},
+}
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory) -> str:
+    """A model as small as bitsandbytes quantizes, with the lab's tokenizer; its head is not tied to its embeddings."""
+    import torch
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    from prefzoo.lab import MODEL_DIR
+
+    folder = tmp_path_factory.mktemp("base")
+    tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=64,
+        intermediate_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=512,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        tie_word_embeddings=False,
+    )
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(config)
+    model.generation_config.eos_token_id = [tokenizer.eos_token_id, *range(200, 400)]  # so that replies do end
+    torch.nn.init.uniform_(model.model.norm.weight, 0.5, 1.5)  # not whole numbers, which survive any rounding
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def worded(prompts, completions) -> list[float]:
+    """A reward that any model can raise."""
+    return [text.count("e") - len(text) / 20 for text in completions]
+
+
+@pytest.fixture
+def adapted(make_bench, base):
+    """A bench for one of `ADAPTERS`, by name, on `base`."""
+    from prefzoo.settings import Adapter, Generation
+
+    def make(adapter: str, **training: Any):
+        block = Adapter(**ADAPTERS[adapter])
+        loading = {"dtype": "float32", "trust_remote_code": False, "quantization": block.quantization}
+        made = make_bench(**training).replace(adapter=block, loading=loading, start=base, reward=worded)
+        return made.replace(generation=Generation(max_new_tokens=6))
+
+    return make
