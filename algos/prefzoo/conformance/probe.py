@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from prefzoo.interface import Algorithm, Bench, Completion, Policy, Prompt, Reward
 from prefzoo.settings import Generation
@@ -34,12 +35,14 @@ def probed(inner: type[Algorithm]) -> type[Algorithm]:
 def observe(train: Any, bench: Bench) -> Policy:
     """Train on a copy of the start that is this trial's own, sharing no work with others, and report what was seen."""
     from prefzoo.comparison.fingerprints import fingerprint
+    from prefzoo.policies import fitting, load_policy
 
     start = bench.out / "start"
     shutil.copytree(bench.start, start)
     before = fingerprint(str(start))
     reward = None if bench.reward is None else CountedReward(bench.reward)
-    with watching() as seen:
+    # What is returned is read before `train` can do anything to what was saved: else the two could not differ.
+    with watching() as seen, mock.patch.object(fitting, "SavedPolicy", load_policy):
         policy = train(bench.replace(start=str(start), reward=reward, reuse=None))
     bench.report[DETAILS] = {
         "returned": type(policy).__name__ if hasattr(policy, "sample") else None,
