@@ -16,7 +16,9 @@ RECIPE: dict[str, Any] = {
     "budget": {"prompts": 480},
     "data": {"seed": SEED},
     "tracking": {"wandb": {"mode": "disabled"}},
-    "algorithms": {name: {} for name in ONLINE},
+    # PPO takes four passes where the others take one. With their KL coefficient it goes to where seeds disagree
+    # (docs/benchmarks.md, over-optimization): at seeds 5 to 7 gold was 1.06, 1.38 and 0.08.
+    "algorithms": {name: {"kl_coefficient": 0.1} if name == "ppo" else {} for name in ONLINE},
 }
 
 

@@ -16,7 +16,7 @@ from prefzoo.feedback.rewards import FunctionReward, RandomReward, load_reward
 from prefzoo.interface import Completion
 from prefzoo.lab import MODEL_DIR
 from prefzoo.ledger import Ledger
-from prefzoo.policies import language_model, load_policy
+from prefzoo.policies import bases, load_policy
 from prefzoo.policies.best_of_n import BestOfNPolicy
 from prefzoo.policies.fitting import adapter_config
 from prefzoo.policies.language_model import LanguageModelPolicy
@@ -151,7 +151,7 @@ def test_a_trained_policy_is_read_from_its_folder_only_when_it_is_used(make_benc
         loads.append(path)
         return load_model(path, **more)
 
-    monkeypatch.setattr(language_model, "load_model", counted)
+    monkeypatch.setattr(bases, "load_model", counted)
     bench = make_bench()
     policy = get("sft", trainer={"max_steps": 2}).train(bench)
     assert isinstance(policy, LanguageModelPolicy)
