@@ -133,7 +133,8 @@ def test_rejection_sampling_goes_on_from_the_latest_policy(bench, start, monkeyp
     assert sampled == [start, "policy 1"] and trained == [start, "policy 1"]
     trained.clear()
     learner.train(bench)
-    assert trained == [None, "policy 1"], "the start itself gets a fresh adapter"
+    assert trained == sampled[2:] and trained[1] == "policy 1", "what was sampled from is trained, and read once"
+    assert isinstance(trained[0], LanguageModelPolicy) and not trained[0].adapted, "the start: it gets a fresh adapter"
 
 
 def test_direct_rlaif_learns_from_the_judges_score(bench, given) -> None:
