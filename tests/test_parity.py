@@ -61,26 +61,30 @@ def learned(model: Any) -> torch.Tensor:
     return torch.cat(named)
 
 
-def assert_alike(ours: Any, bench: Any, raw: Any) -> None:
+def assert_alike(ours: Any, bench: Any, raw: Any, apart: float = 1e-6) -> None:
     curve = losses(json.loads((bench.out / "curves.json").read_text())[-1])
     theirs = losses(raw.state.log_history)
     assert len(curve) == STEPS == len(theirs)
     assert curve == pytest.approx(theirs, abs=1e-5)
     assert max(curve) - min(curve) > 1e-2  # something was learned, so that the same losses mean something
-    assert torch.allclose(learned(ours), learned(raw.model), atol=1e-6)
+    assert torch.allclose(learned(ours), learned(raw.model), atol=apart)
 
 
-@pytest.mark.parametrize("name", ["dpo", "sft"])
-def test_parity_of_policies(make_bench, tmp_path, name) -> None:
+IN_EACH_STEP = {"precompute_ref_log_probs": False}
+
+
+@pytest.mark.parametrize(("name", "more", "apart"), [("dpo", IN_EACH_STEP, 1e-6), ("dpo", {}, 1e-5), ("sft", {}, 1e-6)])
+def test_parity_of_policies(make_bench, tmp_path, name, more, apart) -> None:
+    """A reference that is taken beforehand has other rows beside it, and differs by rounding."""
     from transformers import AutoModelForCausalLM, set_seed
 
     bench = make_bench()
-    ours = prefzoo.get(name, trainer=OF_20_STEPS).train(bench)
+    ours = prefzoo.get(name, trainer={**OF_20_STEPS, **more}).train(bench)
     rows = bench.data.preferences if name == "dpo" else bench.data.chosen()
     set_seed(7)
     model = AutoModelForCausalLM.from_pretrained(str(MODEL_DIR), dtype=torch.float32)
     raw = raw_trl(name.upper(), model, rows, str(tmp_path / "raw"), task_type="CAUSAL_LM")
-    assert_alike(ours.model, bench, raw)
+    assert_alike(ours.model, bench, raw, apart)
     if name == "dpo":
         first = losses(json.loads((bench.out / "curves.json").read_text())[-1])[0]
         assert first == pytest.approx(math.log(2), abs=1e-5)
