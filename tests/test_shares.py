@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -179,3 +182,38 @@ def test_another_word_is_refused(said: str) -> None:
     shown = CliRunner().invoke(app, ["compare", "quickstart", "--workers", said], env={"COLUMNS": "200"})
     assert shown.exit_code == 2
     assert f"'{said}' is neither a number from 1 nor 'auto'" in shown.output
+
+
+FORKED = """
+import io, os, sys
+from pathlib import Path
+from types import SimpleNamespace
+from rich.console import Console
+from prefzoo.comparison.plan import Stage
+from prefzoo.comparison.running.runner import Runner
+from prefzoo.comparison.running.watch import Watcher
+
+def job(plan, stage, folder, progress):
+    import torch
+    server = Path(f"/proc/{os.getppid()}/maps").read_text()
+    (folder / "found").write_text(f"{'libtorch' in server} {'trl' in sys.modules}")
+
+if __name__ == "__main__":
+    stages = {"a": Stage("a", "train", Path(sys.argv[1]) / "a", (), label="a", seed=0)}
+    with Watcher(1, 1, Console(file=io.StringIO())) as watcher:
+        watcher.expect(list(stages.values()))
+        print(Runner(SimpleNamespace(stages=stages), job, 1, watcher).run())
+    print((Path(sys.argv[1]) / "a" / "found").read_text())
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="this system does not show what a process has loaded")
+@pytest.mark.parametrize(("visible", "server_has_torch"), [("", True), ("0", False)])
+def test_stages_are_forked_from_what_has_not_touched_a_gpu(tmp_path, visible: str, server_has_torch: bool) -> None:
+    """Importing bitsandbytes begins CUDA where there is any, and then no fork can use it."""
+    script = tmp_path / "forked.py"
+    script.write_text(FORKED)
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": visible}
+    command = [sys.executable, str(script), str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.stdout.splitlines()[-1:] == [f"{server_has_torch} True"], done.stdout + done.stderr

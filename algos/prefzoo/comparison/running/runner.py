@@ -19,9 +19,9 @@ from prefzoo import plugins, registry
 from prefzoo.comparison.plan import Plan, Stage
 from prefzoo.comparison.running import launched
 from prefzoo.comparison.running.processes import interrupt_blocked, main_hidden
-from prefzoo.comparison.running.shares import Share, cores, shares, threads_asked
+from prefzoo.comparison.running.shares import Share, cores, may_have_gpu, shares, threads_asked
 from prefzoo.comparison.running.watch import Watcher
-from prefzoo.comparison.running.work import SEVERAL, follow, work
+from prefzoo.comparison.running.work import PRELOAD, SEVERAL, follow, work
 
 # A dataclass that was typed in a script travels by value, and its fields ask whether a default *is* this very object.
 copyreg.pickle(type(dataclasses.MISSING), lambda missing: "MISSING")
@@ -60,8 +60,9 @@ class Runner:
     """Runs the stages of a plan.
 
     Each stage gets a fresh process: its memory goes back when it ends, its peak can be measured, and when it is
-    killed the others go on. The processes are forked from a server that has imported torch and TRL once. One that has
-    finished an evaluation takes the next, if that is what comes next, and else ends; a stage that fails ends it.
+    killed the others go on. The processes are forked from a server that, where there is no GPU, has imported torch and
+    TRL once. One that has finished an evaluation takes the next, if that is what comes next, and else ends; a stage
+    that fails ends it.
 
     Args:
         plan: what to run.
@@ -82,7 +83,8 @@ class Runner:
         methods = multiprocessing.get_all_start_methods()
         self.context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
         if "forkserver" in methods:
-            self.context.set_forkserver_preload(["prefzoo.comparison.stages.preload"])
+            # bitsandbytes asks CUDA for its GPUs when it is imported, and what was forked after that can use none.
+            self.context.set_forkserver_preload([] if may_have_gpu() else [PRELOAD])
 
     def run(self) -> dict[str, Outcome]:
         """Run what is not done yet, in plan order as far as needs allow, and say how each stage ended."""

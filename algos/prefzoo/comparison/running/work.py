@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import multiprocessing
 import os
 import shutil
@@ -25,6 +26,9 @@ from prefzoo.comparison.running.quiet import without_bars
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import CHECKPOINTS
 
+PRELOAD = "prefzoo.comparison.stages.preload"
+"""What every stage needs, imported by the server that stages are forked from, or else by each of them."""
+
 SEVERAL = ("evaluate",)
 """Kinds of stages of which one process may do several, one after another."""
 
@@ -34,6 +38,7 @@ def _enter(sources: dict[str, str], payload: bytes, environment: dict[str, str])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     threading.Thread(target=_die_with_parent, daemon=True).start()
     launched.enter(environment)
+    importlib.import_module(PRELOAD)  # not sooner: CUDA may read the environment now
     plugins.run_again(sources)  # the payload refers to what they define
     job, plan, stage, threads, share, algorithms = cloudpickle.loads(payload)
     share.take()
