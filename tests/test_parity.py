@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 import torch
 
 import prefzoo
+from conftest import worded
 from prefzoo.feedback.reward_model import train_reward_model
 from prefzoo.lab import MODEL_DIR
 
 STEPS = 20
+NOT_CUT = {"max_length": None}
 OF_20_STEPS = {"max_steps": STEPS, "logging_steps": 1}
 
 
-def raw_trl(name: str, model: Any, rows: list[dict[str, Any]], folder: str, **more: Any) -> Any:
+def raw_trl(
+    name: str,
+    model: Any,
+    rows: list[dict[str, Any]],
+    folder: str,
+    config: Mapping[str, Any] = NOT_CUT,
+    reward: Any = None,
+    **more: Any,
+) -> Any:
     """Train as TRL's documentation does, with the settings that `make_bench` gives ours."""
     import trl
     from datasets import Dataset
@@ -29,7 +40,6 @@ def raw_trl(name: str, model: Any, rows: list[dict[str, Any]], folder: str, **mo
         args=getattr(trl, f"{name}Config")(
             output_dir=folder,
             per_device_train_batch_size=8,
-            max_steps=STEPS,
             logging_steps=1,
             learning_rate=1e-3,
             warmup_steps=0.1,
@@ -37,14 +47,15 @@ def raw_trl(name: str, model: Any, rows: list[dict[str, Any]], folder: str, **mo
             data_seed=7,
             bf16=False,
             gradient_checkpointing=False,
-            max_length=None,
             report_to="none",
             save_strategy="no",
             use_cpu=True,
+            **{"max_steps": STEPS, **config},
         ),
         train_dataset=Dataset.from_list(rows),
         processing_class=AutoTokenizer.from_pretrained(str(MODEL_DIR), padding_side="left"),
         peft_config=LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", **more),
+        **({"reward_funcs": reward} if reward else {}),
     )
     trainer.train()
     return trainer
@@ -101,3 +112,46 @@ def test_parity_of_reward_models(make_bench, tmp_path) -> None:
     more = {"task_type": "SEQ_CLS", "modules_to_save": ["score"]}
     raw = raw_trl("Reward", model, bench.data.preferences, str(tmp_path / "raw"), **more)
     assert_alike(ours.model, bench, raw)
+
+
+@pytest.mark.parametrize(
+    ("name", "particular"), [("grpo", {"loss_type": "grpo", "scale_rewards": "group", "epsilon": 0.2}), ("rloo", {})]
+)
+def test_parity_of_what_samples(make_bench, tmp_path, name, particular) -> None:
+    """RLOO's loss is 0 whatever is learned, and GRPO's nearly: what tells is the gradient, and the weights."""
+    from transformers import AutoModelForCausalLM, set_seed
+
+    steps = {"max_steps": 3, "logging_steps": 1}
+    bench = make_bench().replace(reward=worded)
+    settings = {"generations": 4, "kl_coefficient": 0.05, "missing_eos_penalty": 0.0}
+    ours = prefzoo.get(name, **settings, trainer=steps).train(bench)
+    set_seed(7)
+    model = AutoModelForCausalLM.from_pretrained(str(MODEL_DIR), dtype=torch.float32)
+    sampling = {
+        "num_generations": 4,
+        "gradient_accumulation_steps": 4,
+        "max_completion_length": bench.generation.max_new_tokens,
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "top_k": 0,
+        "beta": 0.05,
+    }
+
+    def reward(prompts, completions, **_: Any) -> list[float]:
+        return worded(prompts, [turns[0]["content"] for turns in completions])
+
+    rows = [{"prompt": list(prompt)} for prompt in bench.data.prompts]
+    config = {**steps, **sampling, **particular}
+    raw = raw_trl(name.upper(), model, rows, str(tmp_path / "raw"), config, reward, task_type="CAUSAL_LM")
+    curve = json.loads((bench.out / "curves.json").read_text())[-1]
+    for logged in ("reward", "grad_norm", "completions/mean_length"):
+        found, theirs = ([each[logged] for each in log if logged in each] for log in (curve, raw.state.log_history))
+        assert len(found) == 3 and found == pytest.approx(theirs, rel=1e-4), logged
+    assert torch.allclose(learned(ours.model), learned(raw.model), atol=1e-6)
+    assert (learned(ours.model) - learned(model_of_step_0(bench))).abs().max() > 1e-4
+
+
+def model_of_step_0(bench: Any) -> Any:
+    """The same adapter, before it learned anything."""
+    still = bench.replace(out=bench.out / "still", training=bench.training.model_copy(update={"learning_rate": 0.0}))
+    return prefzoo.get("sft", trainer={"max_steps": 1}).train(still).model
