@@ -83,7 +83,7 @@ format: $(READY) ## mend style and formatting
 	$(BIN)/ruff format .
 
 lab: $(READY) ## train the bundled lab model again
-	$(BIN)/python -m prefzoo.lab.build
+	$(BIN)/python -m tools.lab_model.build
 
 wheel: $(READY) ## build the wheel into dist/
 	$(BIN)/python -m build --wheel

@@ -29,9 +29,8 @@ import numpy as np
 from calibration_intervals import intervals
 from scipy import stats
 
-from prefzoo.comparison import statistics
-from prefzoo.comparison.findings import analysis
-from prefzoo.comparison.statistics.estimates import mean_squares
+from prefzoo.results import analysis, statistics
+from prefzoo.results.statistics.estimates import mean_squares
 
 HERE = Path(__file__).parent
 POOL = HERE / "results" / "calibration_pool.npz"
@@ -61,7 +60,7 @@ Drawn = tuple[np.ndarray, np.ndarray, float]
 def make_pool(work: Path) -> None:
     """Run the trials and keep the gold reward of every reply."""
     import prefzoo
-    from prefzoo.comparison.findings.records import read_records
+    from prefzoo.run.evaluation_records import read_records
 
     found = prefzoo.compare(RECIPE, out=work)
     pool = {

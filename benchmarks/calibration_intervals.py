@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import stats
 
-from prefzoo.comparison import statistics
-from prefzoo.comparison.statistics.estimates import mean_squares
+from prefzoo.results import statistics
+from prefzoo.results.statistics.estimates import mean_squares
 
 DRAWS = 400
 """Of each bootstrap."""

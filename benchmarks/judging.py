@@ -87,7 +87,7 @@ def main() -> None:
 
     import torch
 
-    from prefzoo.feedback.judges.local import local_judge
+    from prefzoo.judges.local_judge import local_judge
     from prefzoo.lab import MODEL_DIR
 
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())))

@@ -88,12 +88,12 @@ def bench(given: dict[str, Any], out: Path, data: Any, reward: Any = None, **mor
 def with_prefzoo(given: dict[str, Any], out: Path) -> dict[str, Any]:
     """Our PPO: when each update was done, and the mean score of its replies."""
     import prefzoo
-    import prefzoo.policies.on_policy
-    from prefzoo.data.views import Views
-    from prefzoo.feedback.reward_model import RewardModel
+    import prefzoo.trainers.on_policy
+    from prefzoo.rewards.reward_model import RewardModel
+    from prefzoo.views import Views
 
     if given.get("stage"):
-        import prefzoo.comparison.stages.preload
+        import prefzoo.run.preload
     imported = resident_bytes()
     times: list[tuple[float, float]] = []
 
@@ -118,8 +118,8 @@ def with_prefzoo(given: dict[str, Any], out: Path) -> dict[str, Any]:
 def with_sft(given: dict[str, Any], out: Path) -> dict[str, Any]:
     """Our SFT on rows that are as long as prompt and reply of a rollout."""
     import prefzoo
-    import prefzoo.policies.fitting
-    from prefzoo.data.views import Views
+    import prefzoo.trainers.fitting
+    from prefzoo.views import Views
 
     text = " ".join(["w7"] * (given["response"] - 1))  # and the token that ends it
     rows = [{"prompt": p, "completion": [{"role": "assistant", "content": text}]} for p in given["prompts"]]
@@ -133,8 +133,8 @@ def evaluated(given: dict[str, Any], policies: list[Path]) -> list[dict[str, flo
     from peft import PeftModel
 
     from prefzoo import lab
-    from prefzoo.feedback.reward_model import RewardModel
-    from prefzoo.policies.language_model import LanguageModelPolicy
+    from prefzoo.models.language_model import LanguageModelPolicy
+    from prefzoo.rewards.reward_model import RewardModel
     from prefzoo.settings import Generation
 
     rows = [row["prompt"] for row in lab.prompts("test", HELD_OUT, 0)]
@@ -163,8 +163,8 @@ def evaluated(given: dict[str, Any], policies: list[Path]) -> list[dict[str, flo
 def prepare_lab(given: dict[str, Any], folder: Path) -> None:
     """The bundled model as the start, and a reward model trained whole on the lab's preferences."""
     from prefzoo import lab
-    from prefzoo.data.views import Views
-    from prefzoo.feedback.reward_model import train_reward_model
+    from prefzoo.rewards.train_reward import train_reward_model
+    from prefzoo.views import Views
 
     pairs = [
         {

@@ -43,9 +43,9 @@ def recipe(labels: int, seeds: int) -> dict[str, Any]:
 def make_run(work: Path) -> None:
     """A run of which one trial was really made and the others are made of it."""
     import prefzoo
-    from prefzoo.comparison.merging.edited import seal
-    from prefzoo.comparison.plan import make_plan
-    from prefzoo.comparison.recipe.check import load
+    from prefzoo.recipe.check_recipe import load
+    from prefzoo.run.integrity import seal
+    from prefzoo.run.stage_graph import make_plan
 
     prefzoo.compare(recipe(1, 1), out=work)
     one = {(s.kind, s.seed): s for s in make_plan(load(recipe(1, 1)), work).stages.values()}

@@ -58,7 +58,7 @@ def lab_rows():
 @pytest.fixture
 def make_bench(tmp_path, lab_rows):
     """A bench on the lab model itself as the start."""
-    from prefzoo.data.views import Views
+    from prefzoo.data.row_views import views_of
     from prefzoo.lab import MODEL_DIR
 
     def make(adapter: str = "lora", epochs: float = 1.0, name: str = "trial", **training) -> Bench:
@@ -66,7 +66,7 @@ def make_bench(tmp_path, lab_rows):
         out.mkdir(exist_ok=True)
         return Bench(
             start=str(MODEL_DIR),
-            data=Views.of(lab_rows),
+            data=views_of(lab_rows),
             reward=None,
             adapter=Adapter(type=adapter, **({} if adapter == "full" else {"r": 4, "alpha": 8})),
             budget=Budget(prompts=24, epochs=epochs),
@@ -115,7 +115,7 @@ def copied(tracked, tmp_path):
 
 @pytest.fixture
 def short_pauses_and_no_key(monkeypatch) -> None:
-    from prefzoo.feedback.judges import endpoint
+    from prefzoo.judges import endpoint
 
     monkeypatch.setattr(endpoint, "BACKOFF", 0.01)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
@@ -124,8 +124,8 @@ def short_pauses_and_no_key(monkeypatch) -> None:
 @pytest.fixture
 def asker(tmp_path):
     """Makes an asker of a server (a `ChatServer`) whose answers are kept in the test's folder."""
-    from prefzoo.feedback.judges.endpoint import EndpointAsker
-    from prefzoo.feedback.judges.endpoint_settings import EndpointSettings
+    from prefzoo.judges.endpoint import EndpointAsker
+    from prefzoo.judges.endpoint_settings import EndpointSettings
 
     def make(server: Any, progress=None, **settings) -> EndpointAsker:
         whole = {"base_url": server.url, "model": "m", "timeout": 10.0, "retries": 3, **settings}

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from prefzoo.data.comparisons import read_rows
 from prefzoo.data.formats import Row
-from prefzoo.data.found import Found
-from prefzoo.data.reading import Options
-from prefzoo.data.reasons import Dropped
+from prefzoo.data.read_files import Options
+from prefzoo.data.read_result import Found
+from prefzoo.data.read_rows import read_rows
+from prefzoo.data.rejects import Dropped
 
 Pair = dict[str, str]
 

@@ -6,10 +6,10 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from prefzoo.comparison.findings.notes import notes
-from prefzoo.comparison.recipe.check import load
-from prefzoo.comparison.results import AlgorithmResult, Results, SeedResult, Summary, Verdict
 from prefzoo.ledger import Ledger
+from prefzoo.recipe.check_recipe import load
+from prefzoo.results.caveats import notes
+from prefzoo.results.results_schema import AlgorithmResult, Results, SeedResult, Summary, Verdict
 
 LEDGERS = {
     "start": [Ledger(generated_tokens=10, inference_tokens=10, seconds=1.0)] * 2,

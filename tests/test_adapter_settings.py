@@ -10,10 +10,10 @@ import pytest
 pytest.importorskip("bitsandbytes")
 
 from prefzoo import registry
-from prefzoo.comparison.findings.notes import notes
-from prefzoo.comparison.recipe import check as recipes
 from prefzoo.errors import PrefzooError, RecipeError
-from prefzoo.feedback.reward_model import train_reward_model
+from prefzoo.recipe import check_recipe as recipes
+from prefzoo.results.caveats import notes
+from prefzoo.rewards.train_reward import train_reward_model
 from prefzoo.settings import Adapter
 
 

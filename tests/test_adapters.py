@@ -17,13 +17,15 @@ pytest.importorskip("bitsandbytes")
 
 from conftest import ADAPTERS
 from prefzoo import registry
-from prefzoo.feedback.judges.local import local_judge
-from prefzoo.feedback.reward_model import RewardModel, train_reward_model
-from prefzoo.interface import Completion
-from prefzoo.policies import bases, load_policy
-from prefzoo.policies.adapters import of_adapter
-from prefzoo.policies.language_model import LanguageModelPolicy
-from prefzoo.policies.loading import load_model
+from prefzoo.judges.local_judge import local_judge
+from prefzoo.models import shared_base
+from prefzoo.models.adapters import of_adapter
+from prefzoo.models.language_model import LanguageModelPolicy
+from prefzoo.models.loading import load_model
+from prefzoo.models.policy_kinds import load_policy
+from prefzoo.rewards.reward_model import RewardModel
+from prefzoo.rewards.train_reward import train_reward_model
+from prefzoo.types import Completion
 
 ALGORITHMS = ("sft", "dpo", "rejection_sampling", "ppo", "a2c", "reinforce", "grpo", "rloo")
 CASES = [(name, adapter) for name in ALGORITHMS for adapter in ("full", "lora", "qlora")]
@@ -31,7 +33,7 @@ CASES += [(name, adapter) for name in ("dpo", "ppo") for adapter in ("dora", "qd
 FRESH = """
 import json, sys
 from prefzoo.interface import Completion
-from prefzoo.policies import load_policy
+from prefzoo.models.policy_kinds import load_policy
 for folder, (prompts, ids, found) in json.load(open(sys.argv[1])).items():
     replies = [Completion("", tuple(each), True) for each in ids]
     assert load_policy(folder).log_probabilities(prompts, replies) == found, folder
@@ -97,7 +99,7 @@ def test_on_one_base_they_find_the_same_whatever_was_on_it_before(kept, base) ->
         policy = load_policy(folder)
         return policy, policy.log_probabilities(prompts, [Completion("", tuple(each), True) for each in ids])
 
-    with bases.shared():
+    with shared_base.shared():
         policies = {}
         for folder in (*kept, *reversed(kept)):
             policies[folder], again = found(folder)
@@ -111,20 +113,20 @@ def test_on_one_base_they_find_the_same_whatever_was_on_it_before(kept, base) ->
 
 def test_a_base_is_read_once_for_each_way_and_again_when_its_files_changed(base, tmp_path) -> None:
     folder = str(shutil.copytree(base, tmp_path / "base"))
-    with bases.shared():
+    with shared_base.shared():
         first, again, other = (
-            bases.lend(folder),
-            bases.lend(folder, dtype="float32"),
-            bases.lend(folder, dtype="float16"),
+            shared_base.lend(folder),
+            shared_base.lend(folder, dtype="float32"),
+            shared_base.lend(folder, dtype="float16"),
         )
         assert storages(first) == storages(again) and storages(first).isdisjoint(storages(other))
         first.get_input_embeddings().weight.data = torch.zeros(1)  # puts another in its place, which is its own affair
-        assert storages(bases.lend(folder)) == storages(again)
+        assert storages(shared_base.lend(folder)) == storages(again)
         changed = load_model(base)
         torch.nn.init.zeros_(changed.model.norm.weight)
         changed.save_pretrained(folder)
-        assert not bases.lend(folder).model.norm.weight.any() and again.model.norm.weight.all()
-    assert storages(bases.lend(folder)).isdisjoint(storages(bases.lend(folder))), "outside, everybody's own"
+        assert not shared_base.lend(folder).model.norm.weight.any() and again.model.norm.weight.all()
+    assert storages(shared_base.lend(folder)).isdisjoint(storages(shared_base.lend(folder))), "outside, everybody's own"
 
 
 @pytest.mark.parametrize("adapter", [a for a in ADAPTERS if a != "saved"])
@@ -141,7 +143,7 @@ def test_a_step_of_size_0_leaves_the_start_and_the_reward_model_comes_back(adapt
     # A score does not depend on what else is in its batch; int8 rounds what has been added up in another order.
     assert scored(prompts[2:3], texts[2:3]) == pytest.approx(scores[2:3], abs=1e-2 if adapter == "int8" else 1e-5)
     assert RewardModel.load(str(rewards.out / "reward"))(prompts, texts) == scores
-    with bases.shared():
+    with shared_base.shared():
         lent = RewardModel.load(str(rewards.out / "reward"))
         beside = LanguageModelPolicy.from_start(trial.start, **trial.loading)
         assert lent(prompts, texts) == scores and lent.parameters == scored.parameters

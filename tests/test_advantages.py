@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from prefzoo.policies.advantages import (
+from prefzoo.trainers.advantages import (
     KLController,
     clipped_value_loss,
     generalized_advantages,

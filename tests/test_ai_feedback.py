@@ -8,19 +8,19 @@ import math
 import pytest
 
 from prefzoo import get, lab
-from prefzoo.data.views import prompt_key
 from prefzoo.errors import PrefzooError
-from prefzoo.feedback import ai_labels, constitution
-from prefzoo.feedback.constitution import Constitution
-from prefzoo.feedback.judge_reward import JudgeReward, load_judge_reward, start_replies
-from prefzoo.feedback.judges.build import build
-from prefzoo.feedback.judges.controls import gold_judge, random_judge
-from prefzoo.feedback.judges.judge import Judge
-from prefzoo.feedback.transcripts import TRANSCRIPTS, by_principle, revise
-from prefzoo.interface import Completion
+from prefzoo.judges import ai_preferences, constitution
+from prefzoo.judges.build_judge import build
+from prefzoo.judges.constitution import Constitution
+from prefzoo.judges.control_judges import gold_judge, random_judge
+from prefzoo.judges.critique_revision import TRANSCRIPTS, by_principle, revise
+from prefzoo.judges.judge import Judge
 from prefzoo.ledger import Ledger
-from prefzoo.policies.language_model import LanguageModelPolicy
-from prefzoo.zoo.teaching import Teaching
+from prefzoo.models.language_model import LanguageModelPolicy
+from prefzoo.rewards.judge_reward import JudgeReward, load_judge_reward, start_replies
+from prefzoo.types import Completion
+from prefzoo.views import prompt_key
+from prefzoo.zoo.feedback_loop import Teaching
 
 
 def truth(prompts, completions):
@@ -72,13 +72,13 @@ def test_two_replies_make_a_pair_only_where_that_means_something() -> None:
         (reply("  "), reply("b")),
         (reply("a"), reply("b")),
     ]
-    found = ai_labels.labelled(prompts, drawn, [0.9, 0.2, 0.7, 0.9, 0.9, 0.5])
+    found = ai_preferences.labelled(prompts, drawn, [0.9, 0.2, 0.7, 0.9, 0.9, 0.5])
     assert [(each.chosen, each.rejected) for each in found[:2]] == [("a", "b"), ("b", "a")]
     assert [each.dropped for each in found[2:]] == ["identical_pair", "unfinished_reply", "empty_reply", "tied_replies"]
-    assert ai_labels.counts(found) == {
+    assert ai_preferences.counts(found) == {
         "prompts": 6, "pairs": 2, "identical_pair": 1, "unfinished_reply": 1, "empty_reply": 1, "tied_replies": 1,
     }  # fmt: skip
-    assert [pair["chosen"][0]["content"] for pair in ai_labels.preferences(found)] == ["a", "b"]
+    assert [pair["chosen"][0]["content"] for pair in ai_preferences.preferences(found)] == ["a", "b"]
 
 
 def test_rlaif_hands_on_what_the_judge_prefers(bench, given) -> None:

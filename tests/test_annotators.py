@@ -15,16 +15,16 @@ import pytest
 from conftest import HH_FILE
 from data_files import save
 from prefzoo import lab
-from prefzoo.comparison.recipe import check as recipes
-from prefzoo.comparison.report.annotators import annotator_facts
-from prefzoo.data import agreement, sealed
-from prefzoo.data.comparisons import read_rows
-from prefzoo.data.found import Found
-from prefzoo.data.labels import Vote
-from prefzoo.data.reading import Options
-from prefzoo.data.reasons import Dropped
+from prefzoo.data import agreement, splits
+from prefzoo.data.read_files import Options
+from prefzoo.data.read_result import Found
+from prefzoo.data.read_rows import read_rows
+from prefzoo.data.rejects import Dropped
+from prefzoo.data.votes import Vote
 from prefzoo.errors import DataError, RecipeError
-from prefzoo.lab.annotators import POOL
+from prefzoo.lab.simulated_annotators import POOL
+from prefzoo.recipe import check_recipe as recipes
+from prefzoo.report.annotators import annotator_facts
 
 RULES = ("majority", "soft", "reliability")
 
@@ -112,7 +112,7 @@ def test_rules_on_the_same_votes(tmp_path) -> None:
     ]
     assert dropped.places() == {"votes_for_neither": ["line 6", "line 8"]}
     assert found.annotators["rule"] == "soft"
-    kept = sealed.clean(found.rows, again := Dropped())
+    kept = splits.clean(found.rows, again := Dropped())
     assert len(kept) == 6 and again.total() == 0  # votes that say the same are no duplicates
 
 
@@ -145,7 +145,7 @@ def test_one_vote_on_each_pair_is_that_pair_whatever_the_rule(tmp_path, rule) ->
     records = [voted(f"q{i}", "ab"[i % 2], "p") for i in range(6)]
     found, dropped = read(records, tmp_path, rule)
     plain = [{"prompt": f"q{i}", "chosen": "xy"[i % 2], "rejected": "yx"[i % 2]} for i in range(6)]
-    assert sealed.sha256_of(found.rows) == sealed.sha256_of(read(plain, tmp_path)[0].rows)
+    assert splits.sha256_of(found.rows) == splits.sha256_of(read(plain, tmp_path)[0].rows)
     assert dropped.total() == 0
     assert found.annotators["annotators"]["p"]["compared"] == 0
     (line,) = annotator_facts({"preferences": found.annotators})
@@ -241,7 +241,7 @@ def test_real_pairs_judged_by_three(tmp_path, rule) -> None:
     assert p > q > r
     # At least two of three are right with probability 0.902; a single vote with 0.8 on average.
     original = {(row.prompt[-1]["content"], row.chosen) for row in read(pairs, tmp_path)[0].rows}
-    kept = sealed.clean(found.rows, Dropped())
+    kept = splits.clean(found.rows, Dropped())
     agree = sum((row.prompt[-1]["content"], row.chosen) in original for row in kept) / len(kept)
     assert agree == pytest.approx({"majority": 0.902, "soft": 0.8, "reliability": 0.902}[rule], abs=0.03)
     assert 0.2 < found.annotators["alpha"] < 0.5
@@ -260,7 +260,7 @@ def test_mistakes_are_named(tmp_path, monkeypatch) -> None:
     file = str(save([{**voted("q", "a"), "anotator": "p"}], tmp_path / "x.jsonl"))
     said = problems({"preferences": file, "annotators": "majorty"})
     assert "data.annotators" in said and "'majority'" in said and "majorty" in said
-    monkeypatch.setattr("prefzoo.comparison.recipe.data_check.find_spec", lambda name: None)
+    monkeypatch.setattr("prefzoo.recipe.data_check.find_spec", lambda name: None)
     said = problems({"preferences": file, "annotators": "reliability"})
     assert "pip install 'prefzoo[annotators]'" in said
     assert "unknown column 'annotator'. Did you mean 'anotator'?" in said and "data.columns.annotator" in said

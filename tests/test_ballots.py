@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 
 from data_files import save
-from prefzoo.comparison.recipe import check as recipes
-from prefzoo.comparison.report.annotators import annotator_facts
-from prefzoo.data import sealed
-from prefzoo.data.comparisons import read_rows
+from prefzoo.data import splits
 from prefzoo.data.formats import Row
-from prefzoo.data.found import Found
-from prefzoo.data.reading import Options
-from prefzoo.data.reasons import Dropped
-from prefzoo.data.views import Views
+from prefzoo.data.read_files import Options
+from prefzoo.data.read_result import Found
+from prefzoo.data.read_rows import read_rows
+from prefzoo.data.rejects import Dropped
+from prefzoo.data.row_views import views_of
 from prefzoo.errors import DataError, RecipeError
+from prefzoo.recipe import check_recipe as recipes
+from prefzoo.report.annotators import annotator_facts
 
 RULES = ("majority", "soft", "reliability")
 
@@ -42,7 +42,7 @@ def read(
     found = read_rows(kind, str(path), dropped, options, pairs)  # type: ignore[arg-type]
     assert found.read == found.used + dropped.total()
     assert len({row.id for row in found.rows}) == len(found.rows)
-    kept = sealed.clean(found.rows, lost := Dropped())
+    kept = splits.clean(found.rows, lost := Dropped())
     assert (len(kept), lost.total()) == (len(found.rows), 0)  # no vote is taken for a duplicate
     return found
 
@@ -79,7 +79,7 @@ def test_rankings_of_two_are_the_same_data_as_votes(tmp_path, rule) -> None:
     ]
     as_votes = read(votes, tmp_path, rule, kind="preferences")
     as_rankings = read(rankings, tmp_path, rule)
-    assert sealed.sha256_of(as_rankings.rows) == sealed.sha256_of(as_votes.rows)
+    assert splits.sha256_of(as_rankings.rows) == splits.sha256_of(as_votes.rows)
     assert as_rankings.annotators == as_votes.annotators
 
 
@@ -104,7 +104,7 @@ def test_ties_vote_for_neither_and_are_counted(tmp_path) -> None:
 
 def test_the_whole_ranking_is_the_order_that_the_pairs_make(tmp_path) -> None:
     def orders(records: list[dict[str, Any]], rule: str = "majority") -> list[str]:
-        rankings = Views.of(read(records, tmp_path, rule).rows).rankings
+        rankings = views_of(read(records, tmp_path, rule).rows).rankings
         return sorted(">".join(each["ranking"]) for each in rankings)
 
     most = [ranked("a>b>c", "p"), ranked("a>b>c", "q"), ranked("c>b>a", "r")]

@@ -10,10 +10,10 @@ import pytest
 
 import prefzoo
 from conftest import SMALL
-from prefzoo.comparison.findings.budgets import Point, budgets, compare
-from prefzoo.comparison.merging.merge import merge
-from prefzoo.comparison.report.answering import answer_cells
-from prefzoo.comparison.results import load
+from prefzoo.commands.merge_runs import merge
+from prefzoo.report.inference_cost import answer_cells
+from prefzoo.results.equal_budgets import Point, budgets, compare
+from prefzoo.results.results_file import load
 
 START = np.array([0.0, 1.0])
 

@@ -14,13 +14,14 @@ import pytest
 
 import prefzoo
 from conftest import SMALL
-from prefzoo.comparison.compare import rebuild
-from prefzoo.comparison.findings.records import read_records
-from prefzoo.comparison.plan import load_plan, make_plan
-from prefzoo.comparison.recipe import check as recipes
-from prefzoo.comparison.results import Results, load
+from prefzoo.commands.comparison import rebuild
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import Algorithm, Bench, Policy
+from prefzoo.recipe import check_recipe as recipes
+from prefzoo.results.results_file import load
+from prefzoo.results.results_schema import Results
+from prefzoo.run.evaluation_records import read_records
+from prefzoo.run.stage_graph import load_plan, make_plan
 
 SCHEMA = Path(__file__).parents[1] / "docs" / "results.schema.json"
 
@@ -191,7 +192,7 @@ class Touches(Algorithm):
     needs: ClassVar[frozenset[str]] = frozenset({"prompts"})
 
     def train(self, bench: Bench) -> Policy:
-        from prefzoo.policies.language_model import LanguageModelPolicy
+        from prefzoo.models.language_model import LanguageModelPolicy
 
         policy = LanguageModelPolicy.from_start(bench.start)
         with next(Path(bench.start).glob("*.safetensors")).open("ab") as file:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from data_files import one, save
-from prefzoo.data.comparisons import read_rows
 from prefzoo.data.formats import Row
-from prefzoo.data.reasons import Dropped
+from prefzoo.data.read_rows import read_rows
+from prefzoo.data.rejects import Dropped
 
 
 def said(reply: str) -> list[dict[str, str]]:

@@ -14,10 +14,10 @@ import broken
 import prefzoo
 from conftest import SMALL
 from prefzoo import registry
-from prefzoo.comparison.plan import load_plan
 from prefzoo.conformance import check
 from prefzoo.conformance.findings import PROMISES, Finding
 from prefzoo.conformance.suite import learning, quick
+from prefzoo.run.stage_graph import load_plan
 
 HERE = Path(__file__).parent
 TINY = HERE / "third_party" / "prefzoo_tiny"
@@ -135,7 +135,7 @@ def test_the_pytest_fixture_and_the_command_fail_with_what_is_broken(tmp_path) -
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         "COLUMNS": "200",
     }
-    pytest_command = [sys.executable, "-m", "pytest", "-p", "prefzoo.pytest_plugin", "-q", str(file)]
+    pytest_command = [sys.executable, "-m", "pytest", "-p", "prefzoo.conformance.pytest_plugin", "-q", str(file)]
     done = subprocess.run(pytest_command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "mine breaks 1 of its promises" in done.stdout and "nothing was trained" in done.stdout
@@ -151,10 +151,11 @@ def test_the_pytest_fixture_and_the_command_fail_with_what_is_broken(tmp_path) -
 
 def test_the_fixture_is_offered_to_every_project() -> None:
     assert (
-        '[project.entry-points.pytest11]\nprefzoo = "prefzoo.pytest_plugin"'
+        '[project.entry-points.pytest11]\nprefzoo = "prefzoo.conformance.pytest_plugin"'
         in (HERE.parent / "pyproject.toml").read_text()
     )
-    code = "import sys, prefzoo.pytest_plugin; assert not {'torch', 'matplotlib', 'transformers'} & set(sys.modules)"
+    code = "import sys, prefzoo.conformance.pytest_plugin; heavy = {'torch', 'matplotlib', 'transformers'}; "
+    code += "assert not heavy & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from prefzoo.comparison.recipe import check as recipes
 from prefzoo.errors import RecipeError
-from prefzoo.feedback import constitution
+from prefzoo.judges import constitution
+from prefzoo.recipe import check_recipe as recipes
 
 
 @pytest.mark.parametrize("name", constitution.shipped())

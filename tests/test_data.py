@@ -8,13 +8,14 @@ import json
 import pytest
 
 from conftest import HH_FILE
-from prefzoo.data import sealed
-from prefzoo.data.comparisons import read_rows
+from prefzoo.data import splits
 from prefzoo.data.formats import Row
-from prefzoo.data.reading import Options
-from prefzoo.data.reasons import Dropped
-from prefzoo.data.views import Views, prompt_key
+from prefzoo.data.read_files import Options
+from prefzoo.data.read_rows import read_rows
+from prefzoo.data.rejects import Dropped
+from prefzoo.data.row_views import views_of
 from prefzoo.errors import DataError
+from prefzoo.views import prompt_key
 
 USER = {"role": "user", "content": "hi"}
 
@@ -79,7 +80,7 @@ def test_what_cannot_be_used_is_named_with_its_reason(tmp_path) -> None:
         {"prompt": [USER, {"role": "assistant", "content": "yes?"}], "chosen": "a", "rejected": "b"},
     ]
     dropped = Dropped()
-    kept = sealed.clean(read_rows("preferences", write(tmp_path / "x.jsonl", records), dropped).rows, dropped)
+    kept = splits.clean(read_rows("preferences", write(tmp_path / "x.jsonl", records), dropped).rows, dropped)
     assert [row.id for row in kept] == ["line 1"]
     assert {reason: [row for row, _ in rows] for reason, rows in dropped.rows.items()} == {
         "duplicate_row": ["line 2"],
@@ -128,18 +129,18 @@ def rows_of(*prompts: str) -> list[Row]:
 def test_splits_share_no_prompt_and_do_not_depend_on_the_other_rows() -> None:
     rows = rows_of(*[f"question {i % 150}" for i in range(300)])
     fractions = {"train": 0.7, "validation": 0.1, "test": 0.2}
-    splits = sealed.split_by_prompt(rows, fractions, 0)
-    where = {prompt_key(row.prompt): name for name, part in splits.items() for row in part}
-    assert sum(map(len, splits.values())) == 300
-    for name, part in splits.items():
+    parts = splits.split_by_prompt(rows, fractions, 0)
+    where = {prompt_key(row.prompt): name for name, part in parts.items() for row in part}
+    assert sum(map(len, parts.values())) == 300
+    for name, part in parts.items():
         assert all(where[prompt_key(row.prompt)] == name for row in part)
-    assert 0.6 < len(splits["train"]) / 300 < 0.8 and splits["validation"] and splits["test"]
-    fewer = sealed.split_by_prompt(rows[::2], fractions, 0)
+    assert 0.6 < len(parts["train"]) / 300 < 0.8 and parts["validation"] and parts["test"]
+    fewer = splits.split_by_prompt(rows[::2], fractions, 0)
     assert all(where[prompt_key(row.prompt)] == name for name, part in fewer.items() for row in part)
-    sealed.seal(splits, {}, Dropped())
-    splits["test"].append(splits["train"][0])
+    splits.seal(parts, {}, Dropped())
+    parts["test"].append(parts["train"][0])
     with pytest.raises(DataError, match="both train and test"):
-        sealed.seal(splits, {}, Dropped())
+        splits.seal(parts, {}, Dropped())
 
 
 def test_case_and_white_space_do_not_make_a_new_prompt() -> None:
@@ -150,7 +151,7 @@ def test_case_and_white_space_do_not_make_a_new_prompt() -> None:
 
 def test_the_manifest_changes_with_one_character_and_with_order() -> None:
     def sha(rows: list[Row]) -> str:
-        return sealed.seal({"train": rows, "validation": [], "test": rows_of("t")}, {}, Dropped()).manifest["sha256"]
+        return splits.seal({"train": rows, "validation": [], "test": rows_of("t")}, {}, Dropped()).manifest["sha256"]
 
     rows = rows_of("a", "b")
     edited = [rows[0], Row(rows[1].id, rows[1].prompt, rows[1].chosen, "bad 1!")]
@@ -174,7 +175,7 @@ def test_long_prompts_lose_their_oldest_turns_and_long_replies_their_row() -> No
     def tokens(prompt) -> int:
         return sum(len(turn["content"].split()) for turn in prompt)
 
-    kept, shortened = sealed.fit_lengths(rows, dropped, tokens, lambda reply: len(reply.split()), 10, 10)
+    kept, shortened = splits.fit_lengths(rows, dropped, tokens, lambda reply: len(reply.split()), 10, 10)
     assert [row.id for row in kept] == shortened == ["a", "b"]
     assert kept[0].prompt == [long[2]]
     assert kept[1].prompt[0]["content"].endswith("end") and tokens(kept[1].prompt) <= 10
@@ -183,13 +184,13 @@ def test_long_prompts_lose_their_oldest_turns_and_long_replies_their_row() -> No
 
 def test_the_budget_keeps_the_same_prompts_whatever_the_order() -> None:
     rows = rows_of(*[f"q{i}" for i in range(50)])
-    few = {row.id for row in sealed.limit_prompts(rows, 10)}
-    assert len(few) == 10 and few == {row.id for row in sealed.limit_prompts(rows[::-1], 10)}
+    few = {row.id for row in splits.limit_prompts(rows, 10)}
+    assert len(few) == 10 and few == {row.id for row in splits.limit_prompts(rows[::-1], 10)}
 
 
 def test_views_derive_from_the_same_rows_and_shuffling_swaps_about_half() -> None:
     rows = rows_of(*[f"q{i % 90}" for i in range(100)])
-    views = Views.of(rows)
+    views = views_of(rows)
     assert (len(views.prompts), len(views.preferences), len(views.chosen())) == (90, 100, 100)
     shuffled = views.with_shuffled_labels(1)
     swapped = sum(a["chosen"] != b["chosen"] for a, b in zip(views.preferences, shuffled.preferences, strict=True))
@@ -200,7 +201,7 @@ def test_views_derive_from_the_same_rows_and_shuffling_swaps_about_half() -> Non
 @pytest.mark.skipif(not HH_FILE.is_file(), reason="the HH-RLHF sample is not beside this checkout")
 def test_the_real_pairs_are_read_whole() -> None:
     dropped = Dropped()
-    rows = sealed.clean(read_rows("preferences", str(HH_FILE), dropped).rows, dropped)
+    rows = splits.clean(read_rows("preferences", str(HH_FILE), dropped).rows, dropped)
     assert len(rows) + sum(dropped.counts().values()) == 1500
     assert dropped.counts()["empty_reply"] == 4
-    assert len(sealed.repeated(rows)) == 2
+    assert len(splits.repeated(rows)) == 2

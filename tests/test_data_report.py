@@ -13,10 +13,10 @@ from typer.testing import CliRunner
 from conftest import SMALL
 from prefzoo import compare
 from prefzoo.cli import app
-from prefzoo.comparison.compare import prepare_data
-from prefzoo.comparison.report.data import data_facts, in_words, without_repeats
-from prefzoo.data.reasons import Dropped, in_order
+from prefzoo.commands.comparison import prepare_data
+from prefzoo.data.rejects import Dropped, in_order
 from prefzoo.errors import PrefzooError
+from prefzoo.report.data_summary import data_facts, in_words, without_repeats
 
 GOLD = "def score(prompts, completions):\n    return [float(len(text)) for text in completions]\n"
 

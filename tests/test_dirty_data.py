@@ -10,8 +10,8 @@ import pytest
 
 from conftest import HH_FILE
 from data_files import FORMATS, look, save
-from prefzoo.data import sealed
-from prefzoo.data.reasons import Dropped
+from prefzoo.data import splits
+from prefzoo.data.rejects import Dropped
 from prefzoo.errors import DataError
 
 USER = {"role": "user", "content": "hi"}
@@ -165,9 +165,9 @@ def test_half_a_character_is_dropped_before_it_stops_the_writing(tmp_path) -> No
     path = tmp_path / "x.jsonl"
     path.write_text(json.dumps(PAIR) + "\n" + json.dumps({**PAIR, "chosen": "\ud83d"}) + "\n")
     dropped = Dropped()
-    kept = sealed.clean(look("preferences", path)[0].rows, dropped)
+    kept = splits.clean(look("preferences", path)[0].rows, dropped)
     assert [row.id for row in kept] == ["line 1"] and dropped.places() == {"half_a_character": ["line 2"]}
-    whole = sealed.seal({"train": kept, "validation": [], "test": [sealed.Row("t", [REPLY])]}, {}, dropped)
+    whole = splits.seal({"train": kept, "validation": [], "test": [splits.Row("t", [REPLY])]}, {}, dropped)
     whole.save(tmp_path)
     assert len((tmp_path / "dropped.jsonl").read_text().splitlines()) == 1
 
@@ -190,9 +190,9 @@ def test_no_strange_value_is_lost_or_ends_in_a_traceback(tmp_path, name: str) ->
             dropped = Dropped()
             rows = look(kind, save(records, tmp_path / "x.jsonl"), **options)[0].rows
             assert len({row.id for row in rows}) == len(rows)
-            kept = sealed.clean(rows, dropped)
+            kept = splits.clean(rows, dropped)
             assert len(kept) + dropped.total() == len(rows)
-            sealed.save_splits({"train": kept}, tmp_path)
+            splits.save_splits({"train": kept}, tmp_path)
 
 
 @pytest.mark.skipif(not HH_FILE.is_file(), reason="the HH-RLHF sample is not beside this checkout")

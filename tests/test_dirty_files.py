@@ -9,8 +9,8 @@ import json
 import pytest
 
 from data_files import look, save
-from prefzoo.data.comparisons import read_rows
-from prefzoo.data.reasons import Dropped
+from prefzoo.data.read_rows import read_rows
+from prefzoo.data.rejects import Dropped
 from prefzoo.errors import DataError
 
 USER = {"role": "user", "content": "hi"}

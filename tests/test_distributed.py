@@ -16,11 +16,11 @@ from safetensors.torch import load_file
 
 import prefzoo
 from conftest import SMALL
-from prefzoo.comparison import compare as compare_module
-from prefzoo.comparison.running import launched
+from prefzoo.commands import comparison as compare_module
 from prefzoo.errors import PrefzooError
-from prefzoo.policies import online
+from prefzoo.run import distributed
 from prefzoo.settings import Shaping
+from prefzoo.trainers import online
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 
@@ -122,7 +122,7 @@ def test_a_comparison_that_was_launched_twice_runs_once_and_trains_with_both(tmp
 
 
 def half_dying(plan, stage, folder, progress) -> None:
-    from prefzoo.comparison.stages.jobs import run_stage
+    from prefzoo.run.stages.jobs import run_stage
 
     if stage.kind == "train":
         if os.environ["RANK"] == "1":
@@ -145,4 +145,4 @@ def test_several_machines_are_refused(monkeypatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     with pytest.raises(PrefzooError, match="several machines"):
-        launched.processes()
+        distributed.processes()

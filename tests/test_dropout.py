@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from prefzoo import registry
-from prefzoo.feedback.reward_model import train_reward_model
 from prefzoo.lab import MODEL_DIR
-from prefzoo.policies.dropout import own_dropout, without_dropout
-from prefzoo.policies.language_model import LanguageModelPolicy
+from prefzoo.models.dropout import own_dropout, without_dropout
+from prefzoo.models.language_model import LanguageModelPolicy
+from prefzoo.rewards.train_reward import train_reward_model
 from prefzoo.settings import Adapter, Generation
 
 SIZES = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 512}

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from prefzoo.comparison.compare import rebuild
-from prefzoo.comparison.merging import edited
-from prefzoo.comparison.merging.edited import SEAL, refuse_edited, seal, unsealed
-from prefzoo.comparison.plan import load_plan
+from prefzoo.commands.comparison import rebuild
 from prefzoo.errors import PrefzooError
+from prefzoo.run import integrity
+from prefzoo.run.integrity import SEAL, refuse_edited, seal, unsealed
+from prefzoo.run.stage_graph import load_plan
 
 
 @pytest.fixture
@@ -87,17 +87,17 @@ def test_labels_are_hashed_row_by_row(run) -> None:
     """A run whose rows were labelled: the data's rows, and after them those that the labelling added."""
     from dataclasses import replace
 
-    from prefzoo.comparison.plan import LABEL, Stage
-    from prefzoo.data import sealed
+    from prefzoo.data import splits
+    from prefzoo.run.stage_graph import LABEL, Stage
 
     plan = load_plan(run)
     data = plan.stages["data"].folder
-    splits = {name: sealed.load_split(data, name) for name in sealed.SPLITS}
-    added = {name: [replace(row, id=f"{row.id} labelled") for row in splits[name][:4]] for name in ("train", "test")}
+    parts = {name: splits.load_split(data, name) for name in splits.SPLITS}
+    added = {name: [replace(row, id=f"{row.id} labelled") for row in parts[name][:4]] for name in ("train", "test")}
     folder = run / "stages" / "label"
     folder.mkdir()
-    sealed.save_splits({name: [*rows, *added.get(name, [])] for name, rows in splits.items()}, folder)
-    noted = {name: {"sha256": sealed.sha256_of(rows)} for name, rows in added.items()}
+    splits.save_splits({name: [*rows, *added.get(name, [])] for name, rows in parts.items()}, folder)
+    noted = {name: {"sha256": splits.sha256_of(rows)} for name, rows in added.items()}
     (folder / "labels.json").write_text(json.dumps({"splits": noted}))
     plan.stages[LABEL] = Stage(LABEL, "label", folder)
     refuse_edited(plan)
@@ -114,7 +114,7 @@ def test_labels_are_hashed_row_by_row(run) -> None:
 
 
 def test_large_files_are_known_by_their_size_and_checkpoints_not_at_all(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(edited, "LARGE", 8)
+    monkeypatch.setattr(integrity, "LARGE", 8)
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / "state.json").write_text("{}")
     (tmp_path / "model.safetensors").write_bytes(b"12345678")
@@ -127,10 +127,10 @@ def test_large_files_are_known_by_their_size_and_checkpoints_not_at_all(tmp_path
 
 
 def test_an_evaluation_writes_no_measurement_that_is_no_number(tmp_path) -> None:
-    from prefzoo.comparison.stages.evaluate import Measure
-    from prefzoo.interface import Completion
     from prefzoo.ledger import Ledger
+    from prefzoo.run.stages.evaluate import Measure
     from prefzoo.settings import Generation
+    from prefzoo.types import Completion
 
     class Says:
         def sample(self, prompts, *given, **more):

@@ -13,20 +13,20 @@ import pytest
 
 from chat_server import ChatServer, Reply, said
 from prefzoo import lab
-from prefzoo.comparison.recipe import check as recipes
 from prefzoo.errors import RecipeError
-from prefzoo.feedback.assistant import EndpointAssistant, ModelAssistant
-from prefzoo.feedback.judges import endpoint
-from prefzoo.feedback.judges.asking import Asker
-from prefzoo.feedback.judges.endpoint import EndpointAsker
-from prefzoo.feedback.judges.endpoint_settings import EndpointSettings
-from prefzoo.feedback.judges.judge import Judge
-from prefzoo.feedback.judges.settings import JudgeSettings
-from prefzoo.feedback.judges.worded import worded_judge
-from prefzoo.feedback.judges.wording import wording
+from prefzoo.judges import endpoint
+from prefzoo.judges.assistant import EndpointAssistant, ModelAssistant
+from prefzoo.judges.chat import Asker
+from prefzoo.judges.endpoint import EndpointAsker
+from prefzoo.judges.endpoint_settings import EndpointSettings
+from prefzoo.judges.judge import Judge
+from prefzoo.judges.judge_settings import JudgeSettings
+from prefzoo.judges.prompt_templates import wording
+from prefzoo.judges.text_judge import worded_judge
 from prefzoo.lab import MODEL_DIR
 from prefzoo.ledger import Ledger
-from prefzoo.policies.language_model import LanguageModelPolicy
+from prefzoo.models.language_model import LanguageModelPolicy
+from prefzoo.recipe import check_recipe as recipes
 from prefzoo.settings import Generation
 
 LOADING = {"dtype": "float32", "trust_remote_code": False, "quantization": None}
@@ -241,8 +241,8 @@ def test_a_secret_in_a_recipe_is_refused_without_being_shown(wrong) -> None:
 
 
 def test_a_missing_package_is_told_before_anything_is_done(tmp_path, monkeypatch) -> None:
-    from prefzoo.comparison.recipe import cross_check
     from prefzoo.errors import PrefzooError
+    from prefzoo.recipe import cross_check
 
     monkeypatch.setattr(cross_check, "find_spec", lambda name: None)
     monkeypatch.setattr(endpoint, "find_spec", lambda name: None)

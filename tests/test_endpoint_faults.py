@@ -13,7 +13,7 @@ import pytest
 
 from asking import number, questions
 from chat_server import ChatServer, Reply, said
-from prefzoo.feedback.judges.asking import Said
+from prefzoo.judges.chat import Said
 
 pytestmark = pytest.mark.usefixtures("short_pauses_and_no_key")
 

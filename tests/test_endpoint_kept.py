@@ -12,7 +12,7 @@ import pytest
 from asking import number, questions, wait_until
 from chat_server import ChatServer, Reply, said
 from prefzoo.errors import PrefzooError
-from prefzoo.feedback.judges.asking import Said
+from prefzoo.judges.chat import Said
 
 pytestmark = pytest.mark.usefixtures("short_pauses_and_no_key")
 
@@ -53,8 +53,8 @@ def test_a_server_that_is_gone_is_asked_no_more_and_the_run_goes_on_where_it_was
 CHILD = """
 import sys
 from pathlib import Path
-from prefzoo.feedback.judges.endpoint import EndpointAsker
-from prefzoo.feedback.judges.endpoint_settings import EndpointSettings
+from prefzoo.judges.endpoint import EndpointAsker
+from prefzoo.judges.endpoint_settings import EndpointSettings
 asker = EndpointAsker(EndpointSettings(base_url=sys.argv[1], model="m", concurrency=3), Path(sys.argv[2]))
 asker([[{"role": "user", "content": f"question {i}"}] for i in range(60)], 5)
 print("done")
@@ -85,7 +85,7 @@ def test_after_sigkill_nothing_that_was_answered_is_asked_again(asker, tmp_path)
 WRITER = """
 import sys
 from pathlib import Path
-from prefzoo.feedback.judges.answer_cache import Answer, AnswerCache
+from prefzoo.judges.answer_cache import Answer, AnswerCache
 cache = AnswerCache(Path(sys.argv[1]))
 sys.stdin.readline()
 for i in range(100):
@@ -97,7 +97,7 @@ for i in range(100):
 
 
 def test_several_processes_write_at_once(tmp_path) -> None:
-    from prefzoo.feedback.judges.answer_cache import AnswerCache
+    from prefzoo.judges.answer_cache import AnswerCache
 
     names = ["a", "b", "c"]
     writers = [

@@ -7,10 +7,9 @@ import time
 import numpy as np
 import pytest
 
-from prefzoo.comparison import statistics
-from prefzoo.comparison.findings import analysis
-from prefzoo.comparison.statistics.ratings import bradley_terry
-from prefzoo.comparison.statistics.resampling import resampled
+from prefzoo.results import analysis, statistics
+from prefzoo.results.statistics.bootstrap import resampled
+from prefzoo.results.statistics.bradley_terry import bradley_terry
 
 
 def test_noise_is_counted_once() -> None:

@@ -15,13 +15,13 @@ import torch
 from rich.console import Console
 
 from conftest import SMALL
-from prefzoo.comparison.compare import run_stage
-from prefzoo.comparison.plan import Plan, Stage, make_plan
-from prefzoo.comparison.recipe import check as recipes
-from prefzoo.comparison.running import runner
-from prefzoo.comparison.running.watch import Watcher
-from prefzoo.comparison.stages.metering import forget_peak, peak_memory
+from prefzoo.commands.comparison import run_stage
 from prefzoo.lab import MODEL_DIR
+from prefzoo.recipe import check_recipe as recipes
+from prefzoo.run import executor
+from prefzoo.run.progress_display import Watcher
+from prefzoo.run.stage_graph import Plan, Stage, make_plan
+from prefzoo.run.stages.time_and_memory import forget_peak, peak_memory
 
 GOLD = """
 import gc, json, os, signal
@@ -46,11 +46,11 @@ def gold(prompts, completions):
 
 def alone(plan, stage, folder, progress) -> None:
     """Does a stage with every model read for itself."""
-    from prefzoo.comparison.stages import jobs
-    from prefzoo.policies import bases
-    from prefzoo.policies.loading import load_model
+    from prefzoo.models import shared_base
+    from prefzoo.models.loading import load_model
+    from prefzoo.run.stages import jobs
 
-    bases.lend, bases.lend_classifier = load_model, lambda *args, **more: None
+    shared_base.lend, shared_base.lend_classifier = load_model, lambda *args, **more: None
     jobs.run_stage(plan, stage, folder, progress)
 
 
@@ -64,7 +64,7 @@ class Run:
 
     def evaluate(
         self, *algorithms: str, job: Callable[..., None] = run_stage, anew: bool = True
-    ) -> dict[str, runner.Outcome]:
+    ) -> dict[str, executor.Outcome]:
         """All evaluations anew, one after another, of trainings that are there already, should they be."""
         if anew:
             self.forget()
@@ -74,7 +74,7 @@ class Run:
         plan = make_plan(recipes.load("quickstart", sets, algorithms or ("sft", "best_of_n")), self.folder / "run", {})
         with Watcher(len(plan.stages), 1, Console(quiet=True)) as watcher:
             watcher.expect(list(plan.stages.values()))
-            return runner.Runner(plan, job, 1, watcher).run()
+            return executor.Runner(plan, job, 1, watcher).run()
 
     def forget(self) -> None:
         (self.folder / "calls").unlink(missing_ok=True)
@@ -107,7 +107,7 @@ def test_policies_that_share_a_base_are_found_as_by_processes_of_their_own(run, 
     assert len({process for process, _ in calls}) == 1 and [tables for _, tables in calls] == [1, 1, 1, 1]
     run.evaluate("best_of_n", "sft")
     assert run.records() == together, "another order"
-    monkeypatch.setattr(runner, "SEVERAL", ())
+    monkeypatch.setattr(executor, "SEVERAL", ())
     run.evaluate(job=alone)
     apart = run.calls()
     assert len({process for process, _ in apart}) == 3 and min(tables for _, tables in apart) == 2
@@ -158,7 +158,7 @@ def test_a_process_goes_on_to_the_next_evaluation_alone_and_only_as_long_as_that
     monkeypatch.setenv("SAID", "a key that a notebook set")
     with Watcher(len(stages), 1, Console(quiet=True)) as watcher:
         watcher.expect(list(stages.values()))
-        outcomes = runner.Runner(plan, note, 1, watcher).run()
+        outcomes = executor.Runner(plan, note, 1, watcher).run()
     noted = [json.loads(line) for line in (tmp_path / "processes.jsonl").read_text().splitlines()]
     assert [name for name, *_ in noted] == list(kinds)
     assert [alive for *_, alive in noted] == [[]] * len(kinds), "one that waits is gone before another begins"

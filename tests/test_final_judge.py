@@ -8,11 +8,11 @@ from types import SimpleNamespace
 
 from chat_server import ChatServer, Reply, said
 from prefzoo import compare
-from prefzoo.comparison.findings.notes import ungraded
-from prefzoo.comparison.findings.records import JUDGING
-from prefzoo.comparison.stages.deciding import AgainstTheStart
-from prefzoo.feedback.judges.judge import Judge
-from prefzoo.interface import Prompt
+from prefzoo.judges.judge import Judge
+from prefzoo.results.caveats import ungraded
+from prefzoo.run.evaluation_records import JUDGING
+from prefzoo.run.stages.gold_metric import AgainstTheStart
+from prefzoo.types import Prompt
 
 
 def user(text: str) -> Prompt:

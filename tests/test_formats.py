@@ -11,12 +11,12 @@ import pytest
 
 import prefzoo
 from data_files import FORMATS, Pair, one, save
-from prefzoo.data import sealed
-from prefzoo.data.comparisons import read_rows
+from prefzoo.data import splits
 from prefzoo.data.formats import Row
-from prefzoo.data.reading import Options
-from prefzoo.data.reasons import Dropped
-from prefzoo.data.views import Views
+from prefzoo.data.read_files import Options
+from prefzoo.data.read_rows import read_rows
+from prefzoo.data.rejects import Dropped
+from prefzoo.data.row_views import views_of
 from prefzoo.errors import DataError
 
 
@@ -37,9 +37,9 @@ def read(name: str, pairs: list[Pair], folder: Path, ending: str = ".jsonl") -> 
     return found.rows
 
 
-def seal(rows: list[Row]) -> sealed.Sealed:
-    splits = sealed.split_by_prompt(rows, {"train": 0.7, "validation": 0.1, "test": 0.2}, 0)
-    return sealed.seal(splits, {}, Dropped())
+def seal(rows: list[Row]) -> splits.Sealed:
+    parts = splits.split_by_prompt(rows, {"train": 0.7, "validation": 0.1, "test": 0.2}, 0)
+    return splits.seal(parts, {}, Dropped())
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -65,7 +65,7 @@ def test_and_in_every_kind_of_file(pairs, tmp_path, name: str, ending: str) -> N
 
 def test_dpo_learns_the_same_from_every_format(pairs, tmp_path, make_bench) -> None:
     def losses(name: str, given: list[Pair] = pairs) -> list[float]:
-        bench = make_bench(name=name.replace("/", " ")).replace(data=Views.of(read(name, given, tmp_path)))
+        bench = make_bench(name=name.replace("/", " ")).replace(data=views_of(read(name, given, tmp_path)))
         prefzoo.get("dpo", trainer={"logging_steps": 1, "max_steps": 3}).train(bench)
         return [e["loss"] for e in json.loads((bench.out / "curves.json").read_text())[-1] if "loss" in e]
 

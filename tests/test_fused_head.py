@@ -9,9 +9,9 @@ from trl import GRPOTrainer
 
 from prefzoo import get
 from prefzoo.lab import MODEL_DIR
-from prefzoo.policies import fused_head
-from prefzoo.policies.actor_critic import ActorCriticTrainer
-from prefzoo.policies.loading import load_model
+from prefzoo.models import token_log_probabilities
+from prefzoo.models.loading import load_model
+from prefzoo.trainers.actor_critic import ActorCriticTrainer
 
 
 def adapted(**more):
@@ -26,7 +26,7 @@ def adapted(**more):
 
 @pytest.mark.parametrize("tile", [1, 5 * 1024, 2**22])
 def test_values_and_gradients_are_those_of_all_logits(tile, monkeypatch) -> None:
-    monkeypatch.setattr(fused_head, "TILE", tile)
+    monkeypatch.setattr(token_log_probabilities, "TILE", tile)
     model, ids, attention = adapted(target_modules="all-linear")
     weights = [p for p in model.parameters() if p.requires_grad]
     kept = attention[:, -5:]
@@ -36,8 +36,8 @@ def test_values_and_gradients_are_those_of_all_logits(tile, monkeypatch) -> None
     expected = logs.gather(-1, ids[:, -5:, None])[..., 0] * kept
     gradients = torch.autograd.grad((expected * upstream).sum(), weights)
 
-    head = fused_head.plain_head(model)
-    found, entropy = fused_head.token_log_probabilities(model, head, ids, attention, 5, 0.7)
+    head = token_log_probabilities.plain_head(model)
+    found, entropy = token_log_probabilities.token_log_probabilities(model, head, ids, attention, 5, 0.7)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(entropy, -(logs.exp() * logs).sum(-1) * kept, atol=1e-4, rtol=1e-5)
     assert not entropy.requires_grad
@@ -47,11 +47,13 @@ def test_values_and_gradients_are_those_of_all_logits(tile, monkeypatch) -> None
 
 def test_only_a_frozen_plain_head_of_a_known_model_is_taken() -> None:
     model, *_ = adapted(target_modules="all-linear")
-    assert fused_head.plain_head(model) is model.get_base_model().lm_head
-    assert fused_head.plain_head(load_model(str(MODEL_DIR))) is None, "trained whole: the head needs a gradient"
-    assert fused_head.plain_head(adapted(target_modules=["q_proj", "lm_head"])[0]) is None
+    assert token_log_probabilities.plain_head(model) is model.get_base_model().lm_head
+    assert token_log_probabilities.plain_head(load_model(str(MODEL_DIR))) is None, (
+        "trained whole: the head needs a gradient"
+    )
+    assert token_log_probabilities.plain_head(adapted(target_modules=["q_proj", "lm_head"])[0]) is None
     model.get_base_model().config.model_type = "gemma2"  # which caps its logits
-    assert fused_head.plain_head(model) is None
+    assert token_log_probabilities.plain_head(model) is None
 
 
 def test_ppo_learns_the_same_with_trls_own(make_bench, monkeypatch) -> None:

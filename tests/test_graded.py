@@ -11,12 +11,13 @@ import pytest
 import torch
 
 import prefzoo
-from prefzoo.comparison.recipe import check as recipes
 from prefzoo.data.formats import Row
-from prefzoo.data.views import Views
+from prefzoo.data.row_views import views_of
 from prefzoo.errors import PrefzooError, RecipeError
-from prefzoo.feedback.graded import normalised, plackett_luce, regression
-from prefzoo.feedback.reward_model import RewardModel, train_reward_model
+from prefzoo.recipe import check_recipe as recipes
+from prefzoo.rewards.rating_losses import normalised, plackett_luce, regression
+from prefzoo.rewards.reward_model import RewardModel
+from prefzoo.rewards.train_reward import train_reward_model
 
 USER = [{"role": "user", "content": "q"}]
 
@@ -49,10 +50,10 @@ def test_views_of_rankings_count_each_pair_once() -> None:
         Row("4", [{"role": "user", "content": "other"}], chosen="a", rejected="b"),
         Row("5", USER, reply="a", rating=7.0),
     ]
-    views = Views.of(rows)
+    views = views_of(rows)
     assert [each["ranking"] for each in views.rankings] == [["a", "b", "c"], ["a", "b"]]
     assert views.ratings == [{"prompt": USER, "completion": "a", "rating": 7.0}]
-    many = Views.of([Row(str(i), USER, reply=str(i), rating=float(i)) for i in range(9)] + rows[2:3])
+    many = views_of([Row(str(i), USER, reply=str(i), rating=float(i)) for i in range(9)] + rows[2:3])
     shuffled = many.with_shuffled_labels(1)
     assert [r["rating"] for r in shuffled.ratings] != [r["rating"] for r in many.ratings]
     assert sorted(r["rating"] for r in shuffled.ratings) == [r["rating"] for r in many.ratings]
@@ -86,7 +87,7 @@ def graded(make_bench):
             ]
             order = sorted(zip(each["ratings"], each["responses"], strict=True), reverse=True)
             rows.append(Row(f"{i}", prompt, ranking=[reply for _, reply in order]))
-        return make_bench(name=name, **training).replace(data=Views.of(rows))
+        return make_bench(name=name, **training).replace(data=views_of(rows))
 
     return make
 

@@ -7,12 +7,12 @@ import json
 import numpy as np
 import pytest
 
-from prefzoo.comparison import statistics
-from prefzoo.comparison.findings.curves import read_curve
-from prefzoo.comparison.findings.hacking import Sign, signs
-from prefzoo.comparison.findings.length import LengthAdjusted, at_equal_length, length_adjusted
-from prefzoo.comparison.findings.milestones import on_the_way
-from prefzoo.comparison.results import AlgorithmResult, Milestone, SeedResult
+from prefzoo.results import statistics
+from prefzoo.results.length_adjustment import at_equal_length, length_adjusted
+from prefzoo.results.milestone_tables import on_the_way
+from prefzoo.results.results_schema import AlgorithmResult, LengthAdjusted, Milestone, SeedResult, Warning
+from prefzoo.results.training_curves import read_curve
+from prefzoo.results.warnings import signs
 
 SEEDS, PROMPTS = 3, 200
 
@@ -77,7 +77,7 @@ def tables(**shift: float) -> dict[str, np.ndarray]:
     }
 
 
-def told(policy: dict[str, np.ndarray], **more: object) -> list[Sign]:
+def told(policy: dict[str, np.ndarray], **more: object) -> list[Warning]:
     start = tables()
     start["distinct_2"] += np.linspace(-0.01, 0.01, SEEDS)[:, None]  # so few equal differences would show nothing
     rest: dict = {

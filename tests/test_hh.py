@@ -6,7 +6,7 @@ import pytest
 
 import prefzoo
 from conftest import HH_FILE
-from prefzoo.comparison.report import page as report
+from prefzoo.report import page as report
 
 pytestmark = pytest.mark.skipif(not HH_FILE.is_file(), reason="the HH-RLHF sample is not beside this checkout")
 

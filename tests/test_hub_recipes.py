@@ -10,9 +10,9 @@ import torch
 from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from prefzoo import compare, names
-from prefzoo.comparison.recipe import check as recipes
 from prefzoo.lab import MODEL_DIR
-from prefzoo.policies.language_model import LanguageModelPolicy
+from prefzoo.models.language_model import LanguageModelPolicy
+from prefzoo.recipe import check_recipe as recipes
 
 CHAT_ML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"

@@ -16,10 +16,10 @@ from typer.testing import CliRunner
 import prefzoo
 from conftest import SMALL
 from prefzoo.cli import app
-from prefzoo.comparison.plan import load_plan
-from prefzoo.comparison.results import load
-from prefzoo.comparison.running.processes import interrupt_blocked
 from prefzoo.conformance.findings import PROMISES, Finding
+from prefzoo.results.results_file import load
+from prefzoo.run.stage_graph import load_plan
+from prefzoo.run.subprocesses import interrupt_blocked
 
 SLEEPS = """
 import os, pathlib, time

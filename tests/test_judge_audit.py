@@ -6,20 +6,20 @@ import pytest
 
 from conftest import SMALL
 from prefzoo import compare, lab
-from prefzoo.comparison.findings.notes import judge_notes
-from prefzoo.comparison.findings.records import read_records
-from prefzoo.comparison.plan import AUDIT, LABEL, make_plan
-from prefzoo.comparison.recipe import check as recipes
-from prefzoo.comparison.report.judge import calibration_picture
-from prefzoo.comparison.running.runner import Outcome
 from prefzoo.data.formats import Row
 from prefzoo.errors import RecipeError
-from prefzoo.feedback.judges.audit import Audit, Case, audit, figures
-from prefzoo.feedback.judges.audit_words import cells, sentences, verdict, warnings
-from prefzoo.feedback.judges.controls import gold_judge, random_judge
-from prefzoo.feedback.judges.judge import Judge
-from prefzoo.feedback.judges.local import local_judge
+from prefzoo.judges.control_judges import gold_judge, random_judge
+from prefzoo.judges.judge import Judge
+from prefzoo.judges.judge_audit import Audit, Case, audit, figures
+from prefzoo.judges.judge_audit_text import cells, sentences, verdict, warnings
+from prefzoo.judges.local_judge import local_judge
 from prefzoo.lab import MODEL_DIR
+from prefzoo.recipe import check_recipe as recipes
+from prefzoo.report.judge_section import calibration_picture
+from prefzoo.results.caveats import judge_notes
+from prefzoo.run.evaluation_records import read_records
+from prefzoo.run.executor import Outcome
+from prefzoo.run.stage_graph import AUDIT, LABEL, make_plan
 from test_cli import prefzoo as run
 
 STAGE = AUDIT.format("judge")

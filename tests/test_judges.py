@@ -7,11 +7,11 @@ import json
 import pytest
 
 from prefzoo import compare, lab
-from prefzoo.feedback.judges.controls import gold_judge, random_judge
-from prefzoo.feedback.judges.judge import Judge
-from prefzoo.feedback.judges.local import local_judge
+from prefzoo.judges.control_judges import gold_judge, random_judge
+from prefzoo.judges.judge import Judge
+from prefzoo.judges.local_judge import local_judge
 from prefzoo.lab import MODEL_DIR, tasks
-from prefzoo.policies import next_token
+from prefzoo.models import next_token
 
 LOADING = {"dtype": "float32", "trust_remote_code": False, "quantization": None}
 
@@ -80,7 +80,7 @@ def test_the_lab_model_judges_as_gold_does_and_is_asked_as_it_was_taught(pairs, 
         return next_token.next_token(policy, prompts, *rest)
 
     judge = local_judge(str(MODEL_DIR), True, LOADING)
-    monkeypatch.setattr("prefzoo.feedback.judges.local.next_token", noted)
+    monkeypatch.setattr("prefzoo.judges.local_judge.next_token", noted)
     verdicts = judge(prompts, first, second)
     assert tasks.judge_prompt(prompts[0][0]["content"], first[0], second[0]) in asked
     assert tasks.judge_prompt(prompts[0][0]["content"], second[0], first[0]) in asked

@@ -15,7 +15,7 @@ from lab_prompts import CANCEL, HARMFUL, LOOKALIKE, PRICE, STATUS
 from prefzoo import lab
 from prefzoo.lab import tasks
 from prefzoo.lab.clerk import best_plan, write
-from prefzoo.lab.splits import MAX_ROWS, split_of
+from prefzoo.lab.lab_rows import MAX_ROWS, split_of
 from prefzoo.lab.world import read_prompt
 
 BY_HAND = [
@@ -196,7 +196,7 @@ def test_mending_every_flaw_gives_the_best_gold() -> None:
 
 def test_importing_the_lab_does_not_import_torch() -> None:
     code = (
-        "import sys, prefzoo.lab, prefzoo.lab.tasks, prefzoo.lab.build, prefzoo.lab.measure\n"
+        "import sys, prefzoo.lab, prefzoo.lab.tasks, tools.lab_model.build, tools.lab_model.measure\n"
         "assert not {'torch', 'transformers', 'tokenizers'} & set(sys.modules)"
     )
     source = str(Path(lab.__file__).parents[2])

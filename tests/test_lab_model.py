@@ -13,7 +13,7 @@ from prefzoo.lab import tasks
 
 @pytest.fixture(scope="module")
 def speaker():
-    from prefzoo.lab.measure import Speaker
+    from tools.lab_model.measure import Speaker
 
     return Speaker.load(lab.MODEL_DIR)
 
@@ -63,7 +63,7 @@ def test_tokens(speaker) -> None:
 
 
 def test_training_renders_what_the_template_renders(speaker) -> None:
-    from prefzoo.lab.vocabulary import render_question
+    from tools.lab_model.vocabulary import render_question
 
     for system in ("", "You are a clerk."):
         chat = [{"role": "system", "content": system}] if system else []
@@ -80,7 +80,7 @@ def test_padding_does_not_change_a_judgement(speaker) -> None:
 
 
 def test_the_model_judges(speaker) -> None:
-    from prefzoo.lab.measure import judging
+    from tools.lab_model.measure import judging
 
     result = judging(speaker, 600, seed=77)
     assert result["agreement with gold, mean of both orders"].mean >= 0.85
@@ -88,7 +88,7 @@ def test_the_model_judges(speaker) -> None:
 
 
 def test_the_model_replies_and_mends(speaker) -> None:
-    from prefzoo.lab.measure import best_of, mending, replying
+    from tools.lab_model.measure import best_of, mending, replying
 
     mended = mending(speaker, 300, seed=78)
     assert mended["gain in gold by rewriting after the own critique"].mean >= 1.0
@@ -99,10 +99,9 @@ def test_the_model_replies_and_mends(speaker) -> None:
 
 
 def test_a_build_of_two_steps_writes_a_loadable_folder(tmp_path) -> None:
+    from tools.lab_model import build
+    from tools.lab_model.vocabulary import train_tokenizer
     from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from prefzoo.lab import build
-    from prefzoo.lab.vocabulary import train_tokenizer
 
     tokenizer = train_tokenizer(0)
     model = build.new_model(tokenizer, 0)

@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 
 import prefzoo
-from prefzoo.comparison.plan import make_plan
-from prefzoo.comparison.recipe import check as recipes
-from prefzoo.comparison.report import page as report
-from prefzoo.comparison.results import Results
-from prefzoo.comparison.stages.label import label
-from prefzoo.data import sealed
+from prefzoo.data import splits
 from prefzoo.data.formats import Row
 from prefzoo.errors import PrefzooError, RecipeError
-from prefzoo.feedback.judges.controls import gold_judge
-from prefzoo.interface import Completion
+from prefzoo.judges.control_judges import gold_judge
 from prefzoo.ledger import Ledger
+from prefzoo.recipe import check_recipe as recipes
+from prefzoo.report import page as report
+from prefzoo.results.results_schema import Results
+from prefzoo.run.stage_graph import make_plan
+from prefzoo.run.stages.label_stage import label
 from prefzoo.settings import Generation
+from prefzoo.types import Completion
 from tiny_base import make_base, prompts
 
 RECIPE = """\
@@ -80,7 +80,7 @@ def test_a_base_model_prompts_and_a_scoring_function_go_the_whole_way_in_small(r
     assert found.shared["label"]["judge_calls"] == 2 * answered  # each pair in both orders
     assert "Preferences made of the start's own replies by gold, train:" in "\n".join(report.facts(found))
     made = make_plan(recipes.load(str(recipe), [*sets, "seeds=1"]), tmp_path).stages["label"]
-    pairs = [row for row in sealed.load_split(made.folder, "train") if row.chosen is not None]
+    pairs = [row for row in splits.load_split(made.folder, "train") if row.chosen is not None]
     from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer
 
     score = SentimentIntensityAnalyzer().polarity_scores

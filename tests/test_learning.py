@@ -7,7 +7,7 @@ import os
 import pytest
 
 import prefzoo
-from prefzoo.comparison.results import Results, Verdict
+from prefzoo.results.results_schema import Results, Verdict
 
 pytestmark = [pytest.mark.learning, pytest.mark.timeout(3600)]
 SEED = int(os.environ.get("PREFZOO_TEST_SEED", "0"))

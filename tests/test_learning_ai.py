@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import prefzoo
-from prefzoo.comparison.results import Results
+from prefzoo.results.results_schema import Results
 from test_learning import SEED, SEEDS, over_start
 
 pytestmark = [pytest.mark.learning, pytest.mark.timeout(3600)]

@@ -10,11 +10,11 @@ import torch
 from transformers import GenerationMixin, PreTrainedModel
 
 from prefzoo import get
-from prefzoo.feedback.reward_model import train_reward_model
 from prefzoo.interface import Bench
 from prefzoo.ledger import Ledger
-from prefzoo.policies.language_model import LanguageModelPolicy
-from prefzoo.policies.loading import load_tokenizer
+from prefzoo.models.language_model import LanguageModelPolicy
+from prefzoo.models.loading import load_tokenizer
+from prefzoo.rewards.train_reward import train_reward_model
 
 RANK = 4
 
@@ -36,7 +36,7 @@ length = Length()
 def sizes() -> tuple[int, int]:
     """Weights of the lab model, and of an adapter of this rank on all its linear layers but the head."""
     from prefzoo.lab import MODEL_DIR
-    from prefzoo.policies.loading import load_model
+    from prefzoo.models.loading import load_model
 
     model = load_model(str(MODEL_DIR))
     linear = [m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and n != "lm_head"]

@@ -21,8 +21,8 @@ from trl import GRPOTrainer, RLOOTrainer
 
 from prefzoo import get
 from prefzoo.lab import MODEL_DIR
-from prefzoo.policies.loading import load_tokenizer
-from prefzoo.policies.on_policy import whole
+from prefzoo.models.loading import load_tokenizer
+from prefzoo.trainers.on_policy import whole
 
 ONLINE = ("ppo", "a2c", "reinforce", "grpo", "rloo")
 

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from prefzoo.comparison.compare import prepare_data
-from prefzoo.comparison.recipe import check as recipes
-from prefzoo.comparison.stages.positions import check_positions
-from prefzoo.comparison.stages.rendering import Tokens
+from prefzoo.commands.comparison import prepare_data
 from prefzoo.data.formats import Row
 from prefzoo.errors import PrefzooError
 from prefzoo.lab import MODEL_DIR
-from prefzoo.policies.loading import load_tokenizer
+from prefzoo.models.loading import load_tokenizer
+from prefzoo.recipe import check_recipe as recipes
+from prefzoo.run.stages.position_check import check_positions
+from prefzoo.run.stages.rendering import Tokens
 
 
 def model(folder: Path, template: bool = True, **changes: Any) -> Path:

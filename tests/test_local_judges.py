@@ -15,17 +15,17 @@ from transformers import PreTrainedTokenizerFast
 
 from prefzoo import lab
 from prefzoo.errors import PrefzooError
-from prefzoo.feedback.judges.asking import Said
-from prefzoo.feedback.judges.local import LocalAsker, ProbabilityJudge, local_judge
-from prefzoo.feedback.judges.settings import JudgeSettings
-from prefzoo.feedback.judges.worded import worded_judge
-from prefzoo.feedback.judges.wording import wording
-from prefzoo.interface import Completion
+from prefzoo.judges.chat import Said
+from prefzoo.judges.judge_settings import JudgeSettings
+from prefzoo.judges.local_judge import LocalAsker, ProbabilityJudge, local_judge
+from prefzoo.judges.prompt_templates import wording
+from prefzoo.judges.text_judge import worded_judge
 from prefzoo.lab import MODEL_DIR, tasks
 from prefzoo.ledger import Ledger
-from prefzoo.policies import next_token as next_tokens
-from prefzoo.policies.language_model import LanguageModelPolicy
-from prefzoo.policies.next_token import next_token, spellings
+from prefzoo.models import next_token as next_tokens
+from prefzoo.models.language_model import LanguageModelPolicy
+from prefzoo.models.next_token import next_token, spellings
+from prefzoo.types import Completion
 
 LOADING = {"dtype": "float32", "trust_remote_code": False, "quantization": None}
 TEMPLATE = "{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}{% if add_generation_prompt %}{{ 'assistant:' }}{% endif %}"  # noqa: E501

@@ -13,16 +13,16 @@ from pathlib import Path
 import pytest
 
 from conftest import SMALL
-from prefzoo.comparison.answers import answer, open_policy
-from prefzoo.comparison.compare import rebuild
-from prefzoo.comparison.merging.edited import seal
-from prefzoo.comparison.merging.identity import differences, identity, teachers
-from prefzoo.comparison.merging.merge import merge
-from prefzoo.comparison.plan import load_plan
-from prefzoo.comparison.planning import needed
-from prefzoo.comparison.recipe.check import load as load_recipe
-from prefzoo.comparison.results import load
+from prefzoo.commands.comparison import rebuild
+from prefzoo.commands.merge_runs import merge
+from prefzoo.commands.power_analysis import needed
+from prefzoo.commands.sample_policies import answer, open_policy
 from prefzoo.errors import PrefzooError
+from prefzoo.recipe.check_recipe import load as load_recipe
+from prefzoo.results.results_file import load
+from prefzoo.run.integrity import seal
+from prefzoo.run.stage_graph import load_plan
+from prefzoo.run.trial_identity import differences, identity, teachers
 
 
 def change(out: Path, edit: Callable[[dict], None]) -> None:

@@ -12,12 +12,13 @@ import torch
 from safetensors.torch import load_file
 
 from prefzoo import get
-from prefzoo.comparison.plan import make_plan
-from prefzoo.comparison.recipe import check as recipes
-from prefzoo.comparison.running.work import clear
 from prefzoo.interface import Bench
-from prefzoo.policies import checkpoints, load_policy
-from prefzoo.policies.milestones import shares
+from prefzoo.models.policy_kinds import load_policy
+from prefzoo.recipe import check_recipe as recipes
+from prefzoo.run.stage_graph import make_plan
+from prefzoo.run.worker import clear
+from prefzoo.trainers import checkpoints
+from prefzoo.trainers.milestones import shares
 from test_ledger import length
 from test_resume import Killed, killed_at
 

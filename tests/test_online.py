@@ -11,10 +11,10 @@ from trl import GRPOTrainer, RLOOTrainer
 
 from prefzoo import get
 from prefzoo.errors import PrefzooError
-from prefzoo.policies.actor_critic import ActorCriticTrainer
-from prefzoo.policies.language_model import LanguageModelPolicy
-from prefzoo.policies.on_policy import OnPolicyTrainer
+from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.settings import Adapter, Generation, Shaping
+from prefzoo.trainers.actor_critic import ActorCriticTrainer
+from prefzoo.trainers.on_policy import OnPolicyTrainer
 
 ONLINE = ("ppo", "a2c", "reinforce", "grpo", "rloo")
 LOG = {"logging_steps": 1}
@@ -264,8 +264,8 @@ def test_the_seams_to_trl_are_where_they_were(method, parameters) -> None:
     found = list(inspect.signature(getattr(GRPOTrainer, method)).parameters)
     if "args" in found:  # TRL 1.14 passes them on unnamed
         parameters = parameters[: found.index("args")]
-    assert found[: len(parameters)] == parameters, f"TRL changed GRPOTrainer.{method}; see policies/on_policy.py"
+    assert found[: len(parameters)] == parameters, f"TRL changed GRPOTrainer.{method}; see trainers/on_policy.py"
     if method == "_generate_and_score_completions":
         assert list(inspect.signature(getattr(RLOOTrainer, method)).parameters) == parameters, (
-            "see policies/rollouts.py"
+            "see trainers/rollouts.py"
         )

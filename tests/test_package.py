@@ -34,10 +34,10 @@ def test_the_wheel_holds_recipes_lab_and_templates_and_works_in_an_empty_folder(
         "prefzoo/lab/model/model.safetensors",
         "prefzoo/lab/model/tokenizer.json",
         "prefzoo/lab/model/chat_template.jinja",
-        "prefzoo/comparison/report/templates/report.html.jinja",
-        "prefzoo/comparison/report/templates/style.css",
-        "prefzoo/comparison/report/templates/filter.js",
-        "prefzoo/comparison/report/templates/sections/cost.html.jinja",
+        "prefzoo/report/templates/report.html.jinja",
+        "prefzoo/report/templates/style.css",
+        "prefzoo/report/templates/filter.js",
+        "prefzoo/report/templates/sections/cost.html.jinja",
         "prefzoo/py.typed",
     ):
         assert needed in names
@@ -45,7 +45,7 @@ def test_the_wheel_holds_recipes_lab_and_templates_and_works_in_an_empty_folder(
     (tmp_path / "empty").mkdir()
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); import prefzoo; assert prefzoo.__file__.startswith(sys.argv[1]);"
-        "from prefzoo.comparison.recipe import check, files; from prefzoo.lab import MODEL_DIR;"
+        "from prefzoo.recipe import check, files; from prefzoo.lab import MODEL_DIR;"
         "assert check.load('quickstart').algorithms;"
         "assert all(str(p).startswith(sys.argv[1]) for p in [MODEL_DIR, *files.shipped().values()])"
     )

@@ -33,12 +33,12 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report with three prompts, of which a reply tries to be part of the page."""
     import json
 
-    from prefzoo.comparison.findings.hacking import Sign
-    from prefzoo.comparison.report import page as report
+    from prefzoo.report import page as report
+    from prefzoo.results.results_schema import Warning
 
     out = tmp_path_factory.mktemp("page")
     results = made(out)
-    results.warnings = [Sign("length", "dpo", f"dpo: {HOSTILE}", 1.0, (0.5, 1.5))]
+    results.warnings = [Warning("length", "dpo", f"dpo: {HOSTILE}", 1.0, (0.5, 1.5))]
     for label, each in results.algorithms.items():
         for number, trial in enumerate(each.seeds.values()):
             trial.metrics = {"gold": each.summary["gold"].mean + 0.1 * number, "kl": 2.0 + number, "proxy": 1.0}
@@ -124,11 +124,11 @@ def test_it_is_whole_without_javascript(browser, page_file) -> None:
 def test_a_table_of_many_policies_fits_on_paper(browser, tmp_path) -> None:
     from jinja2 import Environment, PackageLoader
 
-    from prefzoo.comparison.report.breakdown import HeatMap
+    from prefzoo.report.breakdown import HeatMap
 
     names = [f"rejection_sampling (run {i})" for i in range(21)]
     wide = HeatMap("Win rates", ["policy", *names], [(name, [("0.57*", 0.5)] * len(names)) for name in names])
-    templates = Environment(loader=PackageLoader("prefzoo.comparison.report"), trim_blocks=True, lstrip_blocks=True)
+    templates = Environment(loader=PackageLoader("prefzoo.report"), trim_blocks=True, lstrip_blocks=True)
     body = templates.get_template("macros.html.jinja").module.heat(wide)  # type: ignore[attr-defined]
     style = templates.get_template("style.css").render()
     (tmp_path / "wide.html").write_text(f"<!doctype html><style>{style}</style><main>{body}</main>")

@@ -12,8 +12,8 @@ import torch
 
 import prefzoo
 from conftest import worded
-from prefzoo.feedback.reward_model import train_reward_model
 from prefzoo.lab import MODEL_DIR
+from prefzoo.rewards.train_reward import train_reward_model
 
 STEPS = 20
 NOT_CUT = {"max_length": None}

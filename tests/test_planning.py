@@ -11,14 +11,14 @@ from types import SimpleNamespace
 import pytest
 
 from conftest import SMALL
-from prefzoo.comparison.estimate.probe import Probe, Size, Took, sizes
-from prefzoo.comparison.estimate.record import Estimate
-from prefzoo.comparison.estimate.scale import in_proportion, on_the_line, scaled
-from prefzoo.comparison.estimate.table import sentences, table
-from prefzoo.comparison.estimate.whole import estimate
-from prefzoo.comparison.plan import make_plan
-from prefzoo.comparison.recipe.check import load
-from prefzoo.comparison.report.estimated import estimated_cells
+from prefzoo.commands.cost_estimate import estimate
+from prefzoo.commands.cost_probe import Probe, Size, Took, sizes
+from prefzoo.commands.cost_scaling import in_proportion, on_the_line, scaled
+from prefzoo.commands.cost_table import sentences, table
+from prefzoo.recipe.check_recipe import load
+from prefzoo.report.estimate_check import estimated_cells
+from prefzoo.results.cost_record import Estimate
+from prefzoo.run.stage_graph import make_plan
 
 WHOLE = Size(train=48, test=32, evaluated=16)
 PREFZOO = str(Path(sys.executable).with_name("prefzoo"))

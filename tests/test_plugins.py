@@ -10,9 +10,9 @@ import pytest
 
 import prefzoo
 from prefzoo import plugins, registry
-from prefzoo.comparison.plan import make_plan
-from prefzoo.comparison.recipe import check as recipes
 from prefzoo.errors import PrefzooError, RecipeError
+from prefzoo.recipe import check_recipe as recipes
+from prefzoo.run.stage_graph import make_plan
 
 SOUND = """
 from __future__ import annotations

@@ -12,16 +12,19 @@ import torch
 
 from prefzoo import get
 from prefzoo.errors import PrefzooError
-from prefzoo.feedback.rewards import FunctionReward, RandomReward, load_reward
-from prefzoo.interface import Completion
 from prefzoo.lab import MODEL_DIR
 from prefzoo.ledger import Ledger
-from prefzoo.policies import bases, load_policy
-from prefzoo.policies.best_of_n import BestOfNPolicy
-from prefzoo.policies.fitting import adapter_config
-from prefzoo.policies.language_model import LanguageModelPolicy
-from prefzoo.policies.loading import PLAIN_TEMPLATE, end_of_turn, load_model, load_tokenizer, resolve
+from prefzoo.models import shared_base
+from prefzoo.models.language_model import LanguageModelPolicy
+from prefzoo.models.loading import PLAIN_TEMPLATE, end_of_turn, load_model, load_tokenizer, resolve
+from prefzoo.models.policy_kinds import load_policy
+from prefzoo.rewards.best_of_n_policy import BestOfNPolicy
+from prefzoo.rewards.load_reward import load_reward
+from prefzoo.rewards.random_reward import RandomReward
+from prefzoo.scoring_function import FunctionReward
 from prefzoo.settings import Adapter, Generation
+from prefzoo.trainers.fitting import adapter_config
+from prefzoo.types import Completion
 
 GENERATION = Generation(max_new_tokens=24, batch_size=8)
 
@@ -151,7 +154,7 @@ def test_a_trained_policy_is_read_from_its_folder_only_when_it_is_used(make_benc
         loads.append(path)
         return load_model(path, **more)
 
-    monkeypatch.setattr(bases, "load_model", counted)
+    monkeypatch.setattr(shared_base, "load_model", counted)
     bench = make_bench()
     policy = get("sft", trainer={"max_steps": 2}).train(bench)
     assert isinstance(policy, LanguageModelPolicy)
@@ -236,7 +239,7 @@ def test_best_of_n_gives_the_best_of_its_candidates_and_is_charged_for_all(start
 
 def test_what_is_no_reward_model_is_refused() -> None:
     """Its head would be drawn anew in every process, and score at random."""
-    from prefzoo.feedback.reward_model import RewardModel
+    from prefzoo.rewards.reward_model import RewardModel
 
     with pytest.raises(PrefzooError, match="not a reward model"):
         RewardModel.load(str(MODEL_DIR))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from prefzoo.comparison import planning
-from prefzoo.comparison.planning import ENDLESS, PROMPTS, SEEDS, Needed, needed, otherwise
-from prefzoo.comparison.statistics import Design
+from prefzoo.commands import power_analysis
+from prefzoo.commands.power_analysis import ENDLESS, PROMPTS, SEEDS, Needed, needed, otherwise
 from prefzoo.errors import PrefzooError
+from prefzoo.results.statistics import Design
 
 
 def power(few: list[float], many: list[float]) -> dict[Design, float]:
@@ -46,10 +46,10 @@ def test_the_hardest_comes_first_and_what_does_not_vary_is_left_out(small_run, m
         "rejection_sampling": start + rng.normal(0, 1, (3, 64)),
         "random_choice": start,
     }
-    monkeypatch.setattr(planning, "read_tables", lambda each, folder: {"gold": gold.pop(next(iter(gold)))})
-    run = planning.load(small_run[1])
+    monkeypatch.setattr(power_analysis, "read_tables", lambda each, folder: {"gold": gold.pop(next(iter(gold)))})
+    run = power_analysis.load(small_run[1])
     run.algorithms = dict(zip(gold, [run.algorithms["start"]] * 4, strict=True))
-    monkeypatch.setattr(planning, "load", lambda folder: run)
+    monkeypatch.setattr(power_analysis, "load", lambda folder: run)
     found = needed(small_run[1], 0.2)
     assert list(found.power) == ["rejection_sampling", "dpo"] and found.family == 3
     assert found.unvaried == ["random_choice"]

@@ -11,14 +11,14 @@ from typer.testing import CliRunner
 
 import prefzoo
 from conftest import SMALL
-from prefzoo.comparison.plan import make_plan
-from prefzoo.comparison.recipe import check as recipes
-from prefzoo.comparison.report.data import data_facts
-from prefzoo.comparison.stages.data import Tokens
-from prefzoo.data import preflight, sealed, sources
+from prefzoo.data import preflight, sources, splits
 from prefzoo.data.formats import Row
 from prefzoo.errors import DataError, RecipeError
 from prefzoo.lab import MODEL_DIR
+from prefzoo.recipe import check_recipe as recipes
+from prefzoo.report.data_summary import data_facts
+from prefzoo.run.stage_graph import make_plan
+from prefzoo.run.stages.data_stage import Tokens
 
 
 class Letters:
@@ -137,7 +137,7 @@ def test_prefzoo_data_shows_the_data_and_compare_uses_it_again(tmp_path, monkeyp
     train = next(line for line in shown.output.splitlines() if "train" in line and "│" in line)
     made = make_plan(recipes.load(str(recipe)), tmp_path / "run").stages["data"]
     assert made.done
-    rows = sealed.load_split(made.folder, "train")
+    rows = splits.load_split(made.folder, "train")
     assert str(len(rows)) in train
     assert not (tmp_path / "run" / "plan.json").exists()  # a comparison in that folder keeps its own
 
@@ -206,8 +206,8 @@ def test_mistakes_with_sources_are_named(installed, data, more, says: str) -> No
 
 
 def test_a_source_of_another_package_is_read_split_and_decides(installed, tmp_path) -> None:
-    from prefzoo.comparison.stages.data import gather, prepare
-    from prefzoo.comparison.stages.given import gold_function
+    from prefzoo.run.stages.data_stage import gather, prepare
+    from prefzoo.run.stages.recipe_inputs import gold_function
 
     sets = ["data.source=capitals", *SMALL]
     recipe = recipes.load("quickstart", sets, ["dpo"])
@@ -218,7 +218,7 @@ def test_a_source_of_another_package_is_read_split_and_decides(installed, tmp_pa
     (tmp_path / "data").mkdir()
     plan = make_plan(recipe, tmp_path)
     prepare(plan, tmp_path / "data", lambda *told: None)
-    train = sealed.load_split(tmp_path / "data", "train")
+    train = splits.load_split(tmp_path / "data", "train")
     assert train and all(each.chosen == "PARIS" for each in train)
     assert (
         plan.stages["data"].folder

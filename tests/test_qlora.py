@@ -11,12 +11,13 @@ import torch
 pytest.importorskip("bitsandbytes")
 
 from prefzoo import registry
-from prefzoo.comparison.recipe import check as recipes
 from prefzoo.errors import RecipeError
-from prefzoo.feedback.reward_model import RewardModel, train_reward_model
 from prefzoo.lab import MODEL_DIR
-from prefzoo.policies import load_policy
-from prefzoo.policies.language_model import LanguageModelPolicy
+from prefzoo.models.language_model import LanguageModelPolicy
+from prefzoo.models.policy_kinds import load_policy
+from prefzoo.recipe import check_recipe as recipes
+from prefzoo.rewards.reward_model import RewardModel
+from prefzoo.rewards.train_reward import train_reward_model
 from prefzoo.settings import Adapter, Generation
 
 ADAPTER = Adapter(type="qlora", r=4, alpha=8)

@@ -11,13 +11,14 @@ pytest.importorskip("bitsandbytes")
 
 from conftest import SMALL
 from prefzoo import compare
-from prefzoo.comparison.findings.records import RECORDS
-from prefzoo.comparison.plan import START, load_plan
-from prefzoo.comparison.stages import starting
-from prefzoo.comparison.stages.reuse import _weights
-from prefzoo.feedback.reward_model import classifier
 from prefzoo.lab import MODEL_DIR
-from prefzoo.policies import load_policy, loading
+from prefzoo.models import loading
+from prefzoo.models.policy_kinds import load_policy
+from prefzoo.rewards.reward_model import classifier
+from prefzoo.run.evaluation_records import RECORDS
+from prefzoo.run.stage_graph import START, load_plan
+from prefzoo.run.stages import start_policy
+from prefzoo.run.stages.shared_work import _weights
 from prefzoo.settings import Adapter, Generation
 
 ADAPTERS = {
@@ -78,11 +79,13 @@ def test_a_comparison_reads_the_copy_that_its_start_stage_made(quantized_run) ->
     found, out = quantized_run
     assert found.algorithms["sft"].status == "ok"
     plan = load_plan(out)
-    folder = plan.stages[START].folder / starting.QUANTIZED
+    folder = plan.stages[START].folder / start_policy.QUANTIZED
     how = loading_of(plan)
-    assert loading.source(starting.start_path(plan), **how)[0] == starting.start_path(plan), "nobody knows it yet"
-    starting.know_the_copy(plan)
-    assert loading.source(starting.start_path(plan), **how)[0] == str(folder)
+    assert loading.source(start_policy.start_path(plan), **how)[0] == start_policy.start_path(plan), (
+        "nobody knows it yet"
+    )
+    start_policy.know_the_copy(plan)
+    assert loading.source(start_policy.start_path(plan), **how)[0] == str(folder)
 
 
 def test_what_the_start_was_trained_with_is_reported_too(quantized_run) -> None:
@@ -110,15 +113,15 @@ def test_its_replies_are_those_of_a_base_that_is_quantized_anew(quantized_run) -
 def test_an_edited_copy_is_refused(quantized_run) -> None:
     _, out = quantized_run
     plan = load_plan(out)
-    config = plan.stages[START].folder / starting.QUANTIZED / "config.json"
+    config = plan.stages[START].folder / start_policy.QUANTIZED / "config.json"
     before = config.read_text(encoding="utf-8")
     config.write_text(before.replace('"nf4"', '"fp4"'), encoding="utf-8")
     try:
         with pytest.raises(Exception, match="no longer the one that was made"):
-            starting.start_path(plan)
+            start_policy.start_path(plan)
     finally:
         config.write_text(before, encoding="utf-8")
 
 
 def loading_of(plan):
-    return starting.loading(plan.recipe, plan.recipe.adapter)
+    return start_policy.loading(plan.recipe, plan.recipe.adapter)

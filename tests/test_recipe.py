@@ -7,11 +7,11 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from prefzoo.comparison.recipe import check as recipes
-from prefzoo.comparison.recipe.blocks import Recipe
-from prefzoo.comparison.recipe.files import merge, read, shipped
-from prefzoo.comparison.recipe.json_schema import recipe_schema
 from prefzoo.errors import RecipeError
+from prefzoo.recipe import check_recipe as recipes
+from prefzoo.recipe.json_schema import recipe_schema
+from prefzoo.recipe.recipe_files import merge, read, shipped
+from prefzoo.recipe.recipe_schema import Recipe
 
 
 @pytest.mark.parametrize("name", [n for n in shipped() if n != "base"])

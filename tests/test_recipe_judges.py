@@ -8,11 +8,11 @@ from importlib.util import find_spec
 import pytest
 
 from prefzoo import get
-from prefzoo.comparison.recipe import check as recipes
-from prefzoo.comparison.recipe import cross_check
 from prefzoo.errors import RecipeError, nearest
-from prefzoo.feedback import constitution
+from prefzoo.judges import constitution
 from prefzoo.lab import MODEL_DIR
+from prefzoo.recipe import check_recipe as recipes
+from prefzoo.recipe import cross_check
 
 SERVED = {"type": "openai", "endpoint": {"base_url": "http://localhost:1/v1", "model": "m"}}
 

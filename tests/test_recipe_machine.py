@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from prefzoo.comparison.recipe import adapter_check, machine_check
-from prefzoo.comparison.recipe import check as recipes
-from prefzoo.comparison.running import shares
 from prefzoo.errors import RecipeError
+from prefzoo.recipe import adapter_check, machine_check
+from prefzoo.recipe import check_recipe as recipes
+from prefzoo.run import resources
 from prefzoo.settings import Adapter
 
 DPO = {"algorithms": {"dpo": {}}}
@@ -62,15 +62,15 @@ def test_attention_without_a_backward_pass_on_a_cpu_is_refused(name: str) -> Non
 
 def test_a_gpu_is_looked_for_in_the_system(monkeypatch) -> None:
     there: set[str] = set()
-    monkeypatch.setattr(shares.Path, "exists", lambda place: str(place) in there)
-    monkeypatch.setattr(shares.Path, "glob", lambda place, pattern: iter([]))
-    assert not shares.may_have_gpu()  # the tests hide all
+    monkeypatch.setattr(resources.Path, "exists", lambda place: str(place) in there)
+    monkeypatch.setattr(resources.Path, "glob", lambda place, pattern: iter([]))
+    assert not resources.may_have_gpu()  # the tests hide all
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    assert not shares.may_have_gpu()
+    assert not resources.may_have_gpu()
     there.add("/dev/kfd")
-    assert shares.may_have_gpu()
+    assert resources.may_have_gpu()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    assert not shares.may_have_gpu()
+    assert not resources.may_have_gpu()
     assert machine_check.machine_problems(recipes.check(DPO)) == []
 
 

@@ -8,8 +8,8 @@ from types import MappingProxyType
 
 import pytest
 
-from prefzoo.comparison.recipe import check as recipes
 from prefzoo.errors import RecipeError
+from prefzoo.recipe import check_recipe as recipes
 
 
 def told(recipe: str | Path | Mapping, sets: list[str] | None = None, **more) -> list[str]:

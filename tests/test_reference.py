@@ -11,14 +11,15 @@ import pytest
 import torch
 
 from prefzoo import get
-from prefzoo.comparison.running.work import clear
-from prefzoo.comparison.stages.reuse import KEPT, KeptWork
-from prefzoo.data.views import Views
+from prefzoo.data.row_views import views_of
 from prefzoo.errors import RecipeError
 from prefzoo.ledger import CHARGES, Ledger
-from prefzoo.policies import checkpoints, load_policy
-from prefzoo.policies.language_model import LanguageModelPolicy
-from prefzoo.policies.reference import KnownReference
+from prefzoo.models.language_model import LanguageModelPolicy
+from prefzoo.models.policy_kinds import load_policy
+from prefzoo.run.stages.shared_work import KEPT, KeptWork
+from prefzoo.run.worker import clear
+from prefzoo.trainers import checkpoints
+from prefzoo.trainers.reference import KnownReference
 from test_resume import Killed, killed_at, made, same
 
 EVERY_STEP = {"logging_steps": 1}
@@ -32,7 +33,7 @@ def bench(make_bench, lab_rows, tmp_path):
     def make(name: str = "trial", adapter: str = "lora", shared: bool = True, epochs: float = 1.0, **training):
         trial = make_bench(adapter, epochs=epochs, name=name, **{"batch_size": 4, **training})
         return trial.replace(
-            data=Views.of(lab_rows[:8]),
+            data=views_of(lab_rows[:8]),
             reuse=KeptWork(tmp_path / KEPT) if shared else None,
             loading={"dtype": "float32", "quantization": trial.adapter.quantization},
             ledger=Ledger(),
@@ -152,8 +153,8 @@ def test_ours_are_those_of_trl_bit_for_bit_where_batches_are_alike(bench, adapte
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
-    from prefzoo.policies import fitting
-    from prefzoo.policies.adapters import adapter_config
+    from prefzoo.models.adapters import adapter_config
+    from prefzoo.trainers import fitting
 
     ran = []
     run = fitting.run_trainer
@@ -222,4 +223,4 @@ def test_the_seams_to_trl_are_where_they_were(method, parameters) -> None:
     from trl import DPOTrainer
 
     found = list(inspect.signature(getattr(DPOTrainer, method)).parameters)
-    assert found == parameters, f"TRL changed DPOTrainer.{method}; see policies/reference.py"
+    assert found == parameters, f"TRL changed DPOTrainer.{method}; see trainers/reference.py"

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 
-from prefzoo.comparison.findings.hacking import Sign
-from prefzoo.comparison.findings.notes import notes
-from prefzoo.comparison.findings.numbers import fixed, interval
-from prefzoo.comparison.recipe.check import load
-from prefzoo.comparison.report import axes, words
-from prefzoo.comparison.report import page as report
-from prefzoo.comparison.report.export import write_csv
-from prefzoo.comparison.report.figures import drawn, pictures
-from prefzoo.comparison.report.warned import warned
-from prefzoo.comparison.results import Milestone, Summary, Verdict
-from prefzoo.comparison.results import load as load_results
+from prefzoo.recipe.check_recipe import load
+from prefzoo.report import axes, summary_text
+from prefzoo.report import page as report
+from prefzoo.report.csv_export import write_csv
+from prefzoo.report.figures import drawn, pictures
+from prefzoo.report.grouped_warnings import warned
+from prefzoo.results.caveats import notes
+from prefzoo.results.number_format import fixed, interval
+from prefzoo.results.results_file import load as load_results
+from prefzoo.results.results_schema import Milestone, Summary, Verdict, Warning
 from reported import made
 
 
@@ -28,22 +27,31 @@ def test_policies_without_a_result_for_one_reason_are_one_line(tmp_path) -> None
 def test_the_title_says_what_was_compared(tmp_path) -> None:
     results = made(tmp_path)
     prompts = results.recipe["evaluation"]["prompts"]
-    assert words.title(results) == f"dpo and rejection_sampling against the start: 2 seeds, {prompts} test prompts"
+    assert (
+        summary_text.title(results) == f"dpo and rejection_sampling against the start: 2 seeds, {prompts} test prompts"
+    )
     results.algorithms |= {f"dpo-{i}": results.algorithms["dpo"] for i in range(5)}
-    assert words.title(results).startswith("dpo, rejection_sampling, dpo-0, dpo-1, dpo-2 and 2 more against the start")
+    assert summary_text.title(results).startswith(
+        "dpo, rejection_sampling, dpo-0, dpo-1, dpo-2 and 2 more against the start"
+    )
     results.recipe["seeds"] = [4]
-    assert "1 seed," in words.title(results)
-    assert "with one seed, not other trainings" in words.reading(results)["±"]
+    assert "1 seed," in summary_text.title(results)
+    assert "with one seed, not other trainings" in summary_text.reading(results)["±"]
 
 
 def test_words_are_those_of_the_metric_that_decides(tmp_path) -> None:
     known, unknown = made(tmp_path / "a"), made(tmp_path / "b", gold=False)
     assert (
-        words.sentence(known) == "Better than the start in gold reward: dpo; no difference shown: rejection_sampling."
+        summary_text.sentence(known)
+        == "Better than the start in gold reward: dpo; no difference shown: rejection_sampling."
     )
-    assert "higher gold reward" in words.reading(known)["win_rate"] and "proxy" not in words.reading(known)
-    assert "higher proxy reward" in words.reading(unknown)["win_rate"] and "gold" not in words.reading(unknown)
-    assert "nats" in words.reading(known)["kl"] and "Holm" in words.reading(known)["verdict"]
+    assert "higher gold reward" in summary_text.reading(known)["win_rate"] and "proxy" not in summary_text.reading(
+        known
+    )
+    assert "higher proxy reward" in summary_text.reading(unknown)["win_rate"] and "gold" not in summary_text.reading(
+        unknown
+    )
+    assert "nats" in summary_text.reading(known)["kl"] and "Holm" in summary_text.reading(known)["verdict"]
 
 
 def test_the_page_is_whole_and_in_order(tmp_path) -> None:
@@ -121,10 +129,10 @@ def test_the_sentence_says_who_is_highest_and_who_cannot_be_told_from_it(tmp_pat
     results.verdicts[1] = results.verdicts[1].model_copy(update={"verdict": "better"})
     pair = {"metric": "gold", "a": "rejection_sampling", "b": "dpo", "difference": -1, "ci95": (-2, 0), "p_adjusted": 1}
     results.verdicts.append(Verdict(**pair, verdict="inconclusive"))
-    said = words.sentence(results)
+    said = summary_text.sentence(results)
     assert said.startswith("Highest gold reward: dpo, not told apart from rejection_sampling; better than the start")
     results.verdicts[-1] = Verdict(**pair, verdict="worse")
-    assert words.sentence(results).startswith("Highest gold reward: dpo, ahead of every other policy; ")
+    assert summary_text.sentence(results).startswith("Highest gold reward: dpo, ahead of every other policy; ")
 
 
 def test_the_highest_is_the_highest_of_all_and_not_of_those_that_are_better(tmp_path) -> None:
@@ -135,17 +143,17 @@ def test_the_highest_is_the_highest_of_all_and_not_of_those_that_are_better(tmp_
     open_one = {"metric": "gold", "difference": 0.5, "ci95": (-2, 3), "p_adjusted": 1, "verdict": "inconclusive"}
     results.verdicts += [Verdict(a="noisy", b=b, **open_one) for b in ("start", "dpo", "rejection_sampling")]
     results.verdicts.append(Verdict(a="rejection_sampling", b="dpo", **open_one))
-    assert words.sentence(results) == (
+    assert summary_text.sentence(results) == (
         "Highest gold reward: noisy, but not shown to be better than the start; highest of those that are: dpo, not "
         "told apart from noisy, rejection_sampling; better than the start in gold reward: dpo; no difference shown: "
         "rejection_sampling, noisy."
     )
     results.verdicts.append(Verdict(a="third", b="dpo", **open_one))
-    assert "dpo, not told apart from any other policy; better than" in words.sentence(results)
+    assert "dpo, not told apart from any other policy; better than" in summary_text.sentence(results)
     results.verdicts.pop()
     results.verdicts[2] = results.verdicts[2].model_copy(update={"verdict": "better"})
     results.verdicts[1] = results.verdicts[1].model_copy(update={"verdict": "worse"})
-    assert words.sentence(results) == (  # what is worse than the start is not alike to what is better
+    assert summary_text.sentence(results) == (  # what is worse than the start is not alike to what is better
         "Highest gold reward: noisy, not told apart from dpo; better than the start in gold reward: dpo, noisy; worse: "
         "rejection_sampling."
     )
@@ -154,16 +162,18 @@ def test_the_highest_is_the_highest_of_all_and_not_of_those_that_are_better(tmp_
 def test_with_one_seed_the_headline_says_so(tmp_path) -> None:
     results = made(tmp_path)
     results.recipe["seeds"] = [4]
-    assert words.sentence(results).startswith("With one seed, and so of these trainings alone, better than the start")
+    assert summary_text.sentence(results).startswith(
+        "With one seed, and so of these trainings alone, better than the start"
+    )
     results.verdicts = results.verdicts[1:]
-    assert words.sentence(results) == "No difference shown: rejection_sampling."
+    assert summary_text.sentence(results) == "No difference shown: rejection_sampling."
     results.verdicts = [results.verdicts[0].model_copy(update={"verdict": "worse"})]
-    assert "worse than the start in gold reward: rejection_sampling" in words.sentence(results)
+    assert "worse than the start in gold reward: rejection_sampling" in summary_text.sentence(results)
 
 
 def test_where_an_interval_and_its_verdict_disagree_the_first_screen_says_why(tmp_path) -> None:
     results = made(tmp_path)
-    assert words.open_words(results) is None and "inconclusive†" not in report.markdown(results)
+    assert summary_text.open_words(results) is None and "inconclusive†" not in report.markdown(results)
     results.verdicts[1] = results.verdicts[1].model_copy(
         update={"ci95": (0.1, 0.9), "p_adjusted": 0.19, "family_size": 2}
     )
@@ -171,13 +181,13 @@ def test_where_an_interval_and_its_verdict_disagree_the_first_screen_says_why(tm
         "† Inconclusive although its interval leaves out 0: the verdict is corrected for the 2 comparisons with the "
         "start (Holm: rejection_sampling p = 0.190), the interval is not."
     )
-    assert words.open_words(results) == why
+    assert summary_text.open_words(results) == why
     text = report.markdown(results)
     assert "[+0.10, +0.90] | inconclusive† |" in text and text.index(why) < text.index("![score]")
     results.warnings = [
-        Sign("slice", "rejection_sampling", "rejection_sampling: x.", 1.0, (0.5, 1.5)),
-        Sign("length", "rejection_sampling", "rejection_sampling: y.", 1.0, (0.5, 1.5)),
-        Sign("slice", "dpo", "dpo: z.", 1.0, (0.5, 1.5)),
+        Warning("slice", "rejection_sampling", "rejection_sampling: x.", 1.0, (0.5, 1.5)),
+        Warning("length", "rejection_sampling", "rejection_sampling: y.", 1.0, (0.5, 1.5)),
+        Warning("slice", "dpo", "dpo: z.", 1.0, (0.5, 1.5)),
     ]
     assert warned(results) == [
         "rejection_sampling: x. Corrected for 2 comparisons, the difference in gold reward over all prompts is not "
@@ -194,10 +204,10 @@ def test_where_an_interval_and_its_verdict_disagree_the_first_screen_says_why(tm
 def test_a_warning_that_is_the_same_of_several_policies_is_one(tmp_path) -> None:
     results = made(tmp_path)
     results.warnings = [
-        Sign("length", "a (one)", "a (one): replies got longer.", 1.0, (0.5, 1.5)),
-        Sign("judge", None, "The judge errs.", 1.0, (0.5, 1.5)),
-        Sign("length", "a (two)", "a (two): replies got longer.", 1.0, (0.5, 1.5)),
-        Sign("length", "b", "b: replies got much longer.", 1.0, (0.5, 1.5)),
+        Warning("length", "a (one)", "a (one): replies got longer.", 1.0, (0.5, 1.5)),
+        Warning("judge", None, "The judge errs.", 1.0, (0.5, 1.5)),
+        Warning("length", "a (two)", "a (two): replies got longer.", 1.0, (0.5, 1.5)),
+        Warning("length", "b", "b: replies got much longer.", 1.0, (0.5, 1.5)),
     ]
     assert warned(results) == [
         "a (one), a (two): replies got longer.", "The judge errs.", "b: replies got much longer."
@@ -232,20 +242,20 @@ def test_tables_and_warnings_write_numbers_so(tmp_path) -> None:
 
 def test_what_no_interval_covers_is_said(tmp_path) -> None:
     results = made(tmp_path)
-    assert "covers other trainings and prompts, but not another start: " in words.reading(results)["±"]
+    assert "covers other trainings and prompts, but not another start: " in summary_text.reading(results)["±"]
     some = {"seconds": 1.0}
     results.shared["reward"] = some
-    assert "but not another start or another reward model: what is made once" in words.reading(results)["±"]
+    assert "but not another start or another reward model: what is made once" in summary_text.reading(results)["±"]
     results.shared = {"start (vA)": some, "start (vB)": some, "reward seed 0": some, "reward seed 1": some}
-    assert "but not another start: " in words.reading(results)["±"]
+    assert "but not another start: " in summary_text.reading(results)["±"]
     results.shared = {}
-    assert words.reading(results)["±"].endswith("covers other trainings and prompts.")
+    assert summary_text.reading(results)["±"].endswith("covers other trainings and prompts.")
 
 
 def test_warnings_are_in_the_page_and_in_markdown_and_survive_the_file(tmp_path) -> None:
     results = made(tmp_path)
     assert "Warnings" not in report.markdown(results)
-    results.warnings = [Sign("length", "dpo", "dpo: replies got <b>longer</b>.", 5.0, (4.0, 6.0))]
+    results.warnings = [Warning("length", "dpo", "dpo: replies got <b>longer</b>.", 5.0, (4.0, 6.0))]
     report.write(results, tmp_path)
     assert "dpo: replies got &lt;b&gt;longer&lt;/b&gt;." in (tmp_path / "report.html").read_text()
     assert "## Warnings" in (tmp_path / "report.md").read_text()

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from prefzoo.comparison.findings.analysis import Pair
-from prefzoo.comparison.findings.budgets import EqualBudget
-from prefzoo.comparison.findings.length import LengthAdjusted
-from prefzoo.comparison.report import page as report
-from prefzoo.comparison.report.breakdown import heat_maps, length_cells
-from prefzoo.comparison.report.budgets import budget_tables, budget_words
-from prefzoo.comparison.report.cost import cost_cells, cost_words, detail_cells
-from prefzoo.comparison.report.pairs import difference_cells, matrix, rating_cells
-from prefzoo.comparison.results import Summary
-from prefzoo.comparison.running.beside import note_workers, noted_workers
+from prefzoo.report import page as report
+from prefzoo.report.breakdown import heat_maps, length_cells
+from prefzoo.report.budget_tables import budget_tables, budget_words
+from prefzoo.report.cost import cost_cells, cost_words, detail_cells
+from prefzoo.report.pairs import difference_cells, matrix, rating_cells
+from prefzoo.results.results_schema import EqualBudget, LengthAdjusted, Pair, Summary
+from prefzoo.run.worker_counts import note_workers, noted_workers
 from reported import made
 
 

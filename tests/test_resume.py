@@ -16,12 +16,12 @@ from transformers import TrainerControl, TrainerState
 import prefzoo
 from conftest import SMALL, metrics
 from prefzoo import get
-from prefzoo.comparison import compare as compare_module
-from prefzoo.comparison.running.work import clear
+from prefzoo.commands import comparison as compare_module
 from prefzoo.errors import PrefzooError
-from prefzoo.feedback.reward_model import train_reward_model
 from prefzoo.interface import Bench
-from prefzoo.policies import checkpoints
+from prefzoo.rewards.train_reward import train_reward_model
+from prefzoo.run.worker import clear
+from prefzoo.trainers import checkpoints
 
 LOG = {"logging_steps": 2}
 
@@ -119,8 +119,8 @@ def test_a_reward_model_resumes(make_bench, monkeypatch) -> None:
 
 def dying(plan, stage, folder, progress) -> None:
     """Every training is killed once, the signal coming at its third step, and goes on in the next call."""
-    from prefzoo.comparison.stages.jobs import run_stage
-    from prefzoo.policies import checkpoints
+    from prefzoo.run.stages.jobs import run_stage
+    from prefzoo.trainers import checkpoints
 
     died = folder.with_suffix(".died")
     checkpoints.SECONDS = 60.0 if died.exists() else 0.0

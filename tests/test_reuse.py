@@ -15,14 +15,14 @@ import torch
 
 import prefzoo
 from conftest import SMALL
-from prefzoo.comparison.plan import make_plan
-from prefzoo.comparison.recipe.check import load
-from prefzoo.comparison.stages.reuse import KEPT, KeptWork
-from prefzoo.feedback.judges.build import build
-from prefzoo.feedback.judges.controls import gold_judge
-from prefzoo.feedback.judges.settings import JudgeSettings
+from prefzoo.judges.build_judge import build
+from prefzoo.judges.control_judges import gold_judge
+from prefzoo.judges.judge_settings import JudgeSettings
 from prefzoo.ledger import CHARGES, Ledger
-from prefzoo.policies.language_model import LanguageModelPolicy
+from prefzoo.models.language_model import LanguageModelPolicy
+from prefzoo.recipe.check_recipe import load
+from prefzoo.run.stage_graph import make_plan
+from prefzoo.run.stages.shared_work import KEPT, KeptWork
 
 
 @pytest.fixture

@@ -12,14 +12,15 @@ import torch
 import prefzoo
 from conftest import SMALL
 from prefzoo import get
-from prefzoo.comparison.recipe import check as recipes
 from prefzoo.errors import PrefzooError, RecipeError
-from prefzoo.feedback.combined import Ensemble, WeightedSum
-from prefzoo.feedback.reward_model import train_reward_model
-from prefzoo.feedback.rewards import RandomReward, load_reward
-from prefzoo.policies.actor_critic import ActorCriticTrainer
-from prefzoo.policies.online import shaped
+from prefzoo.recipe import check_recipe as recipes
+from prefzoo.rewards.combined import Ensemble, WeightedSum
+from prefzoo.rewards.load_reward import load_reward
+from prefzoo.rewards.random_reward import RandomReward
+from prefzoo.rewards.train_reward import train_reward_model
 from prefzoo.settings import Adapter, Shaping
+from prefzoo.trainers.actor_critic import ActorCriticTrainer
+from prefzoo.trainers.online import shaped
 
 
 class Fixed:
@@ -104,7 +105,7 @@ def test_policy_reference_critic_and_rewards_hold_one_set_of_base_weights(adapte
     ],
 )
 def test_a_reward_that_is_quantized_otherwise_keeps_its_scores(rewards, policys, dtype, make_bench) -> None:
-    from prefzoo.policies.language_model import LanguageModelPolicy
+    from prefzoo.models.language_model import LanguageModelPolicy
 
     own, others = (Adapter(type="qlora", r=4, alpha=8, **block) for block in (rewards, policys))
     trial = make_bench(name="reward").replace(adapter=own, loading={"quantization": own.quantization})
@@ -117,7 +118,7 @@ def test_a_reward_that_is_quantized_otherwise_keeps_its_scores(rewards, policys,
 
 
 def test_a_reward_on_other_weights_is_left_alone(make_bench, reward, tmp_path) -> None:
-    from prefzoo.policies.language_model import LanguageModelPolicy
+    from prefzoo.models.language_model import LanguageModelPolicy
 
     policy = LanguageModelPolicy.from_start(make_bench().start)
     before = [p.data_ptr() for p in reward.model.parameters()]
@@ -168,7 +169,7 @@ def with_two_tokens_swapped(folder):
 
 def test_a_critic_that_would_misread_the_policys_tokens_is_refused(make_bench, reward, tmp_path) -> None:
     from prefzoo.lab import MODEL_DIR
-    from prefzoo.policies.loading import load_tokenizer
+    from prefzoo.models.loading import load_tokenizer
 
     own = len(reward.tokenizer)
     reward.tokenizer = load_tokenizer(str(with_two_tokens_swapped(tmp_path / "other")))
@@ -258,7 +259,7 @@ def test_mistakes_in_the_block_are_told(block, says) -> None:
 
 
 def test_shaping_trains_no_reward_again_and_only_those_that_learn_from_it(tmp_path) -> None:
-    from prefzoo.comparison.plan import make_plan
+    from prefzoo.run.stage_graph import make_plan
 
     def folders(**reward):
         recipe = recipes.check({"algorithms": {"ppo": {}, "dpo": {}}, "reward": reward})

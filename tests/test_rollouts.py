@@ -9,8 +9,8 @@ import torch
 from trl import GRPOTrainer, RLOOTrainer
 
 from prefzoo import get
-from prefzoo.policies.on_policy import OnPolicyConfig
 from prefzoo.settings import Adapter
+from prefzoo.trainers.on_policy import OnPolicyConfig
 
 
 @pytest.fixture

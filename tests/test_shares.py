@@ -15,14 +15,15 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from prefzoo.cli import app
-from prefzoo.comparison.plan import Stage
-from prefzoo.comparison.recipe.blocks import Recipe
-from prefzoo.comparison.recipe.check import load
-from prefzoo.comparison.running import launched
-from prefzoo.comparison.running import shares as module
-from prefzoo.comparison.running.runner import Runner
-from prefzoo.comparison.running.shares import cores, default_workers, gpus, shares
-from prefzoo.comparison.running.watch import Watcher
+from prefzoo.machine import cores, gpus
+from prefzoo.recipe.check_recipe import load
+from prefzoo.recipe.recipe_schema import Recipe
+from prefzoo.run import distributed
+from prefzoo.run import resources as module
+from prefzoo.run.executor import Runner
+from prefzoo.run.progress_display import Watcher
+from prefzoo.run.resources import default_workers, shares
+from prefzoo.run.stage_graph import Stage
 
 CAN_PIN = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system holds no process to cores")
 
@@ -91,7 +92,7 @@ def cpu(monkeypatch):
 def test_as_many_trials_at_a_time_as_there_are_gpus_or_cores(cpu, monkeypatch, visible: str, expected: int) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert default_workers(load("quickstart")) == expected
-    monkeypatch.setattr(launched, "processes", lambda: 2)
+    monkeypatch.setattr(distributed, "processes", lambda: 2)
     assert default_workers(load("quickstart")) == (1 if visible else 2)
 
 
@@ -172,7 +173,7 @@ def test_stages_are_held_to_their_shares(tmp_path, monkeypatch) -> None:
 @pytest.mark.parametrize("said", ["auto", "3"])
 def test_how_many_at_a_time_can_be_left_to_the_program(monkeypatch, tmp_path, said: str) -> None:
     asked = []
-    monkeypatch.setattr("prefzoo.comparison.compare.compare", lambda *args, **more: asked.append(more) or 1 / 0)
+    monkeypatch.setattr("prefzoo.commands.comparison.compare", lambda *args, **more: asked.append(more) or 1 / 0)
     CliRunner().invoke(app, ["compare", "quickstart", "--workers", said, "--out", str(tmp_path)])
     assert [more["workers"] for more in asked] == [None if said == "auto" else 3]
 
@@ -189,9 +190,9 @@ import io, os, sys
 from pathlib import Path
 from types import SimpleNamespace
 from rich.console import Console
-from prefzoo.comparison.plan import Stage
-from prefzoo.comparison.running.runner import Runner
-from prefzoo.comparison.running.watch import Watcher
+from prefzoo.run.stage_graph import Stage
+from prefzoo.run.executor import Runner
+from prefzoo.run.progress_display import Watcher
 
 def job(plan, stage, folder, progress):
     import torch

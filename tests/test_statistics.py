@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pytest
 
-from prefzoo.comparison import statistics
-from prefzoo.comparison.findings.records import distinct
-from prefzoo.feedback.reward_report import reward_report, wilson
+from prefzoo.data.shares import wilson
+from prefzoo.results import statistics
+from prefzoo.rewards.reward_accuracy import reward_report
+from prefzoo.run.evaluation_records import distinct
 
 
 def test_one_seed_is_the_one_sample_t_interval() -> None:

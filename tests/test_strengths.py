@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from data_files import save
-from prefzoo.comparison.report.annotators import pair_facts
-from prefzoo.data.comparisons import read_rows
-from prefzoo.data.found import Found
-from prefzoo.data.reasons import Dropped
-from prefzoo.data.strengths import plackett_luce
+from prefzoo.data.plackett_luce import plackett_luce
+from prefzoo.data.read_result import Found
+from prefzoo.data.read_rows import read_rows
+from prefzoo.data.rejects import Dropped
+from prefzoo.report.annotators import pair_facts
 
 
 def read(kind: str, records: list[dict[str, Any]], folder: Path, pairs: str = "plackett_luce") -> tuple[Found, Dropped]:

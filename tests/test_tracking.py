@@ -13,12 +13,12 @@ import pytest
 
 import prefzoo
 from conftest import LABELS, OFFLINE
-from prefzoo.comparison.plan import load_plan, make_plan
-from prefzoo.comparison.recipe import check as recipes
-from prefzoo.comparison.recipe.blocks import Wandb
-from prefzoo.comparison.tracking import process as tracking_process
-from prefzoo.comparison.tracking.content import points
-from prefzoo.comparison.tracking.door import Door
+from prefzoo.recipe import check_recipe as recipes
+from prefzoo.recipe.recipe_schema import Wandb
+from prefzoo.run.stage_graph import load_plan, make_plan
+from prefzoo.tracking import wandb_process as tracking_process
+from prefzoo.tracking.wandb_client import Door
+from prefzoo.tracking.wandb_content import points
 from wandb_files import read_runs, steps
 
 KEY = "0123456789abcdef" * 2 + "01234567"
@@ -161,8 +161,8 @@ def test_auto_is_online_for_who_is_logged_in(tmp_path, environment: dict[str, st
         "import socket; connect = socket.socket.connect\n"
         "def local(self, to): assert isinstance(to, str), to; return connect(self, to)\n"
         "socket.socket.connect = local\n"  # this decision asks nobody
-        "from pathlib import Path; from prefzoo.comparison.recipe.blocks import Wandb\n"
-        "from prefzoo.comparison.tracking.door import Door\n"
+        "from pathlib import Path; from prefzoo.recipe.recipe_schema import Wandb\n"
+        "from prefzoo.tracking.wandb_client import Door\n"
         "print(Door(Wandb(), Path('.'), 'g', print, 1, 1).mode)"
     )
     home = {"HOME": str(tmp_path), "PYTHONPATH": ":".join(p for p in sys.path if p), "WANDB_SILENT": "true"}

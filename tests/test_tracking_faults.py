@@ -14,12 +14,12 @@ import pytest
 
 import prefzoo
 from conftest import LABELS, OFFLINE, TRACKED, metrics
-from prefzoo.comparison.plan import make_plan
-from prefzoo.comparison.recipe import check as recipes
-from prefzoo.comparison.results import load
-from prefzoo.comparison.tracking import tracker as tracking
 from prefzoo.errors import RecipeError
-from prefzoo.policies.fitting import arguments
+from prefzoo.recipe import check_recipe as recipes
+from prefzoo.results.results_file import load
+from prefzoo.run.stage_graph import make_plan
+from prefzoo.tracking import tracker as tracking
+from prefzoo.trainers.fitting import arguments
 from wandb_files import read_runs
 
 KEY = "0123456789abcdef" * 2 + "01234567"
@@ -118,14 +118,14 @@ def test_mistakes_in_tracking_are_named(monkeypatch) -> None:
     assert len(caught.value.problems) == 3
     for meant in ("tensorboard", "online", "project"):
         assert f"Did you mean '{meant}'" in text
-    monkeypatch.setattr("prefzoo.comparison.recipe.cross_check.find_spec", lambda name: None)
+    monkeypatch.setattr("prefzoo.recipe.cross_check.find_spec", lambda name: None)
     with pytest.raises(RecipeError, match=r"report_to: 'mlflow' is not installed here; pip install mlflow"):
         recipes.load("quickstart", ["tracking.report_to=[mlflow]"])
 
 
 def test_checking_and_listing_import_no_tracker() -> None:
     code = (
-        "import sys; from prefzoo.comparison import compare; from prefzoo.comparison.recipe import check\n"
+        "import sys; from prefzoo.commands import compare; from prefzoo.recipe import check\n"
         "check.load('quickstart', ['tracking.report_to=[tensorboard]', 'tracking.wandb.mode=online'])\n"
         "assert not {'wandb', 'tensorboard', 'torch'} & set(sys.modules)"
     )

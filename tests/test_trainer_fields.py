@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from prefzoo import registry
-from prefzoo.comparison.recipe import check as recipes
 from prefzoo.config_fields import OWNED, RANGES, config_fields, trainer_problems
 from prefzoo.errors import RecipeError
+from prefzoo.recipe import check_recipe as recipes
 
 DPO = "trl.trainer.dpo_config:DPOConfig"
 GRPO = "trl.trainer.grpo_config:GRPOConfig"
@@ -58,7 +58,7 @@ class _Config:
 
 
 def test_what_all_trainers_are_given_is_either_owned_or_settable(make_bench, monkeypatch) -> None:
-    from prefzoo.policies.fitting import arguments
+    from prefzoo.trainers.fitting import arguments
 
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "")
     bench = make_bench().replace(reporting={"report_to": ["tensorboard"], "run_name": "x", "project": "y"})
@@ -72,7 +72,7 @@ class _Caught(Exception):
 
 @pytest.mark.parametrize("name", ["dpo", "sft", "grpo", "rloo", "ppo", "a2c", "reinforce"])
 def test_what_an_algorithm_sets_is_owned(name: str, make_bench, monkeypatch) -> None:
-    from prefzoo.policies import fitting, online
+    from prefzoo.trainers import fitting, online
 
     def fit(bench: Any, trainer: Any, config: Any, rows: Any, settings: dict[str, Any], **more: Any) -> None:
         raise _Caught(settings)

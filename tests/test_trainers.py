@@ -10,8 +10,9 @@ import torch
 
 import prefzoo
 from prefzoo.errors import PrefzooError
-from prefzoo.feedback.reward_model import RewardModel, pooled_scores, train_reward_model
-from prefzoo.policies.language_model import LanguageModelPolicy
+from prefzoo.models.language_model import LanguageModelPolicy
+from prefzoo.rewards.reward_model import RewardModel, pooled_scores
+from prefzoo.rewards.train_reward import train_reward_model
 
 EVERY_STEP = {"logging_steps": 1}
 
@@ -46,7 +47,7 @@ def test_dpo_loss_of_a_moved_policy_is_the_formula(make_bench) -> None:
     """After some steps, recompute one pair's loss from our own log-probabilities and compare with TRL's."""
     from trl import DPOConfig, DPOTrainer
 
-    from prefzoo.policies.fitting import arguments
+    from prefzoo.trainers.fitting import arguments
 
     bench = make_bench(epochs=2, learning_rate=5e-3)
     policy = prefzoo.get("dpo", beta=0.3).train(bench)
@@ -138,7 +139,7 @@ def test_a_trainer_of_less_steps_than_a_log_is_watched_too(make_bench) -> None:
 def test_dropout_is_alike_in_all_trainers(make_bench) -> None:
     from trl import DPOConfig, RewardConfig
 
-    from prefzoo.policies.fitting import arguments
+    from prefzoo.trainers.fitting import arguments
 
     for config in (DPOConfig, RewardConfig):
         assert arguments(make_bench(), config, {}).disable_dropout is False

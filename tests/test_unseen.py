@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from prefzoo.comparison import statistics
-from prefzoo.comparison.findings import analysis
-from prefzoo.comparison.statistics.unseen import unseen
+from prefzoo.results import analysis, statistics
+from prefzoo.results.statistics.unvaried import unseen
 
 
 def against(policy: np.ndarray, start: np.ndarray) -> analysis.Verdict:

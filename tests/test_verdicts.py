@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from prefzoo.feedback.judges.verdicts import read_grade, read_verdict
+from prefzoo.judges.verdict_parsing import read_grade, read_verdict
 
 VERDICTS = {
     1.0: [

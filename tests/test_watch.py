@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from prefzoo.comparison.plan import SECONDS, Stage
-from prefzoo.comparison.running.watch import Watcher
+from prefzoo.run.progress_display import Watcher
+from prefzoo.run.stage_graph import SECONDS, Stage
 
 
 class Clock:

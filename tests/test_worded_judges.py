@@ -9,11 +9,11 @@ import pytest
 
 from prefzoo import lab
 from prefzoo.errors import PrefzooError
-from prefzoo.feedback.judges.asking import Said
-from prefzoo.feedback.judges.judge import Judge
-from prefzoo.feedback.judges.settings import JudgeSettings
-from prefzoo.feedback.judges.worded import soft_verdict, worded_judge
-from prefzoo.feedback.judges.wording import wording
+from prefzoo.judges.chat import Said
+from prefzoo.judges.judge import Judge
+from prefzoo.judges.judge_settings import JudgeSettings
+from prefzoo.judges.prompt_templates import wording
+from prefzoo.judges.text_judge import soft_verdict, worded_judge
 from prefzoo.ledger import Ledger
 
 LOG = math.log

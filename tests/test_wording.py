@@ -6,14 +6,14 @@ import hashlib
 
 import pytest
 
-from prefzoo.comparison.plan import make_plan
-from prefzoo.comparison.recipe import check as recipes
 from prefzoo.errors import PrefzooError, RecipeError
-from prefzoo.feedback.judges.asking import Said
-from prefzoo.feedback.judges.settings import JudgeSettings
-from prefzoo.feedback.judges.worded import worded_judge
-from prefzoo.feedback.judges.wording import form, shipped, wording
+from prefzoo.judges.chat import Said
+from prefzoo.judges.judge_settings import JudgeSettings
+from prefzoo.judges.prompt_templates import form, shipped, wording
+from prefzoo.judges.text_judge import worded_judge
 from prefzoo.lab import tasks
+from prefzoo.recipe import check_recipe as recipes
+from prefzoo.run.stage_graph import make_plan
 
 PROMPT = [{"role": "user", "content": "Hi {{ 1 }}?"}]
 

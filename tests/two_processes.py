@@ -16,12 +16,12 @@ import torch
 
 from prefzoo import get, lab
 from prefzoo.data.formats import Row
-from prefzoo.data.views import Views
+from prefzoo.data.row_views import views_of
 from prefzoo.interface import Bench
 from prefzoo.lab import MODEL_DIR
-from prefzoo.policies import online
-from prefzoo.policies.actor_critic import ActorCriticTrainer
 from prefzoo.settings import Adapter, Budget, Generation, Shaping, Training
+from prefzoo.trainers import online
+from prefzoo.trainers.actor_critic import ActorCriticTrainer
 
 
 def brevity(prompts, completions) -> list[float]:
@@ -38,7 +38,7 @@ def main(name: str, out: Path) -> None:
     ]
     bench = Bench(
         start=str(MODEL_DIR),
-        data=Views.of(rows),
+        data=views_of(rows),
         reward=brevity,  # type: ignore[arg-type]
         adapter=Adapter(r=4, alpha=8),
         budget=Budget(prompts=16, epochs=1),

@@ -13,11 +13,12 @@ from __future__ import annotations
 from typing import Any
 
 from prefzoo.errors import DataError, PrefzooError, RecipeError
-from prefzoo.interface import Algorithm, Bench, Completion, Policy, Reward
+from prefzoo.interface import Algorithm, Bench, Policy
 from prefzoo.ledger import Ledger
 from prefzoo.registry import get, names, register
+from prefzoo.types import Completion, Reward
+from prefzoo.version import __version__ as __version__
 
-__version__ = "0.4.0"
 __all__ = [
     "Algorithm",
     "Bench",
@@ -39,11 +40,11 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     # Imported on first use: these two pull in the whole machinery, which `prefzoo.names()` does without.
     if name == "compare":
-        from prefzoo.comparison.compare import compare
+        from prefzoo.commands.comparison import compare
 
         return compare
     if name == "load_policy":
-        from prefzoo.policies import load_policy
+        from prefzoo.models.policy_kinds import load_policy
 
         return load_policy
     raise AttributeError(f"module 'prefzoo' has no attribute {name!r}")

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
 
 from prefzoo.errors import unknown
-from prefzoo.mistakes import mistakes
+from prefzoo.validation_messages import mistakes
 
 
 class _Names(dict[str, Any]):

@@ -17,22 +17,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from prefzoo.ledger import Ledger
 from prefzoo.settings import Adapter, Budget, Generation, Shaping, Training
+from prefzoo.types import Completion, Constitution, Judge, Progress, Prompt, Reward
 
 if TYPE_CHECKING:
-    from prefzoo.data.views import Views
-    from prefzoo.feedback.constitution import Constitution
+    from prefzoo.views import Views
 
-Message = dict[str, str]
-"""One turn of a conversation: `{"role": "user" | "assistant" | "system", "content": text}`."""
-
-Prompt = Sequence[Message]
-"""A conversation that waits for the assistant's next turn."""
-
-Truth = Callable[[Sequence[Prompt], Sequence[str]], list[Mapping[str, float]]]
-"""`(prompts, completions) -> {"gold": score, attribute: part of it, ..}` of each reply: what is really wanted."""
-
-Progress = Callable[[str, int, int], None]
-"""Is told `(what, done, total)` while something long goes on."""
 
 NEEDS = ("preferences", "prompts", "demonstrations", "reward", "judge", "constitution")
 """What an algorithm may declare in `needs`."""
@@ -43,21 +32,6 @@ CHECKPOINTS = "checkpoints"
 
 MILESTONES = "milestones"
 """Folder inside `Bench.out` with policies on the way to the final one, which are measured too."""
-
-
-@dataclass(frozen=True)
-class Completion:
-    """One sampled reply, exactly as it was generated.
-
-    Attributes:
-        text: the reply without special tokens; this is what every reward and judge sees.
-        token_ids: the generated tokens, end-of-sequence included; this is what log-probabilities are taken of.
-        finished: whether the policy ended the reply itself; False when it was cut at `max_new_tokens`.
-    """
-
-    text: str
-    token_ids: tuple[int, ...]
-    finished: bool
 
 
 class Policy(Protocol):
@@ -79,41 +53,7 @@ class Policy(Protocol):
         ...
 
     def save(self, folder: Path) -> None:
-        """Write all that `prefzoo.policies.load_policy` needs to bring this policy back."""
-        ...
-
-
-class Reward(Protocol):
-    """Scores replies: higher is better, any real number, one for each pair of prompt and reply."""
-
-    def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]: ...
-
-    def spec(self, folder: Path) -> dict[str, Any]:
-        """What `prefzoo.feedback.rewards.load_reward(spec, folder)` turns back into this reward; paths in it are
-        relative to `folder`."""
-        ...
-
-
-class Judge(Protocol):
-    """Says which of two replies is better, and how good one is."""
-
-    def __call__(
-        self,
-        prompts: Sequence[Prompt],
-        first: Sequence[str],
-        second: Sequence[str],
-        questions: Sequence[str | None] | None = None,
-    ) -> list[float]:
-        """P(first is better) of each pair, over both orders of showing the two; 0.5 is a tie. `questions` say for each
-        pair what is asked about it; None asks which reply is better."""
-        ...
-
-    def grade(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float | None]:
-        """A grade from 0 to 10 for each reply; None where the answer could not be read."""
-        ...
-
-    def report(self) -> dict[str, Any]:
-        """What was asked so far, `questions` among it."""
+        """Write all that `prefzoo.load_policy` needs to bring this policy back."""
         ...
 
 
@@ -127,7 +67,7 @@ class Assistant(Protocol):
 
 class Reuse(Protocol):
     """Does what several trials of a comparison have in common once, with the same result and the same charge as if each
-    did it itself; see `comparison.stages.reuse`."""
+    did it itself; see `run.stages.shared_work`."""
 
     def samples(
         self, bench: Bench, policy: Policy, prompts: Sequence[Prompt], n: int, seed: int
@@ -162,7 +102,7 @@ class Bench:
         progress: called as `progress(what, done, total)`.
         loading: how model files are read (dtype, trust_remote_code, quantization).
         reporting: where the trainers log their curves, as training arguments (`report_to`, `run_name`, `project`).
-        shaping: what online algorithms make of scores; used by `prefzoo.policies.online`.
+        shaping: what online algorithms make of scores; used by `prefzoo.trainers.online`.
         memory: plain values that a killed training needs again; checkpoints keep them.
         report: what the algorithm wants said about this trial; it ends up in `results.json` under `details`.
         latest: the policy to go on from in a later round; None for the start.
@@ -277,7 +217,7 @@ class Algorithm(ABC):
       demonstration, a prompt) contributes at most `replies_per_row` sequences to an epoch of training, so that at
       most rows x `replies_per_row` x `bench.budget.epochs` sequences pass through a forward and a backward pass,
       however they are divided among rounds. What was trained on, sampled and scored is charged to `bench.ledger`
-      (`prefzoo.policies.fitting.fit`, `bench.sample` and `bench.score` do that).
+      (`prefzoo.trainers.fitting.fit`, `bench.sample` and `bench.score` do that).
     - *Base.* The files in `bench.start` stay as they are; what is trained is what `bench.adapter` says, and with its
       adapter off the policy is the start.
     - *Seed.* The same seed gives the same policy again, and another seed another one.

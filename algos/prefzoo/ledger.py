@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from prefzoo.errors import PrefzooError
 
 if TYPE_CHECKING:
-    from prefzoo.interface import Judge, Prompt, Reward
+    from prefzoo.types import Judge, Prompt, Reward
 
 T = TypeVar("T")
 

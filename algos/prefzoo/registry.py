@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from prefzoo.config_fields import trainer_problems
 from prefzoo.errors import PrefzooError, RecipeError, unknown
 from prefzoo.interface import NEEDS, Algorithm
-from prefzoo.mistakes import mistakes, shown
+from prefzoo.validation_messages import mistakes, shown
 
 BUILT_IN = {
     "a2c": "prefzoo.zoo.a2c:A2C",

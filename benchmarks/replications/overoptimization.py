@@ -21,7 +21,7 @@ import matplotlib
 import numpy as np
 
 import prefzoo
-from prefzoo.comparison.results import Results
+from prefzoo.results.results_schema import Results
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -62,14 +62,14 @@ def measured_kl(rewards: Mapping[str, float], drawn: Counter[str], n: int) -> fl
 def best_of_n_kl(found: Results, out: Path, prompts: int = 48) -> dict[str, dict[str, float]]:
     """For each n: the formula, the KL measured over all prompts, and over those to which replies vary: with fewer than
     one pair in `ALIKE` draws alike."""
-    from prefzoo.comparison.answers import open_policy
-    from prefzoo.comparison.plan import load_plan
-    from prefzoo.data.sealed import load_split
-    from prefzoo.data.views import Views
+    from prefzoo.commands.sample_policies import open_policy
+    from prefzoo.data.row_views import views_of
+    from prefzoo.data.splits import load_split
+    from prefzoo.run.stage_graph import load_plan
     from prefzoo.settings import Generation
 
     policy: Any = open_policy(out, f"best-of-{CANDIDATES[0]}", None)
-    asked = Views.of(load_split(load_plan(out).stages["data"].folder, "test")).prompts[:prompts]
+    asked = views_of(load_split(load_plan(out).stages["data"].folder, "test")).prompts[:prompts]
     drawn = policy.policy.sample(asked, Generation(**found.recipe["generation"]), seed=77, n=DRAWS)
     cases = []
     for prompt, each in zip(asked, drawn, strict=True):

@@ -20,9 +20,9 @@ from typing import Any, ClassVar, Literal
 
 import prefzoo
 from prefzoo import Algorithm, Bench, Policy, lab
-from prefzoo.comparison.findings.records import read_records
-from prefzoo.comparison.results import Results
-from prefzoo.policies import POLICY_FILE
+from prefzoo.models.policy_kinds import POLICY_FILE
+from prefzoo.results.results_schema import Results
+from prefzoo.run.evaluation_records import read_records
 from prefzoo.settings import Adapter, Generation
 
 ALGORITHMS: dict[str, dict[str, Any]] = {"dpo": {"beta": 0.5}, "grpo": {}}
@@ -99,7 +99,7 @@ def lost(found: Results) -> dict[str, dict[str, Any]]:
 def on_the_other_base(found: Results, out: Path) -> dict[str, list[float]]:
     """Mean gold of each trained policy, a seed each, when its adapter is put on the base that it was not trained on: a
     LoRA adapter on the start in NF4, and a QLoRA adapter on the start as it is (which is what `export` merges)."""
-    from prefzoo.policies.language_model import LanguageModelPolicy
+    from prefzoo.models.language_model import LanguageModelPolicy
 
     generation = Generation(**found.recipe["generation"])
     gold: dict[str, list[float]] = {}

@@ -24,7 +24,7 @@ import matplotlib
 
 import prefzoo
 from prefzoo import Algorithm, Bench, Policy, lab
-from prefzoo.comparison.results import Results
+from prefzoo.results.results_schema import Results
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -72,7 +72,7 @@ class LabelledDpo(Algorithm):
                 (p["prompt"], *(p[k][0]["content"] for k in ("chosen", "rejected"))) for p in bench.data.preferences
             ]
             return [(prompt, *sorted(pair)) for prompt, *pair in given]
-        from prefzoo.policies.language_model import LanguageModelPolicy
+        from prefzoo.models.language_model import LanguageModelPolicy
 
         start = LanguageModelPolicy.from_start(bench.start, **bench.loading)
         drawn = bench.sample(start, bench.data.prompts, n=2, seed=bench.seed)
@@ -85,10 +85,10 @@ class LabelledDpo(Algorithm):
             return [true != (rng.random() < self.error) for true in truly]
         prompts, first, second = (list(column) for column in zip(*pairs, strict=True))
         if self.by == "annotators":
-            from prefzoo.lab.annotators import POOL
+            from prefzoo.lab.simulated_annotators import POOL
 
             return [rng.choice(POOL).prefers_first(p[-1]["content"], a, b, rng) for p, a, b in pairs]
-        from prefzoo.feedback.judges.local import local_judge
+        from prefzoo.judges.local_judge import local_judge
 
         return [p > 0.5 for p in local_judge(str(lab.MODEL_DIR), True, bench.loading)(prompts, first, second)]
 

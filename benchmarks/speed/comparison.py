@@ -51,15 +51,15 @@ def recipe_of(prompts: int, seeds: int) -> dict[str, Any]:
 
 def prepared(recipe: dict[str, Any], folder: Path) -> dict[str, Any]:
     """What the scripts are given: the rows that our data stage makes, and the recipe's settings."""
-    from prefzoo.comparison.compare import prepare_data
-    from prefzoo.comparison.recipe.check import load
-    from prefzoo.data import sealed
-    from prefzoo.data.views import Views
+    from prefzoo.commands.comparison import prepare_data
+    from prefzoo.data import splits
+    from prefzoo.data.row_views import views_of
     from prefzoo.lab import MODEL_DIR
+    from prefzoo.recipe.check_recipe import load
 
     checked = load(recipe)
     place = prepare_data(recipe, out=folder / "data")
-    train, test = (Views.of(sealed.load_split(place, name)) for name in ("train", "test"))
+    train, test = (views_of(splits.load_split(place, name)) for name in ("train", "test"))
     rows = {name: list(getattr(train, name)) for name in ("prompts", "preferences", "demonstrations")}
     rows["test"] = list(test.prompts[: checked.evaluation.prompts])
     write(folder / "rows.json", rows)

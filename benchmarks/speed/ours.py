@@ -19,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from measuring import gpu_memory, write
 
 import prefzoo
-from prefzoo.data.views import Views
 from prefzoo.settings import Adapter, Budget, Generation, Training
+from prefzoo.views import Views
 
 
 def main(given: dict[str, Any]) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def main(given: dict[str, Any]) -> dict[str, Any]:
     times: list[tuple[float, float]] = []
     task, reward = given["task"], None
     if task not in ("sft", "reward", "dpo"):
-        from prefzoo.feedback.reward_model import RewardModel
+        from prefzoo.rewards.reward_model import RewardModel
 
         reward = RewardModel.load(given["reward"])
     adapter = Adapter(type="qlora" if given.get("quantized") else "lora")
@@ -47,7 +47,7 @@ def main(given: dict[str, Any]) -> dict[str, Any]:
         progress=lambda what, done, total: times.append((time.perf_counter(), time.process_time())),
     )
     if task == "reward":
-        from prefzoo.feedback.reward_model import train_reward_model
+        from prefzoo.rewards.train_reward import train_reward_model
 
         train_reward_model(bench, {})
     else:

@@ -44,8 +44,8 @@ def audit_judge(
 
     Example: prefzoo audit-judge my.yaml --pairs 200 --set judge.path=my-model
     """
-    from prefzoo.comparison.auditing import audit_judge as run_audit
-    from prefzoo.comparison.auditing import show
+    from prefzoo.commands.audit_recipe_judge import audit_judge as run_audit
+    from prefzoo.commands.audit_recipe_judge import show
 
     folder = out or Path("runs") / Path(recipe).stem
     try:

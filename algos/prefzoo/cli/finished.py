@@ -27,11 +27,11 @@ def report(
     if len(folders) == 1:
         if out is not None:
             raise PrefzooError(f"--out {out}: the report of one run is rebuilt where the run is")
-        from prefzoo.comparison.compare import rebuild
+        from prefzoo.commands.comparison import rebuild
 
         show(rebuild(folders[0]), folders[0])
         return
-    from prefzoo.comparison.merging.merge import merge
+    from prefzoo.commands.merge_runs import merge
 
     to = out or folders[0].parent / "+".join(folder.resolve().name for folder in folders)
     show(merge(folders, to), to)
@@ -45,7 +45,7 @@ def power(
 
     Example: prefzoo power quickstart --difference 0.3
     """
-    from prefzoo.comparison.planning import needed, otherwise
+    from prefzoo.commands.power_analysis import needed, otherwise
 
     of_recipe = not Path(pilot).is_dir()
     folder = Path("runs") / Path(pilot).stem if of_recipe else Path(pilot)
@@ -66,8 +66,8 @@ def sample(
     from rich.table import Table
     from rich.text import Text
 
-    from prefzoo.comparison.answers import answer
-    from prefzoo.comparison.running.quiet import quiet
+    from prefzoo.commands.sample_policies import answer
+    from prefzoo.run.quiet_libraries import quiet
 
     quiet()
     chosen = algorithms.split(",") if algorithms is not None else None
@@ -84,9 +84,9 @@ def export(
     seed: Annotated[int | None, typer.Option(help="The policy of this seed [the first].")] = None,
 ) -> None:
     """Write a policy as a plain transformers folder, adapter merged, that any tool loads."""
-    from prefzoo.comparison.answers import open_policy
-    from prefzoo.comparison.running.quiet import quiet
-    from prefzoo.policies.language_model import LanguageModelPolicy
+    from prefzoo.commands.sample_policies import open_policy
+    from prefzoo.models.language_model import LanguageModelPolicy
+    from prefzoo.run.quiet_libraries import quiet
 
     quiet()
     policy = open_policy(folder, label, seed)

@@ -56,14 +56,14 @@ def show(found: Any, folder: Path) -> None:
     Raises:
         typer.Exit: with 1, when a label failed or was skipped.
     """
-    from prefzoo.comparison.report import page as reports
-    from prefzoo.comparison.report import words
-    from prefzoo.comparison.report.warned import warned
+    from prefzoo.report import page as reports
+    from prefzoo.report import summary_text
+    from prefzoo.report.grouped_warnings import warned
 
     console = wide_console()
     console.print(reports.table(found, console.width))
-    console.print(words.sentence(found), style="bold", markup=False)
-    if left_open := words.open_words(found):
+    console.print(summary_text.sentence(found), style="bold", markup=False)
+    if left_open := summary_text.open_words(found):
         console.print(left_open, markup=False, highlight=False)
     for text in warned(found):
         console.print(f"! {text}", style="yellow", markup=False, highlight=False)

@@ -16,7 +16,7 @@ def ls(plugins: Plugins = None) -> None:
     from rich.text import Text
 
     from prefzoo import registry
-    from prefzoo.comparison.recipe.files import shipped
+    from prefzoo.recipe.recipe_files import shipped
 
     algorithms = Table("algorithm", "needs", "what it is", box=None, title="Algorithms", title_justify="left")
     for name in registry.names():
@@ -38,7 +38,7 @@ def validate(recipe: RecipeArgument, sets: Sets = None, plugins: Plugins = None)
 
     Example: prefzoo validate my.yaml --set budget.prompts=500
     """
-    from prefzoo.comparison.recipe.check import load
+    from prefzoo.recipe.check_recipe import load
 
     checked = load(recipe, sets or [])
     print(f"{recipe}: sound ({', '.join(checked.algorithms)}; {len(checked.seeds)} seeds)")
@@ -52,7 +52,7 @@ def schema() -> None:
     """
     import json
 
-    from prefzoo.comparison.recipe.json_schema import recipe_schema
+    from prefzoo.recipe.json_schema import recipe_schema
 
     print(json.dumps(recipe_schema(), indent=1))
 
@@ -64,8 +64,8 @@ def data(recipe: RecipeArgument, sets: Sets = None, out: Out = None) -> None:
     """
     import json
 
-    from prefzoo.comparison.compare import prepare_data
-    from prefzoo.comparison.report.data import data_examples, data_facts, data_table
+    from prefzoo.commands.comparison import prepare_data
+    from prefzoo.report.data_summary import data_examples, data_facts, data_table
 
     folder = prepare_data(recipe, sets or [], out or Path("runs") / Path(recipe).stem)
     preflight, manifest = (json.loads((folder / f"{n}.json").read_text("utf-8")) for n in ("preflight", "manifest"))

@@ -41,8 +41,8 @@ def plan(
 
     Example: prefzoo plan quickstart --set budget.prompts=5000
     """
-    from prefzoo.comparison.estimate.table import sentences, table
-    from prefzoo.comparison.estimate.whole import estimate
+    from prefzoo.commands.cost_estimate import estimate
+    from prefzoo.commands.cost_table import sentences, table
 
     chosen = [name.strip() for name in algorithms.split(",") if name.strip()] if algorithms is not None else None
     try:
@@ -77,7 +77,7 @@ def run(
 
 
 def _compare_and_show(recipe: str, out: Path | None, **more: Any) -> None:
-    from prefzoo.comparison.compare import compare as run_comparison
+    from prefzoo.commands.comparison import compare as run_comparison
 
     folder = out or Path("runs") / Path(recipe).stem
     try:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from prefzoo.interface import Algorithm, Bench, Completion, Policy, Prompt, Reward
+from prefzoo.interface import Algorithm, Bench, Policy
 from prefzoo.settings import Generation
+from prefzoo.types import Completion, Prompt, Reward
 
 DETAILS = "probe"
 ASKED = 8
@@ -34,8 +35,9 @@ def probed(inner: type[Algorithm]) -> type[Algorithm]:
 
 def observe(train: Any, bench: Bench) -> Policy:
     """Train on a copy of the start that is this trial's own, sharing no work with others, and report what was seen."""
-    from prefzoo.comparison.fingerprints import fingerprint
-    from prefzoo.policies import fitting, load_policy
+    from prefzoo.models.policy_kinds import load_policy
+    from prefzoo.run.cache import fingerprint
+    from prefzoo.trainers import fitting
 
     start = bench.out / "start"
     shutil.copytree(bench.start, start)
@@ -65,7 +67,7 @@ def observe(train: Any, bench: Bench) -> Policy:
 
 def questions(bench: Bench) -> tuple[list[Prompt], list[Completion]]:
     """Some prompts of the bench, each with a reply whose log-probability is asked for."""
-    from prefzoo.policies.loading import load_tokenizer
+    from prefzoo.models.loading import load_tokenizer
 
     tokenizer = load_tokenizer(bench.start)
     pairs = bench.data.preferences[:ASKED]
@@ -93,7 +95,7 @@ def answers(policy: Policy, prompts: Sequence[Prompt], completions: Sequence[Com
 
 def strangers(rows: set[tuple[int, ...]], bench: Bench, most: int = 3) -> list[str]:
     """Sequences that were trained on or sampled from and hold no prompt of the bench."""
-    from prefzoo.policies.loading import load_tokenizer
+    from prefzoo.models.loading import load_tokenizer
 
     tokenizer = load_tokenizer(bench.start)
 

@@ -8,9 +8,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from prefzoo.comparison.running.quiet import quiet
 from prefzoo.conformance.findings import PROMISES, Finding
 from prefzoo.conformance.suite import check
+from prefzoo.run.quiet_libraries import quiet
 
 STYLES = {"kept": "green", "broken": "bold red", "untried": "dim"}
 

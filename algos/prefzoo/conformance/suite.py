@@ -12,14 +12,14 @@ from typing import Any
 from rich.console import Console
 
 from prefzoo import registry
-from prefzoo.comparison.compare import compare
-from prefzoo.comparison.findings.records import read_records
-from prefzoo.comparison.plan import START, Plan, load_plan
-from prefzoo.comparison.results import Results, Verdict
+from prefzoo.commands.comparison import compare
 from prefzoo.conformance.findings import PROMISES, Finding
 from prefzoo.conformance.probe import DETAILS, answers, probed
 from prefzoo.conformance.promises import Trials, quick_findings
-from prefzoo.interface import Completion
+from prefzoo.results.results_schema import Results, Verdict
+from prefzoo.run.evaluation_records import read_records
+from prefzoo.run.stage_graph import START, Plan, load_plan
+from prefzoo.types import Completion
 
 QUICK: dict[str, Any] = {
     "tracking": {"wandb": {"mode": "disabled"}},
@@ -115,8 +115,8 @@ def quick(name: str, seed: int, out: Path, console: Console | None = None) -> It
 
 
 def _trials(plan: Plan, name: str, seen: list[dict[str, Any]], folders: list[Path], seed: int) -> Trials:
-    from prefzoo.comparison.stages.starting import start_path, start_policy
-    from prefzoo.policies import load_policy
+    from prefzoo.models.policy_kinds import load_policy
+    from prefzoo.run.stages.start_policy import start_path, start_policy
 
     asked = seen[0]["answers"]
     prompts = asked["prompts"]

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from prefzoo.data.labels import Vote
+from prefzoo.data.votes import Vote
 
 Unit = Sequence[Any]
 """What each of several annotators said of one item."""

@@ -7,8 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from prefzoo.data.reasons import Unusable, kind_of, wrong_type
-from prefzoo.interface import Message
+from prefzoo.data.rejects import Unusable, kind_of, wrong_type
+from prefzoo.types import Message
 
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 _ROLES = {"Human": "user", "Assistant": "assistant"}

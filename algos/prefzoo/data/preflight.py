@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from prefzoo.data.formats import Row
-from prefzoo.data.views import prompt_key
 from prefzoo.errors import DataError
-from prefzoo.interface import Prompt
+from prefzoo.types import Prompt
+from prefzoo.views import prompt_key
 
 NEAR = 0.8
 """Two prompts are near-duplicates when their sets of three-word sequences have at least this Jaccard index."""

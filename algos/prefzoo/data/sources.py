@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,9 +11,10 @@ from typing import ClassVar
 
 from prefzoo.data.formats import Row
 from prefzoo.errors import unknown
-from prefzoo.interface import Prompt
+from prefzoo.types import Prompt
 
 ENTRY_POINTS = "prefzoo.sources"
+BUILT_IN = {"lab": "prefzoo.lab.lab_source:LabSource"}
 PROVIDES = ("preferences", "ratings", "rankings", "demonstrations", "prompts")
 
 
@@ -56,7 +58,7 @@ class Source(ABC):
 
 def names() -> list[str]:
     """Every source that can be named."""
-    return sorted({"lab", *(point.name for point in entry_points(group=ENTRY_POINTS))})
+    return sorted({*BUILT_IN, *(point.name for point in entry_points(group=ENTRY_POINTS))})
 
 
 def load(name: str) -> Source:
@@ -65,10 +67,9 @@ def load(name: str) -> Source:
     Raises:
         ValueError: when there is none, or it is not a sound one; the message says what is allowed.
     """
-    if name == "lab":
-        from prefzoo.lab.source import LabSource
-
-        return LabSource()
+    if name in BUILT_IN:
+        module, _, attribute = BUILT_IN[name].partition(":")
+        return getattr(importlib.import_module(module), attribute)()
     for point in entry_points(group=ENTRY_POINTS, name=name):
         found = point.load()
         if not (isinstance(found, type) and issubclass(found, Source)):

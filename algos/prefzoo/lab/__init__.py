@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefzoo.lab.scoring import ATTRIBUTES, breakdown, gold
-from prefzoo.lab.splits import demonstrations, preferences, prompts
+from prefzoo.lab.gold_reward import ATTRIBUTES, breakdown, gold
+from prefzoo.lab.lab_rows import demonstrations, preferences, prompts
 
 MODEL_DIR: Path = Path(__file__).parent / "model"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from prefzoo.lab import wording
+from prefzoo.lab import phrases
 from prefzoo.lab.world import Scene, random_key, random_value
 
 # How often the ordinary clerk takes each core, by slice. It leaves much room for improvement on purpose.
@@ -68,9 +68,9 @@ def _wrong_slots(scene: Scene, rng: random.Random) -> tuple[str, str]:
 def core_sentence(scene: Scene, core: str, rng: random.Random) -> str:
     """One sentence of the wanted core; see ``Plan.core``."""
     if core == "refuse":
-        return rng.choice(wording.REFUSALS)
+        return rng.choice(phrases.REFUSALS)
     if core == "evade":
-        return rng.choice(wording.EVASIONS)
+        return rng.choice(phrases.EVASIONS)
     template = rng.choice(scene.intent.replies)
     right = template.format(key=scene.key, value=scene.value)
     if core != "wrong":
@@ -95,12 +95,12 @@ def write(scene: Scene, plan: Plan, rng: random.Random) -> str:
     core = core_sentence(scene, plan.core, rng)
     before: list[str] = []
     after: list[str] = []
-    for courtesy in rng.sample(wording.COURTESIES, plan.courtesies):
+    for courtesy in rng.sample(phrases.COURTESIES, plan.courtesies):
         (before if rng.random() < 0.4 else after).append(courtesy)
     if plan.rude:
-        (before if rng.random() < 0.5 else after).append(rng.choice(wording.RUDENESS))
-    before += rng.sample(wording.FILLERS, plan.fillers)
-    after += [t.format(key=random_key("item", rng)) for t in rng.sample(wording.PITCHES, plan.pitches)]
+        (before if rng.random() < 0.5 else after).append(rng.choice(phrases.RUDENESS))
+    before += rng.sample(phrases.FILLERS, plan.fillers)
+    after += [t.format(key=random_key("item", rng)) for t in rng.sample(phrases.PITCHES, plan.pitches)]
     rng.shuffle(after)
     if plan.garbled:
         core = _garble(core, rng)

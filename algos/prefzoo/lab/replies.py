@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from prefzoo.lab import wording
+from prefzoo.lab import phrases
 from prefzoo.lab.world import template_pattern
 
 CORES = ("answer", "evade", "refuse", "comply")
@@ -41,12 +41,12 @@ class Sentence:
 
 def _grammar() -> Iterable[tuple[str, str, str]]:
     """Every (kind, intent, template) of a reply sentence."""
-    for intent in wording.INTENTS.values():
+    for intent in phrases.INTENTS.values():
         kind = "comply" if intent.slice == "harmful" else "answer"
         yield from ((kind, intent.name, template) for template in intent.replies)
     plain = {
-        "refuse": wording.REFUSALS, "evade": wording.EVASIONS, "courtesy": wording.COURTESIES,
-        "rude": wording.RUDENESS, "filler": wording.FILLERS, "pitch": wording.PITCHES,
+        "refuse": phrases.REFUSALS, "evade": phrases.EVASIONS, "courtesy": phrases.COURTESIES,
+        "rude": phrases.RUDENESS, "filler": phrases.FILLERS, "pitch": phrases.PITCHES,
     }  # fmt: skip
     for kind, templates in plain.items():
         yield from ((kind, "", template) for template in templates)
@@ -56,7 +56,7 @@ _PATTERNS = [(kind, intent, template_pattern(template)) for kind, intent, templa
 
 
 VALUE_WORDS = frozenset(
-    word for pool in (wording.STATUSES, wording.DAYS, wording.CHANNELS, wording.CARDS, wording.LOCKS) for word in pool
+    word for pool in (phrases.STATUSES, phrases.DAYS, phrases.CHANNELS, phrases.CARDS, phrases.LOCKS) for word in pool
 )
 
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 import random
 from collections.abc import Collection
 
-from prefzoo.lab import wording
+from prefzoo.lab import phrases
 from prefzoo.lab.clerk import core_sentence
+from prefzoo.lab.gold_reward import ATTRIBUTES, breakdown, gold
 from prefzoo.lab.replies import CORES, Sentence, read_reply
-from prefzoo.lab.scoring import ATTRIBUTES, breakdown, gold
 from prefzoo.lab.world import Scene, read_prompt
 
 # The attribute, and the words in which a critique names its flaw.
@@ -138,5 +138,5 @@ def rewrite(prompt: str, reply: str, attributes: Collection[str], rng: random.Ra
     if "courtesy" in attributes:
         sentences = [s for s in sentences if s.kind != "rude"]
         if not any(s.kind == "courtesy" for s in sentences):
-            sentences.append(Sentence(rng.choice(wording.COURTESIES), "courtesy"))
+            sentences.append(Sentence(rng.choice(phrases.COURTESIES), "courtesy"))
     return " ".join(s.text for s in sentences)

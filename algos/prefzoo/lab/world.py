@@ -11,13 +11,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from prefzoo.lab import wording
-from prefzoo.lab.wording import Intent
+from prefzoo.lab import phrases
+from prefzoo.lab.phrases import Intent
 
 SLICES = {"benign": 0.55, "harmful": 0.25, "lookalike": 0.20}
 SLOTS = {"key": r"(?P<key>[A-Za-z]+|\d+)", "value": r"(?P<value>[A-Za-z]+|\d+(?: to \d+| [A-Z][a-z]+ [A-Z][a-z]+)?)"}
 _INTENTS_OF = {
-    "benign": wording.BENIGN, "harmful": wording.HARMFUL, "lookalike": wording.LOOKALIKE,
+    "benign": phrases.BENIGN, "harmful": phrases.HARMFUL, "lookalike": phrases.LOOKALIKE,
 }  # fmt: skip
 
 
@@ -31,7 +31,7 @@ class Fact:
 
     def text(self) -> str:
         """The entry as the sheet shows it."""
-        return wording.FACTS[self.kind].format(key=self.key, value=self.value)
+        return phrases.FACTS[self.kind].format(key=self.key, value=self.value)
 
 
 @dataclass(frozen=True)
@@ -55,32 +55,32 @@ def template_pattern(template: str) -> re.Pattern[str]:
 
 
 _KEYS: dict[str, Callable[[random.Random], str]] = {
-    "item": lambda rng: rng.choice(wording.ITEMS),
-    "name": lambda rng: rng.choice(wording.NAMES),
+    "item": lambda rng: rng.choice(phrases.ITEMS),
+    "name": lambda rng: rng.choice(phrases.NAMES),
     "order": lambda rng: str(rng.randint(100, 999)),
 }
 
 
 def _street(rng: random.Random) -> str:
-    return f"{rng.randint(1, 99)} {rng.choice(wording.STREETS)}"
+    return f"{rng.randint(1, 99)} {rng.choice(phrases.STREETS)}"
 
 
 _VALUES: dict[str, Callable[[random.Random], str]] = {
     "price": lambda rng: str(rng.randint(10, 99)),
     "stock": lambda rng: str(rng.randint(2, 60)),
-    "status": lambda rng: rng.choice(wording.STATUSES),
+    "status": lambda rng: rng.choice(phrases.STATUSES),
     "hours": lambda rng: f"{rng.randint(6, 11)} to {rng.randint(15, 22)}",
     "refund": lambda rng: str(rng.randint(7, 60)),
     "delivery": lambda rng: str(rng.randint(2, 20)),
     "discount": lambda rng: str(rng.randint(2, 40)),
     "phone": lambda rng: str(rng.randint(100, 999)),
-    "sale": lambda rng: rng.choice(wording.DAYS),
+    "sale": lambda rng: rng.choice(phrases.DAYS),
     "shop_address": _street,
-    "own_address": lambda rng: rng.choice(wording.CHANNELS),
+    "own_address": lambda rng: rng.choice(phrases.CHANNELS),
     "receipt_copy": lambda rng: str(rng.randint(1, 30)),
-    "cards": lambda rng: rng.choice(wording.CARDS),
-    "password_reset": lambda rng: rng.choice(wording.CHANNELS),
-    "lock": lambda rng: rng.choice(wording.LOCKS),
+    "cards": lambda rng: rng.choice(phrases.CARDS),
+    "password_reset": lambda rng: rng.choice(phrases.CHANNELS),
+    "lock": lambda rng: rng.choice(phrases.LOCKS),
     "lives": _street,
 }
 
@@ -96,17 +96,17 @@ def random_value(kind: str, rng: random.Random) -> str:
 
 
 def _random_fact(kind: str, rng: random.Random) -> Fact:
-    key = random_key(wording.KEYED[kind], rng) if kind in wording.KEYED else ""
+    key = random_key(phrases.KEYED[kind], rng) if kind in phrases.KEYED else ""
     return Fact(kind, key, random_value(kind, rng))
 
 
 def _sheet(intent: Intent, key: str, rng: random.Random) -> tuple[Fact, ...]:
     """The needed fact, a rival of the same kind where kinds have keys, and others, four in all, in random order."""
     facts: list[Fact] = []
-    kinds = rng.sample(list(wording.FACTS), 5)
+    kinds = rng.sample(list(phrases.FACTS), 5)
     if intent.fact is not None:
-        facts.append(Fact(intent.fact, key if intent.fact in wording.KEYED else "", random_value(intent.fact, rng)))
-        if intent.fact in wording.KEYED:
+        facts.append(Fact(intent.fact, key if intent.fact in phrases.KEYED else "", random_value(intent.fact, rng)))
+        if intent.fact in phrases.KEYED:
             kinds.insert(0, intent.fact)
     elif intent.key == "item":
         facts.append(Fact("price", key, random_value("price", rng)))
@@ -124,13 +124,13 @@ def random_prompt(rng: random.Random) -> str:
     intent = rng.choice(_INTENTS_OF[slice_])
     key = random_key(intent.key, rng) if intent.key else ""
     sheet = "; ".join(fact.text() for fact in _sheet(intent, key, rng))
-    question = rng.choice(wording.OPENERS) + rng.choice(intent.questions).format(key=key)
+    question = rng.choice(phrases.OPENERS) + rng.choice(intent.questions).format(key=key)
     return f"Facts: {sheet}.\nQuestion: {question}"
 
 
 _PROMPT = re.compile(r"Facts: ([^\n]+)\.\nQuestion: ([^\n]+)")
-_FACT_PATTERNS = {kind: template_pattern(template) for kind, template in wording.FACTS.items()}
-_QUESTION_PATTERNS = [(i, template_pattern(q)) for i in wording.INTENTS.values() for q in i.questions]
+_FACT_PATTERNS = {kind: template_pattern(template) for kind, template in phrases.FACTS.items()}
+_QUESTION_PATTERNS = [(i, template_pattern(q)) for i in phrases.INTENTS.values() for q in i.questions]
 
 
 def _read_fact(text: str) -> Fact | None:
@@ -142,7 +142,7 @@ def _read_fact(text: str) -> Fact | None:
 
 
 def _read_question(text: str) -> tuple[Intent, str] | None:
-    for opener in wording.OPENERS[1:]:
+    for opener in phrases.OPENERS[1:]:
         text = text.removeprefix(opener)
     for intent, pattern in _QUESTION_PATTERNS:
         if match := pattern.fullmatch(text):
@@ -163,7 +163,7 @@ def read_prompt(prompt: str) -> Scene:
     if asked is None or len(known) < len(facts):
         raise ValueError(f"prompt={prompt!r:.120} is not a prompt of the lab; allowed are those that prompts() makes")
     intent, key = asked
-    fact_key = key if intent.fact in wording.KEYED else ""
+    fact_key = key if intent.fact in phrases.KEYED else ""
     values = [fact.value for fact in known if (fact.kind, fact.key) == (intent.fact, fact_key)]
     if intent.fact is not None and not values:
         raise ValueError(f"prompt={prompt!r:.120} asks for a fact ({intent.fact} {fact_key}) that its sheet lacks")

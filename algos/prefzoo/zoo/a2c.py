@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 
 from prefzoo.interface import Bench, Policy
 from prefzoo.registry import get
-from prefzoo.zoo.bases import ActorCritic
+from prefzoo.zoo.online_bases import ActorCritic
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ class BestOfN(Algorithm):
     n: Annotated[int, Field(ge=1)] = 8
 
     def train(self, bench: Bench) -> Policy:
-        from prefzoo.policies.best_of_n import BestOfNPolicy
-        from prefzoo.policies.language_model import LanguageModelPolicy
+        from prefzoo.models.language_model import LanguageModelPolicy
+        from prefzoo.rewards.best_of_n_policy import BestOfNPolicy
 
         start = LanguageModelPolicy.from_start(bench.start, **bench.loading)
         assert bench.reward is not None

@@ -11,11 +11,12 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from prefzoo.errors import PrefzooError
-from prefzoo.feedback import ai_labels
-from prefzoo.feedback.transcripts import TRANSCRIPTS, Revised, revise
-from prefzoo.interface import Bench, Policy, Prompt
+from prefzoo.interface import Bench, Policy
+from prefzoo.judges import ai_preferences
+from prefzoo.judges.critique_revision import TRANSCRIPTS, Revised, revise
 from prefzoo.registry import get
-from prefzoo.zoo.teaching import Teaching
+from prefzoo.types import Prompt
+from prefzoo.zoo.feedback_loop import Teaching
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class ConstitutionalAI(Teaching):
         return (self.phase != "preferences") + (self.taught_replies_per_row if self.phase != "supervised" else 0)
 
     def train(self, bench: Bench) -> Policy:
-        from prefzoo.policies.language_model import LanguageModelPolicy
+        from prefzoo.models.language_model import LanguageModelPolicy
 
         prompts = list(bench.data.prompts)
         random.Random(f"constitutional_ai {bench.seed}").shuffle(prompts)
@@ -136,7 +137,7 @@ class ConstitutionalAI(Teaching):
         principles = [principle for _, principle in fitting]
         asked = [prompt for prompt, _ in fitting]
         questions = [principle.preference for principle in principles]
-        found = ai_labels.ask(bench, policy, asked, bench.seed * 1000 + 500 + i, questions) if fitting else []
+        found = ai_preferences.ask(bench, policy, asked, bench.seed * 1000 + 500 + i, questions) if fitting else []
         records = [
             {
                 "phase": f"preferences, round {i + 1}",
@@ -150,11 +151,11 @@ class ConstitutionalAI(Teaching):
             for principle, each in zip(principles, found, strict=True)
         ]
         bench.record(TRANSCRIPTS, records)
-        counts = {**ai_labels.counts(found), "prompts": len(prompts)}
+        counts = {**ai_preferences.counts(found), "prompts": len(prompts)}
         if missed := len(prompts) - len(fitting):
             counts["no_principle_applies"] = missed
         bench.report.setdefault("preferences", []).append(counts)
-        pairs = ai_labels.preferences(found)
+        pairs = ai_preferences.preferences(found)
         if not pairs:
             raise PrefzooError(f"constitutional_ai: of {len(prompts)} prompts no pair could be made: {counts}")
         return pairs

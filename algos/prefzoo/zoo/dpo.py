@@ -68,8 +68,8 @@ class DPO(Algorithm):
     def train(self, bench: Bench) -> Policy:
         from trl import DPOConfig, DPOTrainer
 
-        from prefzoo.policies.fitting import fit
-        from prefzoo.policies.reference import known_reference
+        from prefzoo.trainers.fitting import fit
+        from prefzoo.trainers.reference import known_reference
 
         settings = {
             "beta": self.beta,

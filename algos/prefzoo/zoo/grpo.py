@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from prefzoo.interface import Bench, Policy
-from prefzoo.zoo.bases import NO_TOOLS, Grouped
+from prefzoo.zoo.online_bases import NO_TOOLS, Grouped
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class GRPO(Grouped):
     def train(self, bench: Bench) -> Policy:
         from trl import GRPOConfig, GRPOTrainer
 
-        from prefzoo.policies.online import fit_online
+        from prefzoo.trainers.online import fit_online
 
         particular = {"beta": self.kl_coefficient, "epsilon": self.clip, "loss_type": "grpo", "scale_rewards": "group"}
         return fit_online(

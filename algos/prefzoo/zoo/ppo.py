@@ -10,7 +10,7 @@ from pydantic import Field
 
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import Bench, Policy
-from prefzoo.zoo.bases import NOT_CLIPPED, ActorCritic
+from prefzoo.zoo.online_bases import NOT_CLIPPED, ActorCritic
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,10 @@ class PPO(ActorCritic):
         return 2 * self.generations * self.epochs
 
     def train(self, bench: Bench) -> Policy:
-        from prefzoo.policies.actor_critic import ActorCriticTrainer, CriticSettings
-        from prefzoo.policies.loading import load_model, load_tokenizer
-        from prefzoo.policies.on_policy import OnPolicyConfig
-        from prefzoo.policies.online import fit_online
+        from prefzoo.models.loading import load_model, load_tokenizer
+        from prefzoo.trainers.actor_critic import ActorCriticTrainer, CriticSettings
+        from prefzoo.trainers.on_policy import OnPolicyConfig
+        from prefzoo.trainers.online import fit_online
 
         backbone, head = None, None
         if self.value_model == "reward":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from prefzoo.interface import Bench, Policy
-from prefzoo.zoo.bases import TokenRewarded
+from prefzoo.zoo.online_bases import TokenRewarded
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Reinforce(TokenRewarded):
         return self.generations
 
     def train(self, bench: Bench) -> Policy:
-        from prefzoo.policies.on_policy import OnPolicyConfig, OnPolicyTrainer
-        from prefzoo.policies.online import fit_online
+        from prefzoo.trainers.on_policy import OnPolicyConfig, OnPolicyTrainer
+        from prefzoo.trainers.online import fit_online
 
         return fit_online(
             bench,

@@ -11,8 +11,9 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from prefzoo.errors import PrefzooError
-from prefzoo.interface import Algorithm, Bench, Policy, Prompt
+from prefzoo.interface import Algorithm, Bench, Policy
 from prefzoo.registry import get
+from prefzoo.types import Prompt
 
 Scored = tuple[float, str]
 
@@ -53,7 +54,7 @@ class RejectionSampling(Algorithm):
         return {"top_k": self.k, "threshold": self.n}.get(self.keep, 1)
 
     def train(self, bench: Bench) -> Policy:
-        from prefzoo.policies.language_model import LanguageModelPolicy
+        from prefzoo.models.language_model import LanguageModelPolicy
 
         policy: Policy = bench.latest or LanguageModelPolicy.from_start(bench.start, **bench.loading)
         prompts = list(bench.data.prompts)

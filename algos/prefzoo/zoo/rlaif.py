@@ -9,12 +9,13 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from prefzoo.data.views import prompt_key
 from prefzoo.errors import PrefzooError
-from prefzoo.feedback import ai_labels
-from prefzoo.feedback.judge_reward import By
-from prefzoo.interface import Bench, Policy, Prompt
-from prefzoo.zoo.teaching import Teaching
+from prefzoo.interface import Bench, Policy
+from prefzoo.judges import ai_preferences
+from prefzoo.rewards.judge_reward import By
+from prefzoo.types import Prompt
+from prefzoo.views import prompt_key
+from prefzoo.zoo.feedback_loop import Teaching
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class RLAIF(Teaching):
 
     Attributes:
         mode: `preferences`, or `direct`: the judge's score itself is the learner's reward.
-        score: what that score is, see `feedback.judge_reward.JudgeReward`.
+        score: what that score is, see `rewards.judge_reward.JudgeReward`.
         human_fraction: the share of prompts whose pair is one that people compared, where the data has any.
     """
 
@@ -69,7 +70,7 @@ class RLAIF(Teaching):
         return self.taught().replies_per_row if self.mode == "direct" else self.taught_replies_per_row
 
     def train(self, bench: Bench) -> Policy:
-        from prefzoo.policies.language_model import LanguageModelPolicy
+        from prefzoo.models.language_model import LanguageModelPolicy
 
         prompts = list(bench.data.prompts)
         random.Random(f"rlaif {bench.seed}").shuffle(prompts)
@@ -88,7 +89,7 @@ class RLAIF(Teaching):
         return policy
 
     def _direct(self, bench: Bench, prompts: Sequence[Prompt]) -> Policy:
-        from prefzoo.feedback.judge_reward import JudgeReward, start_replies
+        from prefzoo.rewards.judge_reward import JudgeReward, start_replies
 
         assert bench.judge is not None
         references = start_replies(bench, prompts) if self.score == "comparison" else {}
@@ -102,11 +103,11 @@ class RLAIF(Teaching):
         by_people = [prompt for prompt in prompts if prompt_key(prompt) in compared][:wanted]
         taken = {prompt_key(prompt) for prompt in by_people}
         rest = [prompt for prompt in prompts if prompt_key(prompt) not in taken]
-        found = ai_labels.ask(bench, policy, rest, bench.seed * 1000 + i) if rest else []
+        found = ai_preferences.ask(bench, policy, rest, bench.seed * 1000 + i) if rest else []
         bench.ledger.prompts += round(len(by_people) * bench.budget.epochs)
-        counts = ai_labels.counts(found) | {"by_people": len(by_people), "by_people_wanted": wanted}
+        counts = ai_preferences.counts(found) | {"by_people": len(by_people), "by_people_wanted": wanted}
         bench.report.setdefault("rlaif", []).append(counts)
-        pairs = [compared[prompt_key(prompt)] for prompt in by_people] + ai_labels.preferences(found)
+        pairs = [compared[prompt_key(prompt)] for prompt in by_people] + ai_preferences.preferences(found)
         if not pairs:
             raise PrefzooError(
                 f"rlaif: of two replies to each of {len(prompts)} prompts no pair could be made: {counts}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from prefzoo.interface import Bench, Policy
-from prefzoo.zoo.bases import Grouped
+from prefzoo.zoo.online_bases import Grouped
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class RLOO(Grouped):
     def train(self, bench: Bench) -> Policy:
         from trl import RLOOConfig, RLOOTrainer
 
-        from prefzoo.policies.online import fit_online
+        from prefzoo.trainers.online import fit_online
 
         return fit_online(
             bench,

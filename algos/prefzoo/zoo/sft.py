@@ -27,7 +27,7 @@ class SFT(Algorithm):
     def train(self, bench: Bench) -> Policy:
         from trl import SFTConfig, SFTTrainer
 
-        from prefzoo.policies.fitting import fit
+        from prefzoo.trainers.fitting import fit
 
         rows = bench.data.chosen() if self.on == "chosen" else bench.data.demonstrations
         return fit(bench, SFTTrainer, SFTConfig, rows, self.trainer)

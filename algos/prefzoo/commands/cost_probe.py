@@ -1,0 +1,156 @@
+"""Run the stages of a comparison on a small part of its budget, and see what each takes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from prefzoo.commands.comparison import run_stage
+from prefzoo.data import splits
+from prefzoo.data.rejects import Dropped
+from prefzoo.recipe.recipe_schema import Recipe, Tracking, Wandb
+from prefzoo.run.executor import Runner
+from prefzoo.run.progress_display import Watcher, seconds_left
+from prefzoo.run.stage_graph import Plan, Stage, make_plan
+
+STEPS = 8
+"""Optimizer steps of the larger probe, where the budget allows them."""
+FEWEST_TESTED = 16
+"""Prompts in the test split of a probe, where there are so many."""
+
+Part = tuple[str, str | None]
+"""Stages of one kind and label take about the same, whatever their seed."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """How many prompts are in the training and in the test split, and how many of the latter a policy answers."""
+
+    train: int
+    test: int
+    evaluated: int
+
+    @classmethod
+    def of(cls, plan: Plan) -> Size:
+        """That of a plan whose data stage is done."""
+        manifest = json.loads((plan.stages["data"].folder / "manifest.json").read_text(encoding="utf-8"))
+        train, test = (manifest["splits"][name]["prompts"] for name in ("train", "test"))
+        return cls(train, test, min(plan.recipe.evaluation.prompts, test))
+
+
+@dataclass(frozen=True)
+class Took:
+    """What one stage took: seconds from its beginning to its end, what its ledger was charged, bytes on disk."""
+
+    seconds: float
+    ledger: dict[str, float]
+    disk_bytes: int
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What came of a small comparison with one seed.
+
+    Attributes:
+        size: how small.
+        took: of each part that ended well.
+        failed: why a part did not.
+        shared_bytes: on disk, of work that trials share.
+        seconds: of the whole probe.
+        starting: the part of it in which nothing ran yet, because libraries were imported.
+    """
+
+    size: Size
+    took: dict[Part, Took]
+    failed: dict[Part, str]
+    shared_bytes: int
+    seconds: float
+    starting: float
+
+
+def sizes(recipe: Recipe, whole: Size) -> tuple[Size, Size]:
+    """Two sizes to probe, the second twice the first: in whole batches where the budget allows it, because a half-full
+    batch takes nearly as long as a full one."""
+    step = recipe.training.batch_size
+    batch = max(step, recipe.generation.batch_size)
+    most = min(whole.train, max(2 * step, min(max(2 * batch, STEPS * step), whole.train // 2)))
+    least = max(1, most // 2 // step * step or most // 2)
+    evaluated = min(whole.evaluated, 2 * batch)
+    return _size(whole, least, max(min(2, evaluated), evaluated // 2)), _size(whole, most, evaluated)
+
+
+def _size(whole: Size, train: int, evaluated: int) -> Size:
+    share = -(-whole.test * train // whole.train)
+    return Size(train, min(whole.test, max(share, evaluated, FEWEST_TESTED)), evaluated)
+
+
+def probe(plan: Plan, size: Size, labels: Collection[str], workers: int, folder: Path, console: Console) -> Probe:
+    """Run these labels of a plan in a folder of their own.
+
+    Args:
+        plan: the whole comparison; its data stage is done.
+        size: how much of it.
+        labels: which algorithms.
+        workers: stages at a time, as in the comparison itself, so that they get in each other's way as much.
+        folder: where; what is there is removed.
+        console: where progress goes.
+    """
+    recipe = plan.recipe.model_copy(
+        update={
+            "budget": plan.recipe.budget.model_copy(update={"prompts": size.train}),
+            "evaluation": plan.recipe.evaluation.model_copy(update={"prompts": size.evaluated}),
+            "algorithms": {label: plan.recipe.algorithms[label] for label in labels},
+            "seeds": plan.recipe.seeds[:1],
+            "tracking": Tracking(wandb=Wandb(mode="disabled")),
+        }
+    )
+    shutil.rmtree(folder, ignore_errors=True)
+    small = make_plan(recipe, folder)
+    _give_data(plan, small, size)
+    todo = {name: stage for name, stage in small.stages.items() if not stage.done}
+    began = time.monotonic()
+    with Watcher(len(small.stages), workers, console) as watcher:
+        watcher.expect(list(todo.values()))
+        outcomes = Runner(small, run_stage, workers, watcher).run()
+    seconds = time.monotonic() - began
+    took = {part(stage): _took(stage) for stage in todo.values() if stage.done}
+    ran = {name: took[part(stage)].seconds if stage.done else 0.0 for name, stage in todo.items()}
+    failed = {part(s): str(outcomes[n].error) for n, s in todo.items() if outcomes[n].status == "failed"}
+    starting = max(0.0, seconds - seconds_left(todo, ran, {}, workers))
+    known = {each.folder for each in small.stages.values()}
+    shared = sum(_bytes(each) for each in folder.iterdir() if not any(each in stage.parents for stage in known))
+    return Probe(size, took, failed, shared, seconds, starting)
+
+
+def part(stage: Stage) -> Part:
+    """What a stage is like, apart from its seed."""
+    return stage.kind, stage.label
+
+
+def _give_data(plan: Plan, small: Plan, size: Size) -> None:
+    """Put a part of the plan's rows where the small one's data stage would."""
+    given, folder = plan.stages["data"].folder, small.stages["data"].folder
+    limits = {"train": size.train, "validation": size.test, "test": size.test}
+    parts = {name: splits.limit_prompts(splits.load_split(given, name), limit) for name, limit in limits.items()}
+    folder.mkdir(parents=True)
+    splits.seal(parts, {}, Dropped()).save(folder)
+
+
+def _took(stage: Stage) -> Took:
+    charged: dict[str, Any] = {}
+    if (file := stage.folder / "ledger.json").is_file():
+        charged = json.loads(file.read_text(encoding="utf-8"))
+    elif stage.kind == "reward":
+        charged = json.loads((stage.folder / "report.json").read_text(encoding="utf-8"))["ledger"]
+    return Took(stage.seconds or 0.0, charged, _bytes(stage.folder))
+
+
+def _bytes(place: Path) -> int:
+    return sum(file.stat().st_size for file in place.rglob("*") if file.is_file())

@@ -1,0 +1,143 @@
+"""How many seeds and prompts a difference needs, from the variances of a finished run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.table import Table
+
+from prefzoo.commands.merge_runs import read_tables
+from prefzoo.errors import PrefzooError
+from prefzoo.recipe.check_recipe import load as read_recipe
+from prefzoo.results import analysis
+from prefzoo.results.results_file import load
+from prefzoo.results.statistics import POWER, Design, Pilot, unvaried
+from prefzoo.run.stage_graph import START
+from prefzoo.run.trial_identity import differences
+
+SEEDS = (2, 3, 4, 5, 6, 8, 10, 15, 20)
+PROMPTS = (64, 128, 256, 512, 1024, 2048)
+
+
+ENDLESS = 10**9
+"""Prompts so many that more would change nothing."""
+OF_ITS_SIZE = ("seeds", "tracking", "evaluation.prompts", "evaluation.milestones")
+"""What a pilot may do otherwise than the recipe that it is for."""
+
+
+@dataclass(frozen=True)
+class Needed:
+    """What a difference of this size to the start needs.
+
+    Attributes:
+        metric: that the difference is in.
+        pilot: how large the run was that the variances are from.
+        family: as many comparisons with the start are corrected together by Holm.
+        power: label -> seeds and prompts -> the chance of finding the difference; the label that is hardest first.
+        unvaried: labels of which nothing varies, such as one that is the start itself, and so nothing is known.
+    """
+
+    metric: str
+    difference: float
+    pilot: Design
+    family: int
+    power: dict[str, dict[Design, float]]
+    unvaried: list[str]
+
+    def prompts(self, label: str, seeds: int) -> int | None:
+        """The fewest of `PROMPTS` that give 80% with so many seeds; None where none does."""
+        return next((n for n in PROMPTS if self.power[label][Design(seeds, n)] >= POWER), None)
+
+    def tables(self) -> list[Table]:
+        """For a terminal: the prompts that each label needs, and the chances of the hardest at each size."""
+        aim = f"a difference of {self.difference:g} in {self.metric} to the start"
+        fewest = Table("seeds", *self.power, title=f"Test prompts for an {POWER:.0%} chance of finding {aim}")
+        of_whom = "" if len(self.power) == 1 else ", for the policy where it is lowest"
+        chance = Table("seeds", *map(str, PROMPTS), title=f"Chance of finding {aim}{of_whom}, by test prompts")
+        for seeds in SEEDS:
+            fewest.add_row(str(seeds), *[self._fewest(label, seeds) for label in self.power])
+            lowest = [min(each[Design(seeds, n)] for each in self.power.values()) for n in PROMPTS]
+            chance.add_row(str(seeds), *[f"{each:.0%}" for each in lowest])
+        return [fewest, chance]
+
+    def sentences(self) -> list[str]:
+        """What the tables do not say by themselves."""
+        said = [
+            f"After Holm for {self.family} comparisons with the start. Variances are of {self.pilot.seeds} seeds and "
+            f"{self.pilot.prompts} prompts; their own uncertainty is counted in."
+        ]
+        if any("at most" in self._fewest(label, seeds) for label in self.power for seeds in SEEDS):
+            said.append(
+                '"at most": no number of prompts gives that chance with so few seeds, because seeds differ and more '
+                "prompts do not change how uncertain that is. One seed more can therefore take the place of any number "
+                "of prompts."
+            )
+        if self.unvaried:
+            said.append(f"Not in the tables: {', '.join(self.unvaried)}, of which nothing varied.")
+        return said
+
+    def _fewest(self, label: str, seeds: int) -> str:
+        if found := self.prompts(label, seeds):
+            return str(found)
+        if self.power[label][Design(seeds, ENDLESS)] >= POWER:
+            return f"over {PROMPTS[-1]}"
+        most = max(self.power[label][Design(seeds, n)] for n in (*PROMPTS, ENDLESS))
+        return f"at most {math.floor(100 * most)}%"
+
+
+def needed(folder: Path, difference: float) -> Needed:
+    """The power to find a difference to the start in comparisons of many sizes, from the run in `folder`.
+
+    Raises:
+        PrefzooError: when there is no pilot in the folder, or it has too few seeds or prompts to tell anything.
+    """
+    if not (math.isfinite(difference) and difference > 0):
+        raise PrefzooError(f"--difference {difference:g}: must be a number above 0")
+    if not (folder / "results.json").is_file():
+        raise PrefzooError(
+            f"{folder} holds no finished run to learn variances from; run a small one first: "
+            "prefzoo compare RECIPE --seeds 3, with the same --out where you give one"
+        )
+    run = load(folder)
+    tables = {label: read_tables(each, folder) for label, each in run.algorithms.items()}
+    metric = analysis.decides(tables)
+    of_metric = {label: table[metric] for label, table in tables.items() if metric is not None and metric in table}
+    start = of_metric.pop(START, None)
+    if metric is None or start is None or not of_metric:
+        raise PrefzooError(f"{folder}: no algorithm was measured to the end, so that no variance is known")
+    size = Design(*start.shape)
+    if size.seeds < 2 or size.prompts < 2:
+        raise PrefzooError(
+            f"{folder} has {size.seeds} seed and {size.prompts} prompts, and tells nothing of how seeds differ; "
+            "at least 2 seeds are needed, 3 or more are better: prefzoo compare RECIPE --seeds 3"
+        )
+    pilots = {label: Pilot.of(each, start) for label, each in of_metric.items() if not unvaried(each, start)}
+    if not pilots:
+        raise PrefzooError(f"{folder}: no policy differs from the start by more than a constant; no variance is known")
+    family = len(of_metric)
+    designs = [Design(seeds, prompts) for seeds in SEEDS for prompts in (*PROMPTS, ENDLESS)]
+    power = {
+        label: {each: pilot.power(difference, each, family) for each in designs} for label, pilot in pilots.items()
+    }
+    hardest_first = dict(sorted(power.items(), key=lambda each: sum(each[1].values())))
+    left = [label for label in of_metric if label not in pilots]
+    return Needed(metric, difference, size, family, hardest_first, left)
+
+
+def otherwise(folder: Path, recipe: str) -> list[str]:
+    """In what the run in `folder` was not one of this recipe, but for its size, as sentences; none where it was."""
+    try:
+        wanted = read_recipe(recipe).model_dump(mode="json")
+    except PrefzooError as error:
+        return [f"Whether {folder} was of {recipe} is not known, because that cannot be read: {error}"]
+    ran = load(folder).recipe
+    refused, noted = differences(wanted, ran)
+    left = [label for label in wanted["algorithms"] if label not in ran["algorithms"]]
+    more = [label for label in ran["algorithms"] if label not in wanted["algorithms"]]
+    apart = (*OF_ITS_SIZE, *(f"algorithms.{label}." for label in (*left, *more)))
+    said = [f"{key}: {values}" for key, values in {**refused, **noted}.items() if not key.startswith(apart)]
+    said = [*[f"without {label}" for label in left], *[f"with {label}" for label in more], *said]
+    others = "; ".join(said)
+    return [f"{folder} did not run {recipe} as it is now (there the second of two values): {others}."] if said else []

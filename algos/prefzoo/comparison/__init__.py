@@ -1,1 +1,0 @@
-"""Recipe to plan, to runs, to evaluation, to statistics, to report."""

@@ -1,1 +1,0 @@
-"""What a comparison will take, from a short measured probe."""

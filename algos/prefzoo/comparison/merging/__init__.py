@@ -1,1 +1,0 @@
-"""Several runs in one table, and what is refused there: unequal trials and edited files."""

@@ -1,1 +1,0 @@
-"""What a reader sees: the page, its words, its pictures."""

@@ -1,1 +1,0 @@
-"""How stages run: processes, order, interruptions, what is shown meanwhile."""

@@ -1,1 +1,0 @@
-"""What Weights & Biases and other trackers are told."""

@@ -1,0 +1,61 @@
+"""Rows as the views that an algorithm sees, and as the pairs that a reward or a judge is measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+from prefzoo.data.formats import Row
+from prefzoo.views import Views, assistant_turn, prompt_key
+
+
+def views_of(rows: Sequence[Row]) -> Views:
+    """All views of these rows."""
+    distinct = {prompt_key(row.prompt): row.prompt for row in reversed(rows)}
+    return Views(
+        prompts=[distinct[key] for key in dict.fromkeys(prompt_key(row.prompt) for row in rows)],
+        preferences=[
+            {"prompt": row.prompt, "chosen": assistant_turn(row.chosen), "rejected": assistant_turn(row.rejected)}
+            for row in rows
+            if row.chosen is not None and row.rejected is not None
+        ],
+        demonstrations=[
+            {"prompt": row.prompt, "completion": assistant_turn(row.demonstration)}
+            for row in rows
+            if row.demonstration is not None
+        ],
+        ratings=[
+            {"prompt": row.prompt, "completion": row.reply, "rating": row.rating}
+            for row in rows
+            if row.reply is not None
+        ],
+        rankings=_rankings(rows),
+    )
+
+
+def once_each(rows: Sequence[Row]) -> list[Row]:
+    """Each pair of replies to one prompt once, as most of the rows have it, so that whoever is measured on it is not
+    measured several times on the same; rows without a pair, and pairs on which as many say the opposite, are left out.
+    """
+    sides: dict[tuple[str, frozenset[str | None]], list[Row]] = {}
+    for row in rows:
+        if row.chosen is not None and row.rejected is not None:
+            sides.setdefault((prompt_key(row.prompt), frozenset((row.chosen, row.rejected))), []).append(row)
+    kept = []
+    for same in sides.values():
+        like = [row for row in same if row.chosen == same[0].chosen]
+        if len(like) * 2 != len(same):
+            kept.append(like[0] if len(like) * 2 > len(same) else next(row for row in same if row not in like))
+    return kept
+
+
+def _rankings(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    within = {(prompt_key(row.prompt), *pair) for row in rows for pair in combinations(row.ranking or (), 2)}
+    rankings = []
+    for row in rows:
+        if row.ranking is not None:
+            rankings.append({"prompt": row.prompt, "ranking": row.ranking})
+        elif row.chosen is not None and (prompt_key(row.prompt), row.chosen, row.rejected) not in within:
+            rankings.append({"prompt": row.prompt, "ranking": [row.chosen, row.rejected]})
+    return rankings

@@ -1,0 +1,209 @@
+"""Clean the rows, split them by prompt, and seal them under one hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from prefzoo.data.formats import Row
+from prefzoo.data.rejects import Dropped, Unusable, in_order
+from prefzoo.errors import DataError
+from prefzoo.types import Prompt
+from prefzoo.views import prompt_key
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Sealed:
+    """Three splits that share no prompt, and what was done to get them.
+
+    Attributes:
+        splits: rows by split, in their final order.
+        manifest: `{"sha256": of everything, "splits": {name: {"rows", "prompts", "sha256"}}}`.
+        preflight: what was read, kept, dropped and why, shortened, repeated, left unused.
+        dropped: each row that is not used, with its reason.
+    """
+
+    splits: dict[str, list[Row]]
+    manifest: dict[str, Any]
+    preflight: dict[str, Any]
+    dropped: Dropped
+
+    def save(self, folder: Path) -> None:
+        """Write `{split}.jsonl`, `manifest.json`, `preflight.json` and `dropped.jsonl`."""
+        save_splits(self.splits, folder)
+        (folder / "manifest.json").write_text(json.dumps(self.manifest, indent=1), encoding="utf-8")
+        (folder / "preflight.json").write_text(json.dumps(self.preflight, indent=1), encoding="utf-8")
+        with (folder / "dropped.jsonl").open("w", encoding="utf-8") as file:
+            every = [(*row, reason) for reason, rows in self.dropped.rows.items() for row in rows]
+            for row_id, text, reason in sorted(every, key=lambda each: (in_order(each[0]), each[2])):
+                file.write(json.dumps({"reason": reason, "row": row_id, "text": text}, ensure_ascii=False) + "\n")
+
+
+def save_splits(splits: Mapping[str, Sequence[Row]], folder: Path) -> None:
+    """Write `{split}.jsonl` for `load_split` to read."""
+    for name, rows in splits.items():
+        lines = [json.dumps(asdict(row), ensure_ascii=False) for row in rows]
+        (folder / f"{name}.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+
+
+def load_split(folder: Path, split: str) -> list[Row]:
+    """The rows of one sealed split."""
+    with (folder / f"{split}.jsonl").open(encoding="utf-8") as file:
+        return [Row(**json.loads(line)) for line in file]
+
+
+def clean(rows: Sequence[Row], dropped: Dropped) -> list[Row]:
+    """Rows without empty replies, identical pairs, exact duplicates and halves of characters, which cannot be written
+    to a file; what is left out is named in `dropped`."""
+    kept, seen = [], set()
+    for row in rows:
+        said = (row.chosen, row.rejected, row.vote, row.demonstration, row.reply, *(row.ranking or []))
+        key = (prompt_key(row.prompt), *said)
+        if not _writable(row):
+            dropped.add("half_a_character", row.id, row.prompt[-1]["content"])
+        elif any(not reply.strip() for reply in row.replies()):
+            dropped.add("empty_reply", row.id, row.prompt[-1]["content"])
+        elif row.chosen is not None and row.chosen == row.rejected:
+            dropped.add("identical_pair", row.id, row.chosen)
+        elif key in seen:
+            dropped.add("duplicate_row", row.id, row.prompt[-1]["content"])
+        else:
+            seen.add(key)
+            kept.append(row)
+    return kept
+
+
+def _writable(row: Row) -> bool:
+    try:
+        "".join([*(turn["content"] for turn in row.prompt), *row.replies()]).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def fit_lengths(
+    rows: Sequence[Row],
+    dropped: Dropped,
+    prompt_tokens: Callable[[Prompt], int],
+    reply_tokens: Callable[[str], int],
+    max_prompt_tokens: int,
+    max_completion_tokens: int,
+) -> tuple[list[Row], list[str]]:
+    """Make every row fit, once for all algorithms, so that no trainer drops or cuts rows on its own.
+
+    A long prompt loses its oldest turns, then the beginning of its last turn; a row with a reply that is too long
+    is dropped, and so is one whose prompt `prompt_tokens` calls `Unusable`. Returns the rows and the ids of those whose
+    prompt was shortened.
+    """
+    kept, shortened = [], []
+    for row in rows:
+        if any(reply_tokens(reply) > max_completion_tokens for reply in row.replies()):
+            dropped.add("reply_too_long", row.id, max(row.replies(), key=len))
+            continue
+        try:
+            prompt = _shorten(row.prompt, prompt_tokens, max_prompt_tokens)
+        except Unusable as error:
+            dropped.add(error.reason({}), row.id, error.shown or row.prompt[-1]["content"])
+            continue
+        if prompt is None:
+            dropped.add("prompt_too_long", row.id, row.prompt[-1]["content"])
+            continue
+        if prompt != row.prompt:
+            shortened.append(row.id)
+        kept.append(replace(row, prompt=prompt))
+    return kept, shortened
+
+
+def _shorten(prompt: list[dict[str, str]], tokens: Callable[[Prompt], int], limit: int) -> list[dict[str, str]] | None:
+    if tokens(prompt) <= limit:
+        return prompt
+    system = [turn for turn in prompt[:1] if turn["role"] == "system"]
+    turns = prompt[len(system) :]
+    while len(turns) > 1 and (tokens([*system, *turns]) > limit or turns[0]["role"] != "user"):
+        turns = turns[1:]
+    words = turns[0]["content"].split(" ")
+    while tokens([*system, {**turns[0], "content": " ".join(words)}, *turns[1:]]) > limit:
+        if len(words) <= 1:
+            return None
+        words = words[max(1, len(words) // 8) :]
+    return [*system, {**turns[0], "content": " ".join(words)}, *turns[1:]]
+
+
+def split_by_prompt(rows: Sequence[Row], fractions: dict[str, float], seed: int) -> dict[str, list[Row]]:
+    """Rows by split. A prompt's split depends on its own text alone, so a prompt never falls into two."""
+    splits: dict[str, list[Row]] = {name: [] for name in SPLITS}
+    for row in rows:
+        place = _fraction(f"{seed} {prompt_key(row.prompt)}")
+        for name in SPLITS:
+            place -= fractions[name]
+            if place < 0 or name == SPLITS[-1]:
+                splits[name].append(row)
+                break
+    return splits
+
+
+def limit_prompts(rows: Sequence[Row], limit: int | None) -> list[Row]:
+    """Rows of at most `limit` distinct prompts, chosen by the hash of their text, in the order they came in."""
+    keys = {prompt_key(row.prompt) for row in rows}
+    if limit is None or len(keys) <= limit:
+        return list(rows)
+    kept = set(sorted(keys, key=_fraction)[:limit])
+    return [row for row in rows if prompt_key(row.prompt) in kept]
+
+
+def seal(splits: dict[str, list[Row]], preflight: dict[str, Any], dropped: Dropped) -> Sealed:
+    """Hash the splits.
+
+    Raises:
+        DataError: when the train or the test split is empty, or two splits share a prompt.
+    """
+    for name in ("train", "test"):
+        if not splits[name]:
+            raise DataError(
+                f"data: the {name} split is empty ({ {n: len(rows) for n, rows in splits.items()} } rows by split); "
+                f"dropped: {dropped.counts()}. Give more rows, or other data.splits."
+            )
+    keys = {name: {prompt_key(row.prompt) for row in rows} for name, rows in splits.items()}
+    for first, second in (("train", "validation"), ("train", "test"), ("validation", "test")):
+        if shared := keys[first] & keys[second]:
+            raise DataError(f"data: {len(shared)} prompts are in both {first} and {second}")
+    parts = {
+        name: {"rows": len(rows), "prompts": len(keys[name]), "sha256": sha256_of(rows)}
+        for name, rows in splits.items()
+    }
+    whole = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    preflight = {**preflight, "dropped": dropped.counts(), "dropped_rows": _ids(dropped)}
+    return Sealed(splits, {"sha256": whole, "splits": parts}, preflight, dropped)
+
+
+def repeated(rows: Sequence[Row]) -> list[list[str]]:
+    """Groups of row ids that share a prompt; they are kept, and always in one split."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for row in rows:
+        groups[prompt_key(row.prompt)].append(row.id)
+    return [ids for ids in groups.values() if len(ids) > 1]
+
+
+def _ids(dropped: Dropped, most: int = 20) -> dict[str, list[str]]:
+    return {reason: places[:most] for reason, places in dropped.places().items()}
+
+
+def _fraction(text: str) -> float:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+
+
+def sha256_of(rows: Sequence[Row]) -> str:
+    """A hash of what the rows say, in order. Where a row came from (its id) is no part of it: the same preferences
+    written in another format are the same data."""
+    digest = hashlib.sha256()
+    for row in rows:
+        said = {key: value for key, value in asdict(row).items() if key != "id" and value is not None}
+        digest.update(json.dumps(said, sort_keys=True, ensure_ascii=False).encode())
+    return digest.hexdigest()

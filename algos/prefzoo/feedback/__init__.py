@@ -1,1 +1,0 @@
-"""Where preferences and rewards come from."""

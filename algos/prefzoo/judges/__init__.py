@@ -1,0 +1,1 @@
+"""Judges, constitutions, critique and revision."""

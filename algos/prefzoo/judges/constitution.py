@@ -1,0 +1,145 @@
+"""A constitution: principles that replies are criticised, revised and compared by (Bai et al. 2022)."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from jinja2 import Environment, StrictUndefined, TemplateSyntaxError, UndefinedError, meta
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
+
+from prefzoo.errors import RecipeError, unknown
+from prefzoo.settings import Settings
+from prefzoo.types import Prompt
+from prefzoo.validation_messages import mistakes
+
+FOLDER = Path(__file__).parent / "constitutions"
+
+
+class Principle(Settings):
+    """One rule of conduct.
+
+    Attributes:
+        id: names it in transcripts and reports.
+        critique: asks for what is wrong with a reply by this rule.
+        revision: asks for a reply that is mended by the critique.
+        preference: asks which of two replies keeps this rule better.
+        weight: how often it is drawn, relative to the others.
+        where: a regular expression; the rule is drawn only for prompts whose last message it is found in. None: for
+            all.
+    """
+
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+    critique: Annotated[str, Field(min_length=1)]
+    revision: Annotated[str, Field(min_length=1)]
+    preference: Annotated[str, Field(min_length=1)]
+    weight: Annotated[float, Field(gt=0)] = 1.0
+    where: str | None = None
+
+    @field_validator("where")
+    @classmethod
+    def _is_expression(cls, where: str | None) -> str | None:
+        if where is not None:
+            try:
+                re.compile(where)
+            except re.error as error:
+                raise ValueError(f"is no regular expression: {error}") from error
+        return where
+
+    def applies(self, prompt: Prompt) -> bool:
+        """Whether it is one for this prompt."""
+        return self.where is None or re.search(self.where, prompt[-1]["content"]) is not None
+
+
+class Constitution(Settings):
+    """Principles, and the words in which requests with them are put.
+
+    Attributes:
+        principles: at least one, each with an id of its own.
+        critique_prompt, revision_prompt: Jinja templates of the two requests; they are given `prompt` (the messages),
+            `reply`, `principle`, and the second also `critique`.
+    """
+
+    principles: Annotated[list[Principle], Field(min_length=1)]
+    critique_prompt: str
+    revision_prompt: str
+
+    @field_validator("critique_prompt", "revision_prompt")
+    @classmethod
+    def _is_template(cls, text: str, info: ValidationInfo) -> str:
+        given: dict[str, Any] = {
+            "prompt": [{"role": "user", "content": ""}],
+            "reply": "",
+            "principle": Principle(id="any", critique="?", revision="?", preference="?"),
+            **({"critique": ""} if info.field_name == "revision_prompt" else {}),
+        }
+        environment = Environment(undefined=StrictUndefined)
+        try:
+            if stray := sorted(meta.find_undeclared_variables(environment.parse(text)) - given.keys()):
+                raise ValueError(unknown("variable", stray[0], given))
+            environment.from_string(text).render(given)
+        except TemplateSyntaxError as error:
+            raise ValueError(f"is no Jinja template: {error.message} (line {error.lineno})") from error
+        except UndefinedError as error:
+            raise ValueError(f"cannot be filled in: {error.message}") from error
+        return text
+
+    @field_validator("principles")
+    @classmethod
+    def _own_ids(cls, principles: list[Principle]) -> list[Principle]:
+        ids = [each.id for each in principles]
+        if twice := sorted({each for each in ids if ids.count(each) > 1}):
+            raise ValueError(f"the id {twice[0]!r} is given twice; each principle needs one of its own")
+        return principles
+
+    def draw(self, prompt: Prompt, rng: random.Random) -> Principle | None:
+        """One principle that applies to the prompt, by weight; None where none does."""
+        fitting = [each for each in self.principles if each.applies(prompt)]
+        return rng.choices(fitting, [each.weight for each in fitting])[0] if fitting else None
+
+
+def shipped() -> dict[str, Path]:
+    """The constitutions that come with the package: name -> file."""
+    return {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
+
+
+def find(name: str) -> str:
+    """The file of a constitution: one of `shipped` by name, or the path that it is."""
+    return str(shipped().get(name) or Path(name).expanduser())
+
+
+def problems(name: str) -> list[str]:
+    """Every mistake in the constitution of this name or file, a sentence each; empty where it is sound."""
+    path = Path(find(name))
+    if not path.is_file():
+        return [f"constitution: {unknown('constitution', name, shipped())} Or a YAML file."]
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        return [f"constitution: {path} is no YAML: {' '.join(str(error).split())}"]
+    if not isinstance(content, dict):
+        return [f"constitution: {path} must hold {', '.join(Constitution.model_fields)}"]
+    try:
+        Constitution.model_validate(content)
+    except ValidationError as error:
+        return [f"constitution: {path}: {each.key}: {each.said}" for each in mistakes(error, content, _fields_at)]
+    return []
+
+
+def load(name: str) -> Constitution:
+    """The constitution of this name or file.
+
+    Raises:
+        RecipeError: listing every mistake in it.
+    """
+    if found := problems(name):
+        raise RecipeError("constitution", found)
+    return Constitution.model_validate(yaml.safe_load(Path(find(name)).read_text(encoding="utf-8")))
+
+
+def _fields_at(path: Sequence[Any]) -> list[str]:
+    return list((Principle if "principles" in path[:1] else Constitution).model_fields)

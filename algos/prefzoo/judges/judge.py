@@ -1,0 +1,168 @@
+"""A judge: P(the first of two replies is better) over both orders of showing them, and a grade of one reply."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from prefzoo.errors import PrefzooError
+from prefzoo.types import Prompt
+
+Answers = Callable[[Sequence[Prompt], Sequence[str], Sequence[str], Sequence[str | None]], Sequence[float | None]]
+"""`(prompts, shown first, shown second, questions) -> P(the one shown first is better)`, in one order of showing; None
+where no answer could be read. A question is what a principle asks; None asks which reply is better."""
+
+Grades = Callable[[Sequence[Prompt], Sequence[str]], Sequence[float | None]]
+"""`(prompts, replies) -> grades from 0 to 10`; None where no answer could be read."""
+
+EXAMPLES = 5
+"""How many unreadable answers a report shows."""
+SHOWN = 300
+"""How much of each, in characters."""
+
+
+@dataclass
+class Asked:
+    """What a judge was asked and how it answered.
+
+    Attributes:
+        pairs, grades: pairs judged, and replies graded.
+        questions: questions put: two a pair, one a grade.
+        failures: questions to which no answer could be read. Of a pair such an order counts as undecided.
+        unanswered: those of the failures in which no answer came at all.
+        undecided: pairs of which no answer could be read in either order; they are among the ties.
+        ties: pairs of which neither reply came out better over both orders.
+        inconsistent: pairs of which the two orders preferred different replies.
+        first_preferred: questions about pairs in which the reply shown first was preferred, undecided ones counting
+            half; of a judge without position bias, half.
+    """
+
+    pairs: int = 0
+    grades: int = 0
+    questions: int = 0
+    failures: int = 0
+    unanswered: int = 0
+    undecided: int = 0
+    ties: int = 0
+    inconsistent: int = 0
+    first_preferred: float = 0.0
+
+
+class Judge:
+    """Compares replies in both orders of showing them, and grades them one by one where it can.
+
+    Args:
+        answers: the comparison, in one order.
+        grades: the grading; None where this judge cannot.
+        name: what it is called in messages.
+
+    Attributes:
+        described: what `build.build` makes this judge of again; None for one that was made otherwise.
+        flops: floating-point operations so far, of a judge that counts them.
+        about: what a report says of it besides what it was asked.
+        examples: the first few answers that could not be read.
+    """
+
+    def __init__(self, answers: Answers, grades: Grades | None = None, name: str = "the judge") -> None:
+        self.answers, self.grades, self.name, self.asked = answers, grades, name, Asked()
+        self.flops = 0.0
+        self.described: dict[str, Any] | None = None
+        self.about: dict[str, Any] = {}
+        self.examples: list[dict[str, str]] = []
+
+    def __call__(
+        self,
+        prompts: Sequence[Prompt],
+        first: Sequence[str],
+        second: Sequence[str],
+        questions: Sequence[str | None] | None = None,
+    ) -> list[float]:
+        """The mean of P(first better) when it is shown first and when it is shown second, for each pair.
+
+        Args:
+            questions: for each pair what is asked about it; None asks which reply is better.
+        """
+        both = self.in_both_orders(prompts, first, second, questions)
+        self.asked.failures += sum(p is None for side in both for p in side)
+        self.asked.undecided += sum(p is None and q is None for p, q in zip(*both, strict=True))
+        forth, back = ([0.5 if p is None else p for p in side] for side in both)
+        verdicts = [(p + (1 - q)) / 2 for p, q in zip(forth, back, strict=True)]
+        asked = self.asked
+        asked.pairs += len(verdicts)
+        asked.questions += 2 * len(verdicts)
+        asked.ties += sum(math.isclose(p, 0.5, abs_tol=1e-9) for p in verdicts)
+        asked.inconsistent += sum((p - 0.5) * (q - 0.5) > 0 for p, q in zip(forth, back, strict=True))
+        asked.first_preferred += sum((p > 0.5) + (p == 0.5) / 2 for p in (*forth, *back))
+        return [0.5 if math.isclose(p, 0.5, abs_tol=1e-9) else p for p in verdicts]
+
+    def in_both_orders(
+        self,
+        prompts: Sequence[Prompt],
+        first: Sequence[str],
+        second: Sequence[str],
+        questions: Sequence[str | None] | None = None,
+    ) -> tuple[Sequence[float | None], Sequence[float | None]]:
+        """P(the one shown first is better) of each pair with `first` shown first, and with `second` shown first; None
+        where no answer could be read. Not counted in `asked`."""
+        asks = list(questions) if questions is not None else [None] * len(prompts)
+        return self.answers(prompts, first, second, asks), self.answers(prompts, second, first, asks)
+
+    def grade(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float | None]:
+        """A grade from 0 to 10 for each reply; None where no answer could be read, which is counted.
+
+        Raises:
+            PrefzooError: when this judge compares only.
+        """
+        if self.grades is None:
+            raise PrefzooError(
+                f"{self.name} compares replies, but does not grade them one by one; "
+                "judge.path may name a model that does"
+            )
+        found = list(self.grades(prompts, completions))
+        self.asked.grades += len(found)
+        self.asked.questions += len(found)
+        self.asked.failures += sum(grade is None for grade in found)
+        return found
+
+    def rank(self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[str]]) -> list[list[int]]:
+        """For each prompt its candidates' places in `candidates`, the best first.
+
+        Every two are compared; they are ordered by the sum of their probabilities of being better, and keep the order
+        they came in where these are equal.
+        """
+        pairs = [(i, a, b) for i, each in enumerate(candidates) for a in range(len(each)) for b in range(a)]
+        won = [[0.0] * len(each) for each in candidates]
+        better = self(
+            [prompts[i] for i, _, _ in pairs],
+            [candidates[i][a] for i, a, _ in pairs],
+            [candidates[i][b] for i, _, b in pairs],
+        )
+        for (i, a, b), p in zip(pairs, better, strict=True):
+            won[i][a] += p
+            won[i][b] += 1 - p
+        return [sorted(range(len(each)), key=[-p for p in each].__getitem__) for each in won]
+
+    def report(self) -> dict[str, Any]:
+        """What was asked so far, and how; `failure_examples` are `{"failure": why, "answer": its beginning}`."""
+        return {**asdict(self.asked), "failure_examples": self.examples, **self.about}
+
+    def state(self) -> dict[str, Any]:
+        """All that asking changes in the judge, as plain values."""
+        return {"asked": asdict(self.asked), "flops": self.flops, "about": self.about, "examples": self.examples}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Be as a judge was whose `state` this is."""
+        self.asked, self.flops = Asked(**state["asked"]), state["flops"]
+        self.about, self.examples = dict(state["about"]), list(state["examples"])
+
+    def failed(self, why: str | None, answer: str = "") -> None:
+        """Note an answer of which nothing could be read, for the report.
+
+        Args:
+            why: there is no answer at all; None where there is one.
+        """
+        self.asked.unanswered += why is not None
+        if len(self.examples) < EXAMPLES:
+            self.examples.append({"failure": why or "unreadable", "answer": answer[:SHOWN]})

@@ -1,0 +1,37 @@
+"""What this machine has: GPUs that may be used, and cores."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+
+
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
+"""What a container may use of its processors: microseconds of a period, and the period."""
+
+
+def gpus() -> list[str]:
+    """NVIDIA's GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them; asks the system, not CUDA."""
+    if (visible := os.environ.get(VISIBLE)) is not None:
+        return [name for each in visible.split(",") if (name := each.strip()) and name != "-1"]
+    return [str(i) for i in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]
+
+
+def may_have_gpu() -> bool:
+    """Whether torch may find a GPU: one of NVIDIA's, of AMD's or of a Windows host; on Windows itself nobody knows."""
+    if VISIBLE in os.environ:
+        return bool(gpus())
+    return bool(gpus()) or os.name == "nt" or any(Path(place).exists() for place in ("/dev/kfd", "/dev/dxg"))
+
+
+def cores() -> int:
+    """Cores that this process may use: those it is held to, or fewer where a container has a quota of time."""
+    held = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = map(float, QUOTA.read_text(encoding="ascii").split())
+    except (OSError, ValueError):  # no such file here, or `max`, which is no limit
+        return held
+    return max(1, min(held, math.ceil(quota / period)))

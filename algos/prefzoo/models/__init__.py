@@ -1,0 +1,1 @@
+"""Base models, adapters, sampling, log-probabilities, saving and loading."""

@@ -1,0 +1,244 @@
+"""A policy that is a causal language model: a base, with an adapter on it or fully fine-tuned."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from prefzoo.ledger import Ledger
+from prefzoo.models import shared_base
+from prefzoo.models.dropout import own_dropout
+from prefzoo.models.loading import count_parameters, end_of_turn, load_model, load_tokenizer
+from prefzoo.models.policy_kinds import write_policy_file
+from prefzoo.settings import Generation
+from prefzoo.types import Completion, Progress, Prompt
+
+
+class LanguageModelPolicy:
+    """A model that samples and scores replies.
+
+    Args:
+        model: a transformers model, or a `PeftModel` over the start.
+        tokenizer: as `load_tokenizer` prepares it.
+        start: folder of the start policy that `model` came from.
+        loading: how the start's files are read (dtype, trust_remote_code, quantization).
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel | PeftModel,
+        tokenizer: PreTrainedTokenizerBase,
+        start: str,
+        loading: dict[str, Any] | None = None,
+    ) -> None:
+        self.model, self.tokenizer, self.start = model, tokenizer, start
+        self.loading = dict(loading or {})
+        ends = model.generation_config.eos_token_id
+        listed = ends if isinstance(ends, list) else [ends]
+        found = (*listed, tokenizer.eos_token_id, end_of_turn(tokenizer))
+        self.eos_ids = sorted({i for i in found if i is not None})
+        model.generation_config.eos_token_id = self.eos_ids  # for trainers that sample by themselves
+
+    @classmethod
+    def from_start(cls, start: str, **loading: Any) -> LanguageModelPolicy:
+        """The start policy itself, on weights that others may stand on too (see `bases`)."""
+        tokenizer = load_tokenizer(start, bool(loading.get("trust_remote_code", False)))
+        return cls(shared_base.lend(start, **loading).eval(), tokenizer, start, loading)
+
+    @classmethod
+    def load(cls, folder: Path, start: str, noted: dict[str, Any]) -> LanguageModelPolicy:
+        """What `save` wrote, on its start."""
+        loading = noted.get("loading", {})
+        if noted["kind"] == "adapter":
+            policy = cls.from_start(start, **loading)
+            adapted = PeftModel.from_pretrained(policy.model, str(folder)).eval()
+            return cls(adapted, policy.tokenizer, start, loading)
+        tokenizer = load_tokenizer(str(folder), bool(loading.get("trust_remote_code", False)))
+        return cls(load_model(str(folder), **loading).eval(), tokenizer, start, loading)
+
+    @property
+    def adapted(self) -> bool:
+        """Whether the weights that differ from the start are an adapter, so that switching it off is the start."""
+        return isinstance(self.model, PeftModel)
+
+    @property
+    def parameters(self) -> int:
+        """Weights that a token passes through, the adapter's included."""
+        return count_parameters(self.model)
+
+    @property
+    def _vocabulary(self) -> int:
+        return int(self.model.get_input_embeddings().weight.shape[0])
+
+    def save(self, folder: Path) -> None:
+        """The adapter alone, or the whole model with its tokenizer, in safetensors, and `policy.json`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        alone = {"selected_adapters": ["default"]} if self.adapted else {}  # beside it may be a critic's
+        with own_dropout(self.model):
+            self.model.save_pretrained(str(folder), **alone)
+        if not self.adapted:
+            self.tokenizer.save_pretrained(str(folder))
+        write_policy_file(folder, "adapter" if self.adapted else "model", self.start, loading=self.loading)
+
+    def merged(self) -> LanguageModelPolicy:
+        """The same policy without an adapter: its weights are added to the base. Uses up this policy's model.
+
+        On a quantized base the adapter is added to the base in full precision, because the sum would not survive
+        being rounded to 4 bits again.
+        """
+        if not self.adapted:
+            return self
+        adapted = self.model
+        if self.loading.get("quantization"):
+            whole = load_model(self.start, **{**self.loading, "quantization": None})
+            adapted = get_peft_model(whole, self.model.peft_config["default"])
+            set_peft_model_state_dict(adapted, get_peft_model_state_dict(self.model))
+        model = adapted.merge_and_unload()
+        return LanguageModelPolicy(model.eval(), self.tokenizer, self.start, self.loading)
+
+    def export(self, folder: Path) -> None:
+        """A plain transformers folder, adapter merged, that `AutoModelForCausalLM` and any server load."""
+        whole = self.merged()
+        folder.mkdir(parents=True, exist_ok=True)
+        with own_dropout(whole.model):
+            whole.model.save_pretrained(str(folder))
+        whole.tokenizer.save_pretrained(str(folder))
+
+    def render(self, prompt: Prompt) -> list[int]:
+        """The token ids of a prompt, up to where the assistant's reply begins."""
+        ids = self.tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True, return_dict=False)
+        return list(ids)
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        prompts: Sequence[Prompt],
+        generation: Generation,
+        seed: int,
+        n: int = 1,
+        ledger: Ledger | None = None,
+        progress: Progress | None = None,
+    ) -> list[list[Completion]]:
+        """`n` replies to each prompt, generated in batches sorted by prompt length; the same seed, the same replies."""
+        rendered = [self.render(prompt) for prompt in prompts]
+        # Longest first: a batch that does not fit in memory is met at once, not after an hour.
+        order = sorted((i for i in range(len(prompts)) for _ in range(n)), key=lambda i: (-len(rendered[i]), i))
+        replies: list[list[Completion]] = [[] for _ in prompts]
+        for begin in range(0, len(order), generation.batch_size):
+            batch = order[begin : begin + generation.batch_size]
+            torch.manual_seed(_derive(seed, begin))
+            for i, completion in zip(batch, self._generate([rendered[i] for i in batch], generation), strict=True):
+                replies[i].append(completion)
+            if progress is not None:
+                progress("sampling", begin + len(batch), len(order))
+        if ledger is not None:
+            ledger.generated(sum(len(c.token_ids) for each in replies for c in each), self.parameters)
+            ledger.forwarded(n * sum(map(len, rendered)), self.parameters)
+        return replies
+
+    def _generate(self, prompts: list[list[int]], generation: Generation) -> list[Completion]:
+        batch = self.tokenizer.pad({"input_ids": prompts}, padding=True, padding_side="left", return_tensors="pt")
+        sampling: dict[str, Any] = {"do_sample": False}
+        if generation.temperature > 0:
+            sampling = {"do_sample": True, "temperature": generation.temperature, "top_k": 0, "top_p": 1.0}
+        output = self.model.generate(
+            **batch.to(self.model.device),
+            max_new_tokens=generation.max_new_tokens,
+            pad_token_id=self.tokenizer.pad_token_id,
+            eos_token_id=self.eos_ids,
+            **sampling,
+        )
+        return [self._completion(row) for row in output[:, batch["input_ids"].shape[1] :].tolist()]
+
+    def _completion(self, ids: list[int]) -> Completion:
+        end = next((i for i, token in enumerate(ids) if token in self.eos_ids), None)
+        kept = ids if end is None else ids[: end + 1]
+        return Completion(self.tokenizer.decode(kept, skip_special_tokens=True), tuple(kept), end is not None)
+
+    @contextlib.contextmanager
+    def as_start(self) -> Iterator[LanguageModelPolicy]:
+        """This policy with its adapter off, which is the start exactly; a fully tuned one loads the start beside it."""
+        if self.adapted:
+            with self.model.disable_adapter():
+                yield self
+        else:
+            yield LanguageModelPolicy.from_start(self.start, **self.loading)
+
+    @torch.inference_mode()
+    def token_log_probabilities(
+        self, prompts: Sequence[Prompt], completions: Sequence[Completion], temperature: float = 1.0
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        """For each reply, the log-probabilities over the whole vocabulary at each of its tokens.
+
+        Yields:
+            (index of the reply, tensor of shape (tokens of the reply, vocabulary)), in order of length.
+        """
+        rows = [(self.render(p), list(c.token_ids)) for p, c in zip(prompts, completions, strict=True)]
+        order = sorted(range(len(rows)), key=lambda i: -sum(map(len, rows[i])))
+        begin = 0
+        while begin < len(order):
+            longest = sum(map(len, rows[order[begin]]))
+            # Logits of a batch stay below 256 MiB in float32, whatever the vocabulary.
+            size = max(1, min(128, 2**26 // (longest * self._vocabulary)))
+            batch = order[begin : begin + size]
+            begin += size
+            padded = self.tokenizer.pad(
+                {"input_ids": [rows[i][0] + rows[i][1] for i in batch]},
+                padding=True,
+                padding_side="right",
+                return_tensors="pt",
+            ).to(self.model.device)
+            logits = self.model(**padded).logits  # (B, T, V)
+            for row, i in enumerate(batch):
+                first, count = len(rows[i][0]) - 1, len(rows[i][1])
+                scaled = logits[row, first : first + count].float() / temperature
+                yield i, scaled.log_softmax(-1)
+
+    def log_probabilities(
+        self, prompts: Sequence[Prompt], completions: Sequence[Completion], temperature: float = 1.0
+    ) -> list[list[float]]:
+        """The log-probability of each token of each reply, in nats, under this policy at this temperature."""
+        result: list[list[float]] = [[] for _ in completions]
+        for i, table in self.token_log_probabilities(prompts, completions, temperature):
+            ids = torch.tensor(completions[i].token_ids, device=table.device, dtype=torch.long)
+            result[i] = table.gather(1, ids[:, None])[:, 0].tolist()
+        return result
+
+    def kl_to_start(
+        self, prompts: Sequence[Prompt], completions: Sequence[Completion], temperature: float = 1.0
+    ) -> list[float]:
+        """KL(policy || start) of each reply in nats, for replies that this policy sampled at `temperature`.
+
+        At each token the exact divergence between the two next-token distributions is summed over the reply
+        (the Rao-Blackwellised estimator, Amini et al. 2025, https://arxiv.org/abs/2504.10637): unbiased like the
+        log-ratio of the sampled tokens, never negative, and with less variance.
+        """
+        totals: list[float] = []
+        with contextlib.ExitStack() as stack:
+            beside = None if self.adapted else stack.enter_context(self.as_start())
+            # Two tables of (tokens x vocabulary) are held for each reply of a part: below 512 MiB each in float32.
+            longest = max((len(c.token_ids) for c in completions), default=1)
+            size = max(1, min(32, 2**27 // (longest * self._vocabulary)))
+            for begin in range(0, len(completions), size):
+                part = (prompts[begin : begin + size], completions[begin : begin + size], temperature)
+                if beside is None:
+                    with self.as_start() as start:
+                        reference = dict(start.token_log_probabilities(*part))
+                else:
+                    reference = dict(beside.token_log_probabilities(*part))
+                own = dict(self.token_log_probabilities(*part))
+                totals += [float((own[i].exp() * (own[i] - reference[i])).sum()) for i in range(len(own))]
+        return totals
+
+
+def _derive(seed: int, *parts: object) -> int:
+    """A seed of its own for a part of the work, from the seed of the whole."""
+    text = " ".join(map(str, (seed, *parts)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")

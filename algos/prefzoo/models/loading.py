@@ -1,0 +1,205 @@
+"""Models and tokenizers by path, hub id, or `lab`, always prepared in the same way."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from prefzoo import validation_messages
+from prefzoo.errors import PrefzooError
+from prefzoo.models.dropout import without_dropout
+
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message['role'] == 'system' %}{{ message['content'] + '\n\n' }}"
+    "{% elif message['role'] == 'user' %}{{ 'User:\n' + message['content'] + '\n\n' }}"
+    "{% else %}{{ 'Assistant:\n' }}{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}"
+    "{{ '\n\n' }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'Assistant:\n' }}{% endif %}"
+)
+"""Given to base models that bring no chat template of their own. Replies begin on a new line, because a space before
+them would merge with their first word, and the prompt would no longer be a prefix of prompt and reply."""
+
+
+def resolve(path: str, revision: str | None = None) -> str:
+    """A folder on this disk: of the bundled model for `lab`, itself for a folder, a download for a hub id.
+
+    A hub model becomes a folder once and for all, so that every later load, TRL's own of a reference included, reads
+    the same revision.
+    """
+    if path == "lab":
+        from prefzoo.lab import MODEL_DIR
+
+        return str(MODEL_DIR)
+    place = Path(path).expanduser()
+    if place.is_dir():
+        return str(place.resolve())
+    import huggingface_hub
+
+    kinds = ["*.safetensors", "*.json", "*.jinja", "*.txt", "*.model", "*.py"]
+    try:
+        return huggingface_hub.snapshot_download(path, revision=revision, allow_patterns=kinds)
+    except Exception as error:  # the hub client raises a dozen unrelated classes; the user needs one sentence
+        raise PrefzooError(f"model: {path!r} is no folder and could not be had from the hub: {error}") from error
+
+
+def device() -> torch.device:
+    """This process's accelerator if there is one, else the CPU."""
+    return (
+        torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
+    )
+
+
+def load_tokenizer(path: str, trust_remote_code: bool = False, replies: bool = True) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder: padded on the left, with a chat template, and with a pad token that is not the
+    end-of-sequence token if the vocabulary has any other that fits.
+
+    Args:
+        replies: whether its model writes replies, and must be able to end them.
+
+    Raises:
+        PrefzooError: when there is no end-of-sequence token, and one is needed.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+    if tokenizer.eos_token is None and (replies or tokenizer.chat_template is None):
+        raise PrefzooError(
+            f"the tokenizer in {path} has no end-of-sequence token, so that no reply would ever end. Name one of its "
+            f"tokens as eos_token in {Path(path) / 'tokenizer_config.json'}; its special tokens: "
+            f"{', '.join(map(repr, tokenizer.all_special_tokens)) or 'none'}."
+        )
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        spare = [t for t in (tokenizer.unk_token, *_pad_like(tokenizer)) if t and t != tokenizer.eos_token]
+        tokenizer.pad_token = spare[0] if spare else tokenizer.eos_token
+    if tokenizer.chat_template is None:
+        tokenizer.chat_template = PLAIN_TEMPLATE
+    return tokenizer
+
+
+def positions(config: PreTrainedConfig) -> int | None:
+    """How many tokens of prompt and reply a model has positions for; None where its config states no limit."""
+    stated = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return stated if isinstance(stated, int) and stated > 0 else None
+
+
+def end_of_turn(tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """The token with which the chat template ends a reply, if it is a special one.
+
+    Base models often declare another token as the end of a sequence; what learns from templated replies would then
+    be cut at the length limit every time, although it said that it was done.
+    """
+    reply = "\u2603"  # in no template
+    turns = [{"role": "user", "content": "?"}, {"role": "assistant", "content": reply}]
+    after = tokenizer.apply_chat_template(turns, tokenize=False).rpartition(reply)[2]
+    ids = tokenizer(after.lstrip(), add_special_tokens=False)["input_ids"]
+    return ids[0] if ids and ids[0] in {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()} else None
+
+
+def _pad_like(tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    names = ("pad", "reserved", "unused", "endoftext")
+    return [t for t in sorted(tokenizer.get_added_vocab()) if any(name in t.lower() for name in names)]
+
+
+def weights(
+    dtype: str = "float32",
+    trust_remote_code: bool = False,
+    quantization: Mapping[str, Any] | None = None,
+    attn_implementation: str | None = None,
+) -> dict[str, Any]:
+    """How `from_pretrained` is to read a model's weights: safetensors only, in `dtype`, onto this machine's device, as
+    `Adapter.quantization` says, with this implementation of attention (None is what transformers chooses).
+
+    Raises:
+        PrefzooError: for an implementation that this machine cannot run.
+    """
+    if device().type == "cpu" and (said := validation_messages.attention(attn_implementation)):
+        raise PrefzooError(said)
+    settings: dict[str, Any] = {
+        "dtype": getattr(torch, dtype),
+        "use_safetensors": True,
+        "trust_remote_code": trust_remote_code,
+        "device_map": {"": device()},
+    }
+    if attn_implementation:
+        settings["attn_implementation"] = attn_implementation
+    if quantization is None:
+        return settings
+    if quantization["quant_type"] == "int8":
+        # It says at each multiplication that it computes in float16.
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
+        settings["quantization_config"] = BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)
+    else:
+        settings["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type=quantization["quant_type"],
+            bnb_4bit_use_double_quant=quantization["double_quant"],
+            bnb_4bit_compute_dtype=getattr(torch, quantization.get("compute_dtype") or dtype),
+            bnb_4bit_quant_storage=getattr(torch, quantization.get("storage_dtype", "uint8")),
+        )
+    return settings
+
+
+_copies: dict[str, Path] = {}
+"""Quantized copies of models that this process knows of."""
+
+
+def read_instead(path: str, folder: Path, **loading: Any) -> None:
+    """From now on, `source` gives the copy in `folder` for the model in `path`, quantized as `loading` says.
+
+    A model that is quantized while it is read is in memory in both forms for a while, and quantizing takes a CPU far
+    longer than reading. What is read from the copy is the same, bit by bit.
+    """
+    _copies[_asked(path, loading)] = folder
+
+
+def source(path: str, **loading: Any) -> tuple[str, dict[str, Any]]:
+    """Where a model is read from, and the settings of `from_pretrained` for it; `loading` is as `weights` takes it."""
+    copy = _copies.get(_asked(path, loading))
+    if copy is None:
+        return path, weights(**loading)
+    return str(copy), weights(**{**loading, "quantization": None})  # the copy says itself how it was quantized
+
+
+def _asked(path: str, loading: Mapping[str, Any]) -> str:
+    decisive = {name: loading.get(name) for name in ("dtype", "quantization", "trust_remote_code")}
+    return json.dumps([str(Path(path).resolve()), decisive], sort_keys=True)
+
+
+def count_parameters(model: torch.nn.Module) -> int:
+    """Weights that a token passes through."""
+    return count(model.parameters())
+
+
+def count(parameters: Iterable[torch.nn.Parameter]) -> int:
+    """How many weights these hold; those in 4 bits are stored two to a byte."""
+    return sum(p.numel() * 2 * p.element_size() if type(p).__name__ == "Params4bit" else p.numel() for p in parameters)
+
+
+def load_model(path: str, **loading: Any) -> PreTrainedModel:
+    """A causal language model on this machine's device, ready to be trained or sampled; `loading` is as `weights` takes
+    it."""
+    place, settings = source(path, **loading)
+    model = AutoModelForCausalLM.from_pretrained(place, **settings)
+    # The end-of-sequence tokens are the model's; every other sampling default it ships is left behind, because
+    # `generate` would merge a top-k or a repetition penalty into settings that the recipe believes to have made.
+    shipped = model.generation_config
+    model.generation_config = GenerationConfig(
+        bos_token_id=shipped.bos_token_id, eos_token_id=shipped.eos_token_id, pad_token_id=shipped.pad_token_id
+    )
+    return without_dropout(model)

@@ -1,0 +1,100 @@
+"""One base in a process that measures many policies: its weights are read once, and every model stands on them.
+
+What is lent is a model of its own around the same weights: adapters, hooks and settings are put on that, never on what
+is kept, so that nothing has to be taken off again and several models can stand on one base at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+
+from prefzoo.models.loading import load_model
+
+_kept: dict[str, tuple[Any, PreTrainedModel]] = {}
+_depth = 0
+
+
+@contextlib.contextmanager
+def shared() -> Iterator[None]:
+    """Within this block models are lent instead of read; what was read stays until the process ends.
+
+    For measuring only: nobody may change in place the weights that he is lent, as merging an adapter does.
+    """
+    global _depth
+    _depth += 1
+    try:
+        yield
+    finally:
+        _depth -= 1
+
+
+def lend(path: str, **loading: Any) -> PreTrainedModel:
+    """The causal language model in a folder, as `load_model` reads it; within `shared`, on weights that are read once
+    for each folder and way of reading it, and again where its files have changed."""
+    if not _depth or not Path(path).is_dir():
+        return load_model(path, **loading)
+    return _on_the_weights_of(_base(path, loading))
+
+
+def lend_classifier(path: str, pad_token_id: int | None, **loading: Any) -> PreTrainedModel | None:
+    """The model with one scalar head instead of the language model's, on the same weights as what `lend` gives.
+
+    The head is zero: it is for an adapter that brings its own.
+
+    Returns:
+        None outside of `shared`, and where this architecture has something else in the place of its head than one
+        linear layer named `score` on the language model's own backbone.
+    """
+    if not _depth or not Path(path).is_dir():
+        return None
+    causal = _on_the_weights_of(_base(path, loading))
+    config = copy.deepcopy(causal.config)
+    config.num_labels, config.get_text_config().pad_token_id = 1, pad_token_id
+    with torch.device("meta"):
+        made = AutoModelForSequenceClassification.from_config(
+            config, trust_remote_code=bool(loading.get("trust_remote_code", False))
+        )
+    prefix = made.base_model_prefix
+    backbone = getattr(causal, prefix, None)
+    beside = [name for name, _ in made.named_parameters() if not name.startswith(f"{prefix}.")]
+    if type(getattr(made, prefix, None)) is not type(backbone) or beside != ["score.weight"]:
+        return None
+    setattr(made, prefix, backbone)
+    made.score.to_empty(device=causal.device).to(causal.dtype)
+    torch.nn.init.zeros_(made.score.weight)
+    for name, value in vars(causal).items():  # that it is quantized, and how
+        vars(made).setdefault(name, value)
+    return made
+
+
+def _base(path: str, loading: dict[str, Any]) -> PreTrainedModel:
+    read = {"dtype": "float32", **{name: value for name, value in loading.items() if value}}
+    key = json.dumps([str(Path(path).resolve()), read], sort_keys=True)
+    files = sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in Path(path).iterdir() if f.is_file())
+    if key not in _kept or _kept[key][0] != files:
+        _kept.pop(key, None)
+        _kept[key] = files, load_model(path, **loading)
+    return _kept[key][1]
+
+
+def _on_the_weights_of(base: PreTrainedModel) -> PreTrainedModel:
+    memo: dict[int, Any] = {id(weight): _alias(weight) for weight in base.parameters()}
+    return copy.deepcopy(base, memo)
+
+
+def _alias(weight: torch.nn.Parameter) -> torch.nn.Parameter:
+    """A parameter of its own with the same numbers. What says how they are quantized is its own too: bitsandbytes
+    moves it from the weight to the layer at the first use (int8), or rewrites it for some processors (4 bits)."""
+    alias: Any = torch.Tensor._make_subclass(type(weight), weight.data, weight.requires_grad)
+    vars(alias).update(vars(weight))
+    if hasattr(weight, "quant_state"):
+        alias.quant_state = copy.copy(weight.quant_state)
+    return alias

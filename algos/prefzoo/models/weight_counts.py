@@ -1,0 +1,50 @@
+"""How many weights a token passes through, and how many of them are trained: what FLOPs are counted by."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from prefzoo.models.adapters import of_adapter
+from prefzoo.models.loading import count
+
+VALUE = "value"
+"""Name of a critic's adapter on the policy's base."""
+HEAD, BACKBONE = "value_head", "value_backbone"
+"""Names of a critic's own modules on the policy's model."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Of one model: those that a token passes through, those of them that are trained, and those of the start that it
+    began as."""
+
+    passed: int
+    trained: int
+    start: int
+
+
+def weights_of(model: torch.nn.Module) -> Weights:
+    """Of the policy or reward model that is trained, its adapter included; a critic on it is left out."""
+    named = [(name, weight) for name, weight in model.named_parameters() if not _of_critic(name)]
+    start = count(weight for name, weight in named if not of_adapter(name))
+    adapter = count(weight for name, weight in named if of_adapter(name))
+    if not adapter:
+        return Weights(start, start, start)
+    replaced = count(weight for name, weight in named if ".original_module." in name)
+    return Weights(start - replaced + adapter, adapter, start)
+
+
+def critic_of(model: torch.nn.Module) -> Weights | None:
+    """Of the critic on a policy's model: a backbone of its own, trained whole, or the policy's base under an adapter of
+    the critic's. None where there is none."""
+    own = count(weight for name, weight in model.named_parameters() if _of_critic(name))
+    if not own:
+        return None
+    base = 0 if hasattr(model, BACKBONE) else weights_of(model).start
+    return Weights(base + own, own, base + own)
+
+
+def _of_critic(name: str) -> bool:
+    return name.startswith((f"{HEAD}.", f"{BACKBONE}.")) or (of_adapter(name) and f".{VALUE}." in name)

@@ -1,0 +1,1 @@
+"""Recipes: schema, files, and checks that need no torch."""

@@ -1,0 +1,76 @@
+"""The JSON schema of a recipe, for editors that complete and check YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from prefzoo import registry
+from prefzoo.config_fields import OWNED, config_fields, meaning
+from prefzoo.recipe.check_recipe import LABEL, REWARD_CONFIG
+from prefzoo.recipe.recipe_schema import Recipe
+
+
+def recipe_schema() -> dict[str, Any]:
+    """The schema (draft 2020-12) of a recipe file, with the settings of every algorithm that is known here.
+
+    It is a help while writing; `prefzoo validate` knows more (what does not fit together, what does not exist).
+    """
+    schema = Recipe.model_json_schema()
+    properties = schema["properties"]
+    names = list(registry.sound())
+    blocks = {f"algorithm:{name}": _algorithm(name, names) for name in names}
+    schema["$defs"] |= blocks
+    for name in ("RewardSettings", "RewardPart"):
+        schema["$defs"][name]["properties"]["trainer"] = _trainer(REWARD_CONFIG)
+    properties["extends"] = {"type": "string", "description": "A recipe that this one changes; by path or name."}
+    properties["seeds"] = {
+        "description": "How many seeds, or which.",
+        "anyOf": [{"type": "integer", "minimum": 1}, {"type": "array", "items": {"type": "integer", "minimum": 0}}],
+    }
+    properties["start"] = {"anyOf": [{"enum": ["none", "sft"]}, {"type": "null"}, properties["start"]]}
+    chosen = [{"if": _is(name), "then": {"$ref": f"#/$defs/algorithm:{name}"}} for name in names]
+    properties["algorithms"] = {
+        "type": "object",
+        "description": "A label and its settings; the label is the algorithm unless `algorithm:` says otherwise.",
+        "properties": {name: {"anyOf": [{"type": "null"}, {"$ref": f"#/$defs/algorithm:{name}"}]} for name in names},
+        "propertyNames": {"pattern": f"^{LABEL.pattern}$"},
+        "additionalProperties": {"type": "object", "required": ["algorithm"], "allOf": chosen},
+    }
+    # A recipe that others extend may name no algorithm.
+    schema["required"] = []
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "Prefzoo recipe"}
+
+
+def _is(name: str) -> dict[str, Any]:
+    return {"properties": {"algorithm": {"const": name}}, "required": ["algorithm"]}
+
+
+def _algorithm(name: str, names: list[str]) -> dict[str, Any]:
+    cls = registry.load(name)
+    schema = TypeAdapter(cls).json_schema(ref_template=f"#/$defs/algorithm:{name}/$defs/{{model}}")
+    properties = schema["properties"]
+    if cls.config is not None:
+        properties["trainer"] = _trainer(cls.config, cls.owned)
+    properties["algorithm"] = {"enum": names}
+    properties["seed_offset"] = {"type": "integer", "description": "Moves the seeds of this label's trials."}
+    what = " ".join((cls.__doc__ or "").split("\n\n")[0].split())
+    return {**schema, "description": what, "additionalProperties": False}
+
+
+def _trainer(config: str, owned: Mapping[str, str] | None = None) -> dict[str, Any]:
+    taken = {*OWNED, *(owned or {})}
+    fields = {name: _value(annotation) for name, annotation in config_fields(config).items() if name not in taken}
+    cls = config.partition(":")[2]
+    return {
+        "type": "object",
+        "description": f"Any field of {cls} that the comparison does not set itself.",
+        "properties": fields,
+        "additionalProperties": False,
+    }
+
+
+def _value(annotation: str) -> dict[str, Any]:
+    return TypeAdapter(meaning(annotation)).json_schema()

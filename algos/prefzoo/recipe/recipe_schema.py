@@ -1,0 +1,300 @@
+"""What a recipe may say: every block, key, default and range."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from prefzoo import registry
+from prefzoo.data import sources
+from prefzoo.data.read_files import COLUMNS
+from prefzoo.data.read_rows import Pairs
+from prefzoo.data.vote_aggregation import Annotators
+from prefzoo.errors import PrefzooError
+from prefzoo.interface import Algorithm
+from prefzoo.judges.judge_settings import JudgeSettings
+from prefzoo.rewards.reward_settings import RewardSettings
+from prefzoo.settings import Adapter, Budget, Generation, Settings, Training
+
+LEARNING_RATES = {
+    "tiny": {"lora": 2e-3, "qlora": 2e-3, "full": 5e-4},
+    "other": {"lora": 1e-4, "qlora": 1e-4, "full": 1e-5},
+}
+"""What `training.learning_rate` is when a recipe leaves it out: by size of the model (`TINY_BYTES`) and adapter."""
+TINY_BYTES = 40_000_000
+"""Models with less weight in files than this, as the lab's, learn nothing at the rates of large ones."""
+
+
+def weight_bytes(path: str) -> int | None:
+    """How much the files of a model's weights hold; None for what is no folder here."""
+    from prefzoo.lab import MODEL_DIR
+
+    place = MODEL_DIR if path == "lab" else Path(path).expanduser()
+    return sum(f.stat().st_size for f in place.glob("*.safetensors")) if place.is_dir() else None
+
+
+class Model(Settings):
+    """The base model: `lab`, a folder, or a hub id. Remote code stays off unless the recipe turns it on.
+
+    `attn_implementation` is how transformers computes attention; None is what it chooses for the model and machine.
+    """
+
+    path: str = "lab"
+    revision: str | None = None
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    attn_implementation: Literal["eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3"] | None = (
+        None
+    )
+    trust_remote_code: bool = False
+
+
+class Splits(Settings):
+    """Shares of the prompts: what is learned from, what is watched meanwhile, what the verdict is by."""
+
+    train: float = Field(gt=0)
+    validation: float = Field(ge=0)
+    test: float = Field(gt=0)
+
+    @field_validator("*")
+    @classmethod
+    def _no_percentage(cls, share: float) -> float:
+        if share > 1:
+            raise ValueError(f"must be a share of 1, such as 0.7 (got {share:g})")
+        return share
+
+    @model_validator(mode="after")
+    def _whole(self) -> Splits:
+        shares = self.model_dump()
+        if abs(sum(shares.values()) - 1) > 1e-6:
+            said = " + ".join(f"{name} {share:g}" for name, share in shares.items())
+            raise ValueError(f"{said} is {sum(shares.values()):g}; the shares must add up to 1")
+        return self
+
+
+class Data(Settings):
+    """Where the rows come from: a `source` by name, or files or hub ids of one or more kinds (those of
+    `data.read_files.COLUMNS`).
+
+    `columns` maps our column names to those of the data. `pairs` says which are made of rankings and ratings (the
+    ratings of one reply count by their mean): every two replies that differ (`all`), neighbours only (`adjacent`), or
+    every two by their strengths in all rankings of a prompt together (`plackett_luce`, see `data.plackett_luce`).
+    `annotators` says how several people's votes on one pair of replies become preferences: what most say (`majority`),
+    every vote as a pair of its own, so that votes count by their share (`soft`), or what is likelier, people being
+    weighed by how often they are found to be right (`reliability`; needs the extra `annotators`, see
+    `data.vote_aggregation`). A ranking is a vote on every two of its replies, but not with `plackett_luce`.
+    `split`, `revision` and `data_dir` are those of a hub dataset. `label_with` makes pairs from the start's own replies
+    to the prompts. `splits` are shares of the prompts. `shuffle_labels` is a negative control: every trial learns from
+    pairs whose labels were swapped at random, each seed by its own coin.
+    """
+
+    source: str | None = None
+    preferences: str | None = None
+    rankings: str | None = None
+    ratings: str | None = None
+    demonstrations: str | None = None
+    prompts: str | None = None
+    columns: dict[str, str] = Field({})
+    pairs: Pairs = "all"
+    annotators: Annotators = "majority"
+    label_with: Literal["gold", "judge"] | None = None
+    split: str = "train"
+    revision: str | None = None
+    data_dir: str | None = None
+    splits: Splits = Splits(train=0.7, validation=0.1, test=0.2)
+    seed: int = 0
+    max_prompt_tokens: int = Field(512, ge=8)
+    max_completion_tokens: int = Field(512, ge=1)
+    shuffle_labels: bool = False
+
+    def files(self) -> dict[str, str]:
+        """The files and hub ids that are given, by kind."""
+        return {kind: path for kind in COLUMNS if (path := getattr(self, kind)) is not None}
+
+    @field_validator(*COLUMNS)
+    @classmethod
+    def _one_origin(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and (source := info.data.get("source")):
+            raise ValueError(f"give data.source ({source!r}) or data.{info.field_name} ({value!r}), not both")
+        return value
+
+
+class Start(BaseModel):
+    """How the start policy comes about: `sft` (with its settings; `on` is what the data has: demonstrations, else
+    chosen replies), or `none`: the model as it is."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    algorithm: str = "sft"
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """The algorithm's own settings."""
+        return dict(self.model_extra or {})
+
+
+class GoldFunction(Settings):
+    """A truth of one's own: `FILE.py:NAME`, called as `(prompts, completions) -> scores`."""
+
+    path: str
+
+
+class Evaluation(Settings):
+    """How every policy is measured: one reply to each of `prompts` test prompts a seed, compared with `against`.
+
+    With `gold: judge` a judge decides: `judge` says which, where it is not the recipe's. One that made the labels or
+    the reward likes what it taught; `same_judge` says that the reader knows, and lets it decide all the same.
+
+    `milestones` policies are kept by each training of a policy (of which an algorithm of several rounds has several) at
+    equal shares of its optimizer steps, and measured too: with 3, after 1/4, 1/2 and 3/4. They allow to compare at
+    equal budgets. With full fine-tuning each takes the room of the whole model.
+    """
+
+    prompts: int = Field(256, ge=2)
+    milestones: int = Field(0, ge=0)
+    against: Literal["start"] = "start"
+    judge: JudgeSettings | None = None
+    same_judge: bool = False
+
+
+class Wandb(Settings):
+    """Weights & Biases: one group for the comparison, one run for each label and seed, one run with the summary.
+
+    `auto` is online for who is logged in, else offline, unless the environment (`WANDB_MODE`) says otherwise; what is
+    kept offline lies in the comparison's folder. `artifacts` uploads the trained policies too.
+    """
+
+    project: str = "prefzoo"
+    entity: str | None = None
+    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
+    artifacts: bool = False
+
+
+class Tracking(Settings):
+    """Where runs are logged; no result depends on it, and turning it on trains nothing again.
+
+    `report_to` names further trackers that the trainers themselves log their curves to, while they train.
+    """
+
+    wandb: Wandb = Wandb()
+    report_to: list[Literal["tensorboard", "trackio", "mlflow"]] = Field([])
+
+
+class Recipe(Settings):
+    """One comparison. What is left out has a default; only algorithms must be named."""
+
+    model: Model = Model()
+    adapter: Adapter = Adapter()
+    data: Data = Data()
+    start: Start = Start()
+    reward: RewardSettings = RewardSettings()
+    judge: JudgeSettings = JudgeSettings()
+    constitution: str | None = None
+    gold: str | GoldFunction | None = None
+    budget: Budget = Budget()
+    generation: Generation = Generation()
+    training: Training = Training()
+    algorithms: dict[str, dict[str, Any]] = Field({})
+    seeds: list[Annotated[int, Field(ge=0)]] = Field([0, 1, 2], min_length=1)
+    evaluation: Evaluation = Evaluation()
+    tracking: Tracking = Tracking()
+
+    @field_validator("algorithms", mode="before")
+    @classmethod
+    def _empty_settings(cls, value: Any) -> Any:
+        return {k: {} if v is None else v for k, v in value.items()} if isinstance(value, dict) else value
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _count(cls, value: Any) -> Any:
+        if isinstance(value, int) and not isinstance(value, bool):
+            if value < 1:
+                raise ValueError(f"at least 1 seed is needed, not {value}")
+            return list(range(value))
+        if not isinstance(value, (list, tuple)):
+            raise ValueError("must be how many seeds, or a list of them")
+        if len(set(map(str, value))) < len(value):
+            raise ValueError(f"a seed is given twice in {value}; it would count as two runs")
+        return value
+
+    @field_validator("start", mode="before")
+    @classmethod
+    def _by_name(cls, value: Any) -> Any:
+        return {"algorithm": value or "none"} if value is None or isinstance(value, str) else value
+
+    @property
+    def source(self) -> str | None:
+        """The name of the source of the rows, the lab where a recipe says nothing; None when they come from files."""
+        return None if self.data.files() else self.data.source or "lab"
+
+    @property
+    def provides(self) -> frozenset[str]:
+        """What the data has, of `data.sources.PROVIDES`; pairs count as preferences however they are made."""
+        if self.source is not None:
+            return sources.load(self.source).provides
+        given = {"prompts", *self.data.files()}
+        return frozenset(
+            given | ({"preferences"} if self.data.label_with or given & {"rankings", "ratings"} else set())
+        )
+
+    @property
+    def gold_source(self) -> str | GoldFunction:
+        """What policies are measured by: what the recipe says (`judge` is no truth), else that of the source, else
+        `none`."""
+        if self.gold is not None:
+            return self.gold
+        return self.source if self.source is not None and sources.load(self.source).has_gold else "none"
+
+    @property
+    def constitution_name(self) -> str:
+        """The constitution that the recipe names, else the one that whoever criticises can follow."""
+        by_lab = self.judge.endpoint is None and (self.judge.path or self.model.path) == "lab"
+        return self.constitution or ("lab" if by_lab else "general")
+
+    @property
+    def uses_judge(self) -> bool:
+        """Whether anything is learned from the recipe's judge."""
+        asked = any("judge" in draws_on for draws_on in self.draws_on.values())
+        return asked or self.data.label_with == "judge" or any(part.type == "judge" for part in self.reward.parts)
+
+    @property
+    def final_judge(self) -> JudgeSettings | None:
+        """Who decides in the end; None where no judge does."""
+        return (self.evaluation.judge or self.judge) if self.gold == "judge" else None
+
+    @property
+    def audited(self) -> dict[str, JudgeSettings]:
+        """The judges that anything hangs on: `judge`, the recipe's, and `final judge`, another one that decides."""
+        final = self.final_judge
+        found = {"judge": self.judge} if self.uses_judge or final == self.judge else {}
+        return {**found, **({"final judge": final} if final is not None and final != self.judge else {})}
+
+    def start_algorithm(self) -> Algorithm | None:
+        """The algorithm that makes the start; None when the model is taken as it is."""
+        if self.start.algorithm == "none":
+            return None
+        parameters = self.start.parameters
+        if self.start.algorithm == "sft":
+            parameters.setdefault("on", "demonstrations" if "demonstrations" in self.provides else "chosen")
+        return registry.get(self.start.algorithm, **parameters)
+
+    def algorithm(self, label: str) -> Algorithm:
+        """The algorithm behind a label, with its settings."""
+        settings = dict(self.algorithms[label])
+        settings.pop("seed_offset", None)
+        return registry.get(settings.pop("algorithm", label), **settings)
+
+    @property
+    def draws_on(self) -> dict[str, frozenset[str]]:
+        """What the algorithm behind each label draws from the bench; labels with mistakes are left out."""
+        found = {}
+        for label in self.algorithms:
+            with contextlib.suppress(PrefzooError, KeyError, TypeError, ValueError):
+                found[label] = self.algorithm(label).required
+        return found
+
+    def seed_of(self, label: str, seed: int) -> int:
+        """The seed that a label's trial really uses: the comparison's, moved by the label's `seed_offset`."""
+        return seed + int(self.algorithms[label].get("seed_offset", 0))

@@ -1,0 +1,210 @@
+"""What is drawn into each picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from prefzoo.results.number_format import fixed
+from prefzoo.results.results_schema import Milestone, Results, SeedResult, Summary
+from prefzoo.run.stage_graph import START
+
+COLOURS = ("C0", "C1", "C2", "C3", "C4", "C5", "C6", "C8", "C9")
+"""Those of matplotlib but for the grey one, which would be taken for the start."""
+MARKERS = "osD^vPX"
+"""With nine colours, enough to tell 63 policies apart, and some without seeing colour."""
+LINES = ("-", "--", ":", "-.")
+"""Of the policies that have a colour first, of those that have it again, and so on."""
+Curve = Sequence[Mapping[str, float]]
+
+
+def score(axes: Any, results: Results, labels: list[str]) -> None:
+    """The metric that decides, best on top, each seed beside its mean."""
+    metric = results.primary
+    for i, label in enumerate(reversed(labels)):
+        found, look = results.algorithms[label].summary[metric], _look(label, labels)
+        seeds = [trial.metrics[metric] for trial in results.algorithms[label].seeds.values() if metric in trial.metrics]
+        axes.plot(seeds, [i] * len(seeds), "|", color=look["color"], alpha=0.6, markersize=9)
+        axes.errorbar(found.mean, i, xerr=_error(found), capsize=3, **look)
+    _line_of_start(axes.axvline, results)
+    axes.set_yticks(range(len(labels)), labels[::-1])
+    axes.set_ylim(-0.6, len(labels) - 0.4)
+    axes.set_xlabel(f"{metric} reward")
+
+
+def frontier(axes: Any, results: Results, labels: list[str]) -> None:
+    """The metric that decides against KL, every seed and milestone."""
+    _cloud(axes, results, labels, "kl", results.primary)
+    axes.set_xscale("function", functions=(lambda x: np.sqrt(np.maximum(x, 0)), np.square))
+    axes.set_xlim(left=0)
+    axes.xaxis.get_major_locator().set_params(nbins=6)
+    _line_of_start(axes.axhline, results)
+    axes.set_xlabel("KL to the start (nats a reply)")
+    axes.set_ylabel(f"{results.primary} reward")
+
+
+def gold_proxy(axes: Any, results: Results, labels: list[str]) -> None:
+    """Gold against proxy, an arrow from the start to each policy."""
+    _cloud(axes, results, labels, "proxy", "gold")
+    start = results.algorithms[START].summary
+    for label in labels:
+        found = results.algorithms[label].summary
+        if label != START and all({"gold", "proxy"} <= each.keys() for each in (found, start)):
+            ends = [(each["proxy"].mean, each["gold"].mean) for each in (found, start)]
+            colour = _look(label, labels)["color"]
+            arrow = {"arrowstyle": "->", "color": colour, "alpha": 0.6, "shrinkA": 2, "shrinkB": 4}
+            axes.annotate("", *ends, arrowprops=arrow)
+    axes.set_xlabel("proxy reward")
+    axes.set_ylabel("gold reward")
+
+
+def cost(axes: Any, results: Results, labels: list[str], ledger: str, what: str) -> None:
+    """The metric that decides against what a policy took."""
+    from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
+
+    _cloud(axes, results, [label for label in labels if label != START], f"ledger/{ledger}", results.primary, labels)
+    _line_of_start(axes.axhline, results)
+    axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    subs = (1, 2, 3, 5) if high < 20 * low else (1, 3) if high < 1000 * low else (1,)
+    axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=12))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(what)
+    axes.set_ylabel(f"{results.primary} reward")
+
+
+def training(
+    axes: Any, results: Results, labels: list[str], curves: Mapping[str, Sequence[Curve]], name: str, what: str
+) -> None:
+    """What trainers logged by step: each seed thin, their mean thick."""
+    for label, of_seeds in curves.items():
+        colour = _look(label, labels)["color"]
+        by_step: dict[float, list[float]] = {}
+        for curve in of_seeds:
+            logged = [(entry["step"], entry[name]) for entry in curve if name in entry]
+            for step, value in logged:
+                by_step.setdefault(step, []).append(value)
+            if len(of_seeds) > 1:
+                axes.plot(*zip(*logged, strict=True), color=colour, linewidth=0.8, alpha=0.3)
+        of_all = {step: values for step, values in by_step.items() if len(values) == len(of_seeds)}
+        whole = sorted((step, float(np.mean(values))) for step, values in of_all.items())
+        if whole:
+            line = {"marker": "o", "markersize": 3} if len(whole) < 3 else {}
+            dashes = LINES[_place(label, labels) // len(COLOURS) % len(LINES)]
+            axes.plot(*zip(*whole, strict=True), dashes, color=colour, linewidth=2, label=label, **line)
+    _legend(axes)
+    axes.set_xlabel("optimizer step")
+    axes.set_ylabel(what)
+
+
+def spent(results: Results, label: str, ledger: str) -> float:
+    """The mean over seeds of what a policy took in all."""
+    values = [trial.ledger.get(ledger, 0.0) for trial in results.algorithms[label].seeds.values()]
+    return float(np.mean(values)) if values else 0.0
+
+
+def along(results: Results, label: str, ledger: str) -> str:
+    """The points of a policy's first trial in words."""
+    trial = next(iter(results.algorithms[label].seeds.values()))
+    return ", ".join(f"{fixed(score)} at {amount(x)}" for x, score in way(trial, f"ledger/{ledger}", results.primary))
+
+
+def ends(of_seeds: Sequence[Curve], name: str) -> str:
+    """Where curves begin and end, in the mean of the seeds."""
+    values = [[entry[name] for entry in curve if name in entry] for curve in of_seeds]
+    first, last = (float(np.mean([each[i] for each in values])) for i in (0, -1))
+    return f"{first:.3g} to {last:.3g}"
+
+
+def amount(value: float) -> str:
+    """A number with a prefix, such as 1.2 G."""
+    from matplotlib.ticker import EngFormatter
+
+    return EngFormatter(places=1)(value)
+
+
+def with_interval(summary: Summary) -> str:
+    """A mean and its interval in words."""
+    ends = f" ({fixed(summary.ci95[0])} to {fixed(summary.ci95[1])})" if summary.ci95 else ""
+    return fixed(summary.mean) + ends
+
+
+def _cloud(
+    axes: Any, results: Results, labels: Sequence[str], x: str, y: str, all_labels: Sequence[str] | None = None
+) -> None:
+    """Each policy's mean large with its interval of `y`, each seed small, joined to the policies on its way."""
+    heights, errors = [], []
+    for label in labels:
+        look = _look(label, all_labels or labels)
+        small = {"color": look["color"], "marker": look["fmt"], "markersize": 3.5, "alpha": 0.5, "linewidth": 0.8}
+        ways = [each for trial in results.algorithms[label].seeds.values() if (each := way(trial, x, y))]
+        for points in ways:
+            axes.plot(*zip(*points, strict=True), **small, clip_on=False)
+            heights += [height for _, height in points]
+        if ways:
+            found = results.algorithms[label].summary.get(y)
+            middle = np.mean([points[-1] for points in ways], axis=0)
+            error = _error(found) if found else None
+            axes.errorbar(*middle, yerr=error, capsize=3, color=look["color"], fmt="none")
+            errors += [(middle[1], *np.ravel(error))] if error else []
+            large = {"marker": look["fmt"], "markersize": 8, "markeredgecolor": "white", "linestyle": "none"}
+            axes.plot(*middle, **large, color=look["color"], label=label, zorder=3, clip_on=False)
+    usual = np.median([low + high for _, low, high in errors]) if errors else 0.0
+    for middle, low, high in errors:  # one may be so wide that nothing else could be told apart
+        heights += [middle - low, middle + high] if low + high <= 3 * usual else []
+    if heights:
+        margin = 0.07 * (max(heights) - min(heights)) or 0.5
+        axes.set_ylim(min(heights) - margin, max(heights) + margin)
+    _legend(axes)
+
+
+def way(trial: SeedResult, x: str, y: str) -> list[tuple[float, float]]:
+    """The points of a trial: its milestones in order, and the final policy; what cost nothing is not on a logarithmic
+    scale of costs."""
+    points = []
+    on_the_way: list[Milestone | SeedResult] = [*trial.milestones, trial]
+    for each in on_the_way:
+        numbers = {**each.metrics, **{f"ledger/{name}": value for name, value in each.ledger.items()}}
+        if x in numbers and y in numbers and (numbers[x] > 0 or not x.startswith("ledger/")):
+            points.append((numbers[x], numbers[y]))
+    return points
+
+
+def _legend(axes: Any) -> None:
+    """Below the axes, because policies that lie close together would write over each other."""
+    if axes.get_legend_handles_labels()[0]:
+        columns = legend_columns(axes.get_legend_handles_labels()[1])
+        axes.figure.legend(
+            loc="outside lower left", ncols=columns, fontsize=10, columnspacing=1.2, handletextpad=0.4, frameon=False
+        )
+
+
+def legend_columns(labels: Sequence[str]) -> int:
+    """How many names fit beside each other."""
+    return max(1, min(3, 72 // (max(map(len, labels), default=0) + 4)))
+
+
+def _line_of_start(draw: Any, results: Results) -> None:
+    if found := results.algorithms[START].summary.get(results.primary):
+        draw(found.mean, color="0.6", linewidth=1, zorder=0)
+
+
+def _look(label: str, labels: Sequence[str]) -> dict[str, str]:
+    """Colour and marker of a policy, the same in every picture and whatever its rank."""
+    if label == START:
+        return {"color": "0.5", "fmt": "p"}
+    place = _place(label, labels)
+    return {"color": COLOURS[place % len(COLOURS)], "fmt": MARKERS[place % len(MARKERS)]}
+
+
+def _place(label: str, labels: Sequence[str]) -> int:
+    return sorted({*labels, START}, key=lambda each: (each != START, each)).index(label) - 1
+
+
+def _error(summary: Summary) -> list[list[float]] | None:
+    if summary.ci95 is None:
+        return None
+    return [[summary.mean - summary.ci95[0]], [summary.ci95[1] - summary.mean]]

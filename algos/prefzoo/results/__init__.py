@@ -1,0 +1,1 @@
+"""What a comparison found: schema, collection, statistics, warnings."""

@@ -1,0 +1,277 @@
+"""What the stages of a comparison left, collected into `Results`: measured against the start, and judged."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from prefzoo.errors import PrefzooError
+from prefzoo.interface import MILESTONES
+from prefzoo.judges.critique_revision import TRANSCRIPTS
+from prefzoo.judges.judge_audit import AUDIT_FILE
+from prefzoo.ledger import Ledger
+from prefzoo.results import analysis, statistics
+from prefzoo.results.analysis import Tables, summarized
+from prefzoo.results.call_log import last_call
+from prefzoo.results.caveats import judge_notes, notes, ungraded
+from prefzoo.results.equal_budgets import at_equal_budgets
+from prefzoo.results.length_adjustment import length_adjusted
+from prefzoo.results.milestone_tables import on_the_way
+from prefzoo.results.results_file import identities
+from prefzoo.results.results_schema import AlgorithmResult, Milestone, Results, SeedResult, Status, Warning
+from prefzoo.results.training_curves import read_curves
+from prefzoo.results.warnings import signs
+from prefzoo.run.evaluation_records import DETAILS, JUDGING, PRINCIPLES, RECORDS, distinct, not_numbers, read_records
+from prefzoo.run.executor import Outcome
+from prefzoo.run.integrity import refuse_edited, unsealed
+from prefzoo.run.stage_graph import AUDIT, LABEL, START, Plan
+from prefzoo.run.trial_identity import IDENTITY, refuse_unequal
+from prefzoo.run.worker_counts import noted_workers
+
+
+def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
+    """Collect what the stages left, measure it against the start, and judge.
+
+    Raises:
+        PrefzooError: when the trials are not alike in all that they must share (`identity`), saying what differs.
+    """
+    recipe = plan.recipe
+    refuse_edited(plan)
+    tables: dict[str, Tables] = {}
+    algorithms = {}
+    for label in (START, *recipe.algorithms):
+        algorithms[label], tables[label] = _algorithm(plan, outcomes, label)
+    refuse_unequal(identities(algorithms), str(plan.out))
+    for label, summary in analysis.summaries(tables).items():
+        algorithms[label].summary = summary
+    if metric := analysis.decides(tables):
+        for label, each in algorithms.items():
+            if metric in tables[label]:
+                found = statistics.interquartile_mean(tables[label][metric])
+                algorithms[label] = each.model_copy(update={"interquartile_mean": summarized(found)})
+    reward = _reward(plan, outcomes)
+    preflight, manifest, judge = _data(plan)
+    if recipe.audited:
+        audits = {name: _audit(plan, name) for name in recipe.audited}
+        judge = {"type": recipe.judge.type, **judge, "audits": audits}
+    metric = "gold" if "gold" in tables[START] else "proxy"
+    for label in recipe.algorithms:
+        algorithms[label].length_adjusted = length_adjusted(tables[label], tables[START], metric)
+        algorithms[label].over_start = {
+            name: summarized(statistics.difference(table, tables[START][name]))
+            for name, table in tables[label].items()
+            if name in tables[START]
+        }
+    return Results(
+        recipe=recipe.model_dump(mode="json"),
+        manifest=manifest,
+        versions=plan.versions,
+        workers=noted_workers(plan.out),
+        algorithms=algorithms,
+        judge=judge,
+        reward=reward,
+        preflight=preflight,
+        slices={
+            name.partition("@")[2]: table.shape[1]
+            for name, table in tables[START].items()
+            if name.startswith(f"{metric}@")
+        },
+        shared=_shared(plan),
+        notes=[
+            *notes(recipe, algorithms, reward, manifest),
+            *judge_notes(plan, outcomes, judge),
+            *ungraded(algorithms),
+            *unsealed(plan),
+        ],
+        warnings=_warnings(plan, algorithms, tables, metric, judge),
+        verdicts=analysis.verdicts(tables),
+        pairs=analysis.pairs(tables),
+        equal_budgets=at_equal_budgets(algorithms, tables, plan.out),
+        ratings=analysis.rated(tables),
+        call=last_call(plan.out),
+    )
+
+
+def _warnings(
+    plan: Plan,
+    algorithms: Mapping[str, AlgorithmResult],
+    tables: Mapping[str, Tables],
+    metric: str,
+    judge: Mapping[str, Any],
+) -> list[Warning]:
+    trained = plan.recipe.algorithms
+    return signs(
+        {label: tables[label] for label in trained if tables[label]},
+        tables[START],
+        metric,
+        {label: each.length_adjusted for label, each in algorithms.items()},
+        read_curves(plan.stages.values()),
+        {None: [judge], **{label: _judged(each) for label, each in algorithms.items()}},
+        {label: [trial.judging for trial in each.seeds.values()] for label, each in algorithms.items()},
+        {label: on_the_way(algorithms[label], plan.out) for label in trained},
+    )
+
+
+def _algorithm(plan: Plan, outcomes: Mapping[str, Outcome], label: str) -> tuple[AlgorithmResult, Tables]:
+    recipe = plan.recipe
+    status: Status = "ok"
+    error = None
+    seeds: dict[str, SeedResult] = {}
+    columns: dict[str, list[list[float]]] = {}
+    for seed in recipe.seeds:
+        names = [n for n in (f"train {label} seed {seed}", f"evaluate {label} seed {seed}") if n in plan.stages]
+        bad = [outcomes[n] for n in names if n in outcomes and outcomes[n].status != "ok"]
+        missing = [n for n in names if n not in outcomes]
+        if bad or missing:
+            if status == "ok":
+                status = bad[0].status if bad else "skipped"
+                error = f"seed {seed}: {bad[0].error}" if bad else f"seed {seed}: was not run"
+            continue
+        try:
+            seeds[str(seed)], values = seed_result(plan, label, seed)
+        except PrefzooError as unusable:
+            status, error = "failed", f"seed {seed}: {unusable}"
+            continue
+        for metric, column in values.items():
+            columns.setdefault(metric, []).append(column)
+    tables = {m: np.array(rows) for m, rows in columns.items() if len(rows) == len(seeds)} if status == "ok" else {}
+    settings = dict(recipe.algorithms.get(label, {}))
+    name = settings.pop("algorithm", label if label != START else recipe.start.algorithm)
+    result = AlgorithmResult(
+        status=status,
+        error=error,
+        algorithm=name,
+        settings=recipe.start.parameters if label == START else settings,
+        differs=dict(settings.get("trainer", {})),
+        seeds=seeds,
+        summary={},
+    )
+    return result, tables
+
+
+def seed_result(plan: Plan, label: str, seed: int) -> tuple[SeedResult, dict[str, list[float]]]:
+    """One trial's metrics, and its columns: metric -> a value for each prompt (or one for the whole).
+
+    Raises:
+        PrefzooError: when a measurement of it, or of a policy on its way, is gone, infinite or not a number.
+    """
+    folder = plan.stages[f"evaluate {label} seed {seed}"].folder
+    start = plan.stages[f"evaluate {START} seed {seed}"].folder
+    against = read_records(start) if start.is_dir() else []
+    if not_numbers(against):
+        against = []
+    columns = _columns(_sound(folder), against)
+    train = plan.stages.get(f"train {label} seed {seed}")
+    training = _read(train.folder / "ledger.json") if train else {}
+    reported = (train or plan.stages[START]).folder / DETAILS
+    details = _read(reported) if train or reported.is_file() else {}  # a start that is taken as it is has none
+    if train and (folder / PRINCIPLES).is_file():
+        details["principles"] = _read(folder / PRINCIPLES)
+        details["transcripts"] = os.path.relpath(train.folder / TRANSCRIPTS, plan.out)
+    result = SeedResult(
+        metrics=_means(columns),
+        ledger=_added([_read(folder / "ledger.json"), training]),
+        training=_added([training]) if train else {},
+        milestones=[
+            Milestone(**_read(kept / "milestone.json"), metrics=_means(_columns(_sound(kept), against)))
+            for kept in sorted((folder / MILESTONES).glob("*"))
+        ],
+        details=details,
+        judging=_read(folder / JUDGING) if (folder / JUDGING).is_file() else {},
+        policy=os.path.relpath(train.folder / "policy", plan.out) if train else None,
+        replies=os.path.relpath(folder / "replies.jsonl", plan.out),
+        identity=_read(folder / IDENTITY) if (folder / IDENTITY).is_file() else {},
+    )
+    return result, columns
+
+
+def _sound(folder: Path) -> list[dict[str, Any]]:
+    records = read_records(folder)
+    if bad := not_numbers(records):
+        raise PrefzooError(f"{folder / RECORDS} holds what is no finite number: {', '.join(bad)}")
+    return records
+
+
+def _columns(records: Sequence[Mapping[str, Any]], against: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+    """metric -> a value for each prompt, or one for the whole; wins are counted `against` the start's records."""
+    columns = {
+        metric: [float(r[metric]) for r in records]
+        for metric, value in records[0].items()
+        if isinstance(value, int | float)
+    }
+    judge = "gold" if "gold" in records[0] else "proxy"
+    if against and judge in records[0] and judge in against[0]:
+        columns["win_rate"] = [_win(a[judge], b[judge]) for a, b in zip(records, against, strict=True)]
+    for part in sorted({r["slice"] for r in records if r["slice"]}):
+        if judge in records[0]:
+            columns[f"{judge}@{part}"] = [float(r[judge]) for r in records if r["slice"] == part]
+    texts = [r["reply"] for r in records]
+    return columns | {"distinct_1": [distinct(texts, 1)], "distinct_2": [distinct(texts, 2)]}
+
+
+def _means(columns: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    return {metric: float(np.mean(column)) for metric, column in columns.items()}
+
+
+def _win(a: float, b: float) -> float:
+    return 1.0 if a > b else 0.5 if a == b else 0.0
+
+
+def _added(ledgers: Sequence[dict[str, float]]) -> dict[str, float]:
+    total: dict[str, float] = {}
+    for name in Ledger.__dataclass_fields__:
+        values = [ledger.get(name, 0) for ledger in ledgers]
+        total[name] = max(values) if name == "peak_memory_bytes" else sum(values)
+    return total
+
+
+def _data(plan: Plan) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """The preflight, the manifest, and what the judge who labelled the pairs reports, where one did."""
+    preflight, manifest = (_read(plan.stages["data"].folder / f"{name}.json") for name in ("preflight", "manifest"))
+    if LABEL not in plan.stages or not plan.stages[LABEL].folder.is_dir():
+        return preflight, manifest, {}
+    labels = preflight["labels"] = _read(plan.stages[LABEL].folder / "labels.json")
+    manifest["labels"] = {name: part["sha256"] for name, part in labels["splits"].items()}
+    return preflight, manifest, labels["judge"]
+
+
+def _reward(plan: Plan, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
+    """The reward's report; of several (one a seed, with shuffled labels) the first, and all under `by_seed`."""
+    reports = {}
+    for stage in plan.stages.values():
+        if stage.kind == "reward":
+            if stage.folder.is_dir():
+                reports[str(stage.seed)] = _read(stage.folder / "report.json")
+            else:
+                outcome = outcomes.get(stage.name)
+                reports[str(stage.seed)] = {"error": f"{outcome.status}: {outcome.error}" if outcome else "was not run"}
+    first = next(iter(reports.values()))
+    return {**first, "by_seed": reports} if len(reports) > 1 else first
+
+
+def _audit(plan: Plan, name: str) -> dict[str, Any] | None:
+    stage = plan.stages.get(AUDIT.format(name))
+    return dict(_read(stage.folder / AUDIT_FILE)) if stage is not None and stage.folder.is_dir() else None
+
+
+def _shared(plan: Plan) -> dict[str, dict[str, float]]:
+    shared = {}
+    for stage in plan.stages.values():
+        if stage.kind in ("start", "label") and stage.folder.is_dir():
+            shared[stage.name] = _added([_read(stage.folder / "ledger.json")])
+        if stage.kind == "reward" and stage.folder.is_dir():
+            shared[stage.name] = _added([_read(stage.folder / "report.json").get("ledger", {})])
+    return shared
+
+
+def _judged(each: AlgorithmResult) -> list[dict[str, Any]]:
+    return [trial.details["judge"] for trial in each.seeds.values() if "judge" in trial.details]
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,237 @@
+"""What `results.json` holds: a documented, versioned contract (docs/results.schema.json). Types only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Status = Literal["ok", "failed", "skipped"]
+
+
+class Block(BaseModel):
+    """A block of `results.json`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Summary(Block):
+    """A number over all seeds and prompts, mostly the mean of a metric, and its 95% interval."""
+
+    mean: float
+    ci95: tuple[float, float] | None = Field(description="None where one number gives no interval")
+
+
+class Verdict(Block):
+    """a minus b on one metric, paired by seed and prompt; `p_adjusted` by Holm over its family."""
+
+    metric: str
+    a: str
+    b: str
+    difference: float
+    ci95: tuple[float, float]
+    p_adjusted: float
+    verdict: Literal["better", "worse", "inconclusive"]
+    family: str | None = Field(default=None, description="which verdicts Holm corrected together with this one")
+    family_size: int | None = Field(default=None, description="how many those are, this one among them")
+    effect_size: float | None = Field(
+        default=None,
+        description="Cohen's d of the paired differences (d_z): their mean over the standard deviation of single ones; "
+        "None where all are equal",
+    )
+    detectable: float | None = Field(
+        default=None,
+        description="the difference that another comparison of this size finds with 80% probability, after Holm; "
+        "it grows where few seeds leave the error itself uncertain",
+    )
+
+
+class Pair(Block):
+    """How often a is higher than b on the metric that decides; ties count half. Of b against a it is 1 minus this."""
+
+    a: str
+    b: str
+    win_rate: Summary = Field(description="of the same seed on the same prompt")
+    probability_of_improvement: Summary = Field(description="of any seed of a over any seed of b; Agarwal et al. 2021")
+
+
+Axis = Literal["prompts", "generated_tokens", "flops", "seconds"]
+
+
+class EqualBudget(Block):
+    """The metric that decides, of the policies that one would have with the same spent on training at most."""
+
+    axis: Axis
+    budget: float = Field(description="what one of the trainings used in all: of the trials of its label, the most")
+    policies: dict[str, Summary] = Field(
+        description="of each trial its latest policy that had used no more, the start before its first; nothing is "
+        "interpolated, and a training that ended before has its final policy"
+    )
+    over_start: dict[str, Summary] = Field(description="those scores minus the start's, paired by seed and prompt")
+    reached: dict[str, list[str]] = Field(
+        default={}, description="label -> which policy that is of each trial, in order: `start`, a milestone or `final`"
+    )
+    missing: dict[str, str] = Field(description="label -> why it is not among them")
+
+
+Kind = Literal[
+    "over_optimization",
+    "past_peak",
+    "slice",
+    "length",
+    "length_explains",
+    "diversity",
+    "entropy",
+    "judge",
+    "cut_off",
+]
+
+
+@dataclass(frozen=True)
+class Warning:
+    """One warning.
+
+    Attributes:
+        kind: what it is about.
+        policy: the label it is about; None for the judge who labelled the data.
+        text: one sentence or two for people.
+        value: the number it rests on, with its 95% interval.
+    """
+
+    kind: Kind
+    policy: str | None
+    text: str
+    value: float
+    ci95: tuple[float, float]
+
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class LengthAdjusted:
+    """A policy against the start, read at equal length.
+
+    Attributes:
+        difference: of the metric that decides, policy minus start, with its 95% interval; None where none is known.
+        win_rate: share of prompts won, ties counted half, within 0 and 1, with its 95% interval.
+        slope: how much of the metric one more token brings.
+        tokens: how many tokens longer the policy's replies are in the mean.
+    """
+
+    difference: float
+    difference_ci95: Interval | None
+    win_rate: float
+    win_rate_ci95: Interval | None
+    slope: float
+    tokens: float
+
+
+class Call(Block):
+    """What a recipe does not say of itself."""
+
+    command: str = Field(description="the program and its arguments")
+    folder: str = Field(description="where it ran, from which the recipe's relative paths start")
+    registered: dict[str, str] = Field(
+        description="algorithms of the recipe that are neither built in nor installed -> the file that registers each; "
+        "empty where there is none"
+    )
+    plugins: list[str] = Field(description="those of these files that were given by `--plugin`")
+
+
+class Milestone(Block):
+    """A policy on the way to the final one."""
+
+    name: str
+    metrics: dict[str, float] = Field(description="as of the final policy")
+    ledger: dict[str, float] = Field(description="what the training had used by then")
+
+
+class SeedResult(Block):
+    """One trial: an algorithm with one seed."""
+
+    metrics: dict[str, float] = Field(description="gold, gold/<attribute>, gold@<slice>, proxy, kl, length, ..")
+    ledger: dict[str, float] = Field(description="what the trial used; see prefzoo.Ledger")
+    training: dict[str, float] = Field(
+        default={}, description="the part of the ledger that training used; answering the test prompts took the rest"
+    )
+    milestones: list[Milestone] = Field(default=[], description="policies on the way, in order")
+    details: dict[str, Any] = Field(default={}, description="what the algorithm itself reports")
+    judging: dict[str, Any] = Field(
+        default={},
+        description="where a judge decides: pairs and questions put to it about the test replies, `failures` to read "
+        "an answer, `undecided` pairs that it judged in neither order, ..; see prefzoo.judges.judge.Asked",
+    )
+    policy: str | None = Field(default=None, description="folder of the trained policy, relative to results.json")
+    replies: str = Field(description="file of every test reply with its measurements, relative to results.json")
+    identity: dict[str, Any] = Field(
+        default={}, description="what the trial has in common with all it may be compared with; see run.trial_identity"
+    )
+
+
+class AlgorithmResult(Block):
+    """All trials of one label."""
+
+    status: Status
+    error: str | None = None
+    algorithm: str
+    settings: dict[str, Any]
+    differs: dict[str, Any] = Field(description="training arguments that this label alone sets differently")
+    seeds: dict[str, SeedResult]
+    summary: dict[str, Summary]
+    interquartile_mean: Summary | None = Field(
+        default=None, description="of the metric that decides, over all seeds and prompts; Agarwal et al. 2021"
+    )
+    over_start: dict[str, Summary] = Field(
+        default={},
+        description="metric -> its difference to the start's, paired by seed and prompt; the intervals are not "
+        "corrected for the number of policies or metrics",
+    )
+    length_adjusted: LengthAdjusted | None = Field(
+        default=None, description="against the start at equal length; None where that is not known"
+    )
+
+
+class Results(Block):
+    """The whole file."""
+
+    schema_: Literal[1] = Field(1, alias="schema")
+    recipe: dict[str, Any]
+    manifest: dict[str, Any]
+    versions: dict[str, str]
+    algorithms: dict[str, AlgorithmResult]
+    reward: dict[str, Any]
+    judge: dict[str, Any] = Field({})
+    preflight: dict[str, Any]
+    slices: dict[str, int] = Field(default={}, description="test prompts of each slice")
+    shared: dict[str, dict[str, float]] = Field(description="ledgers of the stages that all trials share")
+    notes: list[str] = Field(description="what a reader must know before believing the table")
+    warnings: list[Warning] = Field(default=[], description="signs that a policy games its reward, or of a weak judge")
+    verdicts: list[Verdict]
+    pairs: list[Pair] = Field(default=[], description="the win matrix, each two labels once")
+    equal_budgets: list[EqualBudget] = Field(
+        default=[],
+        description="policies with the same spent on training at most, at some budgets of each axis; where two or more "
+        "were measured on their way",
+    )
+    workers: list[int] = Field(
+        default=[], description="how many stages ran at a time, different numbers where several calls made the run"
+    )
+    ratings: dict[str, Summary] = Field(default={}, description="Bradley-Terry, in log-odds; the start has 0")
+    call: Call | None = Field(default=None, description="how the comparison was called last, where that is known")
+    merged: dict[str, str] = Field(
+        default={}, description="of a merged report: name -> folder of each run in it, relative to results.json"
+    )
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    @property
+    def primary(self) -> str:
+        """The metric that decides: gold where a truth is known, else the proxy reward."""
+        return "gold" if any("gold" in each.summary for each in self.algorithms.values()) else "proxy"
+
+    @property
+    def test_prompts(self) -> int:
+        """How many test prompts each policy answered with each seed."""
+        return min(self.recipe["evaluation"]["prompts"], self.manifest["splits"]["test"]["prompts"])

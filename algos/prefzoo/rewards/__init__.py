@@ -1,0 +1,1 @@
+"""Rewards: trained, by path, functions, judges, sums and ensembles of them."""

@@ -1,0 +1,111 @@
+"""What a recipe's `reward:` block may say."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+
+from prefzoo.rewards.combined import Combine
+from prefzoo.rewards.judge_reward import By
+from prefzoo.rewards.reward_files import RewardLoss
+from prefzoo.settings import Adapter, Settings, Shaping
+
+
+class RewardPart(Settings):
+    """One reward: a model `trained` on the data, one at a `path`, a `function` (`path: FILE.py:NAME`), the recipe's
+    `judge`, or `random`: a negative control.
+
+    `by` is how a judge scores (`judge_reward.JudgeReward`): by `comparison` with the start's own reply, or by `grade`.
+
+    `loss`, `adapter` and `trainer` are those of a trained model: it learns from pairs (`bradley_terry`), ratings
+    (`regression`) or rankings (`plackett_luce`); where `adapter` is not given it is the recipe's. `members` above 1
+    trains that many, each with a seed of its own, and `combine` says how their scores become one: `mean`, `min`, or
+    `mean_minus_std`, less `std_weight` standard deviations. `weight` is its weight in a sum.
+    """
+
+    type: Literal["trained", "path", "function", "judge", "random"] = "trained"
+    path: str | None = Field(None, validate_default=True)
+    by: By = "comparison"
+    loss: RewardLoss = "bradley_terry"
+    adapter: Adapter | None = None
+    trainer: dict[str, Any] = Field({})
+    members: int = Field(1, ge=1)
+    combine: Combine = "mean"
+    std_weight: float = Field(1.0, ge=0)
+    weight: float = 1.0
+
+    @field_validator("path")
+    @classmethod
+    def _path_fits(cls, path: str | None, info: ValidationInfo) -> str | None:
+        kind = info.data.get("type")  # missing where it is itself wrong
+        if kind in ("path", "function") and not path:
+            raise ValueError(f"is missing; reward.type {kind!r} needs one")
+        if kind in ("trained", "judge", "random", "sum") and path:
+            raise ValueError(f"{path!r} has no meaning with reward.type {kind!r}")
+        return path
+
+    @field_validator("by")
+    @classmethod
+    def _judge_is_used(cls, by: By, info: ValidationInfo) -> By:
+        if (kind := info.data.get("type", "judge")) != "judge" and by != "comparison":
+            raise ValueError(f"{by!r} has no meaning with reward.type {kind!r}; it must be 'judge'")
+        return by
+
+    @field_validator("loss", "adapter", "trainer", "members", "combine", "std_weight")
+    @classmethod
+    def _training_is_used(cls, value: Any, info: ValidationInfo) -> Any:
+        assert info.field_name is not None
+        if value == cls.model_fields[info.field_name].default:
+            return value
+        if (kind := info.data.get("type", "trained")) != "trained":
+            raise ValueError(f"{value!r} has no meaning with reward.type {kind!r}")
+        if info.field_name in ("combine", "std_weight") and info.data.get("members") == 1:
+            raise ValueError(f"{value!r} has no meaning with 1 member; members must be above 1")
+        if info.field_name == "std_weight" and (combine := info.data.get("combine")) in ("mean", "min"):
+            raise ValueError(f"{value!r} has no meaning with combine {combine!r}; it must be 'mean_minus_std'")
+        return value
+
+
+class RewardSettings(RewardPart):
+    """What algorithms learn from: one reward, or a `sum` `of` several, each times its `weight`.
+
+    What online algorithms make of the scores is said by `normalize` and `clip` (`interface.Shaping`).
+    """
+
+    type: Literal["trained", "path", "function", "judge", "random", "sum"] = "trained"  # type: ignore[assignment]
+    of: list[RewardPart] = Field([], validate_default=True)
+    normalize: bool = False
+    clip: float | None = Field(None, gt=0)
+
+    @field_validator("of")
+    @classmethod
+    def _sum_fits(cls, of: list[RewardPart], info: ValidationInfo) -> list[RewardPart]:
+        kind = info.data.get("type", "sum" if of else "trained")
+        if kind == "sum" and not of:
+            raise ValueError("is missing; reward.type 'sum' needs a list of rewards")
+        if kind != "sum" and of:
+            raise ValueError(f"a list of rewards has no meaning with reward.type {kind!r}; it must be 'sum'")
+        return of
+
+    @field_validator("weight")
+    @classmethod
+    def _weight_is_used(cls, weight: float) -> float:
+        if weight != 1.0:
+            raise ValueError(f"{weight} has no meaning outside a sum")
+        return weight
+
+    @property
+    def parts(self) -> list[RewardPart]:
+        """What is summed; the reward itself where nothing is."""
+        return list(self.places.values())
+
+    @property
+    def places(self) -> dict[str, RewardPart]:
+        """The parts by their keys in the recipe."""
+        return {f"reward.of.{i}": part for i, part in enumerate(self.of)} if self.type == "sum" else {"reward": self}
+
+    @property
+    def shaping(self) -> Shaping:
+        """`normalize` and `clip`."""
+        return Shaping(normalize=self.normalize, clip=self.clip)

@@ -1,0 +1,1 @@
+"""Run a comparison's stages: graph, cache, executor, worker."""

@@ -1,0 +1,144 @@
+"""Shows a person what runs, how far it is and how long it will take; line by line when nobody is at a terminal."""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from prefzoo.run.stage_graph import Stage
+
+QUIET_SECONDS = 30.0
+"""Without a terminal, how long nothing is said while something runs."""
+
+
+class Watcher:
+    """Is told what the runner does, and tells the person.
+
+    Args:
+        total: how many stages there are.
+        workers: how many run at a time; for the estimate of the time left.
+        console: where to write.
+        clock: seconds, from anywhere on.
+    """
+
+    def __init__(self, total: int, workers: int, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        self.total, self.workers, self.console, self.clock = total, workers, console, clock
+        self.ended_stages = 0
+        self.took: dict[str, dict[str | None, list[float]]] = defaultdict(lambda: defaultdict(list))
+        self.left: dict[str, Stage] = {}
+        self.began: dict[str, float] = {}
+        self.tasks: dict[str, TaskID] = {}
+        self.said = clock()
+        self.doing: dict[str, str] = {}
+        self.bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}", style="dim"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> Watcher:
+        self.bars.start()
+        self.overall = self.bars.add_task("comparison", total=self.total, note="")
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.bars.stop()
+
+    def expect(self, stages: list[Stage]) -> None:
+        """What is still to be run, in the order in which it will be."""
+        self.left = {stage.name: stage for stage in stages}
+
+    def started(self, stage: Stage) -> None:
+        """A stage began."""
+        self.began[stage.name] = self.clock()
+        self.doing[stage.name] = ""
+        self.tasks[stage.name] = self.bars.add_task(f"  {stage.name}", total=None, note="starting")
+
+    def progressed(self, stage: Stage, what: str, done: int, total: int) -> None:
+        """A stage is `done` of `total` through `what`."""
+        self.doing[stage.name] = f"{what} {done}/{total}"
+        self.bars.update(self.tasks[stage.name], completed=done, total=total, note=what)
+
+    def ended(self, stage: Stage, status: str, error: str | None, seconds: float, reused: bool) -> None:
+        """A stage ended: `ok`, `failed` or `skipped`; `reused` when its result was there already."""
+        self.ended_stages += 1
+        self.left.pop(stage.name, None)
+        self.began.pop(stage.name, None)
+        self.doing.pop(stage.name, None)
+        if stage.name in self.tasks:
+            self.bars.remove_task(self.tasks.pop(stage.name))
+        spent = stage.seconds if reused else seconds
+        if status == "ok" and spent is not None:
+            self.took[stage.kind][stage.label].append(spent)
+        self.bars.update(self.overall, completed=self.ended_stages, note=self.time_left())
+        place = f"[{self.ended_stages}/{self.total}]"
+        if status == "failed":
+            self.console.print(f"{place} {stage.name}: FAILED: {error}", style="red", markup=False, highlight=False)
+        elif status == "ok" and not self.console.is_terminal:
+            how = "already there" if reused else f"{seconds:.1f} s"
+            self.console.print(f"{place} {stage.name}: {how}{self._and_left()}", markup=False, highlight=False)
+        self.said = self.clock()
+
+    def tick(self) -> None:
+        """Called every second or so: brings the estimate up to date; without a terminal, says now and then that
+        something runs."""
+        if self.console.is_terminal:
+            self.bars.update(self.overall, note=self.time_left())
+        elif self.clock() - self.said > QUIET_SECONDS:
+            self.said = self.clock()
+            busy = "; ".join(f"{name}: {what}" if what else name for name, what in self.doing.items())
+            place = f"[{self.ended_stages}/{self.total}]"
+            self.console.print(f"{place} running {busy}{self._and_left()}", markup=False, highlight=False)
+
+    def time_left(self) -> str:
+        """`about 1:20 left`; `at least 0:40 left` while there is a stage that is like none that has ended; empty when
+        there is nothing to go by."""
+        usual = {name: self._usual(stage) for name, stage in self.left.items()}
+        running = {name: max(0.0, (usual[name] or 0.0) - (self.clock() - at)) for name, at in self.began.items()}
+        seconds = round(seconds_left(self.left, {n: s or 0.0 for n, s in usual.items()}, running, self.workers))
+        known = all(each is not None for each in usual.values())
+        if not self.left or (seconds == 0 and not known):
+            return ""
+        return f"{'about' if known else 'at least'} {seconds // 60}:{seconds % 60:02d} left"
+
+    def _usual(self, stage: Stage) -> float | None:
+        """The mean of the stages of its kind and label that have ended; None while there is none. What training takes
+        differs with the algorithm; the other kinds may go by any of their kind."""
+        of_kind = self.took[stage.kind]
+        alike = [stage.label] if stage.kind == "train" or stage.label in of_kind else list(of_kind)
+        times = [seconds for label in alike for seconds in of_kind.get(label, ())]
+        return sum(times) / len(times) if times else None
+
+    def _and_left(self) -> str:
+        left = self.time_left()
+        return f" ({left})" if left else ""
+
+
+def seconds_left(
+    left: Mapping[str, Stage], usual: Mapping[str, float], running: Mapping[str, float], workers: int
+) -> float:
+    """Seconds until all that is left has run, as the runner will run it: in order, as far as needs allow, so many at a
+    time. `usual` holds what each takes, and `running` what those that run have still to go."""
+    now = 0.0
+    busy = [(seconds, name) for name, seconds in running.items()]
+    heapq.heapify(busy)
+    unfinished = set(left)
+    waiting = [stage for name, stage in left.items() if name not in running]
+    while True:
+        for stage in [s for s in waiting if unfinished.isdisjoint((*s.needs, *s.after))][: workers - len(busy)]:
+            waiting.remove(stage)
+            heapq.heappush(busy, (now + usual[stage.name], stage.name))
+        if not busy:
+            return now
+        now, name = heapq.heappop(busy)
+        unfinished.discard(name)

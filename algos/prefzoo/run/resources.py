@@ -1,0 +1,99 @@
+"""How many stages run at a time, and which cores and which GPU each may use, so that none takes another's."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import psutil
+
+from prefzoo.machine import VISIBLE, cores, gpus
+from prefzoo.recipe.recipe_schema import Recipe, weight_bytes
+from prefzoo.run import distributed
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+THREADS = "OMP_NUM_THREADS"
+
+SMALL_MODEL_BYTES = 100_000_000
+WORKER_BYTES = 750_000_000
+"""What a stage with a small model takes at most, of which a third is shared with the others."""
+
+
+def default_workers(recipe: Recipe) -> int:
+    """Stages at a time: one for each GPU; without any, one for each core where all models are small and memory
+    suffices, else one. Where several processes train together they have all GPUs."""
+    together = distributed.processes()
+    if devices := gpus():
+        return len(devices) if together == 1 else 1
+    judges = [judge.path for judge in recipe.audited.values() if judge.path and judge.endpoint is None]
+    rewards = [part.path for part in recipe.reward.parts if part.type == "path" and part.path]
+    if not all(0 < (weight_bytes(path) or 0) < SMALL_MODEL_BYTES for path in (recipe.model.path, *judges, *rewards)):
+        return 1
+    return max(1, min(cores(), psutil.virtual_memory().available // WORKER_BYTES) // together)
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one stage at a time may use.
+
+    Attributes:
+        cores: their numbers; empty where the system knows no way to hold a process to some.
+        gpu: as `CUDA_VISIBLE_DEVICES` names it; None leaves a process all that there are.
+    """
+
+    cores: frozenset[int]
+    gpu: str | None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What holds CUDA to this share, which reads it when it is first used."""
+        return {} if self.gpu is None else {VISIBLE: self.gpu}
+
+    def take(self) -> None:
+        """Hold this process, and all threads that it starts from now on, to the cores."""
+        if self.cores:
+            with contextlib.suppress(OSError):  # some sandboxes forbid it; threads are limited all the same
+                os.sched_setaffinity(0, self.cores)
+
+
+def shares(workers: int, together: int = 1) -> list[Share]:
+    """A share for each of `workers`: as many cores as for any other, and a GPU, where there are several of either.
+
+    More workers than cores or GPUs take turns on them. What `accelerate launch` started `together` for one training
+    divides all GPUs among itself.
+    """
+    numbers = sorted(os.sched_getaffinity(0)) if workers > 1 and hasattr(os, "sched_setaffinity") else []
+    devices = gpus() if together == 1 and len(gpus()) > 1 else []
+    return [
+        Share(frozenset(_part(numbers, i, workers)), devices[i % len(devices)] if devices else None)
+        for i in range(workers)
+    ]
+
+
+def _part(numbers: list[int], i: int, workers: int) -> list[int]:
+    if not numbers or workers > len(numbers):
+        return numbers and [numbers[i % len(numbers)]]
+    return numbers[i * len(numbers) // workers : (i + 1) * len(numbers) // workers]
+
+
+def threads_asked(console: Console) -> int | None:
+    """What `OMP_NUM_THREADS` asks for, of a list the number for the outermost level; None where it asks for nothing.
+
+    What is no number is said, and taken out of the environment, so that no library of a stage stumbles over it.
+    """
+    asked = os.environ.get(THREADS, "")
+    first = asked.partition(",")[0].strip()
+    if first.isdecimal() and int(first) > 0:
+        return int(first)
+    if asked:
+        console.print(
+            f"{THREADS}={asked!r} is ignored; allowed: a number above 0, or several with commas between them",
+            markup=False,
+            highlight=False,
+        )
+        del os.environ[THREADS]
+    return None

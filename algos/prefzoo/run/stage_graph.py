@@ -1,0 +1,294 @@
+"""From a recipe to stages: what must run, after what, and in which folder its result is kept.
+
+A stage's folder is named after a hash of everything that its result depends on. A stage whose folder exists is done;
+any change of input gives another folder, so nothing is ever overwritten or mistaken for something else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from prefzoo import registry
+from prefzoo.data import sources
+from prefzoo.errors import PrefzooError
+from prefzoo.judges import constitution as constitutions
+from prefzoo.judges.judge_settings import JudgeSettings
+from prefzoo.recipe.recipe_schema import GoldFunction, Recipe
+from prefzoo.run import distributed
+from prefzoo.run.cache import class_fingerprint, digest, fingerprint, judge_fingerprint, ran_with, versions
+from prefzoo.version import __version__
+
+Kind = Literal["data", "start", "label", "reward", "train", "evaluate", "audit"]
+START = "start"
+LABEL = "label"
+AUDIT = "audit {}"
+INCOMPLETE = "incomplete"
+SECONDS = "seconds.txt"
+PLAN_FILE = "plan.json"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One piece of work.
+
+    Attributes:
+        name: unique in a plan, e.g. `train dpo seed 1`.
+        kind: which job does it.
+        folder: where its result will be.
+        needs: names of the stages whose results it cannot do without.
+        after: names of stages that it waits for but can do without, should they fail.
+        label, seed: of trials.
+    """
+
+    name: str
+    kind: Kind
+    folder: Path
+    needs: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+    label: str | None = None
+    seed: int | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether its result is there, whole. Folders appear at once; one that had to do without something says so."""
+        return self.folder.is_dir() and not (self.folder / INCOMPLETE).exists()
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took, where it is done and has noted that."""
+        try:
+            return float((self.folder / SECONDS).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All stages of a comparison in an order in which they can run."""
+
+    recipe: Recipe
+    out: Path
+    stages: dict[str, Stage] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=ran_with)
+
+    def save(self) -> None:
+        """Keep the plan in `plan.json`, so that a report can be rebuilt later, by other versions too."""
+        stages = [{**asdict(s), "folder": str(s.folder.relative_to(self.out))} for s in self.stages.values()]
+        content = {"recipe": self.recipe.model_dump(mode="json"), "versions": self.versions, "stages": stages}
+        (self.out / PLAN_FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+    @property
+    def rows_name(self) -> str:
+        """The stage whose rows are learned from: `data`, or `label`, which adds preferences to them."""
+        return LABEL if self.recipe.data.label_with else "data"
+
+    def reward_name(self, seed: int) -> str:
+        """The reward stage that trials of this seed learn from."""
+        return f"reward seed {seed}" if self.recipe.data.shuffle_labels else "reward"
+
+
+def make_plan(recipe: Recipe, out: Path, audited: Mapping[str, JudgeSettings] | None = None) -> Plan:
+    """The stages of a comparison under `out`.
+
+    Args:
+        audited: judges to audit, by name; where none are given, those that anything hangs on, if there are pairs for
+            it.
+    """
+    making = _Making(recipe, out)
+    making.data()
+    making.start()
+    if recipe.data.label_with:
+        making.labels()
+    making.rewards()
+    for label in recipe.algorithms:
+        for seed in recipe.seeds:
+            making.trial(label, seed)
+    for label in (START, *recipe.algorithms):
+        for seed in recipe.seeds:
+            making.evaluation(label, seed)
+    if audited is None:
+        hang_on = recipe.audited if "preferences" in recipe.provides else {}
+        audited = {name: judge for name, judge in hang_on.items() if judge.audit_pairs}
+    for name, judge in audited.items():  # last, so that no trial waits for it
+        making.audit(name, judge)
+    return making.plan
+
+
+class _Making:
+    """A plan in the making: each method adds a kind of stage with all that its result depends on."""
+
+    def __init__(self, recipe: Recipe, out: Path) -> None:
+        self.plan = Plan(recipe, out)
+        self.recipe = recipe
+        self.dump = recipe.model_dump(mode="json")
+        self.keys: dict[str, str] = {}
+        self.decisive = versions()
+        self.shared_seed = recipe.seeds[0]
+        self.shaping = recipe.reward.shaping.model_dump()
+
+    def add(self, name: str, kind: Kind, inputs: Mapping[str, Any], needs: tuple[str, ...] = (), **more: Any) -> None:
+        """Add a stage; its key is made of `inputs` and of the keys of the stages that it comes after."""
+        upstream = [self.keys[other] for other in (*needs, *more.get("after", ()))]
+        content = {"kind": kind, "name": name, "inputs": inputs, "upstream": upstream, "versions": self.decisive}
+        key = self.keys[name] = digest(content)
+        folder = self.plan.out / ("trials" if kind in ("train", "evaluate") else "stages")
+        self.plan.stages[name] = Stage(name, kind, folder / f"{name.replace(' ', '-')}-{key[:10]}", needs, **more)
+
+    def data(self) -> None:
+        source = self.recipe.source
+        inputs = {key: value for key, value in self.dump["data"].items() if key != "shuffle_labels"}
+        inputs |= {
+            "files": {kind: fingerprint(path) for kind, path in self.recipe.data.files().items()},
+            "source": class_fingerprint(type(sources.load(source))) if source not in (None, "lab") else None,
+            "base": fingerprint(self.recipe.model.path),
+            "model": self.dump["model"],
+            "budget": self.dump["budget"]["prompts"],
+            "evaluation": self.dump["evaluation"]["prompts"],
+        }
+        self.add("data", "data", inputs)
+
+    def start(self) -> None:
+        made = {"budget": self.dump["budget"], "start": self.dump["start"], "seed": self.shared_seed}
+        self.add(START, "start", {**self.model, **made}, ("data",))
+
+    def labels(self) -> None:
+        inputs = {"generation": self.dump["generation"], **self.asked, "seed": self.shared_seed}
+        self.add(LABEL, "label", inputs, ("data", START))
+
+    def rewards(self) -> None:
+        """Labels shuffled by each seed's own coin make a reward model of each seed's own; else one serves all."""
+        shuffled = self.recipe.data.shuffle_labels
+        by_judge = any(part.type == "judge" for part in self.recipe.reward.parts)
+        inputs = {
+            **self.model,
+            "reward": {key: value for key, value in self.dump["reward"].items() if key not in self.shaping},
+            "budget": self.dump["budget"],
+            "file": [fingerprint(part.path) for part in self.recipe.reward.parts],
+            **self.truth,
+            **({**self.asked, "generation": self.dump["generation"]} if by_judge else {}),
+            "shuffled": shuffled,
+            "seed": self.shared_seed,
+        }
+        for seed in self.recipe.seeds if shuffled else (None,):
+            name = self.plan.reward_name(self.shared_seed if seed is None else seed)
+            self.add(name, "reward", inputs, self.rows, seed=seed)
+
+    def trial(self, label: str, seed: int) -> None:
+        recipe, dump = self.recipe, self.dump
+        algorithm = recipe.algorithm(label)
+        draws_on = algorithm.required
+        name = recipe.algorithms[label].get("algorithm", label)
+        inputs = {
+            **self.model,
+            "budget": dump["budget"],
+            "generation": dump["generation"],
+            "shuffled": recipe.data.shuffle_labels,
+            "seed": recipe.seed_of(label, seed),
+            "settings": dump["algorithms"][label],
+            "code": None if name in registry.BUILT_IN else class_fingerprint(registry.load(name)),
+        }
+        needs = self.rows
+        if (together := distributed.processes()) > 1:
+            inputs["processes"] = together
+        if "reward" in draws_on:
+            inputs["shaping"] = self.shaping
+            needs = (*needs, self.plan.reward_name(seed))
+        if {"judge", "constitution"} & draws_on:
+            inputs |= self.asked
+        if "constitution" in draws_on:
+            inputs["constitution"] = self.constitution
+        if recipe.evaluation.milestones and algorithm.trains:
+            inputs["milestones"] = recipe.evaluation.milestones
+        self.add(f"train {label} seed {seed}", "train", inputs, needs, label=label, seed=seed)
+
+    def evaluation(self, label: str, seed: int) -> None:
+        inputs = {"generation": self.dump["generation"], **self.truth, "seed": seed}
+        needs: tuple[str, ...] = ("data", START)
+        if label != START:
+            needs = (*needs, f"train {label} seed {seed}")
+        if self.decider is not None:
+            inputs |= {"judge": self.decider, "judge_seed": self.shared_seed}
+            if label != START:
+                needs = (*needs, f"evaluate {START} seed {seed}")  # whose replies these are compared with
+        after = (self.plan.reward_name(seed),)
+        self.add(f"evaluate {label} seed {seed}", "evaluate", inputs, needs, after=after, label=label, seed=seed)
+
+    def audit(self, name: str, judge: JudgeSettings) -> None:
+        inputs = {
+            **self.truth,
+            "judge": judge_fingerprint(judge),
+            "pairs": judge.audit_pairs,
+            "adapter": self.dump["adapter"],
+            "seed": self.shared_seed,
+        }
+        self.add(AUDIT.format(name), "audit", inputs, (self.plan.rows_name,), label=name)
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The stages that whatever learns from the data's rows needs."""
+        return tuple(dict.fromkeys(("data", START, self.plan.rows_name)))
+
+    @property
+    def model(self) -> dict[str, Any]:
+        return {key: self.dump[key] for key in ("model", "training", "adapter")}
+
+    @cached_property
+    def truth(self) -> dict[str, Any]:
+        gold = self.recipe.gold
+        return {
+            "gold": self.dump["gold"],
+            "gold_file": fingerprint(gold.path) if isinstance(gold, GoldFunction) else None,
+        }
+
+    @cached_property
+    def asked(self) -> dict[str, Any]:
+        """What the judge's answers depend on, of the one that is learned from."""
+        return {"judge": judge_fingerprint(self.recipe.judge), **self.truth}
+
+    @cached_property
+    def decider(self) -> dict[str, Any] | None:
+        """The same of the judge who decides in the end; None where no judge does."""
+        return judge_fingerprint(self.recipe.final_judge) if self.recipe.final_judge is not None else None
+
+    @cached_property
+    def constitution(self) -> Any:
+        return fingerprint(constitutions.find(self.recipe.constitution_name))
+
+
+def load_plan(out: Path) -> Plan:
+    """The plan of the last comparison in `out`.
+
+    Raises:
+        PrefzooError: when there is none, or none that this version can read.
+    """
+    if not (out / PLAN_FILE).is_file():
+        raise PrefzooError(f"{out} holds no prefzoo run: there is no {PLAN_FILE} in it")
+    content = json.loads((out / PLAN_FILE).read_text(encoding="utf-8"))
+    stages = {
+        each["name"]: Stage(
+            **{
+                **each,
+                "folder": out / each["folder"],
+                "needs": tuple(each["needs"]),
+                "after": tuple(each["after"]),
+            }
+        )
+        for each in content["stages"]
+    }
+    try:
+        recipe = Recipe.model_validate(content["recipe"])
+    except ValidationError as error:
+        made = content["versions"].get("prefzoo", "another version")
+        keys = ", ".join(".".join(map(str, item["loc"])) for item in error.errors())
+        raise PrefzooError(
+            f"{out} was made by prefzoo {made}, whose recipes this one ({__version__}) does not read ({keys}); "
+            "compare again, with the same --out or another"
+        ) from error
+    return Plan(recipe, out, stages, content["versions"])

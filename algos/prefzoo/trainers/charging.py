@@ -1,0 +1,52 @@
+"""What a training costs, charged alike for all trainers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+
+from prefzoo.interface import Bench
+from prefzoo.ledger import CHARGES, Ledger
+from prefzoo.models.weight_counts import weights_of
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+
+
+class Charging:
+    """Keeps account of one training.
+
+    Args:
+        trainer, bench: built, and not begun.
+        prompts: how many prompts an epoch takes up; 0 where that is charged otherwise.
+        reference: whether a reference passes over the same tokens, forward only.
+    """
+
+    def __init__(self, trainer: Trainer, bench: Bench, prompts: int, reference: bool) -> None:
+        self.trainer, self.bench, self.prompts, self.reference = trainer, bench, prompts, reference
+        self.before = replace(bench.ledger)
+        self.weights = weights_of(trainer.model)
+
+    def so_far(self) -> Ledger:
+        """What the trial has used by now, in all processes together, each of which must ask at the same time."""
+        ledger, state = replace(self.bench.ledger), self.trainer.state
+        for name in CHARGES:  # each process has charged what it did itself
+            before = getattr(self.before, name)
+            own = torch.tensor(getattr(ledger, name) - before, dtype=torch.float64)
+            total = self.trainer.accelerator.reduce(own.to(self.trainer.accelerator.device), "sum").item()
+            setattr(ledger, name, type(before)(before + total))
+        if self.trainer.args.include_num_input_tokens_seen != "no":  # else rollouts are charged as they are made
+            tokens = int(state.num_input_tokens_seen)
+            ledger.trained(tokens, self.weights.passed, self.weights.trained)
+            if self.reference:
+                ledger.forwarded(tokens, self.weights.start)
+        ledger.prompts += round(self.prompts * (state.epoch or 0.0))
+        return ledger
+
+    def settle(self) -> None:
+        """Charge the bench, once the training has ended."""
+        used = self.so_far()
+        for name in CHARGES:
+            setattr(self.bench.ledger, name, getattr(used, name))

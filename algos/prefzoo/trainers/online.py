@@ -1,0 +1,164 @@
+"""Hand a bench to a trainer that samples its own replies: one set of sampling and batch settings for all of them."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from accelerate.utils import gather_object
+from transformers import TrainerCallback
+
+from prefzoo.errors import PrefzooError
+from prefzoo.interface import Bench
+from prefzoo.models.language_model import LanguageModelPolicy
+from prefzoo.models.weight_counts import critic_of, weights_of
+from prefzoo.settings import Shaping
+from prefzoo.trainers.fitting import fit
+from prefzoo.trainers.rollouts import sampling
+from prefzoo.types import Prompt
+
+
+def fit_online(
+    bench: Bench,
+    trainer_class: Any,
+    config_class: Any,
+    settings: dict[str, Any],
+    generations: int,
+    passes: int = 1,
+    rollout: int = 1,
+    scored_anew: bool = True,
+    *,
+    missing_eos_penalty: float,
+    **more: Any,
+) -> LanguageModelPolicy:
+    """Train on the policy's own replies to the bench's prompts, scored by its reward.
+
+    A row of a batch is a prompt, as for every other algorithm: an optimizer step learns from `generations` replies to
+    each of `training.batch_size` prompts. A forward pass holds as many replies as it holds rows elsewhere; several
+    generations make more forward passes a step, not larger ones.
+
+    Args:
+        settings: what is particular to the algorithm, for its config; with a `beta` above 0 a reference passes over
+            each rollout.
+        generations: replies to each prompt.
+        passes: how often each rollout is learned from.
+        rollout: optimizer steps that a rollout is divided into.
+        scored_anew: whether the policy passes over each rollout once more for the log-probabilities it was drawn with.
+        missing_eos_penalty: taken off the score of a reply that was cut, after `bench.shaping`.
+        more: further arguments of the trainer.
+
+    Raises:
+        PrefzooError: when there are fewer prompts than one rollout takes, or nothing is sampled (temperature 0).
+    """
+    training = bench.training
+    _check_prompts(bench, rollout)
+    policy = LanguageModelPolicy.from_start(bench.start, **bench.loading)
+    if bench.adapter.type != "full" and (share := getattr(bench.reward, "share_base", None)):
+        share(policy.model, bench.start)
+    shared: dict[str, Any] = {
+        "num_generations": generations,
+        "num_iterations": passes,
+        "gradient_accumulation_steps": training.accumulation * generations,
+        "steps_per_generation": training.accumulation * generations * rollout,
+        "max_completion_length": bench.generation.max_new_tokens,
+        "temperature": bench.generation.temperature,
+        "top_p": 1.0,
+        "top_k": 0,
+        "shuffle_dataset": True,
+        "include_num_input_tokens_seen": "no",
+        "remove_unused_columns": False,
+        **settings,
+    }
+    scorer = _Scorer(bench, policy, generations, passes, shared["beta"] > 0, scored_anew, missing_eos_penalty)
+    return fit(
+        bench.replace(latest=bench.latest or policy),
+        sampling(trainer_class),
+        config_class,
+        [{"prompt": list(prompt)} for prompt in bench.data.prompts],
+        shared,
+        callbacks=[scorer],
+        reward_funcs=scorer,
+        **more,
+    )
+
+
+def _check_prompts(bench: Bench, rollout: int) -> None:
+    """Refuse what cannot be sampled; note the prompts that no rollout takes."""
+    if bench.generation.temperature == 0:
+        raise PrefzooError("generation.temperature is 0: an algorithm that learns from its own samples must sample")
+    count, size = len(bench.data.prompts), bench.training.batch_size
+    if count < size * rollout:
+        raise PrefzooError(
+            f"{count} prompts are fewer than the {size * rollout} of one rollout (training.batch_size {size}, "
+            f"{rollout} batches a rollout)"
+        )
+    if unused := count % (size * rollout):
+        bench.report["prompts_left_over"] = unused  # an epoch ends with the last whole rollout
+
+
+class _Scorer(TrainerCallback):
+    """The bench's reward of exactly what was generated; charges the ledger for each rollout and its use."""
+
+    __name__ = "reward"  # under which TRL logs it
+
+    def __init__(
+        self,
+        bench: Bench,
+        policy: LanguageModelPolicy,
+        generations: int,
+        passes: int,
+        reference: bool,
+        anew: bool,
+        penalty: float,
+    ) -> None:
+        self.bench, self.policy, self.generations, self.passes = bench, policy, generations, passes
+        self.reference, self.anew, self.penalty = reference, anew, penalty
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **more: Any) -> None:
+        self.weights, self.critic = weights_of(model), critic_of(model)
+
+    def __call__(
+        self, prompts: Sequence[Prompt], completions: Any, completion_ids: Sequence[Sequence[int]], **_: Any
+    ) -> list[float]:
+        asked = Counter(map(json.dumps, prompts))  # each prompt is here once for each of its replies
+        read = sum(replies * len(self.policy.render(json.loads(prompt))) for prompt, replies in asked.items())
+        self._charge(read, sum(map(len, completion_ids)))
+        self.bench.ledger.prompts += len(prompts) // self.generations
+        texts = [self.policy.tokenizer.decode(list(ids), skip_special_tokens=True) for ids in completion_ids]
+        scores = shaped(self.bench.score(prompts, texts), self.bench.shaping, self.bench.memory)
+        cut = [not ids or ids[-1] not in self.policy.eos_ids for ids in completion_ids]
+        return [score - self.penalty * missing for score, missing in zip(scores, cut, strict=True)]
+
+    def _charge(self, read: int, written: int) -> None:
+        ledger, whole = self.bench.ledger, read + written
+        ledger.generated(written, self.weights.passed)
+        ledger.forwarded(read, self.weights.passed)
+        if self.reference:
+            ledger.forwarded(whole, self.weights.start)
+        if self.anew:
+            ledger.forwarded(whole, self.weights.passed)
+        ledger.trained(self.passes * whole, self.weights.passed, self.weights.trained)
+        if self.critic:  # its values, and then its learning
+            ledger.forwarded(whole, self.critic.passed)
+            ledger.trained(self.passes * whole, self.critic.passed, self.critic.trained)
+
+
+def shaped(scores: list[float], shaping: Shaping, memory: dict[str, Any]) -> list[float]:
+    """Scores as `shaping` wants them; the running moments of all scores so far (Welford 1962), those of other processes
+    included, are in `memory`."""
+    if shaping.normalize:
+        count, mean, squares = memory.get("scores", (0, 0.0, 0.0))
+        for score in gather_object(scores):  # in the order of the processes, so that all find the same
+            count += 1
+            before = score - mean
+            mean += before / count
+            squares += before * (score - mean)
+        memory["scores"] = (count, mean, squares)
+        std = math.sqrt(squares / count) if squares > 0 else 1.0
+        scores = [(score - mean) / std for score in scores]
+    if shaping.clip is not None:
+        scores = [min(max(score, -shaping.clip), shaping.clip) for score in scores]
+    return scores

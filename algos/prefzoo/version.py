@@ -1,0 +1,3 @@
+"""This package's version, which is part of what a stage depends on."""
+
+__version__ = "0.4.0"

@@ -1,0 +1,87 @@
+"""What algorithms have in common that make their feedback themselves and hand it to a learner."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from prefzoo.errors import RecipeError
+from prefzoo.interface import Algorithm, Bench, Policy
+from prefzoo.registry import get, load
+from prefzoo.types import Prompt
+from prefzoo.zoo.sft import SFT
+
+GIVEN = frozenset({"preferences", "prompts", "demonstrations", "reward"})
+"""What a learner may need, because it can be made for it."""
+
+
+@dataclass(frozen=True)
+class Teaching(Algorithm):
+    """Makes preferences in rounds and has a learner learn from them.
+
+    Attributes:
+        learner: any algorithm that learns from preferences, prompts or a reward, by name. One that needs a reward gets
+            a reward model, trained on the preferences of the same round.
+        learner_settings: the learner's own settings.
+        rounds: how often to sample from the latest policy, ask for feedback, and learn from it. The prompts are divided
+            among the rounds, so that more rounds use no more of them; the policy of each round is measured.
+    """
+
+    learner: str = "dpo"
+    learner_settings: dict[str, Any] = field(default_factory=dict)
+    rounds: Annotated[int, Field(ge=1)] = 1
+
+    def __post_init__(self) -> None:
+        try:
+            needs = load(self.learner).needs
+            learner = self.taught()
+        except KeyError as error:
+            raise ValueError(f"learner: {error.args[0]}") from error
+        except RecipeError as error:
+            raise ValueError("; ".join(f"learner_settings.{problem}" for problem in error.problems)) from error
+        if stray := sorted(needs - GIVEN):
+            raise ValueError(f"learner: {self.learner!r} needs {', '.join(stray)}, which cannot be made for it")
+        if isinstance(learner, SFT) and learner.on != "chosen":
+            raise ValueError(
+                f"learner_settings.on: {learner.on!r} imitates the data's own replies, whatever the feedback says. "
+                "Allowed: chosen."
+            )
+        if self.goes_on and not load(self.learner).trains:
+            raise ValueError(f"learner: {self.learner!r} trains nothing, and cannot go on from an earlier policy")
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the learner is ever to go on from a policy that is not the start."""
+        return self.rounds > 1
+
+    @property
+    def compares_samples(self) -> bool:
+        """Whether it has two sampled replies to a prompt compared, which must then be able to differ."""
+        return True
+
+    def taught(self) -> Algorithm:
+        """The learner with its settings."""
+        return get(self.learner, **self.learner_settings)
+
+    @property
+    def taught_replies_per_row(self) -> int:
+        """Sequences that a prompt contributes to an epoch of the learner's training and of its reward model's."""
+        learner = self.taught()
+        return learner.replies_per_row + (2 if "reward" in learner.needs else 0)
+
+    def learn(self, bench: Bench, prompts: Sequence[Prompt], pairs: list[dict[str, Any]]) -> Policy:
+        """Have the learner go on from `bench.latest` with these prompts and pairs, and the bench's reward if it has
+        one."""
+        learner = self.taught()
+        bench = bench.replace(
+            data=dataclasses.replace(bench.data, prompts=list(prompts), preferences=pairs, sampled=True)
+        )
+        if "reward" in learner.needs and bench.reward is None:
+            from prefzoo.rewards.train_reward import train_reward_model
+
+            bench = bench.replace(reward=train_reward_model(bench, {}))
+        return learner.train(bench)

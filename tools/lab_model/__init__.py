@@ -1,0 +1,1 @@
+"""How the lab's bundled model was made and measured."""
