@@ -45,9 +45,9 @@ def test_the_wheel_holds_recipes_lab_and_templates_and_works_in_an_empty_folder(
     (tmp_path / "empty").mkdir()
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); import prefzoo; assert prefzoo.__file__.startswith(sys.argv[1]);"
-        "from prefzoo.recipe import check, files; from prefzoo.lab import MODEL_DIR;"
-        "assert check.load('quickstart').algorithms;"
-        "assert all(str(p).startswith(sys.argv[1]) for p in [MODEL_DIR, *files.shipped().values()])"
+        "from prefzoo.recipe import check_recipe, recipe_files; from prefzoo.lab import MODEL_DIR;"
+        "assert check_recipe.load('quickstart').algorithms;"
+        "assert all(str(p).startswith(sys.argv[1]) for p in [MODEL_DIR, *recipe_files.shipped().values()])"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "site")], check=True, cwd=tmp_path / "empty")
 

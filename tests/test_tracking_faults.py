@@ -125,8 +125,8 @@ def test_mistakes_in_tracking_are_named(monkeypatch) -> None:
 
 def test_checking_and_listing_import_no_tracker() -> None:
     code = (
-        "import sys; from prefzoo.commands import compare; from prefzoo.recipe import check\n"
-        "check.load('quickstart', ['tracking.report_to=[tensorboard]', 'tracking.wandb.mode=online'])\n"
+        "import sys; from prefzoo.commands import comparison; from prefzoo.recipe import check_recipe\n"
+        "check_recipe.load('quickstart', ['tracking.report_to=[tensorboard]', 'tracking.wandb.mode=online'])\n"
         "assert not {'wandb', 'tensorboard', 'torch'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
