@@ -53,7 +53,7 @@ _Loader.add_implicit_resolver(
 
 def shipped() -> dict[str, Path]:
     """The recipes that come with the package: name -> file."""
-    here = Path(__file__).resolve().parents[2]
+    here = Path(__file__).resolve().parents[1]
     # In the wheel they lie beside the code; in a source checkout, at the root of the repository.
     folder = here / "recipes" if (here / "recipes").is_dir() else here.parent.parent / "recipes"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
