@@ -27,8 +27,7 @@ from prefzoo.run.progress_display import Watcher
 from prefzoo.run.resources import default_workers
 from prefzoo.run.stage_graph import LABEL, PLAN_FILE, START, Plan, Stage, load_plan, make_plan
 from prefzoo.run.worker_counts import note_workers
-from prefzoo.tracking import tracker as tracking
-from prefzoo.tracking.tracker import Tracker
+from prefzoo.tracking.tracker import Tracker, read_state
 from prefzoo.types import Progress
 
 LOST = ("failed", "skipped")
@@ -174,7 +173,7 @@ def _run(plan: Plan, workers: int, console: Console) -> dict[str, Outcome]:
 
 def _with_problems(found: Results, out: Path) -> Results:
     """The results with what went wrong in tracking, which nothing measured depends on."""
-    if problems := tracking.problems(out):
+    if problems := read_state(out)["problems"]:
         found.notes.extend(problems)
         report.write(found, out)
     return found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +17,17 @@ from prefzoo.report.judge_section import judge_sections
 from prefzoo.report.pairs import matrix, rating_cells
 from prefzoo.report.principles import principle_cells
 from prefzoo.results.results_schema import Results, SeedResult
-from prefzoo.results.training_curves import read_curve
-from prefzoo.run.stage_graph import START, Stage
+from prefzoo.run.stage_graph import START
 
 TRAIN = "train"
-STEP = f"{TRAIN}/step"
 
 
-def points(folder: Path, prefix: str = TRAIN) -> Iterator[Mapping[str, float]]:
-    """The curve of a trial: one dictionary a logged step, the steps of several rounds counted on from one another."""
-    for entry in read_curve(folder):
-        yield {f"{prefix}/{name}": value for name, value in entry.items()}
+def log_curve(run: Any, name: str, points: Iterable[Mapping[str, float]]) -> None:
+    """Log the points of a training curve under `name/`, with `name/step` as their x-axis."""
+    run.define_metric(f"{name}/step")
+    run.define_metric(f"{name}/*", step_metric=f"{name}/step")
+    for point in points:
+        run.log({f"{name}/{metric}": value for metric, value in point.items()})
 
 
 def final(result: SeedResult) -> dict[str, Any]:
@@ -38,15 +38,6 @@ def final(result: SeedResult) -> dict[str, Any]:
         **{f"ledger/{name}": value for name, value in result.ledger.items()},
         "details": result.details,
     }
-
-
-def shared_curve(run: Any, stage: Stage) -> None:
-    """The curve of a training that all trials share, on an axis of its own."""
-    prefix = stage.name.replace(" ", "_")
-    run.define_metric(f"{prefix}/step")
-    run.define_metric(f"{prefix}/*", step_metric=f"{prefix}/step")
-    for point in points(stage.folder, prefix):
-        run.log(dict(point))
 
 
 def summary(run: Any, results: Results, out: Path) -> None:
