@@ -15,7 +15,7 @@ import prefzoo
 from conftest import LABELS, OFFLINE
 from prefzoo.recipe import check_recipe as recipes
 from prefzoo.recipe.recipe_schema import Wandb
-from prefzoo.results.training_curves import read_curve
+from prefzoo.results.training_history import read_curve
 from prefzoo.run.stage_graph import load_plan, make_plan
 from prefzoo.tracking.wandb_client import WandbClient
 from prefzoo.tracking.wandb_process import RunLogger

@@ -18,8 +18,8 @@ from prefzoo.errors import PrefzooError
 from prefzoo.recipe.check_recipe import load
 from prefzoo.recipe.recipe_schema import Recipe
 from prefzoo.report import page as report
-from prefzoo.results.call_log import note_call
 from prefzoo.results.collect import collect
+from prefzoo.results.results_file import note_call
 from prefzoo.results.results_schema import Results
 from prefzoo.run import distributed
 from prefzoo.run.executor import OUTCOMES, Outcome, Runner
@@ -27,7 +27,8 @@ from prefzoo.run.progress_display import Watcher
 from prefzoo.run.resources import default_workers
 from prefzoo.run.stage_graph import LABEL, PLAN_FILE, START, Plan, Stage, load_plan, make_plan
 from prefzoo.run.worker_counts import note_workers
-from prefzoo.tracking.tracker import Tracker, read_state
+from prefzoo.tracking.tracker import Tracker
+from prefzoo.tracking.wandb_process import read_state
 from prefzoo.types import Progress
 
 LOST = ("failed", "skipped")

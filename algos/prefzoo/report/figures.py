@@ -13,7 +13,7 @@ from typing import Any
 from prefzoo.report import axes
 from prefzoo.results.number_format import fixed
 from prefzoo.results.results_schema import Results
-from prefzoo.results.training_curves import read_curve
+from prefzoo.results.training_history import read_curve
 from prefzoo.run.stage_graph import START
 
 INK = "#010203"

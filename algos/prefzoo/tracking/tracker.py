@@ -7,20 +7,17 @@ no result (docs/decisions/0005).
 from __future__ import annotations
 
 import contextlib
-import json
 import multiprocessing
 import os
-import secrets
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from prefzoo.run.stage_graph import Plan
 from prefzoo.run.subprocesses import interrupt_blocked, main_hidden
+from prefzoo.tracking.wandb_process import read_state, track, write_state
 
-STATE_FILE = "tracking.json"
 INIT_SECONDS = 20.0
 """How long a server may take to answer before runs are kept offline instead."""
 FINISH_SECONDS = 60.0
@@ -39,8 +36,6 @@ class Tracker:
     def __enter__(self) -> Tracker:
         mode = self.plan.recipe.tracking.wandb.mode
         if mode != "disabled" and not (mode == "auto" and os.environ.get("WANDB_MODE") == "disabled"):
-            from prefzoo.tracking.wandb_process import track
-
             context = multiprocessing.get_context("spawn")
             self.connection, child_connection = context.Pipe()
             settings = {label: asdict(self.plan.recipe.algorithm(label)) for label in self.plan.recipe.algorithms}
@@ -89,19 +84,3 @@ class Tracker:
             self.process.join(STOP_SECONDS)
             if self.process.is_alive():
                 self.process.kill()
-
-
-def read_state(out: Path) -> dict[str, Any]:
-    """Read a comparison's random id, what each of its runs holds, and problems; anew where the file is damaged."""
-    try:
-        state = json.loads((out / STATE_FILE).read_text(encoding="utf-8"))
-        return {"comparison": state["comparison"], "runs": dict(state["runs"]), "problems": list(state["problems"])}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {"comparison": secrets.token_hex(4), "runs": {}, "problems": []}
-
-
-def write_state(out: Path, state: dict[str, Any]) -> None:
-    """Write the state atomically."""
-    partial = out / f"{STATE_FILE}.partial"
-    partial.write_text(json.dumps(state, indent=1), encoding="utf-8")
-    os.replace(partial, out / STATE_FILE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import signal
 import sys
 import traceback
@@ -14,16 +15,16 @@ from typing import Any, NamedTuple
 
 from prefzoo.results.collect import seed_result
 from prefzoo.results.results_file import load
-from prefzoo.results.training_curves import read_curve
+from prefzoo.results.training_history import read_curve
 from prefzoo.run.cache import digest
 from prefzoo.run.executor import OUTCOMES
 from prefzoo.run.stage_graph import START, Plan, Stage, load_plan
 from prefzoo.tracking import wandb_content
-from prefzoo.tracking.tracker import read_state, write_state
 from prefzoo.tracking.wandb_client import WandbClient
 
 POLL_SECONDS = 2.0
 LOG = "tracking.log"
+STATE_FILE = "tracking.json"
 
 
 def track(out: Path, settings: dict[str, Any], connection: Connection, init: float, finish: float) -> None:
@@ -212,3 +213,19 @@ class RunLogger:
         self.entry(key)["content"] = content
         self.logged_runs += 1
         write_state(self.out, self.state)
+
+
+def read_state(out: Path) -> dict[str, Any]:
+    """Read a comparison's random id, what each of its runs holds, and problems; anew where the file is damaged."""
+    try:
+        state = json.loads((out / STATE_FILE).read_text(encoding="utf-8"))
+        return {"comparison": state["comparison"], "runs": dict(state["runs"]), "problems": list(state["problems"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"comparison": secrets.token_hex(4), "runs": {}, "problems": []}
+
+
+def write_state(out: Path, state: dict[str, Any]) -> None:
+    """Write the state atomically."""
+    partial = out / f"{STATE_FILE}.partial"
+    partial.write_text(json.dumps(state, indent=1), encoding="utf-8")
+    os.replace(partial, out / STATE_FILE)
