@@ -18,7 +18,7 @@ from prefzoo.errors import PrefzooError
 from prefzoo.report import page as report
 from prefzoo.results import analysis, results_file
 from prefzoo.results.equal_budgets import at_equal_budgets
-from prefzoo.results.results_file import load_verified, read_tables
+from prefzoo.results.results_file import load_tables, load_verified
 from prefzoo.results.results_schema import AlgorithmResult, Results, SeedResult, Warning
 from prefzoo.run.stage_graph import START
 from prefzoo.run.trial_identity import TEACHERS, differences
@@ -76,7 +76,7 @@ def _merge(folders: Sequence[Path], out: Path) -> Results:
     algorithms, tables = {}, {}
     for label, (name, original) in kept.items():
         algorithms[label] = _moved(trials[name, original], places[name], out)
-        tables[label] = read_tables(trials[name, original], places[name])
+        tables[label] = load_tables(trials[name, original], places[name])
     first = next(iter(runs.values()))
     settings = {
         label: runs[name].recipe["algorithms"][original] for label, (name, original) in kept.items() if label != START

@@ -11,7 +11,7 @@ from rich.table import Table
 from prefzoo.errors import PrefzooError
 from prefzoo.recipe.check_recipe import load as read_recipe
 from prefzoo.results import analysis
-from prefzoo.results.results_file import load, read_tables
+from prefzoo.results.results_file import load, load_tables
 from prefzoo.results.statistics import POWER, Design, Pilot, all_differ_alike
 from prefzoo.run.stage_graph import START
 from prefzoo.run.trial_identity import differences
@@ -100,7 +100,7 @@ def needed(folder: Path, difference: float) -> Needed:
             "prefzoo compare RECIPE --seeds 3, with the same --out where you give one"
         )
     run = load(folder)
-    tables = {label: read_tables(each, folder) for label, each in run.algorithms.items()}
+    tables = {label: load_tables(each, folder) for label, each in run.algorithms.items()}
     metric = analysis.primary_metric(tables)
     of_metric = {label: table[metric] for label, table in tables.items() if metric is not None and metric in table}
     start = of_metric.pop(START, None)

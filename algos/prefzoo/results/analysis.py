@@ -4,15 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 
 from prefzoo.results import statistics
 from prefzoo.results.results_schema import Pair, Summary, Verdict
+from prefzoo.run.evaluation_records import read_records
 from prefzoo.run.stage_graph import START
 
 Tables = dict[str, np.ndarray]
 """metric -> (seeds x prompts)"""
+
+
+def read_tables(folders: Sequence[Path], metrics: Sequence[str] = ("gold", "proxy")) -> Tables:
+    """Read a (folders x prompts) table of each of these metrics that all replies have, from evaluations' folders."""
+    evaluations = [read_records(folder) for folder in folders]
+    return {
+        metric: np.array([[float(record[metric]) for record in records] for records in evaluations])
+        for metric in metrics
+        if all(metric in record for records in evaluations for record in records)
+    }
 
 
 def to_summary(estimate: statistics.Estimate, low: float = -np.inf, high: float = np.inf) -> Summary:

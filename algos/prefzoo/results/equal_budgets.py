@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple, get_args
 
 import numpy as np
 
-from prefzoo.interface import MILESTONES
 from prefzoo.results import statistics
-from prefzoo.results.analysis import Tables, primary_metric, to_summary
+from prefzoo.results.analysis import Tables, primary_metric, read_tables, to_summary
 from prefzoo.results.results_schema import Axis, EqualBudget
-from prefzoo.run.evaluation_records import read_records
+from prefzoo.results.training_history import milestone_folders
 from prefzoo.run.stage_graph import START
 
 if TYPE_CHECKING:
@@ -66,8 +65,7 @@ def at_equal_budgets(
 
 
 def _trajectory(trial: SeedResult, metric: str, start: np.ndarray, final: np.ndarray, out: Path) -> list[Point]:
-    folders = sorted(((out / trial.replies).parent / MILESTONES).glob("*"))
-    scores = [np.array([float(record[metric]) for record in read_records(folder)]) for folder in folders]
+    scores = [read_tables([folder], [metric])[metric][0] for folder in milestone_folders(trial, out)]
     milestones = [Point(m.name, m.ledger, column) for m, column in zip(trial.milestones, scores, strict=True)]
     return [Point(START, {}, start), *milestones, Point(FINAL, trial.training, final)]
 

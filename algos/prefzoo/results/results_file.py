@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from prefzoo import plugins, registry
 from prefzoo.errors import PrefzooError
 from prefzoo.recipe.recipe_schema import Recipe
-from prefzoo.results.analysis import Tables
+from prefzoo.results.analysis import Tables, read_tables
 from prefzoo.results.results_schema import AlgorithmResult, Call, Results, SeedResult
 from prefzoo.run.cache import ran_with
 from prefzoo.run.evaluation_records import read_records
@@ -110,13 +110,11 @@ def identities(algorithms: Mapping[str, AlgorithmResult]) -> dict[str, dict[str,
     }
 
 
-def read_tables(result: AlgorithmResult, folder: Path) -> Tables:
-    """Read the (seeds x prompts) tables of gold and proxy of one label, as far as all its trials have them."""
+def load_tables(result: AlgorithmResult, folder: Path) -> Tables:
+    """Read the (seeds x prompts) tables of one label in the run in `folder`; none where a trial failed."""
     if result.status != "ok":
         return {}
-    trials = [read_records((folder / trial.replies).parent) for trial in result.seeds.values()]
-    metrics = [m for m in ("gold", "proxy") if all(m in record for records in trials for record in records)]
-    return {m: np.array([[float(record[m]) for record in records] for records in trials]) for m in metrics}
+    return read_tables([(folder / trial.replies).parent for trial in result.seeds.values()])
 
 
 def note_call(recipe: Recipe, out: Path) -> None:

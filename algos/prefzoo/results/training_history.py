@@ -7,19 +7,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from prefzoo.interface import MILESTONES
-from prefzoo.run.evaluation_records import read_records
+from prefzoo.results.analysis import Tables, read_tables
 from prefzoo.run.stage_graph import Stage
 
 if TYPE_CHECKING:
-    from prefzoo.results.results_schema import AlgorithmResult
+    from prefzoo.results.results_schema import AlgorithmResult, SeedResult
 
 CURVES = "curves.json"
 Curve = list[dict[str, float]]
 """The numbers of each logged step, the steps of several rounds counted on from one another under `step`."""
-Milestones = list[tuple[str, dict[str, np.ndarray]]]
+Milestones = list[tuple[str, Tables]]
 """In order, of each milestone of a label: its name, and metric -> (seeds x prompts)."""
 
 
@@ -48,24 +46,18 @@ def read_curves(stages: Iterable[Stage]) -> dict[str, list[Curve]]:
     return curves
 
 
-def milestone_tables(result: AlgorithmResult, out: Path, metrics: tuple[str, ...] = ("gold", "proxy")) -> Milestones:
-    """Read the milestones that every trial of a label kept, the first of each with the first of the others.
+def milestone_folders(trial: SeedResult, out: Path) -> list[Path]:
+    """Return the evaluations of a trial's milestones, in order; `out` is the folder that its paths are relative to."""
+    return sorted(((out / trial.replies).parent / MILESTONES).glob("*"))
 
-    Args:
-        out: the folder that paths in `result` are relative to.
-        metrics: those that are read, as far as every reply has them.
-    """
+
+def milestone_tables(result: AlgorithmResult, out: Path) -> Milestones:
+    """Read the milestones that every trial of a label kept, the first of each with the first of the others."""
     trials = result.seeds.values()
-    folders = [sorted(((out / trial.replies).parent / MILESTONES).glob("*")) for trial in trials]
+    folders = [milestone_folders(trial, out) for trial in trials]
     names = [[milestone.name for milestone in trial.milestones] for trial in trials]
     milestones: Milestones = []
     for of_seeds, called in zip(zip(*folders, strict=False), zip(*names, strict=False), strict=False):
-        records = [read_records(folder) for folder in of_seeds]
-        tables = {
-            metric: np.array([[float(record[metric]) for record in of_seed] for of_seed in records])
-            for metric in metrics
-            if all(metric in record for of_seed in records for record in of_seed)
-        }
         name = called[0] if len(set(called)) == 1 else f"milestone {len(milestones) + 1}"
-        milestones.append((name, tables))
+        milestones.append((name, read_tables(of_seeds)))
     return milestones
