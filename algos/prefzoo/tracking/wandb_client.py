@@ -67,10 +67,7 @@ class WandbClient:
 
     def open(self, run_id: str, **description: Any) -> Any:
         """Return the run of this id: open already, new, or resumed; an offline one where the server does not answer.
-
-        Args:
-            description: `name`, `job_type` and `config` of the run.
-        """
+        The description is its `name`, `job_type` and `config`."""
         if run_id not in self.runs and self.mode == "online":
             self.send("busy", self.init_seconds)
             try:
@@ -84,22 +81,14 @@ class WandbClient:
         return self.runs[run_id]
 
     def _init(self, run_id: str, description: dict[str, Any]) -> Any:
-        settings = self.wandb.Settings(
-            silent=True,
-            console="off",
-            save_code=False,
-            disable_git=True,
-            x_disable_meta=True,  # the command line and the user's name stay private
-            x_disable_machine_info=True,
-            x_disable_stats=True,
-            x_save_requirements=False,
-            init_timeout=self.init_seconds,
-            finish_timeout=self.patience,
-            finish_timeout_raises=True,
-        )
+        # the command line, the machine and the user's name stay private
+        private = {"x_disable_meta": True, "x_disable_machine_info": True, "x_disable_stats": True}
+        private |= {"x_save_requirements": False, "save_code": False, "disable_git": True, "console": "off"}
+        limits = {"init_timeout": self.init_seconds, "finish_timeout": self.patience, "finish_timeout_raises": True}
+        settings = self.wandb.Settings(silent=True, **private, **limits)
         where = {"project": self.settings.project, "entity": self.settings.entity, "dir": str(self.out)}
-        known = {"id": run_id, "group": self.group, "resume": "allow", "reinit": "create_new", **description}
-        return self.wandb.init(mode=self.mode, settings=settings, **where, **known)
+        identity = {"id": run_id, "group": self.group, "resume": "allow", "reinit": "create_new", **description}
+        return self.wandb.init(mode=self.mode, settings=settings, **where, **identity)
 
     @property
     def patience(self) -> float:
