@@ -62,16 +62,23 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
     reward = _reward(plan, outcomes)
     preflight, manifest, judge = _data(plan)
     if recipe.audited:
-        audits = {name: _audit(plan, name) for name in recipe.audited}
+        stages = {name: plan.stages.get(AUDIT.format(name)) for name in recipe.audited}
+        audits = {
+            name: _read(stage.folder / AUDIT_FILE) if stage is not None and stage.folder.is_dir() else None
+            for name, stage in stages.items()
+        }
         judge = {"type": recipe.judge.type, **judge, "audits": audits}
+    trials = {label: result.seeds.values() for label, result in algorithms.items()}
+    judges: dict[str | None, list[Any]] = {None: [judge]}
+    judges |= {label: [t.details["judge"] for t in ts if "judge" in t.details] for label, ts in trials.items()}
     warnings = find_warnings(
         {label: tables[label] for label in recipe.algorithms if tables[label]},
         start,
         metric,
         {label: result.length_adjusted for label, result in algorithms.items()},
         read_curves(plan.stages.values()),
-        {None: [judge], **{label: _judge_reports(result) for label, result in algorithms.items()}},
-        {label: [trial.judging for trial in result.seeds.values()] for label, result in algorithms.items()},
+        judges,
+        {label: [trial.judging for trial in of_label] for label, of_label in trials.items()},
         {label: milestone_tables(algorithms[label], plan.out) for label in recipe.algorithms},
     )
     return Results(
@@ -192,7 +199,8 @@ def _columns(records: Sequence[Mapping[str, Any]], start: Sequence[Mapping[str, 
     metric = "gold" if "gold" in columns else "proxy"
     if metric in columns:
         if start and metric in start[0]:
-            columns["win_rate"] = [_win(a[metric], b[metric]) for a, b in zip(records, start, strict=True)]
+            start_scores = np.array([record[metric] for record in start])
+            columns["win_rate"] = statistics.wins(np.array(columns[metric]), start_scores).tolist()
         for name in sorted({record["slice"] for record in records if record["slice"]}):
             columns[f"{metric}@{name}"] = [float(record[metric]) for record in records if record["slice"] == name]
     texts = [record["reply"] for record in records]
@@ -201,10 +209,6 @@ def _columns(records: Sequence[Mapping[str, Any]], start: Sequence[Mapping[str, 
 
 def _means(columns: Mapping[str, Sequence[float]]) -> dict[str, float]:
     return {metric: float(np.mean(column)) for metric, column in columns.items()}
-
-
-def _win(a: float, b: float) -> float:
-    return 1.0 if a > b else 0.5 if a == b else 0.0
 
 
 def _total(ledgers: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -239,11 +243,6 @@ def _reward(plan: Plan, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
     return {**first, "by_seed": reports} if len(reports) > 1 else first
 
 
-def _audit(plan: Plan, name: str) -> dict[str, Any] | None:
-    stage = plan.stages.get(AUDIT.format(name))
-    return dict(_read(stage.folder / AUDIT_FILE)) if stage is not None and stage.folder.is_dir() else None
-
-
 def _shared(plan: Plan) -> dict[str, dict[str, float]]:
     shared = {}
     for stage in plan.stages.values():
@@ -252,10 +251,6 @@ def _shared(plan: Plan) -> dict[str, dict[str, float]]:
         if stage.kind == "reward" and stage.folder.is_dir():
             shared[stage.name] = _total([_read(stage.folder / "report.json").get("ledger", {})])
     return shared
-
-
-def _judge_reports(result: AlgorithmResult) -> list[dict[str, Any]]:
-    return [trial.details["judge"] for trial in result.seeds.values() if "judge" in trial.details]
 
 
 def _read(path: Path) -> Any:

@@ -82,7 +82,7 @@ class WandbClient:
 
     def _init(self, run_id: str, description: dict[str, Any]) -> Any:
         # the command line, the machine and the user's name stay private
-        private = {"x_disable_meta": True, "x_disable_machine_info": True, "x_disable_stats": True}
+        private: dict[str, Any] = {"x_disable_meta": True, "x_disable_machine_info": True, "x_disable_stats": True}
         private |= {"x_save_requirements": False, "save_code": False, "disable_git": True, "console": "off"}
         limits = {"init_timeout": self.init_seconds, "finish_timeout": self.patience, "finish_timeout_raises": True}
         settings = self.wandb.Settings(silent=True, **private, **limits)

@@ -1,6 +1,6 @@
 """Statistics of (seeds x prompts) tables."""
 
-from prefzoo.results.statistics.aggregate_metrics import interquartile_mean, probability_of_improvement, wins
+from prefzoo.results.statistics.bootstrap import interquartile_mean, probability_of_improvement, wins
 from prefzoo.results.statistics.bradley_terry import bradley_terry_ratings
 from prefzoo.results.statistics.hypothesis_tests import (
     all_differ_alike,

@@ -10,8 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import stats
 
-from prefzoo.results.statistics.aggregate_metrics import wins
-from prefzoo.results.statistics.bootstrap import pigeonhole_bootstrap
+from prefzoo.results.statistics.bootstrap import pigeonhole_bootstrap, wins
 from prefzoo.results.statistics.hypothesis_tests import sample_size
 from prefzoo.results.statistics.two_way_anova import ALPHA, Estimate
 
