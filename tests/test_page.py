@@ -122,7 +122,7 @@ def test_it_is_whole_without_javascript(browser, page_file) -> None:
 
 
 def test_a_table_of_many_policies_fits_on_paper(browser, tmp_path) -> None:
-    from prefzoo.report.render_html import render_html
+    from prefzoo.report.render_pages import render_html
     from prefzoo.report.sections import Section, Table
 
     names = [f"rejection_sampling (run {i})" for i in range(21)]

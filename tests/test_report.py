@@ -8,7 +8,7 @@ from pathlib import Path
 from prefzoo.recipe.check_recipe import load
 from prefzoo.report import axes, report_files
 from prefzoo.report.figures import drawn_labels, pictures
-from prefzoo.report.render_markdown import render_markdown
+from prefzoo.report.render_pages import inline_svg, render_markdown
 from prefzoo.report.sections import Picture
 from prefzoo.report.summary_text import column_notes, open_note, sentence, title
 from prefzoo.report.verdict_section import facts, grouped_warnings
@@ -94,7 +94,7 @@ def test_pictures_are_drawn_of_what_was_measured_alone(tmp_path) -> None:
     assert "dpo 0.7 to 0.5" in found["curve_loss"].text and "start" not in found["curve_loss"].text
     for each in found.values():
         assert each.png.startswith(b"\x89PNG") and each.svg.startswith("<?xml")
-        assert "http" not in each.inline and "currentColor" in each.inline
+        assert "http" not in inline_svg(each) and "currentColor" in inline_svg(each)
     for each in results.algorithms.values():
         each.summary = {"gold": each.summary["gold"], "proxy": Summary(mean=1.0, ci95=None)}
     assert [each.name for each in pictures(results, {})][:2] == ["score", "gold_proxy"]

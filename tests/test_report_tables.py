@@ -6,7 +6,7 @@ from prefzoo.report.algorithm_details import detail_cells
 from prefzoo.report.breakdown import heat_maps, length_cells
 from prefzoo.report.cost import budget_legend, budget_tables, cost_cells, cost_legend
 from prefzoo.report.pairs import difference_cells, pairs_section, rating_cells, win_matrix
-from prefzoo.report.render_markdown import render_markdown
+from prefzoo.report.render_pages import render_markdown
 from prefzoo.results.results_schema import EqualBudget, LengthAdjusted, Pair, Summary
 from prefzoo.run.worker_counts import note_workers, noted_workers
 from reported import made

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from prefzoo.report.sections import Cells, Fold, Heading, Part, Section, Table, Text
+from prefzoo.report.sections import Cells, Fold, Part, Section, Table, Text
 from prefzoo.results.number_format import fixed
 from prefzoo.results.results_schema import Results
 
@@ -41,7 +41,7 @@ def constitution_section(results: Results) -> Section:
         trials = results.algorithms[label].seeds.values()
         files = [trial.details["transcripts"] for trial in trials if "transcripts" in trial.details]
         table = Table(cells, f"what the principles of {label} did", key=f"constitution of {label}")
-        parts += [Heading(label), table]
+        parts += [Text(label, "heading"), table]
         if files:
             text = "Every critique, revision and comparison with the principle that caused it:"
             parts.append(Text(text, links=[(file, file) for file in files]))

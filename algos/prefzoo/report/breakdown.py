@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeGuard
 
-from prefzoo.report.sections import Cells, Heading, Part, Section, Table, Text
+from prefzoo.report.sections import Cells, Part, Section, Table, Text
 from prefzoo.results.number_format import fixed, interval
 from prefzoo.results.results_schema import AlgorithmResult, LengthAdjusted, Results, Summary
 from prefzoo.run.stage_graph import START
@@ -32,7 +32,7 @@ def breakdown_sections(results: Results, labels: list[str]) -> list[Section]:
     if cells := length_cells(results):
         title = "At equal length"
         adjusted = [Table(cells, "each policy against the start at equal length", key=title.lower()), Text(ADJUSTED)]
-        parts += [Heading(title), *adjusted]
+        parts += [Text(title, "heading"), *adjusted]
         in_markdown.append(Section("breakdown", title, adjusted, only=("markdown",)))
     return [Section("breakdown", "Attributes and length", parts, only=("html",)), *in_markdown]
 

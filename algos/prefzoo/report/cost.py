@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from prefzoo.report.sections import Cells, Figures, Heading, Part, Picture, Section, Table, Text
+from prefzoo.report.sections import Cells, Figures, Part, Picture, Section, Table, Text
 from prefzoo.results.cost_record import Estimate
 from prefzoo.results.equal_budgets import FINAL
 from prefzoo.results.number_format import fixed
@@ -43,12 +43,7 @@ ESTIMATE_NAMES = {"generated_tokens": "sampled tokens", "seconds": "seconds", **
 ESTIMATE_COLUMNS = ("seconds", "peak_memory_bytes", "generated_tokens", "trained_tokens", "judge_calls")
 FREE_BLOCKS = ("algorithms", "seeds", "tracking")
 """Blocks of a recipe that may change after an estimate without making it one of something else."""
-AXES = {
-    "prompts": "prompts",
-    "generated_tokens": "tokens sampled",
-    "flops": "FLOPs",
-    "seconds": "seconds",
-}
+AXES = {"prompts": "prompts", "generated_tokens": "tokens sampled", "flops": "FLOPs", "seconds": "seconds"}
 EQUAL = (
     "Each column is a budget of training, what one of the algorithms used in all; those that used about the same share "
     "a column. A cell holds the mean over seeds and prompts of the policy that one would have for at most that much, "
@@ -72,15 +67,15 @@ def cost_section(results: Results, out: Path, labels: list[str], pictures: Mappi
     parts: list[Part] = [Table(cost_cells(results), "what each policy took", key="cost"), Text(cost_legend(results))]
     if estimated := estimated_cells(results, out):
         table = Table(estimated, "what was estimated and what it really took")
-        parts += [Heading("Estimated and actual"), table, Text(ESTIMATED)]
+        parts += [Text("Estimated and actual", "heading"), table, Text(ESTIMATED)]
     if budgets := budget_tables(results, labels):
-        parts.append(Heading(f"{results.primary.capitalize()} reward at equal budgets"))
+        parts.append(Text(f"{results.primary.capitalize()} reward at equal budgets", "heading"))
         for axis, cells in budgets.items():
             parts.append(Table(cells, f"the policies at equal budgets of {axis}", key=f"at equal {axis}"))
         parts.append(Text(budget_legend(results)))
     if answers := answer_cells(results):
         table = Table(answers, "what an answer of each policy costs", key="answers")
-        parts += [Heading("What an answer costs"), table, Text(ANSWERS)]
+        parts += [Text("What an answer costs", "heading"), table, Text(ANSWERS)]
     curves = [picture for name, picture in pictures.items() if name.startswith("cost_")]
     return Section("cost", "Cost", [*parts, Figures(curves, only=("html",))])
 

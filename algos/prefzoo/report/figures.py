@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from prefzoo.report import axes
-from prefzoo.report.sections import INK, Picture
+from prefzoo.report.sections import Picture
 from prefzoo.results.number_format import fixed
 from prefzoo.results.results_schema import Results
 from prefzoo.results.training_curves import read_curve
 from prefzoo.run.stage_graph import START
 
+INK = "#010203"
+"""The colour of text and lines in a drawing; within a page it becomes the colour of the page's text."""
 Curves = Mapping[str, Sequence[Sequence[Mapping[str, float]]]]
 """label -> for each seed the logged steps of its training."""
 LOGGED = {
@@ -41,88 +43,71 @@ def pictures(results: Results, curves: Curves) -> list[Picture]:
     """Draw every picture that these results have the numbers for, the most important first."""
     labels = drawn_labels(results)
     height = 3.4 + 0.22 * -(-len(labels) // axes.legend_columns(labels))
-    heights = {"score": 1.2 + 0.38 * max(4, len(labels))}
-    return [
-        draw(name, caption, text, drawing, heights.get(name, height))
-        for name, caption, text, drawing in [*_measured(results, labels), *_trained(labels, curves)]
-    ]
+    return [*_measured(results, labels, height), *_trained(labels, curves, height)]
 
 
 def drawn_labels(results: Results) -> list[str]:
     """Return the labels that have a point, best first."""
-    scores = {
-        label: result.summary[results.primary].mean
-        for label, result in results.algorithms.items()
-        if results.primary in result.summary
-    }
+    metric = results.primary
+    scores = {label: r.summary[metric].mean for label, r in results.algorithms.items() if metric in r.summary}
     return sorted(scores, key=lambda label: -scores[label])
 
 
-Drawing = tuple[str, str, str, Callable[[Any], None]]
-"""Name, caption, text, and what draws it into axes."""
-
-
-def _measured(results: Results, labels: list[str]) -> Iterator[Drawing]:
-    """Yield the pictures of what was measured."""
-    metric = results.primary
+def _measured(results: Results, labels: list[str], height: float) -> Iterator[Picture]:
+    """Draw what was measured."""
+    metric, the_metric = results.primary, results.primary.capitalize()
     summaries = {label: results.algorithms[label].summary for label in labels}
-    drawing = {"results": results, "labels": labels}
-    scores = ", ".join(f"{label} {axes.with_interval(summaries[label][metric])}" for label in labels)
-    caption = f"{metric.capitalize()} reward: mean and 95% interval; the grey line is the start."
-    yield "score", caption, scores, partial(axes.score, **drawing)
+    caption = f"{the_metric} reward: mean and 95% interval; the grey line is the start."
+    text = ", ".join(f"{label} {axes.with_interval(summaries[label][metric])}" for label in labels)
+    drawing = partial(axes.score, results=results, labels=labels)
+    yield draw("score", caption, text, drawing, 1.2 + 0.38 * max(4, len(labels)))
     if with_kl := {label: summary for label, summary in summaries.items() if "kl" in summary}:
         caption = (
             f"The frontier: {metric} reward against KL to the start (square-root scale), measured alike for all. "
             "Large: the mean of a policy with its 95% interval, which may run off the edge. Small: each seed, joined "
             "to the policies on its way where some were kept."
         )
-        text = ", ".join(
-            f"{label} {fixed(summary[metric].mean)} at {fixed(summary['kl'].mean)} nats"
-            for label, summary in with_kl.items()
-        )
-        yield "frontier", caption, text, partial(axes.frontier, **drawing)
+        points = [(label, fixed(s[metric].mean), fixed(s["kl"].mean)) for label, s in with_kl.items()]
+        text = ", ".join(f"{label} {score} at {kl} nats" for label, score, kl in points)
+        yield draw("frontier", caption, text, partial(axes.frontier, results=results, labels=labels), height)
     with_both = {label: summary for label, summary in summaries.items() if {"gold", "proxy"} <= summary.keys()}
     if with_both.keys() - {START}:
         caption = (
             "Gold, the truth, against the proxy reward that algorithms may learn from, with an arrow from the start to "
             "each policy. To the right and down is over-optimization: what the reward sees got better, the truth worse."
         )
-        text = ", ".join(
-            f"{label} gold {fixed(summary['gold'].mean)}, proxy {fixed(summary['proxy'].mean)}"
-            for label, summary in with_both.items()
-        )
-        yield "gold_proxy", caption, text, partial(axes.gold_proxy, **drawing)
-    if results.equal_budgets:
-        learned = [label for label in labels if axes.mean_cost(results, label, "prompts")]
-        caption = (
-            f"{metric.capitalize()} reward along training, against the prompts that it had taken up (logarithmic "
-            "scale); the grey line is the start."
-        )
-        text = ", ".join(f"{label} {axes.path_text(results, label, 'prompts')}" for label in learned)
-        yield "cost_prompts", caption, text, partial(axes.cost, **drawing, ledger="prompts", unit="prompts")
-    for name, unit in (("flops", "FLOPs"), ("seconds", "seconds")):
-        costs = {label: axes.mean_cost(results, label, name) for label in labels if label != START}
-        if any(costs.values()):
+        points = [(label, fixed(s["gold"].mean), fixed(s["proxy"].mean)) for label, s in with_both.items()]
+        text = ", ".join(f"{label} gold {gold}, proxy {proxy}" for label, gold, proxy in points)
+        yield draw("gold_proxy", caption, text, partial(axes.gold_proxy, results=results, labels=labels), height)
+    for name, unit in (("prompts", "prompts"), ("flops", "FLOPs"), ("seconds", "seconds")):
+        costs = {label: axes.mean_cost(results, label, name) for label in labels}
+        along = name == "prompts"  # what training took up, and not what answering did
+        if not (results.equal_budgets if along else any(c for label, c in costs.items() if label != START)):
+            continue
+        if along:
+            caption = f"{the_metric} reward along training, against the prompts that it had taken up"
+            texts = [f"{label} {axes.path_text(results, label, name)}" for label in labels if costs[label]]
+        else:
             caption = (
-                f"{metric.capitalize()} reward against the {unit} that a policy took, to train and at the end to "
-                "answer the test prompts (logarithmic scale); the grey line is the start."
+                f"{the_metric} reward against the {unit} that a policy took, to train and at the end to answer the "
+                "test prompts"
             )
-            text = ", ".join(
-                f"{label} {fixed(summaries[label][metric].mean)} for {axes.amount(x)}" for label, x in costs.items()
-            )
-            yield f"cost_{name}", caption, text, partial(axes.cost, **drawing, ledger=name, unit=unit)
+            scores = {label: fixed(summaries[label][metric].mean) for label in labels if label != START}
+            texts = [f"{label} {score} for {axes.amount(costs[label])}" for label, score in scores.items()]
+        caption += " (logarithmic scale); the grey line is the start."
+        drawing = partial(axes.cost, results=results, labels=labels, ledger=name, unit=unit)
+        yield draw(f"cost_{name}", caption, ", ".join(texts), drawing, height)
 
 
-def _trained(labels: list[str], curves: Curves) -> Iterator[Drawing]:
-    """Yield a picture for each quantity that trainers logged."""
+def _trained(labels: list[str], curves: Curves, height: float) -> Iterator[Picture]:
+    """Draw each quantity that trainers logged."""
     for name, quantity in LOGGED.items():
-        of_seeds = {label: [c for c in curves.get(label, []) if _logs(c, name)] for label in labels}
-        of_seeds = {label: seeds for label, seeds in of_seeds.items() if seeds}
-        if of_seeds:
+        logged = {label: [c for c in curves.get(label, []) if _logs(c, name)] for label in labels}
+        if of_seeds := {label: seeds for label, seeds in logged.items() if seeds}:
             caption = f"Training: {quantity}, by optimizer step. Thick: the mean of the seeds. Thin: each seed."
             text = ", ".join(f"{label} {axes.ends(seeds, name)}" for label, seeds in of_seeds.items())
             drawing = partial(axes.training, labels=labels, curves=of_seeds, name=name, quantity=quantity)
-            yield f"curve_{name.replace('/', '_')}", caption, text, drawing
+            yield draw(f"curve_{name.replace('/', '_')}", caption, text, drawing, height)
 
 
 def _logs(curve: Sequence[Mapping[str, float]], name: str) -> bool:
@@ -130,13 +115,7 @@ def _logs(curve: Sequence[Mapping[str, float]], name: str) -> bool:
 
 
 def draw(name: str, caption: str, text: str, drawing: Callable[[Any], None], height: float) -> Picture:
-    """Draw one picture.
-
-    Args:
-        name, caption, text: as of a `Picture`.
-        drawing: called with the matplotlib axes to draw into.
-        height: in inches, of a width of 5.4.
-    """
+    """Make a picture of what `drawing` draws into matplotlib's axes, `height` inches high and 5.4 wide."""
     import matplotlib.style
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG

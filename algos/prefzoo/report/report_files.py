@@ -16,8 +16,7 @@ from prefzoo.report.data_summary import data_section
 from prefzoo.report.figures import pictures, training_curves
 from prefzoo.report.judge_section import judge_sections
 from prefzoo.report.pairs import pairs_section
-from prefzoo.report.render_html import render_html
-from prefzoo.report.render_markdown import FIGURES, render_markdown
+from prefzoo.report.render_pages import FIGURES, render_html, render_markdown
 from prefzoo.report.replies_section import replies_section
 from prefzoo.report.sections import Figures, Html, Part, Picture, Section, Text
 from prefzoo.report.verdict_section import ranked, summary_sections

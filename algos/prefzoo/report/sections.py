@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 Medium = Literal["html", "markdown", "terminal"]
+Style = Literal["verdict", "note", "heading", "quiet", ""]
 Cells = tuple[list[str], list[list[str]]]
 """Headings, and rows of as many cells."""
-INK = "#010203"
-"""The colour of text and lines in a drawing; within a page it becomes the colour of the page's text."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """A part of a section.
-
-    Attributes:
-        only: the media that show it; empty: every medium that can.
-    """
+    """A part of a section. `only` names the media that show it; empty: every medium that can."""
 
     only: tuple[Medium, ...] = ()
 
@@ -29,36 +23,20 @@ class Part:
         """The name of the class, by which templates choose how to render it."""
         return type(self).__name__
 
-    def is_for(self, medium: Medium) -> bool:
-        """Return whether this medium shows it."""
-        return not self.only or medium in self.only
-
-
-@dataclass(frozen=True)
-class Heading(Part):
-    """A title within a section."""
-
-    text: str
-
 
 @dataclass(frozen=True)
 class Text(Part):
-    """A paragraph.
-
-    Attributes:
-        style: `verdict` (the sentence that answers the question), `note` (below the first table), `quiet` (how to
-            read what stands above), or empty.
-        links: name and address of files that are listed behind the text.
-    """
+    """A paragraph. In style `verdict` it answers the question, `note` belongs to the first table, `heading` stands
+    above a part of a section, `quiet` says how to read what is above it. `links` are names and addresses behind it."""
 
     text: str
-    style: str = "quiet"
+    style: Style = "quiet"
     links: Sequence[tuple[str, str]] = ()
 
 
 @dataclass(frozen=True)
 class Points(Part):
-    """A list of sentences; with `terms` of the same length, a list of definitions."""
+    """A list of sentences; with as many `terms`, a list of definitions."""
 
     items: Sequence[str]
     terms: Sequence[str] = ()
@@ -86,30 +64,14 @@ class Table(Part):
 
 @dataclass(frozen=True)
 class Picture:
-    """One drawing.
-
-    Attributes:
-        name: of its files.
-        caption: a sentence that says what is drawn, and how.
-        text: the same numbers as text, for a reader who does not see it.
-        svg, png: the content of its files.
-    """
+    """A drawing: the name of its files, a caption that says what is drawn and how, the same numbers as text for a
+    reader who does not see it, and the content of its files."""
 
     name: str
     caption: str
     text: str
     svg: str
     png: bytes
-
-    @property
-    def inline(self) -> str:
-        """The SVG as part of a page: without addresses, with ids of its own, in the page's colour of text."""
-        svg = self.svg[self.svg.index("<svg") :]
-        svg = re.sub(r"<metadata>.*?</metadata>|<title>.*?</title>", "", svg, flags=re.DOTALL)
-        svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
-        svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{self.name}-", svg)
-        svg = re.sub(r'(<svg[^>]*?) width="[^"]*"| height="[^"]*pt"', r"\1", svg, count=2)
-        return svg.replace(INK, "currentColor").replace("<svg", '<svg aria-hidden="true" focusable="false"', 1)
 
 
 @dataclass(frozen=True)
@@ -141,21 +103,19 @@ class Section:
     """A section of the report.
 
     Attributes:
-        id: its anchor in a page; sections of one id stand together, and the anchor is the first one's.
+        id: its anchor in a page; of several sections with one id, which follow each other, the first has it.
         title: its title; that of the first section is the report's.
         only: as of a part.
-        linked: False keeps it out of a page's row of links.
     """
 
     id: str
     title: str
     parts: Sequence[Part]
     only: tuple[Medium, ...] = ()
-    linked: bool = field(default=True, kw_only=True)
 
     def shown(self, medium: Medium) -> list[Part]:
         """Return the parts that this medium shows."""
-        return [part for part in self.parts if part.is_for(medium)] if medium in (self.only or (medium,)) else []
+        return [part for part in self.parts if all(medium in (x.only or (medium,)) for x in (self, part))]
 
 
 def tables(parts: Sequence[Part]) -> Iterator[Table]:

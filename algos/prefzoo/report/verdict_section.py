@@ -50,7 +50,7 @@ def summary_sections(results: Results, pictures: Mapping[str, Picture]) -> list[
     return [
         Section("verdict", title(results), verdict),
         Section("reading", how_to_read, [definitions], only=("markdown",)),
-        Section("warnings", "Warnings", warnings, linked=False),
+        Section("warnings", "Warnings", warnings),
         Section("believing", "Read before believing", believing),
     ]
 

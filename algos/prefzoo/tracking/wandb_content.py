@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from prefzoo.report.render_markdown import FIGURES
+from prefzoo.report.render_pages import FIGURES
 from prefzoo.report.replies_section import side_by_side
 from prefzoo.report.report_files import all_sections
 from prefzoo.report.sections import tables
