@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from prefzoo.report import page as report
+from prefzoo.report import report_files as report
 from prefzoo.results.results_file import load
 from prefzoo.results.results_schema import AlgorithmResult, Results, SeedResult, Verdict
 

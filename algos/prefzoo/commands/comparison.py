@@ -17,7 +17,7 @@ from prefzoo.commands.merge_runs import merged_from, rebuild_merged
 from prefzoo.errors import PrefzooError
 from prefzoo.recipe.check_recipe import load
 from prefzoo.recipe.recipe_schema import Recipe
-from prefzoo.report import page as report
+from prefzoo.report import report_files as report
 from prefzoo.results.collect import collect
 from prefzoo.results.results_file import note_call
 from prefzoo.results.results_schema import Results

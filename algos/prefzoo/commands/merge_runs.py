@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from prefzoo.errors import PrefzooError
-from prefzoo.report import page as report
+from prefzoo.report import report_files as report
 from prefzoo.results import analysis, results_file
 from prefzoo.results.equal_budgets import at_equal_budgets
 from prefzoo.results.results_file import load_tables, load_verified

@@ -6,16 +6,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from prefzoo.report import page as report
-from prefzoo.report.breakdown import heat_maps, length_cells
-from prefzoo.report.budget_tables import budget_tables
-from prefzoo.report.completions import side_by_side
-from prefzoo.report.cost import Cells, cost_cells
-from prefzoo.report.data_summary import data_cells
-from prefzoo.report.inference_cost import answer_cells
-from prefzoo.report.judge_section import judge_sections
-from prefzoo.report.pairs import matrix, rating_cells
-from prefzoo.report.principles import principle_cells
+from prefzoo.report.render_pages import FIGURES
+from prefzoo.report.replies_section import side_by_side
+from prefzoo.report.report_files import all_sections
+from prefzoo.report.sections import tables
+from prefzoo.report.summary_text import sentence
+from prefzoo.report.verdict_section import COLUMNS, facts, ranked
 from prefzoo.results.results_schema import Results, SeedResult
 from prefzoo.run.stage_graph import START
 
@@ -64,39 +60,31 @@ def summary(run: Any, results: Results, out: Path) -> None:
     ]
     headings: list[str | int] = ["metric", "a", "b", "a minus b", "low", "high", "p adjusted", "verdict"]
     headings += ["effect size", "detectable"]
-    ranked = report.ranked(results)
-    won = matrix(results, ranked)
-    tables: dict[str, Cells | None] = {"cost": cost_cells(results), "at equal length": length_cells(results)}
-    tables |= {f"at equal {name}": cells for name, cells in budget_tables(results, ranked).items()}
-    tables["answers"] = answer_cells(results)
-    tables |= {"win matrix": won.cells if won else None, "ratings": rating_cells(results, ranked)}
-    tables |= {each.title: each.cells for each in heat_maps(results, ranked)}
-    tables |= {each.title: each.table for each in judge_sections(results)}
-    tables |= {f"constitution of {label}": cells for label, cells in principle_cells(results).items()}
-    tables["data"] = data_cells(results.preflight, results.manifest)
-    tables["warnings"] = (["policy", "warning"], [[w.policy or "", w.text] for w in results.warnings])
+    warnings = [[w.policy or "", w.text] for w in results.warnings]
+    parts = [part for section in all_sections(results, out, drawn={}) for part in section.parts]
     logged = {
         "results": wandb.Table(columns=columns, data=rows),
         "verdicts": wandb.Table(columns=headings, data=judged),
         "reward": wandb.plot.bar(bars, "policy", metric, title=f"{metric} reward"),
         "frontier": wandb.plot.scatter(frontier, "kl", metric, title=f"{metric} reward against KL to the start"),
         "completions": completions(results, out),
-        **{f"figures/{file.stem}": wandb.Image(str(file)) for file in sorted((out / report.FIGURES).glob("*.png"))},
-        **{name: wandb.Table(columns=list(cells[0]), data=cells[1]) for name, cells in tables.items() if cells},
+        **{f"figures/{file.stem}": wandb.Image(str(file)) for file in sorted((out / FIGURES).glob("*.png"))},
+        "warnings": wandb.Table(columns=["policy", "warning"], data=warnings),
+        **{t.key: wandb.Table(columns=list(t.cells[0]), data=t.cells[1]) for t in tables(parts) if t.key},
     }
     run.log(logged)
-    run.summary.update({"verdict": report.sentence(results), "facts": report.facts(results)})
+    run.summary.update({"verdict": sentence(results), "facts": facts(results)})
 
 
 def table(results: Results) -> tuple[list[str | int], list[list[Any]]]:
     """The final table in numbers: headings, and a row for each label, best first."""
     metric = results.primary
-    others = [name for name in report.COLUMNS if name != metric]
+    others = [name for name in COLUMNS if name != metric]
     columns: list[str | int] = ["policy", "status", metric, f"{metric} low", f"{metric} high"]
     columns += ["over start", "over start low", "over start high", "p adjusted", "verdict", *others]
     verdicts = {v.a: v for v in results.verdicts if v.metric == metric and v.b == START}
     rows = []
-    for label in report.ranked(results):
+    for label in ranked(results):
         each = results.algorithms[label]
         found = each.summary.get(metric)
         low, high = (found.ci95 if found else None) or (None, None)
