@@ -60,11 +60,6 @@ class WandbClient:
         known = mode in ("disabled", "offline") or (mode == "online" and self.wandb.login(prompt=False, verify=False))
         return mode if known else "offline"
 
-    @property
-    def live(self) -> bool:
-        """True where somebody can watch curves grow."""
-        return self.settings.mode in ("auto", "online") and self.mode == "online"
-
     def open(self, run_id: str, **description: Any) -> Any:
         """Return the run of this id: open already, new, or resumed; an offline one where the server does not answer.
         The description is its `name`, `job_type` and `config`."""

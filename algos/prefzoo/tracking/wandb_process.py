@@ -117,8 +117,8 @@ class RunLogger:
             if trial.done:
                 self.pending.remove(trial)
                 result, _ = seed_result(self.plan, trial.label, trial.seed)
-                self.log_trial(trial, wandb_content.final(result))
-            elif self.client.live and self.new_points(trial):
+                self.log_trial(trial, wandb_content.trial_summary(result))
+            elif self.client.mode == "online" and self.new_points(trial):
                 self.log_points(trial)
                 write_state(self.out, self.state)
 
@@ -164,7 +164,7 @@ class RunLogger:
                 if stage.kind in ("start", "reward"):
                     wandb_content.log_curve(run, stage.name.replace(" ", "_"), read_curve(stage.folder))
         entry["steps"] += 1
-        wandb_content.summary(run, results, self.out)
+        wandb_content.log_report(run, results, self.out)
         self.end_run(key, content, 0, "start", self.plan.stages[START].folder / "model")
 
     def open_run(self, key: str, name: str, job_type: str, **config: Any) -> Any:
