@@ -2,7 +2,7 @@
 
 A pool is made once: the start and three cheap trials (imitation, DPO, and DPO at a learning rate so high that its seeds
 differ much) with 32 seeds and 512 test prompts each, the gold reward of every reply. From it comparisons are drawn as
-they would be run, seeds and prompts at random, and judged by the code that judges (`analysis.family`):
+they would be run, seeds and prompts at random, and judged by the code that judges (`analysis.verdict_family`):
 
 - A/A: two policies are the same trial with other seeds. Any verdict but `inconclusive` is false.
 - Intervals: of policies whose true difference is known, because the pool is all there is.
@@ -30,7 +30,7 @@ from calibration_intervals import intervals
 from scipy import stats
 
 from prefzoo.results import analysis, statistics
-from prefzoo.results.statistics.estimates import mean_squares
+from prefzoo.results.statistics.two_way_anova import mean_squares
 
 HERE = Path(__file__).parent
 POOL = HERE / "results" / "calibration_pool.npz"
@@ -99,7 +99,7 @@ def other(pool: Pool, a: str, b: str, seeds: int, prompts: int, rng: np.random.G
 
 def judged(a: np.ndarray, b: np.ndarray) -> analysis.Verdict:
     """The verdict on two tables, by the code that judges every comparison."""
-    return analysis.family("calibration", "gold", [("a", "b")], {"a": {"gold": a}, "b": {"gold": b}})[0]
+    return analysis.verdict_family("calibration", "gold", [("a", "b")], {"a": {"gold": a}, "b": {"gold": b}})[0]
 
 
 def covered(draw: Callable[[], Drawn], times: int) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def any_called(pool: Pool, label: str, seeds: int, prompts: int, rng: np.random.
         rows = rng.permutation(len(pool[label]))[: 4 * seeds].reshape(4, seeds)
         columns = rng.integers(pool[label].shape[1], size=prompts)
         tables = {str(i): {"gold": pool[label][each][:, columns]} for i, each in enumerate(rows)}
-        found = analysis.family("calibration", "gold", list(combinations(tables, 2)), tables)
+        found = analysis.verdict_family("calibration", "gold", list(combinations(tables, 2)), tables)
         called += any(each.verdict != "inconclusive" for each in found)
     return share(called, times)
 
@@ -174,7 +174,7 @@ def aggregates(pool: Pool, seeds: int, prompts: int, rng: np.random.Generator, t
         "probability of improvement of dpo over sft": statistics.probability_of_improvement(
             pool["dpo"], pool["sft"]
         ).mean,
-        "Bradley-Terry rating of dpo": statistics.ratings(tables)[1].mean,
+        "Bradley-Terry rating of dpo": statistics.bradley_terry_ratings(tables)[1].mean,
     }
     inside = dict.fromkeys(truth, 0)
     for _ in range(times):
@@ -185,7 +185,7 @@ def aggregates(pool: Pool, seeds: int, prompts: int, rng: np.random.Generator, t
             statistics.interquartile_mean(dpo),
             statistics.estimate(statistics.wins(dpo, sft)),
             statistics.probability_of_improvement(dpo, sft),
-            statistics.ratings(np.stack([start, dpo, sft]))[1],
+            statistics.bradley_terry_ratings(np.stack([start, dpo, sft]))[1],
         ]
         for (name, value), each in zip(truth.items(), found, strict=True):
             inside[name] += each.low <= value <= each.high

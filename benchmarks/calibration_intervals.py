@@ -6,7 +6,7 @@ import numpy as np
 from scipy import stats
 
 from prefzoo.results import statistics
-from prefzoo.results.statistics.estimates import mean_squares
+from prefzoo.results.statistics.two_way_anova import mean_squares
 
 DRAWS = 400
 """Of each bootstrap."""

@@ -22,6 +22,8 @@ from typing import Any
 import numpy as np
 from measuring import machine, medians, write
 
+from prefzoo.run.evaluation_records import RECORDS, read_records
+
 PROMPTS, SEEDS, LABELS = 1000, 5, 12
 GOAL = 20.0
 CORES = 2
@@ -57,17 +59,17 @@ def make_run(work: Path) -> None:
         made = one[stage.kind, None if stage.seed is None else 0]
         shutil.copytree(made.folder, stage.folder)
         if stage.kind == "evaluate":
-            noisy(stage.folder / "replies.jsonl", rng)
+            add_noise(stage.folder, rng)
             seal(stage.folder)
     whole.save()
 
 
-def noisy(replies: Path, rng: np.random.Generator) -> None:
-    """Give the replies other rewards."""
-    records = [json.loads(line) for line in replies.read_text(encoding="utf-8").splitlines()]
+def add_noise(folder: Path, rng: np.random.Generator) -> None:
+    """Give the replies in an evaluation's folder other rewards."""
+    records = read_records(folder)
     for record in records:
         record["gold"] += rng.normal()
-    replies.write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    (folder / RECORDS).write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
 
 
 def timed(work: Path) -> dict[str, float]:

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from prefzoo import compare
-from prefzoo.report.principles import principle_cells
+from prefzoo.report.algorithm_details import principle_cells
 
 pytestmark = pytest.mark.slow
 

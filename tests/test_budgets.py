@@ -11,7 +11,7 @@ import pytest
 import prefzoo
 from conftest import SMALL
 from prefzoo.commands.merge_runs import merge
-from prefzoo.report.inference_cost import answer_cells
+from prefzoo.report.cost import answer_cells
 from prefzoo.results.equal_budgets import Point, budgets, compare
 from prefzoo.results.results_file import load
 

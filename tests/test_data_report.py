@@ -16,7 +16,7 @@ from prefzoo.cli import app
 from prefzoo.commands.comparison import prepare_data
 from prefzoo.data.rejects import Dropped, in_order
 from prefzoo.errors import PrefzooError
-from prefzoo.report.data_summary import data_facts, in_words, without_repeats
+from prefzoo.report.data_summary import data_facts, reason_text, shorten_places
 
 GOLD = "def score(prompts, completions):\n    return [float(len(text)) for text in completions]\n"
 
@@ -135,9 +135,9 @@ def test_places_are_in_order_and_name_a_file_once() -> None:
     dropped.add("blank", "a.jsonl line 11", "")
     places = dropped.places()["blank"]
     assert places == ["a.jsonl line 11", "b.jsonl line 9", "b.jsonl line 10", "b.jsonl line 100"]
-    assert without_repeats(places) == ["a.jsonl line 11", "b.jsonl line 9", "line 10", "line 100"]
-    assert without_repeats(["lab 3", "lab 4"]) == ["lab 3", "lab 4"]
-    assert in_words("missing_key: response_a") == "missing key: response_a"
+    assert shorten_places(places) == ["a.jsonl line 11", "b.jsonl line 9", "line 10", "line 100"]
+    assert shorten_places(["lab 3", "lab 4"]) == ["lab 3", "lab 4"]
+    assert reason_text("missing_key: response_a") == "missing key: response_a"
 
 
 def test_two_files_of_one_name_are_told_apart(tmp_path) -> None:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from prefzoo.results import analysis, statistics
-from prefzoo.results.statistics.bootstrap import resampled
-from prefzoo.results.statistics.bradley_terry import bradley_terry
+from prefzoo.results.statistics.bootstrap import pigeonhole_bootstrap
+from prefzoo.results.statistics.bradley_terry import fit_bradley_terry
 
 
 def test_noise_is_counted_once() -> None:
@@ -17,7 +17,7 @@ def test_noise_is_counted_once() -> None:
     # MS_noise 1. Squared error (9 + 4 - 1) / 4 = 3; df 12^2 / (81 + 16 + 1) = 1.4694; t(0.975, 1.4694) = 6.1954
     found = statistics.estimate(np.array([[1.0, 2.0], [3.0, 6.0]]))
     assert found.error == pytest.approx(3**0.5)
-    assert found.freedom == pytest.approx(144 / 98)
+    assert found.df == pytest.approx(144 / 98)
     assert found.high - found.mean == pytest.approx(6.1954 * 3**0.5, rel=1e-4)
 
 
@@ -62,25 +62,25 @@ def test_bradley_terry_against_a_published_fit() -> None:
         "Toronto": (1.2945, [12, 7, 8, 6, 4, 7, 0]),
     }
     matrix = np.array([wins for _, wins in teams.values()], float)
-    assert bradley_terry(matrix[None])[0] == pytest.approx([rating for rating, _ in teams.values()], abs=2e-4)
+    assert fit_bradley_terry(matrix[None])[0] == pytest.approx([rating for rating, _ in teams.values()], abs=2e-4)
 
 
 def test_two_ratings_are_the_log_odds_of_the_wins_and_one_that_always_wins_stays_finite() -> None:
     a, b = np.array([[0.0] * 4]), np.array([[1.0, 1.0, 1.0, -1.0]])  # b wins 3 of 4, and half of one tie on top
-    assert statistics.ratings(np.stack([a, b]))[1].mean == pytest.approx(np.log(3.5 / 1.5))
-    assert statistics.ratings(np.stack([a, a + 1]))[1].mean == pytest.approx(np.log(4.5 / 0.5))
-    assert statistics.ratings(np.stack([a, b]))[0].high == 0.0
+    assert statistics.bradley_terry_ratings(np.stack([a, b]))[1].mean == pytest.approx(np.log(3.5 / 1.5))
+    assert statistics.bradley_terry_ratings(np.stack([a, a + 1]))[1].mean == pytest.approx(np.log(4.5 / 0.5))
+    assert statistics.bradley_terry_ratings(np.stack([a, b]))[0].high == 0.0
 
 
 def test_the_bootstrap_of_a_mean_is_the_analysis_of_variance_of_it() -> None:
     rng = np.random.default_rng(3)
     table = rng.normal(0, 0.3, (6, 1)) + rng.normal(0, 1, (1, 200)) + rng.normal(0, 1, (6, 200))
-    (found,) = resampled(lambda seeds, prompts: ((seeds @ table) * prompts).sum(1), 6, 200)
+    (found,) = pigeonhole_bootstrap(lambda seeds, prompts: ((seeds @ table) * prompts).sum(1), 6, 200)
     exact = statistics.estimate(table)
     assert found.mean == pytest.approx(exact.mean)
     assert found.error == pytest.approx(exact.error, rel=0.1)
     assert (found.low, found.high) == tuple(
-        getattr(resampled(lambda seeds, prompts: ((seeds @ table) * prompts).sum(1), 6, 200)[0], side)
+        getattr(pigeonhole_bootstrap(lambda seeds, prompts: ((seeds @ table) * prompts).sum(1), 6, 200)[0], side)
         for side in ("low", "high")
     )
 
@@ -88,11 +88,11 @@ def test_the_bootstrap_of_a_mean_is_the_analysis_of_variance_of_it() -> None:
 def test_with_one_seed_and_many_prompts_power_is_the_textbooks() -> None:
     # (z(0.975) + z(0.8)) * 1 / sqrt(10,000) = (1.95996 + 0.84162) / 100
     pilot = statistics.Pilot((0.0, 1.0, 0.0), statistics.Design(1, 10_000))
-    assert pilot.detectable(pilot.design) == pytest.approx(0.0280158, rel=1e-3)
+    assert pilot.minimum_detectable_effect(pilot.design) == pytest.approx(0.0280158, rel=1e-3)
     assert pilot.power(0.0280158, pilot.design) == pytest.approx(0.8, abs=2e-3)
     assert pilot.power(0.0, pilot.design) == pytest.approx(0.025, abs=1e-3)
     # four tests: z(1 - 0.025 / 4) = 2.49771
-    assert pilot.detectable(pilot.design, 4) == pytest.approx((2.49771 + 0.84162) / 100, rel=1e-3)
+    assert pilot.minimum_detectable_effect(pilot.design, 4) == pytest.approx((2.49771 + 0.84162) / 100, rel=1e-3)
 
 
 def test_more_prompts_do_not_help_where_seeds_differ_and_more_seeds_do() -> None:
@@ -101,7 +101,7 @@ def test_more_prompts_do_not_help_where_seeds_differ_and_more_seeds_do() -> None
     power = {size: pilot.power(1.5, statistics.Design(*size)) for size in ((3, 128), (3, 4096), (20, 128))}
     assert power[3, 4096] < power[3, 128] + 0.02
     assert power[20, 128] > power[3, 128] + 0.2
-    assert pilot.detectable(pilot.design) == pytest.approx(
+    assert pilot.minimum_detectable_effect(pilot.design) == pytest.approx(
         next(d for d in np.linspace(0, 20, 20001) if pilot.power(float(d), pilot.design) >= 0.8), abs=2e-3
     )
 
@@ -117,7 +117,7 @@ def test_families_are_named_and_equal_policies_are_inconclusive() -> None:
     assert found["a", "a-again"].family == "gold between policies"
     assert found["a", "better"].difference == -3.0 and found["a", "better"].detectable is None
     assert found["a", "better"].effect_size is None
-    rated = analysis.rated(tables)
+    rated = analysis.ratings(tables)
     assert rated["start"].mean == 0.0 and rated["better"].mean == max(each.mean for each in rated.values())
     assert {(pair.a, pair.b) for pair in analysis.pairs(tables)} >= {("start", "a"), ("a", "better")}
 
@@ -128,7 +128,7 @@ def test_twelve_policies_are_analysed_in_seconds() -> None:
     tables = {label: {"gold": rng.normal(0, 1, (5, 1000))} for label in ("start", *map(str, range(12)))}
     began = time.process_time()
     assert len(analysis.verdicts(tables)) == 12 + 66 and len(analysis.pairs(tables)) == 78
-    assert len(analysis.rated(tables)) == 13
+    assert len(analysis.ratings(tables)) == 13
     for each in tables.values():
         statistics.interquartile_mean(each["gold"])
     assert time.process_time() - began < 20

@@ -6,7 +6,7 @@ import pytest
 
 import prefzoo
 from conftest import HH_FILE
-from prefzoo.report import page as report
+from prefzoo.report.verdict_section import facts
 
 pytestmark = pytest.mark.skipif(not HH_FILE.is_file(), reason="the HH-RLHF sample is not beside this checkout")
 
@@ -15,7 +15,7 @@ def test_real_pairs_go_the_whole_way_in_small(tmp_path) -> None:
     sets = [f"data.preferences={HH_FILE}", "budget.prompts=32", "evaluation.prompts=8", "generation.max_new_tokens=16"]
     found = prefzoo.compare("hh_harmless", seeds=1, sets=sets, out=tmp_path)
     assert {each.status for each in found.algorithms.values()} == {"ok"}
-    text = "\n".join(report.facts(found))
+    text = "\n".join(facts(found))
     assert f"empty reply: 4 ({HH_FILE.name} line" in text
     assert "Repeated prompts" in text and "1500 records read = 1499 used + 1 dropped" in text
     assert found.preflight["read"] == 1500

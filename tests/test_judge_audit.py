@@ -65,7 +65,7 @@ def test_the_truth_agrees_with_itself_in_every_respect(rows) -> None:
     assert "No position bias was shown." in sentences(found) and "No length bias was shown." in sentences(found)
     assert set(found.slices) == {row.slice for row in rows} and len(found.slices) > 1
     assert sum(part.pairs for part in found.slices.values()) == found.pairs
-    assert calibration_picture(found).startswith(b"\x89PNG")
+    assert calibration_picture(found).png.startswith(b"\x89PNG")
 
 
 def test_labels_are_the_truth_where_there_is_no_gold_and_that_is_said(rows) -> None:

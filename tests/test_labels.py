@@ -14,7 +14,7 @@ from prefzoo.errors import PrefzooError, RecipeError
 from prefzoo.judges.control_judges import gold_judge
 from prefzoo.ledger import Ledger
 from prefzoo.recipe import check_recipe as recipes
-from prefzoo.report import page as report
+from prefzoo.report.verdict_section import facts
 from prefzoo.results.results_schema import Results
 from prefzoo.run.stage_graph import make_plan
 from prefzoo.run.stages.label_stage import label
@@ -79,7 +79,7 @@ def test_a_base_model_prompts_and_a_scoring_function_go_the_whole_way_in_small(r
     assert found.shared["label"]["generated_tokens"] > 0
     answered = sum(found.manifest["splits"][name]["prompts"] for name in ("train", "test"))
     assert found.shared["label"]["judge_calls"] == 2 * answered  # each pair in both orders
-    assert "Preferences made of the start's own replies by gold, train:" in "\n".join(report.facts(found))
+    assert "Preferences made of the start's own replies by gold, train:" in "\n".join(facts(found))
     made = make_plan(recipes.load(str(recipe), [*sets, "seeds=1"]), tmp_path).stages["label"]
     pairs = [row for row in splits.load_split(made.folder, "train") if row.chosen is not None]
     from vaderSentiment.vaderSentiment import SentimentIntensityAnalyzer

@@ -37,7 +37,7 @@ def test_the_wheel_holds_recipes_lab_and_templates_and_works_in_an_empty_folder(
         "prefzoo/report/templates/report.html.jinja",
         "prefzoo/report/templates/style.css",
         "prefzoo/report/templates/filter.js",
-        "prefzoo/report/templates/sections/cost.html.jinja",
+        "prefzoo/report/templates/replies.html.jinja",
         "prefzoo/py.typed",
     ):
         assert needed in names

@@ -33,7 +33,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report with three prompts, of which a reply tries to be part of the page."""
     import json
 
-    from prefzoo.report import page as report
+    from prefzoo.report import report_files
     from prefzoo.results.results_schema import Warning
 
     out = tmp_path_factory.mktemp("page")
@@ -48,7 +48,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 for i, (part, word) in enumerate((("benign", "yes"), ("harmful", "no"), ("harmful", HOSTILE)))
             ]  # fmt: skip
             (out / trial.replies).write_text("".join(json.dumps(each) + "\n" for each in records))
-    report.write(results, out)
+    report_files.write(results, out)
     return out / "report.html"
 
 
@@ -122,16 +122,13 @@ def test_it_is_whole_without_javascript(browser, page_file) -> None:
 
 
 def test_a_table_of_many_policies_fits_on_paper(browser, tmp_path) -> None:
-    from jinja2 import Environment, PackageLoader
-
-    from prefzoo.report.breakdown import HeatMap
+    from prefzoo.report.render_pages import render_html
+    from prefzoo.report.sections import Section, Table
 
     names = [f"rejection_sampling (run {i})" for i in range(21)]
-    wide = HeatMap("Win rates", ["policy", *names], [(name, [("0.57*", 0.5)] * len(names)) for name in names])
-    templates = Environment(loader=PackageLoader("prefzoo.report"), trim_blocks=True, lstrip_blocks=True)
-    body = templates.get_template("macros.html.jinja").module.heat(wide)  # type: ignore[attr-defined]
-    style = templates.get_template("style.css").render()
-    (tmp_path / "wide.html").write_text(f"<!doctype html><style>{style}</style><main>{body}</main>")
+    rows = [[name, *["0.57*"] * len(names)] for name in names]
+    wide = Table((["policy", *names], rows), "Win rates", "Win rates", [[0.5] * len(names)] * len(names))
+    (tmp_path / "wide.html").write_text(render_html([Section("pairs", "All pairs", [wide])]))
     page = opened(browser, tmp_path / "wide.html", [], viewport={"width": 718, "height": 1000})  # A4 within its margins
     fits = "document.querySelector('table').getBoundingClientRect().right <= innerWidth"
     assert not page.evaluate(fits)  # on a screen it scrolls

@@ -16,7 +16,7 @@ from prefzoo.commands.cost_probe import Probe, Size, Took, sizes
 from prefzoo.commands.cost_scaling import in_proportion, on_the_line, scaled
 from prefzoo.commands.cost_table import sentences, table
 from prefzoo.recipe.check_recipe import load
-from prefzoo.report.estimate_check import estimated_cells
+from prefzoo.report.cost import estimated_cells
 from prefzoo.results.cost_record import Estimate
 from prefzoo.run.stage_graph import make_plan
 

@@ -15,7 +15,7 @@ from prefzoo.lab import MODEL_DIR
 from prefzoo.models import loading
 from prefzoo.models.policy_kinds import load_policy
 from prefzoo.rewards.reward_model import classifier
-from prefzoo.run.evaluation_records import RECORDS
+from prefzoo.run.evaluation_records import read_records
 from prefzoo.run.stage_graph import START, load_plan
 from prefzoo.run.stages import start_policy
 from prefzoo.run.stages.shared_work import _weights
@@ -103,7 +103,7 @@ def test_its_replies_are_those_of_a_base_that_is_quantized_anew(quantized_run) -
     _, out = quantized_run
     plan = load_plan(out)
     trained, measured = (plan.stages[f"{what} sft seed 0"].folder for what in ("train", "evaluate"))
-    lines = [json.loads(line) for line in (measured / RECORDS).read_text(encoding="utf-8").splitlines()]
+    lines = read_records(measured)
     policy = load_policy(trained / "policy")
     assert not loading._copies
     again = policy.sample([line["prompt"] for line in lines], Generation(**plan.recipe.generation.model_dump()), 10_000)

@@ -3,60 +3,57 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from prefzoo.recipe.check_recipe import load
-from prefzoo.report import axes, summary_text
-from prefzoo.report import page as report
-from prefzoo.report.csv_export import write_csv
-from prefzoo.report.figures import drawn, pictures
-from prefzoo.report.grouped_warnings import warned
+from prefzoo.report import axes, report_files
+from prefzoo.report.figures import drawn_labels, pictures
+from prefzoo.report.render_pages import inline_svg, render_markdown
+from prefzoo.report.sections import Picture
+from prefzoo.report.summary_text import column_notes, open_note, sentence, title
+from prefzoo.report.verdict_section import facts, grouped_warnings
 from prefzoo.results.caveats import notes
 from prefzoo.results.number_format import fixed, interval
 from prefzoo.results.results_file import load as load_results
-from prefzoo.results.results_schema import Milestone, Summary, Verdict, Warning
+from prefzoo.results.results_schema import Milestone, Results, Summary, Verdict, Warning
 from reported import made
+
+
+def markdown(results: Results, out: Path) -> str:
+    """`report.md`, with a picture that is not drawn."""
+    picture = Picture("score", "caption", "text", "", b"")
+    return render_markdown(report_files.all_sections(results, out, {"score": picture}))
 
 
 def test_policies_without_a_result_for_one_reason_are_one_line(tmp_path) -> None:
     results = made(tmp_path)
     for label, said in (("start", "seed 0: was not run"), ("dpo", "seed 0: was not run"), ("rejection_sampling", "x")):
         results.algorithms[label].status, results.algorithms[label].error = "skipped", said
-    assert report.facts(results)[:2] == ["start, dpo skipped: seed 0: was not run", "rejection_sampling skipped: x"]
+    assert facts(results)[:2] == ["start, dpo skipped: seed 0: was not run", "rejection_sampling skipped: x"]
 
 
 def test_the_title_says_what_was_compared(tmp_path) -> None:
     results = made(tmp_path)
     prompts = results.recipe["evaluation"]["prompts"]
-    assert (
-        summary_text.title(results) == f"dpo and rejection_sampling against the start: 2 seeds, {prompts} test prompts"
-    )
+    assert title(results) == f"dpo and rejection_sampling against the start: 2 seeds, {prompts} test prompts"
     results.algorithms |= {f"dpo-{i}": results.algorithms["dpo"] for i in range(5)}
-    assert summary_text.title(results).startswith(
-        "dpo, rejection_sampling, dpo-0, dpo-1, dpo-2 and 2 more against the start"
-    )
+    assert title(results).startswith("dpo, rejection_sampling, dpo-0, dpo-1, dpo-2 and 2 more against the start")
     results.recipe["seeds"] = [4]
-    assert "1 seed," in summary_text.title(results)
-    assert "with one seed, not other trainings" in summary_text.reading(results)["±"]
+    assert "1 seed," in title(results)
+    assert "with one seed, not other trainings" in column_notes(results)["±"]
 
 
 def test_words_are_those_of_the_metric_that_decides(tmp_path) -> None:
     known, unknown = made(tmp_path / "a"), made(tmp_path / "b", gold=False)
-    assert (
-        summary_text.sentence(known)
-        == "Better than the start in gold reward: dpo; no difference shown: rejection_sampling."
-    )
-    assert "higher gold reward" in summary_text.reading(known)["win_rate"] and "proxy" not in summary_text.reading(
-        known
-    )
-    assert "higher proxy reward" in summary_text.reading(unknown)["win_rate"] and "gold" not in summary_text.reading(
-        unknown
-    )
-    assert "nats" in summary_text.reading(known)["kl"] and "Holm" in summary_text.reading(known)["verdict"]
+    assert sentence(known) == "Better than the start in gold reward: dpo; no difference shown: rejection_sampling."
+    assert "higher gold reward" in column_notes(known)["win_rate"] and "proxy" not in column_notes(known)
+    assert "higher proxy reward" in column_notes(unknown)["win_rate"] and "gold" not in column_notes(unknown)
+    assert "nats" in column_notes(known)["kl"] and "Holm" in column_notes(known)["verdict"]
 
 
 def test_the_page_is_whole_and_in_order(tmp_path) -> None:
     results = made(tmp_path)
-    report.write(results, tmp_path)
+    report_files.write(results, tmp_path)
     page = (tmp_path / "report.html").read_text()
     order = [
         "<h1>dpo and",
@@ -80,7 +77,7 @@ def test_the_page_is_whole_and_in_order(tmp_path) -> None:
 
 
 def test_markdown_tables_stay_whole_whatever_is_in_a_cell(tmp_path) -> None:
-    text = report.markdown(made(tmp_path))
+    text = markdown(made(tmp_path), tmp_path)
     assert text.startswith("# dpo and rejection_sampling against the start")
     assert "| note | x\\|y | x\\|y |" in text and "| dpo | 2,000 |" in text
     for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
@@ -89,15 +86,15 @@ def test_markdown_tables_stay_whole_whatever_is_in_a_cell(tmp_path) -> None:
 
 def test_pictures_are_drawn_of_what_was_measured_alone(tmp_path) -> None:
     results = made(tmp_path)
-    assert drawn(results) == ["dpo", "rejection_sampling", "start"]
+    assert drawn_labels(results) == ["dpo", "rejection_sampling", "start"]
     curves = {"dpo": [[{"step": 1, "loss": 0.7, "entropy": 2.0}, {"step": 5, "loss": 0.5}]] * 2, "start": [[]]}
     found = {each.name: each for each in pictures(results, curves)}
     assert list(found) == ["score", "frontier", "cost_flops", "cost_seconds", "curve_loss", "curve_entropy"]
-    assert found["score"].words.startswith("dpo 1.50 (1.25 to 1.75), rejection_sampling 0.50 (0.25 to 0.75)")
-    assert "dpo 0.7 to 0.5" in found["curve_loss"].words and "start" not in found["curve_loss"].words
+    assert found["score"].text.startswith("dpo 1.50 (1.25 to 1.75), rejection_sampling 0.50 (0.25 to 0.75)")
+    assert "dpo 0.7 to 0.5" in found["curve_loss"].text and "start" not in found["curve_loss"].text
     for each in found.values():
         assert each.png.startswith(b"\x89PNG") and each.svg.startswith("<?xml")
-        assert "http" not in each.inline and "currentColor" in each.inline
+        assert "http" not in inline_svg(each) and "currentColor" in inline_svg(each)
     for each in results.algorithms.values():
         each.summary = {"gold": each.summary["gold"], "proxy": Summary(mean=1.0, ci95=None)}
     assert [each.name for each in pictures(results, {})][:2] == ["score", "gold_proxy"]
@@ -117,7 +114,7 @@ def test_milestones_are_on_the_frontier_and_in_the_table_for_programs(tmp_path) 
     trial.milestones = [Milestone(name="round 1", metrics={"gold": 0.7, "kl": 1.0}, ledger={"flops": 5.0})]
     assert {each.name: each.svg for each in pictures(results, {})}["frontier"] != without
     trial.ledger["flops"] = 10.0
-    write_csv(results, tmp_path / "results.csv")
+    report_files.write_csv(results, tmp_path / "results.csv")
     lines = (tmp_path / "results.csv").read_text().splitlines()
     assert lines[0] == "policy,seed,milestone,metric,value"
     assert {"dpo,0,round 1,gold,0.7", "dpo,0,round 1,ledger/flops,5.0", "dpo,0,,gold,1.5"} <= set(lines)
@@ -129,10 +126,10 @@ def test_the_sentence_says_who_is_highest_and_who_cannot_be_told_from_it(tmp_pat
     results.verdicts[1] = results.verdicts[1].model_copy(update={"verdict": "better"})
     pair = {"metric": "gold", "a": "rejection_sampling", "b": "dpo", "difference": -1, "ci95": (-2, 0), "p_adjusted": 1}
     results.verdicts.append(Verdict(**pair, verdict="inconclusive"))
-    said = summary_text.sentence(results)
+    said = sentence(results)
     assert said.startswith("Highest gold reward: dpo, not told apart from rejection_sampling; better than the start")
     results.verdicts[-1] = Verdict(**pair, verdict="worse")
-    assert summary_text.sentence(results).startswith("Highest gold reward: dpo, ahead of every other policy; ")
+    assert sentence(results).startswith("Highest gold reward: dpo, ahead of every other policy; ")
 
 
 def test_the_highest_is_the_highest_of_all_and_not_of_those_that_are_better(tmp_path) -> None:
@@ -143,17 +140,17 @@ def test_the_highest_is_the_highest_of_all_and_not_of_those_that_are_better(tmp_
     open_one = {"metric": "gold", "difference": 0.5, "ci95": (-2, 3), "p_adjusted": 1, "verdict": "inconclusive"}
     results.verdicts += [Verdict(a="noisy", b=b, **open_one) for b in ("start", "dpo", "rejection_sampling")]
     results.verdicts.append(Verdict(a="rejection_sampling", b="dpo", **open_one))
-    assert summary_text.sentence(results) == (
+    assert sentence(results) == (
         "Highest gold reward: noisy, but not shown to be better than the start; highest of those that are: dpo, not "
         "told apart from noisy, rejection_sampling; better than the start in gold reward: dpo; no difference shown: "
         "rejection_sampling, noisy."
     )
     results.verdicts.append(Verdict(a="third", b="dpo", **open_one))
-    assert "dpo, not told apart from any other policy; better than" in summary_text.sentence(results)
+    assert "dpo, not told apart from any other policy; better than" in sentence(results)
     results.verdicts.pop()
     results.verdicts[2] = results.verdicts[2].model_copy(update={"verdict": "better"})
     results.verdicts[1] = results.verdicts[1].model_copy(update={"verdict": "worse"})
-    assert summary_text.sentence(results) == (  # what is worse than the start is not alike to what is better
+    assert sentence(results) == (  # what is worse than the start is not alike to what is better
         "Highest gold reward: noisy, not told apart from dpo; better than the start in gold reward: dpo, noisy; worse: "
         "rejection_sampling."
     )
@@ -162,18 +159,16 @@ def test_the_highest_is_the_highest_of_all_and_not_of_those_that_are_better(tmp_
 def test_with_one_seed_the_headline_says_so(tmp_path) -> None:
     results = made(tmp_path)
     results.recipe["seeds"] = [4]
-    assert summary_text.sentence(results).startswith(
-        "With one seed, and so of these trainings alone, better than the start"
-    )
+    assert sentence(results).startswith("With one seed, and so of these trainings alone, better than the start")
     results.verdicts = results.verdicts[1:]
-    assert summary_text.sentence(results) == "No difference shown: rejection_sampling."
+    assert sentence(results) == "No difference shown: rejection_sampling."
     results.verdicts = [results.verdicts[0].model_copy(update={"verdict": "worse"})]
-    assert "worse than the start in gold reward: rejection_sampling" in summary_text.sentence(results)
+    assert "worse than the start in gold reward: rejection_sampling" in sentence(results)
 
 
 def test_where_an_interval_and_its_verdict_disagree_the_first_screen_says_why(tmp_path) -> None:
     results = made(tmp_path)
-    assert summary_text.open_words(results) is None and "inconclusive†" not in report.markdown(results)
+    assert open_note(results) is None and "inconclusive†" not in markdown(results, tmp_path)
     results.verdicts[1] = results.verdicts[1].model_copy(
         update={"ci95": (0.1, 0.9), "p_adjusted": 0.19, "family_size": 2}
     )
@@ -181,21 +176,21 @@ def test_where_an_interval_and_its_verdict_disagree_the_first_screen_says_why(tm
         "† Inconclusive although its interval leaves out 0: the verdict is corrected for the 2 comparisons with the "
         "start (Holm: rejection_sampling p = 0.190), the interval is not."
     )
-    assert summary_text.open_words(results) == why
-    text = report.markdown(results)
+    assert open_note(results) == why
+    text = markdown(results, tmp_path)
     assert "[+0.10, +0.90] | inconclusive† |" in text and text.index(why) < text.index("![score]")
     results.warnings = [
         Warning("slice", "rejection_sampling", "rejection_sampling: x.", 1.0, (0.5, 1.5)),
         Warning("length", "rejection_sampling", "rejection_sampling: y.", 1.0, (0.5, 1.5)),
         Warning("slice", "dpo", "dpo: z.", 1.0, (0.5, 1.5)),
     ]
-    assert warned(results) == [
+    assert grouped_warnings(results) == [
         "rejection_sampling: x. Corrected for 2 comparisons, the difference in gold reward over all prompts is not "
         "shown.",
         "rejection_sampling: y.",
         "dpo: z.",
     ]
-    report.write(results, tmp_path)
+    report_files.write(results, tmp_path)
     page = (tmp_path / "report.html").read_text()
     assert page.index('<td class="inconclusive">inconclusive†</td>') < page.index(why) < page.index("<svg")
     assert page.index("Corrected for 2 comparisons, the difference") > page.index(why)
@@ -209,7 +204,7 @@ def test_a_warning_that_is_the_same_of_several_policies_is_one(tmp_path) -> None
         Warning("length", "a (two)", "a (two): replies got longer.", 1.0, (0.5, 1.5)),
         Warning("length", "b", "b: replies got much longer.", 1.0, (0.5, 1.5)),
     ]
-    assert warned(results) == [
+    assert grouped_warnings(results) == [
         "a (one), a (two): replies got longer.", "The judge errs.", "b: replies got much longer."
     ]  # fmt: skip
 
@@ -218,7 +213,7 @@ def test_no_policy_has_the_colour_of_the_start(tmp_path) -> None:
     from matplotlib.colors import to_rgb
 
     labels = ["start", *(f"p{i:02}" for i in range(63))]
-    looks = [tuple(axes._look(label, labels).values()) for label in labels]
+    looks = [tuple(axes._style(label, labels).values()) for label in labels]
     assert len(set(looks)) == len(labels)
     for colour, _ in looks[1:]:
         red, green, blue = to_rgb(colour)
@@ -236,27 +231,27 @@ def test_tables_and_warnings_write_numbers_so(tmp_path) -> None:
     results = made(tmp_path)
     results.algorithms["start"].summary["kl"] = Summary(mean=-0.001, ci95=None)
     results.verdicts[1] = results.verdicts[1].model_copy(update={"difference": -0.001, "ci95": (-0.5, -0.002)})
-    text = report.markdown(results)
+    text = markdown(results, tmp_path)
     assert "-0.00 " not in text and text.count("| +0.00 [-0.500, -0.002] |") == 2  # the first table and all pairs
 
 
 def test_what_no_interval_covers_is_said(tmp_path) -> None:
     results = made(tmp_path)
-    assert "covers other trainings and prompts, but not another start: " in summary_text.reading(results)["±"]
+    assert "covers other trainings and prompts, but not another start: " in column_notes(results)["±"]
     some = {"seconds": 1.0}
     results.shared["reward"] = some
-    assert "but not another start or another reward model: what is made once" in summary_text.reading(results)["±"]
+    assert "but not another start or another reward model: what is made once" in column_notes(results)["±"]
     results.shared = {"start (vA)": some, "start (vB)": some, "reward seed 0": some, "reward seed 1": some}
-    assert "but not another start: " in summary_text.reading(results)["±"]
+    assert "but not another start: " in column_notes(results)["±"]
     results.shared = {}
-    assert summary_text.reading(results)["±"].endswith("covers other trainings and prompts.")
+    assert column_notes(results)["±"].endswith("covers other trainings and prompts.")
 
 
 def test_warnings_are_in_the_page_and_in_markdown_and_survive_the_file(tmp_path) -> None:
     results = made(tmp_path)
-    assert "Warnings" not in report.markdown(results)
+    assert "Warnings" not in markdown(results, tmp_path)
     results.warnings = [Warning("length", "dpo", "dpo: replies got <b>longer</b>.", 5.0, (4.0, 6.0))]
-    report.write(results, tmp_path)
+    report_files.write(results, tmp_path)
     assert "dpo: replies got &lt;b&gt;longer&lt;/b&gt;." in (tmp_path / "report.html").read_text()
     assert "## Warnings" in (tmp_path / "report.md").read_text()
     assert load_results(tmp_path).warnings == results.warnings

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from prefzoo.report import page as report
+from prefzoo.report.algorithm_details import detail_cells
 from prefzoo.report.breakdown import heat_maps, length_cells
-from prefzoo.report.budget_tables import budget_tables, budget_words
-from prefzoo.report.cost import cost_cells, cost_words, detail_cells
-from prefzoo.report.pairs import difference_cells, matrix, rating_cells
+from prefzoo.report.cost import budget_legend, budget_tables, cost_cells, cost_legend
+from prefzoo.report.pairs import difference_cells, pairs_section, rating_cells, win_matrix
+from prefzoo.report.render_pages import render_markdown
 from prefzoo.results.results_schema import EqualBudget, LengthAdjusted, Pair, Summary
 from prefzoo.run.worker_counts import note_workers, noted_workers
 from reported import made
@@ -25,9 +25,9 @@ def test_cost_is_the_mean_of_the_trials_and_leaves_out_what_nothing_used(tmp_pat
         ["rejection_sampling", "0", "100", "10", "24", "0", "0.0", "2.0", "0.00 GiB"],
         ["start, made once", "500", "0", "0", "0", "0", "9.0", "0.0", "0.00 GiB"],
     ]
-    assert "of stages that may have run side by side on one machine" in cost_words(results)
+    assert "of stages that may have run side by side on one machine" in cost_legend(results)
     results.workers = [4, 2]
-    assert "of stages that ran 4, then 2 at a time on one machine" in cost_words(results)
+    assert "of stages that ran 4, then 2 at a time on one machine" in cost_legend(results)
 
 
 def test_what_an_algorithm_reports_is_a_row_for_each_fact_and_a_column_for_each_seed(tmp_path) -> None:
@@ -64,8 +64,7 @@ def test_equal_budgets_are_a_table_that_says_who_is_not_in_it(tmp_path) -> None:
         ),
         "FLOPs": (["policy", "2.0 G FLOPs"], [["ppo", "0.25 (-0.05)"]]),
     }
-    said = budget_words(results)
-    assert said.endswith("Not in them: best_of_n (no policy was kept on its way); dpo (none: FLOPs).")
+    assert budget_legend(results).endswith("Not in them: best_of_n (no policy was kept on its way); dpo (none: FLOPs).")
 
 
 def test_heat_is_the_distance_from_the_start_where_one_is_clear_and_equal_length_is_told(tmp_path) -> None:
@@ -81,16 +80,18 @@ def test_heat_is_the_distance_from_the_start_where_one_is_clear_and_equal_length
             }
     results.slices = {"odd": 12}
     parts, slices = heat_maps(results, ["dpo", "rejection_sampling", "start"])
-    assert parts.headings == ["policy", "courtesy"] and slices.headings == ["policy", "odd (12 prompts)"]
-    assert parts.rows == [
-        ("dpo", [("0.50 (-0.50\N{NO-BREAK SPACE}±0.25)", -1.0)]),
-        ("rejection_sampling", [("1.25 (+0.25\N{NO-BREAK SPACE}±0.12)", 0.5)]),
-        ("start", [("1.00", 0.0)]),
+    rows = [
+        ["dpo", "0.50 (-0.50\N{NO-BREAK SPACE}±0.25)"],
+        ["rejection_sampling", "1.25 (+0.25\N{NO-BREAK SPACE}±0.12)"],
+        ["start", "1.00"],
     ]
-    assert slices.rows[0] == ("dpo", [("0.50 (-0.50\N{NO-BREAK SPACE}±1.00)", 0.0)])  # it may be chance
+    assert parts.cells == (["policy", "courtesy"], rows) and parts.heat == [[-1.0], [0.5], [0.0]]
+    assert slices.cells[0] == ["policy", "odd (12 prompts)"]
+    assert slices.cells[1][0] == ["dpo", "0.50 (-0.50\N{NO-BREAK SPACE}±1.00)"]
+    assert slices.heat[0] == [0.0]  # it may be chance
     results.slices, results.algorithms["dpo"].over_start = {}, {}  # as an older version left them
     _, slices = heat_maps(results, ["dpo", "start"])
-    assert slices.headings == ["policy", "odd"] and slices.rows[0] == ("dpo", [("0.50", 0.0)])
+    assert slices.cells == (["policy", "odd"], [["dpo", "0.50"], ["start", "1.00"]]) and slices.heat == [[0.0], [0.0]]
     assert length_cells(results) is None
     results.algorithms["dpo"].length_adjusted = LengthAdjusted(0.4, (0.1, 0.7), 0.6, (0.55, 0.65), 0.02, -0.01)
     headings, rows = length_cells(results) or ([], [])
@@ -101,7 +102,7 @@ def test_heat_is_the_distance_from_the_start_where_one_is_clear_and_equal_length
 def test_all_pairs_by_hand(tmp_path) -> None:
     results = made(tmp_path)
     labels = ["dpo", "rejection_sampling", "start"]
-    assert matrix(results, labels) is None is rating_cells(results, labels)
+    assert win_matrix(results, labels) is None is rating_cells(results, labels)
     rates = {("start", "dpo"): 0.25, ("start", "rejection_sampling"): 0.5, ("dpo", "rejection_sampling"): 0.75}
     results.pairs = [
         Pair(a=a, b=b, win_rate=Summary(mean=rate, ci95=None),
@@ -109,19 +110,20 @@ def test_all_pairs_by_hand(tmp_path) -> None:
         for (a, b), rate in rates.items()
     ]  # fmt: skip
     results.ratings = {label: Summary(mean=mean, ci95=None) for label, mean in (("start", 0.0), ("dpo", 1.0))}
-    found = matrix(results, labels)
-    assert found is not None and found.headings == ["policy", *labels]
-    assert found.rows == [
-        ("dpo", [("", 0.0), ("0.75", 0.5), ("0.75*", 0.5)]),  # the star: dpo's verdict against the start is `better`
-        ("rejection_sampling", [("0.25", -0.5), ("", 0.0), ("0.50", 0.0)]),
-        ("start", [("0.25*", -0.5), ("0.50", 0.0), ("", 0.0)]),
+    table = win_matrix(results, labels)
+    assert table is not None and table.cells[0] == ["policy", *labels]
+    assert table.cells[1] == [
+        ["dpo", "", "0.75", "0.75*"],  # the star: dpo's verdict against the start is `better`
+        ["rejection_sampling", "0.25", "", "0.50"],
+        ["start", "0.25*", "0.50", ""],
     ]
+    assert table.heat == [[0.0, 0.5, 0.5], [-0.5, 0.0, 0.0], [-0.5, 0.0, 0.0]]
     _, rows = rating_cells(results, labels) or ([], [])
     assert rows == [["dpo", "1.00", "-", "0.75 [0.62, 1.00]"], ["start", "0.00", "-", "-"]]
     results.verdicts[1] = results.verdicts[1].model_copy(update={"effect_size": 0.25, "detectable": 0.125})
     _, rows = difference_cells(results) or ([], [])
     assert rows[1] == ["rejection_sampling - start", "inconclusive", "+0.50 [-1.00, +1.00]", "0.500", "+0.25", "0.12"]
-    assert "| start | 0.25* | 0.50 |  |" in report.markdown(results)
+    assert "| start | 0.25* | 0.50 |  |" in render_markdown([pairs_section(results, labels)])
 
 
 def test_how_many_stages_ran_at_a_time_is_kept_once_each(tmp_path) -> None:

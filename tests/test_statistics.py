@@ -38,7 +38,7 @@ def test_beyond_5_percent_the_tail_is_of_at_most_twice_the_seeds_freedom() -> No
     # df = 0.505 / (0.01 / 2 + 1 / 1000 + 0.25 / 2000) = 82.449, t(0.975, 82.449) = 1.989222; t(0.975, 4) = 2.776445.
     def p(errors: float) -> float:
         error = math.sqrt(0.710634 / 3003)
-        return statistics.estimates.from_mean_squares(errors * error, (0.1, 1.0, 0.5), 3, 1001).p
+        return statistics.two_way_anova.estimate_from_mean_squares(errors * error, (0.1, 1.0, 0.5), 3, 1001).p
 
     # 3 errors are 3 * 2.776445 / 1.989222 = 4.187233 on 4 df: p = 1 - t (t^2 + 6) / (t^2 + 4)^1.5 = 0.013838
     assert p(3.0) == pytest.approx(0.013838, abs=1e-5)
@@ -76,7 +76,7 @@ def test_equal_policies_are_called_different_rarely_and_the_interval_covers() ->
             for shared in [rng.normal(0, 1, (1, 64))]
             for _ in range(2)
         ]
-        wrong += statistics.difference(*tables).p < 0.05
+        wrong += statistics.paired_difference(*tables).p < 0.05
     assert wrong / 600 < 0.07
 
 

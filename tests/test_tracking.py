@@ -15,10 +15,10 @@ import prefzoo
 from conftest import LABELS, OFFLINE
 from prefzoo.recipe import check_recipe as recipes
 from prefzoo.recipe.recipe_schema import Wandb
+from prefzoo.results.training_history import read_curve
 from prefzoo.run.stage_graph import load_plan, make_plan
-from prefzoo.tracking import wandb_process as tracking_process
-from prefzoo.tracking.wandb_client import Door
-from prefzoo.tracking.wandb_content import points
+from prefzoo.tracking.wandb_client import WandbClient
+from prefzoo.tracking.wandb_process import RunLogger
 from wandb_files import read_runs, steps
 
 KEY = "0123456789abcdef" * 2 + "01234567"
@@ -162,8 +162,8 @@ def test_auto_is_online_for_who_is_logged_in(tmp_path, environment: dict[str, st
         "def local(self, to): assert isinstance(to, str), to; return connect(self, to)\n"
         "socket.socket.connect = local\n"  # this decision asks nobody
         "from pathlib import Path; from prefzoo.recipe.recipe_schema import Wandb\n"
-        "from prefzoo.tracking.wandb_client import Door\n"
-        "print(Door(Wandb(), Path('.'), 'g', print, 1, 1).mode)"
+        "from prefzoo.tracking.wandb_client import WandbClient\n"
+        "print(WandbClient(Wandb(), Path('.'), 'g', print, 1, 1).mode)"
     )
     home = {"HOME": str(tmp_path), "PYTHONPATH": ":".join(p for p in sys.path if p), "WANDB_SILENT": "true"}
     done = subprocess.run([sys.executable, "-c", code], env={**home, **environment}, capture_output=True, text=True)
@@ -176,19 +176,19 @@ def test_points_count_on_over_rounds(tmp_path) -> None:
         [{"loss": 1.0, "step": 5, "epoch": 0.5}, {"train_loss": 1.0, "step": 6}],
     ]
     (tmp_path / "curves.json").write_text(json.dumps(rounds))
-    found = list(points(tmp_path))
-    assert [point["train/step"] for point in found] == [5, 10, 17]
-    assert found[-1] == {"train/loss": 1.0, "train/step": 17, "train/epoch": 0.5}
-    assert list(points(tmp_path / "none")) == []
+    points = read_curve(tmp_path)
+    assert [point["step"] for point in points] == [5, 10, 17]
+    assert points[-1] == {"loss": 1.0, "step": 17, "epoch": 0.5}
+    assert read_curve(tmp_path / "none") == []
 
 
-class FakeDoor(Door):
+class FakeClient(WandbClient):
     """A server that is there, and remembers."""
 
     mode = "online"
 
     def __init__(self) -> None:
-        super().__init__(Wandb(mode="online"), Path(), "g", lambda *said: None, 1, 1)
+        super().__init__(Wandb(mode="online"), Path(), "g", lambda *message: None, 1, 1)
         self.logged: list[int] = []
         self.summary: dict[str, Any] = {}
         self.exits: list[int] = []
@@ -196,7 +196,7 @@ class FakeDoor(Door):
     def finish(self, run_id: str, exit_code: int) -> None:
         self.exits.append(exit_code)
 
-    def open(self, *run: Any) -> Any:
+    def open(self, run_id: str, **description: Any) -> Any:
         return self
 
     def define_metric(self, *names: str, **more: str) -> None:
@@ -214,31 +214,30 @@ def test_curves_grow_while_training_goes_on_and_never_go_back(tmp_path) -> None:
     curves = folder.with_name(f"{folder.name}.partial") / "curves.json"
     curves.parent.mkdir(parents=True)
 
-    def look(book: tracking_process.Logbook, *trained: int) -> list[int]:
+    def look(run_logger: RunLogger, *trained: int) -> list[int]:
         curves.write_text(json.dumps([[{"loss": 1.0, "step": step} for step in trained]]))
-        book.door = book.door if isinstance(book.door, FakeDoor) else FakeDoor()
-        book.door.logged.clear()
-        book.sweep()
-        return book.door.logged
+        client = run_logger.client = FakeClient()
+        run_logger.log_progress()
+        return client.logged
 
-    def begin() -> tracking_process.Logbook:
-        return tracking_process.Logbook(plan, {"dpo": {}}, None, 1, 1)  # type: ignore[arg-type]
+    def begin() -> RunLogger:
+        return RunLogger(plan, {"dpo": {}}, None, 1, 1)  # type: ignore[arg-type]
 
-    book = begin()
-    assert look(book, 5, 10) == [5, 10]
-    assert look(book, 5, 10, 15) == [15]
+    run_logger = begin()
+    assert look(run_logger, 5, 10) == [5, 10]
+    assert look(run_logger, 5, 10, 15) == [15]
     again = begin()  # killed: the training begins anew, the run does not
-    assert again.run_id("x") == book.run_id("x")
+    assert again.run_id("x") == run_logger.run_id("x")
     assert look(again, 5) == []
     assert look(again, 5, 10, 15, 20) == [20]
 
 
 def test_trials_that_ended_just_before_the_comparison_are_seen(tracked, copied, monkeypatch) -> None:
-    monkeypatch.setattr(tracking_process.Logbook, "summarize", lambda book: None)
+    monkeypatch.setattr(RunLogger, "log_summary", lambda run_logger: None)
     settings = {label: {} for label in LABELS}
-    book = tracking_process.Logbook(load_plan(copied), settings, None, 1, 1)  # type: ignore[arg-type]
-    monkeypatch.setattr(book, "say", lambda *said: None)
-    book.door = FakeDoor()
-    book.close(asked=True)
-    assert book.door.exits == [0] * 6
-    assert book.door.summary["status"] == "ok"
+    run_logger = RunLogger(load_plan(copied), settings, None, 1, 1)  # type: ignore[arg-type]
+    monkeypatch.setattr(run_logger, "send", lambda *message: None)
+    client = run_logger.client = FakeClient()
+    run_logger.close(finished=True)
+    assert client.exits == [0] * 6
+    assert client.summary["status"] == "ok"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from prefzoo.results import analysis, statistics
-from prefzoo.results.statistics.unvaried import unseen
+from prefzoo.results.statistics.hypothesis_tests import clopper_pearson_bound
 
 
 def against(policy: np.ndarray, start: np.ndarray) -> analysis.Verdict:
@@ -31,9 +31,11 @@ def test_equal_differences_are_as_sure_as_the_sign_test_of_so_many_prompts(gold)
 
 
 def test_seeds_that_agree_are_no_more_prompts(gold) -> None:
-    one, three = (statistics.difference(np.repeat(gold[:, :8] - 1, n, 0), np.repeat(gold[:, :8], n, 0)) for n in (1, 3))
+    one, three = (
+        statistics.paired_difference(np.repeat(gold[:, :8] - 1, n, 0), np.repeat(gold[:, :8], n, 0)) for n in (1, 3)
+    )
     assert three == one and one.p == 2**-7 and one.high < 0
-    of_seeds = statistics.difference(np.full((3, 1), 1.0), np.zeros((3, 1)))
+    of_seeds = statistics.paired_difference(np.full((3, 1), 1.0), np.zeros((3, 1)))
     assert of_seeds.p == 0.25 and of_seeds.low < 0, "of one prompt, seeds are what is counted"
 
 
@@ -41,7 +43,7 @@ def test_nearly_equal_differences_on_five_prompts_call_nothing_and_on_many_are_w
     almost = gold + 0.01 + 1e-6 * np.arange(64)
     few = against(almost[:, :5], gold[:, :5])
     assert (few.verdict, few.p_adjusted, few.detectable) == ("inconclusive", 0.0625, None) and few.ci95[0] < 0
-    many = statistics.difference(almost[:, :6], gold[:, :6])
+    many = statistics.paired_difference(almost[:, :6], gold[:, :6])
     assert many == statistics.estimate(almost[:, :6] - gold[:, :6]) and many.p < 1e-9
 
 
@@ -50,7 +52,7 @@ def test_an_identical_policy_is_exactly_the_start(gold) -> None:
     assert (found.difference, found.ci95, found.p_adjusted, found.verdict) == (0.0, (0.0, 0.0), 1.0, "inconclusive")
     (pair,) = analysis.pairs({"start": {"gold": gold}, "mine": {"gold": gold}})
     assert pair.win_rate.ci95 == pair.probability_of_improvement.ci95 == (0.5, 0.5)
-    rated = analysis.rated({"start": {"gold": gold}, "mine": {"gold": gold}})
+    rated = analysis.ratings({"start": {"gold": gold}, "mine": {"gold": gold}})
     assert rated["mine"].ci95 == pytest.approx((0.0, 0.0))
 
 
@@ -70,7 +72,7 @@ def test_a_verifier_that_one_policy_always_passes(seeds) -> None:
     assert found["start"]["gold"].ci95 == pytest.approx((0.0, 0.108881), abs=1e-6)
     assert found["start"]["win_rate"].ci95 == (0.5, 0.5), "ties with itself"
     assert found["start"]["kl"].ci95 == (0.0, 0.0) and found["mine"]["kl"].ci95 == (1.25, 1.25), "no shares"
-    assert unseen(32) == pytest.approx(0.108881, abs=1e-6)
+    assert clopper_pearson_bound(32) == pytest.approx(0.108881, abs=1e-6)
     assert against(right, wrong).verdict == "better"
 
 
@@ -85,11 +87,11 @@ def test_ratings_under_complete_separation_have_an_interval() -> None:
     # 32 of 32 with one tie on top: share 32.5 / 33, log-odds log(65) = 4.174387; its variance by the binomial over 34
     # is 1 / (share (1 - share) 34) = 33^2 / (32.5 * 0.5 * 34) = 1.970995; t(0.975, 31) = 2.039513
     start, mine = np.zeros((1, 32)), np.ones((1, 32))
-    first, found = statistics.ratings(np.stack([start, mine]))
+    first, found = statistics.bradley_terry_ratings(np.stack([start, mine]))
     half = 2.039513 * 1.970995**0.5
     assert (found.mean, found.high - found.mean) == (pytest.approx(4.174387), pytest.approx(half, rel=1e-3))
     assert (first.mean, first.low, first.high) == (0.0, 0.0, 0.0)
     # a third one that wins against some: its rating varies as before, and is less sure for what is unknown of the pair
     third = np.tile([[-1.0, 0.5, 2.0, 2.0]], 8)
-    wide = statistics.ratings(np.stack([start, mine, third]))
+    wide = statistics.bradley_terry_ratings(np.stack([start, mine, third]))
     assert wide[1].high - wide[1].low > 1 and wide[2].low < wide[2].mean < wide[2].high

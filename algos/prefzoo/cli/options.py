@@ -56,19 +56,11 @@ def show(found: Any, folder: Path) -> None:
     Raises:
         typer.Exit: with 1, when a label failed or was skipped.
     """
-    from prefzoo.report import page as reports
-    from prefzoo.report import summary_text
-    from prefzoo.report.grouped_warnings import warned
+    from prefzoo.report.render_terminal import print_sections
+    from prefzoo.report.verdict_section import summary_sections
 
     console = wide_console()
-    console.print(reports.table(found, console.width))
-    console.print(summary_text.sentence(found), style="bold", markup=False)
-    if left_open := summary_text.open_words(found):
-        console.print(left_open, markup=False, highlight=False)
-    for text in warned(found):
-        console.print(f"! {text}", style="yellow", markup=False, highlight=False)
-    for fact in reports.facts(found):
-        console.print(f"- {fact}", markup=False, highlight=False)
+    print_sections(summary_sections(found, {}), console)
     console.print("wins: share of test prompts answered better than the start does; KL: to the start, nats a reply")
     console.print(f"{folder / 'report.html'}, {folder / 'results.json'}", markup=False, highlight=False)
     if any(each.status != "ok" for each in found.algorithms.values()):

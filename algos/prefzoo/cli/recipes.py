@@ -65,17 +65,18 @@ def data(recipe: RecipeArgument, sets: Sets = None, out: Out = None) -> None:
     import json
 
     from prefzoo.commands.comparison import prepare_data
-    from prefzoo.report.data_summary import data_examples, data_facts, data_table
+    from prefzoo.report.data_summary import LENGTHS, data_cells, data_facts
+    from prefzoo.report.render_terminal import rich_table, training_examples
 
     folder = prepare_data(recipe, sets or [], out or Path("runs") / Path(recipe).stem)
     preflight, manifest = (json.loads((folder / f"{n}.json").read_text("utf-8")) for n in ("preflight", "manifest"))
     console = wide_console()
-    console.print(data_table(preflight, manifest))
+    console.print(rich_table(data_cells(preflight, manifest), LENGTHS))
     for fact in data_facts(preflight, manifest):
         console.print(f"- {fact}", markup=False, highlight=False)
     trained = any(example["trained"] for example in preflight["examples"])
     what, marked = ("rows", "; what is trained on is ⟦marked⟧") if trained else ("prompts", "")
     console.print(f"\nTraining {what} as the model sees them{marked}:\n", markup=False)
-    for example in data_examples(preflight):
+    for example in training_examples(preflight):
         console.print(example)
     console.print(str(folder), markup=False, highlight=False)

@@ -60,7 +60,7 @@ def audit_judge(
         found = Audit.model_validate_json(text)
         (folder / AUDIT_FILE).write_text(text, encoding="utf-8")
         if found.calibration is not None:
-            (folder / PICTURE).write_bytes(calibration_picture(found))
+            (folder / PICTURE).write_bytes(calibration_picture(found).png)
     return found
 
 

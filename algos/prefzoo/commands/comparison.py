@@ -17,9 +17,9 @@ from prefzoo.commands.merge_runs import merged_from, rebuild_merged
 from prefzoo.errors import PrefzooError
 from prefzoo.recipe.check_recipe import load
 from prefzoo.recipe.recipe_schema import Recipe
-from prefzoo.report import page as report
-from prefzoo.results.call_log import note_call
+from prefzoo.report import report_files as report
 from prefzoo.results.collect import collect
+from prefzoo.results.results_file import note_call
 from prefzoo.results.results_schema import Results
 from prefzoo.run import distributed
 from prefzoo.run.executor import OUTCOMES, Outcome, Runner
@@ -27,8 +27,8 @@ from prefzoo.run.progress_display import Watcher
 from prefzoo.run.resources import default_workers
 from prefzoo.run.stage_graph import LABEL, PLAN_FILE, START, Plan, Stage, load_plan, make_plan
 from prefzoo.run.worker_counts import note_workers
-from prefzoo.tracking import tracker as tracking
 from prefzoo.tracking.tracker import Tracker
+from prefzoo.tracking.wandb_process import read_state
 from prefzoo.types import Progress
 
 LOST = ("failed", "skipped")
@@ -174,7 +174,7 @@ def _run(plan: Plan, workers: int, console: Console) -> dict[str, Outcome]:
 
 def _with_problems(found: Results, out: Path) -> Results:
     """The results with what went wrong in tracking, which nothing measured depends on."""
-    if problems := tracking.problems(out):
+    if problems := read_state(out)["problems"]:
         found.notes.extend(problems)
         report.write(found, out)
     return found

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from prefzoo.errors import PrefzooError
-from prefzoo.report import page as report
+from prefzoo.report import report_files as report
 from prefzoo.results import analysis, results_file
 from prefzoo.results.equal_budgets import at_equal_budgets
-from prefzoo.results.read_run import read, read_tables
+from prefzoo.results.results_file import load_tables, load_verified
 from prefzoo.results.results_schema import AlgorithmResult, Results, SeedResult, Warning
 from prefzoo.run.stage_graph import START
 from prefzoo.run.trial_identity import TEACHERS, differences
@@ -67,7 +67,7 @@ def rebuild_merged(out: Path) -> Results:
 
 
 def _merge(folders: Sequence[Path], out: Path) -> Results:
-    runs = {name: read(folder) for name, folder in zip(_names(folders), folders, strict=True)}
+    runs = {name: load_verified(folder) for name, folder in zip(_names(folders), folders, strict=True)}
     said = _compared(runs)
     places = dict(zip(runs, folders, strict=True))
     trials = {(name, label): each for name, run in runs.items() for label, each in run.algorithms.items()}
@@ -76,7 +76,7 @@ def _merge(folders: Sequence[Path], out: Path) -> Results:
     algorithms, tables = {}, {}
     for label, (name, original) in kept.items():
         algorithms[label] = _moved(trials[name, original], places[name], out)
-        tables[label] = read_tables(trials[name, original], places[name])
+        tables[label] = load_tables(trials[name, original], places[name])
     first = next(iter(runs.values()))
     settings = {
         label: runs[name].recipe["algorithms"][original] for label, (name, original) in kept.items() if label != START
@@ -95,7 +95,7 @@ def _merge(folders: Sequence[Path], out: Path) -> Results:
             "verdicts": analysis.verdicts(tables),
             "pairs": analysis.pairs(tables),
             "equal_budgets": at_equal_budgets(algorithms, tables, out),
-            "ratings": analysis.rated(tables),
+            "ratings": analysis.ratings(tables),
             "workers": list(dict.fromkeys(n for run in runs.values() for n in run.workers)),
         }
     )

@@ -8,12 +8,11 @@ from pathlib import Path
 
 from rich.table import Table
 
-from prefzoo.commands.merge_runs import read_tables
 from prefzoo.errors import PrefzooError
 from prefzoo.recipe.check_recipe import load as read_recipe
 from prefzoo.results import analysis
-from prefzoo.results.results_file import load
-from prefzoo.results.statistics import POWER, Design, Pilot, unvaried
+from prefzoo.results.results_file import load, load_tables
+from prefzoo.results.statistics import POWER, Design, Pilot, all_differ_alike
 from prefzoo.run.stage_graph import START
 from prefzoo.run.trial_identity import differences
 
@@ -101,8 +100,8 @@ def needed(folder: Path, difference: float) -> Needed:
             "prefzoo compare RECIPE --seeds 3, with the same --out where you give one"
         )
     run = load(folder)
-    tables = {label: read_tables(each, folder) for label, each in run.algorithms.items()}
-    metric = analysis.decides(tables)
+    tables = {label: load_tables(each, folder) for label, each in run.algorithms.items()}
+    metric = analysis.primary_metric(tables)
     of_metric = {label: table[metric] for label, table in tables.items() if metric is not None and metric in table}
     start = of_metric.pop(START, None)
     if metric is None or start is None or not of_metric:
@@ -113,7 +112,7 @@ def needed(folder: Path, difference: float) -> Needed:
             f"{folder} has {size.seeds} seed and {size.prompts} prompts, and tells nothing of how seeds differ; "
             "at least 2 seeds are needed, 3 or more are better: prefzoo compare RECIPE --seeds 3"
         )
-    pilots = {label: Pilot.of(each, start) for label, each in of_metric.items() if not unvaried(each, start)}
+    pilots = {label: Pilot.of(each, start) for label, each in of_metric.items() if not all_differ_alike(each, start)}
     if not pilots:
         raise PrefzooError(f"{folder}: no policy differs from the start by more than a constant; no variance is known")
     family = len(of_metric)

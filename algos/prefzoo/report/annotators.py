@@ -1,4 +1,4 @@
-"""How several people judged the data, and by which rule their judgements became preferences, as sentences."""
+"""Sentences on how several people judged the data, and by which rule their judgements became preferences."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ PAIRS = {
     "adjacent": "neighbours only",
     "plackett_luce": "every two by their Plackett-Luce strengths, which all rankings of a prompt give together",
 }
-SHOWN = 12
+MOST_NAMED = 12
+"""Annotators of one kind of data that are named."""
 
 
 def pair_facts(pairs_by: Mapping[str, str]) -> list[str]:
-    """Which replies of rankings and of ratings are paired, by kind of data."""
+    """Return which replies of rankings and of ratings are paired, by kind of data."""
     means = "; a rating is the mean of all that a reply got"
     return [
         f"Pairs of {kind}: {PAIRS[rule]}{means if kind == 'ratings' and rule != 'plackett_luce' else ''}."
@@ -31,46 +32,46 @@ def pair_facts(pairs_by: Mapping[str, str]) -> list[str]:
 
 
 def annotator_facts(annotators: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What `data.agreement` found, by kind of data."""
+    """Return what `data.agreement` measured, by kind of data."""
     lines = []
-    for kind, found in annotators.items():
-        several = found["items_with_several"]
-        text = f"Annotators ({kind}): {found['judgements']} judgements of {found['items']} items"
-        if ties := found.get("ties"):
+    for kind, agreement in annotators.items():
+        several = agreement["items_with_several"]
+        text = f"Annotators ({kind}): {agreement['judgements']} judgements of {agreement['items']} items"
+        if ties := agreement.get("ties"):
             text += f", of which {ties} say that neither reply is better"
         if several:
-            share = found["disagreed"] / several
-            text += f"; they disagree on {found['disagreed']} of the {several} that several judged ({share:.0%})"
-            if (same := found.get("observed_agreement")) is not None:
+            share = agreement["disagreed"] / several
+            text += f"; they disagree on {agreement['disagreed']} of the {several} that several judged ({share:.0%})"
+            if (same := agreement.get("observed_agreement")) is not None:
                 text += f"; two judgements of one item are the same in {same:.0%}"
-            if (alpha := found.get("alpha")) is not None:
+            if (alpha := agreement.get("alpha")) is not None:
                 text += f"; Krippendorff's alpha {alpha:.2f} (1: always agree, 0: as by chance)"
         lines.append(f"{text}.")
-        if several and (rule := found.get("rule")):
+        if several and (rule := agreement.get("rule")):
             lines[-1] += f" {RULES[rule]}"
-        lines += _people(kind, found.get("annotators", {}))
+        lines += _people(kind, agreement.get("annotators", {}))
     return lines
 
 
 def _people(kind: str, people: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Each annotator whom others can be compared with, who agrees least first."""
-    compared = {name: found for name, found in people.items() if found["compared"]}
+    """Return a sentence on the annotators who share items with others, those who agree least first."""
+    compared = {name: person for name, person in people.items() if person["compared"]}
     order = sorted(compared, key=lambda name: compared[name]["agreed"] / compared[name]["compared"])
     if not order:
         return []
-    more = f"; and {len(order) - SHOWN} more (preflight.json)" if len(order) > SHOWN else ""
-    each = "; ".join(_person(name, compared[name]) for name in order[:SHOWN])
-    return [f"By annotator ({kind}), agreement with most of the others, least first: {each}{more}."]
+    more = f"; and {len(order) - MOST_NAMED} more (preflight.json)" if len(order) > MOST_NAMED else ""
+    shares = "; ".join(_person(name, compared[name]) for name in order[:MOST_NAMED])
+    return [f"By annotator ({kind}), agreement with most of the others, least first: {shares}{more}."]
 
 
-def _person(name: str, found: Mapping[str, Any]) -> str:
-    share = found["agreed"] / found["compared"]
-    low, high = wilson(share, found["compared"])
-    text = f"{name} {share:.0%} of {found['compared']} (95% {low:.0%} to {high:.0%}"
+def _person(name: str, person: Mapping[str, Any]) -> str:
+    share = person["agreed"] / person["compared"]
+    low, high = wilson(share, person["compared"])
+    text = f"{name} {share:.0%} of {person['compared']} (95% {low:.0%} to {high:.0%}"
     if high < 0.5:
         text += ", against the others"
     elif low <= 0.5:
         text += ", not told from chance"
-    if (reliability := found.get("reliability")) is not None:
-        text += f"; right in {reliability:.0%} of {found['judgements']} by the model"
+    if (reliability := person.get("reliability")) is not None:
+        text += f"; right in {reliability:.0%} of {person['judgements']} by the model"
     return text + ")"

@@ -1,4 +1,4 @@
-"""What is drawn into each picture."""
+"""The axes of each picture: what is drawn into them, and the same numbers as text."""
 
 from __future__ import annotations
 
@@ -7,27 +7,28 @@ from typing import Any
 
 import numpy as np
 
+from prefzoo.judges.judge_audit import Bin
 from prefzoo.results.number_format import fixed
 from prefzoo.results.results_schema import Milestone, Results, SeedResult, Summary
 from prefzoo.run.stage_graph import START
 
 COLOURS = ("C0", "C1", "C2", "C3", "C4", "C5", "C6", "C8", "C9")
-"""Those of matplotlib but for the grey one, which would be taken for the start."""
+"""The colours of matplotlib without the grey one, which would be taken for the start."""
 MARKERS = "osD^vPX"
-"""With nine colours, enough to tell 63 policies apart, and some without seeing colour."""
+"""With nine colours they tell 63 policies apart, some of them without seeing colour."""
 LINES = ("-", "--", ":", "-.")
-"""Of the policies that have a colour first, of those that have it again, and so on."""
+"""Styles of the policies that have a colour first, of those that have it again, and so on."""
 Curve = Sequence[Mapping[str, float]]
 
 
 def score(axes: Any, results: Results, labels: list[str]) -> None:
-    """The metric that decides, best on top, each seed beside its mean."""
+    """Draw the metric that decides, best on top, each seed beside its mean."""
     metric = results.primary
     for i, label in enumerate(reversed(labels)):
-        found, look = results.algorithms[label].summary[metric], _look(label, labels)
-        seeds = [trial.metrics[metric] for trial in results.algorithms[label].seeds.values() if metric in trial.metrics]
-        axes.plot(seeds, [i] * len(seeds), "|", color=look["color"], alpha=0.6, markersize=9)
-        axes.errorbar(found.mean, i, xerr=_error(found), capsize=3, **look)
+        result, style = results.algorithms[label], _style(label, labels)
+        seeds = [trial.metrics[metric] for trial in result.seeds.values() if metric in trial.metrics]
+        axes.plot(seeds, [i] * len(seeds), "|", color=style["color"], alpha=0.6, markersize=9)
+        axes.errorbar(result.summary[metric].mean, i, xerr=_error(result.summary[metric]), capsize=3, **style)
     _line_of_start(axes.axvline, results)
     axes.set_yticks(range(len(labels)), labels[::-1])
     axes.set_ylim(-0.6, len(labels) - 0.4)
@@ -35,7 +36,7 @@ def score(axes: Any, results: Results, labels: list[str]) -> None:
 
 
 def frontier(axes: Any, results: Results, labels: list[str]) -> None:
-    """The metric that decides against KL, every seed and milestone."""
+    """Draw the metric that decides against KL, every seed and milestone."""
     _cloud(axes, results, labels, "kl", results.primary)
     axes.set_xscale("function", functions=(lambda x: np.sqrt(np.maximum(x, 0)), np.square))
     axes.set_xlim(left=0)
@@ -46,22 +47,22 @@ def frontier(axes: Any, results: Results, labels: list[str]) -> None:
 
 
 def gold_proxy(axes: Any, results: Results, labels: list[str]) -> None:
-    """Gold against proxy, an arrow from the start to each policy."""
+    """Draw gold against proxy, with an arrow from the start to each policy."""
     _cloud(axes, results, labels, "proxy", "gold")
     start = results.algorithms[START].summary
     for label in labels:
-        found = results.algorithms[label].summary
-        if label != START and all({"gold", "proxy"} <= each.keys() for each in (found, start)):
-            ends = [(each["proxy"].mean, each["gold"].mean) for each in (found, start)]
-            colour = _look(label, labels)["color"]
+        summaries = (results.algorithms[label].summary, start)
+        if label != START and all({"gold", "proxy"} <= summary.keys() for summary in summaries):
+            ends = [(summary["proxy"].mean, summary["gold"].mean) for summary in summaries]
+            colour = _style(label, labels)["color"]
             arrow = {"arrowstyle": "->", "color": colour, "alpha": 0.6, "shrinkA": 2, "shrinkB": 4}
             axes.annotate("", *ends, arrowprops=arrow)
     axes.set_xlabel("proxy reward")
     axes.set_ylabel("gold reward")
 
 
-def cost(axes: Any, results: Results, labels: list[str], ledger: str, what: str) -> None:
-    """The metric that decides against what a policy took."""
+def cost(axes: Any, results: Results, labels: list[str], ledger: str, unit: str) -> None:
+    """Draw the metric that decides against an entry of the ledger, on a logarithmic scale."""
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
 
     _cloud(axes, results, [label for label in labels if label != START], f"ledger/{ledger}", results.primary, labels)
@@ -72,16 +73,14 @@ def cost(axes: Any, results: Results, labels: list[str], ledger: str, what: str)
     axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=12))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel(what)
+    axes.set_xlabel(unit)
     axes.set_ylabel(f"{results.primary} reward")
 
 
-def training(
-    axes: Any, results: Results, labels: list[str], curves: Mapping[str, Sequence[Curve]], name: str, what: str
-) -> None:
-    """What trainers logged by step: each seed thin, their mean thick."""
+def training(axes: Any, labels: list[str], curves: Mapping[str, Sequence[Curve]], name: str, quantity: str) -> None:
+    """Draw what trainers logged under `name` by step: each seed thin, their mean thick."""
     for label, of_seeds in curves.items():
-        colour = _look(label, labels)["color"]
+        colour = _style(label, labels)["color"]
         by_step: dict[float, list[float]] = {}
         for curve in of_seeds:
             logged = [(entry["step"], entry[name]) for entry in curve if name in entry]
@@ -89,45 +88,58 @@ def training(
                 by_step.setdefault(step, []).append(value)
             if len(of_seeds) > 1:
                 axes.plot(*zip(*logged, strict=True), color=colour, linewidth=0.8, alpha=0.3)
-        of_all = {step: values for step, values in by_step.items() if len(values) == len(of_seeds)}
-        whole = sorted((step, float(np.mean(values))) for step, values in of_all.items())
-        if whole:
-            line = {"marker": "o", "markersize": 3} if len(whole) < 3 else {}
+        complete = {step: values for step, values in by_step.items() if len(values) == len(of_seeds)}
+        means = sorted((step, float(np.mean(values))) for step, values in complete.items())
+        if means:
+            line = {"marker": "o", "markersize": 3} if len(means) < 3 else {}
             dashes = LINES[_place(label, labels) // len(COLOURS) % len(LINES)]
-            axes.plot(*zip(*whole, strict=True), dashes, color=colour, linewidth=2, label=label, **line)
+            axes.plot(*zip(*means, strict=True), dashes, color=colour, linewidth=2, label=label, **line)
     _legend(axes)
     axes.set_xlabel("optimizer step")
-    axes.set_ylabel(what)
+    axes.set_ylabel(quantity)
 
 
-def spent(results: Results, label: str, ledger: str) -> float:
-    """The mean over seeds of what a policy took in all."""
+def calibration(axes: Any, bins: Sequence[Bin]) -> None:
+    """Draw how often a judge is right by how sure it is, with the number of pairs at each point."""
+    axes.plot([0.5, 1], [0.5, 1], color="0.6", linewidth=1, linestyle="--", label="right as often as sure")
+    for b in bins:
+        if b.mean is not None and b.right is not None:
+            errors = [[b.right.share - b.right.ci95[0]], [b.right.ci95[1] - b.right.share]]
+            axes.errorbar(b.mean, b.right.share, yerr=errors, fmt="o", capsize=3, color="C0")
+            axes.annotate(f"{b.pairs}", (b.mean, b.right.share), (6, -14), textcoords="offset points")
+    axes.set(xlabel="how sure the judge is of the reply it prefers", ylabel="how often it is right (95% interval)")
+    axes.set(xlim=(0.48, 1.04), ylim=(-0.02, 1.04))
+    axes.legend(loc="lower right", frameon=False, fontsize=9)
+
+
+def mean_cost(results: Results, label: str, ledger: str) -> float:
+    """Return the mean over seeds of what a policy took in all."""
     values = [trial.ledger.get(ledger, 0.0) for trial in results.algorithms[label].seeds.values()]
     return float(np.mean(values)) if values else 0.0
 
 
-def along(results: Results, label: str, ledger: str) -> str:
-    """The points of a policy's first trial in words."""
+def path_text(results: Results, label: str, ledger: str) -> str:
+    """Return the points of a policy's first trial as text."""
     trial = next(iter(results.algorithms[label].seeds.values()))
-    return ", ".join(f"{fixed(score)} at {amount(x)}" for x, score in way(trial, f"ledger/{ledger}", results.primary))
+    return ", ".join(f"{fixed(score)} at {amount(x)}" for x, score in path(trial, f"ledger/{ledger}", results.primary))
 
 
 def ends(of_seeds: Sequence[Curve], name: str) -> str:
-    """Where curves begin and end, in the mean of the seeds."""
+    """Return where curves begin and end, in the mean of the seeds."""
     values = [[entry[name] for entry in curve if name in entry] for curve in of_seeds]
-    first, last = (float(np.mean([each[i] for each in values])) for i in (0, -1))
+    first, last = (float(np.mean([of_seed[i] for of_seed in values])) for i in (0, -1))
     return f"{first:.3g} to {last:.3g}"
 
 
 def amount(value: float) -> str:
-    """A number with a prefix, such as 1.2 G."""
+    """Return a number with a prefix, such as 1.2 G."""
     from matplotlib.ticker import EngFormatter
 
     return EngFormatter(places=1)(value)
 
 
 def with_interval(summary: Summary) -> str:
-    """A mean and its interval in words."""
+    """Return a mean and its interval as text."""
     ends = f" ({fixed(summary.ci95[0])} to {fixed(summary.ci95[1])})" if summary.ci95 else ""
     return fixed(summary.mean) + ends
 
@@ -135,23 +147,23 @@ def with_interval(summary: Summary) -> str:
 def _cloud(
     axes: Any, results: Results, labels: Sequence[str], x: str, y: str, all_labels: Sequence[str] | None = None
 ) -> None:
-    """Each policy's mean large with its interval of `y`, each seed small, joined to the policies on its way."""
+    """Draw each policy's mean large with its interval of `y`, and each seed small, joined to its milestones."""
     heights, errors = [], []
     for label in labels:
-        look = _look(label, all_labels or labels)
-        small = {"color": look["color"], "marker": look["fmt"], "markersize": 3.5, "alpha": 0.5, "linewidth": 0.8}
-        ways = [each for trial in results.algorithms[label].seeds.values() if (each := way(trial, x, y))]
-        for points in ways:
+        style = _style(label, all_labels or labels)
+        small = {"color": style["color"], "marker": style["fmt"], "markersize": 3.5, "alpha": 0.5, "linewidth": 0.8}
+        paths = [points for trial in results.algorithms[label].seeds.values() if (points := path(trial, x, y))]
+        for points in paths:
             axes.plot(*zip(*points, strict=True), **small, clip_on=False)
             heights += [height for _, height in points]
-        if ways:
-            found = results.algorithms[label].summary.get(y)
-            middle = np.mean([points[-1] for points in ways], axis=0)
-            error = _error(found) if found else None
-            axes.errorbar(*middle, yerr=error, capsize=3, color=look["color"], fmt="none")
+        if paths:
+            summary = results.algorithms[label].summary.get(y)
+            middle = np.mean([points[-1] for points in paths], axis=0)
+            error = _error(summary) if summary else None
+            axes.errorbar(*middle, yerr=error, capsize=3, color=style["color"], fmt="none")
             errors += [(middle[1], *np.ravel(error))] if error else []
-            large = {"marker": look["fmt"], "markersize": 8, "markeredgecolor": "white", "linestyle": "none"}
-            axes.plot(*middle, **large, color=look["color"], label=label, zorder=3, clip_on=False)
+            large = {"marker": style["fmt"], "markersize": 8, "markeredgecolor": "white", "linestyle": "none"}
+            axes.plot(*middle, **large, color=style["color"], label=label, zorder=3, clip_on=False)
     usual = np.median([low + high for _, low, high in errors]) if errors else 0.0
     for middle, low, high in errors:  # one may be so wide that nothing else could be told apart
         heights += [middle - low, middle + high] if low + high <= 3 * usual else []
@@ -161,20 +173,20 @@ def _cloud(
     _legend(axes)
 
 
-def way(trial: SeedResult, x: str, y: str) -> list[tuple[float, float]]:
-    """The points of a trial: its milestones in order, and the final policy; what cost nothing is not on a logarithmic
-    scale of costs."""
+def path(trial: SeedResult, x: str, y: str) -> list[tuple[float, float]]:
+    """Return the points of a trial, its milestones in order and the final policy; those that cost nothing are left out
+    of a logarithmic scale of costs."""
     points = []
-    on_the_way: list[Milestone | SeedResult] = [*trial.milestones, trial]
-    for each in on_the_way:
-        numbers = {**each.metrics, **{f"ledger/{name}": value for name, value in each.ledger.items()}}
+    policies: list[Milestone | SeedResult] = [*trial.milestones, trial]
+    for policy in policies:
+        numbers = {**policy.metrics, **{f"ledger/{name}": value for name, value in policy.ledger.items()}}
         if x in numbers and y in numbers and (numbers[x] > 0 or not x.startswith("ledger/")):
             points.append((numbers[x], numbers[y]))
     return points
 
 
 def _legend(axes: Any) -> None:
-    """Below the axes, because policies that lie close together would write over each other."""
+    """Put the legend below the axes, because policies that lie close together would write over each other."""
     if axes.get_legend_handles_labels()[0]:
         columns = legend_columns(axes.get_legend_handles_labels()[1])
         axes.figure.legend(
@@ -183,17 +195,17 @@ def _legend(axes: Any) -> None:
 
 
 def legend_columns(labels: Sequence[str]) -> int:
-    """How many names fit beside each other."""
+    """Return how many names fit beside each other."""
     return max(1, min(3, 72 // (max(map(len, labels), default=0) + 4)))
 
 
-def _line_of_start(draw: Any, results: Results) -> None:
-    if found := results.algorithms[START].summary.get(results.primary):
-        draw(found.mean, color="0.6", linewidth=1, zorder=0)
+def _line_of_start(draw_line: Any, results: Results) -> None:
+    if summary := results.algorithms[START].summary.get(results.primary):
+        draw_line(summary.mean, color="0.6", linewidth=1, zorder=0)
 
 
-def _look(label: str, labels: Sequence[str]) -> dict[str, str]:
-    """Colour and marker of a policy, the same in every picture and whatever its rank."""
+def _style(label: str, labels: Sequence[str]) -> dict[str, str]:
+    """Return colour and marker of a policy, the same in every picture and whatever its rank."""
     if label == START:
         return {"color": "0.5", "fmt": "p"}
     place = _place(label, labels)
@@ -201,7 +213,7 @@ def _look(label: str, labels: Sequence[str]) -> dict[str, str]:
 
 
 def _place(label: str, labels: Sequence[str]) -> int:
-    return sorted({*labels, START}, key=lambda each: (each != START, each)).index(label) - 1
+    return sorted({*labels, START}, key=lambda name: (name != START, name)).index(label) - 1
 
 
 def _error(summary: Summary) -> list[list[float]] | None:

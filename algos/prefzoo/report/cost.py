@@ -1,14 +1,16 @@
-"""What each policy took, and what each algorithm itself reports, as tables for people."""
+"""What each policy took: the compute ledger, estimates, scores at equal budgets, and the price of an answer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Mapping
+from pathlib import Path
 
-from prefzoo.results.results_schema import Results
-
-Cells = tuple[list[str], list[list[str]]]
-"""Headings, and rows of as many cells."""
+from prefzoo.report.sections import Cells, Figures, Part, Picture, Section, Table, Text
+from prefzoo.results.cost_record import Estimate
+from prefzoo.results.equal_budgets import FINAL
+from prefzoo.results.number_format import fixed
+from prefzoo.results.results_schema import EqualBudget, Results
+from prefzoo.run.stage_graph import START
 
 COLUMNS = {
     "prompts": "prompts",
@@ -33,50 +35,69 @@ LEGEND = (
     "rewards and judges alike. A trial that reads what another one has sampled or judged is charged as if it had done "
     "so itself. What measuring costs is in no row. "
 )
-FACTS = 60
-"""Rows of one algorithm's own facts that a page shows."""
+ESTIMATED = (
+    "A row for each policy holds what `prefzoo plan` estimated for a trial on the machine that it ran on, and the mean "
+    "of the trials (of the peak memory, the largest)."
+)
+ESTIMATE_NAMES = {"generated_tokens": "sampled tokens", "seconds": "seconds", **COLUMNS}
+ESTIMATE_COLUMNS = ("seconds", "peak_memory_bytes", "generated_tokens", "trained_tokens", "judge_calls")
+FREE_BLOCKS = ("algorithms", "seeds", "tracking")
+"""Blocks of a recipe that may change after an estimate without making it one of something else."""
+AXES = {"prompts": "prompts", "generated_tokens": "tokens sampled", "flops": "FLOPs", "seconds": "seconds"}
+EQUAL = (
+    "Each column is a budget of training, what one of the algorithms used in all; those that used about the same share "
+    "a column. A cell holds the mean over seeds and prompts of the policy that one would have for at most that much, "
+    "and in brackets its difference to the start, paired by seed and prompt, and half its 95% interval. That is the "
+    "latest policy that was measured by then. Nothing is interpolated: where a training had not come to its first "
+    "measured policy, because it sampled or labelled before its first step, that policy is still the start; and one "
+    "that had ended by then, marked final, used no more of the budget. A policy on the way has not come to the end of "
+    "its learning-rate schedule, as one that is given no more would have. What is made once for all, as a reward "
+    "model, is in no budget."
+)
+ANSWERS = (
+    "Tokens and FLOPs of one answer to a test prompt, in the mean of the trials; those of a policy that chooses among "
+    "several replies are of all of them, and of scoring them where the reward is a model. A policy that costs nothing "
+    "to train and more to answer is in no budget of training: the last columns say after how many answers it has cost "
+    "more FLOPs than training the policy of the row and answering with that."
+)
+
+
+def cost_section(results: Results, out: Path, labels: list[str], pictures: Mapping[str, Picture]) -> Section:
+    """Return the section on cost; `out` holds the estimate, where there is one."""
+    parts: list[Part] = [Table(cost_cells(results), "what each policy took", key="cost"), Text(cost_legend(results))]
+    if estimated := estimated_cells(results, out):
+        table = Table(estimated, "what was estimated and what it really took")
+        parts += [Text("Estimated and actual", "heading"), table, Text(ESTIMATED)]
+    if budgets := budget_tables(results, labels):
+        parts.append(Text(f"{results.primary.capitalize()} reward at equal budgets", "heading"))
+        for axis, cells in budgets.items():
+            parts.append(Table(cells, f"the policies at equal budgets of {axis}", key=f"at equal {axis}"))
+        parts.append(Text(budget_legend(results)))
+    if answers := answer_cells(results):
+        table = Table(answers, "what an answer of each policy costs", key="answers")
+        parts += [Text("What an answer costs", "heading"), table, Text(ANSWERS)]
+    curves = [picture for name, picture in pictures.items() if name.startswith("cost_")]
+    return Section("cost", "Cost", [*parts, Figures(curves, only=("html",))])
 
 
 def cost_cells(results: Results) -> Cells:
-    """The compute ledger: a row for each label with a result, then for each shared stage that cost anything; columns of
-    nothing but zeros are left out."""
-    used = {
-        label: mean_ledger([_split(s.ledger, s.training) for s in each.seeds.values()])
-        for label, each in results.algorithms.items()
-        if each.seeds
+    """Return the compute ledger: a row for each label with a result, then for each shared stage that cost anything;
+    columns of zeros are left out."""
+    ledgers = {
+        label: mean_ledger([_split(s.ledger, s.training) for s in result.seeds.values()])
+        for label, result in results.algorithms.items()
+        if result.seeds
     }
-    used |= {
+    ledgers |= {
         f"{name}, made once": _split(ledger, ledger) for name, ledger in results.shared.items() if any(ledger.values())
     }
-    columns = [c for c in COLUMNS if any(ledger.get(c) for ledger in used.values())]
-    rows = [[name, *[charge(c, ledger.get(c, 0)) for c in columns]] for name, ledger in used.items()]
+    columns = [c for c in COLUMNS if any(ledger.get(c) for ledger in ledgers.values())]
+    rows = [[name, *[format_cost(c, ledger.get(c, 0)) for c in columns]] for name, ledger in ledgers.items()]
     return ["policy", *[COLUMNS[c] for c in columns]], rows
 
 
-ELSEWHERE = ("principles", "transcripts")
-"""Facts that a section of their own shows."""
-
-
-def detail_cells(results: Results) -> dict[str, Cells]:
-    """What each algorithm reported by itself: label -> a row for each fact, a column for each seed; labels that
-    reported nothing are left out."""
-    found = {}
-    for label, each in results.algorithms.items():
-        flat = {
-            seed: dict(_flat({key: fact for key, fact in trial.details.items() if key not in ELSEWHERE}))
-            for seed, trial in each.seeds.items()
-        }
-        names = list(dict.fromkeys(name for facts in flat.values() for name in facts))
-        rows = [[name, *[flat[seed].get(name, "-") for seed in flat]] for name in names[:FACTS]]
-        if len(names) > FACTS:
-            rows.append([f"{len(names) - FACTS} more in results.json", *["" for _ in flat]])
-        if rows:
-            found[label] = (["fact", *[f"seed {seed}" for seed in flat]], rows)
-    return found
-
-
 def _split(ledger: Mapping[str, float], training: Mapping[str, float]) -> dict[str, float]:
-    """A ledger with the tokens and the seconds of training, or of making something, apart from those of answering."""
+    """Return a ledger with the tokens and seconds of training, or of making, apart from those of answering."""
     seconds = training.get("seconds", 0.0)
     return {
         **ledger,
@@ -86,25 +107,25 @@ def _split(ledger: Mapping[str, float], training: Mapping[str, float]) -> dict[s
     }
 
 
-def cost_words(results: Results) -> str:
-    """How to read the table of costs."""
-    at_a_time = ", then ".join(map(str, results.workers))
-    beside = f"stages that ran {at_a_time} at a time" if at_a_time else "stages that may have run side by side"
+def cost_legend(results: Results) -> str:
+    """Return how to read the table of costs."""
+    counts = ", then ".join(map(str, results.workers))
+    stages = f"stages that ran {counts} at a time" if counts else "stages that may have run side by side"
     return (
-        f"{LEGEND}Seconds are by the clock, of {beside} on one machine, and hold what each took from the others and "
+        f"{LEGEND}Seconds are by the clock, of {stages} on one machine, and hold what each took from the others and "
         "what else the machine did: the same training may well take twice as long beside others. Compare algorithms by "
         "FLOPs and tokens, or by seconds of a comparison that ran with --workers 1."
     )
 
 
 def mean_ledger(ledgers: list[dict[str, float]]) -> dict[str, float]:
-    """The mean of several trials' ledgers; of the peak memory, the largest."""
-    total = {name: sum(each[name] for each in ledgers) / len(ledgers) for name in ledgers[0]}
-    return {**total, "peak_memory_bytes": max(each["peak_memory_bytes"] for each in ledgers)}
+    """Return the mean of several trials' ledgers; of the peak memory, the largest."""
+    total = {name: sum(ledger[name] for ledger in ledgers) / len(ledgers) for name in ledgers[0]}
+    return {**total, "peak_memory_bytes": max(ledger["peak_memory_bytes"] for ledger in ledgers)}
 
 
-def charge(name: str, value: float) -> str:
-    """An entry of a ledger in words."""
+def format_cost(name: str, value: float) -> str:
+    """Return an entry of a ledger as text, such as `1.2 G`, `3.5`, `0.25 GiB` or `1,500`."""
     from matplotlib.ticker import EngFormatter
 
     if name == "flops":
@@ -116,14 +137,98 @@ def charge(name: str, value: float) -> str:
     return f"{value:,.0f}"
 
 
-def _flat(details: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Nested facts as pairs of a dotted name and a short text; items of a list are counted from 1."""
-    if isinstance(details, Mapping):
-        items = [(str(key), value) for key, value in details.items()]
-    elif isinstance(details, list):
-        items = [(str(i), value) for i, value in enumerate(details, 1)]
-    else:
-        yield name, f"{details:.4g}" if isinstance(details, float) else str(details)
-        return
-    for key, value in items:
-        yield from _flat(value, f"{name}.{key}" if name else key)
+def estimated_cells(results: Results, out: Path) -> Cells | None:
+    """Return estimate and actual value side by side for each label that was estimated with the settings it ran with;
+    None where there is none."""
+    estimate = Estimate.load(out)
+    if estimate is None or any(estimate.recipe[k] != v for k, v in results.recipe.items() if k not in FREE_BLOCKS):
+        return None
+    ledgers = {
+        label: mean_ledger([trial.ledger for trial in result.seeds.values()])
+        for label, result in results.algorithms.items()
+        if result.seeds
+        and label in estimate.labels
+        and estimate.recipe["algorithms"].get(label) == results.recipe["algorithms"].get(label)
+    }
+    names = [n for n in ESTIMATE_COLUMNS if any(ledger[n] or estimate.labels[k][n] for k, ledger in ledgers.items())]
+    headings = [cell for n in names for cell in (f"{ESTIMATE_NAMES[n]}: estimated", "actual")]
+    rows = [
+        [label, *[format_cost(n, source[n]) for n in names for source in (estimate.labels[label], ledger)]]
+        for label, ledger in ledgers.items()
+    ]
+    return (["policy", *headings], rows) if rows else None
+
+
+def budget_tables(results: Results, labels: list[str]) -> dict[str, Cells]:
+    """Return for each axis, by its name, a row for each policy and a column for each budget; empty where no two
+    policies were measured on the way."""
+    tables = {}
+    for axis, name in AXES.items():
+        columns = [column for column in results.equal_budgets if column.axis == axis]
+        rows = [label for label in labels if any(label in column.policies for column in columns)]
+        if rows:
+            headings = ["policy", *[f"{format_cost(axis, column.budget)} {name}" for column in columns]]
+            tables[name] = headings, [[label, *[_budget_cell(column, label) for column in columns]] for label in rows]
+    return tables
+
+
+def budget_legend(results: Results) -> str:
+    """Return how to read those tables, and which policies are not in them, and why."""
+    missing: dict[tuple[str, str], list[str]] = {}
+    for column in results.equal_budgets:
+        for policy in column.missing.items():
+            axes = missing.setdefault(policy, [])
+            axes += [AXES[column.axis]] if AXES[column.axis] not in axes else []
+    all_axes = len({column.axis for column in results.equal_budgets})
+    reasons = [
+        f"{label} ({reason}{'' if len(axes) == all_axes else ': ' + ', '.join(axes)})"
+        for (label, reason), axes in missing.items()
+    ]
+    return f"{EQUAL} Not in them: {'; '.join(reasons)}." if reasons else EQUAL
+
+
+def _budget_cell(column: EqualBudget, label: str) -> str:
+    if label not in column.policies:
+        return "-"
+    mean, over = fixed(column.policies[label].mean), column.over_start[label]
+    reached = set(column.reached.get(label, []))
+    if reached == {START}:
+        return f"{mean} (start)"
+    half = f" ±{(over.ci95[1] - over.ci95[0]) / 2:.2f}" if over.ci95 else ""
+    return f"{mean} ({fixed(over.mean, '+.2f')}{half}){' final' if reached == {FINAL} else ''}"
+
+
+def answer_cells(results: Results) -> Cells | None:
+    """Return what one answer costs, a row for each policy; None where every policy but the start was trained."""
+    training, answer, tokens = {}, {}, {}
+    for label, result in results.algorithms.items():
+        if result.seeds:
+            ledger = mean_ledger([trial.ledger for trial in result.seeds.values()])
+            flops = [trial.training.get("flops", 0.0) for trial in result.seeds.values()]
+            training[label] = sum(flops) / len(flops)
+            answer[label] = (ledger["flops"] - training[label]) / results.test_prompts
+            tokens[label] = ledger["inference_tokens"] / results.test_prompts
+    recorded = [label for label in training if all(s.training for s in results.algorithms[label].seeds.values())]
+    untrained = [label for label in recorded if not training[label] and answer[label]]
+    if not untrained:
+        return None
+    headings = ["policy", "tokens an answer", "FLOPs an answer", "times the start's", "FLOPs to train"]
+    headings += [f"{label} costs more after" for label in untrained]
+    start = answer.get(START, 0.0)
+    rows = [
+        [
+            label,
+            f"{tokens[label]:.1f}",
+            format_cost("flops", answer[label]),
+            f"{answer[label] / start:.1f}" if start else "-",
+            format_cost("flops", training[label]),
+            *[_answers_until_dearer(training[label], answer[other] - answer[label]) for other in untrained],
+        ]
+        for label in training
+    ]
+    return headings, rows
+
+
+def _answers_until_dearer(training: float, difference: float) -> str:
+    """Return after how many answers, each dearer by `difference`, a training has been paid for."""
+    return f"{training / difference:,.0f} answers" if training and difference > 0 else "-"

@@ -1,4 +1,4 @@
-"""What a person needs to know of the data: as sentences, as a table, as examples with the trained part marked."""
+"""The data of a comparison: facts as sentences, and a table with a row for each split."""
 
 from __future__ import annotations
 
@@ -6,34 +6,43 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from rich.table import Table
-from rich.text import Text
-
 from prefzoo.report.annotators import annotator_facts, pair_facts
+from prefzoo.report.sections import Cells, Html, Section, Table, Text
+from prefzoo.results.results_schema import Results
 
 OPEN, CLOSE = "⟦", "⟧"
-"""Around what carries loss, where there is no colour to tell it by."""
+"""Stand around what carries loss, where there is no colour to tell it by."""
+HEADINGS = ["split", "rows", "prompts", "trained tokens", "prompt length", "reply length", "shortened", "near train"]
+LENGTHS = "Lengths in tokens: median / 95th percentile / longest"
+
+
+def data_section(results: Results) -> Section:
+    """Return the section on the data."""
+    table = Table(data_cells(results.preflight, results.manifest), "the data of each split", key="data")
+    legend = Text(f"{LENGTHS}. Trained tokens are those of chosen replies, ends included.")
+    examples = Html("examples.html.jinja", {"preflight": results.preflight, "marks": (OPEN, CLOSE)})
+    return Section("data", "The data", [table, legend, examples])
 
 
 def data_facts(preflight: dict[str, Any], manifest: dict[str, Any]) -> list[str]:
-    """What was read, kept and dropped, row by row where there are few."""
+    """Return sentences on what was read, kept and dropped, row by row where there are few."""
     lines = _counted(preflight, manifest)
     for reason, count in preflight["dropped"].items():
-        named = preflight["dropped_rows"][reason]
-        more = f" and {count - len(named)} more (dropped.jsonl)" if count > len(named) else ""
+        rows = preflight["dropped_rows"][reason]
+        more = f" and {count - len(rows)} more (dropped.jsonl)" if count > len(rows) else ""
         what = "Not paired" if reason in preflight["unpaired"] else "Dropped"
-        lines.append(f"{what}, {in_words(reason)}: {count} ({', '.join(without_repeats(named))}{more}).")
+        lines.append(f"{what}, {reason_text(reason)}: {count} ({', '.join(shorten_places(rows))}{more}).")
     for kind, columns in preflight["unread_columns"].items():
         more = f" and {len(columns) - 10} more" if len(columns) > 10 else ""
         lines.append(f"Columns of the {kind} that are not read: {', '.join(columns[:10])}{more}.")
-    for kind, found in preflight["rated"].items():
-        spread = "{lowest:g} to {highest:g}".format(**found)
-        lines.append(f"Rated ({kind}): {found['replies']} replies, with {spread}; no range is assumed.")
+    for kind, ratings in preflight["rated"].items():
+        spread = "{lowest:g} to {highest:g}".format(**ratings)
+        lines.append(f"Rated ({kind}): {ratings['replies']} replies, with {spread}; no range is assumed.")
     lines += pair_facts(preflight.get("pairs_by", {})) + annotator_facts(preflight["annotators"])
     if groups := preflight["repeated"]:
-        shown = "; ".join(" = ".join(without_repeats(ids)) for ids in groups[:10])
+        first = "; ".join(" = ".join(shorten_places(ids)) for ids in groups[:10])
         more = f"; and {len(groups) - 10} more" if len(groups) > 10 else ""
-        lines.append(f"Repeated prompts, kept together in one split: {len(groups)} ({shown}{more}).")
+        lines.append(f"Repeated prompts, kept together in one split: {len(groups)} ({first}{more}).")
     if count := preflight["shortened_prompt_count"]:
         lines.append(f"Prompts shortened from the left to fit: {count}.")
     for name, part in preflight["splits"].items():
@@ -46,7 +55,7 @@ def data_facts(preflight: dict[str, Any], manifest: dict[str, Any]) -> list[str]
 
 
 def _counted(preflight: dict[str, Any], manifest: dict[str, Any]) -> list[str]:
-    """How many records and rows there are, so that a reader can add them up."""
+    """Return how many records and rows there are, so that a reader can add them up."""
     before, after = (sum(preflight[key].values()) for key in ("dropped_records", "dropped_after"))
     splits = [f"{part['rows']} {name}" for name, part in manifest["splits"].items()]
     if beyond := preflight["beyond_budget"]:
@@ -72,34 +81,31 @@ def _to_be_labelled(preflight: dict[str, Any], manifest: dict[str, Any]) -> list
     ]
 
 
-def in_words(reason: str) -> str:
-    """A reason for dropping as people read it; the name of a column in it stays as it is."""
+def reason_text(reason: str) -> str:
+    """Return a reason for dropping as people read it; the name of a column in it stays as it is."""
     code, colon, detail = reason.partition(": ")
     return code.replace("_", " ") + colon + detail
 
 
-def without_repeats(places: Sequence[str]) -> list[str]:
-    """Places, the name of a file only where another one began."""
-    shown, last = [], ""
+def shorten_places(places: Sequence[str]) -> list[str]:
+    """Return places in files with the name of a file only where another one began."""
+    shortened, last = [], ""
     for place in places:
-        found = re.fullmatch(r"(.+) ((?:line|row|item) \d.*)", place)
-        if found and found[1] == last:
-            shown.append(found[2])
-        else:
-            shown.append(place)
-        last = found[1] if found else ""
-    return shown
+        match = re.fullmatch(r"(.+) ((?:line|row|item) \d.*)", place)
+        shortened.append(match[2] if match and match[1] == last else place)
+        last = match[1] if match else ""
+    return shortened
 
 
 def _near_facts(near: dict[str, dict[str, Any]]) -> list[str]:
     lines = []
-    for split, found in near.items():
-        if count := found["count"]:
+    for split, of_split in near.items():
+        if count := of_split["count"]:
             what = "an earlier training prompt" if split == "train" else "a training prompt"
-            mine, other, *_ = found["examples"][0]
+            one, other, *_ = of_split["examples"][0]
             lines.append(
-                f"{split} prompts that are nearly the same as {what}: {count} of {found['prompts']} "
-                f"({count / found['prompts']:.0%}), such as {mine} and {other}."
+                f"{split} prompts that are nearly the same as {what}: {count} of {of_split['prompts']} "
+                f"({count / of_split['prompts']:.0%}), such as {one} and {other}."
             )
     return lines
 
@@ -129,50 +135,15 @@ def _judge_fact(judge: dict[str, Any]) -> str:
     return text + "."
 
 
-def data_cells(preflight: dict[str, Any], manifest: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """A table with a row for each split: headings and cells."""
-    headings = [
-        "split",
-        "rows",
-        "prompts",
-        "trained tokens",
-        "prompt length",
-        "reply length",
-        "shortened",
-        "near train",
-    ]
+def data_cells(preflight: dict[str, Any], manifest: dict[str, Any]) -> Cells:
+    """Return a table with a row for each split."""
     rows = []
     for name, part in preflight["splits"].items():
-        sealed = manifest["splits"][name]
+        counts = manifest["splits"][name]
         of_prompts, of_replies = (
             "{median} / {p95} / {max}".format(**part[key]) for key in ("prompt_tokens", "chosen_tokens")
         )
-        replied = [str(part["trained_tokens"]), of_prompts, of_replies] if part["replies"] else ["-", of_prompts, "-"]
+        tokens = [str(part["trained_tokens"]), of_prompts, of_replies] if part["replies"] else ["-", of_prompts, "-"]
         near = preflight["near_duplicates"][name]["count"]
-        rows.append([name, str(sealed["rows"]), str(sealed["prompts"]), *replied, str(part["shortened"]), str(near)])
-    return headings, rows
-
-
-def data_table(preflight: dict[str, Any], manifest: dict[str, Any]) -> Table:
-    """The same for a terminal."""
-    headings, rows = data_cells(preflight, manifest)
-    made = Table(title="Lengths in tokens: median / 95th percentile / longest", title_justify="left")
-    for i, heading in enumerate(headings):
-        made.add_column(heading, justify="left" if i == 0 else "right")
-    for row in rows:
-        made.add_row(*row)
-    return made
-
-
-def data_examples(preflight: dict[str, Any]) -> list[Text]:
-    """A few training rows as the model sees them, what carries loss bold and green and in `OPEN` and `CLOSE`; prompts
-    alone where nothing carries loss yet."""
-    shown = []
-    for example in preflight["examples"]:
-        text = Text(f"{example['id']}\n", style="dim")
-        text.append(example["untrained"], style="not dim")
-        if example["trained"]:
-            text.append(f"{OPEN}{example['trained']}{CLOSE}", style="not dim bold green")
-        text.append("\n")
-        shown.append(text)
-    return shown
+        rows.append([name, str(counts["rows"]), str(counts["prompts"]), *tokens, str(part["shortened"]), str(near)])
+    return HEADINGS, rows

@@ -1,23 +1,22 @@
-"""Pictures of a comparison, each once as SVG, for pages light or dark and for print, and once as PNG."""
+"""Pictures of a comparison, each as SVG, for pages light or dark and for print, and as PNG."""
 
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from prefzoo.report import axes
+from prefzoo.report.sections import Picture
 from prefzoo.results.number_format import fixed
 from prefzoo.results.results_schema import Results
-from prefzoo.results.training_curves import read_curve
+from prefzoo.results.training_history import read_curve
 from prefzoo.run.stage_graph import START
 
 INK = "#010203"
-"""The colour of words and lines in a drawing, which takes that of the page's text within one."""
+"""The colour of text and lines in a drawing; within a page it becomes the colour of the page's text."""
 Curves = Mapping[str, Sequence[Sequence[Mapping[str, float]]]]
 """label -> for each seed the logged steps of its training."""
 LOGGED = {
@@ -32,134 +31,91 @@ LOGGED = {
 their samples is not: it stays about 0 whatever they learn."""
 
 
-@dataclass(frozen=True)
-class Picture:
-    """One drawing.
-
-    Attributes:
-        name: of its files.
-        caption: a sentence that says what is drawn, and how.
-        words: the same numbers in words, for who does not see it.
-        svg, png: the content of its files.
-    """
-
-    name: str
-    caption: str
-    words: str
-    svg: str
-    png: bytes
-
-    @property
-    def inline(self) -> str:
-        """The SVG as part of a page: no address in it, its ids its own, its ink the page's."""
-        svg = self.svg[self.svg.index("<svg") :]
-        svg = re.sub(r"<metadata>.*?</metadata>|<title>.*?</title>", "", svg, flags=re.DOTALL)
-        svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg)
-        svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{self.name}-", svg)
-        svg = re.sub(r'(<svg[^>]*?) width="[^"]*"| height="[^"]*pt"', r"\1", svg, count=2)
-        return svg.replace(INK, "currentColor").replace("<svg", '<svg aria-hidden="true" focusable="false"', 1)
-
-
 def training_curves(results: Results, out: Path) -> Curves:
-    """What the trainings of a finished run logged."""
+    """Read what the trainings of a finished run logged."""
     return {
-        label: [read_curve((out / trial.policy).parent) for trial in each.seeds.values() if trial.policy is not None]
-        for label, each in results.algorithms.items()
+        label: [read_curve((out / trial.policy).parent) for trial in result.seeds.values() if trial.policy is not None]
+        for label, result in results.algorithms.items()
     }
 
 
 def pictures(results: Results, curves: Curves) -> list[Picture]:
-    """Every picture that these results have the numbers for, the most important first."""
-    labels = drawn(results)
-    return [_picture(results, labels, *each) for each in [*_measured(results, labels), *_trained(labels, curves)]]
+    """Draw every picture that these results have the numbers for, the most important first."""
+    labels = drawn_labels(results)
+    height = 3.4 + 0.22 * -(-len(labels) // axes.legend_columns(labels))
+    return [*_measured(results, labels, height), *_trained(labels, curves, height)]
 
 
-def drawn(results: Results) -> list[str]:
-    """The labels that have a point, best first."""
-    found = {
-        label: each.summary[results.primary]
-        for label, each in results.algorithms.items()
-        if results.primary in each.summary
-    }
-    return sorted(found, key=lambda label: -found[label].mean)
-
-
-Drawing = tuple[str, str, str, Callable[[Any, Results, list[str]], None]]
-"""Name, caption, words, and what draws it."""
-
-
-def _measured(results: Results, labels: list[str]) -> Iterator[Drawing]:
+def drawn_labels(results: Results) -> list[str]:
+    """Return the labels that have a point, best first."""
     metric = results.primary
-    numbers = {label: results.algorithms[label].summary for label in labels}
-    scores = ", ".join(f"{label} {axes.with_interval(numbers[label][metric])}" for label in labels)
-    yield "score", f"{metric} reward: mean and 95% interval; the grey line is the start.", scores, axes.score
-    if any("kl" in found for found in numbers.values()):
+    scores = {label: r.summary[metric].mean for label, r in results.algorithms.items() if metric in r.summary}
+    return sorted(scores, key=lambda label: -scores[label])
+
+
+def _measured(results: Results, labels: list[str], height: float) -> Iterator[Picture]:
+    """Draw what was measured."""
+    metric, the_metric = results.primary, results.primary.capitalize()
+    summaries = {label: results.algorithms[label].summary for label in labels}
+    caption = f"{the_metric} reward: mean and 95% interval; the grey line is the start."
+    text = ", ".join(f"{label} {axes.with_interval(summaries[label][metric])}" for label in labels)
+    drawing = partial(axes.score, results=results, labels=labels)
+    yield draw("score", caption, text, drawing, 1.2 + 0.38 * max(4, len(labels)))
+    if with_kl := {label: summary for label, summary in summaries.items() if "kl" in summary}:
         caption = (
             f"The frontier: {metric} reward against KL to the start (square-root scale), measured alike for all. "
             "Large: the mean of a policy with its 95% interval, which may run off the edge. Small: each seed, joined "
             "to the policies on its way where some were kept."
         )
-        said = ", ".join(
-            f"{label} {fixed(found[metric].mean)} at {fixed(found['kl'].mean)} nats"
-            for label, found in numbers.items()
-            if "kl" in found
-        )
-        yield "frontier", caption, said, axes.frontier
-    if any({"gold", "proxy"} <= found.keys() for label, found in numbers.items() if label != START):
+        points = [(label, fixed(s[metric].mean), fixed(s["kl"].mean)) for label, s in with_kl.items()]
+        text = ", ".join(f"{label} {score} at {kl} nats" for label, score, kl in points)
+        yield draw("frontier", caption, text, partial(axes.frontier, results=results, labels=labels), height)
+    with_both = {label: summary for label, summary in summaries.items() if {"gold", "proxy"} <= summary.keys()}
+    if with_both.keys() - {START}:
         caption = (
             "Gold, the truth, against the proxy reward that algorithms may learn from, with an arrow from the start to "
             "each policy. To the right and down is over-optimization: what the reward sees got better, the truth worse."
         )
-        said = ", ".join(
-            f"{label} gold {fixed(found['gold'].mean)}, proxy {fixed(found['proxy'].mean)}"
-            for label, found in numbers.items()
-            if {"gold", "proxy"} <= found.keys()
-        )
-        yield "gold_proxy", caption, said, axes.gold_proxy
-    if results.equal_budgets:
-        learned = [label for label in labels if axes.spent(results, label, "prompts")]
-        caption = (
-            f"{metric} reward along training, against the prompts that it had taken up (logarithmic scale); the grey "
-            "line is the start."
-        )
-        said = ", ".join(f"{label} {axes.along(results, label, 'prompts')}" for label in learned)
-        yield "cost_prompts", caption, said, partial(axes.cost, ledger="prompts", what="prompts")
-    for name, what in (("flops", "FLOPs"), ("seconds", "seconds")):
-        spent = {label: axes.spent(results, label, name) for label in labels if label != START}
-        if any(spent.values()):
+        points = [(label, fixed(s["gold"].mean), fixed(s["proxy"].mean)) for label, s in with_both.items()]
+        text = ", ".join(f"{label} gold {gold}, proxy {proxy}" for label, gold, proxy in points)
+        yield draw("gold_proxy", caption, text, partial(axes.gold_proxy, results=results, labels=labels), height)
+    for name, unit in (("prompts", "prompts"), ("flops", "FLOPs"), ("seconds", "seconds")):
+        costs = {label: axes.mean_cost(results, label, name) for label in labels}
+        along = name == "prompts"  # what training took up, and not what answering did
+        if not (results.equal_budgets if along else any(c for label, c in costs.items() if label != START)):
+            continue
+        if along:
+            caption = f"{the_metric} reward along training, against the prompts that it had taken up"
+            texts = [f"{label} {axes.path_text(results, label, name)}" for label in labels if costs[label]]
+        else:
             caption = (
-                f"{metric} reward against the {what} that a policy took, to train and at the end to answer the test "
-                "prompts (logarithmic scale); the grey line is the start."
+                f"{the_metric} reward against the {unit} that a policy took, to train and at the end to answer the "
+                "test prompts"
             )
-            said = ", ".join(
-                f"{label} {fixed(numbers[label][metric].mean)} for {axes.amount(x)}" for label, x in spent.items()
-            )
-            yield f"cost_{name}", caption, said, partial(axes.cost, ledger=name, what=what)
+            scores = {label: fixed(summaries[label][metric].mean) for label in labels if label != START}
+            texts = [f"{label} {score} for {axes.amount(costs[label])}" for label, score in scores.items()]
+        caption += " (logarithmic scale); the grey line is the start."
+        drawing = partial(axes.cost, results=results, labels=labels, ledger=name, unit=unit)
+        yield draw(f"cost_{name}", caption, ", ".join(texts), drawing, height)
 
 
-def _trained(labels: list[str], curves: Curves) -> Iterator[Drawing]:
-    for name, what in LOGGED.items():
-        found = {label: [c for c in curves.get(label, []) if _logs(c, name)] for label in labels}
-        found = {label: of_seeds for label, of_seeds in found.items() if of_seeds}
-        if found:
-            caption = f"Training: {what}, by optimizer step. Thick: the mean of the seeds. Thin: each seed."
-            said = ", ".join(f"{label} {axes.ends(of_seeds, name)}" for label, of_seeds in found.items())
-            drawing = partial(axes.training, curves=found, name=name, what=what)
-            yield f"curve_{name.replace('/', '_')}", caption, said, drawing
+def _trained(labels: list[str], curves: Curves, height: float) -> Iterator[Picture]:
+    """Draw each quantity that trainers logged."""
+    for name, quantity in LOGGED.items():
+        logged = {label: [c for c in curves.get(label, []) if _logs(c, name)] for label in labels}
+        if of_seeds := {label: seeds for label, seeds in logged.items() if seeds}:
+            caption = f"Training: {quantity}, by optimizer step. Thick: the mean of the seeds. Thin: each seed."
+            text = ", ".join(f"{label} {axes.ends(seeds, name)}" for label, seeds in of_seeds.items())
+            drawing = partial(axes.training, labels=labels, curves=of_seeds, name=name, quantity=quantity)
+            yield draw(f"curve_{name.replace('/', '_')}", caption, text, drawing, height)
 
 
 def _logs(curve: Sequence[Mapping[str, float]], name: str) -> bool:
     return any(name in entry and not (name == "loss" and "reward" in entry) for entry in curve)
 
 
-def _picture(
-    results: Results,
-    labels: list[str],
-    name: str,
-    caption: str,
-    words: str,
-    draw: Callable[[Any, Results, list[str]], None],
-) -> Picture:
+def draw(name: str, caption: str, text: str, drawing: Callable[[Any], None], height: float) -> Picture:
+    """Make a picture of what `drawing` draws into matplotlib's axes, `height` inches high and 5.4 wide."""
     import matplotlib.style
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -168,22 +124,17 @@ def _picture(
     colours = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
     style = {"svg.fonttype": "none", "svg.hashsalt": "prefzoo", "font.size": 11, **dict.fromkeys(colours, INK)}
     with matplotlib.style.context(["default", style]):
-        height = (
-            1.2 + 0.38 * max(4, len(labels))
-            if name == "score"
-            else 3.4 + 0.22 * -(-len(labels) // axes.legend_columns(labels))
-        )
         figure = Figure(figsize=(5.4, height), layout="constrained")
-        draws = figure.subplots()
-        draw(draws, results, labels)
-        draws.spines[["top", "right"]].set_visible(False)
+        plot = figure.subplots()
+        drawing(plot)
+        plot.spines[["top", "right"]].set_visible(False)
         svg, png = io.BytesIO(), io.BytesIO()
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # it is laid out now; `savefig` would do it again for each file
-        for paper in (figure.patch, draws.patch):
-            paper.set_visible(False)
+        for patch in (figure.patch, plot.patch):
+            patch.set_visible(False)
         FigureCanvasSVG(figure).print_svg(svg, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
         figure.patch.set_visible(True)
         figure.set_dpi(160)
         FigureCanvasAgg(figure).print_png(png)
-    return Picture(name, caption[0].upper() + caption[1:], words, svg.getvalue().decode(), png.getvalue())
+    return Picture(name, caption, text, svg.getvalue().decode(), png.getvalue())

@@ -1,67 +1,46 @@
-"""The section on the judge: its audit in sentences, tables and a picture."""
+"""The sections on the judges: their audits in sentences, tables and a picture."""
 
 from __future__ import annotations
 
-import base64
-import io
-from dataclasses import dataclass
+from functools import partial
 
 from prefzoo.judges.judge_audit import Audit
-from prefzoo.judges.judge_audit_text import Cells, calibration_cells, cells, sentences
+from prefzoo.judges.judge_audit_text import calibration_cells, cells, sentences
+from prefzoo.report import axes
+from prefzoo.report.figures import draw
+from prefzoo.report.sections import Figures, Fold, Part, Picture, Points, Section, Table
 from prefzoo.results.results_schema import Results
 
 
-@dataclass(frozen=True)
-class JudgeSection:
-    """What is shown of one judge; the pictures are PNGs in base64, empty where `bins` is None."""
-
-    title: str
-    sentences: list[str]
-    table: Cells
-    bins: Cells | None
-    light: str
-    dark: str
-
-
-def judge_sections(results: Results) -> list[JudgeSection]:
-    """A section for each judge that was audited."""
+def judge_sections(results: Results) -> list[Section]:
+    """Return a section for each judge that was audited."""
     audits = results.judge.get("audits", {})
-    return [_section(f"The {name}", Audit.model_validate(found)) for name, found in audits.items() if found is not None]
+    return [_section(name, Audit.model_validate(audit)) for name, audit in audits.items() if audit is not None]
 
 
-def _section(title: str, audit: Audit) -> JudgeSection:
-    bins = calibration_cells(audit)
-    light, dark = (
-        base64.b64encode(calibration_picture(audit, dark)).decode() if bins else "" for dark in (False, True)
-    )
-    return JudgeSection(title, sentences(audit), cells(audit), bins, light, dark)
+def _section(name: str, audit: Audit) -> Section:
+    title = f"The {name}"
+    parts: list[Part] = [
+        Points(sentences(audit)),
+        Table(cells(audit), "how far the judge is to be trusted", key=title),
+    ]
+    if bins := calibration_cells(audit):
+        table = Table(bins, "reliability of the judge's probabilities")
+        picture = calibration_picture(audit, f"calibration_{name.replace(' ', '_')}")
+        parts.append(Fold("Is it right as often as it is sure?", [table, Figures([picture])], only=("html",)))
+    return Section("judge", title, parts)
 
 
-def calibration_picture(audit: Audit, dark: bool = False) -> bytes:
-    """A PNG: how often the judge is right by how sure it is, with 95% intervals, beside the line on which both are the
-    same; the number of pairs stands at each point. Light on dark for `dark`."""
-    import matplotlib.style
-    from matplotlib.figure import Figure
-
+def calibration_picture(audit: Audit, name: str = "judge_calibration") -> Picture:
+    """Draw how often the judge is right by how sure it is, with 95% intervals, beside the line on which both are the
+    same; the number of pairs stands at each point."""
     assert audit.calibration is not None, "without a truth nothing is known of calibration"
-    with matplotlib.style.context(["default", "dark_background"] if dark else ["default"]):
-        figure = Figure(figsize=(5, 4), layout="constrained")
-        axes = figure.subplots()
-        axes.plot([0.5, 1], [0.5, 1], color="0.6", linewidth=1, linestyle="--", label="right as often as sure")
-        for each in audit.calibration.bins:
-            if each.mean is not None and each.right is not None:
-                low, high = each.right.ci95
-                errors = [[each.right.share - low], [high - each.right.share]]
-                axes.errorbar(each.mean, each.right.share, yerr=errors, fmt="o", capsize=3, color="C0")
-                axes.annotate(f"{each.pairs}", (each.mean, each.right.share), (6, -14), textcoords="offset points")
-        axes.set(
-            xlabel="how sure the judge is of the reply it prefers",
-            ylabel="how often it is right (95% interval)",
-            xlim=(0.48, 1.04),
-            ylim=(-0.02, 1.04),
-        )
-        axes.legend(loc="lower right", frameon=False, fontsize=8)
-        axes.spines[["top", "right"]].set_visible(False)
-        file = io.BytesIO()
-        figure.savefig(file, dpi=130, format="png", transparent=dark)
-    return file.getvalue()
+    caption = (
+        "How often the judge is right by how sure it is, with 95% intervals and the number of pairs at each point."
+    )
+    text = ", ".join(
+        f"{b.right.share:.2f} where it is sure to {b.mean:.2f}"
+        for b in audit.calibration.bins
+        if b.mean is not None and b.right is not None
+    )
+    return draw(name, caption, text, partial(axes.calibration, bins=audit.calibration.bins), height=4.0)

@@ -1,15 +1,14 @@
-"""Every policy against every other one: win rates, ratings, differences with what could have been seen of them."""
+"""Every policy against every other one: win rates, ratings, and differences with the smallest that could be found."""
 
 from __future__ import annotations
 
-from prefzoo.report.breakdown import HeatMap
-from prefzoo.report.cost import Cells
+from prefzoo.report.sections import Cells, Fold, Part, Section, Table, Text
 from prefzoo.report.summary_text import OPEN, marked
 from prefzoo.results.number_format import fixed, interval
 from prefzoo.results.results_schema import Results, Summary
 from prefzoo.run.stage_graph import START
 
-MATRIX = (
+WIN_RATES = (
     "How often the policy of a row scores higher than that of a column, on the same prompt with the same seed, ties "
     "counted half. A star: their difference is told from chance at the 5% level after Holm's correction."
 )
@@ -27,37 +26,66 @@ DIFFERENCES = (
     "correction. It is wider than the interval, the more so the fewer seeds there are, whose luck it has to allow for; "
     "where nothing was shown, smaller differences are not ruled out."
 )
+OPEN_ROWS = 12
+"""A page shows up to this many differences without folding them away."""
 
 
-def matrix(results: Results, labels: list[str]) -> HeatMap | None:
-    """Win rates of rows over columns, warm above a half; None where no two policies were measured."""
+def pairs_section(results: Results, labels: list[str]) -> Section:
+    """Return the section on all pairs; `labels` in the order of the rows."""
+    parts: list[Part] = []
+    if win_rates := win_matrix(results, labels):
+        parts += [win_rates, Text(WIN_RATES)]
+    if ratings := rating_cells(results, labels):
+        parts += [Table(ratings, "ratings", key="ratings"), Text(RATINGS)]
+    if differences := difference_cells(results):
+        title = f"Differences in {results.primary} reward, all pairs"
+        table = Table(differences, "differences of all pairs", verdicts=True)
+        parts += [
+            Fold(title, [table], open=len(differences[1]) <= OPEN_ROWS, only=("html",)),
+            Table(differences, table.label, only=("markdown",)),
+            Text(DIFFERENCES),
+        ]
+    return Section("pairs", "All pairs", parts)
+
+
+def win_matrix(results: Results, labels: list[str]) -> Table | None:
+    """Return the win rates of rows over columns, warm above a half; None where no two policies were measured."""
     rates = {(pair.a, pair.b): pair.win_rate.mean for pair in results.pairs}
     rates |= {(b, a): 1 - rate for (a, b), rate in rates.items()}
-    shown = {(v.a, v.b) for v in results.verdicts if v.metric == results.primary and v.verdict != "inconclusive"}
+    told_apart = {(v.a, v.b) for v in results.verdicts if v.metric == results.primary and v.verdict != "inconclusive"}
     labels = [label for label in labels if any(label in pair for pair in rates)]
-    rows = []
-    for a in labels:
-        cells = []
-        for b in labels:
-            star = "*" if (a, b) in shown or (b, a) in shown else ""
-            cells.append((f"{rates[a, b]:.2f}{star}", 2 * rates[a, b] - 1) if (a, b) in rates else ("", 0.0))
-        rows.append((a, cells))
-    return HeatMap("Win rates", ["policy", *labels], rows) if rows else None
+    if not labels:
+        return None
+
+    def cell(a: str, b: str) -> str:
+        star = "*" if (a, b) in told_apart or (b, a) in told_apart else ""
+        return f"{rates[a, b]:.2f}{star}" if (a, b) in rates else ""
+
+    rows = [[a, *[cell(a, b) for b in labels]] for a in labels]
+    heat = [[2 * rates.get((a, b), 0.5) - 1 for b in labels] for a in labels]
+    return Table((["policy", *labels], rows), "Win rates", "Win rates", heat, key="win matrix")
 
 
 def rating_cells(results: Results, labels: list[str]) -> Cells | None:
-    """A row for each policy with a rating, best first; None where there are none."""
+    """Return a row for each policy with a rating, best first; None where there are none."""
     improves = {pair.b: pair.probability_of_improvement for pair in results.pairs if pair.a == START}
-    rows = []
-    for label in sorted((each for each in labels if each in results.ratings), key=lambda x: -results.ratings[x].mean):
-        turned = _turned(improves[label]) if label in improves else None
-        middle = results.algorithms[label].interquartile_mean
-        rows.append([label, _number(results.ratings[label]), _number(middle), _number(turned)])
+    rated = sorted(
+        (label for label in labels if label in results.ratings), key=lambda label: -results.ratings[label].mean
+    )
+    rows = [
+        [
+            label,
+            _number(results.ratings[label]),
+            _number(results.algorithms[label].interquartile_mean),
+            _number(_complement(improves[label]) if label in improves else None),
+        ]
+        for label in rated
+    ]
     return (["policy", "rating [95%]", "interquartile mean [95%]", "improves [95%]"], rows) if rows else None
 
 
 def difference_cells(results: Results) -> Cells | None:
-    """A row for each verdict on the metric that decides; None where there are none."""
+    """Return a row for each verdict on the metric that decides; None where there are none."""
     rows = [
         [
             f"{v.a} - {v.b}",
@@ -74,8 +102,8 @@ def difference_cells(results: Results) -> Cells | None:
     return (headings, rows) if rows else None
 
 
-def _turned(summary: Summary) -> Summary:
-    """The same of b over a."""
+def _complement(summary: Summary) -> Summary:
+    """Return the probability of b over a, from that of a over b."""
     ends = summary.ci95 and (1 - summary.ci95[1], 1 - summary.ci95[0])
     return Summary(mean=1 - summary.mean, ci95=ends)
 

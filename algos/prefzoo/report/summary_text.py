@@ -1,4 +1,4 @@
-"""What a report says around its tables: the title, the verdict in a sentence, and what each column means."""
+"""The text around the first table: the title, the verdict in a sentence, and what each column means."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from prefzoo.results.statistics import ALPHA
 from prefzoo.run.stage_graph import START
 
 OPEN = "†"
-"""Behind a verdict that leaves open what its own interval would have shown."""
+"""Stands behind an inconclusive verdict whose own interval leaves out 0."""
 MOST_NAMED = 6
 """More policies than this are not all named in a title or a sentence."""
 
 
 def title(results: Results) -> str:
-    """What was compared, e.g. `sft, dpo and ppo against the start: 3 seeds, 256 test prompts`."""
-    labels = [label for label in results.algorithms if label != START]
-    labels = _shortened(labels)
+    """Return what was compared, e.g. `sft, dpo and ppo against the start: 3 seeds, 256 test prompts`."""
+    labels = _shortened([label for label in results.algorithms if label != START])
     listed = " and ".join(part for part in (", ".join(labels[:-1]), labels[-1]) if part)
     return f"{listed} against the start: {size(results)}"
 
@@ -32,7 +31,7 @@ def _named(labels: list[str]) -> str:
 
 
 def size(results: Results) -> str:
-    """How many seeds and test prompts there were."""
+    """Return how many seeds and test prompts there were."""
     seeds = len(results.recipe["seeds"])
     return f"{seeds} seed{'s' if seeds > 1 else ''}, {results.test_prompts} test prompts"
 
@@ -42,13 +41,13 @@ BUDGET = {"max_steps", "num_train_epochs", "per_device_train_batch_size", "gradi
 
 
 def setting(results: Results) -> str:
-    """On what it was compared, and what every algorithm was given alike."""
+    """Return the model and data of the comparison, and what every algorithm was given alike."""
     recipe = results.recipe
     data, budget = recipe["data"], recipe["budget"]
     origin = ", ".join(data[kind] for kind in COLUMNS if data.get(kind)) or data["source"] or "lab"
     prompts = results.manifest["splits"]["train"]["prompts"]
-    longer = [label for label, each in results.algorithms.items() if BUDGET & each.differs.keys()]
-    who = f"Every algorithm but {', '.join(longer)} was" if longer else "Every algorithm was"
+    others = [label for label, result in results.algorithms.items() if BUDGET & result.differs.keys()]
+    who = f"Every algorithm but {', '.join(others)} was" if others else "Every algorithm was"
     return (
         f"Model {recipe['model']['path']}, adapter {recipe['adapter']['type']}, data {origin}. {who} "
         f"given the same {prompts} training prompts, {budget['epochs']:g} epoch{'s' if budget['epochs'] != 1 else ''}, "
@@ -57,7 +56,7 @@ def setting(results: Results) -> str:
 
 
 def sentence(results: Results) -> str:
-    """The verdict in one sentence."""
+    """Return the verdict in one sentence."""
     against = [v for v in results.verdicts if v.metric == results.primary and v.b == START]
     groups = {word: [v.a for v in against if v.verdict == word] for word in ("better", "worse", "inconclusive")}
     parts = _highest(results, groups)
@@ -68,9 +67,8 @@ def sentence(results: Results) -> str:
             than = ""
     if groups["inconclusive"]:
         parts.append(f"no difference shown: {_named(groups['inconclusive'])}")
-    lost = [label for label, each in results.algorithms.items() if each.status != "ok"]
-    if lost:
-        parts.append(f"without a result: {_named(lost)}")
+    if missing := [label for label, result in results.algorithms.items() if result.status != "ok"]:
+        parts.append(f"without a result: {_named(missing)}")
     text = "; ".join(parts) + "." if parts else "nothing was measured."
     if len(results.recipe["seeds"]) == 1 and (groups["better"] or groups["worse"]):
         text = f"with one seed, and so of these trainings alone, {text}"
@@ -78,10 +76,10 @@ def sentence(results: Results) -> str:
 
 
 def _highest(results: Results, groups: dict[str, list[str]]) -> list[str]:
-    """Which policy scored highest, and which one of those that are better than the start, where any is and all pairs
-    were tested; and which cannot be told from that one."""
+    """Name the policy that scored highest, the highest of those that are better than the start, and the policies that
+    cannot be told from that one; empty where no policy is better or no pairs were tested."""
     metric = results.primary
-    means = {label: each.summary[metric].mean for label, each in results.algorithms.items() if metric in each.summary}
+    means = {label: r.summary[metric].mean for label, r in results.algorithms.items() if metric in r.summary}
     best = max(groups["better"], key=lambda label: means[label], default=None)
     pairs = [v for v in results.verdicts if v.metric == metric and best in (v.a, v.b) and START not in (v.a, v.b)]
     if best is None or not pairs:
@@ -102,40 +100,41 @@ def _highest(results: Results, groups: dict[str, list[str]]) -> list[str]:
 
 
 def left_open(verdict: Verdict) -> bool:
-    """Whether its interval, which is not corrected for several comparisons, leaves out 0 and the verdict does not."""
+    """Return whether a verdict is inconclusive although its interval, which is not corrected for several comparisons,
+    leaves out 0."""
     low, high = verdict.ci95
     return verdict.verdict == "inconclusive" and not low <= 0 <= high
 
 
 def marked(verdict: Verdict) -> str:
-    """The verdict as tables show it."""
+    """Return the verdict as tables show it."""
     return f"{verdict.verdict}{OPEN if left_open(verdict) else ''}"
 
 
-def open_words(results: Results) -> str | None:
-    """What the mark in the first table says; None where there is none."""
-    found = [v for v in results.verdicts if v.metric == results.primary and v.b == START and left_open(v)]
-    if not found:
+def open_note(results: Results) -> str | None:
+    """Return what the mark `OPEN` in the first table means; None where no verdict has it."""
+    verdicts = [v for v in results.verdicts if v.metric == results.primary and v.b == START and left_open(v)]
+    if not verdicts:
         return None
-    several = f"{found[0].family_size} comparisons" if found[0].family_size else "comparisons"
-    p_values = ", ".join(f"{v.a} p = {v.p_adjusted:.3f}" for v in found[:MOST_NAMED])
+    several = f"{verdicts[0].family_size} comparisons" if verdicts[0].family_size else "comparisons"
+    p_values = ", ".join(f"{v.a} p = {v.p_adjusted:.3f}" for v in verdicts[:MOST_NAMED])
     return (
         f"{OPEN} Inconclusive although its interval leaves out 0: the verdict is corrected for the {several} with the "
         f"start (Holm: {p_values}), the interval is not."
     )
 
 
-def reading(results: Results) -> dict[str, str]:
-    """Each column of the table that needs one -> a sentence on what it holds."""
+def column_notes(results: Results) -> dict[str, str]:
+    """Return for each column of the first table that needs it a sentence on what it holds."""
     metric = results.primary
-    shown = {name for each in results.algorithms.values() for name in each.summary}
+    measured = {name for result in results.algorithms.values() for name in result.summary}
     seeds = (
         "prompts; with one seed, not other trainings" if len(results.recipe["seeds"]) == 1 else "trainings and prompts"
     )
     truth = "The mean gold reward of the test replies: the truth, as far as this data knows it."
     if results.recipe["gold"] == "judge":
         truth = "How probable the judge finds it that a reply is better than the start's: 0.50 is as good."
-    words = {
+    sentences = {
         "gold": truth,
         "proxy": "The mean of the reward that algorithms may learn from.",
         "win_rate": (
@@ -149,8 +148,7 @@ def reading(results: Results) -> dict[str, str]:
         "length": "The mean length of a reply, its end included.",
         "distinct_2": "Different pairs of neighbouring words as a share of all, over all replies.",
     }
-    said = {name: text for name, text in words.items() if name in shown}
-    return said | {
+    return {name: text for name, text in sentences.items() if name in measured} | {
         "±": f"Half of a 95% interval, which covers other {seeds}{_not_covered(results)}.",
         "over start": (
             "The mean difference to the start, paired by seed and prompt, with its own 95% interval, which is not "
@@ -165,15 +163,11 @@ def reading(results: Results) -> dict[str, str]:
 
 
 def _not_covered(results: Results) -> str:
-    """What was made once, before the trainings, so that no seed varies it."""
+    """Name what was made once, before the trainings, so that no seed varies it."""
     once = {"start": "start", "reward": "reward model", "label": "labelling of the data"}
     used = [key for key, ledger in results.shared.items() if any(ledger.values())]
-    made = [f"another {name}" for stage, name in once.items() if any(_is(key, stage) for key in used)]
-    if not made:
-        return ""
-    return f", but not {' or '.join(made)}: what is made once for all is made with one seed"
-
-
-def _is(key: str, stage: str) -> bool:
-    """Whether a key of `shared` is that one stage, in a merged table with the name of its run behind it."""
-    return key == stage or key.startswith(f"{stage} (")
+    # in a merged table the name of the run stands behind that of the stage, in brackets
+    fixed = [
+        f"another {name}" for stage, name in once.items() if any(f"{key} (".startswith(f"{stage} (") for key in used)
+    ]
+    return f", but not {' or '.join(fixed)}: what is made once for all is made with one seed" if fixed else ""

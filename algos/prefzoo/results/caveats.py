@@ -20,60 +20,60 @@ def notes(
     reward: Mapping[str, Any],
     manifest: Mapping[str, Any],
 ) -> list[str]:
-    """Plain words about what limits this comparison."""
-    said = []
+    """Return sentences about what limits this comparison."""
+    sentences = []
     if len(recipe.seeds) == 1:
-        said.append("One seed: the intervals cover other prompts, not another training run.")
+        sentences.append("One seed: the intervals cover other prompts, not another training run.")
     if manifest["splits"]["test"]["prompts"] < recipe.evaluation.prompts:
-        said.append(f"There are only {manifest['splits']['test']['prompts']} test prompts.")
+        sentences.append(f"There are only {manifest['splits']['test']['prompts']} test prompts.")
     parts = recipe.reward.places
     trainers = {"start": recipe.start.parameters.get("trainer"), **{key: part.trainer for key, part in parts.items()}}
     for key, settings in trainers.items():
         if settings:
-            said.append(f"The {key} was trained with arguments of its own: {json.dumps(settings)}.")
+            sentences.append(f"The {key} was trained with arguments of its own: {json.dumps(settings)}.")
     for key, part in parts.items():
         if part.adapter is not None and part.adapter != recipe.adapter:
             shape = json.dumps(part.adapter.model_dump(exclude_defaults=True) or {"type": "lora"})
-            said.append(f"The {key} was trained with an adapter of its own: {shape}.")
+            sentences.append(f"The {key} was trained with an adapter of its own: {shape}.")
     if recipe.gold_source == "none":
-        said.append(f"No truth is known here: the verdict is by the proxy reward, which {_used_by(algorithms)}.")
+        sentences.append(f"No truth is known here: the verdict is by the proxy reward, which {_used_by(algorithms)}.")
     interval = reward.get("ci95")
     if interval and interval[0] <= 0.5 <= interval[1]:
         low, high = interval
-        said.append(
+        sentences.append(
             f"The reward cannot be told from chance on held-out pairs (accuracy {reward['test_accuracy']:.2f}, 95% "
             f"{low:.2f} to {high:.2f}): what learns from it learns noise. More pairs, `reward.trainer` (learning_rate, "
             "num_train_epochs), or another model may make it better."
         )
     if reward.get("error"):
-        said.append(ended(f"There is no proxy reward: its stage {reward['error']}"))
+        sentences.append(ended(f"There is no proxy reward: its stage {reward['error']}"))
     if recipe.data.shuffle_labels:
-        said.append("Negative control: preference labels were shuffled; nothing should have been learned.")
+        sentences.append("Negative control: preference labels were shuffled; nothing should have been learned.")
     if recipe.reward.type == "random":
-        said.append("Negative control: the reward is noise.")
+        sentences.append("Negative control: the reward is noise.")
     if recipe.uses_judge and recipe.judge.type == "random":
-        said.append("Negative control: the judge tosses a coin.")
-    details = {label: [s.details for s in each.seeds.values()] for label, each in algorithms.items()}
+        sentences.append("Negative control: the judge tosses a coin.")
+    details = {label: [s.details for s in result.seeds.values()] for label, result in algorithms.items()}
     for label, trials in {"reward": [reward], **details}.items():
         differs = [sentence for trial in trials for sentence in trial.get("model", {}).get("differs", ())]
-        said += [f"The model of {label}: {sentence}." for sentence in dict.fromkeys(differs)]
-    for label, each in algorithms.items():
-        if each.differs:
-            said.append(f"{label} was trained with other arguments than the rest: {json.dumps(each.differs)}.")
-        if each.algorithm == "best_of_n":
-            said.append(f"The KL of {label} is the upper bound log n - (n - 1) / n, not a measurement.")
-    return said
+        sentences += [f"The model of {label}: {sentence}." for sentence in dict.fromkeys(differs)]
+    for label, result in algorithms.items():
+        if result.differs:
+            sentences.append(f"{label} was trained with other arguments than the rest: {json.dumps(result.differs)}.")
+        if result.algorithm == "best_of_n":
+            sentences.append(f"The KL of {label} is the upper bound log n - (n - 1) / n, not a measurement.")
+    return sentences
 
 
 def judge_notes(plan: Plan, outcomes: Mapping[str, Outcome], judge: Mapping[str, Any]) -> list[str]:
-    """That a judge is no better than a coin, or why nobody knows; and that the one who taught also decides."""
+    """Return sentences on judges: untrusted by their audit, or not audited and why, or both teaching and deciding."""
     recipe = plan.recipe
-    said = []
+    sentences = []
     for name, settings in recipe.audited.items():
         stage = AUDIT.format(name)
-        if (found := judge["audits"][name]) is not None:
-            audit = Audit.model_validate(found)
-            said += [] if audit.trusted else [verdict(audit)]
+        if (report := judge["audits"][name]) is not None:
+            audit = Audit.model_validate(report)
+            sentences += [] if audit.trusted else [verdict(audit)]
             continue
         if stage in plan.stages:
             outcome = outcomes.get(stage)
@@ -82,34 +82,36 @@ def judge_notes(plan: Plan, outcomes: Mapping[str, Outcome], judge: Mapping[str,
             why = "audit_pairs is 0"
         else:
             why = "the data has no pairs to hold its verdicts against"
-        said.append(ended(f"The {name} was not audited: {why}"))
+        sentences.append(ended(f"The {name} was not audited: {why}"))
     if recipe.final_judge is not None:
-        said.append(
+        sentences.append(
             "No truth is known here: the verdict is by a judge, who compares each reply with the start's to the same "
             "prompt; what is called gold is P(better)."
         )
         if recipe.evaluation.same_judge:
-            said.append("The judge that decides also taught: a gain may be to its taste, and not in quality.")
-    return said
+            sentences.append("The judge that decides also taught: a gain may be to its taste, and not in quality.")
+    return sentences
 
 
 def ungraded(algorithms: Mapping[str, Any]) -> list[str]:
-    """How often the judge that decides could not be read, by policy, where it happened."""
-    said = []
-    for label, each in algorithms.items():
+    """Return a sentence on how often the final judge could not be read, by policy, where it happened."""
+    sentences = []
+    for label, result in algorithms.items():
         names = ("failures", "questions", "undecided", "pairs")
-        failed, asked, undecided, pairs = (sum(s.judging.get(name, 0) for s in each.seeds.values()) for name in names)
+        failed, asked, undecided, pairs = (sum(s.judging.get(name, 0) for s in result.seeds.values()) for name in names)
         if failed:
-            said.append(f"{label} {failed} of {asked} ({undecided} of {pairs} replies in neither order)")
-    if not said:
+            sentences.append(f"{label} {failed} of {asked} ({undecided} of {pairs} replies in neither order)")
+    if not sentences:
         return []
     return [
         "Questions to which the final judge gave no answer that could be read: "
-        f"{'; '.join(said)}. Each counts as undecided, which draws a policy towards the start."
+        f"{'; '.join(sentences)}. Each counts as undecided, which draws a policy towards the start."
     ]
 
 
 def _used_by(algorithms: Mapping[str, Any]) -> str:
-    """Who had the reward at hand in training or (best-of-n) to choose an answer, as its ledgers tell."""
-    users = [label for label, each in algorithms.items() if any(s.ledger["reward_calls"] for s in each.seeds.values())]
+    """Name the labels that asked the reward in training or (best-of-n) to choose an answer, by their ledgers."""
+    users = [
+        label for label, result in algorithms.items() if any(s.ledger["reward_calls"] for s in result.seeds.values())
+    ]
     return f"{', '.join(users)} used: a gain there may be an error of the reward" if users else "no policy used"

@@ -1,4 +1,4 @@
-"""What the stages of a comparison left, collected into `Results`: measured against the start, and judged."""
+"""Collect what the stages of a comparison left into `Results`: metrics, differences, verdicts, warnings."""
 
 from __future__ import annotations
 
@@ -16,16 +16,14 @@ from prefzoo.judges.critique_revision import TRANSCRIPTS
 from prefzoo.judges.judge_audit import AUDIT_FILE
 from prefzoo.ledger import Ledger
 from prefzoo.results import analysis, statistics
-from prefzoo.results.analysis import Tables, summarized
-from prefzoo.results.call_log import last_call
+from prefzoo.results.analysis import Tables, to_summary
 from prefzoo.results.caveats import judge_notes, notes, ungraded
 from prefzoo.results.equal_budgets import at_equal_budgets
 from prefzoo.results.length_adjustment import length_adjusted
-from prefzoo.results.milestone_tables import on_the_way
-from prefzoo.results.results_file import identities
-from prefzoo.results.results_schema import AlgorithmResult, Milestone, Results, SeedResult, Status, Warning
-from prefzoo.results.training_curves import read_curves
-from prefzoo.results.warnings import signs
+from prefzoo.results.results_file import identities, last_call
+from prefzoo.results.results_schema import AlgorithmResult, Milestone, Results, SeedResult, Status
+from prefzoo.results.training_history import milestone_tables, read_curves
+from prefzoo.results.warnings import find_warnings
 from prefzoo.run.evaluation_records import DETAILS, JUDGING, PRINCIPLES, RECORDS, distinct, not_numbers, read_records
 from prefzoo.run.executor import Outcome
 from prefzoo.run.integrity import refuse_edited, unsealed
@@ -35,10 +33,10 @@ from prefzoo.run.worker_counts import noted_workers
 
 
 def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
-    """Collect what the stages left, measure it against the start, and judge.
+    """Collect what the stages left, compare it with the start, and judge.
 
     Raises:
-        PrefzooError: when the trials are not alike in all that they must share (`identity`), saying what differs.
+        PrefzooError: when the trials are not alike in all that they must share (`trial_identity`), naming what differs.
     """
     recipe = plan.recipe
     refuse_edited(plan)
@@ -47,26 +45,42 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
     for label in (START, *recipe.algorithms):
         algorithms[label], tables[label] = _algorithm(plan, outcomes, label)
     refuse_unequal(identities(algorithms), str(plan.out))
+    start = tables[START]
+    metric = analysis.primary_metric(tables) or "proxy"
     for label, summary in analysis.summaries(tables).items():
-        algorithms[label].summary = summary
-    if metric := analysis.decides(tables):
-        for label, each in algorithms.items():
-            if metric in tables[label]:
-                found = statistics.interquartile_mean(tables[label][metric])
-                algorithms[label] = each.model_copy(update={"interquartile_mean": summarized(found)})
+        result = algorithms[label]
+        result.summary = summary
+        if metric in start and metric in tables[label]:
+            result.interquartile_mean = to_summary(statistics.interquartile_mean(tables[label][metric]))
+        if label != START:
+            result.length_adjusted = length_adjusted(tables[label], start, metric)
+            result.over_start = {
+                name: to_summary(statistics.paired_difference(table, start[name]))
+                for name, table in tables[label].items()
+                if name in start
+            }
     reward = _reward(plan, outcomes)
     preflight, manifest, judge = _data(plan)
     if recipe.audited:
-        audits = {name: _audit(plan, name) for name in recipe.audited}
-        judge = {"type": recipe.judge.type, **judge, "audits": audits}
-    metric = "gold" if "gold" in tables[START] else "proxy"
-    for label in recipe.algorithms:
-        algorithms[label].length_adjusted = length_adjusted(tables[label], tables[START], metric)
-        algorithms[label].over_start = {
-            name: summarized(statistics.difference(table, tables[START][name]))
-            for name, table in tables[label].items()
-            if name in tables[START]
+        stages = {name: plan.stages.get(AUDIT.format(name)) for name in recipe.audited}
+        audits = {
+            name: _read(stage.folder / AUDIT_FILE) if stage is not None and stage.folder.is_dir() else None
+            for name, stage in stages.items()
         }
+        judge = {"type": recipe.judge.type, **judge, "audits": audits}
+    trials = {label: result.seeds.values() for label, result in algorithms.items()}
+    judges: dict[str | None, list[Any]] = {None: [judge]}
+    judges |= {label: [t.details["judge"] for t in ts if "judge" in t.details] for label, ts in trials.items()}
+    warnings = find_warnings(
+        {label: tables[label] for label in recipe.algorithms if tables[label]},
+        start,
+        metric,
+        {label: result.length_adjusted for label, result in algorithms.items()},
+        read_curves(plan.stages.values()),
+        judges,
+        {label: [trial.judging for trial in of_label] for label, of_label in trials.items()},
+        {label: milestone_tables(algorithms[label], plan.out) for label in recipe.algorithms},
+    )
     return Results(
         recipe=recipe.model_dump(mode="json"),
         manifest=manifest,
@@ -77,9 +91,7 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
         reward=reward,
         preflight=preflight,
         slices={
-            name.partition("@")[2]: table.shape[1]
-            for name, table in tables[START].items()
-            if name.startswith(f"{metric}@")
+            name.partition("@")[2]: table.shape[1] for name, table in start.items() if name.startswith(f"{metric}@")
         },
         shared=_shared(plan),
         notes=[
@@ -88,32 +100,12 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
             *ungraded(algorithms),
             *unsealed(plan),
         ],
-        warnings=_warnings(plan, algorithms, tables, metric, judge),
+        warnings=warnings,
         verdicts=analysis.verdicts(tables),
         pairs=analysis.pairs(tables),
         equal_budgets=at_equal_budgets(algorithms, tables, plan.out),
-        ratings=analysis.rated(tables),
+        ratings=analysis.ratings(tables),
         call=last_call(plan.out),
-    )
-
-
-def _warnings(
-    plan: Plan,
-    algorithms: Mapping[str, AlgorithmResult],
-    tables: Mapping[str, Tables],
-    metric: str,
-    judge: Mapping[str, Any],
-) -> list[Warning]:
-    trained = plan.recipe.algorithms
-    return signs(
-        {label: tables[label] for label in trained if tables[label]},
-        tables[START],
-        metric,
-        {label: each.length_adjusted for label, each in algorithms.items()},
-        read_curves(plan.stages.values()),
-        {None: [judge], **{label: _judged(each) for label, each in algorithms.items()}},
-        {label: [trial.judging for trial in each.seeds.values()] for label, each in algorithms.items()},
-        {label: on_the_way(algorithms[label], plan.out) for label in trained},
     )
 
 
@@ -155,62 +147,63 @@ def _algorithm(plan: Plan, outcomes: Mapping[str, Outcome], label: str) -> tuple
 
 
 def seed_result(plan: Plan, label: str, seed: int) -> tuple[SeedResult, dict[str, list[float]]]:
-    """One trial's metrics, and its columns: metric -> a value for each prompt (or one for the whole).
+    """Return one trial's result and its columns: metric -> a value for each prompt (or one for the whole).
 
     Raises:
-        PrefzooError: when a measurement of it, or of a policy on its way, is gone, infinite or not a number.
+        PrefzooError: when a measurement of it, or of a milestone, is gone, infinite or not a number.
     """
     folder = plan.stages[f"evaluate {label} seed {seed}"].folder
-    start = plan.stages[f"evaluate {START} seed {seed}"].folder
-    against = read_records(start) if start.is_dir() else []
-    if not_numbers(against):
-        against = []
-    columns = _columns(_sound(folder), against)
+    start_folder = plan.stages[f"evaluate {START} seed {seed}"].folder
+    start = read_records(start_folder) if start_folder.is_dir() else []
+    if not_numbers(start):
+        start = []
+    columns = _columns(_finite_records(folder), start)
     train = plan.stages.get(f"train {label} seed {seed}")
     training = _read(train.folder / "ledger.json") if train else {}
-    reported = (train or plan.stages[START]).folder / DETAILS
-    details = _read(reported) if train or reported.is_file() else {}  # a start that is taken as it is has none
+    details_file = (train or plan.stages[START]).folder / DETAILS
+    details = _read(details_file) if train or details_file.is_file() else {}  # a start that is taken as it is has none
     if train and (folder / PRINCIPLES).is_file():
         details["principles"] = _read(folder / PRINCIPLES)
         details["transcripts"] = os.path.relpath(train.folder / TRANSCRIPTS, plan.out)
     result = SeedResult(
         metrics=_means(columns),
-        ledger=_added([_read(folder / "ledger.json"), training]),
-        training=_added([training]) if train else {},
+        ledger=_total([_read(folder / "ledger.json"), training]),
+        training=_total([training]) if train else {},
         milestones=[
-            Milestone(**_read(kept / "milestone.json"), metrics=_means(_columns(_sound(kept), against)))
-            for kept in sorted((folder / MILESTONES).glob("*"))
+            Milestone(**_read(path / "milestone.json"), metrics=_means(_columns(_finite_records(path), start)))
+            for path in sorted((folder / MILESTONES).glob("*"))
         ],
         details=details,
         judging=_read(folder / JUDGING) if (folder / JUDGING).is_file() else {},
         policy=os.path.relpath(train.folder / "policy", plan.out) if train else None,
-        replies=os.path.relpath(folder / "replies.jsonl", plan.out),
+        replies=os.path.relpath(folder / RECORDS, plan.out),
         identity=_read(folder / IDENTITY) if (folder / IDENTITY).is_file() else {},
     )
     return result, columns
 
 
-def _sound(folder: Path) -> list[dict[str, Any]]:
+def _finite_records(folder: Path) -> list[dict[str, Any]]:
     records = read_records(folder)
     if bad := not_numbers(records):
         raise PrefzooError(f"{folder / RECORDS} holds what is no finite number: {', '.join(bad)}")
     return records
 
 
-def _columns(records: Sequence[Mapping[str, Any]], against: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
-    """metric -> a value for each prompt, or one for the whole; wins are counted `against` the start's records."""
+def _columns(records: Sequence[Mapping[str, Any]], start: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
+    """Return metric -> a value for each prompt, or one for the whole; wins are those over the start's records."""
     columns = {
-        metric: [float(r[metric]) for r in records]
+        metric: [float(record[metric]) for record in records]
         for metric, value in records[0].items()
         if isinstance(value, int | float)
     }
-    judge = "gold" if "gold" in records[0] else "proxy"
-    if against and judge in records[0] and judge in against[0]:
-        columns["win_rate"] = [_win(a[judge], b[judge]) for a, b in zip(records, against, strict=True)]
-    for part in sorted({r["slice"] for r in records if r["slice"]}):
-        if judge in records[0]:
-            columns[f"{judge}@{part}"] = [float(r[judge]) for r in records if r["slice"] == part]
-    texts = [r["reply"] for r in records]
+    metric = "gold" if "gold" in columns else "proxy"
+    if metric in columns:
+        if start and metric in start[0]:
+            start_scores = np.array([record[metric] for record in start])
+            columns["win_rate"] = statistics.wins(np.array(columns[metric]), start_scores).tolist()
+        for name in sorted({record["slice"] for record in records if record["slice"]}):
+            columns[f"{metric}@{name}"] = [float(record[metric]) for record in records if record["slice"] == name]
+    texts = [record["reply"] for record in records]
     return columns | {"distinct_1": [distinct(texts, 1)], "distinct_2": [distinct(texts, 2)]}
 
 
@@ -218,11 +211,7 @@ def _means(columns: Mapping[str, Sequence[float]]) -> dict[str, float]:
     return {metric: float(np.mean(column)) for metric, column in columns.items()}
 
 
-def _win(a: float, b: float) -> float:
-    return 1.0 if a > b else 0.5 if a == b else 0.0
-
-
-def _added(ledgers: Sequence[dict[str, float]]) -> dict[str, float]:
+def _total(ledgers: Sequence[dict[str, float]]) -> dict[str, float]:
     total: dict[str, float] = {}
     for name in Ledger.__dataclass_fields__:
         values = [ledger.get(name, 0) for ledger in ledgers]
@@ -231,7 +220,7 @@ def _added(ledgers: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def _data(plan: Plan) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """The preflight, the manifest, and what the judge who labelled the pairs reports, where one did."""
+    """Return the preflight, the manifest, and what the judge who labelled the pairs reports, where one did."""
     preflight, manifest = (_read(plan.stages["data"].folder / f"{name}.json") for name in ("preflight", "manifest"))
     if LABEL not in plan.stages or not plan.stages[LABEL].folder.is_dir():
         return preflight, manifest, {}
@@ -241,7 +230,7 @@ def _data(plan: Plan) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
 
 
 def _reward(plan: Plan, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
-    """The reward's report; of several (one a seed, with shuffled labels) the first, and all under `by_seed`."""
+    """Return the reward's report; of several (one a seed, with shuffled labels) the first, and all under `by_seed`."""
     reports = {}
     for stage in plan.stages.values():
         if stage.kind == "reward":
@@ -254,23 +243,14 @@ def _reward(plan: Plan, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
     return {**first, "by_seed": reports} if len(reports) > 1 else first
 
 
-def _audit(plan: Plan, name: str) -> dict[str, Any] | None:
-    stage = plan.stages.get(AUDIT.format(name))
-    return dict(_read(stage.folder / AUDIT_FILE)) if stage is not None and stage.folder.is_dir() else None
-
-
 def _shared(plan: Plan) -> dict[str, dict[str, float]]:
     shared = {}
     for stage in plan.stages.values():
         if stage.kind in ("start", "label") and stage.folder.is_dir():
-            shared[stage.name] = _added([_read(stage.folder / "ledger.json")])
+            shared[stage.name] = _total([_read(stage.folder / "ledger.json")])
         if stage.kind == "reward" and stage.folder.is_dir():
-            shared[stage.name] = _added([_read(stage.folder / "report.json").get("ledger", {})])
+            shared[stage.name] = _total([_read(stage.folder / "report.json").get("ledger", {})])
     return shared
-
-
-def _judged(each: AlgorithmResult) -> list[dict[str, Any]]:
-    return [trial.details["judge"] for trial in each.seeds.values() if "judge" in trial.details]
 
 
 def _read(path: Path) -> Any:

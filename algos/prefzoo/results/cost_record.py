@@ -1,4 +1,4 @@
-"""What a comparison will take."""
+"""The estimate of what a comparison will take, as it is kept in its folder."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 ESTIMATE_FILE = "estimate.json"
-"""In the folder of a comparison."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a comparison will take on the machine that was probed.
+    """An estimate for the machine that was probed.
 
     Attributes:
         recipe: of the comparison, resolved.
@@ -43,6 +42,6 @@ class Estimate:
 
     @classmethod
     def load(cls, out: Path) -> Estimate | None:
-        """What `save` wrote; None where nothing was estimated."""
+        """Read what `save` wrote; None where nothing was estimated."""
         file = out / ESTIMATE_FILE
         return cls(**json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None

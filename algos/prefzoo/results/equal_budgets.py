@@ -1,4 +1,4 @@
-"""Policies at equal cost, from what was measured along their trainings."""
+"""Policies at equal cost, from the milestones that were measured during training."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING, NamedTuple, get_args
 
 import numpy as np
 
-from prefzoo.interface import MILESTONES
 from prefzoo.results import statistics
-from prefzoo.results.analysis import Tables, decides, summarized
+from prefzoo.results.analysis import Tables, primary_metric, read_tables, to_summary
 from prefzoo.results.results_schema import Axis, EqualBudget
-from prefzoo.run.evaluation_records import read_records
+from prefzoo.results.training_history import milestone_folders
 from prefzoo.run.stage_graph import START
 
 if TYPE_CHECKING:
     from prefzoo.results.results_schema import AlgorithmResult, SeedResult
 
 FINAL = "final"
-MOST = 5
-"""Budgets on one axis."""
+MAX_BUDGETS = 5
+"""On one axis."""
 NEAR = 0.9
 """Trainings that end at more than this share of a larger budget get no column of their own."""
 UNTRAINED = "nothing is trained: it pays for each answer"
@@ -37,85 +36,86 @@ class Point(NamedTuple):
 def at_equal_budgets(
     algorithms: Mapping[str, AlgorithmResult], tables: Mapping[str, Tables], out: Path
 ) -> list[EqualBudget]:
-    """For each axis, where two policies or more were measured on their way along it, some budgets.
+    """Compare policies at some budgets of each axis along which two or more have milestones.
 
     Args:
         tables: of the same labels.
         out: the folder that paths in `algorithms` are relative to.
     """
-    metric = decides(tables)
-    kept = {label: [trial.milestones for trial in each.seeds.values()] for label, each in algorithms.items()}
-    if metric is None or sum(any(of_seeds) for of_seeds in kept.values()) < 2:
+    metric = primary_metric(tables)
+    milestones = {label: [t.milestones for t in result.seeds.values()] for label, result in algorithms.items()}
+    if metric is None or sum(any(of_seeds) for of_seeds in milestones.values()) < 2:
         return []
-    ways: dict[str, list[list[Point]]] = {}
+    trajectories: dict[str, list[list[Point]]] = {}
     missing = {}
-    for label, each in algorithms.items():
+    for label, result in algorithms.items():
+        trials = result.seeds.values()
         if label == START:
             continue
         if metric not in tables[label]:
-            missing[label] = f"no result ({each.status})"
-        elif not any(trial.training.get("flops") for trial in each.seeds.values()):
+            missing[label] = f"no result ({result.status})"
+        elif not any(trial.training.get("flops") for trial in trials):
             missing[label] = UNTRAINED
-        elif not all(kept[label]):
+        elif not all(milestones[label]):
             missing[label] = "no policy was kept on its way"
         else:
-            ways[label] = [
-                _way(trial, metric, start, final, out)
-                for trial, start, final in zip(
-                    each.seeds.values(), tables[START][metric], tables[label][metric], strict=True
-                )
-            ]
-    return [found for axis in get_args(Axis) for found in compare(axis, ways, missing)]
+            scores = zip(trials, tables[START][metric], tables[label][metric], strict=True)
+            trajectories[label] = [_trajectory(trial, metric, start, final, out) for trial, start, final in scores]
+    return [row for axis in get_args(Axis) for row in compare(axis, trajectories, missing)]
 
 
-def _way(trial: SeedResult, metric: str, start: np.ndarray, final: np.ndarray, out: Path) -> list[Point]:
-    folders = sorted(((out / trial.replies).parent / MILESTONES).glob("*"))
-    measured = [np.array([float(record[metric]) for record in read_records(folder)]) for folder in folders]
-    on_the_way = [Point(m.name, m.ledger, scores) for m, scores in zip(trial.milestones, measured, strict=True)]
-    return [Point(START, {}, start), *on_the_way, Point(FINAL, trial.training, final)]
+def _trajectory(trial: SeedResult, metric: str, start: np.ndarray, final: np.ndarray, out: Path) -> list[Point]:
+    scores = [read_tables([folder], [metric])[metric][0] for folder in milestone_folders(trial, out)]
+    milestones = [Point(m.name, m.ledger, column) for m, column in zip(trial.milestones, scores, strict=True)]
+    return [Point(START, {}, start), *milestones, Point(FINAL, trial.training, final)]
 
 
-def compare(axis: Axis, ways: Mapping[str, Sequence[Sequence[Point]]], missing: Mapping[str, str]) -> list[EqualBudget]:
-    """One axis at several budgets, smallest first; none where fewer than two policies go along it.
+def compare(
+    axis: Axis, trajectories: Mapping[str, Sequence[Sequence[Point]]], missing: Mapping[str, str]
+) -> list[EqualBudget]:
+    """Compare policies at several budgets of one axis, smallest first; at none where fewer than two use any of it.
 
     Args:
-        ways: for each label, for each seed, the points from the start to the final policy.
-        missing: labels that have none.
+        trajectories: for each label, for each seed, the points from the start to the final policy.
+        missing: label -> why it has none.
     """
-    ends = {label: max(points[-1].used.get(axis, 0.0) for points in of_seeds) for label, of_seeds in ways.items()}
-    along = [label for label, used in ends.items() if used > 0]
-    if len(along) < 2:
+    totals = {
+        label: max(points[-1].used.get(axis, 0.0) for points in of_seeds) for label, of_seeds in trajectories.items()
+    }
+    labels = [label for label, total in totals.items() if total > 0]
+    if len(labels) < 2:
         return []
-    start = {label: np.stack([points[0].scores for points in ways[label]]) for label in along}
-    unused = {label: "its training uses none" for label in ways if label not in along}
-    found = []
-    for budget in budgets([ends[label] for label in along]):
-        at = {label: [_latest(budget, axis, points) for points in ways[label]] for label in along}
-        scores = {label: np.stack([point.scores for point in points]) for label, points in at.items()}
-        found.append(
+    start = {label: np.stack([points[0].scores for points in trajectories[label]]) for label in labels}
+    unused = {label: "its training uses none" for label in trajectories if label not in labels}
+    rows = []
+    for budget in budgets([totals[label] for label in labels]):
+        reached = {label: [_latest(budget, axis, points) for points in trajectories[label]] for label in labels}
+        scores = {label: np.stack([point.scores for point in points]) for label, points in reached.items()}
+        over_start = {label: statistics.paired_difference(scores[label], start[label]) for label in labels}
+        rows.append(
             EqualBudget(
                 axis=axis,
                 budget=budget,
-                policies={label: summarized(statistics.estimate(table)) for label, table in scores.items()},
-                over_start={label: summarized(statistics.difference(scores[label], start[label])) for label in along},
-                reached={label: [point.name for point in points] for label, points in at.items()},
+                policies={label: to_summary(statistics.estimate(table)) for label, table in scores.items()},
+                over_start={label: to_summary(difference) for label, difference in over_start.items()},
+                reached={label: [point.name for point in points] for label, points in reached.items()},
                 missing={**missing, **unused},
             )
         )
-    return found
+    return rows
 
 
-def budgets(ends: Sequence[float]) -> list[float]:
-    """At what budgets trainings that end there are compared: at the ends themselves, of those near one another only at
-    the largest, and of more than `MOST` at so many, the first and the last among them."""
-    kept: list[float] = []
-    for end in sorted(ends, reverse=True):
-        if not kept or end < NEAR * kept[-1]:
-            kept.append(end)
-    kept.reverse()
-    if len(kept) > MOST:
-        kept = [kept[round(i)] for i in np.linspace(0, len(kept) - 1, MOST)]
-    return kept
+def budgets(totals: Sequence[float]) -> list[float]:
+    """Choose the budgets at which trainings that use these totals are compared: the totals themselves, of those near
+    one another only the largest, and of more than `MAX_BUDGETS` so many, the first and the last among them."""
+    chosen: list[float] = []
+    for total in sorted(totals, reverse=True):
+        if not chosen or total < NEAR * chosen[-1]:
+            chosen.append(total)
+    chosen.reverse()
+    if len(chosen) > MAX_BUDGETS:
+        chosen = [chosen[round(i)] for i in np.linspace(0, len(chosen) - 1, MAX_BUDGETS)]
+    return chosen
 
 
 def _latest(budget: float, axis: Axis, points: Sequence[Point]) -> Point:

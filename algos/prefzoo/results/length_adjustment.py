@@ -23,41 +23,43 @@ from prefzoo.results.results_schema import LengthAdjusted
 def length_adjusted(
     policy: Mapping[str, np.ndarray], start: Mapping[str, np.ndarray], metric: str
 ) -> LengthAdjusted | None:
-    """A policy's tables (metric -> seeds x prompts) against those of the start; None where the lengths or the metric
-    were not measured, or where all replies are longer by one and the same number of tokens."""
+    """Compare a policy's tables (metric -> seeds x prompts) with those of the start at equal length.
+
+    None where the lengths or the metric were not measured, or all replies are longer by the same number of tokens.
+    """
     if not all(name in table for name in (metric, "length") for table in (policy, start)):
         return None
     gain, longer = policy[metric] - start[metric], policy["length"] - start["length"]
-    found = at_equal_length(gain, longer)
-    wins = at_equal_length(np.sign(gain) / 2 + 0.5, longer)
-    if found is None or wins is None:
+    gain_fit = at_equal_length(gain, longer)
+    win_fit = at_equal_length(np.sign(gain) / 2 + 0.5, longer)
+    if gain_fit is None or win_fit is None:
         return None
-    (gains, slope), (won, _) = found, wins
-    of_gain = statistics.difference(gains, np.zeros_like(gains))
-    of_wins = statistics.share(statistics.estimate(won), won)
-    bounds = np.clip([of_wins.mean, of_wins.low, of_wins.high], 0.0, 1.0)
+    (gains, slope), (won, _) = gain_fit, win_fit
+    difference = statistics.paired_difference(gains, np.zeros_like(gains))
+    win_rate = statistics.proportion(statistics.estimate(won), won)
+    bounds = np.clip([win_rate.mean, win_rate.low, win_rate.high], 0.0, 1.0)
     return LengthAdjusted(
-        difference=of_gain.mean,
-        difference_ci95=(of_gain.low, of_gain.high) if np.isfinite(of_gain.low) else None,
+        difference=difference.mean,
+        difference_ci95=(difference.low, difference.high) if np.isfinite(difference.low) else None,
         win_rate=float(bounds[0]),
-        win_rate_ci95=(float(bounds[1]), float(bounds[2])) if np.isfinite(of_wins.low) else None,
+        win_rate_ci95=(float(bounds[1]), float(bounds[2])) if np.isfinite(win_rate.low) else None,
         slope=slope,
         tokens=float(longer.mean()),
     )
 
 
 def at_equal_length(outcome: np.ndarray, longer: np.ndarray) -> tuple[np.ndarray, float] | None:
-    """Least squares of `outcome` on `longer`, both (seeds x prompts).
+    """Fit `outcome` by least squares on `longer`, both (seeds x prompts).
 
     Returns:
         A table of the same shape whose mean is the intercept, and the slope. Each entry holds how much its own pair of
         replies moves the intercept (its linear influence), so that the interval of a mean over seeds and prompts, made
         of this table, covers the error of the slope too. None where the slope is not determined.
     """
-    middle, spread = longer.mean(), longer.var()
-    if spread == 0:
-        return (outcome, 0.0) if middle == 0 else None
-    slope = float(((longer - middle) * outcome).mean() / spread)
-    intercept = outcome.mean() - slope * middle
+    mean, variance = longer.mean(), longer.var()
+    if variance == 0:
+        return (outcome, 0.0) if mean == 0 else None
+    slope = float(((longer - mean) * outcome).mean() / variance)
+    intercept = outcome.mean() - slope * mean
     residual = outcome - intercept - slope * longer
-    return intercept + residual * (1 - middle * (longer - middle) / spread), slope
+    return intercept + residual * (1 - mean * (longer - mean) / variance), slope

@@ -1,26 +1,28 @@
-"""Signs that a policy games its reward, or that a number means less than it seems to: plain words, each with the number
-that it rests on. A change is told only where its 95% interval does not cover 0 and it is large enough to matter. These
-intervals are not corrected for the number of policies and of signs, as verdicts are, and the words claim no more."""
+"""Warnings that a policy games its reward, or that a number means less than it seems to, each with the number that it
+rests on.
+
+A change is reported only where its 95% interval excludes 0 and it is large enough to matter. These intervals are not
+corrected for the number of policies and of warnings, as verdicts are, and the texts claim no more.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from prefzoo.results import statistics
-from prefzoo.results.milestone_tables import Way
 from prefzoo.results.number_format import fixed, interval
 from prefzoo.results.results_schema import Kind, LengthAdjusted, Warning
-from prefzoo.results.statistics import ALPHA, Estimate
+from prefzoo.results.statistics import ALPHA, Estimate, paired_difference
+from prefzoo.results.training_history import Milestones
 
 Tables = Mapping[str, np.ndarray]
 
 PEAK = 0.1
-"""Of what the best policy on the way had gained over the start: a smaller fall since is not worth a warning."""
-
+"""Of what the best milestone had gained over the start: a smaller fall since is not worth a warning."""
 LENGTH = 0.1
 """Of the start's mean length: a smaller change is not worth a warning."""
 DIVERSITY = 0.1
@@ -30,135 +32,131 @@ ENTROPY = 0.5
 INCONSISTENT = 0.2
 """Of a judge's pairs, at least, by its interval; a judge that tosses a coin for each question is at 0.5."""
 UNREAD = 0.02
-"""A judge of whose answers surely more than this share cannot be read is worth a warning."""
+"""Of a judge's answers that cannot be read, at least, by its interval."""
 CUT = 0.05
 """Of the replies, at least, by its interval."""
 
 
-def signs(
+def find_warnings(
     tables: Mapping[str, Tables],
     start: Tables,
     metric: str,
-    adjusted: Mapping[str, LengthAdjusted | None],
+    length_adjusted: Mapping[str, LengthAdjusted | None],
     curves: Mapping[str, Sequence[Sequence[Mapping[str, float]]]],
     judges: Mapping[str | None, Sequence[Mapping[str, Any]]],
-    deciding: Mapping[str, Sequence[Mapping[str, Any]]],
-    ways: Mapping[str, Way],
+    final_judge: Mapping[str, Sequence[Mapping[str, Any]]],
+    milestones: Mapping[str, Milestones],
 ) -> list[Warning]:
-    """All warnings of a comparison.
+    """Return all warnings of a comparison.
 
     Args:
         tables: label -> metric -> (seeds x prompts), of policies with a result in all seeds.
         start: the same of the start.
-        metric: the one that decides.
-        adjusted: label -> what is left of its gain at equal length.
+        metric: the primary one.
+        length_adjusted: label -> what is left of its gain at equal length.
         curves: label -> its training curve of each seed.
         judges: label -> what its judge reports of each seed; under None, of the judge who labelled the data.
-        deciding: label -> what the final judge was asked about its replies of each seed, where a judge decides.
-        ways: label -> the policies on the way to it.
+        final_judge: label -> what the final judge was asked about its replies of each seed, where a judge decides.
+        milestones: of each label.
     """
-    found: list[Warning] = []
+    warnings: list[Warning] = []
     for label, table in tables.items():
-        against = {name: statistics.difference(table[name], start[name]) for name in table if name in start}
-        found += _over_optimized(label, against)
-        found += _past_peak(label, table, start, metric, ways.get(label, []))
-        found += _slices(label, against, table, metric)
-        found += _lengths(label, against, start, metric, adjusted.get(label))
-        found += _diversity(label, against, start)
-        found += _entropy(label, curves.get(label, []))
-        found += _cut_off(label, table)
+        changes = {name: paired_difference(table[name], start[name]) for name in table if name in start}
+        warnings += _over_optimized(label, changes)
+        warnings += _past_peak(label, table, start, metric, milestones.get(label, []))
+        warnings += _slices(label, changes, table, metric)
+        warnings += _length(label, changes, start, metric, length_adjusted.get(label))
+        warnings += _diversity(label, changes, start)
+        warnings += _entropy(label, curves.get(label, []))
+        warnings += _cut_off(label, table)
     for name, reports in judges.items():
-        who = f"{name}: its judge" if name else "The judge"
-        found += [*_judge(name, reports, who), *_unread(name, reports, who)]
-    for label, reports in deciding.items():
-        found += _unread(label, reports, f"{label}: the final judge")
-    return found
+        judge = f"{name}: its judge" if name else "The judge"
+        warnings += [*_inconsistent(name, reports, judge), *_unread(name, reports, judge)]
+    for label, reports in final_judge.items():
+        warnings += _unread(label, reports, f"{label}: the final judge")
+    return warnings
 
 
-def _over_optimized(label: str, against: Mapping[str, Estimate]) -> Iterator[Warning]:
-    if {"gold", "proxy"} <= against.keys() and against["proxy"].low > 0 > against["gold"].high:
-        gold, proxy = against["gold"], against["proxy"]
+def _over_optimized(label: str, changes: Mapping[str, Estimate]) -> Iterator[Warning]:
+    if {"gold", "proxy"} <= changes.keys() and changes["proxy"].low > 0 > changes["gold"].high:
         text = (
-            f"{label}: the proxy reward went up ({_signed(proxy)}) and gold went down ({_signed(gold)}), both against "
-            "the start: a sign that the reward is over-optimized."
+            f"{label}: the proxy reward went up ({_text(changes['proxy'])}) and gold went down "
+            f"({_text(changes['gold'])}), both against the start: a sign that the reward is over-optimized."
         )
-        yield _sign("over_optimization", label, text, gold)
+        yield _warning("over_optimization", label, text, changes["gold"])
 
 
-def _past_peak(label: str, table: Tables, start: Tables, metric: str, way: Way) -> Iterator[Warning]:
-    """The best policy on the way is the best of several by luck too, for which its test is corrected (Bonferroni)."""
-    if not way or not all(metric in each for each in (table, start, *[kept for _, kept in way])):
+def _past_peak(label: str, final: Tables, start: Tables, metric: str, milestones: Milestones) -> Iterator[Warning]:
+    """The best milestone is the best of several by luck too, for which its test is corrected (Bonferroni)."""
+    if not milestones or not all(metric in table for table in (final, start, *[table for _, table in milestones])):
         return
-    name, best = max(way, key=lambda each: float(each[1][metric].mean()))
-    fall = statistics.difference(table[metric], best[metric])
-    gained = float((best[metric] - start[metric]).mean())
-    if fall.p * len(way) >= ALPHA or gained <= 0 or fall.mean > -PEAK * gained:
+    name, best = max(milestones, key=lambda milestone: float(milestone[1][metric].mean()))
+    fall = paired_difference(final[metric], best[metric])
+    gain = float((best[metric] - start[metric]).mean())
+    if fall.p * len(milestones) >= ALPHA or gain <= 0 or fall.mean > -PEAK * gain:
         return
-    before, after = (fixed(float(each[metric].mean())) for each in (best, table))
+    before, after = (fixed(float(table[metric].mean())) for table in (best, final))
     text = (
         f"{label}: {metric} reward fell again along its training, from {before} at {name} to {after} at the end "
-        f"({_signed(fall)})"
+        f"({_text(fall)})"
     )
-    if metric != "proxy" and all("proxy" in each for each in (table, start, best)):
-        since, over_start = (statistics.difference(table["proxy"], each["proxy"]) for each in (best, start))
-        text += f", while the proxy reward {'fell too' if since.high < 0 else 'did not fall'} ({_signed(since)})"
+    if metric != "proxy" and all("proxy" in table for table in (final, start, best)):
+        since, over_start = (paired_difference(final["proxy"], table["proxy"]) for table in (best, start))
+        text += f", while the proxy reward {'fell too' if since.high < 0 else 'did not fall'} ({_text(since)})"
         if since.high >= 0 and over_start.low > 0:
-            text += f" and is above the start's ({_signed(over_start)}): a sign that the reward is over-optimized"
-    yield _sign("past_peak", label, f"{text}. An earlier policy may be the better one.", fall)
+            text += f" and is above the start's ({_text(over_start)}): a sign that the reward is over-optimized"
+    yield _warning("past_peak", label, f"{text}. An earlier policy may be the better one.", fall)
 
 
-def _slices(label: str, against: Mapping[str, Estimate], table: Tables, metric: str) -> Iterator[Warning]:
-    """What the mean over all prompts does not tell; a policy has several slices to fall on by chance (Bonferroni)."""
-    slices = [name for name in against if name.startswith(f"{metric}@")]
-    if metric not in against:
+def _slices(label: str, changes: Mapping[str, Estimate], table: Tables, metric: str) -> Iterator[Warning]:
+    """A fall on a slice that the mean over all prompts hides; tests of several slices are corrected (Bonferroni)."""
+    slices = {name: change for name, change in changes.items() if name.startswith(f"{metric}@")}
+    if metric not in changes:
         return
-    whole = against[metric]
-    for name in slices:
-        found = against[name]
-        told_by_all = whole.high < 0 and found.high >= whole.low
-        if found.mean >= 0 or found.p * len(slices) >= ALPHA or told_by_all:
+    overall = changes[metric]
+    for name, change in slices.items():
+        shown_by_mean = overall.high < 0 and change.high >= overall.low
+        if change.mean >= 0 or change.p * len(slices) >= ALPHA or shown_by_mean:
             continue
-        over_all = "it rose" if whole.low > 0 else "it fell less" if whole.high < 0 else "no change is clear"
+        trend = "it rose" if overall.low > 0 else "it fell less" if overall.high < 0 else "no change is clear"
         text = (
-            f"{label}: {metric} reward fell on the slice {name.partition('@')[2]} ({_signed(found)}, "
-            f"{table[name].shape[1]} prompts); over all prompts {over_all} ({_signed(whole)})."
+            f"{label}: {metric} reward fell on the slice {name.partition('@')[2]} ({_text(change)}, "
+            f"{table[name].shape[1]} prompts); over all prompts {trend} ({_text(overall)})."
         )
-        yield _sign("slice", label, text, found)
+        yield _warning("slice", label, text, change)
 
 
-def _lengths(
-    label: str, against: Mapping[str, Estimate], start: Tables, metric: str, equal: LengthAdjusted | None
+def _length(
+    label: str, changes: Mapping[str, Estimate], start: Tables, metric: str, adjusted: LengthAdjusted | None
 ) -> Iterator[Warning]:
-    if "length" not in against:
+    if "length" not in changes:
         return
-    found, before = against["length"], float(start["length"].mean())
-    if _clear(found) and abs(found.mean) > LENGTH * before:
-        word = "longer" if found.mean > 0 else "shorter"
-        text = f"{label}: replies got {word}, by {_signed(found, 1)} tokens from {before:.1f}."
-        if found.mean > 0 and equal is not None and equal.difference_ci95 is not None:
-            low, high = equal.difference_ci95
-            text += (
-                f" At equal length the difference in {metric} reward to the start is {fixed(equal.difference, '+.2f')} "
-                f"{interval(low, high)}."
-            )
-        yield _sign("length", label, text, found)
-    if equal is not None and equal.difference_ci95 and metric in against and against[metric].low > 0:
-        low, high = equal.difference_ci95
-        if low <= 0 and equal.difference < against[metric].mean / 2:  # smaller, and not only less certain
-            text = (
-                f"{label}: the gain in {metric} reward ({_signed(against[metric])}) is not shown at equal length "
-                f"({fixed(equal.difference, '+.2f')} {interval(low, high)}): it may be one of length."
-            )
-            yield Warning("length_explains", label, text, equal.difference, (low, high))
+    change, before = changes["length"], float(start["length"].mean())
+    bounds = adjusted.difference_ci95 if adjusted is not None else None
+    remaining = f"{fixed(adjusted.difference, '+.2f')} {interval(*bounds)}" if adjusted and bounds else ""
+    if (change.low > 0 or change.high < 0) and abs(change.mean) > LENGTH * before:
+        direction = "longer" if change.mean > 0 else "shorter"
+        text = f"{label}: replies got {direction}, by {_text(change, 1)} tokens from {before:.1f}."
+        if change.mean > 0 and remaining:
+            text += f" At equal length the difference in {metric} reward to the start is {remaining}."
+        yield _warning("length", label, text, change)
+    gain = changes.get(metric)
+    if gain and gain.low > 0 and adjusted and bounds and bounds[0] <= 0 and adjusted.difference < gain.mean / 2:
+        # smaller at equal length, and not only less certain
+        text = (
+            f"{label}: the gain in {metric} reward ({_text(gain)}) is not shown at equal length "
+            f"({remaining}): it may be one of length."
+        )
+        yield Warning("length_explains", label, text, adjusted.difference, bounds)
 
 
-def _diversity(label: str, against: Mapping[str, Estimate], start: Tables) -> Iterator[Warning]:
-    if "distinct_2" not in against:
+def _diversity(label: str, changes: Mapping[str, Estimate], start: Tables) -> Iterator[Warning]:
+    if "distinct_2" not in changes:
         return
-    found, before = against["distinct_2"], float(start["distinct_2"].mean())
-    if found.high < 0 and found.mean < -DIVERSITY * before:
-        text = f"{label}: replies got more alike: distinct-2 changed by {_signed(found)} from {before:.2f}."
-        yield _sign("diversity", label, text, found)
+    change, before = changes["distinct_2"], float(start["distinct_2"].mean())
+    if change.high < 0 and change.mean < -DIVERSITY * before:
+        text = f"{label}: replies got more alike: distinct-2 changed by {_text(change)} from {before:.2f}."
+        yield _warning("diversity", label, text, change)
 
 
 def _entropy(label: str, curves: Sequence[Sequence[Mapping[str, float]]]) -> Iterator[Warning]:
@@ -166,70 +164,60 @@ def _entropy(label: str, curves: Sequence[Sequence[Mapping[str, float]]]) -> Ite
     if not logged or any(len(values) < 2 or values[0] <= 0 for values in logged):
         return
     first, last = (float(np.mean([values[i] for values in logged])) for i in (0, -1))
-    found = statistics.estimate(np.array([[values[-1] / values[0] - 1] for values in logged]))
-    if found.high < 0 and found.mean < -ENTROPY:
+    change = statistics.estimate(np.array([[values[-1] / values[0] - 1] for values in logged]))
+    if change.high < 0 and change.mean < -ENTROPY:
         text = (
-            f"{label}: entropy collapsed while it was trained, by {-found.mean:.0%} (95% {-found.high:.0%} to "
-            f"{-found.low:.0%}), from {first:.2f} to {last:.2f} nats a token as its trainer logs it."
+            f"{label}: entropy collapsed while it was trained, by {-change.mean:.0%} (95% {-change.high:.0%} to "
+            f"{-change.low:.0%}), from {first:.2f} to {last:.2f} nats a token as its trainer logs it."
         )
-        yield _sign("entropy", label, text, found)
+        yield _warning("entropy", label, text, change)
 
 
 def _cut_off(label: str, table: Tables) -> Iterator[Warning]:
     if "finished" not in table:
         return
-    found = statistics.estimate(1 - table["finished"])
-    if found.low > CUT:
+    cut = statistics.estimate(1 - table["finished"])
+    if cut.low > CUT:
         text = (
-            f"{label}: {found.mean:.0%} of the replies (95% {found.low:.0%} to {min(1.0, found.high):.0%}) were cut at "
+            f"{label}: {cut.mean:.0%} of the replies (95% {cut.low:.0%} to {min(1.0, cut.high):.0%}) were cut at "
             "`generation.max_new_tokens`."
         )
-        yield _sign("cut_off", label, text, found)
+        yield _warning("cut_off", label, text, cut)
 
 
-def _judge(label: str | None, reports: Sequence[Mapping[str, Any]], who: str) -> Iterator[Warning]:
-    if (found := _often(reports, "inconsistent", "pairs", INCONSISTENT)) is not None:
+def _inconsistent(label: str | None, reports: Sequence[Mapping[str, Any]], judge: str) -> Iterator[Warning]:
+    for share, total, low, high in _share_above(INCONSISTENT, reports, "inconsistent", "pairs"):
         text = (
-            f"{who} disagrees with itself: asked again with the replies in the other order it prefers "
-            f"the other one in {found.share:.0%} of {found.of} pairs (95% {found.low:.0%} to {found.high:.0%})."
+            f"{judge} disagrees with itself: asked again with the replies in the other order it prefers "
+            f"the other one in {share:.0%} of {total} pairs (95% {low:.0%} to {high:.0%})."
         )
-        yield Warning("judge", label, text, found.share, (found.low, found.high))
+        yield Warning("judge", label, text, share, (low, high))
 
 
-def _unread(label: str | None, reports: Sequence[Mapping[str, Any]], who: str) -> Iterator[Warning]:
-    if (found := _often(reports, "failures", "questions", UNREAD)) is not None:
+def _unread(label: str | None, reports: Sequence[Mapping[str, Any]], judge: str) -> Iterator[Warning]:
+    for share, total, low, high in _share_above(UNREAD, reports, "failures", "questions"):
         text = (
-            f"{who} could not be read in {found.share:.0%} of {found.of} answers "
-            f"(95% {found.low:.0%} to {found.high:.0%}); they count as undecided."
+            f"{judge} could not be read in {share:.0%} of {total} answers "
+            f"(95% {low:.0%} to {high:.0%}); they count as undecided."
         )
-        yield Warning("judge", label, text, found.share, (found.low, found.high))
+        yield Warning("judge", label, text, share, (low, high))
 
 
-class _Share(NamedTuple):
-    """A share of so many, with its 95% interval (Wilson's)."""
-
-    share: float
-    of: int
-    low: float
-    high: float
-
-
-def _often(reports: Sequence[Mapping[str, Any]], what: str, among: str, limit: float) -> _Share | None:
-    """How often `what` was counted among `among`, over all reports; None where that is not surely above `limit`."""
-    happened, of = (sum(report.get(name, 0) for report in reports) for name in (what, among))
-    if not of:
-        return None
-    bounds = stats.binomtest(happened, of).proportion_ci(method="wilson")
-    return _Share(happened / of, of, float(bounds.low), float(bounds.high)) if bounds.low > limit else None
+def _share_above(
+    limit: float, reports: Sequence[Mapping[str, Any]], event: str, trials: str
+) -> Iterator[tuple[float, int, float, float]]:
+    """Yield the share of `event` among `trials` over all reports, the number of trials, and Wilson's 95% interval, if
+    that is above `limit`."""
+    count, total = (sum(report.get(name, 0) for report in reports) for name in (event, trials))
+    if total:
+        bounds = stats.binomtest(count, total).proportion_ci(method="wilson")
+        if bounds.low > limit:
+            yield count / total, total, float(bounds.low), float(bounds.high)
 
 
-def _clear(found: Estimate) -> bool:
-    return found.low > 0 or found.high < 0
+def _warning(kind: Kind, label: str, text: str, estimate: Estimate) -> Warning:
+    return Warning(kind, label, text, estimate.mean, (estimate.low, estimate.high))
 
 
-def _sign(kind: Kind, label: str, text: str, found: Estimate) -> Warning:
-    return Warning(kind, label, text, found.mean, (found.low, found.high))
-
-
-def _signed(found: Estimate, digits: int = 2) -> str:
-    return f"{fixed(found.mean, f'+.{digits}f')} {interval(found.low, found.high, digits=digits)}"
+def _text(estimate: Estimate, digits: int = 2) -> str:
+    return f"{fixed(estimate.mean, f'+.{digits}f')} {interval(estimate.low, estimate.high, digits=digits)}"

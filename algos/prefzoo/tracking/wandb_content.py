@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from prefzoo.report import page as report
-from prefzoo.report.breakdown import heat_maps, length_cells
-from prefzoo.report.budget_tables import budget_tables
-from prefzoo.report.completions import side_by_side
-from prefzoo.report.cost import Cells, cost_cells
-from prefzoo.report.data_summary import data_cells
-from prefzoo.report.inference_cost import answer_cells
-from prefzoo.report.judge_section import judge_sections
-from prefzoo.report.pairs import matrix, rating_cells
-from prefzoo.report.principles import principle_cells
+from prefzoo.report.render_pages import FIGURES
+from prefzoo.report.replies_section import side_by_side
+from prefzoo.report.report_files import all_sections
+from prefzoo.report.sections import tables
+from prefzoo.report.summary_text import sentence
+from prefzoo.report.verdict_section import COLUMNS, facts, ranked
 from prefzoo.results.results_schema import Results, SeedResult
-from prefzoo.results.training_curves import read_curve
-from prefzoo.run.stage_graph import START, Stage
+from prefzoo.run.stage_graph import START
 
 TRAIN = "train"
-STEP = f"{TRAIN}/step"
+VERDICTS = ["metric", "a", "b", "a minus b", "low", "high", "p adjusted", "verdict", "effect size", "detectable"]
 
 
-def points(folder: Path, prefix: str = TRAIN) -> Iterator[Mapping[str, float]]:
-    """The curve of a trial: one dictionary a logged step, the steps of several rounds counted on from one another."""
-    for entry in read_curve(folder):
-        yield {f"{prefix}/{name}": value for name, value in entry.items()}
+def log_curve(run: Any, name: str, points: Iterable[Mapping[str, float]]) -> None:
+    """Log the points of a training curve under `name/`, with `name/step` as their x-axis."""
+    run.define_metric(f"{name}/step")
+    run.define_metric(f"{name}/*", step_metric=f"{name}/step")
+    for point in points:
+        run.log({f"{name}/{metric}": value for metric, value in point.items()})
 
 
-def final(result: SeedResult) -> dict[str, Any]:
-    """What a trial's run is summarized by: test metrics, what it used, what the algorithm reports."""
+def trial_summary(result: SeedResult) -> dict[str, Any]:
+    """Return the summary of a trial's run: test metrics, what it used, what the algorithm reports."""
     return {
         "status": "ok",
         **{f"test/{name}": value for name, value in result.metrics.items()},
@@ -40,91 +37,60 @@ def final(result: SeedResult) -> dict[str, Any]:
     }
 
 
-def shared_curve(run: Any, stage: Stage) -> None:
-    """The curve of a training that all trials share, on an axis of its own."""
-    prefix = stage.name.replace(" ", "_")
-    run.define_metric(f"{prefix}/step")
-    run.define_metric(f"{prefix}/*", step_metric=f"{prefix}/step")
-    for point in points(stage.folder, prefix):
-        run.log(dict(point))
-
-
-def summary(run: Any, results: Results, out: Path) -> None:
-    """The content of the report: its tables, charts and pictures, and what each policy answers to the same prompts."""
+def log_report(run: Any, results: Results, out: Path) -> None:
+    """Log the report: its tables, charts and pictures, and what each policy answers to the same prompts."""
     import wandb
 
+    def table(columns: list[str], rows: list[list[Any]]) -> Any:
+        return wandb.Table(columns=list(columns), data=rows)
+
     metric = results.primary
-    columns, rows = table(results)
-    place = {column: i for i, column in enumerate(columns)}
-    bars = wandb.Table(
-        columns=["policy", metric], data=[[r[0], r[place[metric]]] for r in rows if r[place[metric]] is not None]
-    )
-    measured = [
-        [label, int(seed), name, found["kl"], found[metric]]
-        for label, each in results.algorithms.items()
-        for seed, trial in each.seeds.items()
-        for name, found in [*((m.name, m.metrics) for m in trial.milestones), ("final", trial.metrics)]
-        if "kl" in found and metric in found
+    columns, rows = score_table(results)
+    points = [
+        [label, int(seed), name, metrics["kl"], metrics[metric]]
+        for label, result in results.algorithms.items()
+        for seed, trial in result.seeds.items()
+        for name, metrics in [*((m.name, m.metrics) for m in trial.milestones), ("final", trial.metrics)]
+        if "kl" in metrics and metric in metrics
     ]
-    frontier = wandb.Table(columns=["policy", "seed", "milestone", "kl", metric], data=measured)
-    judged = [
+    bars = table(["policy", metric], [[row[0], row[2]] for row in rows if row[2] is not None])
+    frontier = table(["policy", "seed", "milestone", "kl", metric], points)
+    verdicts = [
         [v.metric, v.a, v.b, v.difference, *v.ci95, v.p_adjusted, v.verdict, v.effect_size, v.detectable]
         for v in results.verdicts
     ]
-    headings: list[str | int] = ["metric", "a", "b", "a minus b", "low", "high", "p adjusted", "verdict"]
-    headings += ["effect size", "detectable"]
-    ranked = report.ranked(results)
-    won = matrix(results, ranked)
-    tables: dict[str, Cells | None] = {"cost": cost_cells(results), "at equal length": length_cells(results)}
-    tables |= {f"at equal {name}": cells for name, cells in budget_tables(results, ranked).items()}
-    tables["answers"] = answer_cells(results)
-    tables |= {"win matrix": won.cells if won else None, "ratings": rating_cells(results, ranked)}
-    tables |= {each.title: each.cells for each in heat_maps(results, ranked)}
-    tables |= {each.title: each.table for each in judge_sections(results)}
-    tables |= {f"constitution of {label}": cells for label, cells in principle_cells(results).items()}
-    tables["data"] = data_cells(results.preflight, results.manifest)
-    tables["warnings"] = (["policy", "warning"], [[w.policy or "", w.text] for w in results.warnings])
-    logged = {
-        "results": wandb.Table(columns=columns, data=rows),
-        "verdicts": wandb.Table(columns=headings, data=judged),
-        "reward": wandb.plot.bar(bars, "policy", metric, title=f"{metric} reward"),
-        "frontier": wandb.plot.scatter(frontier, "kl", metric, title=f"{metric} reward against KL to the start"),
-        "completions": completions(results, out),
-        **{f"figures/{file.stem}": wandb.Image(str(file)) for file in sorted((out / report.FIGURES).glob("*.png"))},
-        **{name: wandb.Table(columns=list(cells[0]), data=cells[1]) for name, cells in tables.items() if cells},
-    }
-    run.log(logged)
-    run.summary.update({"verdict": report.sentence(results), "facts": report.facts(results)})
+    prompts = side_by_side(results, out)
+    labels = [label for label, *_ in prompts[0].replies] if prompts else []
+    replies = [[p.prompt, *[cell for _, text, score, _ in p.replies for cell in (text, score)]] for p in prompts]
+    parts = [part for section in all_sections(results, out, drawn={}) for part in section.parts]
+    run.log(
+        {
+            "results": table(columns, rows),
+            "verdicts": table(VERDICTS, verdicts),
+            "reward": wandb.plot.bar(bars, "policy", metric, title=f"{metric} reward"),
+            "frontier": wandb.plot.scatter(frontier, "kl", metric, title=f"{metric} reward against KL to the start"),
+            "completions": table(["prompt", *[n for label in labels for n in (label, f"{label} {metric}")]], replies),
+            **{f"figures/{file.stem}": wandb.Image(str(file)) for file in sorted((out / FIGURES).glob("*.png"))},
+            "warnings": table(["policy", "warning"], [[w.policy or "", w.text] for w in results.warnings]),
+            **{part.key: table(*part.cells) for part in tables(parts) if part.key},
+        }
+    )
+    run.summary.update({"verdict": sentence(results), "facts": facts(results)})
 
 
-def table(results: Results) -> tuple[list[str | int], list[list[Any]]]:
-    """The final table in numbers: headings, and a row for each label, best first."""
+def score_table(results: Results) -> tuple[list[str], list[list[Any]]]:
+    """Return the verdict table in numbers: headings, and a row for each label, best first."""
     metric = results.primary
-    others = [name for name in report.COLUMNS if name != metric]
-    columns: list[str | int] = ["policy", "status", metric, f"{metric} low", f"{metric} high"]
+    others = [name for name in COLUMNS if name != metric]
+    columns = ["policy", "status", metric, f"{metric} low", f"{metric} high"]
     columns += ["over start", "over start low", "over start high", "p adjusted", "verdict", *others]
     verdicts = {v.a: v for v in results.verdicts if v.metric == metric and v.b == START}
     rows = []
-    for label in report.ranked(results):
-        each = results.algorithms[label]
-        found = each.summary.get(metric)
-        low, high = (found.ci95 if found else None) or (None, None)
-        row = [label, each.status, found.mean if found else None, low, high]
-        v = verdicts.get(label)
+    for label in ranked(results):
+        result, v = results.algorithms[label], verdicts.get(label)
+        score = result.summary.get(metric)
+        low, high = (score.ci95 if score else None) or (None, None)
+        row = [label, result.status, score.mean if score else None, low, high]
         row += [v.difference, *v.ci95, v.p_adjusted, v.verdict] if v else [None] * 5
-        row += [each.summary[name].mean if name in each.summary else None for name in others]
-        rows.append(row)
+        rows.append(row + [result.summary[name].mean if name in result.summary else None for name in others])
     return columns, rows
-
-
-def completions(results: Results, out: Path) -> Any:
-    """The first test prompts, and beside each the reply of every policy with its score."""
-    import wandb
-
-    prompts = side_by_side(results, out)
-    labels = [label for label, *_ in prompts[0].replies] if prompts else []
-    columns: list[str | int] = ["prompt", *[name for label in labels for name in (label, f"{label} {results.primary}")]]
-    rows = [
-        [each.prompt, *[cell for _, reply, score, _ in each.replies for cell in (reply, score)]] for each in prompts
-    ]
-    return wandb.Table(columns=columns, data=rows)

@@ -1,34 +1,34 @@
-"""The tracking process: sees what the stages have finished, and logs it run by run."""
+"""The tracking process: it looks at what the stages left on disk and logs each trial to a W&B run."""
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
+import secrets
 import signal
 import sys
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from prefzoo.results.collect import seed_result
 from prefzoo.results.results_file import load
+from prefzoo.results.training_history import read_curve
+from prefzoo.run.cache import digest
 from prefzoo.run.executor import OUTCOMES
 from prefzoo.run.stage_graph import START, Plan, Stage, load_plan
 from prefzoo.tracking import wandb_content
-from prefzoo.tracking.wandb_client import Door
-from prefzoo.tracking.wandb_state import read_state, write_state
+from prefzoo.tracking.wandb_client import WandbClient
 
-LOOK_SECONDS = 2.0
+POLL_SECONDS = 2.0
 LOG = "tracking.log"
+STATE_FILE = "tracking.json"
 
 
-def work(out: Path, settings: dict[str, Any], connection: Connection, init: float, finish: float) -> None:
-    """The life of the tracking process; it ends when the comparison says so or is gone."""
+def track(out: Path, settings: dict[str, Any], connection: Connection, init: float, finish: float) -> None:
+    """Track the comparison in `out` until it says "finish" or is gone; see `RunLogger` for the arguments."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the comparison decides what Ctrl-C ends
     with contextlib.suppress(OSError, AttributeError):
         os.nice(10)  # trials are timed; tracking can wait
@@ -36,209 +36,196 @@ def work(out: Path, settings: dict[str, Any], connection: Connection, init: floa
         sys.stdout.flush()
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-        logbook = Logbook(load_plan(out), settings, connection, init, finish)
+        run_logger = RunLogger(load_plan(out), settings, connection, init, finish)
         try:
-            asked = logbook.watch()
-            logbook.close(asked)
+            if run_logger.client.mode != "disabled":
+                run_logger.close(finished=run_logger.watch())
         except Exception as error:
             traceback.print_exc()
-            logbook.say("problem", f"Weights & Biases: {type(error).__name__}: {error}")
-        logbook.say("done")
+            run_logger.send("problem", f"Weights & Biases: {type(error).__name__}: {error}")
+        run_logger.send("done")
         sys.stdout.flush()
-    os._exit(0)  # at a normal exit wandb would wait for its server once more
+    os._exit(0)  # wandb's exit hook would wait for its server without a limit
 
 
-@dataclass
-class Trial:
-    """One label with one seed, and how far its run has come."""
+class Trial(NamedTuple):
+    """One label with one seed, and the stages that its run is made from."""
 
     label: str
     seed: int
     train: Stage | None
     evaluate: Stage
-    baseline: Stage
+    start: Stage
 
     @property
     def done(self) -> bool:
-        """Whether it is measured, and so is the start that it is compared with."""
-        stages = [self.evaluate, self.baseline, *([self.train] if self.train else [])]
-        return all(stage.done for stage in stages)
+        """True where it is measured, and so is the start that it is compared with."""
+        return all(stage.done for stage in (self.train, self.evaluate, self.start) if stage)
 
     @property
     def key(self) -> str:
-        """Known by its stages' folders: whoever trains the same again goes on with the same run."""
+        """The names of its stages' folders: the same trial, done again, continues the same run."""
         return " ".join(stage.folder.name for stage in (self.train, self.evaluate) if stage)
 
-    def points(self) -> Iterator[Mapping[str, float]]:
-        """The curve so far, also of a training that goes on."""
-        if self.train is not None:
-            folder = self.train.folder
-            yield from wandb_content.points(folder if folder.is_dir() else folder.with_name(f"{folder.name}.partial"))
 
-
-@dataclass
-class Logbook:
-    """What is logged already, and what is still to be.
+class RunLogger:
+    """Logs each trial and the comparison's summary once.
 
     Args:
         plan: the comparison.
-        settings: of each label, every hyper-parameter of its algorithm.
+        settings: label -> every hyper-parameter of its algorithm.
         connection: to the comparison.
-        init, finish: seconds that a server may take.
+        init, finish: seconds that a server may take to open a run, and to take its last uploads.
     """
 
-    plan: Plan
-    settings: dict[str, Any]
-    connection: Connection
-    init: float
-    finish: float
-    failed: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.out, self.state = self.plan.out, read_state(self.plan.out)
+    def __init__(
+        self, plan: Plan, settings: dict[str, Any], connection: Connection, init: float, finish: float
+    ) -> None:
+        self.plan, self.out, self.settings, self.connection = plan, plan.out, settings, connection
+        self.state = read_state(self.out)
         write_state(self.out, self.state)
-        self.door = Door(self.plan.recipe.tracking.wandb, self.out, self.group, self.say, self.init, self.finish)
-        self.waiting = [_trial(self.plan, s) for s in self.plan.stages.values() if s.kind == "evaluate"]
-        self.logged = 0
+        group = f"{self.out.name}-{self.state['comparison']}"
+        self.client = WandbClient(plan.recipe.tracking.wandb, self.out, group, self.send, init, finish)
+        self.pending = []
+        for stage in plan.stages.values():
+            if stage.kind == "evaluate" and stage.label is not None and stage.seed is not None:
+                train = plan.stages.get(f"train {stage.label} seed {stage.seed}")
+                start = plan.stages[f"evaluate {START} seed {stage.seed}"]
+                self.pending.append(Trial(stage.label, stage.seed, train, stage, start))
+        self.logged_runs = 0
 
-    @property
-    def group(self) -> str:
-        return f"{self.out.name}-{self.state['comparison']}"
-
-    def say(self, what: str, told: Any = None) -> None:
-        """Tell the comparison, which may be gone."""
-        if what == "problem":
-            print(told, flush=True)
+    def send(self, kind: str, content: Any = None) -> None:
+        """Send a message to the comparison, which may be gone."""
+        if kind == "problem":
+            print(content, flush=True)
         with contextlib.suppress(OSError):
-            self.connection.send((what, told))
+            self.connection.send((kind, content))
 
     def watch(self) -> bool:
-        """Log trials as they end, and where a server listens their curves as they grow; True when asked to finish."""
+        """Log what there is every few seconds, until told to finish (True) or the comparison is gone (False)."""
         while True:
-            self.sweep()
-            if self.connection.poll(LOOK_SECONDS):
+            self.log_progress()
+            if self.connection.poll(POLL_SECONDS):
                 try:
-                    return self.connection.recv() == "finish"
+                    return bool(self.connection.recv() == "finish")
                 except EOFError:
                     return False
 
-    def sweep(self) -> None:
-        """One look at what is there."""
-        for trial in list(self.waiting):
+    def log_progress(self) -> None:
+        """Log the trials that are done, and where a server listens the new points of running ones."""
+        for trial in list(self.pending):
             if trial.done:
-                self.waiting.remove(trial)
+                self.pending.remove(trial)
                 result, _ = seed_result(self.plan, trial.label, trial.seed)
-                self.log(trial, wandb_content.final(result))
-            elif self.door.live:
-                new = [point for point in trial.points() if point[wandb_content.STEP] > self.held(trial.key)["steps"]]
-                if new:
-                    self.add(trial, self.open(trial), new)
-                    write_state(self.out, self.state)
+                self.log_trial(trial, wandb_content.trial_summary(result))
+            elif self.client.mode == "online" and self.new_points(trial):
+                self.log_points(trial)
+                write_state(self.out, self.state)
 
-    def close(self, asked: bool) -> None:
-        """Log what failed, and the summary, once the results are there; end what is still open."""
-        if asked:
-            self.sweep()  # the last trials ended after the last look
-            outcomes = json.loads((self.out / OUTCOMES).read_text(encoding="utf-8"))
-            for trial in self.waiting:
-                stages = [s for s in (trial.train, trial.evaluate) if s]
-                errors = [outcomes[s.name]["error"] for s in stages if outcomes[s.name]["status"] != "ok"]
-                self.log(
-                    trial, {"status": "failed", "error": (errors or ["the start was not measured"])[0]}, exit_code=1
-                )
-            self.summarize()
-            if self.logged:
-                self.say("said", self.door.where())
-        else:
-            for trial in self.waiting:
-                self.door.finish(self.run_id(trial.key), exit_code=1)
-
-    def log(self, trial: Trial, summary: dict[str, Any], exit_code: int = 0) -> None:
-        """One trial's whole run, unless it was logged so already."""
-        held = self.held(trial.key)
-        mark = _digest(summary)
-        if held["content"] == mark or self.door.mode == "disabled":
-            self.door.finish(self.run_id(trial.key), exit_code)
+    def close(self, finished: bool) -> None:
+        """End all runs; of a comparison that finished, log the failed trials and the summary too."""
+        if not finished:
+            for trial in self.pending:
+                self.client.finish(self.run_id(trial.key), exit_code=1)
             return
-        run = self.open(trial)
-        self.add(trial, run, trial.points())
-        run.summary.update(summary)
-        policy = trial.train.folder / "policy" if trial.train else None
-        if self.door.settings.artifacts and exit_code == 0 and policy is not None and policy.is_dir():
-            self.door.artifact(run, f"policy-{trial.label}-seed-{trial.seed}", policy)
-        self.done(trial.key, mark, exit_code)
+        self.log_progress()  # the last trials ended after the last look
+        outcomes = json.loads((self.out / OUTCOMES).read_text(encoding="utf-8"))
+        for trial in self.pending:
+            of_trial = [outcomes[stage.name] for stage in (trial.train, trial.evaluate) if stage]
+            errors = [outcome["error"] for outcome in of_trial if outcome["status"] != "ok"]
+            summary = {"status": "failed", "error": (errors or ["the start was not measured"])[0]}
+            self.log_trial(trial, summary, exit_code=1)
+        self.log_summary()
+        if self.logged_runs:
+            self.send("location", self.client.location())
 
-    def summarize(self) -> None:
-        """The comparison's own run: table, pictures, completions, and the curves that all trials share."""
+    def log_trial(self, trial: Trial, summary: dict[str, Any], exit_code: int = 0) -> None:
+        """Log one trial's whole run, unless it was logged so already."""
+        content = digest(summary)[:10]
+        if self.entry(trial.key)["content"] == content:
+            self.client.finish(self.run_id(trial.key), exit_code)
+            return
+        run = self.log_points(trial)
+        run.summary.update(summary)
+        policy = trial.train.folder / "policy" if trial.train and exit_code == 0 else None
+        self.end_run(trial.key, content, exit_code, f"policy-{trial.label}-seed-{trial.seed}", policy)
+
+    def log_summary(self) -> None:
+        """Log the comparison's own run: tables, pictures, completions, and the curves that all trials share."""
         results = load(self.out)
         key = " ".join(stage.folder.name for stage in self.plan.stages.values())
-        mark = _digest(results.model_dump(mode="json", exclude={"call", "workers"}))  # who called is not what was found
-        held = self.held(key)
-        if held["content"] == mark or self.door.mode == "disabled":
+        content = digest(results.model_dump(mode="json", exclude={"call", "workers"}))[:10]
+        entry = self.entry(key)
+        if entry["content"] == content:
             return
-        config = {**self.config(), "labels": list(self.plan.recipe.algorithms)}
-        run = self.door.open(self.run_id(key), f"{self.out.name} summary", "summary", config)
-        if not held["steps"]:
+        run = self.open_run(key, f"{self.out.name} summary", "summary", labels=list(self.plan.recipe.algorithms))
+        if not entry["steps"]:
             for stage in self.plan.stages.values():
                 if stage.kind in ("start", "reward"):
-                    wandb_content.shared_curve(run, stage)
-        held["steps"] += 1
-        wandb_content.summary(run, results, self.out)
-        model = self.plan.stages[START].folder / "model"
-        if self.door.settings.artifacts and model.is_dir():
-            self.door.artifact(run, "start", model)
-        self.done(key, mark, 0)
+                    wandb_content.log_curve(run, stage.name.replace(" ", "_"), read_curve(stage.folder))
+        entry["steps"] += 1
+        wandb_content.log_report(run, results, self.out)
+        self.end_run(key, content, 0, "start", self.plan.stages[START].folder / "model")
 
-    def config(self) -> dict[str, Any]:
-        """What every run's config holds: the resolved recipe, the data's seal, and versions."""
+    def open_run(self, key: str, name: str, job_type: str, **config: Any) -> Any:
+        """Return a run whose config holds the resolved recipe, the data's hash and versions, beside its own."""
         manifest = json.loads((self.plan.stages["data"].folder / "manifest.json").read_text(encoding="utf-8"))
         recipe = self.plan.recipe.model_dump(mode="json")
-        return {"recipe": recipe, "manifest_sha256": manifest["sha256"], "versions": self.plan.versions}
+        shared = {"recipe": recipe, "manifest_sha256": manifest["sha256"], "versions": self.plan.versions}
+        return self.client.open(self.run_id(key), name=name, job_type=job_type, config={**shared, **config})
 
-    def open(self, trial: Trial) -> Any:
-        """The trial's run, open already, new or gone on with."""
+    def log_points(self, trial: Trial) -> Any:
+        """Open a trial's run, log the new points of its training curve, and return it."""
         recipe = self.plan.recipe
-        own = {"label": trial.label, "seed": trial.seed}
+        config: dict[str, Any] = {"label": trial.label, "seed": trial.seed}
         if trial.label != START:
-            algorithm = recipe.algorithms[trial.label].get("algorithm", trial.label)
-            settings = self.settings[trial.label]
-            own |= {"algorithm": algorithm, "settings": settings, "trial_seed": recipe.seed_of(trial.label, trial.seed)}
-        name = f"{trial.label} seed {trial.seed}"
-        run = self.door.open(self.run_id(trial.key), name, "trial", {**self.config(), **own})
-        run.define_metric(wandb_content.STEP)
-        run.define_metric(f"{wandb_content.TRAIN}/*", step_metric=wandb_content.STEP)
+            config["algorithm"] = recipe.algorithms[trial.label].get("algorithm", trial.label)
+            config["settings"] = self.settings[trial.label]
+            config["trial_seed"] = recipe.seed_of(trial.label, trial.seed)
+        run = self.open_run(trial.key, f"{trial.label} seed {trial.seed}", "trial", **config)
+        if points := self.new_points(trial):
+            wandb_content.log_curve(run, wandb_content.TRAIN, points)
+            self.entry(trial.key)["steps"] = points[-1]["step"]
         return run
 
-    def add(self, trial: Trial, run: Any, curve: Iterable[Mapping[str, float]]) -> None:
-        """The points of a curve that the run does not hold yet: a training that is done again repeats the others."""
-        held = self.held(trial.key)
-        for point in curve:
-            if point[wandb_content.STEP] > held["steps"]:
-                run.log(dict(point))
-                held["steps"] = point[wandb_content.STEP]
+    def new_points(self, trial: Trial) -> list[dict[str, float]]:
+        """Return the points that the run does not hold yet; a training that is done again repeats the others."""
+        if trial.train is None:
+            return []
+        folder = trial.train.folder
+        points = read_curve(folder if folder.is_dir() else folder.with_name(f"{folder.name}.partial"))
+        return [point for point in points if point["step"] > self.entry(trial.key)["steps"]]
 
-    def held(self, key: str) -> dict[str, Any]:
-        """What a run holds: the last step of its curve, and a digest of its final content."""
-        return self.state["runs"].setdefault(self.run_id(key), {"steps": 0, "content": None})
+    def entry(self, key: str) -> dict[str, Any]:
+        """Return what a run holds: the last step of its curve, and a digest of its final content."""
+        entry: dict[str, Any] = self.state["runs"].setdefault(self.run_id(key), {"steps": 0, "content": None})
+        return entry
 
     def run_id(self, key: str) -> str:
-        """The same whenever the same is logged from the same folder, and no other folder's."""
-        return f"{self.state['comparison']}-{_digest(key)}"
+        """Return an id that is the same for the same stages in the same folder, and differs from other folders'."""
+        return f"{self.state['comparison']}-{digest(key)[:10]}"
 
-    def done(self, key: str, mark: str, exit_code: int) -> None:
-        """End a run and remember what it holds."""
-        self.door.finish(self.run_id(key), exit_code)
-        self.held(key)["content"] = mark
-        self.logged += 1
+    def end_run(self, key: str, content: str, exit_code: int, artifact: str, folder: Path | None) -> None:
+        """End a run, with the model in `folder` if the recipe asks for artifacts, and remember what it holds."""
+        if self.client.settings.artifacts and folder is not None and folder.is_dir():
+            self.client.log_artifact(self.run_id(key), artifact, folder)
+        self.client.finish(self.run_id(key), exit_code)
+        self.entry(key)["content"] = content
+        self.logged_runs += 1
         write_state(self.out, self.state)
 
 
-def _trial(plan: Plan, evaluate: Stage) -> Trial:
-    assert evaluate.label is not None and evaluate.seed is not None
-    train = plan.stages.get(f"train {evaluate.label} seed {evaluate.seed}")
-    baseline = plan.stages[f"evaluate {START} seed {evaluate.seed}"]
-    return Trial(evaluate.label, evaluate.seed, train, evaluate, baseline)
+def read_state(out: Path) -> dict[str, Any]:
+    """Read a comparison's random id, what each of its runs holds, and problems; anew where the file is damaged."""
+    try:
+        state = json.loads((out / STATE_FILE).read_text(encoding="utf-8"))
+        return {"comparison": state["comparison"], "runs": dict(state["runs"]), "problems": list(state["problems"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"comparison": secrets.token_hex(4), "runs": {}, "problems": []}
 
 
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:10]
+def write_state(out: Path, state: dict[str, Any]) -> None:
+    """Write the state atomically."""
+    partial = out / f"{STATE_FILE}.partial"
+    partial.write_text(json.dumps(state, indent=1), encoding="utf-8")
+    os.replace(partial, out / STATE_FILE)

@@ -1,11 +1,18 @@
-"""What a comparison computes from tables of seeds by prompts."""
+"""Statistics of (seeds x prompts) tables."""
 
-from prefzoo.results.statistics.aggregates import interquartile_mean, probability_of_improvement, wins
-from prefzoo.results.statistics.bradley_terry import ratings
-from prefzoo.results.statistics.estimates import ALPHA, Estimate, effect_size, estimate
-from prefzoo.results.statistics.multiple_testing import holm, verdict
+from prefzoo.results.statistics.bootstrap import interquartile_mean, probability_of_improvement, wins
+from prefzoo.results.statistics.bradley_terry import bradley_terry_ratings
+from prefzoo.results.statistics.hypothesis_tests import (
+    all_differ_alike,
+    effect_size,
+    holm,
+    paired_difference,
+    proportion,
+    sign_test,
+    verdict,
+)
 from prefzoo.results.statistics.power import POWER, Design, Pilot
-from prefzoo.results.statistics.unvaried import difference, share, sign_test, unvaried
+from prefzoo.results.statistics.two_way_anova import ALPHA, Estimate, estimate
 
 __all__ = [
     "ALPHA",
@@ -13,16 +20,16 @@ __all__ = [
     "Design",
     "Estimate",
     "Pilot",
-    "difference",
+    "all_differ_alike",
+    "bradley_terry_ratings",
     "effect_size",
     "estimate",
     "holm",
     "interquartile_mean",
+    "paired_difference",
     "probability_of_improvement",
-    "ratings",
-    "share",
+    "proportion",
     "sign_test",
-    "unvaried",
     "verdict",
     "wins",
 ]

@@ -1,4 +1,4 @@
-"""What a comparison could have found, and how large one must be to find a difference."""
+"""Power of a comparison: its minimum detectable effect, and the chance that it finds a given difference."""
 
 from __future__ import annotations
 
@@ -7,16 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, special
 
-from prefzoo.results.statistics.estimates import ALPHA, beyond, mean_squares, standard_error
+from prefzoo.results.statistics.two_way_anova import ALPHA, mean_squares, standard_error, tail_distribution
 
 POWER = 0.8
 """The chance of a right verdict that is asked for."""
-GRID = (np.arange(32) + 0.5) / 32
-
-
-def _scaled(freedom: int) -> np.ndarray:
-    """Equally probable values of a mean square with these degrees of freedom, in units of its expectation."""
-    return special.chdtri(freedom, GRID) / freedom
+QUANTILES = (np.arange(32) + 0.5) / 32
 
 
 @dataclass(frozen=True)
@@ -29,11 +24,15 @@ class Design:
 
 @dataclass(frozen=True)
 class Pilot:
-    """What a finished comparison of two policies tells of others: its mean squares (seeds, prompts, noise), its size.
+    """A finished comparison of two policies, from which the power of other designs is computed.
 
     How much seeds differ is known from few seeds only, and a lucky pilot would promise too much. Its mean square is
     therefore no single number here, but spread as what it estimates may be (fiducially: MS df / chi-square), and never
     below the noise, of which it is a part. Prompts are many, and their mean square is taken as it is.
+
+    Attributes:
+        squares: mean squares of seeds, prompts and noise.
+        design: its size.
     """
 
     squares: tuple[float, float, float]
@@ -41,48 +40,53 @@ class Pilot:
 
     @classmethod
     def of(cls, a: np.ndarray, b: np.ndarray) -> Pilot:
-        """From the paired (seeds x prompts) tables of two policies, with two prompts at least."""
+        """Make one from the paired (seeds x prompts) tables of two policies, with two prompts at least."""
         return cls(mean_squares(a - b), Design(*a.shape))
 
     def power(self, difference: float, design: Design, family: int = 1) -> float:
-        """The chance that a comparison of that design calls a true difference, on the right side.
+        """Return the chance that a comparison of that design calls a true difference, on the right side.
 
         Args:
             difference: in units of the metric.
             design: with more than one seed only from a pilot with more than one.
             family: how many tests Holm corrects together; the strictest of them is meant.
         """
-        needed, error = self._test(design, family)
-        return float(_chance(abs(difference), needed, error))
+        critical, error = self._critical_values(design, family)
+        return float(_power(abs(difference), critical, error))
 
-    def detectable(self, design: Design, family: int = 1) -> float:
-        """The minimum detectable difference: one that a comparison of that design calls with 80% probability."""
-        needed, error = self._test(design, family)
-        if not needed.any():
+    def minimum_detectable_effect(self, design: Design, family: int = 1) -> float:
+        """Return the difference that a comparison of that design calls with 80% probability."""
+        critical, error = self._critical_values(design, family)
+        if not critical.any():
             return 0.0
-        high = float(needed.max() + 3 * error.max())
-        return float(optimize.brentq(lambda d: _chance(d, needed, error) - POWER, 0.0, high, rtol=1e-6))
+        high = float(critical.max() + 3 * error.max())
+        return float(optimize.brentq(lambda d: _power(d, critical, error) - POWER, 0.0, high, rtol=1e-6))
 
-    def _test(self, design: Design, family: int) -> tuple[np.ndarray, np.ndarray]:
-        """What a mean must exceed to be called different, for each of the errors it may have, and these errors."""
-        of_seeds, of_prompts, noise = self.squares
+    def _critical_values(self, design: Design, family: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return what a mean must exceed to be called different, for each error that it may have, and these errors."""
+        ms_seeds, ms_prompts, noise = self.squares
         seeds, prompts = design.seeds, design.prompts
-        between_prompts = max(0.0, (of_prompts - noise) / self.design.seeds)
+        var_prompts = max(0.0, (ms_prompts - noise) / self.design.seeds)
         if seeds == 1:
-            between_seeds, luck = np.zeros(1), np.zeros(1)
+            var_seeds, chi_square = np.zeros(1), np.zeros(1)
         else:
-            spread = of_seeds / _scaled(self.design.seeds - 1)
-            between_seeds = np.maximum(0.0, spread - noise) / self.design.prompts
-            luck = _scaled(seeds - 1)
-        error = np.sqrt(between_seeds / seeds + between_prompts / prompts + noise / (seeds * prompts))
-        seen = (prompts * between_seeds + noise)[:, None] * luck
-        rest = np.full_like(seen, seeds * between_prompts + noise)
-        estimated, freedom = standard_error(seen, rest, np.full_like(seen, noise if seeds > 1 else 0.0), seeds, prompts)
-        tail, scale = beyond(freedom, seeds, prompts)
-        return special.stdtrit(tail, 1 - ALPHA / family / 2) * scale * estimated, error[:, None]
+            var_seeds = np.maximum(0.0, ms_seeds / _chi_square(self.design.seeds - 1) - noise) / self.design.prompts
+            chi_square = _chi_square(seeds - 1)
+        error = np.sqrt(var_seeds / seeds + var_prompts / prompts + noise / (seeds * prompts))
+        new_seeds = (prompts * var_seeds + noise)[:, None] * chi_square
+        new_prompts = np.full_like(new_seeds, seeds * var_prompts + noise)
+        new_noise = np.full_like(new_seeds, noise if seeds > 1 else 0.0)
+        estimated, df = standard_error(new_seeds, new_prompts, new_noise, seeds, prompts)
+        tail_df, scale = tail_distribution(df, seeds, prompts)
+        return special.stdtrit(tail_df, 1 - ALPHA / family / 2) * scale * estimated, error[:, None]
 
 
-def _chance(difference: float, needed: np.ndarray, error: np.ndarray) -> np.ndarray:
-    distance = difference - needed
-    safe = np.divide(distance, error, out=np.where(distance > 0, np.inf, -np.inf), where=error > 0)
-    return special.ndtr(safe).mean()
+def _chi_square(df: int) -> np.ndarray:
+    """Return equally probable values of a mean square with these degrees of freedom, in units of its expectation."""
+    return special.chdtri(df, QUANTILES) / df
+
+
+def _power(difference: float, critical: np.ndarray, error: np.ndarray) -> np.ndarray:
+    excess = difference - critical
+    z = np.divide(excess, error, out=np.where(excess > 0, np.inf, -np.inf), where=error > 0)
+    return special.ndtr(z).mean()

@@ -1,0 +1,103 @@
+"""What algorithms report of themselves: facts by seed, and what each principle of a constitution did."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from prefzoo.report.sections import Cells, Fold, Part, Section, Table, Text
+from prefzoo.results.number_format import fixed
+from prefzoo.results.results_schema import Results
+
+MOST_FACTS = 60
+"""Rows of one algorithm's facts that a report shows."""
+SHOWN_ELSEWHERE = ("principles", "transcripts")
+"""Facts of the section on the constitution."""
+PRINCIPLE_COLUMNS = {
+    "revisions": "revisions",
+    "unrevised": "came to nothing",
+    "changed": "changed the reply",
+    "gold": "gold",
+    "reward": "reward",
+    "comparisons": "comparisons",
+}
+PRINCIPLES = (
+    "Revisions and comparisons: how often a principle was drawn, over all seeds. Came to nothing: a critique or a "
+    "revision that was empty or cut off. Changed the reply: the share of the other revisions that did. Gold and "
+    "reward: what a revision added to them, in the mean over all of these."
+)
+
+
+def details_section(results: Results) -> Section:
+    """Return the section of facts."""
+    folds = [Fold(label, [Table(cells, f"what {label} reports")]) for label, cells in detail_cells(results).items()]
+    return Section("details", "What the algorithms report", folds)
+
+
+def constitution_section(results: Results) -> Section:
+    """Return the section on the constitution, which links to the transcripts; empty where no label followed one."""
+    parts: list[Part] = []
+    for label, cells in principle_cells(results).items():
+        trials = results.algorithms[label].seeds.values()
+        files = [trial.details["transcripts"] for trial in trials if "transcripts" in trial.details]
+        table = Table(cells, f"what the principles of {label} did", key=f"constitution of {label}")
+        parts += [Text(label, "heading"), table]
+        if files:
+            text = "Every critique, revision and comparison with the principle that caused it:"
+            parts.append(Text(text, links=[(file, file) for file in files]))
+    return Section("constitution", "The constitution", [*parts, Text(PRINCIPLES)] if parts else [])
+
+
+def detail_cells(results: Results) -> dict[str, Cells]:
+    """Return for each label that reported something a row for each fact and a column for each seed."""
+    tables = {}
+    for label, result in results.algorithms.items():
+        by_seed = {
+            seed: dict(_flat({key: fact for key, fact in trial.details.items() if key not in SHOWN_ELSEWHERE}))
+            for seed, trial in result.seeds.items()
+        }
+        names = list(dict.fromkeys(name for facts in by_seed.values() for name in facts))
+        rows = [[name, *[facts.get(name, "-") for facts in by_seed.values()]] for name in names[:MOST_FACTS]]
+        if len(names) > MOST_FACTS:
+            rows.append([f"{len(names) - MOST_FACTS} more in results.json", *["" for _ in by_seed]])
+        if rows:
+            tables[label] = (["fact", *[f"seed {seed}" for seed in by_seed]], rows)
+    return tables
+
+
+def _flat(details: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Yield nested facts as pairs of a dotted name and a short text; items of a list are counted from 1."""
+    if isinstance(details, Mapping):
+        items = [(str(key), value) for key, value in details.items()]
+    elif isinstance(details, list):
+        items = [(str(i), value) for i, value in enumerate(details, 1)]
+    else:
+        yield name, f"{details:.4g}" if isinstance(details, float) else str(details)
+        return
+    for key, value in items:
+        yield from _flat(value, f"{name}.{key}" if name else key)
+
+
+def principle_cells(results: Results) -> dict[str, Cells]:
+    """Return a table for each label that followed a constitution, with a row for each principle."""
+    tables = {}
+    for label, result in results.algorithms.items():
+        by_seed = [trial.details["principles"] for trial in result.seeds.values() if "principles" in trial.details]
+        names = sorted({name for principles in by_seed for name in principles})
+        uses = {name: [principles[name] for principles in by_seed if name in principles] for name in names}
+        columns = [c for c in PRINCIPLE_COLUMNS if any(c in use for of_name in uses.values() for use in of_name)]
+        if by_seed:
+            headings = ["principle", *[PRINCIPLE_COLUMNS[c] for c in columns]]
+            tables[label] = headings, [[name, *[_cell(c, uses[name]) for c in columns]] for name in names]
+    return tables
+
+
+def _cell(column: str, uses: list[dict[str, Any]]) -> str:
+    """Return the sum of a count over seeds, or the mean of another column over all revisions that came to something."""
+    if column in ("revisions", "unrevised", "comparisons"):
+        return str(sum(int(use[column]) for use in uses))
+    weighed = [(use[column], use["revisions"] - use["unrevised"]) for use in uses if column in use]
+    if not weighed:
+        return ""
+    mean = sum(value * count for value, count in weighed) / sum(count for _, count in weighed)
+    return f"{100 * mean:.0f}%" if column == "changed" else fixed(mean, "+.2f")

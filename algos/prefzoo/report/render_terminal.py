@@ -1,0 +1,76 @@
+"""Sections and tables in a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table as RichTable
+from rich.text import Text as RichText
+
+from prefzoo.report.data_summary import CLOSE, OPEN
+from prefzoo.report.sections import Cells, Points, Section, Table, Text
+
+NARROW = 100
+"""Columns of text; a terminal of fewer shows no columns that decide little."""
+DECIDES_LITTLE = ("tokens", "distinct-2")
+ROW_STYLES = {"better": "green", "worse": "red", "FAILED": "red", "SKIPPED": "red"}
+"""Of a row that ends with this verdict."""
+MARKS = {"warnings": ("! ", "yellow"), "believing": ("- ", None)}
+"""Section -> what stands before each of its points, and their style."""
+
+
+def print_sections(sections: Sequence[Section], console: Console) -> None:
+    """Print tables, the verdict with its note, and lists of sentences; how to read them is for larger media."""
+    for section in sections:
+        parts = section.shown("terminal")
+        for part in sorted(parts, key=lambda part: not isinstance(part, Table)):
+            match part:
+                case Table(cells, title=title):
+                    console.print(_verdict_table(cells, title, console.width))
+                case Text(text, style="verdict"):
+                    console.print(text, style="bold", markup=False)
+                case Text(text, style="note"):
+                    console.print(text, markup=False, highlight=False)
+                case Points(items):
+                    mark, style = MARKS[section.id]
+                    for item in items:
+                        console.print(f"{mark}{item}", style=style, markup=False, highlight=False)
+
+
+def _verdict_table(cells: Cells, title: str, width: int) -> RichTable:
+    headings, rows = cells
+    if width < NARROW:
+        shown = [i for i, heading in enumerate(headings) if heading not in DECIDES_LITTLE]
+        headings, *rows = [[row[i] for i in shown] for row in (headings, *rows)]
+    styles = [ROW_STYLES.get(row[-1], "") for row in rows]
+    return rich_table((headings, rows), title, styles, no_wrap=True, box=SIMPLE, padding=(0, 1, 0, 0))
+
+
+def rich_table(
+    cells: Cells, title: str, row_styles: Sequence[str] = (), no_wrap: bool = False, **options: Any
+) -> RichTable:
+    """Return a table with its first column to the left and the others, which `no_wrap` keeps whole, to the right."""
+    headings, rows = cells
+    table = RichTable(title=title, title_justify="left", **options)
+    for i, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if i else "left", no_wrap=no_wrap and i > 0)
+    for i, row in enumerate(rows):
+        table.add_row(*row, style=row_styles[i] if row_styles else None)
+    return table
+
+
+def training_examples(preflight: dict[str, Any]) -> list[RichText]:
+    """Return a few training rows as the model sees them, what carries loss bold and green and in `OPEN` and `CLOSE`;
+    prompts alone where nothing carries loss yet."""
+    examples = []
+    for example in preflight["examples"]:
+        text = RichText(f"{example['id']}\n", style="dim")
+        text.append(example["untrained"], style="not dim")
+        if example["trained"]:
+            text.append(f"{OPEN}{example['trained']}{CLOSE}", style="not dim bold green")
+        text.append("\n")
+        examples.append(text)
+    return examples

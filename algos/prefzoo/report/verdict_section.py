@@ -1,0 +1,134 @@
+"""What a reader sees first: the verdict on each policy, the warnings, and what to know before believing them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from prefzoo.report.data_summary import data_facts
+from prefzoo.report.sections import Cells, Figures, Fold, Part, Picture, Points, Section, Table, Text
+from prefzoo.report.summary_text import column_notes, left_open, marked, open_note, sentence, setting, size, title
+from prefzoo.results.number_format import fixed, interval
+from prefzoo.results.results_schema import Results, Summary
+from prefzoo.run.stage_graph import START
+
+COLUMNS = {
+    "gold": "gold",
+    "proxy": "proxy",
+    "win_rate": "wins",
+    "kl": "KL",
+    "length": "tokens",
+    "distinct_2": "distinct-2",
+}
+FIRST_PICTURES = ("score", "frontier")
+"""The pictures beside the verdict."""
+WARNS_OF_VERDICT = ("over_optimization", "slice", "length_explains")
+"""Kinds of warnings about the difference to the start over all prompts, which has a verdict."""
+UNCORRECTED = (
+    "Each rests on a 95% interval that leaves out 0 (or the limit of what matters) and is not corrected for the number "
+    "of policies: of signs that mean nothing, about one in twenty is told all the same."
+)
+
+
+def summary_sections(results: Results, pictures: Mapping[str, Picture]) -> list[Section]:
+    """Return the sections that answer the question; without `pictures` they take no time to make."""
+    headings, rows = verdict_cells(results)
+    label = "the verdict on each policy"
+    # a narrow screen shows the first columns alone, so that on a page the verdict stands beside the label
+    turned = [[row[0], *row[:-3:-1], *row[1:-2]] for row in (headings, *rows)]
+    verdict: list[Part] = [
+        Text(sentence(results), "verdict"),
+        Table((turned[0], turned[1:]), label, verdicts=True, only=("html",)),
+        Table((headings, rows), label, title=size(results), only=("markdown", "terminal")),
+    ]
+    if note := open_note(results):
+        verdict.append(Text(note, "note"))
+    verdict += [Figures([pictures[name] for name in FIRST_PICTURES if name in pictures]), Text(setting(results))]
+    notes = {COLUMNS.get(name, name): text for name, text in column_notes(results).items()}
+    how_to_read, definitions = "How to read the table", Points([*notes.values()], [*notes])
+    warnings = [Points(grouped_warnings(results)), Text(UNCORRECTED, only=("html",))] if results.warnings else []
+    believing = [Points(facts(results)), Fold(how_to_read, [definitions], only=("html",))]
+    return [
+        Section("verdict", title(results), verdict),
+        Section("reading", how_to_read, [definitions], only=("markdown",)),
+        Section("warnings", "Warnings", warnings),
+        Section("believing", "Read before believing", believing),
+    ]
+
+
+def verdict_cells(results: Results) -> Cells:
+    """Return the first table: a row for each label, best first."""
+    columns = [c for c in COLUMNS if any(c in result.summary for result in results.algorithms.values())]
+    headings = ["policy", *[COLUMNS[c] for c in columns], "over start [95%]", "verdict"]
+    verdicts = {v.a: v for v in results.verdicts if v.metric == results.primary and v.b == START}
+    rows = []
+    for label in ranked(results):
+        result = results.algorithms[label]
+        row = [label, *[_number(result.summary.get(c), with_error=c == results.primary) for c in columns]]
+        if result.status != "ok":
+            row += ["", result.status.upper()]
+        elif label in verdicts:
+            v = verdicts[label]
+            row += [f"{fixed(v.difference, '+.2f')} {interval(*v.ci95)}", marked(v)]
+        else:
+            row += ["", ""]
+        rows.append(row)
+    return headings, rows
+
+
+def ranked(results: Results) -> list[str]:
+    """Return the labels by the metric that decides, best first; those without a result last."""
+
+    def place(label: str) -> tuple[bool, float]:
+        score = results.algorithms[label].summary.get(results.primary)
+        return (score is None, -score.mean if score else 0.0)
+
+    return sorted(results.algorithms, key=place)
+
+
+def grouped_warnings(results: Results) -> list[str]:
+    """Return the sentences of all warnings in order, a sentence that holds for several policies once; one that the
+    corrected verdict does not bear out says so."""
+    unproven = {v.a: v for v in results.verdicts if v.metric == results.primary and v.b == START and left_open(v)}
+    policies: dict[str, list[str]] = {}
+    for warning in results.warnings:
+        text = warning.text
+        if warning.policy in unproven and warning.kind in WARNS_OF_VERDICT:
+            v = unproven[warning.policy]
+            text += (
+                f" Corrected for {v.family_size} comparisons, the difference in {v.metric} reward over all prompts is "
+                "not shown."
+            )
+        policy = warning.policy if warning.policy and text.startswith(f"{warning.policy}: ") else ""
+        policies.setdefault(text.removeprefix(policy), []).append(policy)
+    return [", ".join(dict.fromkeys(names)) + text for text, names in policies.items()]
+
+
+def facts(results: Results) -> list[str]:
+    """Return what a reader must know beside the table: failures, notes, the reward, the data."""
+    failures: dict[tuple[str, str], list[str]] = {}
+    for label, result in results.algorithms.items():
+        if result.error:
+            failures.setdefault((result.status, result.error), []).append(label)
+    lines = [f"{', '.join(labels)} {status}: {error}" for (status, error), labels in failures.items()]
+    return [*lines, *results.notes, *_reward_facts(results), *data_facts(results.preflight, results.manifest)]
+
+
+def _reward_facts(results: Results) -> list[str]:
+    reward = results.reward
+    if reward.get("test_accuracy") is None:
+        return []
+    low, high = reward["ci95"]
+    text = f"Reward ({reward['type']}): {reward['test_accuracy']:.3f} of {reward['test_pairs']} held-out pairs right"
+    text += f" (95% {low:.3f} to {high:.3f})"
+    if "gold_correlation" in reward:
+        low, high = reward["gold_correlation_ci95"]
+        text += f"; correlation with gold {fixed(reward['gold_correlation'])} ({fixed(low)} to {fixed(high)})"
+    return [text + "."]
+
+
+def _number(summary: Summary | None, with_error: bool) -> str:
+    if summary is None:
+        return "-"
+    if summary.ci95 is None or not with_error:
+        return fixed(summary.mean)
+    return f"{fixed(summary.mean)} ±{(summary.ci95[1] - summary.ci95[0]) / 2:.2f}"

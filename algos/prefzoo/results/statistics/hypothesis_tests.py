@@ -1,0 +1,98 @@
+"""Paired differences, proportions, and verdicts corrected for multiple testing.
+
+Where nothing varies, mean squares know no error; but that n prompts show the same does not say that every prompt would.
+At the level of our intervals, of all prompts at most a share of 1 - (ALPHA / 2)^(1 / n) does otherwise (Clopper and
+Pearson 1934, Biometrika 26:404, for n of n; nearly the rule of three). Those may be as far on the other side, as far as
+anybody knows: such an interval of a difference excludes 0 from six prompts on, exactly where the sign test has a
+p-value below 5%, which is 2^(1 - n) when all n differ in one direction.
+
+Replies of several seeds to one prompt are no further prompts: seeds that agree are counted once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from prefzoo.results.statistics.two_way_anova import ALPHA, Estimate, estimate
+
+ROUNDING = 1e-12
+
+
+def paired_difference(a: np.ndarray, b: np.ndarray) -> Estimate:
+    """Estimate a minus b, paired by seed and prompt; both (seeds x prompts).
+
+    Where all differences are equal and not 0, or prompts too few for the sign test ever to call a difference, the
+    interval is not narrower, nor the p-value smaller, than so many prompts allow.
+    """
+    differences = a - b
+    plain = estimate(differences)
+    n, prompts = sample_size(differences), differences.shape[1]
+    too_few = prompts > 1 and sign_test(prompts) >= ALPHA
+    if differences.size == 1 or not differences.any() or not (too_few or all_differ_alike(a, b)):
+        return plain
+    half = max(plain.high - plain.mean, 2 * clopper_pearson_bound(n) * abs(plain.mean))
+    return replace(plain, low=plain.mean - half, high=plain.mean + half, p=max(plain.p, sign_test(n)))
+
+
+def proportion(plain: Estimate, table: np.ndarray) -> Estimate:
+    """Give an estimate from a table of values from 0 to 1 the interval of Clopper and Pearson where all values are 0,
+    or all 1."""
+    if table.size == 1 or not (np.all(table == 0) or np.all(table == 1)):
+        return plain
+    bound = clopper_pearson_bound(sample_size(table))
+    return replace(plain, low=0.0, high=bound) if plain.mean < 0.5 else replace(plain, low=1 - bound, high=1.0)
+
+
+def effect_size(a: np.ndarray, b: np.ndarray) -> float | None:
+    """Return Cohen's d of paired differences (d_z; Cohen 1988, 2.3.5): their mean over all seeds and prompts, divided
+    by the standard deviation of the single differences.
+
+    It tells how large a difference is beside what one prompt makes of it, and does not grow with the number of prompts
+    or seeds. None where all differences are equal.
+    """
+    differences = (a - b).ravel()
+    deviation = float(differences.std(ddof=1)) if differences.size > 1 else 0.0
+    rounding = ROUNDING * float(np.abs(differences).max())
+    return float(differences.mean()) / deviation if deviation > rounding else None
+
+
+def clopper_pearson_bound(n: int) -> float:
+    """Return the largest share of prompts that do otherwise when n of n do the same."""
+    return float(1 - (ALPHA / 2) ** (1 / n))
+
+
+def sign_test(n: int) -> float:
+    """Return the two-sided p-value of n differences in one direction."""
+    return 2.0 ** (1 - n)
+
+
+def all_differ_alike(a: np.ndarray, b: np.ndarray) -> bool:
+    """Return True where all differences between a and b are equal, up to rounding."""
+    rounding = ROUNDING * float(max(np.abs(a).max(), np.abs(b).max()))
+    return bool(np.ptp(a - b) <= rounding)
+
+
+def sample_size(table: np.ndarray) -> int:
+    """Return how many prompts a (seeds x prompts) table has; of one prompt, how many seeds."""
+    seeds, prompts = table.shape
+    return int(prompts if prompts > 1 else seeds)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjust a family of p-values by Holm's step-down method (1979), in the order they came in."""
+    adjusted = [0.0] * len(p_values)
+    highest = 0.0
+    for rank, i in enumerate(np.argsort(p_values)):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = highest
+    return adjusted
+
+
+def verdict(mean: float, p_adjusted: float) -> str:
+    """Return `better`, `worse`, or `inconclusive` at the 5% level."""
+    if p_adjusted >= ALPHA:
+        return "inconclusive"
+    return "better" if mean > 0 else "worse"
