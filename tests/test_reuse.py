@@ -146,8 +146,8 @@ def test_one_that_is_killed_at_work_leaves_it_to_the_next(bench, tmp_path) -> No
     kept = KeptWork(tmp_path / KEPT)
     kept._once(bench(), "samples", {"a": 1}, lambda: {"answer": 42})
     [path] = (tmp_path / KEPT).glob("*.json")
-    path.rename(path.with_suffix(".partial"))  # it was writing
-    path.with_suffix(".partial").write_text('{"found": {"ans')
+    path.rename(path.with_name(f"{path.name}.partial"))  # it was writing
+    path.with_name(f"{path.name}.partial").write_text('{"found": {"ans')
     code = f"import filelock, time; filelock.FileLock({str(path.with_suffix('.lock'))!r}).acquire(); print(1, flush=True); time.sleep(60)"  # fmt: skip  # noqa: E501
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as other:
         assert other.stdout is not None and other.stdout.readline()
