@@ -33,7 +33,7 @@ class Watcher:
         self.left: dict[str, Stage] = {}
         self.began: dict[str, float] = {}
         self.tasks: dict[str, TaskID] = {}
-        self.said = clock()
+        self.printed = clock()
         self.doing: dict[str, str] = {}
         self.bars = Progress(
             TextColumn("{task.description}"),
@@ -87,15 +87,15 @@ class Watcher:
         elif status == "ok" and not self.console.is_terminal:
             how = "already there" if reused else f"{seconds:.1f} s"
             self.console.print(f"{place} {stage.name}: {how}{self._and_left()}", markup=False, highlight=False)
-        self.said = self.clock()
+        self.printed = self.clock()
 
     def tick(self) -> None:
         """Called every second or so: brings the estimate up to date; without a terminal, says now and then that
         something runs."""
         if self.console.is_terminal:
             self.bars.update(self.overall, note=self.time_left())
-        elif self.clock() - self.said > QUIET_SECONDS:
-            self.said = self.clock()
+        elif self.clock() - self.printed > QUIET_SECONDS:
+            self.printed = self.clock()
             busy = "; ".join(f"{name}: {what}" if what else name for name, what in self.doing.items())
             place = f"[{self.ended_stages}/{self.total}]"
             self.console.print(f"{place} running {busy}{self._and_left()}", markup=False, highlight=False)
@@ -106,7 +106,7 @@ class Watcher:
         usual = {name: self._usual(stage) for name, stage in self.left.items()}
         running = {name: max(0.0, (usual[name] or 0.0) - (self.clock() - at)) for name, at in self.began.items()}
         seconds = round(seconds_left(self.left, {n: s or 0.0 for n, s in usual.items()}, running, self.workers))
-        known = all(each is not None for each in usual.values())
+        known = all(seconds is not None for seconds in usual.values())
         if not self.left or (seconds == 0 and not known):
             return ""
         return f"{'about' if known else 'at least'} {seconds // 60}:{seconds % 60:02d} left"
