@@ -19,9 +19,9 @@ from prefzoo.lab import MODEL_DIR
 from prefzoo.recipe import check_recipe as recipes
 from prefzoo.run import executor
 from prefzoo.run.progress_display import Watcher
+from prefzoo.run.resources import forget_peak, peak_memory
 from prefzoo.run.stage_graph import Plan, Stage, make_plan
 from prefzoo.run.stages.run_stage import run_stage
-from prefzoo.run.stages.time_and_memory import forget_peak, peak_memory
 
 GOLD = """
 import gc, json, os, signal

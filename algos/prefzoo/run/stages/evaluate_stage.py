@@ -22,11 +22,11 @@ from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.models.policy_kinds import load_policy
 from prefzoo.rewards.best_of_n_policy import BestOfNPolicy
 from prefzoo.run.evaluation_records import JUDGING, PRINCIPLES, RECORDS, not_numbers
+from prefzoo.run.resources import forget_peak, metered
 from prefzoo.run.stage_graph import INCOMPLETE, START, Plan, Stage
 from prefzoo.run.stages.gold_metric import AgainstTheStart, gold_metric
 from prefzoo.run.stages.recipe_inputs import gold_function, reward_of
 from prefzoo.run.stages.start_stage import start_path, start_policy
-from prefzoo.run.stages.time_and_memory import forget_peak, metered
 from prefzoo.run.trial_identity import IDENTITY, identity
 from prefzoo.settings import Generation
 from prefzoo.types import Progress, Prompt, Reward, Truth

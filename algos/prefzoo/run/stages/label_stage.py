@@ -19,10 +19,10 @@ from prefzoo.judges.ai_preferences import labelled
 from prefzoo.judges.judge_settings import JudgeSettings
 from prefzoo.ledger import Ledger
 from prefzoo.recipe.recipe_schema import Recipe
+from prefzoo.run.resources import metered
 from prefzoo.run.stage_graph import Plan, Stage
 from prefzoo.run.stages.recipe_inputs import gold_function, judge_of
 from prefzoo.run.stages.start_stage import start_path, start_policy
-from prefzoo.run.stages.time_and_memory import metered
 from prefzoo.settings import Generation
 from prefzoo.types import Judge, Progress
 from prefzoo.views import prompt_key

@@ -16,10 +16,10 @@ from prefzoo.rewards.reward_accuracy import reward_report
 from prefzoo.rewards.reward_model import RewardModel
 from prefzoo.rewards.reward_settings import RewardPart
 from prefzoo.rewards.train_reward import train_reward_model
+from prefzoo.run.resources import metered
 from prefzoo.run.stage_graph import Plan, Stage
 from prefzoo.run.stages.recipe_inputs import bench_of, gold_function, judge_of, loading
 from prefzoo.run.stages.start_stage import start_path
-from prefzoo.run.stages.time_and_memory import metered
 from prefzoo.scoring_function import FunctionReward
 from prefzoo.types import Progress, Prompt, Reward
 

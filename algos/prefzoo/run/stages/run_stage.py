@@ -15,22 +15,26 @@ def run_stage(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> Non
 
     The modules that do it import torch and TRL, which the process that starts the stages does not need.
     """
-    from prefzoo.run.stages import data_stage, evaluate_stage, train_stage
-    from prefzoo.run.stages.audit_stage import audit
-    from prefzoo.run.stages.label_stage import label
-    from prefzoo.run.stages.reward_stage import make_reward
-    from prefzoo.run.stages.start_stage import make_start, use_quantized_copy
+    from prefzoo.run.stages import (
+        audit_stage,
+        data_stage,
+        evaluate_stage,
+        label_stage,
+        reward_stage,
+        start_stage,
+        train_stage,
+    )
 
     work = {
         "data": data_stage.prepare,
-        "start": make_start,
-        "label": label,
-        "reward": make_reward,
+        "start": start_stage.make_start,
+        "label": label_stage.label,
+        "reward": reward_stage.make_reward,
         "train": train_stage.train,
         "evaluate": evaluate_stage.evaluate,
-        "audit": audit,
+        "audit": audit_stage.audit,
     }
-    use_quantized_copy(plan)
+    start_stage.use_quantized_copy(plan)
     work[stage.kind](plan, stage, folder, progress)
     if stage.kind in SEALED and not distributed.is_follower():
         seal(folder)

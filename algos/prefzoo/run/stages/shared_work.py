@@ -25,7 +25,7 @@ from prefzoo.ledger import CHARGES, Ledger
 from prefzoo.models.adapters import of_adapter
 from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.run.cache import fingerprint, result_key
-from prefzoo.run.stages.time_and_memory import peak_memory
+from prefzoo.run.resources import peak_memory
 from prefzoo.types import Completion, Prompt
 
 KEPT = "kept"

@@ -15,9 +15,9 @@ from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.recipe.recipe_schema import Recipe
 from prefzoo.run.cache import fingerprint
 from prefzoo.run.evaluation_records import DETAILS
+from prefzoo.run.resources import metered
 from prefzoo.run.stage_graph import START, Plan, Stage
 from prefzoo.run.stages import recipe_inputs
-from prefzoo.run.stages.time_and_memory import metered
 from prefzoo.run.trial_identity import content_hash
 from prefzoo.types import Progress
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from prefzoo.judges import constitution as constitutions
 from prefzoo.run import distributed
 from prefzoo.run.evaluation_records import DETAILS
+from prefzoo.run.resources import metered
 from prefzoo.run.stage_graph import Plan, Stage
 from prefzoo.run.stages.recipe_inputs import assistant_of, bench_of, judge_of, reward_of
 from prefzoo.run.stages.start_stage import start_path
-from prefzoo.run.stages.time_and_memory import metered
 from prefzoo.types import Progress
 
 
