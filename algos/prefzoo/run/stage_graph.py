@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -103,36 +102,44 @@ def make_plan(recipe: Recipe, out: Path, audited: Mapping[str, JudgeSettings] | 
         audited: judges to audit, by name. None audits those that a number of the comparison depends on, where the data
             has pairs for it.
     """
-    making = _PlanBuilder(recipe, out)
-    making.data()
-    making.start()
+    builder = _PlanBuilder(recipe, out)
+    builder.data()
+    builder.start()
     if recipe.data.label_with:
-        making.labels()
-    making.rewards()
+        builder.labels()
+    builder.rewards()
     for label in recipe.algorithms:
         for seed in recipe.seeds:
-            making.trial(label, seed)
+            builder.trial(label, seed)
     for label in (START, *recipe.algorithms):
         for seed in recipe.seeds:
-            making.evaluation(label, seed)
+            builder.evaluation(label, seed)
     if audited is None:
         candidates = recipe.audited if "preferences" in recipe.provides else {}
         audited = {name: judge for name, judge in candidates.items() if judge.audit_pairs}
     for name, judge in audited.items():  # last, so that no trial waits for it
-        making.audit(name, judge)
-    return making.plan
+        builder.audit(name, judge)
+    return builder.plan
 
 
 class _PlanBuilder:
     """Builds a plan. Each method adds stages of one kind, with all that their results depend on."""
 
     def __init__(self, recipe: Recipe, out: Path) -> None:
-        self.plan = Plan(recipe, out)
-        self.recipe = recipe
+        self.plan, self.recipe, self.keys = Plan(recipe, out), recipe, dict[str, str]()
         self.dump = recipe.model_dump(mode="json")
-        self.keys: dict[str, str] = {}
         self.shared_seed = recipe.seeds[0]
         self.shaping = recipe.reward.shaping.model_dump()
+        self.model = {key: self.dump[key] for key in ("model", "training", "adapter")}
+        gold, final = recipe.gold, recipe.final_judge
+        self.truth = {
+            "gold": self.dump["gold"],
+            "gold_file": fingerprint(gold.path) if isinstance(gold, GoldFunction) else None,
+        }
+        self.judge = {"judge": judge_fingerprint(recipe.judge), **self.truth}
+        self.final_judge = judge_fingerprint(final) if final is not None else None
+        # Whoever learns from the data's rows needs these stages.
+        self.rows = tuple(dict.fromkeys(("data", START, self.plan.rows_name)))
 
     def add(self, name: str, kind: Kind, inputs: Mapping[str, Any], needs: tuple[str, ...] = (), **more: Any) -> None:
         """Add a stage; its key is made of `inputs` and of the keys of the stages that it comes after."""
@@ -203,7 +210,7 @@ class _PlanBuilder:
         if {"judge", "constitution"} & draws_on:
             inputs |= self.judge
         if "constitution" in draws_on:
-            inputs["constitution"] = self.constitution
+            inputs["constitution"] = fingerprint(constitutions.find(recipe.constitution_name))
         if recipe.evaluation.milestones and algorithm.trains:
             inputs["milestones"] = recipe.evaluation.milestones
         self.add(f"train {label} seed {seed}", "train", inputs, needs, label=label, seed=seed)
@@ -229,37 +236,6 @@ class _PlanBuilder:
             "seed": self.shared_seed,
         }
         self.add(AUDIT.format(name), "audit", inputs, (self.plan.rows_name,), label=name)
-
-    @property
-    def rows(self) -> tuple[str, ...]:
-        """The stages needed by one that learns from the data's rows."""
-        return tuple(dict.fromkeys(("data", START, self.plan.rows_name)))
-
-    @property
-    def model(self) -> dict[str, Any]:
-        return {key: self.dump[key] for key in ("model", "training", "adapter")}
-
-    @cached_property
-    def truth(self) -> dict[str, Any]:
-        gold = self.recipe.gold
-        return {
-            "gold": self.dump["gold"],
-            "gold_file": fingerprint(gold.path) if isinstance(gold, GoldFunction) else None,
-        }
-
-    @cached_property
-    def judge(self) -> dict[str, Any]:
-        """What the answers of the judge that is learned from depend on."""
-        return {"judge": judge_fingerprint(self.recipe.judge), **self.truth}
-
-    @cached_property
-    def final_judge(self) -> dict[str, Any] | None:
-        """What the answers of the judge that measures policies depend on; None where the recipe has no such judge."""
-        return judge_fingerprint(self.recipe.final_judge) if self.recipe.final_judge is not None else None
-
-    @cached_property
-    def constitution(self) -> Any:
-        return fingerprint(constitutions.find(self.recipe.constitution_name))
 
 
 def load_plan(out: Path) -> Plan:
