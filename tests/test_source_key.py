@@ -13,7 +13,7 @@ from prefzoo.commands.comparison import rebuild
 from prefzoo.recipe import check_recipe as recipes
 from prefzoo.run import cache
 from prefzoo.run.stage_graph import make_plan
-from prefzoo.run.stages.shared_work import KEPT, KeptWork
+from prefzoo.run.stages.shared_work import SHARED_WORK, SharedWork
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def test_a_comparison_goes_on_with_another_source_in_the_same_folder(tmp_path, m
 
 @pytest.fixture
 def bench_of(make_bench, tmp_path):
-    return lambda name: make_bench(name=name).replace(reuse=KeptWork(tmp_path / KEPT), report={})
+    return lambda name: make_bench(name=name).replace(reuse=SharedWork(tmp_path / SHARED_WORK), report={})
 
 
 def start_of(bench):

@@ -21,7 +21,7 @@ from prefzoo.recipe.recipe_schema import GoldFunction, Recipe
 from prefzoo.rewards.load_reward import load_reward
 from prefzoo.rewards.random_reward import RandomReward
 from prefzoo.run.stage_graph import Plan, Stage
-from prefzoo.run.stages.shared_work import KEPT, KeptWork
+from prefzoo.run.stages.shared_work import SHARED_WORK, SharedWork
 from prefzoo.settings import Adapter
 from prefzoo.types import Progress, Reward, Truth
 
@@ -126,7 +126,7 @@ def bench_of(
         loading=loading(recipe, recipe.adapter),
         reporting=_trainer_trackers(plan, stage),
         shaping=recipe.reward.shaping,
-        reuse=KeptWork(plan.out / KEPT),
+        reuse=SharedWork(plan.out / SHARED_WORK),
     )
 
 

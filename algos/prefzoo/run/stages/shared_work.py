@@ -28,11 +28,11 @@ from prefzoo.run.cache import fingerprint, result_key
 from prefzoo.run.resources import peak_memory
 from prefzoo.types import Completion, Prompt
 
-KEPT = "kept"
+SHARED_WORK = "kept"
 """Folder of a comparison in which such results lie."""
 
 
-class KeptWork:
+class SharedWork:
     """See `prefzoo.interface.Reuse`. Several processes may use one folder; a killed one leaves nothing half done.
 
     Args:
