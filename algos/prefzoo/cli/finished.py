@@ -67,7 +67,7 @@ def sample(
     from rich.text import Text
 
     from prefzoo.commands.sample_policies import answer
-    from prefzoo.run.quiet_libraries import quiet
+    from prefzoo.run.subprocesses import quiet
 
     quiet()
     chosen = algorithms.split(",") if algorithms is not None else None
@@ -86,7 +86,7 @@ def export(
     """Write a policy as a plain transformers folder, adapter merged, that any tool loads."""
     from prefzoo.commands.sample_policies import open_policy
     from prefzoo.models.language_model import LanguageModelPolicy
-    from prefzoo.run.quiet_libraries import quiet
+    from prefzoo.run.subprocesses import quiet
 
     quiet()
     policy = open_policy(folder, label, seed)

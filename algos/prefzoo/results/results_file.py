@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
@@ -14,6 +13,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from prefzoo import plugins, registry
+from prefzoo.atomic_files import write_whole
 from prefzoo.errors import PrefzooError
 from prefzoo.recipe.recipe_schema import Recipe
 from prefzoo.results.analysis import Tables, read_tables
@@ -29,10 +29,8 @@ CALLS = "calls.jsonl"
 
 
 def save(results: Results, out: Path) -> None:
-    """Write `results.json` atomically."""
-    partial = out / f"{RESULTS}.partial"
-    partial.write_text(results.model_dump_json(by_alias=True, indent=1), encoding="utf-8")
-    os.replace(partial, out / RESULTS)
+    """Write `results.json` whole or not at all."""
+    write_whole(out / RESULTS, results.model_dump_json(by_alias=True, indent=1))
 
 
 def load(out: Path) -> Results:

@@ -13,10 +13,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from prefzoo.atomic_files import text_sha256, write_whole
 from prefzoo.results.collect import seed_result
 from prefzoo.results.results_file import load
 from prefzoo.results.training_history import read_curve
-from prefzoo.run.cache import digest
 from prefzoo.run.executor import OUTCOMES
 from prefzoo.run.stage_graph import START, Plan, Stage, load_plan
 from prefzoo.tracking import wandb_content
@@ -141,7 +141,7 @@ class RunLogger:
 
     def log_trial(self, trial: Trial, summary: dict[str, Any], exit_code: int = 0) -> None:
         """Log one trial's whole run, unless it was logged so already."""
-        content = digest(summary)[:10]
+        content = _digest(summary)[:10]
         if self.entry(trial.key)["content"] == content:
             self.client.finish(self.run_id(trial.key), exit_code)
             return
@@ -154,7 +154,7 @@ class RunLogger:
         """Log the comparison's own run: tables, pictures, completions, and the curves that all trials share."""
         results = load(self.out)
         key = " ".join(stage.folder.name for stage in self.plan.stages.values())
-        content = digest(results.model_dump(mode="json", exclude={"call", "workers"}))[:10]
+        content = _digest(results.model_dump(mode="json", exclude={"call", "workers"}))[:10]
         entry = self.entry(key)
         if entry["content"] == content:
             return
@@ -203,7 +203,7 @@ class RunLogger:
 
     def run_id(self, key: str) -> str:
         """Return an id that is the same for the same stages in the same folder, and differs from other folders'."""
-        return f"{self.state['comparison']}-{digest(key)[:10]}"
+        return f"{self.state['comparison']}-{_digest(key)[:10]}"
 
     def end_run(self, key: str, content: str, exit_code: int, artifact: str, folder: Path | None) -> None:
         """End a run, with the model in `folder` if the recipe asks for artifacts, and remember what it holds."""
@@ -226,6 +226,8 @@ def read_state(out: Path) -> dict[str, Any]:
 
 def write_state(out: Path, state: dict[str, Any]) -> None:
     """Write the state atomically."""
-    partial = out / f"{STATE_FILE}.partial"
-    partial.write_text(json.dumps(state, indent=1), encoding="utf-8")
-    os.replace(partial, out / STATE_FILE)
+    write_whole(out / STATE_FILE, json.dumps(state, indent=1))
+
+
+def _digest(content: Any) -> str:
+    return text_sha256(json.dumps(content, sort_keys=True, default=str))

@@ -16,9 +16,8 @@ from prefzoo.data.rejects import Dropped
 from prefzoo.errors import DataError, PrefzooError
 from prefzoo.models.loading import resolve
 from prefzoo.recipe.recipe_schema import GoldFunction, Recipe
-from prefzoo.run.stage_graph import Plan
-from prefzoo.run.stages.position_check import check_positions
-from prefzoo.run.stages.rendering import Tokens
+from prefzoo.run.stage_graph import Plan, Stage
+from prefzoo.run.stages.token_lengths import Tokens, check_positions
 from prefzoo.scoring_function import FunctionReward
 from prefzoo.types import Progress
 
@@ -49,7 +48,7 @@ class Gathered:
     annotators: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-def prepare(plan: Plan, folder: Path, progress: Progress) -> None:
+def prepare(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     """Do the work of the data stage into `folder`."""
     recipe = plan.recipe
     dropped = Dropped()
