@@ -184,7 +184,7 @@ def audit(judge: Judge, rows: Sequence[Row], gold: Truth | None, labelled: bool 
     if not kept:
         return None
     better, other = [a for _, (a, _) in kept], [b for _, (_, b) in kept]
-    forth, back = judge.in_both_orders([row.prompt for row, _ in kept], better, other)
+    forth, back = judge.compare_both_orders([row.prompt for row, _ in kept], better, other)
     cases = [Case(p, q, len(a) - len(b), row.slice) for (row, (a, b)), p, q in zip(kept, forth, back, strict=True)]
     truth: KnownBy | None = "gold" if gold is not None else "labels" if labelled else None
     named = sorted({case.slice for case in cases if case.slice is not None})

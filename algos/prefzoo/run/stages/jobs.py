@@ -23,10 +23,8 @@ from prefzoo.models import shared_base
 from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.models.loading import resolve
 from prefzoo.models.policy_kinds import load_policy
-from prefzoo.rewards.combined import Ensemble, WeightedSum
 from prefzoo.rewards.judge_reward import JudgeReward, start_replies
-from prefzoo.rewards.load_reward import load_reward
-from prefzoo.rewards.random_reward import RandomReward
+from prefzoo.rewards.load_reward import Ensemble, RandomReward, WeightedSum, load_reward
 from prefzoo.rewards.reward_accuracy import reward_report
 from prefzoo.rewards.reward_model import RewardModel
 from prefzoo.rewards.reward_settings import RewardPart
@@ -125,7 +123,7 @@ def reward(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     (folder / "spec.json").write_text(json.dumps(built.spec(folder)), encoding="utf-8")
     gold = gold_function(recipe)
     report = {"type": settings.type, **reward_report(built, test, gold), **bench.report, "ledger": asdict(ledger)}
-    single = built.members if isinstance(built, Ensemble) else parts
+    single = built.parts if isinstance(built, Ensemble) else parts
     if len(single) > 1:
         report["splits"] = [reward_report(each, test, gold) for each in single]
     (folder / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")

@@ -8,8 +8,8 @@ from prefzoo.data.formats import Row
 from prefzoo.data.shares import wilson
 from prefzoo.interface import Assistant
 from prefzoo.judges.assistant import EndpointAssistant, ModelAssistant
-from prefzoo.judges.build_judge import build
-from prefzoo.judges.endpoint import EndpointAsker
+from prefzoo.judges.build_judge import build_judge
+from prefzoo.judges.endpoint import EndpointClient
 from prefzoo.judges.judge import Judge
 from prefzoo.judges.judge_settings import JudgeSettings
 from prefzoo.models.loading import resolve
@@ -35,7 +35,7 @@ def judge_of(plan: Plan, settings: JudgeSettings, seed: int | None = None, progr
         progress: is told how many of a server's answers have come.
     """
     recipe = plan.recipe
-    described = {
+    spec = {
         "settings": settings.model_dump(mode="json"),
         "model": recipe.model.path,
         "loading": loading(recipe, recipe.adapter),
@@ -43,15 +43,15 @@ def judge_of(plan: Plan, settings: JudgeSettings, seed: int | None = None, progr
         "seed": recipe.seeds[0] if seed is None else seed,
         "cache": str((plan.out / CACHE).resolve()),
     }
-    return build(described, progress)
+    return build_judge(spec, progress)
 
 
 def assistant_of(plan: Plan, progress: Progress) -> Assistant:
     """Who writes critiques and revisions: the judge's model where the judge is one, else the recipe's."""
     recipe = plan.recipe
     if recipe.judge.endpoint is not None:
-        asker = EndpointAsker(recipe.judge.endpoint, plan.out / CACHE, progress)
-        return EndpointAssistant(asker, recipe.generation.max_new_tokens)
+        client = EndpointClient(recipe.judge.endpoint, plan.out / CACHE, progress)
+        return EndpointAssistant(client, recipe.generation.max_new_tokens)
     path = recipe.judge.path or recipe.model.path
     return ModelAssistant.load(resolve(path), recipe.generation, loading(recipe, recipe.adapter))
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from prefzoo.judges.build_judge import truth
+from prefzoo.judges.build_judge import load_truth
 from prefzoo.recipe.recipe_schema import GoldFunction, Recipe
 from prefzoo.settings import Adapter
 from prefzoo.types import Truth
 
 
 def described_gold(recipe: Recipe) -> str | None:
-    """The recipe's truth as `judges.build.truth` reads it."""
+    """The recipe's truth as `build_judge.load_truth` reads it."""
     source = recipe.gold_source
     if source in ("none", "judge"):
         return None
@@ -20,7 +20,7 @@ def described_gold(recipe: Recipe) -> str | None:
 
 def gold_function(recipe: Recipe) -> Truth | None:
     """The recipe's truth; None where there is none."""
-    return truth(described_gold(recipe))
+    return load_truth(described_gold(recipe))
 
 
 def loading(recipe: Recipe, adapter: Adapter) -> dict[str, Any]:
