@@ -71,7 +71,7 @@ def test_two_replies_make_a_pair_only_where_that_means_something() -> None:
         (reply("  "), reply("b")),
         (reply("a"), reply("b")),
     ]
-    found = ai_preferences.labelled(prompts, drawn, [0.9, 0.2, 0.7, 0.9, 0.9, 0.5])
+    found = ai_preferences.label_pairs(prompts, drawn, [0.9, 0.2, 0.7, 0.9, 0.9, 0.5])
     assert [(each.chosen, each.rejected) for each in found[:2]] == [("a", "b"), ("b", "a")]
     assert [each.dropped for each in found[2:]] == ["identical_pair", "unfinished_reply", "empty_reply", "tied_replies"]
     assert ai_preferences.counts(found) == {

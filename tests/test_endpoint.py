@@ -143,7 +143,7 @@ def test_the_assistant_behind_a_server_writes_as_the_one_here(served, tmp_path, 
     settings = EndpointSettings(base_url=served, model=str(MODEL_DIR))
     there, here = (
         EndpointAssistant(EndpointClient(settings, tmp_path), 24),
-        ModelAssistant.load(str(MODEL_DIR), generation, LOADING),
+        ModelAssistant(LanguageModelPolicy.from_start(str(MODEL_DIR), **LOADING), generation),
     )
     charged = Ledger(), Ledger()
     assert there(requests, 0, charged[0]) == here(requests, 0, charged[1])
@@ -152,7 +152,8 @@ def test_the_assistant_behind_a_server_writes_as_the_one_here(served, tmp_path, 
 
 
 def test_the_assistants_seed_makes_the_text(tmp_path) -> None:
-    drawn = ModelAssistant.load(str(MODEL_DIR), Generation(max_new_tokens=16), LOADING)
+    model = LanguageModelPolicy.from_start(str(MODEL_DIR), **LOADING)
+    drawn = ModelAssistant(model, Generation(max_new_tokens=16))
     requests = [row["prompt"] for row in lab.preferences("test", 8, 5)]
     assert drawn(requests, 1) == drawn(requests, 1) != drawn(requests, 2)
     assert drawn([], 1) == []

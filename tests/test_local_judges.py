@@ -279,7 +279,7 @@ def test_what_two_questions_begin_with_is_computed_once() -> None:
 
 def test_nothing_to_judge(bundled) -> None:
     for judge in judges(bundled):
-        assert judge.rank([[{"role": "user", "content": "Hi"}]], [["only"]]) == [[0]] and judge.report()["pairs"] == 0
+        assert judge([], [], []) == [] and judge.report()["pairs"] == 0
 
 
 def test_operations_are_counted(pairs, bundled) -> None:

@@ -10,7 +10,6 @@ import pytest
 from prefzoo import lab
 from prefzoo.errors import PrefzooError
 from prefzoo.judges.chat import Response
-from prefzoo.judges.judge import Judge
 from prefzoo.judges.judge_settings import JudgeSettings
 from prefzoo.judges.prompt_templates import judge_templates
 from prefzoo.judges.text_judge import TextJudge, soft_verdict
@@ -149,14 +148,6 @@ def test_grades_are_asked_for_the_reply_that_they_are_of() -> None:
     for reasoning in (False, True):
         judge = judge_with(lengths, reasoning)
         assert judge.grade([[{"role": "user", "content": "Q"}]] * 3, ["abc", "", "abcdefghij"]) == [3, 0, 10]
-
-
-def test_ranking_by_hand() -> None:
-    """x beats y with 0.9 and z with 0.6, y beats z with 0.8: sums 1.5, 0.9, 0.6; each asked in both orders."""
-    better = {"xy": 0.9, "xz": 0.6, "yz": 0.8}
-    judge = Judge(lambda p, a, b, q: [better.get(x + y, 1 - better.get(y + x, 0.5)) for x, y in zip(a, b, strict=True)])
-    assert judge.rank([[], [], []], [["z", "x", "y"], ["y"], ["w", "v"]]) == [[1, 2, 0], [0], [0, 1]]
-    assert judge.report()["pairs"] == 4 and judge.report()["questions"] == 8 and judge.report()["ties"] == 1
 
 
 def test_a_principle_is_asked_and_never_dropped() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from prefzoo.judges.endpoint import EndpointClient
@@ -26,24 +26,11 @@ class ModelAssistant:
     def __init__(self, model: LanguageModelPolicy, generation: Generation) -> None:
         self.model, self.generation = model, generation
 
-    @classmethod
-    def load(cls, base: str, generation: Generation, loading: Mapping[str, Any]) -> ModelAssistant:
-        """One from a model's folder.
-
-        Args:
-            base: folder of the model.
-            generation: how it writes.
-            loading: how its files are read.
-        """
-        from prefzoo.models.language_model import LanguageModelPolicy
-
-        return cls(LanguageModelPolicy.from_start(base, **loading), generation)
-
     def __call__(self, requests: Sequence[str], seed: int, ledger: Ledger | None = None) -> list[str]:
         """See `interface.Assistant`."""
         prompts = [[{"role": "user", "content": request}] for request in requests]
-        drawn = self.model.sample(prompts, self.generation, seed, ledger=ledger)
-        return [reply.text if reply.finished else "" for (reply,) in drawn]
+        samples = self.model.sample(prompts, self.generation, seed, ledger=ledger)
+        return [reply.text if reply.finished else "" for (reply,) in samples]
 
 
 class EndpointAssistant:

@@ -130,24 +130,6 @@ class Judge:
         self.counts.failures += sum(grade is None for grade in grades)
         return grades
 
-    def rank(self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[str]]) -> list[list[int]]:
-        """For each prompt its candidates' places in `candidates`, the best first.
-
-        Every two are compared; they are ordered by the sum of their probabilities of being better, and keep the order
-        they came in where these are equal.
-        """
-        pairs = [(i, a, b) for i, replies in enumerate(candidates) for a in range(len(replies)) for b in range(a)]
-        wins = [[0.0] * len(replies) for replies in candidates]
-        better = self(
-            [prompts[i] for i, _, _ in pairs],
-            [candidates[i][a] for i, a, _ in pairs],
-            [candidates[i][b] for i, _, b in pairs],
-        )
-        for (i, a, b), p in zip(pairs, better, strict=True):
-            wins[i][a] += p
-            wins[i][b] += 1 - p
-        return [sorted(range(len(sums)), key=[-total for total in sums].__getitem__) for sums in wins]
-
     def report(self) -> dict[str, Any]:
         """What was asked so far, and how; `failure_examples` are `{"failure": why, "answer": its beginning}`."""
         return {**asdict(self.counts), "failure_examples": self.failure_examples, **self.about}

@@ -55,20 +55,19 @@ class RewardModel:
         description: dict[str, Any] = {}
         if (folder / REWARD_FILE).is_file():
             description = json.loads((folder / REWARD_FILE).read_text(encoding="utf-8"))
-        base = resolve_path(description["base"], folder) if "base" in description else resolve(path)
+        is_adapter = "base" in description
+        base = resolve_path(description["base"], folder) if is_adapter else resolve(path)
         loading = dict(description.get("loading", loading or {}))
         tokenizer = load_tokenizer(base, bool(loading.get("trust_remote_code", False)), replies=False)
-        borrowed = (
-            shared_base.lend_classifier(base, tokenizer.pad_token_id, **loading) if "base" in description else None
-        )
-        model, missing = (borrowed, []) if borrowed is not None else classifier(base, tokenizer, **loading)
-        if "base" not in description and missing:
+        lent = shared_base.lend_classifier(base, tokenizer.pad_token_id, **loading) if is_adapter else None
+        model, missing = (lent, []) if lent is not None else classifier(base, tokenizer, **loading)
+        if is_adapter:
+            return cls(PeftModel.from_pretrained(model, str(folder)), tokenizer, folder, loading, base)
+        if missing:
             raise PrefzooError(
                 f"reward.path: {path!r} is not a reward model: it has no weights for {', '.join(missing)}"
             )
-        if "base" in description:
-            model = PeftModel.from_pretrained(model, str(folder))
-        return cls(model, tokenizer, folder, loading, base if "base" in description else None)
+        return cls(model, tokenizer, folder, loading, None)
 
     @property
     def parameters(self) -> int:

@@ -12,6 +12,7 @@ from prefzoo.judges.build_judge import build_judge
 from prefzoo.judges.endpoint import EndpointClient
 from prefzoo.judges.judge import Judge
 from prefzoo.judges.judge_settings import JudgeSettings
+from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.models.loading import resolve
 from prefzoo.recipe.recipe_schema import Recipe
 from prefzoo.run.stage_graph import Plan
@@ -53,7 +54,8 @@ def assistant_of(plan: Plan, progress: Progress) -> Assistant:
         client = EndpointClient(recipe.judge.endpoint, plan.out / CACHE, progress)
         return EndpointAssistant(client, recipe.generation.max_new_tokens)
     path = recipe.judge.path or recipe.model.path
-    return ModelAssistant.load(resolve(path), recipe.generation, loading(recipe, recipe.adapter))
+    model = LanguageModelPolicy.from_start(resolve(path), **loading(recipe, recipe.adapter))
+    return ModelAssistant(model, recipe.generation)
 
 
 def judge_report(recipe: Recipe, judge: Judge, rows: list[Row]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from prefzoo.data.formats import Row
 from prefzoo.data.rejects import Dropped
 from prefzoo.data.row_views import views_of
 from prefzoo.interface import Policy
-from prefzoo.judges.ai_preferences import labelled
+from prefzoo.judges.ai_preferences import label_pairs
 from prefzoo.ledger import Ledger
 from prefzoo.settings import Generation
 from prefzoo.types import Judge, Progress
@@ -26,7 +26,7 @@ def label(
 ) -> tuple[list[Row], Dropped]:
     """Pairs of two sampled replies for the prompts of one split.
 
-    What makes no pair is left out, with its reason (see `ai_labels.labelled`).
+    What makes no pair is left out, with its reason (see `ai_preferences.label_pairs`).
 
     Args:
         rows: of the split; each distinct prompt is answered.
@@ -46,7 +46,7 @@ def label(
     first_better = ledger.judged(judge, lambda: judge(prompts, *sides))
     dropped = Dropped()
     pairs = []
-    for each in labelled(prompts, drawn, first_better):
+    for each in label_pairs(prompts, drawn, first_better):
         row = first[prompt_key(each.prompt)]
         if each.dropped:
             dropped.add(each.dropped, row.id, each.prompt[-1]["content"])
