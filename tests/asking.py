@@ -1,4 +1,4 @@
-"""Questions for an asker of a server, and waiting for what it does."""
+"""Questions for a client of a server, and waiting for what it does."""
 
 from __future__ import annotations
 

@@ -118,21 +118,21 @@ def copied(tracked, tmp_path):
 
 @pytest.fixture
 def short_pauses_and_no_key(monkeypatch) -> None:
-    from prefzoo.judges import endpoint
+    from openai import _base_client
 
-    monkeypatch.setattr(endpoint, "BACKOFF", 0.01)
+    monkeypatch.setattr(_base_client, "INITIAL_RETRY_DELAY", 0.01)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
 
 
 @pytest.fixture
-def asker(tmp_path):
-    """Makes an asker of a server (a `ChatServer`) whose answers are kept in the test's folder."""
-    from prefzoo.judges.endpoint import EndpointAsker
-    from prefzoo.judges.endpoint_settings import EndpointSettings
+def client_of(tmp_path):
+    """Makes a client of a server (a `ChatServer`) whose answers are cached in the test's folder."""
+    from prefzoo.judges.endpoint import EndpointClient
+    from prefzoo.judges.judge_settings import EndpointSettings
 
-    def make(server: Any, progress=None, **settings) -> EndpointAsker:
+    def make(server: Any, progress=None, **settings) -> EndpointClient:
         whole = {"base_url": server.url, "model": "m", "timeout": 10.0, "retries": 3, **settings}
-        return EndpointAsker(EndpointSettings(**whole), tmp_path / "answers", progress)
+        return EndpointClient(EndpointSettings(**whole), tmp_path / "answers", progress)
 
     return make
 

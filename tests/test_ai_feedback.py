@@ -10,9 +10,8 @@ import pytest
 from prefzoo import get, lab
 from prefzoo.errors import PrefzooError
 from prefzoo.judges import ai_preferences, constitution
-from prefzoo.judges.build_judge import build
+from prefzoo.judges.build_judge import build_judge, gold_judge, random_judge
 from prefzoo.judges.constitution import Constitution
-from prefzoo.judges.control_judges import gold_judge, random_judge
 from prefzoo.judges.critique_revision import TRANSCRIPTS, by_principle, revise
 from prefzoo.judges.judge import Judge
 from prefzoo.ledger import Ledger
@@ -72,7 +71,7 @@ def test_two_replies_make_a_pair_only_where_that_means_something() -> None:
         (reply("  "), reply("b")),
         (reply("a"), reply("b")),
     ]
-    found = ai_preferences.labelled(prompts, drawn, [0.9, 0.2, 0.7, 0.9, 0.9, 0.5])
+    found = ai_preferences.label_pairs(prompts, drawn, [0.9, 0.2, 0.7, 0.9, 0.9, 0.5])
     assert [(each.chosen, each.rejected) for each in found[:2]] == [("a", "b"), ("b", "a")]
     assert [each.dropped for each in found[2:]] == ["identical_pair", "unfinished_reply", "empty_reply", "tied_replies"]
     assert ai_preferences.counts(found) == {
@@ -165,8 +164,8 @@ def test_a_judge_as_a_reward_by_hand(tmp_path) -> None:
     assert judge.report()["failures"] == 1
     with pytest.raises(PrefzooError, match="no reply of the start"):
         by_comparison([[{"role": "user", "content": "other"}]], ["good"])
-    kept = JudgeReward(build({"settings": {"type": "gold"}, "gold": "lab", "model": "lab", "loading": {}, "seed": 0}),
-                       "comparison", {prompt_key(prompts[0]): "hi"})  # fmt: skip
+    judge = build_judge({"settings": {"type": "gold"}, "gold": "lab", "model": "lab", "loading": {}, "seed": 0})
+    kept = JudgeReward(judge, "comparison", {prompt_key(prompts[0]): "hi"})
     assert load_judge_reward(kept.spec(tmp_path), tmp_path).references == kept.references
 
 

@@ -10,19 +10,19 @@ import time
 import urllib.request
 
 import pytest
+from openai import _base_client
 
 from chat_server import ChatServer, Reply, said
 from prefzoo import lab
 from prefzoo.errors import RecipeError
 from prefzoo.judges import endpoint
 from prefzoo.judges.assistant import EndpointAssistant, ModelAssistant
-from prefzoo.judges.chat import Asker
-from prefzoo.judges.endpoint import EndpointAsker
-from prefzoo.judges.endpoint_settings import EndpointSettings
+from prefzoo.judges.chat import ChatClient
+from prefzoo.judges.endpoint import EndpointClient
 from prefzoo.judges.judge import Judge
-from prefzoo.judges.judge_settings import JudgeSettings
-from prefzoo.judges.prompt_templates import wording
-from prefzoo.judges.text_judge import worded_judge
+from prefzoo.judges.judge_settings import EndpointSettings, JudgeSettings
+from prefzoo.judges.prompt_templates import judge_templates
+from prefzoo.judges.text_judge import TextJudge
 from prefzoo.lab import MODEL_DIR
 from prefzoo.ledger import Ledger
 from prefzoo.models.language_model import LanguageModelPolicy
@@ -63,11 +63,11 @@ def served(tmp_path_factory):
 def test_the_lab_model_behind_a_server_judges_as_it_does_here(served, tmp_path, monkeypatch) -> None:
     """The server ignores that log-probabilities are wanted, and says so by nothing; the verdicts are its words then."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    asker = EndpointAsker(EndpointSettings(base_url=served, model=str(MODEL_DIR), concurrency=4), tmp_path)
+    client = EndpointClient(EndpointSettings(base_url=served, model=str(MODEL_DIR), concurrency=4), tmp_path)
     asked, heard = [], []
 
     def noted(conversations, max_new_tokens):
-        answers = asker(conversations, max_new_tokens)
+        answers = client(conversations, max_new_tokens)
         asked.extend(conversations)
         heard.extend(answer.text for answer in answers)
         return answers
@@ -82,17 +82,17 @@ def test_the_lab_model_behind_a_server_judges_as_it_does_here(served, tmp_path, 
     here = LanguageModelPolicy.from_start(str(MODEL_DIR), **LOADING).sample(asked, greedy, 0)
     assert heard == [reply.text for (reply,) in here] and {"A", "B"} == set(heard)
 
-    report = asker.report()
+    report = client.report()
     assert report["logprobs"] == "no" and report["without_logprobs"] == report["asked"] == 2 * len(prompts)
     assert report["failures"] == report["retries"] == {} and report["left_out"] == []
     assert report["requests"] == 2 * len(prompts) and report["prompt_tokens"] > 20 * report["completion_tokens"] > 0
     judge(prompts, first, second)
-    assert asker.report()["requests"] == report["requests"]
+    assert client.report()["requests"] == report["requests"]
 
 
-def parsed(asker: Asker) -> Judge:
+def parsed(client: ChatClient) -> Judge:
     """A judge that asks the lab's question."""
-    return worded_judge(asker, wording(JudgeSettings(), lab=True))
+    return TextJudge(client, judge_templates(JudgeSettings(), lab=True))
 
 
 def pairs(count: int):
@@ -107,7 +107,7 @@ def pairs(count: int):
 @pytest.mark.parametrize("faulty", [False, True])
 def test_an_oracle_behind_a_server_agrees_with_gold_in_every_pair(tmp_path, monkeypatch, faulty: bool) -> None:
     """Answers come in another order; where the server is faulty, every third question fails at first."""
-    monkeypatch.setattr(endpoint, "BACKOFF", 0.01)
+    monkeypatch.setattr(_base_client, "INITIAL_RETRY_DELAY", 0.01)
 
     def act(seen, nth):
         prompt, _, rest = seen.question.removesuffix("\nBetter?").partition("\nA: ")
@@ -119,18 +119,18 @@ def test_an_oracle_behind_a_server_agrees_with_gold_in_every_pair(tmp_path, monk
     prompts, first, second, better = pairs(60)
     assert 10 < sum(better) < len(better) - 10
     with ChatServer(act) as server:
-        asker = EndpointAsker(EndpointSettings(base_url=server.url, model="m", concurrency=16), tmp_path)
-        judge = parsed(asker)
+        client = EndpointClient(EndpointSettings(base_url=server.url, model="m", concurrency=16), tmp_path)
+        judge = parsed(client)
         assert judge(prompts, first, second) == [float(each) for each in better]
         assert judge(prompts, second, first) == [float(not each) for each in better]
     assert judge.report()["inconsistent"] == judge.report()["failures"] == 0
-    assert bool(asker.report()["retries"]) == faulty and asker.report()["cache_hits"] >= 2 * len(better)
+    assert bool(client.report()["retries"]) == faulty and client.report()["cache_hits"] >= 2 * len(better)
 
 
 def test_a_server_that_always_says_a_gives_only_ties(tmp_path) -> None:
     prompts, first, second, _ = pairs(20)
     with ChatServer(lambda seen, nth: Reply(said("A"))) as server:
-        judge = parsed(EndpointAsker(EndpointSettings(base_url=server.url, model="m"), tmp_path))
+        judge = parsed(EndpointClient(EndpointSettings(base_url=server.url, model="m"), tmp_path))
         assert set(judge(prompts, first, second)) == {0.5}
     asked = judge.report()
     assert asked["first_preferred"] == asked["questions"] == 2 * len(prompts)
@@ -142,24 +142,25 @@ def test_the_assistant_behind_a_server_writes_as_the_one_here(served, tmp_path, 
     generation = Generation(max_new_tokens=24, temperature=0.0)
     settings = EndpointSettings(base_url=served, model=str(MODEL_DIR))
     there, here = (
-        EndpointAssistant(EndpointAsker(settings, tmp_path), 24),
-        ModelAssistant.load(str(MODEL_DIR), generation, LOADING),
+        EndpointAssistant(EndpointClient(settings, tmp_path), 24),
+        ModelAssistant(LanguageModelPolicy.from_start(str(MODEL_DIR), **LOADING), generation),
     )
     charged = Ledger(), Ledger()
     assert there(requests, 0, charged[0]) == here(requests, 0, charged[1])
     assert charged[0].generated_tokens == charged[1].generated_tokens > 0
-    assert charged[1].flops > 0 and there.asker.report()["logprobs"] is None
+    assert charged[1].flops > 0 and there.client.report()["logprobs"] is None
 
 
 def test_the_assistants_seed_makes_the_text(tmp_path) -> None:
-    drawn = ModelAssistant.load(str(MODEL_DIR), Generation(max_new_tokens=16), LOADING)
+    model = LanguageModelPolicy.from_start(str(MODEL_DIR), **LOADING)
+    drawn = ModelAssistant(model, Generation(max_new_tokens=16))
     requests = [row["prompt"] for row in lab.preferences("test", 8, 5)]
     assert drawn(requests, 1) == drawn(requests, 1) != drawn(requests, 2)
     assert drawn([], 1) == []
 
     with ChatServer(lambda seen, nth: Reply(said(f"draw {seen.body.get('seed')}"))) as server:
         settings = EndpointSettings(base_url=server.url, model="m", temperature=1.0)
-        there = EndpointAssistant(EndpointAsker(settings, tmp_path), 16)
+        there = EndpointAssistant(EndpointClient(settings, tmp_path), 16)
         ledger = Ledger()
         assert [there(["a", "b"], seed, ledger) for seed in (1, 2, 1)] == [
             ["draw 1"] * 2,
@@ -168,7 +169,7 @@ def test_the_assistants_seed_makes_the_text(tmp_path) -> None:
         ]
         assert ledger.generated_tokens == 3 * 2 * 2 and len(server.seen) == 4
         assert "logprobs" not in server.seen[0].body
-        greedy = EndpointAsker(settings.model_copy(update={"temperature": 0.0}), tmp_path)
+        greedy = EndpointClient(settings.model_copy(update={"temperature": 0.0}), tmp_path)
         assert EndpointAssistant(greedy, 16)(["a"], 1) == ["draw None"]
 
 
@@ -177,9 +178,9 @@ def test_a_request_that_is_not_answered_gives_an_empty_text_and_is_counted(tmp_p
         return Reply(said("" if seen.question == "b" else "text"))
 
     with ChatServer(act) as server:
-        asker = EndpointAsker(EndpointSettings(base_url=server.url, model="m", retries=1), tmp_path)
-        assert EndpointAssistant(asker, 16)(["a", "b", "c"], 0) == ["text", "", "text"]
-        assert asker.report()["failures"] == {"empty text": 1} and asker.report()["left_out"] == []
+        client = EndpointClient(EndpointSettings(base_url=server.url, model="m", retries=1), tmp_path)
+        assert EndpointAssistant(client, 16)(["a", "b", "c"], 0) == ["text", "", "text"]
+        assert client.report()["failures"] == {"empty text": 1} and client.report()["left_out"] == []
 
 
 ENDPOINT = {"base_url": "http://localhost:8000/v1", "model": "m"}
@@ -250,4 +251,4 @@ def test_a_missing_package_is_told_before_anything_is_done(tmp_path, monkeypatch
         "judge.type: 'openai' needs the package openai: pip install 'prefzoo[judge]'"
     ]
     with pytest.raises(PrefzooError, match=r"pip install 'prefzoo\[judge\]'"):
-        EndpointAsker(EndpointSettings(**ENDPOINT), tmp_path)
+        EndpointClient(EndpointSettings(**ENDPOINT), tmp_path)

@@ -12,40 +12,42 @@ import pytest
 from asking import number, questions, wait_until
 from chat_server import ChatServer, Reply, said
 from prefzoo.errors import PrefzooError
-from prefzoo.judges.chat import Said
+from prefzoo.judges.chat import Response
 
 pytestmark = pytest.mark.usefixtures("short_pauses_and_no_key")
 
 
-def test_the_same_question_is_asked_once_and_another_parameter_makes_another_question(asker) -> None:
+def test_the_same_question_is_asked_once_and_another_parameter_makes_another_question(client_of) -> None:
     with ChatServer() as server:
-        ask = asker(server)
-        assert ask([questions(1)[0]] * 4, 5) == [Said("yes")] * 4
-        assert len(server.seen) == 1 and ask.report()["cache_hits"] == 3
-        ask(questions(1), 6)
-        asker(server, model="other")(questions(1), 5)
-        asker(server, temperature=0.5)(questions(1), 5)
+        client = client_of(server)
+        assert client([questions(1)[0]] * 4, 5) == [Response("yes")] * 4
+        assert len(server.seen) == 1 and client.report()["cache_hits"] == 3
+        client(questions(1), 6)
+        client_of(server, model="other")(questions(1), 5)
+        client_of(server, temperature=0.5)(questions(1), 5)
         assert len(server.seen) == 4
-        asker(server, timeout=2.0, retries=0, key_env="OTHER")(questions(1), 5)
+        client_of(server, timeout=2.0, retries=0, key_env="OTHER")(questions(1), 5)
         assert len(server.seen) == 4
 
 
-def test_a_server_that_is_gone_is_asked_no_more_and_the_run_goes_on_where_it_was(asker) -> None:
+def test_a_server_that_is_gone_is_asked_no_more_and_the_run_goes_on_where_it_was(client_of) -> None:
     """It dies after 12 answers; another one takes its place, and only what is missing is asked there."""
     with ChatServer() as first:
-        ask = asker(first, lambda what, done, total: first.__exit__() if done == 12 else None, concurrency=1)
+        client = client_of(first, lambda what, done, total: first.__exit__() if done == 12 else None, concurrency=1)
         with pytest.raises(PrefzooError, match=r"judge.endpoint.base_url: .* 10 times in a row \(no connection: \w+\)"):
-            ask(questions(40), 5)
-        kept = len(ask.cache)
+            client(questions(40), 5)
+        kept = len(client.cache)
         assert kept == 12
-        assert ask.report()["failures"] == {"no connection": 10} and ask.report()["retries"] == {"no connection": 30}
+        assert client.report()["failures"] == {"no connection": 10} and client.report()["retries"] == {
+            "no connection": 30
+        }
         with pytest.raises(
             PrefzooError, match=rf"{kept} answers are kept in .*answers.sqlite; the same command goes on"
         ):
-            ask(questions(40), 5)
+            client(questions(40), 5)
     with ChatServer(port=first.port) as second:
-        again = asker(second)
-        assert again(questions(40), 5) == [Said("yes")] * 40
+        again = client_of(second)
+        assert again(questions(40), 5) == [Response("yes")] * 40
         assert again.report()["cache_hits"] == kept and again.report()["requests"] == 40 - kept
         assert first.answered + second.answered == {f"question {i}": 1 for i in range(40)}
 
@@ -53,15 +55,15 @@ def test_a_server_that_is_gone_is_asked_no_more_and_the_run_goes_on_where_it_was
 CHILD = """
 import sys
 from pathlib import Path
-from prefzoo.judges.endpoint import EndpointAsker
-from prefzoo.judges.endpoint_settings import EndpointSettings
-asker = EndpointAsker(EndpointSettings(base_url=sys.argv[1], model="m", concurrency=3), Path(sys.argv[2]))
-asker([[{"role": "user", "content": f"question {i}"}] for i in range(60)], 5)
+from prefzoo.judges.endpoint import EndpointClient
+from prefzoo.judges.judge_settings import EndpointSettings
+client = EndpointClient(EndpointSettings(base_url=sys.argv[1], model="m", concurrency=3), Path(sys.argv[2]))
+client([[{"role": "user", "content": f"question {i}"}] for i in range(60)], 5)
 print("done")
 """
 
 
-def test_after_sigkill_nothing_that_was_answered_is_asked_again(asker, tmp_path) -> None:
+def test_after_sigkill_nothing_that_was_answered_is_asked_again(client_of, tmp_path) -> None:
     """Two processes ask at once, one is killed: the other ends well, and a third finds all that was answered."""
     with ChatServer(lambda seen, nth: Reply(said(f"answer {number(seen)}"), delay=0.02)) as server:
         command = [sys.executable, "-c", CHILD, server.url, str(tmp_path / "answers")]
@@ -75,23 +77,24 @@ def test_after_sigkill_nothing_that_was_answered_is_asked_again(asker, tmp_path)
         time.sleep(0.1)  # for the server to notice
         before = dict(server.answered)
         assert 15 <= len(before) < 60
-        ask = asker(server)
-        assert ask(questions(60), 5) == [Said(f"answer {i}") for i in range(60)]
+        client = client_of(server)
+        assert client(questions(60), 5) == [Response(f"answer {i}") for i in range(60)]
         twice = [question for question in before if server.answered[question] > 1]
         assert len(twice) <= 3, "only what was under way when the process died"
-        assert ask.report()["cache_hits"] == len(before) - len(twice)
+        assert client.report()["cache_hits"] == len(before) - len(twice)
 
 
 WRITER = """
 import sys
 from pathlib import Path
-from prefzoo.judges.answer_cache import Answer, AnswerCache
+from prefzoo.judges.answer_cache import AnswerCache
+from prefzoo.judges.chat import Response
 cache = AnswerCache(Path(sys.argv[1]))
 sys.stdin.readline()
 for i in range(100):
     with cache.opened() as kept:
-        cache.keep(kept, f"shared {i}", Answer(sys.argv[2]))
-        cache.keep(kept, f"{sys.argv[2]} {i}", Answer(sys.argv[2]))
+        cache.keep(kept, f"shared {i}", Response(sys.argv[2]))
+        cache.keep(kept, f"{sys.argv[2]} {i}", Response(sys.argv[2]))
         assert len(cache.find(kept, [f"shared {i}", f"{sys.argv[2]} {i}"])) == 2
 """
 
@@ -113,11 +116,11 @@ def test_several_processes_write_at_once(tmp_path) -> None:
     assert len(AnswerCache(tmp_path / "new")) == 400
 
 
-def test_a_cache_that_cannot_be_used_is_told(asker, tmp_path) -> None:
+def test_a_cache_that_cannot_be_used_is_told(client_of, tmp_path) -> None:
     (tmp_path / "answers").mkdir()
     (tmp_path / "answers" / "answers.sqlite").write_bytes(b"something else altogether, and long enough" * 9)
     with (
         ChatServer() as server,
         pytest.raises(PrefzooError, match=r"answers.sqlite: the judge's answers cannot be kept"),
     ):
-        asker(server)(questions(1), 5)
+        client_of(server)(questions(1), 5)

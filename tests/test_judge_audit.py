@@ -8,7 +8,7 @@ from conftest import SMALL
 from prefzoo import compare, lab
 from prefzoo.data.formats import Row
 from prefzoo.errors import RecipeError
-from prefzoo.judges.control_judges import gold_judge, random_judge
+from prefzoo.judges.build_judge import gold_judge, random_judge
 from prefzoo.judges.judge import Judge
 from prefzoo.judges.judge_audit import Audit, Case, audit, figures
 from prefzoo.judges.judge_audit_text import cells, sentences, verdict, warnings
@@ -93,7 +93,7 @@ def test_one_that_looks_at_the_place_alone_is_fully_position_biased(rows, p, pla
 
 def test_a_verdict_read_the_wrong_way_round_is_noticed(rows) -> None:
     right = gold_judge(truth)
-    found = audit(Judge(lambda *asked: [1 - p for p in right.answers(*asked)]), rows, truth)
+    found = audit(Judge(lambda *asked: [1 - p for p in right.compare_once(*asked)]), rows, truth)
     assert found.agreement.share == 0 and "wrong way round" in verdict(found)
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from prefzoo import compare, lab
-from prefzoo.judges.control_judges import gold_judge, random_judge
+from prefzoo.judges.build_judge import gold_judge, random_judge
 from prefzoo.judges.judge import Judge
 from prefzoo.judges.local_judge import local_judge
 from prefzoo.lab import MODEL_DIR, tasks

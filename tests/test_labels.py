@@ -11,7 +11,7 @@ import prefzoo
 from prefzoo.data import splits
 from prefzoo.data.formats import Row
 from prefzoo.errors import PrefzooError, RecipeError
-from prefzoo.judges.control_judges import gold_judge
+from prefzoo.judges.build_judge import gold_judge
 from prefzoo.ledger import Ledger
 from prefzoo.recipe import check_recipe as recipes
 from prefzoo.report.verdict_section import facts

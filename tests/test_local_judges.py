@@ -15,11 +15,11 @@ from transformers import PreTrainedTokenizerFast
 
 from prefzoo import lab
 from prefzoo.errors import PrefzooError
-from prefzoo.judges.chat import Said
+from prefzoo.judges.chat import Response
 from prefzoo.judges.judge_settings import JudgeSettings
-from prefzoo.judges.local_judge import LocalAsker, ProbabilityJudge, local_judge
-from prefzoo.judges.prompt_templates import wording
-from prefzoo.judges.text_judge import worded_judge
+from prefzoo.judges.local_judge import LocalChatClient, ProbabilityJudge, local_judge
+from prefzoo.judges.prompt_templates import judge_templates
+from prefzoo.judges.text_judge import TextJudge
 from prefzoo.lab import MODEL_DIR, tasks
 from prefzoo.ledger import Ledger
 from prefzoo.models import next_token as next_tokens
@@ -118,11 +118,11 @@ def by_gold(text: str) -> dict[str, float]:
     return {"A": 0.9, "B": 0.1} if lab.gold(prompt, a) > lab.gold(prompt, b) else {"A": 0.2, "B": 0.8}
 
 
-WORDS = wording(JudgeSettings(), lab=True)
+WORDS = judge_templates(JudgeSettings(), lab=True)
 
 
 def judges(policy: Scripted):
-    return [ProbabilityJudge(policy, WORDS, "the judge"), worded_judge(LocalAsker(policy), WORDS)]
+    return [ProbabilityJudge(policy, WORDS, "the judge"), TextJudge(LocalChatClient(policy), WORDS)]
 
 
 @pytest.mark.parametrize("path", [0, 1])
@@ -154,8 +154,8 @@ def test_every_spelling_of_a_letter_counts() -> None:
     tokenizer = spelling_tokenizer(" A", " B")
     assert len(spellings(tokenizer, ("A", "B"))) == 2
     script = {"A": 0.1, " A": 0.5, "B": 0.1, " B": 0.1, "x": 0.2}
-    judge = ProbabilityJudge(Scripted(tokenizer, lambda text: script), wording(JudgeSettings()), "the judge")
-    assert judge.answers([[]], ["x"], ["y"], [None]) == [pytest.approx(0.75)]
+    judge = ProbabilityJudge(Scripted(tokenizer, lambda text: script), judge_templates(JudgeSettings()), "the judge")
+    assert judge.compare_once([[]], ["x"], ["y"], [None]) == [pytest.approx(0.75)]
     assert judge.report()["verdict_probability"] == pytest.approx(0.8)
 
 
@@ -169,7 +169,7 @@ def test_a_vocabulary_without_verdicts_is_refused_and_told_what_does_without() -
     )
     tokenizer.chat_template = TEMPLATE
     with pytest.raises(PrefzooError, match=r"no single tokens for the verdicts A and B; judge\.verdict: generated"):
-        ProbabilityJudge(Scripted(tokenizer, lambda text: {}), wording(JudgeSettings()), "the judge")
+        ProbabilityJudge(Scripted(tokenizer, lambda text: {}), judge_templates(JudgeSettings()), "the judge")
 
 
 def test_grades_by_hand_where_ten_is_two_tokens() -> None:
@@ -178,7 +178,7 @@ def test_grades_by_hand_where_ten_is_two_tokens() -> None:
     def script(text: str) -> dict[str, float]:
         return {"0": 0.4, "5": 0.6} if text.endswith("assistant:1") else {"1": 0.5, "7": 0.25, "x": 0.25}
 
-    judge = ProbabilityJudge(Scripted(spelling_tokenizer(), script), wording(JudgeSettings()), "the judge")
+    judge = ProbabilityJudge(Scripted(spelling_tokenizer(), script), judge_templates(JudgeSettings()), "the judge")
     assert judge.grade([[]] * 2, ["x", "yy"]) == [pytest.approx(5.4)] * 2
     assert judge.report()["grades"] == judge.report()["questions"] == 2
 
@@ -186,7 +186,7 @@ def test_grades_by_hand_where_ten_is_two_tokens() -> None:
 def test_grades_by_hand_where_ten_is_one_token() -> None:
     """(0.5 x 1 + 0.25 x 10) / 0.75 = 4: after 1 nothing is asked for."""
     policy = Scripted(spelling_tokenizer("10"), lambda text: {"1": 0.5, "10": 0.25, "x": 0.25})
-    judge = ProbabilityJudge(policy, wording(JudgeSettings()), "the judge")
+    judge = ProbabilityJudge(policy, judge_templates(JudgeSettings()), "the judge")
     assert judge.grade([[]], ["x"]) == [pytest.approx(4.0)] and sum(n for n, _ in policy.passes) == 3, "one pass"
 
 
@@ -279,7 +279,7 @@ def test_what_two_questions_begin_with_is_computed_once() -> None:
 
 def test_nothing_to_judge(bundled) -> None:
     for judge in judges(bundled):
-        assert judge.rank([[{"role": "user", "content": "Hi"}]], [["only"]]) == [[0]] and judge.report()["pairs"] == 0
+        assert judge([], [], []) == [] and judge.report()["pairs"] == 0
 
 
 def test_operations_are_counted(pairs, bundled) -> None:
@@ -327,14 +327,12 @@ def test_another_model_is_asked_to_think_aloud_in_other_words(monkeypatch) -> No
 
     def answer(self, conversations, max_new_tokens):
         asked.extend((each[-1]["content"], max_new_tokens) for each in conversations)
-        return [
-            Said("Hm.\nVerdict: B" if "Reply A: x" in each[-1]["content"] else "Verdict: A") for each in conversations
-        ]
+        return [Response("Hm.\n[[B]]" if "Reply A: x" in each[-1]["content"] else "[[A]]") for each in conversations]
 
-    monkeypatch.setattr(LocalAsker, "__call__", answer)
+    monkeypatch.setattr(LocalChatClient, "__call__", answer)
     settings = JudgeSettings(verdict="generated", reasoning=True, max_new_tokens=64)
     judge = local_judge(str(MODEL_DIR), False, LOADING, settings)
     assert judge([[]], ["x"], ["y"]) == [0.0] and judge.report()["wording"]["comparing"].startswith(
         "pairwise-reasoning"
     )
-    assert all('"Verdict: tie"' in text and length == 64 for text, length in asked) and len(asked) == 2
+    assert all("[[C]] if neither" in text and length == 64 for text, length in asked) and len(asked) == 2

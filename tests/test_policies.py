@@ -19,8 +19,7 @@ from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.models.loading import PLAIN_TEMPLATE, end_of_turn, load_model, load_tokenizer, resolve
 from prefzoo.models.policy_kinds import load_policy
 from prefzoo.rewards.best_of_n_policy import BestOfNPolicy
-from prefzoo.rewards.load_reward import load_reward
-from prefzoo.rewards.random_reward import RandomReward
+from prefzoo.rewards.load_reward import RandomReward, load_reward
 from prefzoo.scoring_function import FunctionReward
 from prefzoo.settings import Adapter, Generation
 from prefzoo.trainers.fitting import adapter_config

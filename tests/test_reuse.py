@@ -15,8 +15,7 @@ import torch
 
 import prefzoo
 from conftest import SMALL
-from prefzoo.judges.build_judge import build
-from prefzoo.judges.control_judges import gold_judge
+from prefzoo.judges.build_judge import build_judge, gold_judge
 from prefzoo.judges.judge_settings import JudgeSettings
 from prefzoo.ledger import CHARGES, Ledger
 from prefzoo.models.language_model import LanguageModelPolicy
@@ -90,7 +89,7 @@ def test_a_policy_from_elsewhere_is_sampled_without_being_kept(bench, tmp_path) 
 def judge_of(kind: str, seed: int = 0, **settings):
     loading = {"dtype": "float32", "trust_remote_code": False, "quantization": None}
     described = {"settings": JudgeSettings(type=kind, **settings).model_dump(mode="json"), "model": "lab"}
-    return build({**described, "loading": loading, "gold": "lab", "seed": seed, "cache": "unused"})
+    return build_judge({**described, "loading": loading, "gold": "lab", "seed": seed, "cache": "unused"})
 
 
 @pytest.mark.parametrize("verdict", ["probabilities", "generated"])
@@ -117,7 +116,7 @@ def test_a_coin_is_tossed_by_every_trial_and_an_unknown_judge_always_asked(bench
     unknown = gold_judge(lambda prompts, replies: [{"gold": float(len(reply))} for reply in replies])
     for _ in range(2):
         bench(judge=unknown).prefer(*asked)
-    assert unknown.asked.pairs == 2 * len(pairs)
+    assert unknown.counts.pairs == 2 * len(pairs)
     assert not (tmp_path / SHARED_WORK).exists()
 
 

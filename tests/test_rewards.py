@@ -14,9 +14,7 @@ from conftest import SMALL
 from prefzoo import get
 from prefzoo.errors import PrefzooError, RecipeError
 from prefzoo.recipe import check_recipe as recipes
-from prefzoo.rewards.combined import Ensemble, WeightedSum
-from prefzoo.rewards.load_reward import load_reward
-from prefzoo.rewards.random_reward import RandomReward
+from prefzoo.rewards.load_reward import Ensemble, RandomReward, WeightedSum, load_reward
 from prefzoo.rewards.train_reward import train_reward_model
 from prefzoo.settings import Adapter, Shaping
 from prefzoo.trainers.actor_critic import ActorCriticTrainer

@@ -9,25 +9,25 @@ import pytest
 
 from prefzoo import lab
 from prefzoo.errors import PrefzooError
-from prefzoo.judges.chat import Said
-from prefzoo.judges.judge import Judge
+from prefzoo.judges.chat import Response
 from prefzoo.judges.judge_settings import JudgeSettings
-from prefzoo.judges.prompt_templates import wording
-from prefzoo.judges.text_judge import soft_verdict, worded_judge
+from prefzoo.judges.prompt_templates import judge_templates
+from prefzoo.judges.text_judge import TextJudge, soft_verdict
 from prefzoo.ledger import Ledger
 
 LOG = math.log
 WAYS = {
-    "text": lambda letter: Said(letter),
-    "words": lambda letter: Said(f"**Answer: {letter}**, because it is kinder."),
-    "log-probabilities": lambda letter: Said(
+    "text": lambda letter: Response(letter),
+    "brackets": lambda letter: Response(f"**[[{letter}]]**, because it is kinder."),
+    "JSON": lambda letter: Response(f'```json\n{{"verdict": "{letter}"}}\n```'),
+    "log-probabilities": lambda letter: Response(
         "?", {" A": LOG(0.8 if letter == "A" else 0.1), " B": LOG(0.15 if letter == "A" else 0.9)}
     ),
-    "one log-probability": lambda letter: Said(letter, {letter: LOG(0.9), "Hm": LOG(0.05)}),
-    "log-probabilities of something else": lambda letter: Said(
-        f"Answer: {letter}", {"Answer": LOG(0.99), "A": LOG(0.004), "B": LOG(0.001)}
+    "one log-probability": lambda letter: Response(letter, {letter: LOG(0.9), "Hm": LOG(0.05)}),
+    "log-probabilities of something else": lambda letter: Response(
+        f"[[{letter}]]", {"[[": LOG(0.99), "A": LOG(0.004), "B": LOG(0.001)}
     ),
-    "reasoning": lambda letter: Said(f"A is kind. B is right. I first thought A is better.\nVerdict: {letter}"),
+    "reasoning": lambda letter: Response(f"A is kind. B is right. I first thought: [[A]].\n[[{letter}]]"),
 }
 
 
@@ -62,9 +62,9 @@ class Oracle:
         return "A" if (lab.gold(prompt, a) > lab.gold(prompt, b)) != self.turned else "B"
 
 
-def judge_with(asker, reasoning: bool = False, **settings):
+def judge_with(client, reasoning: bool = False, **settings):
     settings = {"verdict": "generated", "reasoning": reasoning, **settings}
-    return worded_judge(asker, wording(JudgeSettings(**settings)), reasoning)
+    return TextJudge(client, judge_templates(JudgeSettings(**settings)), reasoning)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -100,15 +100,15 @@ def test_soft_verdicts_by_hand() -> None:
 
 
 def test_reasoning_is_not_read_by_its_first_token() -> None:
-    said = Said("A is short, yet B is right.\nVerdict: B", {"A": LOG(0.99)})
-    (p,) = judge_with(lambda asked, _: [said] * len(asked), reasoning=True).answers([[]], ["x"], ["y"], [None])
+    said = Response("A is short, yet B is right.\n[[B]]", {"A": LOG(0.99)})
+    (p,) = judge_with(lambda asked, _: [said] * len(asked), reasoning=True).compare_once([[]], ["x"], ["y"], [None])
     assert p == 0.0
 
 
 def test_what_cannot_be_read_is_counted_shown_and_decides_nothing() -> None:
     """Of 4 pairs in both orders: 3 pairs with one readable order each, 1 with none; 5 of 8 answers fail."""
-    first = [Said("A"), Said("Both have merits. " * 40), Said("", failure="HTTP 500"), Said("A or B")]
-    second = [Said("", failure="timed out"), Said("B"), Said("A"), Said("Hm.")]
+    first = [Response("A"), Response("Both have merits. " * 40), Response("", failure="HTTP 500"), Response("A or B")]
+    second = [Response("", failure="timed out"), Response("B"), Response("A"), Response("Hm.")]
     answers = iter([first, second])
     judge = judge_with(lambda asked, _: next(answers))
     assert judge([[]] * 4, list("aceg"), list("bdfh")) == [0.75, 0.75, 0.25, 0.5]
@@ -120,13 +120,19 @@ def test_what_cannot_be_read_is_counted_shown_and_decides_nothing() -> None:
 
 
 def test_only_the_first_few_failures_are_shown() -> None:
-    judge = judge_with(lambda asked, _: [Said("?")] * len(asked))
+    judge = judge_with(lambda asked, _: [Response("?")] * len(asked))
     assert set(judge([[]] * 20, ["x"] * 20, ["y"] * 20)) == {0.5}
     assert judge.report()["failures"] == 40 and len(judge.report()["failure_examples"]) == 5
 
 
 def test_grades_out_of_words() -> None:
-    answers = [Said("7"), Said("Rating: 9/10."), Said("It is fine."), Said("", failure="timed out"), Said("12")]
+    answers = [
+        Response("7"),
+        Response("[[9]]: it is kind."),
+        Response("It is fine."),
+        Response("", failure="timed out"),
+        Response("12"),
+    ]
     judge = judge_with(lambda asked, _: answers)
     assert judge.grade([[]] * 5, list("abcde")) == [7.0, 9.0, None, None, None]
     report = judge.report()
@@ -137,29 +143,21 @@ def test_grades_out_of_words() -> None:
 def test_grades_are_asked_for_the_reply_that_they_are_of() -> None:
     def lengths(asked, _):
         replies = [re.search("Reply: (.*)", each[-1]["content"])[1] for each in asked]
-        return [Said(f"Grade: {len(reply)}") for reply in replies]
+        return [Response(f"[[{len(reply)}]]") for reply in replies]
 
     for reasoning in (False, True):
         judge = judge_with(lengths, reasoning)
         assert judge.grade([[{"role": "user", "content": "Q"}]] * 3, ["abc", "", "abcdefghij"]) == [3, 0, 10]
 
 
-def test_ranking_by_hand() -> None:
-    """x beats y with 0.9 and z with 0.6, y beats z with 0.8: sums 1.5, 0.9, 0.6; each asked in both orders."""
-    better = {"xy": 0.9, "xz": 0.6, "yz": 0.8}
-    judge = Judge(lambda p, a, b, q: [better.get(x + y, 1 - better.get(y + x, 0.5)) for x, y in zip(a, b, strict=True)])
-    assert judge.rank([[], [], []], [["z", "x", "y"], ["y"], ["w", "v"]]) == [[1, 2, 0], [0], [0, 1]]
-    assert judge.report()["pairs"] == 4 and judge.report()["questions"] == 8 and judge.report()["ties"] == 1
-
-
 def test_a_principle_is_asked_and_never_dropped() -> None:
     asked = []
 
-    def asker(conversations, max_new_tokens):
+    def client(conversations, max_new_tokens):
         asked.extend(each[-1]["content"] for each in conversations)
-        return [Said("A")] * len(conversations)
+        return [Response("A")] * len(conversations)
 
-    judge = judge_with(asker)
+    judge = judge_with(client)
     judge([[], []], ["x", "x"], ["y", "y"], ["Which reply is kinder?", None])
     assert ["Which reply is kinder?" in each for each in asked] == [True, False, True, False]
 
@@ -167,12 +165,12 @@ def test_a_principle_is_asked_and_never_dropped() -> None:
 def test_how_long_answers_may_be_and_operations() -> None:
     lengths = []
 
-    def asker(conversations, max_new_tokens):
+    def client(conversations, max_new_tokens):
         lengths.append(max_new_tokens)
-        return [Said("A")] * len(conversations)
+        return [Response("A")] * len(conversations)
 
-    words = wording(JudgeSettings())
-    for judge in (worded_judge(asker, words), worded_judge(asker, words, True), worded_judge(asker, words, True, 99)):
+    words = judge_templates(JudgeSettings())
+    for judge in (TextJudge(client, words), TextJudge(client, words, True), TextJudge(client, words, True, 99)):
         judge([[]], ["x"], ["y"])
     assert lengths == [16, 16, 512, 512, 99, 99]
     oracle = Oracle(WAYS["text"])
@@ -183,6 +181,6 @@ def test_how_long_answers_may_be_and_operations() -> None:
 
 
 def test_a_judge_that_does_not_grade_says_so() -> None:
-    judge = worded_judge(Oracle(WAYS["text"]), wording(JudgeSettings(), lab=True), name="the judge lab")
+    judge = TextJudge(Oracle(WAYS["text"]), judge_templates(JudgeSettings(), lab=True), name="the judge lab")
     with pytest.raises(PrefzooError, match=r"the judge lab compares replies, but does not grade them .* judge\.path"):
         judge.grade([[]], ["x"])

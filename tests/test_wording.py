@@ -7,10 +7,10 @@ import hashlib
 import pytest
 
 from prefzoo.errors import PrefzooError, RecipeError
-from prefzoo.judges.chat import Said
+from prefzoo.judges.chat import Response
 from prefzoo.judges.judge_settings import JudgeSettings
-from prefzoo.judges.prompt_templates import form, shipped, wording
-from prefzoo.judges.text_judge import worded_judge
+from prefzoo.judges.prompt_templates import judge_templates, load_template, shipped_templates
+from prefzoo.judges.text_judge import TextJudge
 from prefzoo.lab import tasks
 from prefzoo.recipe import check_recipe as recipes
 from prefzoo.run.stage_graph import make_plan
@@ -28,19 +28,21 @@ def told(judge: dict, model: str = "owner/name") -> list[str]:
 
 
 def test_every_shipped_template_shows_what_it_is_given() -> None:
-    assert {"pairwise-1", "pairwise-lab", "pairwise-reasoning-1", "grading-1", "grading-reasoning-1"} == set(shipped())
-    for name in shipped():
+    names = {"pairwise-1", "pairwise-lab", "pairwise-reasoning-2", "grading-1", "grading-reasoning-2"}
+    assert names == set(shipped_templates())
+    for name in shipped_templates():
         if name.startswith("grading"):
-            assert "THE REPLY" in form(name, "grading_prompt").render(prompt=PROMPT, reply="THE REPLY")
+            assert "THE REPLY" in load_template(name, "grading_prompt").render(prompt=PROMPT, reply="THE REPLY")
             continue
-        said = form(name, "prompt").render(prompt=PROMPT, first="ONE", second="TWO", question=None)
-        assert 0 <= said.index("Hi {{ 1 }}?") < said.index("ONE") < said.index("TWO"), "text in data is no template"
-        asked = form(name, "prompt").render(prompt=PROMPT, first="ONE", second="TWO", question="WHICH IS KINDER?")
-        assert "WHICH IS KINDER?" in asked and asked != said
+        template, values = load_template(name, "prompt"), {"prompt": PROMPT, "first": "ONE", "second": "TWO"}
+        text = template.render(**values, question=None)
+        assert 0 <= text.index("Hi {{ 1 }}?") < text.index("ONE") < text.index("TWO"), "text in data is no template"
+        asked = template.render(**values, question="WHICH IS KINDER?")
+        assert "WHICH IS KINDER?" in asked and asked != text
 
 
 def test_the_lab_is_asked_in_the_words_that_it_was_taught() -> None:
-    words = wording(JudgeSettings(), lab=True)
+    words = judge_templates(JudgeSettings(), lab=True)
     said = words.comparing.render(prompt=PROMPT, first="x", second="y", question=None)
     assert said == tasks.judge_prompt("Hi {{ 1 }}?", "x", "y") and words.grading is None
 
@@ -48,18 +50,21 @@ def test_the_lab_is_asked_in_the_words_that_it_was_taught() -> None:
 def test_results_say_which_wording_was_used(tmp_path) -> None:
     mine = tmp_path / "mine.jinja"
     mine.write_text("{{ prompt[-1].content }} {{ first }} or {{ second }}? {{ question }}")
-    judge = worded_judge(lambda asked, _: [Said("A")] * len(asked), wording(JudgeSettings(prompt=str(mine))))
+    judge = TextJudge(lambda asked, _: [Response("A")] * len(asked), judge_templates(JudgeSettings(prompt=str(mine))))
     digest = hashlib.sha256(mine.read_bytes()).hexdigest()[:12]
     said = judge.report()["wording"]
     assert said["comparing"] == f"mine.jinja@{digest}" and said["grading"].startswith("grading-1.jinja@")
-    assert wording(JudgeSettings(prompt="pairwise-lab")).comparing.name == "pairwise-lab.jinja"
-    assert wording(JudgeSettings(verdict="generated", reasoning=True)).report().keys() == {"comparing", "grading"}
+    assert judge_templates(JudgeSettings(prompt="pairwise-lab")).comparing.name == "pairwise-lab.jinja"
+    assert judge_templates(JudgeSettings(verdict="generated", reasoning=True)).report().keys() == {
+        "comparing",
+        "grading",
+    }
 
 
 def test_a_principle_that_a_template_has_no_place_for_is_an_error(tmp_path) -> None:
     (tmp_path / "mine.jinja").write_text("{{ first }} or {{ second }}?")
-    words = wording(JudgeSettings(prompt=str(tmp_path / "mine.jinja")))
-    judge = worded_judge(lambda asked, _: [Said("A")] * len(asked), words)
+    words = judge_templates(JudgeSettings(prompt=str(tmp_path / "mine.jinja")))
+    judge = TextJudge(lambda asked, _: [Response("A")] * len(asked), words)
     assert judge([[]], ["x"], ["y"]) == [0.5]
     with pytest.raises(PrefzooError, match=r"mine\.jinja.* does not use {{ question }}"):
         judge([[]], ["x"], ["y"], ["Which is kinder?"])

@@ -1,4 +1,4 @@
-"""Answers of a server, kept on disk, so that no question is paid for twice."""
+"""A cache of a server's responses on disk, so that no question is paid for twice."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +14,11 @@ from filelock import FileLock
 
 from prefzoo.atomic_files import text_sha256
 from prefzoo.errors import PrefzooError
+from prefzoo.judges.chat import Response
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What came of one question.
-
-    Attributes:
-        text, first, failure: as of `asking.Said`.
-        prompt_tokens, completion_tokens: tokens of question and answer as the server counted them; None where it did
-            not say.
-        finished: False where the server says that it cut the answer.
-    """
-
-    text: str = ""
-    first: Mapping[str, float] | None = None
-    failure: str | None = None
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    finished: bool = True
-
-
-def key_of(request: Mapping[str, Any]) -> str:
-    """The name under which the answer to a request is kept: a hash of all of it."""
+def cache_key(request: Mapping[str, Any]) -> str:
+    """The SHA-256 of all of a request; its response is cached under it."""
     return text_sha256(json.dumps(request, sort_keys=True))
 
 
@@ -44,7 +26,7 @@ TABLE = "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT N
 
 
 class AnswerCache:
-    """Answers by request in an SQLite file, each written in a transaction of its own.
+    """Responses by request in an SQLite file, each written in a transaction of its own.
 
     Several processes may use it at once, and what was written before one of them is killed is there afterwards. Values
     are JSON, so that reading a file that somebody else made runs none of their code. SQLite's write-ahead log is what
@@ -81,14 +63,17 @@ class AnswerCache:
         except sqlite3.Error as error:
             raise PrefzooError(f"{self.path}: the judge's answers cannot be kept there: {error}") from error
 
-    def find(self, connection: sqlite3.Connection, keys: Iterable[str]) -> dict[str, Answer]:
-        """Those of `keys` that were answered, with their answers."""
+    def find(self, connection: sqlite3.Connection, keys: Iterable[str]) -> dict[str, Response]:
+        """The cached responses among those of `keys`."""
         rows = (connection.execute("SELECT key, answer FROM answers WHERE key = ?", (key,)).fetchone() for key in keys)
-        return {row[0]: Answer(**json.loads(row[1])) for row in rows if row is not None}
+        records = {row[0]: json.loads(row[1]) for row in rows if row is not None}
+        return {key: Response(first_token=record.pop("first"), **record) for key, record in records.items()}
 
-    def keep(self, connection: sqlite3.Connection, key: str, answer: Answer) -> None:
-        """Keep an answer. Where another process was faster, its answer stays."""
-        connection.execute("INSERT OR IGNORE INTO answers VALUES (?, ?)", (key, json.dumps(asdict(answer))))
+    def keep(self, connection: sqlite3.Connection, key: str, response: Response) -> None:
+        """Write a response. Where another process was faster, its response stays."""
+        record = asdict(response)
+        record["first"] = record.pop("first_token")  # as the files of older runs call it
+        connection.execute("INSERT OR IGNORE INTO answers VALUES (?, ?)", (key, json.dumps(record)))
 
     def __len__(self) -> int:
         with self.opened() as connection:

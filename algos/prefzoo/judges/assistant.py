@@ -1,11 +1,11 @@
-"""Who writes critiques and revisions: a model in this process, or one behind a server."""
+"""Assistants, which write critiques and revisions: a model in this process, or one behind a server."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from prefzoo.judges.endpoint import EndpointAsker
+from prefzoo.judges.endpoint import EndpointClient
 from prefzoo.ledger import Ledger
 from prefzoo.settings import Generation
 
@@ -26,46 +26,33 @@ class ModelAssistant:
     def __init__(self, model: LanguageModelPolicy, generation: Generation) -> None:
         self.model, self.generation = model, generation
 
-    @classmethod
-    def load(cls, base: str, generation: Generation, loading: Mapping[str, Any]) -> ModelAssistant:
-        """One from a model's folder.
-
-        Args:
-            base: folder of the model.
-            generation: how it writes.
-            loading: how its files are read.
-        """
-        from prefzoo.models.language_model import LanguageModelPolicy
-
-        return cls(LanguageModelPolicy.from_start(base, **loading), generation)
-
     def __call__(self, requests: Sequence[str], seed: int, ledger: Ledger | None = None) -> list[str]:
         """See `interface.Assistant`."""
         prompts = [[{"role": "user", "content": request}] for request in requests]
-        drawn = self.model.sample(prompts, self.generation, seed, ledger=ledger)
-        return [reply.text if reply.finished else "" for (reply,) in drawn]
+        samples = self.model.sample(prompts, self.generation, seed, ledger=ledger)
+        return [reply.text if reply.finished else "" for (reply,) in samples]
 
 
 class EndpointAssistant:
-    """A model behind a server. What is written is kept on disk with the judge's answers, so that the same request with
+    """A model behind a server. What it writes is kept on disk with the judge's answers, so that the same request with
     the same seed brings the same text, whether or not the server would draw it again.
 
     An answer that was cut counts as none and comes back empty. The seed is a part of the request where the temperature
-    of `asker.settings` is above 0. A request that the server does not answer gets an empty text and is counted under
-    `failures` in `asker.report()`; the tokens of all others, of those on disk too, are charged, as far as the server
+    of `client.settings` is above 0. A request that the server does not answer gets an empty text and is counted under
+    `failures` in `client.report()`; the tokens of all others, of those on disk too, are charged, as far as the server
     counts them. Operations are not: how large the model is is unknown.
 
     Args:
-        asker: asks the server.
+        client: asks the server.
         max_new_tokens: of a text.
     """
 
-    def __init__(self, asker: EndpointAsker, max_new_tokens: int) -> None:
-        self.asker, self.max_new_tokens = asker, max_new_tokens
+    def __init__(self, client: EndpointClient, max_new_tokens: int) -> None:
+        self.client, self.max_new_tokens = client, max_new_tokens
 
     def report(self) -> dict[str, Any]:
-        """What asking took: requests, failures, tokens, cost; see `EndpointAsker.report`."""
-        return self.asker.report()
+        """What asking took: requests, failures, tokens, cost; see `EndpointClient.report`."""
+        return self.client.report()
 
     def __call__(self, requests: Sequence[str], seed: int, ledger: Ledger | None = None) -> list[str]:
         """See `interface.Assistant`.
@@ -74,8 +61,8 @@ class EndpointAssistant:
             PrefzooError: when the server is gone or refuses everything.
         """
         prompts = [[{"role": "user", "content": request}] for request in requests]
-        drawn = seed if self.asker.settings.temperature > 0 else None
-        answers = self.asker.answers(prompts, self.max_new_tokens, drawn, logprobs=False)
+        sampling_seed = seed if self.client.settings.temperature > 0 else None
+        answers = self.client(prompts, self.max_new_tokens, sampling_seed, logprobs=False)
         if ledger is not None:
             ledger.generated(sum(answer.completion_tokens or 0 for answer in answers), parameters=0)
         return [answer.text if answer.finished else "" for answer in answers]

@@ -51,7 +51,7 @@ class Principle(Settings):
         return where
 
     def applies(self, prompt: Prompt) -> bool:
-        """Whether it is one for this prompt."""
+        """Whether its `where` is found in the prompt's last message."""
         return self.where is None or re.search(self.where, prompt[-1]["content"]) is not None
 
 
@@ -71,7 +71,7 @@ class Constitution(Settings):
     @field_validator("critique_prompt", "revision_prompt")
     @classmethod
     def _is_template(cls, text: str, info: ValidationInfo) -> str:
-        given: dict[str, Any] = {
+        example: dict[str, Any] = {
             "prompt": [{"role": "user", "content": ""}],
             "reply": "",
             "principle": Principle(id="any", critique="?", revision="?", preference="?"),
@@ -79,9 +79,9 @@ class Constitution(Settings):
         }
         environment = Environment(undefined=StrictUndefined)
         try:
-            if stray := sorted(meta.find_undeclared_variables(environment.parse(text)) - given.keys()):
-                raise ValueError(unknown("variable", stray[0], given))
-            environment.from_string(text).render(given)
+            if stray := sorted(meta.find_undeclared_variables(environment.parse(text)) - example.keys()):
+                raise ValueError(unknown("variable", stray[0], example))
+            environment.from_string(text).render(example)
         except TemplateSyntaxError as error:
             raise ValueError(f"is no Jinja template: {error.message} (line {error.lineno})") from error
         except UndefinedError as error:
@@ -91,15 +91,15 @@ class Constitution(Settings):
     @field_validator("principles")
     @classmethod
     def _own_ids(cls, principles: list[Principle]) -> list[Principle]:
-        ids = [each.id for each in principles]
-        if twice := sorted({each for each in ids if ids.count(each) > 1}):
-            raise ValueError(f"the id {twice[0]!r} is given twice; each principle needs one of its own")
+        ids = [principle.id for principle in principles]
+        if repeated := sorted({name for name in ids if ids.count(name) > 1}):
+            raise ValueError(f"the id {repeated[0]!r} is given twice; each principle needs one of its own")
         return principles
 
     def draw(self, prompt: Prompt, rng: random.Random) -> Principle | None:
         """One principle that applies to the prompt, by weight; None where none does."""
-        fitting = [each for each in self.principles if each.applies(prompt)]
-        return rng.choices(fitting, [each.weight for each in fitting])[0] if fitting else None
+        applying = [principle for principle in self.principles if principle.applies(prompt)]
+        return rng.choices(applying, [principle.weight for principle in applying])[0] if applying else None
 
 
 def shipped() -> dict[str, Path]:
@@ -126,7 +126,9 @@ def problems(name: str) -> list[str]:
     try:
         Constitution.model_validate(content)
     except ValidationError as error:
-        return [f"constitution: {path}: {each.key}: {each.said}" for each in mistakes(error, content, _fields_at)]
+        return [
+            f"constitution: {path}: {mistake.key}: {mistake.said}" for mistake in mistakes(error, content, _fields_at)
+        ]
     return []
 
 
@@ -136,8 +138,8 @@ def load(name: str) -> Constitution:
     Raises:
         RecipeError: listing every mistake in it.
     """
-    if found := problems(name):
-        raise RecipeError("constitution", found)
+    if mistakes_found := problems(name):
+        raise RecipeError("constitution", mistakes_found)
     return Constitution.model_validate(yaml.safe_load(Path(find(name)).read_text(encoding="utf-8")))
 
 

@@ -1,11 +1,11 @@
-"""Critique and revision by principles, step by step on record."""
+"""Critique and revision of replies by principles, with a transcript of every step."""
 
 from __future__ import annotations
 
 import json
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -19,7 +19,7 @@ TRANSCRIPTS = "transcripts.jsonl"
 
 @dataclass
 class Step:
-    """One critique and the revision that it led to; empty text is an answer that did not come to its end."""
+    """A critique and the revision that it led to; an answer that did not come to its end is an empty text."""
 
     principle: str
     critique: str
@@ -28,7 +28,7 @@ class Step:
 
 @dataclass
 class Revised:
-    """A reply and what became of it.
+    """A reply with its revisions.
 
     Attributes:
         prompt: what was answered.
@@ -48,7 +48,7 @@ class Revised:
         return self.steps[-1].revision if self.steps else self.reply
 
     def transcript(self) -> dict[str, Any]:
-        """All of it, for a file."""
+        """The record of this reply for the file of transcripts."""
         return {
             "phase": "supervised",
             "prompt": self.prompt,
@@ -69,37 +69,38 @@ def revise(bench: Bench, policy: Policy, prompts: Sequence[Prompt], revisions: i
 
     assert bench.assistant is not None and bench.constitution is not None
     environment = Environment(undefined=StrictUndefined)
-    asks_critique = environment.from_string(bench.constitution.critique_prompt)
-    asks_revision = environment.from_string(bench.constitution.revision_prompt)
+    critique_template = environment.from_string(bench.constitution.critique_prompt)
+    revision_template = environment.from_string(bench.constitution.revision_prompt)
     rng = random.Random(f"constitution {bench.seed}")
-    drawn = bench.sample(policy, prompts, 1, seed=bench.seed * 1000 + 900)
-    found = [Revised(prompt, reply.text) for prompt, (reply,) in zip(prompts, drawn, strict=True)]
-    for each, (reply,) in zip(found, drawn, strict=True):
-        if not reply.finished or not reply.text.strip():
-            each.dropped = "unfinished_reply" if not reply.finished else "empty_reply"
+    samples = bench.sample(policy, prompts, 1, seed=bench.seed * 1000 + 900)
+    replies = [Revised(prompt, sample.text) for prompt, (sample,) in zip(prompts, samples, strict=True)]
+    for reply, (sample,) in zip(replies, samples, strict=True):
+        if not sample.finished or not sample.text.strip():
+            reply.dropped = "unfinished_reply" if not sample.finished else "empty_reply"
     for i in range(revisions):
-        going = [each for each in found if each.dropped is None]
-        principles = [bench.constitution.draw(each.prompt, rng) for each in going]
-        for each, principle in zip(going, principles, strict=True):
+        pairs = []
+        for reply in [reply for reply in replies if reply.dropped is None]:
+            principle = bench.constitution.draw(reply.prompt, rng)
             if principle is None:
-                each.dropped = "no_principle_applies"
-        pairs = [(e, p) for e, p in zip(going, principles, strict=True) if p is not None]
-        given = [{"prompt": e.prompt, "reply": e.final, "principle": p} for e, p in pairs]
+                reply.dropped = "no_principle_applies"
+            else:
+                pairs.append((reply, principle))
+        values = [{"prompt": reply.prompt, "reply": reply.final, "principle": rule} for reply, rule in pairs]
         seed = bench.seed * 1000 + 910 + 2 * i
-        critiques = bench.assistant([asks_critique.render(**each) for each in given], seed, bench.ledger)
-        asked = [
-            asks_revision.render(**each, critique=critique)
-            for each, critique in zip(given, critiques, strict=True)
+        critiques = bench.assistant([critique_template.render(**value) for value in values], seed, bench.ledger)
+        requests = [
+            revision_template.render(**value, critique=critique)
+            for value, critique in zip(values, critiques, strict=True)
             if critique.strip()
         ]
-        revised = iter(bench.assistant(asked, seed + 1, bench.ledger) if asked else [])
-        for (each, principle), critique in zip(pairs, critiques, strict=True):
+        revised = iter(bench.assistant(requests, seed + 1, bench.ledger) if requests else [])
+        for (reply, principle), critique in zip(pairs, critiques, strict=True):
             revision = next(revised) if critique.strip() else ""
-            each.steps.append(Step(principle.id, critique, revision))
+            reply.steps.append(Step(principle.id, critique, revision))
             if not revision.strip():
-                each.dropped = "no_revision" if critique.strip() else "no_critique"
+                reply.dropped = "no_revision" if critique.strip() else "no_critique"
         bench.progress("revising", i + 1, revisions)
-    return found
+    return replies
 
 
 def by_principle(file: Path, gold: Truth | None, reward: Reward | None) -> dict[str, dict[str, float]]:
@@ -110,9 +111,9 @@ def by_principle(file: Path, gold: Truth | None, reward: Reward | None) -> dict[
     Args:
         gold, reward: measures, as far as there are any.
     """
-    steps: dict[str, list[tuple[Prompt, str, str]]] = {}
+    changes: dict[str, list[tuple[Prompt, str, str]]] = {}  # principle -> prompt, reply before and after
     compared: Counter[str] = Counter()
-    drawn: Counter[str] = Counter()
+    revisions: Counter[str] = Counter()
     with file.open(encoding="utf-8") as lines:
         for record in map(json.loads, lines):
             if "steps" not in record:
@@ -120,28 +121,25 @@ def by_principle(file: Path, gold: Truth | None, reward: Reward | None) -> dict[
                 continue
             before = record["reply"]
             for step in record["steps"]:
-                drawn[step["principle"]] += 1
+                revisions[step["principle"]] += 1
                 if step["revision"].strip():
-                    steps.setdefault(step["principle"], []).append((record["prompt"], before, step["revision"]))
+                    changes.setdefault(step["principle"], []).append((record["prompt"], before, step["revision"]))
                     before = step["revision"]
     table: dict[str, dict[str, float]] = {}
-    for name in sorted({*drawn, *compared}):
-        used = steps.get(name, [])
+    for name in sorted({*revisions, *compared}):
+        made = changes.get(name, [])
         row: dict[str, float] = {
-            "revisions": drawn[name],
-            "unrevised": drawn[name] - len(used),
+            "revisions": revisions[name],
+            "unrevised": revisions[name] - len(made),
             "comparisons": compared[name],
         }
-        if used:
-            row["changed"] = fmean(before != after for _, before, after in used)
-            prompts, before, after = (list(column) for column in zip(*used, strict=True))
+        if made:
+            row["changed"] = fmean(before != after for _, before, after in made)
+            prompts, before, after = (list(column) for column in zip(*made, strict=True))
             if gold is not None:
-                row["gold"] = _gain([each["gold"] for each in gold(prompts, before)], gold(prompts, after))
+                golds = [fmean(score["gold"] for score in gold(prompts, texts)) for texts in (before, after)]
+                row["gold"] = golds[1] - golds[0]
             if reward is not None:
                 row["reward"] = fmean(reward(prompts, after)) - fmean(reward(prompts, before))
         table[name] = row
     return table
-
-
-def _gain(before: Sequence[float], after: Sequence[Mapping[str, float]]) -> float:
-    return fmean(each["gold"] for each in after) - fmean(before)

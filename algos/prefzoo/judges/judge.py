@@ -10,11 +10,11 @@ from typing import Any
 from prefzoo.errors import PrefzooError
 from prefzoo.types import Prompt
 
-Answers = Callable[[Sequence[Prompt], Sequence[str], Sequence[str], Sequence[str | None]], Sequence[float | None]]
+CompareOnce = Callable[[Sequence[Prompt], Sequence[str], Sequence[str], Sequence[str | None]], Sequence[float | None]]
 """`(prompts, shown first, shown second, questions) -> P(the one shown first is better)`, in one order of showing; None
 where no answer could be read. A question is what a principle asks; None asks which reply is better."""
 
-Grades = Callable[[Sequence[Prompt], Sequence[str]], Sequence[float | None]]
+GradeReplies = Callable[[Sequence[Prompt], Sequence[str]], Sequence[float | None]]
 """`(prompts, replies) -> grades from 0 to 10`; None where no answer could be read."""
 
 EXAMPLES = 5
@@ -24,7 +24,7 @@ SHOWN = 300
 
 
 @dataclass
-class Asked:
+class JudgeCounts:
     """What a judge was asked and how it answered.
 
     Attributes:
@@ -54,23 +54,27 @@ class Judge:
     """Compares replies in both orders of showing them, and grades them one by one where it can.
 
     Args:
-        answers: the comparison, in one order.
-        grades: the grading; None where this judge cannot.
+        compare_once: the comparison, in one order.
+        grade_replies: the grading; None where this judge cannot.
         name: what it is called in messages.
 
     Attributes:
-        described: what `build.build` makes this judge of again; None for one that was made otherwise.
+        spec: what `build_judge` makes this judge of again; None for one that was made otherwise.
+        counts: what it was asked so far.
         flops: floating-point operations so far, of a judge that counts them.
         about: what a report says of it besides what it was asked.
-        examples: the first few answers that could not be read.
+        failure_examples: the first few answers that could not be read.
     """
 
-    def __init__(self, answers: Answers, grades: Grades | None = None, name: str = "the judge") -> None:
-        self.answers, self.grades, self.name, self.asked = answers, grades, name, Asked()
+    def __init__(
+        self, compare_once: CompareOnce, grade_replies: GradeReplies | None = None, name: str = "the judge"
+    ) -> None:
+        self.compare_once, self.grade_replies, self.name = compare_once, grade_replies, name
         self.flops = 0.0
-        self.described: dict[str, Any] | None = None
+        self.spec: dict[str, Any] | None = None
+        self.counts = JudgeCounts()
         self.about: dict[str, Any] = {}
-        self.examples: list[dict[str, str]] = []
+        self.failure_examples: list[dict[str, str]] = []
 
     def __call__(
         self,
@@ -84,20 +88,20 @@ class Judge:
         Args:
             questions: for each pair what is asked about it; None asks which reply is better.
         """
-        both = self.in_both_orders(prompts, first, second, questions)
-        self.asked.failures += sum(p is None for side in both for p in side)
-        self.asked.undecided += sum(p is None and q is None for p, q in zip(*both, strict=True))
-        forth, back = ([0.5 if p is None else p for p in side] for side in both)
+        both = self.compare_both_orders(prompts, first, second, questions)
+        counts = self.counts
+        counts.failures += sum(p is None for order in both for p in order)
+        counts.undecided += sum(p is None and q is None for p, q in zip(*both, strict=True))
+        forth, back = ([0.5 if p is None else p for p in order] for order in both)
         verdicts = [(p + (1 - q)) / 2 for p, q in zip(forth, back, strict=True)]
-        asked = self.asked
-        asked.pairs += len(verdicts)
-        asked.questions += 2 * len(verdicts)
-        asked.ties += sum(math.isclose(p, 0.5, abs_tol=1e-9) for p in verdicts)
-        asked.inconsistent += sum((p - 0.5) * (q - 0.5) > 0 for p, q in zip(forth, back, strict=True))
-        asked.first_preferred += sum((p > 0.5) + (p == 0.5) / 2 for p in (*forth, *back))
+        counts.pairs += len(verdicts)
+        counts.questions += 2 * len(verdicts)
+        counts.ties += sum(math.isclose(p, 0.5, abs_tol=1e-9) for p in verdicts)
+        counts.inconsistent += sum((p - 0.5) * (q - 0.5) > 0 for p, q in zip(forth, back, strict=True))
+        counts.first_preferred += sum((p > 0.5) + (p == 0.5) / 2 for p in (*forth, *back))
         return [0.5 if math.isclose(p, 0.5, abs_tol=1e-9) else p for p in verdicts]
 
-    def in_both_orders(
+    def compare_both_orders(
         self,
         prompts: Sequence[Prompt],
         first: Sequence[str],
@@ -105,9 +109,9 @@ class Judge:
         questions: Sequence[str | None] | None = None,
     ) -> tuple[Sequence[float | None], Sequence[float | None]]:
         """P(the one shown first is better) of each pair with `first` shown first, and with `second` shown first; None
-        where no answer could be read. Not counted in `asked`."""
+        where no answer could be read. Not counted in `counts`."""
         asks = list(questions) if questions is not None else [None] * len(prompts)
-        return self.answers(prompts, first, second, asks), self.answers(prompts, second, first, asks)
+        return self.compare_once(prompts, first, second, asks), self.compare_once(prompts, second, first, asks)
 
     def grade(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float | None]:
         """A grade from 0 to 10 for each reply; None where no answer could be read, which is counted.
@@ -115,54 +119,37 @@ class Judge:
         Raises:
             PrefzooError: when this judge compares only.
         """
-        if self.grades is None:
+        if self.grade_replies is None:
             raise PrefzooError(
                 f"{self.name} compares replies, but does not grade them one by one; "
                 "judge.path may name a model that does"
             )
-        found = list(self.grades(prompts, completions))
-        self.asked.grades += len(found)
-        self.asked.questions += len(found)
-        self.asked.failures += sum(grade is None for grade in found)
-        return found
-
-    def rank(self, prompts: Sequence[Prompt], candidates: Sequence[Sequence[str]]) -> list[list[int]]:
-        """For each prompt its candidates' places in `candidates`, the best first.
-
-        Every two are compared; they are ordered by the sum of their probabilities of being better, and keep the order
-        they came in where these are equal.
-        """
-        pairs = [(i, a, b) for i, each in enumerate(candidates) for a in range(len(each)) for b in range(a)]
-        won = [[0.0] * len(each) for each in candidates]
-        better = self(
-            [prompts[i] for i, _, _ in pairs],
-            [candidates[i][a] for i, a, _ in pairs],
-            [candidates[i][b] for i, _, b in pairs],
-        )
-        for (i, a, b), p in zip(pairs, better, strict=True):
-            won[i][a] += p
-            won[i][b] += 1 - p
-        return [sorted(range(len(each)), key=[-p for p in each].__getitem__) for each in won]
+        grades = list(self.grade_replies(prompts, completions))
+        self.counts.grades += len(grades)
+        self.counts.questions += len(grades)
+        self.counts.failures += sum(grade is None for grade in grades)
+        return grades
 
     def report(self) -> dict[str, Any]:
         """What was asked so far, and how; `failure_examples` are `{"failure": why, "answer": its beginning}`."""
-        return {**asdict(self.asked), "failure_examples": self.examples, **self.about}
+        return {**asdict(self.counts), "failure_examples": self.failure_examples, **self.about}
 
     def state(self) -> dict[str, Any]:
         """All that asking changes in the judge, as plain values."""
-        return {"asked": asdict(self.asked), "flops": self.flops, "about": self.about, "examples": self.examples}
+        counts, examples = asdict(self.counts), self.failure_examples
+        return {"asked": counts, "flops": self.flops, "about": self.about, "examples": examples}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Be as a judge was whose `state` this is."""
-        self.asked, self.flops = Asked(**state["asked"]), state["flops"]
-        self.about, self.examples = dict(state["about"]), list(state["examples"])
+        """Set the judge to a `state` that it or another one of its kind had."""
+        self.counts, self.flops = JudgeCounts(**state["asked"]), state["flops"]
+        self.about, self.failure_examples = dict(state["about"]), list(state["examples"])
 
-    def failed(self, why: str | None, answer: str = "") -> None:
-        """Note an answer of which nothing could be read, for the report.
+    def record_failure(self, reason: str | None, answer: str = "") -> None:
+        """Record an answer of which nothing could be read, for the report.
 
         Args:
-            why: there is no answer at all; None where there is one.
+            reason: why there is no answer at all; None where there is one.
         """
-        self.asked.unanswered += why is not None
-        if len(self.examples) < EXAMPLES:
-            self.examples.append({"failure": why or "unreadable", "answer": answer[:SHOWN]})
+        self.counts.unanswered += reason is not None
+        if len(self.failure_examples) < EXAMPLES:
+            self.failure_examples.append({"failure": reason or "unreadable", "answer": answer[:SHOWN]})

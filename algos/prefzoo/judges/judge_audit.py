@@ -137,9 +137,14 @@ class Audit(Figures):
 
 @dataclass(frozen=True)
 class Case:
-    """One pair, its better reply first where a truth is known: P(the one shown first is better) with the first shown
-    first (`forth`) and with the second shown first (`back`), None where unreadable; and by how many characters the
-    first is longer."""
+    """One pair, its better reply first where a truth is known.
+
+    Attributes:
+        forth, back: P(the one shown first is better) with the first shown first, and with the second shown first; None
+            where unreadable.
+        longer: by how many characters the first is longer.
+        slice: the named part of the prompts that it belongs to.
+    """
 
     forth: float | None
     back: float | None
@@ -148,8 +153,8 @@ class Case:
 
     @property
     def orders(self) -> tuple[float, float]:
-        """The same, one half where unreadable."""
-        return _or_half(self.forth), _or_half(self.back)
+        """`forth` and `back`, one half where unreadable."""
+        return 0.5 if self.forth is None else self.forth, 0.5 if self.back is None else self.back
 
     @property
     def p(self) -> float:
@@ -168,33 +173,32 @@ def audit(judge: Judge, rows: Sequence[Row], gold: Truth | None, labelled: bool 
         labelled: False where these labels come from a judge, and without `gold` nothing is known.
 
     Returns:
-        What was found; None where there is no pair to ask about.
+        The audit; None where there is no pair to ask about.
     """
-    pairs = [row for row in rows if row.chosen is not None and row.rejected is not None]
-    sides = [(row.chosen or "", row.rejected or "") for row in pairs]
-    kept = [*zip(pairs, sides, strict=True)]
+    pairs = [(row, row.chosen, row.rejected) for row in rows if row.chosen is not None and row.rejected is not None]
+    judged = pairs
     if gold is not None:
-        prompts = [row.prompt for row in pairs]
-        scores = [[each["gold"] for each in gold(prompts, list(texts))] for texts in zip(*sides, strict=True)]
-        kept = [
-            (row, (a, b) if x > y else (b, a))
-            for row, (a, b), x, y in zip(pairs, sides, *scores, strict=True)
+        prompts = [row.prompt for row, _, _ in pairs]
+        chosen, rejected = ([score["gold"] for score in gold(prompts, [pair[i] for pair in pairs])] for i in (1, 2))
+        judged = [
+            (row, a, b) if x > y else (row, b, a)
+            for (row, a, b), x, y in zip(pairs, chosen, rejected, strict=True)
             if x != y
         ]
-    if not kept:
+    if not judged:
         return None
-    better, other = [a for _, (a, _) in kept], [b for _, (_, b) in kept]
-    forth, back = judge.in_both_orders([row.prompt for row, _ in kept], better, other)
-    cases = [Case(p, q, len(a) - len(b), row.slice) for (row, (a, b)), p, q in zip(kept, forth, back, strict=True)]
+    rows, better, worse = zip(*judged, strict=True)
+    forth, back = judge.compare_both_orders([row.prompt for row in rows], better, worse)
+    cases = [Case(p, q, len(a) - len(b), row.slice) for (row, a, b), p, q in zip(judged, forth, back, strict=True)]
     truth: KnownBy | None = "gold" if gold is not None else "labels" if labelled else None
-    named = sorted({case.slice for case in cases if case.slice is not None})
+    slices = sorted({case.slice for case in cases if case.slice is not None})
     return Audit(
         **dict(figures(cases, truth is not None)),
         judge=judge.name,
         truth=truth,
         questions=2 * len(cases),
-        without_truth=len(pairs) - len(kept),
-        slices={name: figures([case for case in cases if case.slice == name], truth is not None) for name in named},
+        without_truth=len(pairs) - len(judged),
+        slices={name: figures([case for case in cases if case.slice == name], truth is not None) for name in slices},
     )
 
 
@@ -205,15 +209,15 @@ def figures(cases: Sequence[Case], known: bool) -> Figures:
         cases: at least one.
         known: whether the first reply of each is truly the better one.
     """
-    both = [case.orders for case in cases]
-    decided = [(p > 0.5) != (q > 0.5) for p, q in both if p != 0.5 and q != 0.5]
+    orders = [case.orders for case in cases]
+    consistent = [(p > 0.5) != (q > 0.5) for p, q in orders if p != 0.5 and q != 0.5]
     return Figures(
         pairs=len(cases),
         agreement=_share([_win(case.p) for case in cases]) if known else None,
-        consistency=_share([float(same) for same in decided]) if decided else None,
-        first_preferred=_share_of_questions([(_win(p), _win(q)) for p, q in both]),
-        ties=_share([float(case.p == 0.5) for case in cases]),
-        failures=_share_of_questions([(float(case.forth is None), float(case.back is None)) for case in cases]),
+        consistency=_share(consistent) if consistent else None,
+        first_preferred=_share_of_questions([(_win(p), _win(q)) for p, q in orders]),
+        ties=_share([case.p == 0.5 for case in cases]),
+        failures=_share_of_questions([(case.forth is None, case.back is None) for case in cases]),
         length=_length([case for case in cases if case.longer], known),
         calibration=_calibration([case.p for case in cases]) if known else None,
     )
@@ -222,50 +226,50 @@ def figures(cases: Sequence[Case], known: bool) -> Figures:
 def _length(cases: Sequence[Case], known: bool) -> LengthBias | None:
     if not cases:
         return None
-    wins = [_win(case.p) for case in cases]
-    preferred = _share([win if case.longer > 0 else 1 - win for case, win in zip(cases, wins, strict=True)])
+    where_longer = [_win(case.p) for case in cases if case.longer > 0]
+    where_shorter = [_win(case.p) for case in cases if case.longer < 0]
+    preferred = _share([_win(case.p) if case.longer > 0 else 1 - _win(case.p) for case in cases])
     if not known:
         return LengthBias(longer_preferred=preferred)
-    where = [
-        [win for case, win in zip(cases, wins, strict=True) if (case.longer > 0) == longer] for longer in (True, False)
-    ]
-    longer, shorter = (_share(part) if part else None for part in where)
-    found = LengthBias(
+    longer, shorter = (_share(wins) if wins else None for wins in (where_longer, where_shorter))
+    favour = interval = None
+    if longer is not None and shorter is not None:
+        low, high = longer.share - longer.ci95[0], longer.ci95[1] - longer.share
+        below, above = shorter.share - shorter.ci95[0], shorter.ci95[1] - shorter.share
+        favour = longer.share - shorter.share
+        interval = (favour - (low**2 + above**2) ** 0.5, favour + (high**2 + below**2) ** 0.5)
+    return LengthBias(
         longer_preferred=preferred,
-        longer_better=len(where[0]) / len(cases),
+        longer_better=len(where_longer) / len(cases),
         where_longer_is_better=longer,
         where_shorter_is_better=shorter,
+        favour=favour,
+        favour_ci95=interval,
     )
-    if longer is None or shorter is None:
-        return found
-    low, high = (longer.share - longer.ci95[0], longer.ci95[1] - longer.share)
-    below, above = (shorter.share - shorter.ci95[0], shorter.ci95[1] - shorter.share)
-    favour = longer.share - shorter.share
-    interval = (favour - (low**2 + above**2) ** 0.5, favour + (high**2 + below**2) ** 0.5)
-    return found.model_copy(update={"favour": favour, "favour_ci95": interval})
 
 
 def _calibration(better: Sequence[float]) -> Calibration:
-    """Args: P(the better reply is better), of each pair."""
-    held: list[list[tuple[float, float]]] = [[] for _ in range(len(EDGES) + 1)]
+    """The reliability table.
+
+    Args:
+        better: P(the better reply is better) of each pair.
+    """
+    members: list[list[tuple[float, float]]] = [[] for _ in range(len(EDGES) + 1)]
     for p in better:
-        held[bisect_right(EDGES, max(p, 1 - p))].append((max(p, 1 - p), _win(p)))
-    bins = []
-    for low, high, part in zip((0.5, *EDGES), (*EDGES, 1.0), held, strict=True):
-        mean = statistics.fmean(sure for sure, _ in part) if part else None
-        right = _share([win for _, win in part]) if part else None
-        bins.append(Bin(low=low, high=high, pairs=len(part), mean=mean, right=right))
-    gaps = [each.pairs * abs(each.mean - each.right.share) for each in bins if each.mean is not None and each.right]
+        members[bisect_right(EDGES, max(p, 1 - p))].append((max(p, 1 - p), _win(p)))
+    bins, gaps = [], []
+    for low, high, cases in zip((0.5, *EDGES), (*EDGES, 1.0), members, strict=True):
+        mean, right = None, None
+        if cases:
+            mean, right = statistics.fmean(sure for sure, _ in cases), _share([win for _, win in cases])
+            gaps.append(len(cases) * abs(mean - right.share))
+        bins.append(Bin(low=low, high=high, pairs=len(cases), mean=mean, right=right))
     return Calibration(
         bins=bins,
         error=sum(gaps) / len(better),
         brier=statistics.fmean((1 - p) ** 2 for p in better),
         sure=statistics.fmean(max(p, 1 - p) for p in better),
     )
-
-
-def _or_half(p: float | None) -> float:
-    return 0.5 if p is None else p
 
 
 def _win(p: float) -> float:

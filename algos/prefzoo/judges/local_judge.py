@@ -1,4 +1,4 @@
-"""A language model in this process as a judge, read by probabilities or asked for words."""
+"""A language model in this process as a judge, read by probabilities or by the text that it answers."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from prefzoo.errors import PrefzooError
-from prefzoo.judges.chat import Said
+from prefzoo.judges.chat import Response
 from prefzoo.judges.judge import Judge
 from prefzoo.judges.judge_settings import JudgeSettings
-from prefzoo.judges.prompt_templates import Wording, wording
-from prefzoo.judges.text_judge import grade_requests, pair_requests, worded_judge
+from prefzoo.judges.prompt_templates import JudgeTemplates, judge_templates
+from prefzoo.judges.text_judge import TextJudge, grade_requests, pair_requests
 from prefzoo.ledger import Ledger
 from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.models.next_token import next_token, spellings
@@ -29,7 +29,7 @@ def local_judge(base: str, lab: bool, loading: Mapping[str, Any], settings: Judg
 
     Args:
         base: folder of the model.
-        lab: whether it is the lab's, which knows one wording of the question and does not grade.
+        lab: whether it is the lab's, which knows one form of the question and does not grade.
         loading: how its files are read.
         settings: how it is asked and read; None for the defaults.
 
@@ -38,15 +38,15 @@ def local_judge(base: str, lab: bool, loading: Mapping[str, Any], settings: Judg
             no single tokens for the two verdicts.
     """
     settings = settings or JudgeSettings()
-    words = wording(settings, lab)
+    templates = judge_templates(settings, lab)
     model = LanguageModelPolicy.from_start(base, **loading)
     name = f"the judge {'lab' if lab else base!r}"
     if settings.verdict == "generated":
-        return worded_judge(LocalAsker(model), words, settings.reasoning, settings.max_new_tokens, name)
-    return ProbabilityJudge(model, words, name)
+        return TextJudge(LocalChatClient(model), templates, settings.reasoning, settings.max_new_tokens, name)
+    return ProbabilityJudge(model, templates, name)
 
 
-class LocalAsker:
+class LocalChatClient:
     """Asks a model in this process; it answers greedily.
 
     Attributes:
@@ -56,17 +56,17 @@ class LocalAsker:
     def __init__(self, model: LanguageModelPolicy) -> None:
         self.model, self.flops = model, 0.0
 
-    def __call__(self, conversations: Sequence[Sequence[Message]], max_new_tokens: int) -> list[Said]:
-        """See `asking.Asker`."""
+    def __call__(self, conversations: Sequence[Sequence[Message]], max_new_tokens: int) -> list[Response]:
+        """See `ChatClient`."""
         limit = getattr(self.model.model.config, "max_position_embeddings", None)
-        room = [limit is None or len(self.model.render(each)) + max_new_tokens <= limit for each in conversations]
+        fits = [limit is None or len(self.model.render(turns)) + max_new_tokens <= limit for turns in conversations]
         ledger = Ledger()
         greedy = Generation(max_new_tokens=max_new_tokens, temperature=0, batch_size=64)
         with torch.random.fork_rng(range(torch.cuda.device_count())):  # a training may be in between two draws
-            fitting = [each for each, fits in zip(conversations, room, strict=True) if fits]
+            fitting = [turns for turns, short in zip(conversations, fits, strict=True) if short]
             replies = iter(self.model.sample(fitting, greedy, seed=0, ledger=ledger))
         self.flops += ledger.flops
-        return [Said(next(replies)[0].text) if fits else Said("", failure=TOO_LONG) for fits in room]
+        return [Response(next(replies)[0].text) if short else Response(failure=TOO_LONG) for short in fits]
 
 
 class ProbabilityJudge(Judge):
@@ -74,18 +74,18 @@ class ProbabilityJudge(Judge):
 
     Args:
         model: who judges.
-        words: the requests.
+        templates: the requests.
         name: what it is called in messages.
 
     Raises:
         PrefzooError: when its vocabulary has no single tokens for the verdicts.
     """
 
-    def __init__(self, model: LanguageModelPolicy, words: Wording, name: str) -> None:
-        super().__init__(self._compare, self._give_grades if words.grading else None, name)
-        self.model, self.words = model, words
-        self.about = {"wording": words.report()}
-        self.mass, self.seen = 0.0, 0
+    def __init__(self, model: LanguageModelPolicy, templates: JudgeTemplates, name: str) -> None:
+        super().__init__(self._compare, self._grade_replies if templates.grading else None, name)
+        self.model, self.templates = model, templates
+        self.about = {"wording": templates.report()}
+        self.verdict_mass, self.questions_read = 0.0, 0
         self.letters = spellings(model.tokenizer, ("A", "B"))
         if not self.letters:
             raise PrefzooError(
@@ -96,43 +96,44 @@ class ProbabilityJudge(Judge):
     def _compare(
         self, prompts: Sequence[Prompt], first: Sequence[str], second: Sequence[str], questions: Sequence[str | None]
     ) -> list[float | None]:
-        asked = pair_requests(self.words.comparing, prompts, first, second, questions)
-        verdicts = self._next(asked, self.letters).sum(1)  # (N, 2)
+        requests = pair_requests(self.templates.comparing, prompts, first, second, questions)
+        verdicts = self._next(requests, self.letters).sum(1)  # (N, 2)
         mass = verdicts.sum(1)
-        self.mass, self.seen = self.mass + float(mass.nansum()), self.seen + int(mass.isfinite().sum())
-        self.about["verdict_probability"] = self.mass / max(1, self.seen)
+        self.verdict_mass += float(mass.nansum())
+        self.questions_read += int(mass.isfinite().sum())
+        self.about["verdict_probability"] = self.verdict_mass / max(1, self.questions_read)
         return self._known(verdicts[:, 0] / mass)
 
     def state(self) -> dict[str, Any]:
         """See `Judge.state`."""
-        return {**super().state(), "mass": self.mass, "seen": self.seen}
+        return {**super().state(), "mass": self.verdict_mass, "seen": self.questions_read}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """See `Judge.restore`."""
         super().restore(state)
-        self.mass, self.seen = state["mass"], state["seen"]
+        self.verdict_mass, self.questions_read = state["mass"], state["seen"]
 
-    def in_both_orders(
+    def compare_both_orders(
         self,
         prompts: Sequence[Prompt],
         first: Sequence[str],
         second: Sequence[str],
         questions: Sequence[str | None] | None = None,
     ) -> tuple[Sequence[float | None], Sequence[float | None]]:
-        """See `Judge.in_both_orders`; at once, because the two orders begin alike, and that is computed only once."""
+        """See `Judge.compare_both_orders`; in one call, as what the two orders have in common is computed only once."""
         asks = 2 * (list(questions) if questions is not None else [None] * len(prompts))
-        told = self.answers([*prompts, *prompts], [*first, *second], [*second, *first], asks)
-        return told[: len(prompts)], told[len(prompts) :]
+        answers = self.compare_once([*prompts, *prompts], [*first, *second], [*second, *first], asks)
+        return answers[: len(prompts)], answers[len(prompts) :]
 
-    def _give_grades(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float | None]:
+    def _grade_replies(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float | None]:
         """The mean of 0 to 10 by the probabilities of the answers "0" to "10".
 
         Where "10" is "1" and then "0", the probability of "1" is shared between the two by what follows it.
         """
-        assert self.words.grading is not None
-        asked = grade_requests(self.words.grading, prompts, completions)
-        if whole := spellings(self.model.tokenizer, [str(grade) for grade in range(11)]):
-            masses = self._next(asked, whole).sum(1)  # (N, 11)
+        assert self.templates.grading is not None
+        requests = grade_requests(self.templates.grading, prompts, completions)
+        if numbers := spellings(self.model.tokenizer, [str(grade) for grade in range(11)]):
+            masses = self._next(requests, numbers).sum(1)  # (N, 11)
             return self._known(masses @ GRADES / masses.sum(1))
         digits = spellings(self.model.tokenizer, [str(grade) for grade in range(10)])
         if not digits:
@@ -140,27 +141,32 @@ class ProbabilityJudge(Judge):
                 f"judge.path: the tokenizer of {self.model.start!r} has no single tokens for the grades 0 to 9; "
                 "judge.verdict: generated does without"
             )
-        begun = self._next(asked, digits)  # (N, ways, 10)
-        ten = torch.zeros(len(asked), dtype=torch.float64)
-        for way, (_, one, *_) in enumerate(digits):
+        first_digit = self._next(requests, digits)  # (N, spellings, 10)
+        ten = torch.zeros(len(requests), dtype=torch.float64)
+        for i, (_, one, *_) in enumerate(digits):
             zeros = [[zero] for zero, *_ in digits if self.model.tokenizer.decode([one, zero]).strip() == "10"]
             if zeros:
-                ten += begun[:, way, 1] * self._next(asked, zeros, [one]).sum((1, 2))
-        masses = torch.cat([begun.sum(1), ten[:, None]], 1)  # (N, 11)
+                ten += first_digit[:, i, 1] * self._next(requests, zeros, [one]).sum((1, 2))
+        masses = torch.cat([first_digit.sum(1), ten[:, None]], 1)  # (N, 11)
         masses[:, 1] -= ten
         return self._known(masses @ GRADES / masses.sum(1))
 
     def _next(
-        self, asked: Sequence[Sequence[Message]], ways: Sequence[Sequence[int]], begun: Sequence[int] = ()
+        self, requests: Sequence[Sequence[Message]], spelled: Sequence[Sequence[int]], prefix: Sequence[int] = ()
     ) -> torch.Tensor:
-        """The probability of each word next, in each of the `ways` to spell them, of shape (asked, ways, words)."""
-        found = next_token(self.model, asked, [token for way in ways for token in way], begun)
-        self.flops += 2.0 * self.model.parameters * found.tokens
-        return found.probabilities.unflatten(1, (len(ways), -1))
+        """The probability that each word comes next, in each of its spellings, of shape (requests, spellings, words).
+
+        Args:
+            spelled: for each way to spell the words their tokens, one a word.
+            prefix: tokens that the answer has begun with.
+        """
+        outcome = next_token(self.model, requests, [token for tokens in spelled for token in tokens], prefix)
+        self.flops += 2.0 * self.model.parameters * outcome.tokens
+        return outcome.probabilities.unflatten(1, (len(spelled), -1))
 
     def _known(self, values: torch.Tensor) -> list[float | None]:
-        """As numbers; None, which is noted, for what is not one."""
+        """As numbers; None, which is recorded, for what is not one."""
         known = [None if value != value else value for value in values.tolist()]
         for _ in range(known.count(None)):
-            self.failed(TOO_LONG)
+            self.record_failure(TOO_LONG)
         return known

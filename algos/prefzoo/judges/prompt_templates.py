@@ -1,4 +1,4 @@
-"""The words in which a judge is asked: templates in files, one for comparing two replies and one for grading one."""
+"""The requests that a judge is asked by: templates in files, one for comparing two replies and one for grading one."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _JINJA = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
 
 
 @dataclass(frozen=True)
-class Form:
-    """One request as a template.
+class PromptTemplate:
+    """A Jinja template of one request.
 
     Attributes:
         name: of its file.
@@ -42,7 +42,7 @@ class Form:
         return _compiled(self.text).render(**values)
 
     def __str__(self) -> str:
-        """Its name, and the beginning of the SHA-256 of its text, so that results say which wording was used."""
+        """Its name, and the beginning of the SHA-256 of its text, so that results say which template was used."""
         return f"{self.name}@{text_sha256(self.text)[:12]}"
 
 
@@ -53,24 +53,24 @@ def _compiled(text: str) -> Template:
 
 
 @dataclass(frozen=True)
-class Wording:
-    """How a judge is asked to compare, and to grade; `grading` is None for one that was never taught to."""
+class JudgeTemplates:
+    """The requests to compare and to grade; `grading` is None for a judge that was never taught to."""
 
-    comparing: Form
-    grading: Form | None
+    comparing: PromptTemplate
+    grading: PromptTemplate | None
 
     def report(self) -> dict[str, str]:
-        """Which templates these are."""
+        """Name and hash of each template."""
         return {"comparing": str(self.comparing)} | ({"grading": str(self.grading)} if self.grading else {})
 
 
-def shipped() -> dict[str, Path]:
+def shipped_templates() -> dict[str, Path]:
     """The templates that come with the package: name -> file."""
     return {path.stem: path for path in sorted(FOLDER.glob("*.jinja"))}
 
 
-def form(template: str, key: str) -> Form:
-    """The template of a file, or one of `shipped` by name.
+def load_template(template: str, key: str) -> PromptTemplate:
+    """The template of a file, or one of `shipped_templates` by name.
 
     Args:
         key: the recipe's key under `judge:` that names it, one of `ALLOWED`.
@@ -78,10 +78,12 @@ def form(template: str, key: str) -> Form:
     Raises:
         PrefzooError: when there is none, it is no template, uses what it is not given, or does not show the replies.
     """
-    path = shipped().get(template) or Path(template).expanduser()
+    path = shipped_templates().get(template) or Path(template).expanduser()
     where = f"judge.{key}: {template!r}"
     if not path.is_file():
-        raise PrefzooError(f"judge.{key}: there is no such file, and {unknown('template', template, shipped())}")
+        raise PrefzooError(
+            f"judge.{key}: there is no such file, and {unknown('template', template, shipped_templates())}"
+        )
     try:
         text = path.read_text(encoding="utf-8")
         variables = meta.find_undeclared_variables(_JINJA.parse(text))
@@ -93,21 +95,23 @@ def form(template: str, key: str) -> Form:
     problems += [f"it does not show {{{{ {name} }}}}." for name in SHOWN[key] if name not in variables]
     if problems:
         raise PrefzooError(f"{where}: {' '.join(problems)}")
-    return Form(path.name, text, frozenset(variables))
+    return PromptTemplate(path.name, text, frozenset(variables))
 
 
-def wording(settings: JudgeSettings, lab: bool = False) -> Wording:
-    """The templates that a recipe's `judge:` block names, and ours where it names none.
+def judge_templates(settings: JudgeSettings, lab: bool = False) -> JudgeTemplates:
+    """The templates that a recipe's `judge:` block names, and the shipped ones where it names none.
 
     Args:
-        lab: whether the judge is the lab's model, which knows one wording for comparing and none for grading.
+        lab: whether the judge is the lab's model, which knows one request for comparing and none for grading.
 
     Raises:
-        PrefzooError: as `form` does.
+        PrefzooError: as `load_template` does.
     """
-    how = "-reasoning" if settings.reasoning else ""
-    grading = settings.grading_prompt or (None if lab else f"grading{how}-1")
-    return Wording(
-        form(settings.prompt or ("pairwise-lab" if lab else f"pairwise{how}-1"), "prompt"),
-        form(grading, "grading_prompt") if grading else None,
+    comparing, grading = ("pairwise-lab", None) if lab else ("pairwise-1", "grading-1")
+    if settings.reasoning and not lab:
+        comparing, grading = "pairwise-reasoning-2", "grading-reasoning-2"
+    grading = settings.grading_prompt or grading
+    return JudgeTemplates(
+        load_template(settings.prompt or comparing, "prompt"),
+        load_template(grading, "grading_prompt") if grading else None,
     )

@@ -21,13 +21,13 @@ def final_judge_words(recipe: Recipe) -> list[str]:
 
 
 def _words(block: str, settings: JudgeSettings, recipe: Recipe) -> list[str]:
-    from prefzoo.judges.prompt_templates import form
+    from prefzoo.judges.prompt_templates import load_template
 
     problems = []
     for key, template in (("prompt", settings.prompt), ("grading_prompt", settings.grading_prompt)):
         try:
             if template is not None:
-                form(template, key)
+                load_template(template, key)
         except PrefzooError as error:
             problems.append(f"{block}{str(error).removeprefix('judge')}")
     if settings.type == "local" and (settings.path or recipe.model.path) == "lab":

@@ -7,7 +7,7 @@ import contextlib
 from prefzoo import registry
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import Algorithm
-from prefzoo.judges.prompt_templates import form
+from prefzoo.judges.prompt_templates import load_template
 from prefzoo.recipe.recipe_schema import Recipe
 from prefzoo.zoo.constitutional_ai import ConstitutionalAI
 from prefzoo.zoo.feedback_loop import Teaching
@@ -41,7 +41,7 @@ def question_problems(recipe: Recipe) -> list[str]:
     if not asking or recipe.judge.prompt is None:
         return []
     with contextlib.suppress(PrefzooError):  # what else is wrong with it is told elsewhere
-        if "question" not in form(recipe.judge.prompt, "prompt").variables:
+        if "question" not in load_template(recipe.judge.prompt, "prompt").variables:
             return [
                 f"judge.prompt: {recipe.judge.prompt!r} does not show {{{{ question }}}}, and "
                 f"{', '.join(f'algorithms.{label}' for label in asking)} asks one for each principle."

@@ -161,7 +161,7 @@ class SeedResult(Block):
     judging: dict[str, Any] = Field(
         default={},
         description="where a judge decides: pairs and questions put to it about the test replies, `failures` to read "
-        "an answer, `undecided` pairs that it judged in neither order, ..; see prefzoo.judges.judge.Asked",
+        "an answer, `undecided` pairs that it judged in neither order, ..; see prefzoo.judges.judge.JudgeCounts",
     )
     policy: str | None = Field(default=None, description="folder of the trained policy, relative to results.json")
     replies: str = Field(description="file of every test reply with its measurements, relative to results.json")

@@ -39,10 +39,10 @@ class BestOfNPolicy:
         )
 
     @classmethod
-    def load(cls, folder: Path, start: str, noted: dict[str, Any]) -> BestOfNPolicy:
-        """What `save` wrote."""
-        policy = LanguageModelPolicy.from_start(start, **noted["loading"])
-        return cls(policy, load_reward(noted["reward"], folder), noted["n"])
+    def load(cls, folder: Path, start: str, settings: dict[str, Any]) -> BestOfNPolicy:
+        """The policy that `save` wrote; `settings` are those of `policy.json`."""
+        policy = LanguageModelPolicy.from_start(start, **settings["loading"])
+        return cls(policy, load_reward(settings["reward"], folder), settings["n"])
 
     def sample(
         self,
@@ -55,12 +55,12 @@ class BestOfNPolicy:
     ) -> list[list[Completion]]:
         """For each of the n replies asked for, the best of this policy's own n candidates."""
         drawn = self.policy.sample(prompts, generation, seed, n=n * self.n, ledger=ledger, progress=progress)
-        asked = [prompt for prompt, each in zip(prompts, drawn, strict=True) for _ in each]
-        texts = [candidate.text for each in drawn for candidate in each]
-        scores = iter((ledger or Ledger()).scored(self.reward, asked, texts))
+        repeated = [prompt for prompt, candidates in zip(prompts, drawn, strict=True) for _ in candidates]
+        texts = [candidate.text for candidates in drawn for candidate in candidates]
+        scores = iter((ledger or Ledger()).scored(self.reward, repeated, texts))
         answers = []
-        for each in drawn:
-            scored = [(next(scores), candidate) for candidate in each]
+        for candidates in drawn:
+            scored = [(next(scores), candidate) for candidate in candidates]
             groups = [scored[i : i + self.n] for i in range(0, len(scored), self.n)]
             answers.append([max(group, key=lambda pair: pair[0])[1] for group in groups])
         return answers

@@ -15,8 +15,8 @@ from prefzoo.views import prompt_key
 
 By = Literal["comparison", "grade"]
 REFERENCES = "references.json"
-SURE = 0.999
-"""A probability nearer to 0 or 1 than this counts as this, so that the score of a judge that is sure is finite."""
+CERTAIN = 0.999
+"""A probability nearer to 0 or 1 than this counts as this, so that the score of a judge that is certain is finite."""
 
 
 class JudgeReward:
@@ -35,7 +35,7 @@ class JudgeReward:
 
     def __init__(self, judge: Judge, by: By, references: Mapping[str, str]) -> None:
         self.judge, self.by, self.references = judge, by, dict(references)
-        self._graded, self._sum = 0, 0.0
+        self._grades_read, self._score_sum = 0, 0.0
 
     @property
     def flops(self) -> float:
@@ -49,7 +49,7 @@ class JudgeReward:
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
         if self.by == "grade":
-            return [self._read(grade) for grade in self.judge.grade(prompts, completions)]
+            return [self._grade_score(grade) for grade in self.judge.grade(prompts, completions)]
         try:
             others = [self.references[prompt_key(prompt)] for prompt in prompts]
         except KeyError as error:
@@ -58,26 +58,26 @@ class JudgeReward:
             ) from error
         return [_log_odds(p) for p in self.judge(prompts, completions, others)]
 
-    def _read(self, grade: float | None) -> float:
+    def _grade_score(self, grade: float | None) -> float:
         if grade is None:
-            return self._sum / self._graded if self._graded else 0.0
-        self._graded += 1
-        self._sum += grade - 5
+            return self._score_sum / self._grades_read if self._grades_read else 0.0
+        self._grades_read += 1
+        self._score_sum += grade - 5
         return grade - 5
 
     def spec(self, folder: Path) -> dict[str, Any]:
         """See `prefzoo.Reward`; writes the start's replies into `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / REFERENCES).write_text(json.dumps(self.references), encoding="utf-8")
-        return {"type": "judge", "by": self.by, "judge": getattr(self.judge, "described", None)}
+        return {"type": "judge", "by": self.by, "judge": getattr(self.judge, "spec", None)}
 
 
 def load_judge_reward(spec: Mapping[str, Any], folder: Path) -> JudgeReward:
-    """What `JudgeReward.spec` wrote."""
-    from prefzoo.judges.build_judge import build
+    """The reward that `JudgeReward.spec` describes and wrote."""
+    from prefzoo.judges.build_judge import build_judge
 
     references = json.loads((folder / REFERENCES).read_text(encoding="utf-8"))
-    return JudgeReward(build(spec["judge"]), spec["by"], references)
+    return JudgeReward(build_judge(spec["judge"]), spec["by"], references)
 
 
 def start_replies(bench: Bench, prompts: Sequence[Prompt]) -> dict[str, str]:
@@ -87,9 +87,9 @@ def start_replies(bench: Bench, prompts: Sequence[Prompt]) -> dict[str, str]:
     start = LanguageModelPolicy.from_start(bench.start, **bench.loading)
     greedy = bench.generation.model_copy(update={"temperature": 0.0})
     drawn = bench.replace(generation=greedy).sample(start, prompts, 1, bench.seed)
-    return {prompt_key(prompt): each[0].text for prompt, each in zip(prompts, drawn, strict=True)}
+    return {prompt_key(prompt): replies[0].text for prompt, replies in zip(prompts, drawn, strict=True)}
 
 
 def _log_odds(p: float) -> float:
-    p = min(max(p, 1 - SURE), SURE)
+    p = min(max(p, 1 - CERTAIN), CERTAIN)
     return math.log(p / (1 - p))

@@ -19,7 +19,7 @@ from prefzoo.models.adapters import adapter_config
 from prefzoo.trainers.checkpoints import resumable
 from prefzoo.trainers.fitting import Progress, arguments
 
-GradedLoss = Literal["regression", "plackett_luce"]
+RatingLoss = Literal["regression", "plackett_luce"]
 
 
 def regression(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -57,11 +57,11 @@ def normalised(ratings: Sequence[float]) -> list[float]:
     return [(rating - mean) / spread for rating in ratings]
 
 
-def graded_trainer(
+def rating_trainer(
     bench: Bench,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    loss: GradedLoss,
+    loss: RatingLoss,
     settings: dict[str, Any],
 ) -> Trainer:
     """A trainer of `model`'s head (and adapter) on the bench's ratings or rankings; a row of a batch is one rated
@@ -71,13 +71,13 @@ def graded_trainer(
         PrefzooError: when the bench has none.
     """
     if loss == "regression":
-        targets = normalised([each["rating"] for each in bench.data.ratings])
+        targets = normalised([row["rating"] for row in bench.data.ratings])
         groups = [
-            {"prompt": each["prompt"], "replies": [each["completion"]], "target": target}
-            for each, target in zip(bench.data.ratings, targets, strict=True)
+            {"prompt": row["prompt"], "replies": [row["completion"]], "target": target}
+            for row, target in zip(bench.data.ratings, targets, strict=True)
         ]
     else:
-        groups = [{"prompt": each["prompt"], "replies": each["ranking"], "target": 0.0} for each in bench.data.rankings]
+        groups = [{"prompt": row["prompt"], "replies": row["ranking"], "target": 0.0} for row in bench.data.rankings]
     if not groups:
         raise PrefzooError(f"reward.loss: {loss!r} was given no rows to train on")
 
@@ -86,12 +86,12 @@ def graded_trainer(
         return list(tokenizer.apply_chat_template(turns, return_dict=False))
 
     rows = [
-        {"replies": [tokens(each["prompt"], reply) for reply in each["replies"]], "target": each["target"]}
-        for each in groups
+        {"replies": [tokens(group["prompt"], reply) for reply in group["replies"]], "target": group["target"]}
+        for group in groups
     ]
     # Without the head among the saved modules, a loaded reward model would score with a new random one.
     config = adapter_config(bench.adapter, "SEQ_CLS", modules_to_save=["score"])
-    return resumable(_GradedTrainer)(
+    return resumable(_RatingTrainer)(
         model=model if config is None else get_peft_model(model, config),
         args=arguments(bench, RewardConfig, {"remove_unused_columns": False, **settings}),
         train_dataset=Dataset.from_list(rows),
@@ -115,10 +115,10 @@ class _Flatten:
         return {**padded, "sizes": sizes, "targets": torch.tensor([row["target"] for row in rows])}
 
 
-class _GradedTrainer(Trainer):
-    def __init__(self, loss: GradedLoss, **more: Any) -> None:
+class _RatingTrainer(Trainer):
+    def __init__(self, loss: RatingLoss, **more: Any) -> None:
         super().__init__(**more)
-        self.graded_loss = loss
+        self.rating_loss = loss
         # The loss is a mean over its own micro-batch: the trainer must divide it by the accumulation steps.
         self.model_accepts_loss_kwargs = False
 
@@ -128,6 +128,6 @@ class _GradedTrainer(Trainer):
         from prefzoo.rewards.reward_model import pooled_scores
 
         scores = pooled_scores(self.accelerator.unwrap_model(model), inputs["input_ids"], inputs["attention_mask"])
-        if self.graded_loss == "regression":
+        if self.rating_loss == "regression":
             return regression(scores, inputs["targets"].float())
         return plackett_luce(scores, inputs["sizes"].tolist())

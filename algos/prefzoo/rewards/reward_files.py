@@ -17,15 +17,15 @@ RewardLoss = Literal["bradley_terry", "regression", "plackett_luce"]
 
 
 def resolve_path(path: str, folder: Path) -> str:
-    """A noted path: as it is when absolute or a hub id, else relative to `folder` if it exists there."""
-    beside = (folder / path).resolve()
-    return str(beside) if not os.path.isabs(path) and beside.exists() else path
+    """A path out of a description: as it is when absolute or a hub id, else relative to `folder` if it exists there."""
+    local = (folder / path).resolve()
+    return str(local) if not os.path.isabs(path) and local.exists() else path
 
 
 def tokenizer_folder(folder: Path) -> str | Path:
     """Where the tokenizer and the config of the reward model in a folder are: with its base where it is an adapter."""
-    noted = folder / REWARD_FILE
-    base = json.loads(noted.read_text(encoding="utf-8")).get("base") if noted.is_file() else None
+    description = folder / REWARD_FILE
+    base = json.loads(description.read_text(encoding="utf-8")).get("base") if description.is_file() else None
     return resolve_path(base, folder) if base else folder
 
 
@@ -37,12 +37,12 @@ def critic_problem(policy: Mapping[str, int], reward: Mapping[str, int]) -> str 
     Args:
         policy, reward: token -> id, of the two tokenizers.
     """
-    apart = sorted((token for token, i in policy.items() if reward.get(token) != i), key=policy.__getitem__)
-    if not apart:
+    others = sorted((token for token, i in policy.items() if reward.get(token) != i), key=policy.__getitem__)
+    if not others:
         return None
-    there = f"number {reward[apart[0]]}" if apart[0] in reward else "missing"
+    there = f"number {reward[others[0]]}" if others[0] in reward else "missing"
     return (
-        f"'reward' begins as the reward model, which would misread the policy's tokens: {len(apart)} of {len(policy)} "
-        f"tokens of the policy's tokenizer are others in the reward model's, which has {len(reward)} ({apart[0]!r} is "
-        f"number {policy[apart[0]]} in the one and {there} in the other). Allowed here: shared, separate."
+        f"'reward' begins as the reward model, which would misread the policy's tokens: {len(others)} of {len(policy)} "
+        f"tokens of the policy's tokenizer are others in the reward model's, which has {len(reward)} ({others[0]!r} is "
+        f"number {policy[others[0]]} in the one and {there} in the other). Allowed here: shared, separate."
     )

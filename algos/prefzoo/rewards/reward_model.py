@@ -52,21 +52,22 @@ class RewardModel:
         """A reward model that this project trained, or any sequence-classification model (folder or hub id), which is
         read as `loading` says (dtype, trust_remote_code, quantization)."""
         folder = Path(path)
-        noted: dict[str, Any] = {}
+        description: dict[str, Any] = {}
         if (folder / REWARD_FILE).is_file():
-            noted = json.loads((folder / REWARD_FILE).read_text(encoding="utf-8"))
-        base = resolve_path(noted["base"], folder) if "base" in noted else resolve(path)
-        loading = dict(noted.get("loading", loading or {}))
+            description = json.loads((folder / REWARD_FILE).read_text(encoding="utf-8"))
+        is_adapter = "base" in description
+        base = resolve_path(description["base"], folder) if is_adapter else resolve(path)
+        loading = dict(description.get("loading", loading or {}))
         tokenizer = load_tokenizer(base, bool(loading.get("trust_remote_code", False)), replies=False)
-        lent = shared_base.lend_classifier(base, tokenizer.pad_token_id, **loading) if "base" in noted else None
+        lent = shared_base.lend_classifier(base, tokenizer.pad_token_id, **loading) if is_adapter else None
         model, missing = (lent, []) if lent is not None else classifier(base, tokenizer, **loading)
-        if "base" not in noted and missing:
+        if is_adapter:
+            return cls(PeftModel.from_pretrained(model, str(folder)), tokenizer, folder, loading, base)
+        if missing:
             raise PrefzooError(
                 f"reward.path: {path!r} is not a reward model: it has no weights for {', '.join(missing)}"
             )
-        if "base" in noted:
-            model = PeftModel.from_pretrained(model, str(folder))
-        return cls(model, tokenizer, folder, loading, base if "base" in noted else None)
+        return cls(model, tokenizer, folder, loading, None)
 
     @property
     def parameters(self) -> int:
@@ -85,13 +86,13 @@ class RewardModel:
             return
         if _backbone(self.model).dtype != _backbone(model).dtype:  # int8 weights of both would look equal
             return
-        theirs = {name.replace(".base_layer", ""): module for name, module in _backbone(model).named_modules()}
+        shared = {name.replace(".base_layer", ""): module for name, module in _backbone(model).named_modules()}
         for name, module in _backbone(self.model).named_modules():
-            twin = theirs.get(name.replace(".base_layer", ""))
+            twin = shared.get(name.replace(".base_layer", ""))
             for key, weight in list(module._parameters.items()):
                 other = getattr(twin, key, None)
-                read = [_reading(w) for w in (weight, other) if w is not None]
-                if "lora_" not in name and len(read) == 2 and read[0] == read[1]:
+                stored = [_storage(w) for w in (weight, other) if w is not None]
+                if "lora_" not in name and len(stored) == 2 and stored[0] == stored[1]:
                     module._parameters[key] = other
 
     def critic(self, policy: PreTrainedTokenizerBase) -> tuple[torch.nn.Module, torch.Tensor]:
@@ -109,8 +110,8 @@ class RewardModel:
                 f"in {self.folder}."
             )
         model = RewardModel.load(str(self.folder), {**self.loading, "quantization": None}).model
-        plain = model.merge_and_unload() if isinstance(model, PeftModel) else model
-        return plain.base_model, plain.score.weight.detach()
+        merged = model.merge_and_unload() if isinstance(model, PeftModel) else model
+        return merged.base_model, merged.score.weight.detach()
 
     def spec(self, folder: Path) -> dict[str, Any]:
         """See `prefzoo.Reward`."""
@@ -154,8 +155,8 @@ def _backbone(model: PreTrainedModel | PeftModel) -> torch.nn.Module:
     return (model.get_base_model() if isinstance(model, PeftModel) else model).base_model
 
 
-def _reading(weight: torch.Tensor) -> tuple[object, ...]:
-    """All that can differ between two readings of one weight; in 4 bits most of it is not in the tensor."""
+def _storage(weight: torch.Tensor) -> tuple[object, ...]:
+    """All that can differ between two copies of one weight in memory; in 4 bits most of it is not in the tensor."""
     state = getattr(weight, "quant_state", None)
     quantized = () if state is None else (state.quant_type, state.blocksize, state.nested, state.dtype)
     return type(weight), weight.dtype, weight.shape, *quantized

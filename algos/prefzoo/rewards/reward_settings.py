@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from prefzoo.rewards.combined import Combine
 from prefzoo.rewards.judge_reward import By
+from prefzoo.rewards.load_reward import Combine
 from prefzoo.rewards.reward_files import RewardLoss
 from prefzoo.settings import Adapter, Settings, Shaping
 
@@ -70,7 +70,7 @@ class RewardPart(Settings):
 class RewardSettings(RewardPart):
     """What algorithms learn from: one reward, or a `sum` `of` several, each times its `weight`.
 
-    What online algorithms make of the scores is said by `normalize` and `clip` (`interface.Shaping`).
+    What online algorithms make of the scores is said by `normalize` and `clip` (`prefzoo.settings.Shaping`).
     """
 
     type: Literal["trained", "path", "function", "judge", "random", "sum"] = "trained"  # type: ignore[assignment]

@@ -22,7 +22,7 @@ def train_reward_model(bench: Bench, settings: dict[str, Any], loss: RewardLoss 
 
     The loss of a pair is -log sigmoid(score of chosen - score of rejected) (`bradley_terry`, TRL's RewardTrainer;
     Ouyang et al. 2022, https://arxiv.org/abs/2203.02155); that of a rated reply (score - normalised rating)^2
-    (`regression`); that of a ranking its negative log-likelihood (`plackett_luce`; see `graded`).
+    (`regression`); that of a ranking its negative log-likelihood (`plackett_luce`; see `rating_losses`).
     """
     from datasets import Dataset
     from transformers import set_seed
@@ -43,19 +43,19 @@ def train_reward_model(bench: Bench, settings: dict[str, Any], loss: RewardLoss 
             callbacks=[Progress(bench, "RewardTrainer")],
         )
     else:
-        from prefzoo.rewards.rating_losses import graded_trainer
+        from prefzoo.rewards.rating_losses import rating_trainer
 
-        trainer = graded_trainer(bench, model, tokenizer, loss, settings)
+        trainer = rating_trainer(bench, model, tokenizer, loss, settings)
     run_trainer(trainer, bench)
     folder = bench.out / "reward"
     folder.mkdir(parents=True, exist_ok=True)
     with own_dropout(trainer.model):
         trainer.model.save_pretrained(str(folder))
-    noted: dict[str, Any] = {"loading": dict(bench.loading)}
+    description: dict[str, Any] = {"loading": dict(bench.loading)}
     if bench.adapter.type == "full":
         tokenizer.save_pretrained(str(folder))
     else:
         local = Path(bench.start).is_dir()
-        noted["base"] = os.path.relpath(bench.start, folder) if local else bench.start
-    (folder / REWARD_FILE).write_text(json.dumps(noted), encoding="utf-8")
+        description["base"] = os.path.relpath(bench.start, folder) if local else bench.start
+    (folder / REWARD_FILE).write_text(json.dumps(description), encoding="utf-8")
     return RewardModel.load(str(folder))

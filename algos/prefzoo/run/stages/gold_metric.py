@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from prefzoo.judges.judge import Asked, Judge
+from prefzoo.judges.judge import Judge, JudgeCounts
 from prefzoo.run.evaluation_records import read_records
 from prefzoo.run.stage_graph import Plan
 from prefzoo.run.stages.recipe_inputs import gold_function, judge_of
@@ -43,10 +43,10 @@ class AgainstTheStart:
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Mapping[str, float]]:
         assert list(prompts) == [record["prompt"] for record in self.records], "every policy answers the same prompts"
-        self.judge.asked, self.judge.examples = Asked(), []
+        self.judge.counts, self.judge.failure_examples = JudgeCounts(), []
         better = self.judge(prompts, completions, [record["reply"] for record in self.records])
         return [{"gold": p} for p in better]
 
     def report(self) -> dict[str, Any]:
-        """What the judge was asked about the last replies (see `judge.Asked`), and some unreadable answers."""
-        return {**asdict(self.judge.asked), "failure_examples": self.judge.examples}
+        """What the judge was asked about the last replies (see `JudgeCounts`), and some unreadable answers."""
+        return {**asdict(self.judge.counts), "failure_examples": self.judge.failure_examples}

@@ -15,7 +15,7 @@ from prefzoo.data.row_views import views_of
 from prefzoo.data.shares import wilson
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import Policy
-from prefzoo.judges.ai_preferences import labelled
+from prefzoo.judges.ai_preferences import label_pairs
 from prefzoo.judges.judge_settings import JudgeSettings
 from prefzoo.ledger import Ledger
 from prefzoo.recipe.recipe_schema import Recipe
@@ -71,7 +71,7 @@ def label_split(
 ) -> tuple[list[Row], Dropped]:
     """Pairs of two sampled replies for the prompts of one split.
 
-    Replies that make no pair are left out, with the reason (see `ai_preferences.labelled`).
+    Replies that make no pair are left out, with the reason (see `ai_preferences.label_pairs`).
 
     Args:
         rows: of the split; each distinct prompt is answered.
@@ -91,7 +91,7 @@ def label_split(
     first_better = ledger.judged(judge, lambda: judge(prompts, *replies))
     dropped = Dropped()
     pairs = []
-    for pair in labelled(prompts, samples, first_better):
+    for pair in label_pairs(prompts, samples, first_better):
         row = first_rows[prompt_key(pair.prompt)]
         if pair.dropped:
             dropped.add(pair.dropped, row.id, pair.prompt[-1]["content"])

@@ -11,15 +11,15 @@ from prefzoo.data import splits
 from prefzoo.data.row_views import views_of
 from prefzoo.interface import Assistant, Bench
 from prefzoo.judges.assistant import EndpointAssistant, ModelAssistant
-from prefzoo.judges.build_judge import build, truth
-from prefzoo.judges.endpoint import EndpointAsker
+from prefzoo.judges.build_judge import build_judge, load_truth
+from prefzoo.judges.endpoint import EndpointClient
 from prefzoo.judges.judge import Judge
 from prefzoo.judges.judge_settings import JudgeSettings
 from prefzoo.ledger import Ledger
+from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.models.loading import resolve
 from prefzoo.recipe.recipe_schema import GoldFunction, Recipe
-from prefzoo.rewards.load_reward import load_reward
-from prefzoo.rewards.random_reward import RandomReward
+from prefzoo.rewards.load_reward import RandomReward, load_reward
 from prefzoo.run.stage_graph import Plan, Stage
 from prefzoo.run.stages.shared_work import SHARED_WORK, SharedWork
 from prefzoo.settings import Adapter
@@ -41,7 +41,7 @@ def loading(recipe: Recipe, adapter: Adapter) -> dict[str, Any]:
 
 
 def gold_name(recipe: Recipe) -> str | None:
-    """The recipe's truth as `build_judge.truth` reads it; None where there is none."""
+    """The recipe's truth as `build_judge.load_truth` reads it; None where there is none."""
     source = recipe.gold_source
     if source in ("none", "judge"):
         return None
@@ -50,7 +50,7 @@ def gold_name(recipe: Recipe) -> str | None:
 
 def gold_function(recipe: Recipe) -> Truth | None:
     """The recipe's truth; None where there is none."""
-    return truth(gold_name(recipe))
+    return load_truth(gold_name(recipe))
 
 
 def judge_of(plan: Plan, settings: JudgeSettings, seed: int | None = None, progress: Progress | None = None) -> Judge:
@@ -69,17 +69,18 @@ def judge_of(plan: Plan, settings: JudgeSettings, seed: int | None = None, progr
         "seed": recipe.seeds[0] if seed is None else seed,
         "cache": str((plan.out / JUDGE_ANSWERS).resolve()),
     }
-    return build(description, progress)
+    return build_judge(description, progress)
 
 
 def assistant_of(plan: Plan, progress: Progress) -> Assistant:
     """The model that writes critiques and revisions: the judge's where the judge is one, else the recipe's."""
     recipe = plan.recipe
     if recipe.judge.endpoint is not None:
-        asker = EndpointAsker(recipe.judge.endpoint, plan.out / JUDGE_ANSWERS, progress)
-        return EndpointAssistant(asker, recipe.generation.max_new_tokens)
+        client = EndpointClient(recipe.judge.endpoint, plan.out / JUDGE_ANSWERS, progress)
+        return EndpointAssistant(client, recipe.generation.max_new_tokens)
     path = recipe.judge.path or recipe.model.path
-    return ModelAssistant.load(resolve(path), recipe.generation, loading(recipe, recipe.adapter))
+    model = LanguageModelPolicy.from_start(resolve(path), **loading(recipe, recipe.adapter))
+    return ModelAssistant(model, recipe.generation)
 
 
 def reward_of(plan: Plan, seed: int) -> Reward:

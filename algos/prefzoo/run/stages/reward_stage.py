@@ -9,9 +9,8 @@ from pathlib import Path
 from prefzoo.data import splits
 from prefzoo.data.row_views import views_of
 from prefzoo.interface import Bench
-from prefzoo.rewards.combined import Ensemble, WeightedSum
 from prefzoo.rewards.judge_reward import JudgeReward, start_replies
-from prefzoo.rewards.random_reward import RandomReward
+from prefzoo.rewards.load_reward import Ensemble, RandomReward, WeightedSum
 from prefzoo.rewards.reward_accuracy import reward_report
 from prefzoo.rewards.reward_model import RewardModel
 from prefzoo.rewards.reward_settings import RewardPart
@@ -42,7 +41,7 @@ def make_reward(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> N
     gold = gold_function(recipe)
     scores = {"type": settings.type, **reward_report(reward, test, gold)}
     report = {**scores, **bench.report, "ledger": asdict(bench.ledger)}
-    members = reward.members if isinstance(reward, Ensemble) else parts
+    members = reward.parts if isinstance(reward, Ensemble) else parts
     if len(members) > 1:
         report["splits"] = [reward_report(member, test, gold) for member in members]
     (folder / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")

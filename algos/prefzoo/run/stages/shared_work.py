@@ -94,24 +94,24 @@ class SharedWork:
         """
         judge = bench.judge
         assert judge is not None
-        if not isinstance(judge, Judge) or judge.described is None or judge.described["settings"]["type"] != "local":
+        if not isinstance(judge, Judge) or judge.spec is None or judge.spec["settings"]["type"] != "local":
             return judge(prompts, first, second, questions)
-        settings = judge.described["settings"]
-        files = (settings["path"] or judge.described["model"], settings["prompt"], settings["grading_prompt"])
+        settings = judge.spec["settings"]
+        files = (settings["path"] or judge.spec["model"], settings["prompt"], settings["grading_prompt"])
 
         def compute() -> dict[str, Any]:
             answers = judge(prompts, first, second, questions)
             return {"answers": answers, "state": judge.state()}
 
         key = {
-            "judge": {name: value for name, value in judge.described.items() if name not in ("cache", "seed")},
+            "judge": {name: value for name, value in judge.spec.items() if name not in ("cache", "seed")},
             "files": [fingerprint(path) for path in files],
             "state": judge.state(),
             "asked": [prompts, first, second, questions],
         }
         result, reused = self._once(bench, "judgements", key, compute)
         if reused:
-            _count_saved(bench, "judge_calls", result["state"]["asked"]["questions"] - judge.asked.questions)
+            _count_saved(bench, "judge_calls", result["state"]["asked"]["questions"] - judge.counts.questions)
             judge.restore(result["state"])
         return list(result["answers"])
 
