@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -114,6 +115,16 @@ def test_several_processes_write_at_once(tmp_path) -> None:
         writer.stdin.flush()
     assert [writer.wait(60) for writer in writers] == [0, 0, 0]
     assert len(AnswerCache(tmp_path / "new")) == 400
+
+
+def test_answers_of_older_runs_are_found(client_of) -> None:
+    record = {"text": "B", "first": {"B": -0.1}, "failure": None, "prompt_tokens": 7, "completion_tokens": 2}
+    with ChatServer() as server:
+        client = client_of(server)
+        client(questions(1), 5)
+        with client.cache.opened() as connection:
+            connection.execute("UPDATE answers SET answer = ?", (json.dumps({**record, "finished": True}),))
+        assert client_of(server)(questions(1), 5) == [Response("B", {"B": -0.1})] and len(server.seen) == 1
 
 
 def test_a_cache_that_cannot_be_used_is_told(client_of, tmp_path) -> None:

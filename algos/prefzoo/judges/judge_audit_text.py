@@ -116,8 +116,8 @@ def cells(audit: Audit) -> Cells:
         "expected calibration error": [None if table is None else f"{table.error:.3f}" for table in calibrations],
         "Brier score (a coin: 0.25)": [None if table is None else f"{table.brier:.3f}" for table in calibrations],
     }
-    told = {name: row for name, row in rows.items() if any(cell is not None for cell in row)}
-    return ["", *parts], [[name, *[cell or "-" for cell in row]] for name, row in told.items()]
+    shown = {name: row for name, row in rows.items() if any(cell is not None for cell in row)}
+    return ["", *parts], [[name, *[cell or "-" for cell in row]] for name, row in shown.items()]
 
 
 def calibration_cells(audit: Audit) -> Cells | None:
