@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from prefzoo.data import sources
-from prefzoo.data.read_files import COLUMNS, Options, read_records, source_problem
+from prefzoo.data.read_files import COLUMNS, ReadOptions, read_records, source_problem
 from prefzoo.data.vote_aggregation import PACKAGE, voted_on
 from prefzoo.errors import DataError, unknown
 from prefzoo.recipe.recipe_schema import GoldFunction, Recipe
@@ -26,9 +26,9 @@ def source_problems(recipe: Recipe) -> list[str]:
 def file_problems(recipe: Recipe) -> list[str]:
     """The files must be there, and the columns that the recipe names in them."""
     data = recipe.data
+    options = ReadOptions(data.columns, annotators=data.annotators, pairs=data.pairs)
     problems = []
     for kind, path in data.files().items():
-        options = Options(data.columns, annotators=data.annotators if voted_on(kind, data.pairs) else "majority")
         if problem := source_problem(path, kind):
             problems.append(f"data.{kind}: {problem}.")
         elif Path(path).expanduser().is_file():

@@ -12,8 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from prefzoo import registry
 from prefzoo.data import sources
 from prefzoo.data.read_files import COLUMNS
-from prefzoo.data.read_rows import Pairs
-from prefzoo.data.vote_aggregation import Annotators
+from prefzoo.data.read_result import Pairs
+from prefzoo.data.vote_aggregation import VoteRule
 from prefzoo.errors import PrefzooError, RecipeError
 from prefzoo.interface import Algorithm
 from prefzoo.judges.judge_settings import JudgeSettings
@@ -99,7 +99,7 @@ class Data(Settings):
     prompts: str | None = None
     columns: dict[str, str] = Field({})
     pairs: Pairs = "all"
-    annotators: Annotators = "majority"
+    annotators: VoteRule = "majority"
     label_with: Literal["gold", "judge"] | None = None
     split: str = "train"
     revision: str | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prefzoo.data.formats import Row
-from prefzoo.data.rejects import Dropped
+from prefzoo.data.rejects import Rejects
 from prefzoo.data.row_views import views_of
 from prefzoo.interface import Policy
 from prefzoo.judges.ai_preferences import labelled
@@ -23,7 +23,7 @@ def label(
     seed: int,
     ledger: Ledger,
     progress: Progress,
-) -> tuple[list[Row], Dropped]:
+) -> tuple[list[Row], Rejects]:
     """Pairs of two sampled replies for the prompts of one split.
 
     What makes no pair is left out, with its reason (see `ai_labels.labelled`).
@@ -44,7 +44,7 @@ def label(
     drawn = policy.sample(prompts, generation, seed, n=2, ledger=ledger, progress=progress)
     sides = [a.text for a, _ in drawn], [b.text for _, b in drawn]
     first_better = ledger.judged(judge, lambda: judge(prompts, *sides))
-    dropped = Dropped()
+    dropped = Rejects()
     pairs = []
     for each in labelled(prompts, drawn, first_better):
         row = first[prompt_key(each.prompt)]
