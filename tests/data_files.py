@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from prefzoo.data.formats import Row
-from prefzoo.data.read_files import Options
-from prefzoo.data.read_result import Found
+from prefzoo.data.read_files import ReadOptions
+from prefzoo.data.read_result import ReadResult
 from prefzoo.data.read_rows import read_rows
-from prefzoo.data.rejects import Dropped
+from prefzoo.data.rejects import Rejects
 
 Pair = dict[str, str]
 
@@ -155,14 +155,13 @@ def save(records: list[dict[str, Any]], path: Path) -> Path:
     return path
 
 
-def one(kind: str, records: list[Any], folder: Path, **more: Any) -> tuple[list[Row], Dropped]:
-    dropped = Dropped()
-    return read_rows(kind, str(save(records, folder / "x.jsonl")), dropped, **more).rows, dropped
+def one(kind: str, records: list[Any], folder: Path, **more: Any) -> tuple[list[Row], Rejects]:
+    result = read_rows(kind, str(save(records, folder / "x.jsonl")), ReadOptions(**more))
+    return result.rows, result.dropped
 
 
-def look(kind: str, path: Path, **more: Any) -> tuple[Found, dict[str, list[str]]]:
+def look(kind: str, path: Path, **more: Any) -> tuple[ReadResult, dict[str, list[str]]]:
     """What a file gives, after a look whether its numbers add up."""
-    dropped = Dropped()
-    found = read_rows(kind, str(path), dropped, Options(**more))
-    assert found.read == found.used + dropped.total()
-    return found, dropped.places()
+    result = read_rows(kind, str(path), ReadOptions(**more))
+    assert result.read == result.used + result.dropped.total()
+    return result, result.dropped.places()

@@ -16,10 +16,10 @@ from conftest import HH_FILE
 from data_files import save
 from prefzoo import lab
 from prefzoo.data import agreement, splits
-from prefzoo.data.read_files import Options
-from prefzoo.data.read_result import Found
+from prefzoo.data.read_files import ReadOptions
+from prefzoo.data.read_result import ReadResult
 from prefzoo.data.read_rows import read_rows
-from prefzoo.data.rejects import Dropped
+from prefzoo.data.rejects import Rejects
 from prefzoo.data.votes import Vote
 from prefzoo.errors import DataError, RecipeError
 from prefzoo.lab.simulated_annotators import POOL
@@ -39,16 +39,15 @@ def voted(prompt: str, preference: Any, annotator: Any = None, a: str = "x", b: 
     return record if annotator is None else {**record, "annotator": annotator}
 
 
-def read(records: list[dict[str, Any]], folder: Path, rule: str = "majority") -> tuple[Found, Dropped]:
-    dropped = Dropped()
+def read(records: list[dict[str, Any]], folder: Path, rule: str = "majority") -> tuple[ReadResult, Rejects]:
     path = save(records, folder / f"{rule}.jsonl")
-    found = read_rows("preferences", str(path), dropped, Options(annotators=rule))  # type: ignore[arg-type]
-    assert found.read == found.used + dropped.total()
-    assert len({row.id for row in found.rows}) == len(found.rows)
-    return found, dropped
+    result = read_rows("preferences", str(path), ReadOptions(annotators=rule))  # type: ignore[arg-type]
+    assert result.read == result.used + result.dropped.total()
+    assert len({row.id for row in result.rows}) == len(result.rows)
+    return result, result.dropped
 
 
-def made(found: Found) -> list[tuple[str, str | None, int | None]]:
+def made(found: ReadResult) -> list[tuple[str, str | None, int | None]]:
     return sorted((row.prompt[0]["content"], row.chosen, row.vote or 1) for row in found.rows)
 
 
@@ -61,21 +60,21 @@ def test_alpha_is_that_of_the_textbook() -> None:
         [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, None],
     ]
     units = [[said for said in unit if said is not None] for unit in zip(*observers, strict=True)]
-    assert agreement.alpha(units) == pytest.approx(0.743, abs=5e-4)
-    assert agreement.alpha(units, agreement.squared) == pytest.approx(0.849, abs=5e-4)
-    assert agreement.alpha([[1, 1], [1, 1]]) is None  # nothing varies: chance cannot be told
-    assert agreement.alpha([[1], [2]]) is None
+    assert agreement.krippendorff_alpha(units) == pytest.approx(0.743, abs=5e-4)
+    assert agreement.krippendorff_alpha(units, agreement.squared_differences) == pytest.approx(0.849, abs=5e-4)
+    assert agreement.krippendorff_alpha([[1, 1], [1, 1]]) is None  # nothing varies: chance cannot be told
+    assert agreement.krippendorff_alpha([[1], [2]]) is None
 
 
 def test_agreement_by_hand() -> None:
     def votes(*said: tuple[str, int | None]) -> list[Vote]:
         return [Vote(choice, name, "line 1") for name, choice in said]
 
-    found = agreement.of_votes([votes(("p", 0), ("q", 0)), votes(("p", 0), ("q", 1))])
+    found = agreement.vote_agreement([votes(("p", 0), ("q", 0)), votes(("p", 0), ("q", 1))])
     # Both items and their mirror images: 8 judgements, 4 of each; 16 pairs of all 28 differ, 2 of the 4 within items.
     assert found["alpha"] == pytest.approx(1 - 7 * 2 / 16)
     assert (found["observed_agreement"], found["disagreed"], found["ties"]) == (0.5, 1, 0)
-    found = agreement.of_votes(
+    found = agreement.vote_agreement(
         [votes(("p", 0), ("q", 0), ("r", 1)), votes(("p", None), ("q", 1), ("r", 1)), votes(("p", 1))]
     )
     assert found["observed_agreement"] == pytest.approx(1 / 3)
@@ -112,7 +111,7 @@ def test_rules_on_the_same_votes(tmp_path) -> None:
     ]
     assert dropped.places() == {"votes_for_neither": ["line 6", "line 8"]}
     assert found.annotators["rule"] == "soft"
-    kept = splits.clean(found.rows, again := Dropped())
+    kept = splits.clean(found.rows, again := Rejects())
     assert len(kept) == 6 and again.total() == 0  # votes that say the same are no duplicates
 
 
@@ -241,7 +240,7 @@ def test_real_pairs_judged_by_three(tmp_path, rule) -> None:
     assert p > q > r
     # At least two of three are right with probability 0.902; a single vote with 0.8 on average.
     original = {(row.prompt[-1]["content"], row.chosen) for row in read(pairs, tmp_path)[0].rows}
-    kept = splits.clean(found.rows, Dropped())
+    kept = splits.clean(found.rows, Rejects())
     agree = sum((row.prompt[-1]["content"], row.chosen) in original for row in kept) / len(kept)
     assert agree == pytest.approx({"majority": 0.902, "soft": 0.8, "reliability": 0.902}[rule], abs=0.03)
     assert 0.2 < found.annotators["alpha"] < 0.5
@@ -266,6 +265,6 @@ def test_mistakes_are_named(tmp_path, monkeypatch) -> None:
     assert "unknown column 'annotator'. Did you mean 'anotator'?" in said and "data.columns.annotator" in said
     said = problems({"ratings": "a/b", "annotators": "soft"})
     assert "data.annotators: 'soft' decides votes in data.preferences, or in data.rankings" in said
-    options = Options(annotators="reliability")
+    options = ReadOptions(annotators="reliability")
     with pytest.raises(DataError, match="needs to know who said what"):
-        read_rows("preferences", file, Dropped(), options)
+        read_rows("preferences", file, options)

@@ -8,8 +8,8 @@ import pytest
 
 from data_files import one, save
 from prefzoo.data.formats import Row
+from prefzoo.data.read_files import ReadOptions
 from prefzoo.data.read_rows import read_rows
-from prefzoo.data.rejects import Dropped
 
 
 def said(reply: str) -> list[dict[str, str]]:
@@ -23,7 +23,7 @@ def better(rows: list[Row]) -> list[tuple[str | None, str | None]]:
 @pytest.mark.parametrize("how", ["all", "adjacent"])
 def test_rankings_and_ratings_make_the_pairs_that_they_should(tmp_path, how) -> None:
     ranked = [{"prompt": "q", "responses": ["c", "a", "b1", "b2"], "ranks": [3, 1, 2, 2]}]
-    found = read_rows("rankings", str(save(ranked, tmp_path / "x.jsonl")), Dropped(), pairs=how)
+    found = read_rows("rankings", str(save(ranked, tmp_path / "x.jsonl")), ReadOptions(pairs=how))
     rows = found.rows
     near = {("a", "b1"), ("a", "b2"), ("b1", "c"), ("b2", "c")}
     assert set(better(rows)) == (near | {("a", "c")} if how == "all" else near)
@@ -53,15 +53,14 @@ def test_annotators_are_counted_with_ties_and_disagreement(tmp_path) -> None:
         vote("alone", "b"),
         vote("typo", "c"),
     ]
-    dropped = Dropped()
-    found = read_rows("preferences", str(save(records, tmp_path / "x.jsonl")), dropped)
+    found = read_rows("preferences", str(save(records, tmp_path / "x.jsonl")))
     assert {(r.prompt[0]["content"], r.chosen) for r in found.rows} == {
         ("one", "x"),
         ("turned", "x"),
         ("even", "x"),
         ("alone", "y"),
     }
-    assert dropped.places() == {
+    assert found.dropped.places() == {
         "annotators_tied": ["line 2", "line 3"],
         "repeated_judgement: annotator says it again": ["line 6"],
         "unreadable_label: preference is not one of a, response_a, b, response_b, tie, both, neither": ["line 9"],
@@ -70,7 +69,7 @@ def test_annotators_are_counted_with_ties_and_disagreement(tmp_path) -> None:
     counts = {"items": 5, "judgements": 10, "items_with_several": 4, "disagreed": 3}
     assert {key: found.annotators[key] for key in counts} == counts
     rated = [{"prompt": "q", "response": r, "rating": n} for r, n in [("a", 3), ("a", 5), ("b", 5), ("b", 5)]]
-    found = read_rows("ratings", str(save(rated, tmp_path / "y.jsonl")), dropped)
+    found = read_rows("ratings", str(save(rated, tmp_path / "y.jsonl")))
     assert {row.reply: row.rating for row in found.rows if row.reply} == {"a": 4.0, "b": 5.0}
     assert better(found.rows) == [("b", "a")]
     counts = {"items": 2, "judgements": 4, "items_with_several": 2, "disagreed": 1}
@@ -117,11 +116,11 @@ def test_demonstrations_and_prompts(tmp_path) -> None:
     assert dropped.counts() == {"no_reply_at_the_end: messages": 1}
     text = tmp_path / "prompts.txt"
     text.write_text("first, with {braces}\n\n  [1, 2]\n")
-    rows = read_rows("prompts", str(text), Dropped()).rows
+    rows = read_rows("prompts", str(text)).rows
     assert [(row.id, row.prompt[0]["content"]) for row in rows] == [
         ("line 1", "first, with {braces}"),
         ("line 3", "[1, 2]"),
     ]
     (tmp_path / "p.csv").write_text('prompt\n"[1, 2]"\n"a, b"\n')
-    rows = read_rows("prompts", str(tmp_path / "p.csv"), Dropped()).rows
+    rows = read_rows("prompts", str(tmp_path / "p.csv")).rows
     assert [row.prompt[0]["content"] for row in rows] == ["[1, 2]", "a, b"]

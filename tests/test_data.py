@@ -10,9 +10,9 @@ import pytest
 from conftest import HH_FILE
 from prefzoo.data import splits
 from prefzoo.data.formats import Row
-from prefzoo.data.read_files import Options
+from prefzoo.data.read_files import ReadOptions
 from prefzoo.data.read_rows import read_rows
-from prefzoo.data.rejects import Dropped
+from prefzoo.data.rejects import Rejects
 from prefzoo.data.row_views import views_of
 from prefzoo.errors import DataError
 from prefzoo.views import prompt_key
@@ -35,8 +35,7 @@ def write(path, records) -> str:
 def test_formats_become_the_same_row(tmp_path, name: str) -> None:
     chat = [USER]
     good, bad = {"role": "assistant", "content": "yes"}, {"role": "assistant", "content": "no"}
-    dropped = Dropped()
-    rows = read_rows(
+    result = read_rows(
         "preferences",
         write(
             tmp_path / name,
@@ -49,16 +48,16 @@ def test_formats_become_the_same_row(tmp_path, name: str) -> None:
                 {"prompt": "hi", "chosen": transcript("hi", "yes"), "rejected": transcript("hi", "no")},
             ],
         ),
-        dropped,
-    ).rows
-    assert not dropped.rows
+    )
+    rows = result.rows
+    assert not result.dropped.rows
     assert {(json.dumps(r.prompt), r.chosen, r.rejected) for r in rows} == {(json.dumps(chat), "yes", "no")}
     assert [r.id for r in rows] == [f"line {i}" for i in range(1, 7)]
 
 
 def test_a_transcript_is_cut_at_its_last_assistant_turn(tmp_path) -> None:
     a, b = transcript("one", "two", "three", "four: a\n\nb"), transcript("one", "two", "three", "")
-    row = read_rows("preferences", write(tmp_path / "x.jsonl", [{"chosen": a, "rejected": b}]), Dropped()).rows[0]
+    row = read_rows("preferences", write(tmp_path / "x.jsonl", [{"chosen": a, "rejected": b}])).rows[0]
     assert [turn["role"] for turn in row.prompt] == ["user", "assistant", "user"]
     assert (row.chosen, row.rejected) == ("four: a\n\nb", "")
 
@@ -79,8 +78,9 @@ def test_what_cannot_be_used_is_named_with_its_reason(tmp_path) -> None:
         {"prompt": "hi", "chosen": transcript("other", "a"), "rejected": transcript("other", "b")},
         {"prompt": [USER, {"role": "assistant", "content": "yes?"}], "chosen": "a", "rejected": "b"},
     ]
-    dropped = Dropped()
-    kept = splits.clean(read_rows("preferences", write(tmp_path / "x.jsonl", records), dropped).rows, dropped)
+    result = read_rows("preferences", write(tmp_path / "x.jsonl", records))
+    dropped = result.dropped
+    kept = splits.clean(result.rows, dropped)
     assert [row.id for row in kept] == ["line 1"]
     assert {reason: [row for row, _ in rows] for reason, rows in dropped.rows.items()} == {
         "duplicate_row": ["line 2"],
@@ -107,19 +107,19 @@ def test_a_hub_id_is_loaded_through_datasets(monkeypatch) -> None:
         return datasets.Dataset.from_list([{"chosen": transcript("hi", "yes"), "rejected": transcript("hi", "no")}])
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
-    options = Options(split="train_prefs", revision="abc", data_dir="part")
-    rows = read_rows("preferences", "someone/pairs", Dropped(), options).rows
+    options = ReadOptions(split="train_prefs", revision="abc", data_dir="part")
+    rows = read_rows("preferences", "someone/pairs", options).rows
     assert asked == {"name": "someone/pairs", "split": "train_prefs", "revision": "abc", "data_dir": "part"}
     assert (rows[0].id, rows[0].chosen) == ("row 1", "yes")
 
 
 def test_bad_sources_are_refused_in_words(tmp_path) -> None:
     with pytest.raises(DataError, match="neither a file"):
-        read_rows("preferences", str(tmp_path / "missing.jsonl"), Dropped())
+        read_rows("preferences", str(tmp_path / "missing.jsonl"))
     with pytest.raises(DataError, match="A row needs 'chosen' and 'rejected'"):
-        read_rows("preferences", write(tmp_path / "x.jsonl", [{"text": "hi"}]), Dropped())
+        read_rows("preferences", write(tmp_path / "x.jsonl", [{"text": "hi"}]))
     with pytest.raises(DataError, match="could not be loaded"):
-        read_rows("preferences", "no/such", Dropped())
+        read_rows("preferences", "no/such")
 
 
 def rows_of(*prompts: str) -> list[Row]:
@@ -137,10 +137,10 @@ def test_splits_share_no_prompt_and_do_not_depend_on_the_other_rows() -> None:
     assert 0.6 < len(parts["train"]) / 300 < 0.8 and parts["validation"] and parts["test"]
     fewer = splits.split_by_prompt(rows[::2], fractions, 0)
     assert all(where[prompt_key(row.prompt)] == name for name, part in fewer.items() for row in part)
-    splits.seal(parts, {}, Dropped())
+    splits.seal(parts, {}, Rejects())
     parts["test"].append(parts["train"][0])
     with pytest.raises(DataError, match="both train and test"):
-        splits.seal(parts, {}, Dropped())
+        splits.seal(parts, {}, Rejects())
 
 
 def test_case_and_white_space_do_not_make_a_new_prompt() -> None:
@@ -151,7 +151,7 @@ def test_case_and_white_space_do_not_make_a_new_prompt() -> None:
 
 def test_the_manifest_changes_with_one_character_and_with_order() -> None:
     def sha(rows: list[Row]) -> str:
-        return splits.seal({"train": rows, "validation": [], "test": rows_of("t")}, {}, Dropped()).manifest["sha256"]
+        return splits.seal({"train": rows, "validation": [], "test": rows_of("t")}, {}, Rejects()).manifest["sha256"]
 
     rows = rows_of("a", "b")
     edited = [rows[0], Row(rows[1].id, rows[1].prompt, rows[1].chosen, "bad 1!")]
@@ -170,7 +170,7 @@ def test_long_prompts_lose_their_oldest_turns_and_long_replies_their_row() -> No
         Row("b", [{"role": "user", "content": "word " * 30 + "end"}], "x", "y"),
         Row("c", [USER], "x " * 30, "y"),
     ]
-    dropped = Dropped()
+    dropped = Rejects()
 
     def tokens(prompt) -> int:
         return sum(len(turn["content"].split()) for turn in prompt)
@@ -200,8 +200,9 @@ def test_views_derive_from_the_same_rows_and_shuffling_swaps_about_half() -> Non
 
 @pytest.mark.skipif(not HH_FILE.is_file(), reason="the HH-RLHF sample is not beside this checkout")
 def test_the_real_pairs_are_read_whole() -> None:
-    dropped = Dropped()
-    rows = splits.clean(read_rows("preferences", str(HH_FILE), dropped).rows, dropped)
+    result = read_rows("preferences", str(HH_FILE))
+    dropped = result.dropped
+    rows = splits.clean(result.rows, dropped)
     assert len(rows) + sum(dropped.counts().values()) == 1500
     assert dropped.counts()["empty_reply"] == 4
     assert len(splits.repeated(rows)) == 2

@@ -14,7 +14,7 @@ from conftest import SMALL
 from prefzoo import compare
 from prefzoo.cli import app
 from prefzoo.commands.comparison import prepare_data
-from prefzoo.data.rejects import Dropped, in_order
+from prefzoo.data.rejects import Rejects, in_order
 from prefzoo.errors import PrefzooError
 from prefzoo.report.data_summary import data_facts, reason_text, shorten_places
 
@@ -129,7 +129,7 @@ def test_votes_add_up_and_disagreement_is_told(tmp_path) -> None:
 
 
 def test_places_are_in_order_and_name_a_file_once() -> None:
-    dropped = Dropped()
+    dropped = Rejects()
     for number in (10, 9, 100):
         dropped.add("blank", f"b.jsonl line {number}", "")
     dropped.add("blank", "a.jsonl line 11", "")

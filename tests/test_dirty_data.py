@@ -11,7 +11,7 @@ import pytest
 from conftest import HH_FILE
 from data_files import FORMATS, look, save
 from prefzoo.data import splits
-from prefzoo.data.rejects import Dropped
+from prefzoo.data.rejects import Rejects
 from prefzoo.errors import DataError
 
 USER = {"role": "user", "content": "hi"}
@@ -164,7 +164,7 @@ def test_replies_that_repeat_or_tie_are_not_paired_and_that_is_counted(tmp_path)
 def test_half_a_character_is_dropped_before_it_stops_the_writing(tmp_path) -> None:
     path = tmp_path / "x.jsonl"
     path.write_text(json.dumps(PAIR) + "\n" + json.dumps({**PAIR, "chosen": "\ud83d"}) + "\n")
-    dropped = Dropped()
+    dropped = Rejects()
     kept = splits.clean(look("preferences", path)[0].rows, dropped)
     assert [row.id for row in kept] == ["line 1"] and dropped.places() == {"half_a_character": ["line 2"]}
     whole = splits.seal({"train": kept, "validation": [], "test": [splits.Row("t", [REPLY])]}, {}, dropped)
@@ -187,7 +187,7 @@ def test_no_strange_value_is_lost_or_ends_in_a_traceback(tmp_path, name: str) ->
     for key in good[0]:
         for value in STRANGE:
             records = [*good[1:], {**good[0], key: value}]
-            dropped = Dropped()
+            dropped = Rejects()
             rows = look(kind, save(records, tmp_path / "x.jsonl"), **options)[0].rows
             assert len({row.id for row in rows}) == len(rows)
             kept = splits.clean(rows, dropped)

@@ -10,7 +10,6 @@ import pytest
 
 from data_files import look, save
 from prefzoo.data.read_rows import read_rows
-from prefzoo.data.rejects import Dropped
 from prefzoo.errors import DataError
 
 USER = {"role": "user", "content": "hi"}
@@ -115,7 +114,7 @@ WORDS = "cannot be read"
 def test_broken_files_are_told_in_words(tmp_path, name: str, content: bytes, says: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=says):
-        read_rows("preferences", str(tmp_path / name), Dropped())
+        read_rows("preferences", str(tmp_path / name))
 
 
 def test_semicolons_within_cells_separate_nothing(tmp_path) -> None:
@@ -129,4 +128,4 @@ def test_semicolons_within_cells_separate_nothing(tmp_path) -> None:
 
 def test_a_folder_is_no_file(tmp_path) -> None:
     with pytest.raises(DataError, match=r"is a folder; name a file in it \(.jsonl"):
-        read_rows("preferences", str(tmp_path), Dropped())
+        read_rows("preferences", str(tmp_path))

@@ -13,9 +13,9 @@ import prefzoo
 from data_files import FORMATS, Pair, one, save
 from prefzoo.data import splits
 from prefzoo.data.formats import Row
-from prefzoo.data.read_files import Options
+from prefzoo.data.read_files import ReadOptions
 from prefzoo.data.read_rows import read_rows
-from prefzoo.data.rejects import Dropped
+from prefzoo.data.rejects import Rejects
 from prefzoo.data.row_views import views_of
 from prefzoo.errors import DataError
 
@@ -30,16 +30,15 @@ def pairs() -> list[Pair]:
 def read(name: str, pairs: list[Pair], folder: Path, ending: str = ".jsonl") -> list[Row]:
     kind, write = FORMATS[name]
     records = [record for i, pair in enumerate(pairs) for record in write(pair, i)]
-    options = Options(columns={"prompt": "instruction"} if "instruction" in records[0] else {})
-    dropped = Dropped()
-    found = read_rows(kind, str(save(records, folder / f"data{ending}")), dropped, options)
-    assert (found.read, dropped.counts()) == (len(records), {})
+    options = ReadOptions(columns={"prompt": "instruction"} if "instruction" in records[0] else {})
+    found = read_rows(kind, str(save(records, folder / f"data{ending}")), options)
+    assert (found.read, found.dropped.counts()) == (len(records), {})
     return found.rows
 
 
-def seal(rows: list[Row]) -> splits.Sealed:
+def seal(rows: list[Row]) -> splits.SealedSplits:
     parts = splits.split_by_prompt(rows, {"train": 0.7, "validation": 0.1, "test": 0.2}, 0)
-    return splits.seal(parts, {}, Dropped())
+    return splits.seal(parts, {}, Rejects())
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -88,10 +87,10 @@ def test_a_wrong_label_is_seen(pairs, tmp_path) -> None:
 def test_columns_are_renamed_and_checked(pairs, tmp_path) -> None:
     records = [{"frage": p["prompt"], "gut": p["chosen"], "schlecht": p["rejected"]} for p in pairs]
     columns = {"prompt": "frage", "chosen": "gut", "rejected": "schlecht"}
-    rows, _ = one("preferences", records, tmp_path, options=Options(columns=columns))
+    rows, _ = one("preferences", records, tmp_path, columns=columns)
     assert seal(rows).manifest == seal(read("standard", pairs, tmp_path)).manifest
     with pytest.raises(DataError, match=r"data.columns.prompt: unknown column 'frge'. Did you mean 'frage'"):
-        one("preferences", records, tmp_path, options=Options(columns={**columns, "prompt": "frge"}))
+        one("preferences", records, tmp_path, columns={**columns, "prompt": "frge"})
 
 
 def test_order_in_the_file_does_not_move_a_prompt_to_another_split(pairs, tmp_path) -> None:

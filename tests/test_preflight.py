@@ -157,8 +157,10 @@ class Capitals(sources.Source):
     provides = frozenset({"preferences", "prompts"})
     has_gold = True
 
-    def rows(self, wanted: sources.Wanted) -> list[Row]:
-        return [row(f"which capital has number {i}?", "PARIS", name=str(i)) for i in range(wanted.train + wanted.test)]
+    def rows(self, request: sources.RowRequest) -> list[Row]:
+        return [
+            row(f"which capital has number {i}?", "PARIS", name=str(i)) for i in range(request.train + request.test)
+        ]
 
     def gold(self, prompts, completions):
         return [{"gold": float(sum(c.isupper() for c in text))} for text in completions]
@@ -206,7 +208,7 @@ def test_mistakes_with_sources_are_named(installed, data, more, says: str) -> No
 
 
 def test_a_source_of_another_package_is_read_split_and_decides(installed, tmp_path) -> None:
-    from prefzoo.run.stages.data_stage import gather, prepare
+    from prefzoo.run.stages.data_stage import prepare, read_data
     from prefzoo.run.stages.recipe_inputs import gold_function
 
     sets = ["data.source=capitals", *SMALL]
@@ -214,7 +216,7 @@ def test_a_source_of_another_package_is_read_split_and_decides(installed, tmp_pa
     assert recipe.gold_source == "capitals"
     gold = gold_function(recipe)
     assert gold is not None and gold([[]], ["PaRIS"]) == [{"gold": 4.0}]
-    assert gather(recipe).read == 48 + 16
+    assert sum(result.read for result in read_data(recipe)[0].values()) == 48 + 16
     (tmp_path / "data").mkdir()
     plan = make_plan(recipe, tmp_path)
     prepare(plan, plan.stages["data"], tmp_path / "data", lambda *told: None)

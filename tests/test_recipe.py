@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import cloudpickle
 import jsonschema
 import pytest
 import yaml
 from pydantic import BaseModel
 
+from prefzoo import registry
 from prefzoo.errors import RecipeError
 from prefzoo.recipe import check_recipe as recipes
 from prefzoo.recipe.json_schema import recipe_schema
 from prefzoo.recipe.recipe_files import merge, read, shipped
 from prefzoo.recipe.recipe_schema import Recipe
+from prefzoo.run.stage_graph import make_plan
 
 
 @pytest.mark.parametrize("name", [n for n in shipped() if n != "base"])
@@ -219,3 +222,26 @@ def test_on_is_a_word_and_true_a_truth_value(tmp_path) -> None:
     assert loaded.start.parameters == {"on": "demonstrations"} and loaded.training.bf16 is True
     assert recipes.load("quickstart", ["start=sft"]).start.algorithm == "sft"
     assert recipes.load("quickstart", ["start.on=chosen"]).start.parameters == {"on": "chosen"}
+
+
+def test_each_algorithm_of_a_recipe_is_built_once(monkeypatch, tmp_path) -> None:
+    """By the check, the stage graph and all who ask later; a copy with other settings builds its own, and what goes to
+    another process leaves them behind."""
+    built: list[str] = []
+
+    class Counted(registry.TypeAdapter):
+        def validate_python(self, *args, **more):
+            built.append(self._type.__name__)
+            return super().validate_python(*args, **more)
+
+    monkeypatch.setattr(registry, "TypeAdapter", Counted)
+    recipe = recipes.load("quickstart")
+    plan = make_plan(recipe, tmp_path)
+    assert sorted(built) == ["BestOfN", "DPO", "RejectionSampling", "RejectionSampling", "SFT", "SFT"]  # one: the start
+    assert recipe.algorithm("dpo") is plan.recipe.algorithm("dpo") and recipe.algorithm("dpo").beta == 0.5
+    assert len(built) == 6
+    other = recipe.model_copy(update={"algorithms": {"dpo": {"beta": 2.0}}})
+    assert other.algorithm("dpo").beta == 2 and recipe.algorithm("dpo").beta == 0.5
+    sent = cloudpickle.loads(cloudpickle.dumps(recipe))
+    assert sent == recipe and sent.model_dump() == recipe.model_dump() and "_built" not in vars(sent)
+    assert sent.algorithm("dpo") == recipe.algorithm("dpo") is not sent.algorithm("dpo")

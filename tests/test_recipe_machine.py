@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from prefzoo import machine
 from prefzoo.errors import RecipeError
-from prefzoo.recipe import adapter_check, machine_check
 from prefzoo.recipe import check_recipe as recipes
-from prefzoo.run import resources
+from prefzoo.recipe import cross_check, model_check
 from prefzoo.settings import Adapter
 
 DPO = {"algorithms": {"dpo": {}}}
@@ -62,16 +62,16 @@ def test_attention_without_a_backward_pass_on_a_cpu_is_refused(name: str) -> Non
 
 def test_a_gpu_is_looked_for_in_the_system(monkeypatch) -> None:
     there: set[str] = set()
-    monkeypatch.setattr(resources.Path, "exists", lambda place: str(place) in there)
-    monkeypatch.setattr(resources.Path, "glob", lambda place, pattern: iter([]))
-    assert not resources.may_have_gpu()  # the tests hide all
+    monkeypatch.setattr(machine.Path, "exists", lambda place: str(place) in there)
+    monkeypatch.setattr(machine.Path, "glob", lambda place, pattern: iter([]))
+    assert not machine.may_have_gpu()  # the tests hide all
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    assert not resources.may_have_gpu()
+    assert not machine.may_have_gpu()
     there.add("/dev/kfd")
-    assert resources.may_have_gpu()
+    assert machine.may_have_gpu()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
-    assert not resources.may_have_gpu()
-    assert machine_check.machine_problems(recipes.check(DPO)) == []
+    assert not machine.may_have_gpu()
+    assert cross_check.machine_problems(recipes.check(DPO)) == []
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ def found(path: str, **adapter: Any) -> list[str]:
     """What is said of an adapter on the model there; other checks would want a whole model."""
     recipe = recipes.check(DPO)
     there = recipe.model.model_copy(update={"path": path})
-    return adapter_check.adapter_problems(recipe.model_copy(update={"model": there, "adapter": Adapter(**adapter)}))
+    return model_check.adapter_problems(recipe.model_copy(update={"model": there, "adapter": Adapter(**adapter)}))
 
 
 def test_names_of_a_bare_backbone_and_of_two_tables_are_understood(tmp_path) -> None:

@@ -11,21 +11,24 @@ import pytest
 
 from data_files import save
 from prefzoo.data.plackett_luce import plackett_luce
-from prefzoo.data.read_result import Found
+from prefzoo.data.read_files import ReadOptions
+from prefzoo.data.read_result import ReadResult
 from prefzoo.data.read_rows import read_rows
-from prefzoo.data.rejects import Dropped
+from prefzoo.data.rejects import Rejects
 from prefzoo.report.annotators import pair_facts
 
 
-def read(kind: str, records: list[dict[str, Any]], folder: Path, pairs: str = "plackett_luce") -> tuple[Found, Dropped]:
-    dropped = Dropped()
-    found = read_rows(kind, str(save(records, folder / "x.jsonl")), dropped, pairs=pairs)  # type: ignore[arg-type]
-    assert found.read == found.used + dropped.total()
+def read(
+    kind: str, records: list[dict[str, Any]], folder: Path, pairs: str = "plackett_luce"
+) -> tuple[ReadResult, Rejects]:
+    options = ReadOptions(pairs=pairs)  # type: ignore[arg-type]
+    found = read_rows(kind, str(save(records, folder / "x.jsonl")), options)
+    assert found.read == found.used + found.dropped.total()
     assert len({row.id for row in found.rows}) == len(found.rows)
-    return found, dropped
+    return found, found.dropped
 
 
-def better(found: Found) -> set[tuple[str | None, str | None]]:
+def better(found: ReadResult) -> set[tuple[str | None, str | None]]:
     return {(row.chosen, row.rejected) for row in found.rows if row.chosen}
 
 
@@ -94,7 +97,7 @@ def test_a_lone_ranking_gives_all_its_pairs_and_order_decides_nothing(tmp_path) 
     first, _ = read("rankings", records, tmp_path)
     other, _ = read("rankings", rng.sample(records, len(records)), tmp_path)
 
-    def said(found: Found) -> list[tuple[Any, ...]]:
+    def said(found: ReadResult) -> list[tuple[Any, ...]]:
         return sorted(
             (r.prompt[0]["content"], r.chosen or "", r.rejected or "", *(r.ranking or [])) for r in found.rows
         )

@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, ValidationError
 
 from prefzoo.errors import unknown
-from prefzoo.validation_messages import mistakes
+from prefzoo.validation_messages import validation_problems
 
 
 class _Names(dict[str, Any]):
@@ -117,7 +117,7 @@ def _value_problem(config: str, key: str, value: Any, annotation: str) -> str | 
     try:
         TypeAdapter(Annotated[FiniteFloat, RANGES[key]] if key in RANGES else Any).validate_python(value)
     except ValidationError as error:
-        return mistakes(error, {})[0].said
+        return validation_problems(error, {})[0].message
     return None
 
 

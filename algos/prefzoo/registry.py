@@ -10,7 +10,7 @@ import dataclasses
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
@@ -19,7 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 from prefzoo.config_fields import trainer_problems
 from prefzoo.errors import PrefzooError, RecipeError, unknown
 from prefzoo.interface import NEEDS, Algorithm
-from prefzoo.validation_messages import mistakes, shown
+from prefzoo.validation_messages import shown, validation_problems
 
 BUILT_IN = {
     "a2c": "prefzoo.zoo.a2c:A2C",
@@ -96,33 +96,30 @@ def load(name: str) -> type[Algorithm]:
     try:
         return _check_class(name, point.load())
     except (Exception, SystemExit) as error:
-        said = " ".join(str(error).split())
+        reason = " ".join(str(error).split())
         raise PrefzooError(
-            f"the algorithm {name!r} of the package {package} cannot be loaded: {type(error).__name__}: {said}"
+            f"the algorithm {name!r} of the package {package} cannot be loaded: {type(error).__name__}: {reason}"
         ) from error
 
 
 def clashes() -> list[str]:
     """A sentence for each name of ours, or registered here, that an installed package offers too."""
-    found = []
-    for name in sorted({*BUILT_IN, *_registered}):
-        for package, point in _offered(name).items():
-            cls = _registered.get(name)
-            if cls is None or point.value != f"{cls.__module__}:{cls.__qualname__}":
-                found.append(
-                    f"the package {package} offers an algorithm named {name!r} too; it is not used, because "
-                    f"{'that is a built-in one' if name in BUILT_IN else 'one of that name is registered'}"
-                )
-    return found
+    return [
+        f"the package {package} offers an algorithm named {name!r} too; it is not used, because "
+        f"{'that is a built-in one' if name in BUILT_IN else 'one of that name is registered'}"
+        for name in sorted({*BUILT_IN, *_registered})
+        for package, point in _offered(name).items()
+        if (cls := _registered.get(name)) is None or point.value != f"{cls.__module__}:{cls.__qualname__}"
+    ]
 
 
 def sound() -> dict[str, type[Algorithm]]:
     """Name -> class of every algorithm that can be loaded; a broken package of somebody else's is left out."""
-    found = {}
+    loaded = {}
     for name in names():
         with contextlib.suppress(PrefzooError):
-            found[name] = load(name)
-    return found
+            loaded[name] = load(name)
+    return loaded
 
 
 def get(name: str, **parameters: Any) -> Algorithm:
@@ -132,35 +129,44 @@ def get(name: str, **parameters: Any) -> Algorithm:
         KeyError: for an unknown name.
         RecipeError: naming every parameter that is unknown or out of range.
     """
-    cls = load(name)
-    problems = parameter_problems(cls, parameters)
-    if problems:
+    algorithm, problems = build(load(name), parameters)
+    if algorithm is None:
         raise RecipeError(name, problems)
-    return TypeAdapter(cls).validate_python(parameters)
+    return algorithm
 
 
-def parameter_problems(cls: type[Algorithm], parameters: dict[str, Any], prefix: str = "") -> list[str]:
-    """Every mistake in an algorithm's parameters, a sentence each; empty when there is none."""
+def build(cls: type[Algorithm], parameters: Mapping[str, Any], prefix: str = "") -> tuple[Algorithm | None, list[str]]:
+    """An algorithm with its hyper-parameters, and every problem with them, a sentence each.
+
+    Args:
+        prefix: of each key in a sentence, such as `"algorithms.dpo."`.
+
+    Returns:
+        No algorithm where there is a problem.
+    """
     fields = [f.name for f in dataclasses.fields(cls)]
     # In a recipe these two stand beside an algorithm's own.
     known = [*fields, *(("algorithm", "seed_offset") if prefix.startswith("algorithms.") else ())]
     problems = [f"{prefix}{key}: {unknown('key', key, known)}" for key in parameters if key not in fields]
-    given = {key: value for key, value in parameters.items() if key in fields}
+    settings = {key: value for key, value in parameters.items() if key in fields}
+    algorithm = None
     try:
-        TypeAdapter(cls).validate_python(given)
+        algorithm = TypeAdapter(cls).validate_python(settings)
     except ValidationError as error:
-        for each in mistakes(error, given):
-            at = f"{prefix}{each.key}".rstrip(".")  # what is wrong between several has no key of its own
-            problems.append(f"{at}: {each.said}" if at else each.said)
+        for problem in validation_problems(error, settings):
+            key = f"{prefix}{problem.key}".rstrip(".")  # what is wrong between several has no key of its own
+            problems.append(f"{key}: {problem.message}" if key else problem.message)
     trainer = parameters.get("trainer")
     if trainer and cls.config is None:
         problems.append(
             f"{prefix}trainer: has no meaning here, for there is no trainer behind it (got {shown(trainer)})"
         )
     elif isinstance(trainer, dict) and cls.config is not None:
-        owned = {key: f"say `{prefix}{own}`" if own in fields else own for key, own in cls.owned.items()}
+        owned = {
+            key: f"say `{prefix}{setting}`" if setting in fields else setting for key, setting in cls.owned.items()
+        }
         problems += trainer_problems(cls.config, trainer, f"{prefix}trainer.", owned)
-    return problems
+    return (None if problems else algorithm), problems
 
 
 def _resolve(name: str, cls: type[Algorithm]) -> None:
@@ -172,15 +178,15 @@ def _resolve(name: str, cls: type[Algorithm]) -> None:
             if key not in fields or not isinstance(fields[key].type, str) or not isinstance(written, str):
                 continue
             try:
-                meant = eval(written, vars(sys.modules[owner.__module__]), dict(vars(owner)))
+                annotation = eval(written, vars(sys.modules[owner.__module__]), dict(vars(owner)))
             except Exception as error:
                 raise ValueError(
                     f"algorithm {name!r}: the annotation of {key!r}, {written}, means nothing where it is written "
                     f"({type(error).__name__}: {error}); define or import its names at the top of the file, not within "
                     "a function or under TYPE_CHECKING"
                 ) from error
-            fields[key].type = meant
-            owner.__annotations__[key] = meant
+            fields[key].type = annotation
+            owner.__annotations__[key] = annotation
 
 
 def _offered(name: str) -> dict[str, EntryPoint]:

@@ -1,7 +1,7 @@
-"""The sentences of refusals: what pydantic finds wrong in a recipe, and what a machine or a model cannot do.
+"""Messages about settings: what pydantic finds wrong in them, and what a machine or a model cannot do.
 
 Each names the key, the value, what is allowed and the nearest right spelling. The check of a recipe and a training
-share them; nothing here imports torch.
+share these messages. No torch is imported.
 """
 
 from __future__ import annotations
@@ -38,34 +38,36 @@ Fields = Callable[[tuple[Any, ...]], Iterable[str]]
 """The keys that are allowed in the block at a path."""
 
 
-class Mistake(NamedTuple):
-    """One thing that is wrong.
+class Problem(NamedTuple):
+    """One thing that is wrong with some settings.
 
     Attributes:
         path: where, as keys and places in lists of the content that was checked.
-        said: the value, what is allowed and the nearest right spelling.
+        message: the value, what is allowed and the nearest right spelling.
     """
 
     path: tuple[Any, ...]
-    said: str
+    message: str
 
     @property
     def key(self) -> str:
-        """The dotted key, places in lists counted from 0; a thing in a list of such has the list's."""
+        """The dotted key, places in lists counted from 0; an item of a list has the list's key."""
         path = self.path
         while path and isinstance(path[-1], int):
             path = path[:-1]
         return ".".join(str(part) for part in path)
 
 
-def mistakes(error: ValidationError, content: Mapping[str, Any], fields: Fields = lambda path: ()) -> list[Mistake]:
-    """Each mistake in `content` once, however many branches of a union it was tried against."""
-    found: dict[tuple[Any, ...], list[Any]] = {}
+def validation_problems(
+    error: ValidationError, content: Mapping[str, Any], fields: Fields = lambda path: ()
+) -> list[Problem]:
+    """Each problem that pydantic has with `content` once, however many branches of a union it was tried against."""
+    by_path: dict[tuple[Any, ...], list[Any]] = {}
     for item in error.errors():
-        found.setdefault(_path(item, content), []).append(item)
+        by_path.setdefault(_path(item, content), []).append(item)
     # Where something inside a list or block is wrong, it was meant as one: that it is no text either says nothing.
-    deepest = [p for p in found if not any(len(other) > len(p) and other[: len(p)] == p for other in found)]
-    return [Mistake(path, _said(path, found[path], fields)) for path in deepest]
+    deepest = [p for p in by_path if not any(len(other) > len(p) and other[: len(p)] == p for other in by_path)]
+    return [Problem(path, _message(path, by_path[path], fields)) for path in deepest]
 
 
 def _path(item: Any, content: Any) -> tuple[Any, ...]:
@@ -81,38 +83,36 @@ def _path(item: Any, content: Any) -> tuple[Any, ...]:
     return tuple(path) or item["loc"][:1]
 
 
-def _said(path: tuple[Any, ...], items: list[Any], fields: Fields) -> str:
-    kinds = {item["type"]: item for item in items}
+def _message(path: tuple[Any, ...], items: list[Any], fields: Fields) -> str:
+    """The message for pydantic's errors (`items`) at one path."""
+    by_type = {item["type"]: item for item in items}
+    limits = {type_: item.get("ctx", {}) for type_, item in by_type.items()}
     value = items[0]["input"]
-    if "missing" in kinds:
+    got = f"(got {shown(value)})"
+    if "missing" in by_type:
         return "is missing"
-    if "extra_forbidden" in kinds:
+    if "extra_forbidden" in by_type:
         return unknown("key", path[-1], fields(path[:-1]))
-    if "literal_error" in kinds and not isinstance(value, (Mapping, list)):
-        return unknown("value", value, re.findall(r"'(.*?)'", kinds["literal_error"]["ctx"]["expected"]))
-    if "value_error" in kinds:
-        said = kinds["value_error"]["msg"].removeprefix("Value error, ")
-        return (
-            said
-            if value is None or isinstance(value, Mapping) or repr(value) in said
-            else f"{said} (got {shown(value)})"
-        )
-    for kind, (bound, words) in _BOUNDS.items():
-        if kind in kinds:
-            return f"must be {words} {kinds[kind]['ctx'][bound]:g} (got {shown(value)})"
-    if "string_too_short" in kinds:
-        least = kinds["string_too_short"]["ctx"]["min_length"]
-        return "must not be empty" if least == 1 else f"must have at least {least} letters (got {shown(value)})"
-    if "string_pattern_mismatch" in kinds:
-        pattern = kinds["string_pattern_mismatch"]["ctx"]["pattern"]
-        return f"must match the regular expression {pattern} (got {shown(value)})"
-    wanted = [_TYPES[kind.partition("_")[0]] for kind in kinds if kind.partition("_")[0] in _TYPES]
-    if wanted:
-        listed = f"; say `[{value}]`" if wanted == ["a list"] and isinstance(value, str) else ""
-        return f"must be {' or '.join(dict.fromkeys(wanted))} (got {shown(value)}){listed}"
-    if "too_short" in kinds:
-        return f"must hold at least {kinds['too_short']['ctx']['min_length']} (got {shown(value)})"
-    return f"{items[0]['msg']} (got {shown(value)})"
+    if "literal_error" in by_type and not isinstance(value, (Mapping, list)):
+        return unknown("value", value, re.findall(r"'(.*?)'", limits["literal_error"]["expected"]))
+    if "value_error" in by_type:
+        message = by_type["value_error"]["msg"].removeprefix("Value error, ")
+        complete = value is None or isinstance(value, Mapping) or repr(value) in message
+        return message if complete else f"{message} {got}"
+    for type_, (bound, phrase) in _BOUNDS.items():
+        if type_ in by_type:
+            return f"must be {phrase} {limits[type_][bound]:g} {got}"
+    if "string_too_short" in by_type:
+        least = limits["string_too_short"]["min_length"]
+        return "must not be empty" if least == 1 else f"must have at least {least} letters {got}"
+    if "string_pattern_mismatch" in by_type:
+        return f"must match the regular expression {limits['string_pattern_mismatch']['pattern']} {got}"
+    if types := [_TYPES[first] for type_ in by_type if (first := type_.partition("_")[0]) in _TYPES]:
+        listed = f"; say `[{value}]`" if types == ["a list"] and isinstance(value, str) else ""
+        return f"must be {' or '.join(dict.fromkeys(types))} {got}{listed}"
+    if "too_short" in by_type:
+        return f"must hold at least {limits['too_short']['min_length']} {got}"
+    return f"{items[0]['msg']} {got}"
 
 
 def shown(value: Any) -> str:
@@ -136,19 +136,19 @@ UNPAGED = {
 """Optimizers that are called otherwise where they are not paged."""
 
 
-def paged(key: str, optimizer: str) -> str:
-    """Of an optimizer that pages, on a machine without a GPU."""
+def paged_without_gpu(key: str, optimizer: str) -> str:
+    """For an optimizer that pages, on a machine without a GPU."""
     allowed = UNPAGED.get(optimizer, optimizer.removeprefix("paged_"))
     return f"{key}: {optimizer!r} pages a GPU's memory, and this machine has no GPU. Allowed here: {allowed}"
 
 
-def half_precision(key: str) -> str:
-    """Of `fp16: true`, on a machine without a GPU."""
+def fp16_without_gpu(key: str) -> str:
+    """For `fp16: true`, on a machine without a GPU."""
     return f"{key}: true needs a GPU, and this machine has none. Allowed here: training.bf16"
 
 
-def attention(implementation: str | None) -> str | None:
-    """Of an implementation of attention that needs a GPU, on a machine without one; None for others."""
+def attention_without_gpu(implementation: str | None) -> str | None:
+    """For an implementation of attention that needs a GPU, on a machine without one; None for others."""
     if implementation is None or not implementation.startswith(("flash", "flex")):
         return None
     needs = "needs a GPU for its backward pass" if implementation.startswith("flex") else "needs a GPU"
@@ -157,9 +157,9 @@ def attention(implementation: str | None) -> str | None:
     )
 
 
-def no_module(key: str, name: str, known: Iterable[str], listed: bool) -> str:
-    """Of a name, or (where it is not `listed`) a regular expression, that fits no module; `known` are the names of
-    those with weights."""
+def unknown_module(key: str, name: str, known: Iterable[str], listed: bool) -> str:
+    """For a name, or (where it is not `listed`) a regular expression, that fits no module; `known` are the names of
+    modules with weights."""
     names = sorted(set(known))
     if listed:
         meant = did_you_mean(name, names)
@@ -170,16 +170,16 @@ def no_module(key: str, name: str, known: Iterable[str], listed: bool) -> str:
     return f"{key}: {name!r} is no module of this model.{meant} Modules with weights: {', '.join(names)}."
 
 
-def tied(key: str, name: str) -> str:
-    """Of a module whose weights are the embeddings and the head at once."""
+def tied_module(key: str, name: str) -> str:
+    """For a module whose weights are the embeddings and the head at once."""
     return (
         f"{key}: {name!r} shares its weights with the other end of this model (tie_word_embeddings); what is trained "
         "at one end alone would be lost, or be at both, when the policy is exported"
     )
 
 
-def head(key: str, name: str) -> str:
-    """Of a language model's head as a target of an adapter."""
+def adapter_on_head(key: str, name: str) -> str:
+    """For a language model's head as a target of an adapter."""
     return (
         f"{key}: {name!r} would put an adapter on the head, whose weight TRL's losses read by itself, so that "
         "it would not be trained. Where the embeddings are not tied, adapter.modules_to_save trains it whole"

@@ -13,7 +13,7 @@ from typing import Any
 from rich.console import Console
 
 from prefzoo.data import splits
-from prefzoo.data.rejects import Dropped
+from prefzoo.data.rejects import Rejects
 from prefzoo.recipe.recipe_schema import Recipe, Tracking, Wandb
 from prefzoo.run.executor import Runner
 from prefzoo.run.progress_display import Watcher, seconds_left
@@ -140,7 +140,7 @@ def _copy_data(plan: Plan, small: Plan, size: Size) -> None:
     limits = {"train": size.train, "validation": size.test, "test": size.test}
     parts = {name: splits.limit_prompts(splits.load_split(whole, name), limit) for name, limit in limits.items()}
     folder.mkdir(parents=True)
-    splits.seal(parts, {}, Dropped()).save(folder)
+    splits.seal(parts, {}, Rejects()).save(folder)
 
 
 def _took(stage: Stage) -> Took:

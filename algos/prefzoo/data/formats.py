@@ -1,4 +1,7 @@
-"""What a row is, and how prompts and replies are read out of the shapes that data sets give them."""
+"""Rows, and how their prompts and replies are read out of the shapes that data sets give them.
+
+What cannot be read raises `Rejected` with the reason.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from prefzoo.data.rejects import Unusable, kind_of, wrong_type
+from prefzoo.data.rejects import Rejected, type_name, wrong_type
 from prefzoo.types import Message
 
 _TURN = re.compile(r"\n\n(Human|Assistant):")
@@ -52,11 +55,7 @@ class Row:
 
 def pair(row_id: str, record: dict[str, Any]) -> Row:
     """The row of a record with `chosen` and `rejected`: two transcripts that share an implicit prompt
-    (`"\\n\\nHuman: ..\\n\\nAssistant: .."` as in HH-RLHF, or lists of messages), or a `prompt` beside two replies.
-
-    Raises:
-        Unusable: with the reason.
-    """
+    (`"\\n\\nHuman: ..\\n\\nAssistant: .."` as in HH-RLHF, or lists of messages), or a `prompt` beside two replies."""
     chosen, rejected = (split_transcript(record[key], key) for key in ("chosen", "rejected"))
     prompt = record.get("prompt")
     if prompt is None:
@@ -65,7 +64,7 @@ def pair(row_id: str, record: dict[str, Any]) -> Row:
                 raise _no_conversation(record, key)
         assert chosen is not None and rejected is not None
         if chosen[0] != rejected[0]:
-            raise Unusable("prompt_mismatch", "chosen", "rejected")
+            raise Rejected("prompt_mismatch", "chosen", "rejected")
         return Row(row_id, answerable(chosen[0]), chosen=chosen[1], rejected=rejected[1])
     messages = prompt_of(prompt)
     # Beside a prompt, a side is a reply; or, as some data sets have it, the prompt over again and a reply.
@@ -75,75 +74,59 @@ def pair(row_id: str, record: dict[str, Any]) -> Row:
     return Row(row_id, answerable(messages), chosen=good, rejected=bad)
 
 
-def _no_conversation(record: dict[str, Any], key: str) -> Unusable:
-    """Why a side without a prompt beside it is no conversation with a reply at its end."""
+def _no_conversation(record: dict[str, Any], key: str) -> Rejected:
+    """The reason why a side without a prompt beside it is no conversation with a reply at its end."""
     side = record[key]
     turns = _transcript_turns(side) if isinstance(side, str) else []
     if turns or conversation(side, key):
-        return Unusable("no_reply_at_the_end", key)
+        return Rejected("no_reply_at_the_end", key)
     if isinstance(side, str) and side.strip():
-        return Unusable("empty_value" if "prompt" in record else "missing_key", "prompt")
+        return Rejected("empty_value" if "prompt" in record else "missing_key", "prompt")
     return wrong_type(side, key, "a text or a list of messages")
 
 
 def prompt_in(record: dict[str, Any]) -> list[Message]:
-    """The prompt of a record, as messages that an assistant could answer.
-
-    Raises:
-        Unusable: when there is none.
-    """
+    """The prompt of a record, as messages that an assistant could answer."""
     if "prompt" not in record:
-        raise Unusable("missing_key", "prompt")
+        raise Rejected("missing_key", "prompt")
     return answerable(prompt_of(record["prompt"]))
 
 
 def prompt_of(value: Any) -> list[Message]:
-    """A prompt that is a text, a transcript or a list of messages, as messages.
-
-    Raises:
-        Unusable: when it is none of these.
-    """
+    """A prompt that is a text, a transcript or a list of messages, as messages."""
     if (turns := conversation(value, "prompt")) is not None:
         return turns
     if isinstance(value, str):
         return _transcript_turns(value.removesuffix("\n\nAssistant:")) or [{"role": "user", "content": value.strip()}]
-    raise Unusable("empty_prompt") if value is None else wrong_type(value, "prompt", "a text or a list of messages")
+    raise Rejected("empty_prompt") if value is None else wrong_type(value, "prompt", "a text or a list of messages")
 
 
 def answerable(messages: list[Message]) -> list[Message]:
-    """These messages, if an assistant could answer them.
-
-    Raises:
-        Unusable: when they are empty or do not end with the user's turn.
-    """
+    """These messages, which must end with a turn of the user."""
     if not messages or not messages[-1]["content"].strip():
-        raise Unusable("empty_prompt")
+        raise Rejected("empty_prompt")
     if messages[-1]["role"] != "user":
-        raise Unusable("prompt_not_by_user")
+        raise Rejected("prompt_not_by_user")
     return messages
 
 
 def reply_of(value: Any, key: str, prompt: Any = None) -> str:
-    """The one reply in a text or a list of one message; a text may repeat the `prompt` first.
-
-    Raises:
-        Unusable: for anything else, a conversation of which the prompt is not the beginning among them; it names the
-            column `key`.
-    """
+    """The one reply in a text or a list of one message, in the column `key`; a text may repeat the `prompt` first."""
+    too_long = Rejected("more_than_one_message" if prompt is None else "prompt_mismatch", key)
     turns = conversation(value, key)
     if turns is not None:
         if not turns:
-            raise Unusable("empty_value", key)
+            raise Rejected("empty_value", key)
         if turns[-1]["role"] != "assistant":
-            raise Unusable("no_reply_at_the_end", key)
+            raise Rejected("no_reply_at_the_end", key)
         if len(turns) > 1:
-            raise Unusable("more_than_one_message", key) if prompt is None else Unusable("prompt_mismatch", key)
+            raise too_long
         return turns[0]["content"].strip()
     if not isinstance(value, str):
         raise wrong_type(value, key, "a text or a list of one message")
     text = value.removeprefix(prompt) if isinstance(prompt, str) and prompt else value
     if split_transcript(text, key) is not None:
-        raise Unusable("more_than_one_message", key) if prompt is None else Unusable("prompt_mismatch", key)
+        raise too_long
     return text.strip()
 
 
@@ -158,16 +141,9 @@ def split_transcript(side: Any, key: str) -> tuple[list[Message], str] | None:
 
 
 def as_list(value: Any, key: str) -> list[Any]:
-    """A list, or one that a text (a cell of a CSV file) spells in JSON.
-
-    Raises:
-        Unusable: for anything else.
-    """
+    """A list, or one that a text (a cell of a CSV file) spells in JSON."""
     if isinstance(value, str) and value.lstrip().startswith("["):
-        try:
-            value = json.loads(value)
-        except ValueError as error:
-            raise Unusable("wrong_type", key, detail=" is no list in JSON", shown=str(value)) from error
+        value = _from_json(value, key, "list")
     if not isinstance(value, list):
         raise wrong_type(value, key, "a list")
     return value
@@ -175,45 +151,46 @@ def as_list(value: Any, key: str) -> list[Any]:
 
 def conversation(value: Any, key: str) -> list[Message] | None:
     """Messages from a list of them, or from the JSON of one; None for a text that does not look like one, and for
-    anything else.
-
-    Raises:
-        Unusable: for what must be meant as messages and is not: it would else be read as the user's own words.
-    """
+    anything else. What must be meant as messages and is not is rejected: it would else be read as the user's words."""
     if isinstance(value, str):
         if not _MESSAGES.match(value):
             return None
-        try:
-            value = json.loads(value)
-        except ValueError as error:
-            raise Unusable("wrong_type", key, detail=" is no list of messages in JSON", shown=str(value)) from error
+        value = _from_json(value, key, "list of messages")
     if not isinstance(value, list):
         return None
     return [_message(turn, key) for turn in value]
 
 
+def _from_json(text: str, key: str, what: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise Rejected("wrong_type", key, detail=f" is no {what} in JSON", shown=text) from error
+
+
 def _message(turn: Any, key: str) -> Message:
     if not isinstance(turn, dict):
-        raise Unusable("wrong_type", key, detail=f" has {kind_of(turn)} for a message", shown=str(turn))
+        raise Rejected("wrong_type", key, detail=f" has {type_name(turn)} for a message", shown=str(turn))
     for part in ("role", "content"):
         if not isinstance(turn.get(part), str):
-            what = f"whose {part} is {kind_of(turn[part])}" if part in turn else f"without {part}"
-            raise Unusable("unreadable_message", key, detail=f" has one {what}", shown=str(turn))
+            problem = f"whose {part} is {type_name(turn[part])}" if part in turn else f"without {part}"
+            raise Rejected("unreadable_message", key, detail=f" has one {problem}", shown=str(turn))
     if turn["role"] not in ROLES:
-        raise Unusable("unknown_role", key, detail=f" has {turn['role'][:20]!r}, not one of {', '.join(ROLES)}")
+        raise Rejected("unknown_role", key, detail=f" has {turn['role'][:20]!r}, not one of {', '.join(ROLES)}")
     return {"role": turn["role"], "content": turn["content"]}
 
 
-def _same(said: list[Message], prompt: list[Message]) -> bool:
+def _same(a: list[Message], b: list[Message]) -> bool:
     """Whether two prompts are one, but for the white space around each turn."""
-    return [(m["role"], m["content"].strip()) for m in said] == [(m["role"], m["content"].strip()) for m in prompt]
+    return [(m["role"], m["content"].strip()) for m in a] == [(m["role"], m["content"].strip()) for m in b]
 
 
 def _transcript_turns(text: str) -> list[Message]:
+    """The turns of a transcript (`"\\n\\nHuman: .."`); none where the text is no transcript."""
     text = text.replace("\r\n", "\n")
     if not text.startswith("\n\n"):
         text = "\n\n" + text.lstrip()
-    parts = _TURN.split(text)
-    if parts[0].strip():
+    before, *parts = _TURN.split(text)
+    if before.strip():
         return []
-    return [{"role": _ROLES[who], "content": said.strip()} for who, said in zip(parts[1::2], parts[2::2], strict=True)]
+    return [{"role": _ROLES[who], "content": turn.strip()} for who, turn in zip(parts[::2], parts[1::2], strict=True)]

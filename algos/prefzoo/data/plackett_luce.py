@@ -29,7 +29,7 @@ def plackett_luce(rankings: Sequence[Mapping[str, float]]) -> list[dict[str, flo
     import choix
 
     groups = []
-    for members in _linked(rankings):
+    for members in _linked_groups(rankings):
         order = sorted(members)
         number = {reply: i for i, reply in enumerate(order)}
         wins = [
@@ -38,20 +38,17 @@ def plackett_luce(rankings: Sequence[Mapping[str, float]]) -> list[dict[str, flo
             for reply in ranking
             if reply in number and ranking[reply] > min(ranking.values())
         ]
-        found = choix.ilsr_top1(len(order), wins, PRIOR, max_iter=ROUNDS) if wins else [0.0] * len(order)
-        by_reply = dict(zip(order, found, strict=True))
+        strengths = choix.ilsr_top1(len(order), wins, PRIOR, max_iter=ROUNDS) if wins else [0.0] * len(order)
+        by_reply = dict(zip(order, strengths, strict=True))
         groups.append({reply: round(float(by_reply[reply]), DECIMALS) for reply in members})
     return groups
 
 
-def _linked(rankings: Sequence[Mapping[str, float]]) -> list[list[str]]:
+def _linked_groups(rankings: Sequence[Mapping[str, float]]) -> list[list[str]]:
     """Replies in groups that share no ranking; each in the order in which its replies came first."""
     groups: list[dict[str, None]] = []
     for ranking in rankings:
-        touched = [group for group in groups if not group.keys().isdisjoint(ranking)]
-        rest = [group for group in groups if group.keys().isdisjoint(ranking)]
-        joined: dict[str, None] = {}
-        for group in [*touched, dict.fromkeys(ranking)]:
-            joined.update(group)
-        groups = [*rest, joined]
+        linked = [group for group in groups if not group.keys().isdisjoint(ranking)]
+        apart = [group for group in groups if group.keys().isdisjoint(ranking)]
+        groups = [*apart, {reply: None for group in [*linked, ranking] for reply in group}]
     return [list(group) for group in groups]

@@ -11,25 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-from prefzoo.data.rejects import Broken, kind_of
-from prefzoo.data.vote_aggregation import VOTED, Annotators
+from prefzoo.data.read_result import Pairs
+from prefzoo.data.rejects import UnreadableRecord, type_name
+from prefzoo.data.vote_aggregation import VoteRule, voted_on
 from prefzoo.errors import DataError, unknown
 
 TABLE_ENDINGS = (".jsonl", ".json", ".csv", ".jsonl.gz", ".json.gz", ".csv.gz", ".parquet")
 TEXT_ENDINGS = (".txt", ".txt.gz")
 
+_PREFERENCES = "prompt chosen rejected completion label response_a response_b preference annotator"
 COLUMNS: dict[str, tuple[str, ...]] = {
-    "preferences": (
-        "prompt",
-        "chosen",
-        "rejected",
-        "completion",
-        "label",
-        "response_a",
-        "response_b",
-        "preference",
-        "annotator",
-    ),
+    "preferences": tuple(_PREFERENCES.split()),
     "rankings": ("prompt", "responses", "ranks", "ranking", "annotator"),
     "ratings": ("prompt", "response", "rating", "responses", "ratings", "annotator"),
     "demonstrations": ("prompt", "completion", "messages"),
@@ -40,102 +32,98 @@ COLUMNS: dict[str, tuple[str, ...]] = {
 ALIASES = {"question": "prompt", "completions": "responses", "scores": "ratings"}
 """Other names that data sets use for these columns; a column of the first name is only read where the second is not."""
 
+Records = Iterator[tuple[str, Any]]
+"""Pairs of where a record stands (`"line 17"`), and the record."""
+
 
 @dataclass(frozen=True)
-class Options:
+class ReadOptions:
     """How a file or hub data set is read.
 
     Attributes:
         columns: our name of a column -> the name that it has in the data.
         split, revision, data_dir: of a hub data set.
-        annotators: by which rule votes become preferences.
+        annotators: the rule by which votes become preferences.
+        pairs: which pairs are made of rankings and ratings; replies of equal rank are never paired.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
     split: str = "train"
     revision: str | None = None
     data_dir: str | None = None
-    annotators: Annotators = "majority"
-
-
-def endings(kind: str) -> tuple[str, ...]:
-    """The file endings that may be given for one of `COLUMNS`."""
-    return (*TEXT_ENDINGS, *TABLE_ENDINGS) if kind == "prompts" else TABLE_ENDINGS
+    annotators: VoteRule = "majority"
+    pairs: Pairs = "all"
 
 
 def source_problem(source: str, kind: str = "preferences") -> str | None:
     """A sentence if `source` is neither a file that can be read nor a hub id; None if it may be one."""
     path = Path(source).expanduser()
-    allowed = endings(kind)
+    endings = (*TEXT_ENDINGS, *TABLE_ENDINGS)
+    allowed = endings if kind == "prompts" else TABLE_ENDINGS
+    listed = ", ".join(allowed)
     if path.is_file():
-        if source.endswith(allowed):
-            return None
-        return f"{source!r} does not end in one of {', '.join(allowed)}"
-    every = (*TEXT_ENDINGS, *TABLE_ENDINGS)
-    meant_as_file = source.endswith(every) or source.startswith((".", "/", "~")) or source.count("/") != 1
+        return None if source.endswith(allowed) else f"{source!r} does not end in one of {listed}"
     if path.is_dir():
-        return f"{source!r} is a folder; name a file in it ({', '.join(allowed)})"
-    if path.exists() or meant_as_file:
-        return f"{source!r} is neither a file ({', '.join(allowed)}) nor a hub id (owner/name)"
+        return f"{source!r} is a folder; name a file in it ({listed})"
+    if path.exists() or source.endswith(endings) or source.startswith((".", "/", "~")) or source.count("/") != 1:
+        return f"{source!r} is neither a file ({listed}) nor a hub id (owner/name)"
     return None
 
 
-def read_records(kind: str, source: str, options: Options | None = None) -> Iterator[tuple[str, Any]]:
+def read_records(kind: str, source: str, options: ReadOptions | None = None) -> Records:
     """`("line 17", record)` for everything in `source`, with columns under the names of `COLUMNS[kind]`.
 
-    A record is a dictionary; `Broken` for a line or row that holds none, a blank one included; or whatever else stands
-    there, which no format will be able to read. A line is the file's own (of CSV, where the row begins, the headings
-    being line 1), a row one of a table that has no lines, an item one of a JSON list; all are counted from 1.
+    A record is a dictionary; `UnreadableRecord` for a line or row that holds none, a blank one included; or whatever
+    else stands there, which no format will be able to read. A line is the file's own (of CSV, where the row begins, the
+    headings being line 1), a row one of a table that has no lines, an item one of a JSON list; all count from 1.
 
     Raises:
         DataError: when the source does not exist or is no such file, or a column of `options.columns` is not there.
     """
-    options = options or Options()
+    options = options or ReadOptions()
     if problem := source_problem(source, kind):
         raise DataError(f"data.{kind}: {problem}.")
     path = Path(source).expanduser()
-    records = _file(kind, path) if path.is_file() else _hub(kind, source, options)
-    wanted = {ours: theirs for ours, theirs in options.columns.items() if ours in COLUMNS[kind]}
+    names = {ours: theirs for ours, theirs in options.columns.items() if ours in COLUMNS[kind]}
     checked = False
-    for row_id, record in records:
-        if not isinstance(record, dict):
-            yield row_id, record
-            continue
-        if not checked:
-            _check_columns(kind, source, wanted, record)
-            if kind in VOTED and options.annotators == "reliability":
-                _check_annotator(kind, source, _renamed(record, wanted))
-            checked = True
-        yield row_id, _renamed(record, wanted)
+    for row_id, record in _file(kind, path) if path.is_file() else _hub(kind, source, options):
+        if isinstance(record, dict):
+            renamed = _renamed(record, names)
+            if not checked:
+                named = options.annotators == "reliability" and voted_on(kind, options.pairs)
+                _check_columns(record, renamed, names, f"data.{kind} {source!r}", named)
+                checked = True
+            record = renamed
+        yield row_id, record
 
 
-def _check_columns(kind: str, source: str, wanted: Mapping[str, str], record: Mapping[str, Any]) -> None:
+def _check_columns(
+    record: Mapping[str, Any], renamed: Mapping[str, Any], names: Mapping[str, str], where: str, named: bool
+) -> None:
+    """Refuse a first record that lacks a column of `names`, or the annotator, where each must be `named`."""
     problems = [
-        f"data.columns.{ours}: {unknown('column', theirs, record)} (in data.{kind} {source!r})"
-        for ours, theirs in wanted.items()
+        f"data.columns.{ours}: {unknown('column', theirs, record)} (in {where})"
+        for ours, theirs in names.items()
         if theirs not in record
     ]
+    if not problems and named and "annotator" not in renamed:
+        problems = [
+            f"data.annotators: 'reliability' needs to know who said what: {unknown('column', 'annotator', renamed)} "
+            f"(in {where}; other names: data.columns.annotator)"
+        ]
     if problems:
         raise DataError("\n".join(problems))
 
 
-def _check_annotator(kind: str, source: str, record: Mapping[str, Any]) -> None:
-    if "annotator" not in record:
-        raise DataError(
-            f"data.annotators: 'reliability' needs to know who said what: {unknown('column', 'annotator', record)} "
-            f"(in data.{kind} {source!r}; other names: data.columns.annotator)"
-        )
-
-
-def _renamed(record: dict[str, Any], wanted: Mapping[str, str]) -> dict[str, Any]:
-    renamed = {**record, **{ours: record[theirs] for ours, theirs in wanted.items() if theirs in record}}
+def _renamed(record: dict[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    renamed = {**record, **{ours: record[theirs] for ours, theirs in names.items() if theirs in record}}
     for theirs, ours in ALIASES.items():
         if theirs in renamed and ours not in renamed:
             renamed[ours] = renamed[theirs]
     return renamed
 
 
-def _file(kind: str, path: Path) -> Iterator[tuple[str, Any]]:
+def _file(kind: str, path: Path) -> Records:
     name = path.name.removesuffix(".gz")
     if name.endswith(".parquet"):
         yield from _parquet(kind, path)
@@ -163,39 +151,37 @@ def _not_utf8(path: Path, opener: Callable[..., Any]) -> str:
     raise AssertionError("a file that is not UTF-8 has a line that is not")
 
 
-def _text(kind: str, name: str, file: TextIO) -> Iterator[tuple[str, Any]]:
+def _text(kind: str, name: str, file: TextIO) -> Records:
     if name.endswith(".json"):
         yield from ((f"item {number}", record) for number, record in enumerate(_json(kind, name, file), 1))
     elif name.endswith(".csv"):
         yield from _csv(kind, name, file)
     else:
+        read_line = _json_line if not name.endswith(".txt") else lambda line: {"prompt": line.strip()}
         for number, line in enumerate(file, 1):
-            if not line.strip():
-                yield f"line {number}", Broken("blank", "")
-            else:
-                yield f"line {number}", {"prompt": line.strip()} if name.endswith(".txt") else _json_line(line)
+            yield f"line {number}", read_line(line) if line.strip() else UnreadableRecord("blank", "")
 
 
 def _json(kind: str, name: str, file: TextIO) -> list[Any]:
     try:
-        whole = json.load(file, object_pairs_hook=_object)
+        content = json.load(file, object_pairs_hook=_object)
     except (ValueError, RecursionError) as error:
         if isinstance(error, UnicodeDecodeError):
             raise
-        also = " A file with a record in each line ends in .jsonl." if "Extra data" in str(error) else ""
-        raise DataError(f"data.{kind}: {name!r} is not JSON: {error}.{also}") from error
-    if not isinstance(whole, list):
-        raise DataError(f"data.{kind}: {name!r} holds {kind_of(whole)}, not a list of records")
-    return whole
+        hint = " A file with a record in each line ends in .jsonl." if "Extra data" in str(error) else ""
+        raise DataError(f"data.{kind}: {name!r} is not JSON: {error}.{hint}") from error
+    if not isinstance(content, list):
+        raise DataError(f"data.{kind}: {name!r} holds {type_name(content)}, not a list of records")
+    return content
 
 
 def _json_line(text: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_object)
     except _RepeatedKey as error:
-        return Broken(f"repeated_key: {error.key}", text)
+        return UnreadableRecord(f"repeated_key: {error.key}", text)
     except (ValueError, RecursionError):
-        return Broken("not_json", text)
+        return UnreadableRecord("not_json", text)
 
 
 class _RepeatedKey(ValueError):
@@ -212,7 +198,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return record
 
 
-def _csv(kind: str, name: str, file: TextIO) -> Iterator[tuple[str, Any]]:
+def _csv(kind: str, name: str, file: TextIO) -> Records:
     """Rows by the line on which they begin: a quoted cell may go over several, and the headings are line 1."""
     _check_commas(kind, name, file)
     csv.field_size_limit(2**31 - 1)  # a transcript may be longer than the default of 128 KiB
@@ -230,17 +216,17 @@ def _csv(kind: str, name: str, file: TextIO) -> Iterator[tuple[str, Any]]:
                     f"data.{kind}: {name!r} is not CSV: the quotes of the row that begins in line {begin} do not end "
                     f"where its cell does ({error}). A quote within a quoted cell is written twice."
                 ) from error
-            yield f"line {begin}", Broken("broken_quotes", str(error))
+            yield f"line {begin}", UnreadableRecord("broken_quotes", str(error))
             continue
         if not any(cell.strip() for cell in cells):
-            yield f"line {begin}", Broken("blank", "")
+            yield f"line {begin}", UnreadableRecord("blank", "")
         elif not headings:
             headings = cells
-            if twice := sorted({each for each in headings if each and headings.count(each) > 1}):
+            if twice := sorted({cell for cell in headings if cell and headings.count(cell) > 1}):
                 raise DataError(f"data.{kind}: {name!r} has two columns of one name: {', '.join(map(repr, twice))}")
         elif len(cells) != len(headings):
             code = "surplus_cells" if len(cells) > len(headings) else "missing_cells"
-            yield f"line {begin}", Broken(code, ",".join(cells))
+            yield f"line {begin}", UnreadableRecord(code, ",".join(cells))
         else:
             yield f"line {begin}", {key: cell or None for key, cell in zip(headings, cells, strict=True)}
 
@@ -249,29 +235,27 @@ def _check_commas(kind: str, name: str, file: TextIO) -> None:
     """Refuse a table whose headings are separated by something else, as spreadsheets write it in some countries."""
     headings = next((line for line in file if line.strip()), "")
     file.seek(0)
-    for mark, called in ((";", "semicolons"), ("\t", "tabs")):
+    for mark, marks in ((";", "semicolons"), ("\t", "tabs")):
         if mark in headings and "," not in headings:
             raise DataError(
-                f"data.{kind}: {name!r} seems to be separated by {called}: its headings are {headings.strip()!r}. "
+                f"data.{kind}: {name!r} seems to be separated by {marks}: its headings are {headings.strip()!r}. "
                 "A CSV file has commas between its cells; save it with those."
             )
 
 
-def _parquet(kind: str, path: Path) -> Iterator[tuple[str, Any]]:
+def _parquet(kind: str, path: Path) -> Records:
     import pyarrow
     import pyarrow.parquet
 
-    number = 0
     try:
-        for batch in pyarrow.parquet.ParquetFile(path).iter_batches():
-            for record in batch.to_pylist():
-                number += 1
-                yield f"row {number}", record
+        batches = pyarrow.parquet.ParquetFile(path).iter_batches()
+        records = (record for batch in batches for record in batch.to_pylist())
+        yield from ((f"row {number}", record) for number, record in enumerate(records, 1))
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise DataError(f"data.{kind}: {str(path)!r} cannot be read: {error}") from error
 
 
-def _hub(kind: str, source: str, options: Options) -> Iterator[tuple[str, Any]]:
+def _hub(kind: str, source: str, options: ReadOptions) -> Records:
     from datasets import load_dataset
 
     try:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Hashable, Iterator
 from typing import Any
 
-from prefzoo.data import agreement, vote_aggregation
-from prefzoo.data.formats import Row, answerable, pair, prompt_in, reply_of
-from prefzoo.data.formats import split_transcript as split_conversation
-from prefzoo.data.rankings_and_ratings import rankings, ratings
-from prefzoo.data.read_files import ALIASES, COLUMNS, Options, read_records
-from prefzoo.data.read_result import Dropping, Found, Pairs
-from prefzoo.data.rejects import Broken, Dropped, Unusable, kind_of, wrong_type
-from prefzoo.data.vote_aggregation import Annotators
-from prefzoo.data.votes import Votes, labels, named, thumb, vote
+from prefzoo.data import vote_aggregation
+from prefzoo.data.agreement import vote_agreement
+from prefzoo.data.formats import Row, answerable, pair, prompt_in, reply_of, split_transcript
+from prefzoo.data.rankings_and_ratings import Records, rankings, ratings
+from prefzoo.data.read_files import ALIASES, COLUMNS, ReadOptions, read_records
+from prefzoo.data.read_result import ReadResult
+from prefzoo.data.rejects import Rejected, UnreadableRecord, type_name, wrong_type
+from prefzoo.data.vote_aggregation import VoteRule
+from prefzoo.data.votes import PairKey, VotedPair, add_votes, annotator_of, labels, thumb
 from prefzoo.errors import DataError
 from prefzoo.types import Message
 from prefzoo.views import prompt_key
@@ -27,151 +26,145 @@ SHAPES = {
     "demonstrations": "'prompt' and 'completion', or 'messages' that end with the assistant's turn",
     "prompts": "'prompt'",
 }
-FORMS = (("chosen", "rejected"), ("response_a", "response_b", "preference"), ("completion", "label"))
-"""The columns by which a row of preferences is known to be a pair, a vote, or a reply with a thumb up or down."""
+PAIR = ("chosen", "rejected")
+LABELLED_PAIR = ("response_a", "response_b", "preference")
+THUMB = ("completion", "label")
 
 
-def read_rows(kind: str, source: str, dropped: Dropped, options: Options | None = None, pairs: Pairs = "all") -> Found:
+def read_rows(kind: str, source: str, options: ReadOptions | None = None) -> ReadResult:
     """Rows from a file or hub data set.
 
     Args:
-        kind: one of `reading.COLUMNS`: what is in it. `SHAPES` says which columns each may have.
+        kind: one of `read_files.COLUMNS`: what is in it. `SHAPES` says which columns each may have.
         source: a file, or a hub id.
-        dropped: is told of every record that is not used, and why.
-        options: how it is read.
-        pairs: which pairs are made of rankings and ratings; replies of equal rank are never paired.
 
     Raises:
         DataError: when it does not exist, or not one row of it can be read.
     """
-    options = options or Options()
-    if not vote_aggregation.voted_on(kind, pairs):
-        options = replace(options, annotators="majority")  # no names are asked for where nothing is voted on
-    found = Found()
+    options = options or ReadOptions()
+    result = ReadResult(columns=dict(options.columns))
     columns: dict[str, None] = {}  # a set that keeps their order
 
     def records() -> Iterator[tuple[str, dict[str, Any]]]:
         for row_id, record in read_records(kind, source, options):
-            found.read += 1
+            result.read += 1
             if isinstance(record, dict):
                 columns.update(dict.fromkeys(map(str, record)))
                 yield row_id, record
-            elif isinstance(record, Broken):
-                dropped.add(record.reason, row_id, record.text)
+            elif isinstance(record, UnreadableRecord):
+                result.dropped.add(record.reason, row_id, record.text)
             else:
-                dropped.add(f"not_an_object: {kind_of(record)}", row_id, str(record))
+                result.dropped.add(f"not_an_object: {type_name(record)}", row_id, str(record))
 
-    dropping = Dropping(dropped, dict(options.columns))
     if kind == "preferences":
-        _preferences(records(), found, dropping, options.annotators)
+        _preferences(records(), result, options.annotators)
     elif kind == "rankings":
-        rankings(records(), found, dropping, pairs, options.annotators)
+        rankings(records(), result, options.pairs, options.annotators)
     elif kind == "ratings":
-        ratings(records(), found, dropping, pairs)
+        ratings(records(), result, options.pairs)
     else:
-        make: Callable[[str, dict[str, Any]], Iterable[Row]] = {
-            "demonstrations": lambda row_id, record: [_demonstration(row_id, record)],
-            "prompts": lambda row_id, record: [Row(row_id, prompt_in(record))],
-        }[kind]
         for row_id, record in records():
-            with dropping(row_id, record):
-                found.rows += make(row_id, record)
-                found.used += 1
+            with result.using(row_id, record):
+                demonstrated = kind == "demonstrations"
+                result.rows.append(_demonstration(row_id, record) if demonstrated else Row(row_id, prompt_in(record)))
+                result.used += 1
     known = {*COLUMNS[kind], *options.columns.values(), *(a for a, ours in ALIASES.items() if ours in COLUMNS[kind])}
-    found.unread = [column for column in columns if column not in known]
-    if not found.rows:
-        raise DataError(_none_of_it(kind, source, found, dropped, list(columns)))
-    return found
+    result.unread = [column for column in columns if column not in known]
+    if not result.rows:
+        raise DataError(_no_rows_message(kind, source, result, list(columns)))
+    return result
 
 
-def _none_of_it(kind: str, source: str, found: Found, dropped: Dropped, columns: list[str]) -> str:
-    if not found.read:
+def _no_rows_message(kind: str, source: str, result: ReadResult, columns: list[str]) -> str:
+    if not result.read:
         return f"data.{kind}: {source!r} is empty: it has not one record."
-    why = "; ".join(f"{reason}: {len(where)} (first: {where[0]})" for reason, where in dropped.places().items())
+    places = result.dropped.places().items()
+    why = "; ".join(f"{reason}: {len(rows)} (first: {rows[0]})" for reason, rows in places)
     there = f" Its columns: {', '.join(map(repr, columns[:20]))}." if columns else ""
     return (
-        f"data.{kind}: none of the {found.read} rows of {source!r} can be used. A row needs {SHAPES[kind]}. "
+        f"data.{kind}: none of the {result.read} rows of {source!r} can be used. A row needs {SHAPES[kind]}. "
         f"Other names: data.columns.{there} Dropped: {why}."
     )
 
 
-def _preferences(
-    records: Iterable[tuple[str, dict[str, Any]]], found: Found, dropping: Dropping, rule: Annotators
-) -> None:
+def _preferences(records: Records, result: ReadResult, rule: VoteRule) -> None:
     """Pairs as they are; votes of annotators on one pair by the rule; thumbs up and down of one prompt paired."""
-    votes: dict[tuple[str, frozenset[str]], Votes] = {}
+    voted: dict[PairKey, VotedPair] = {}
+    seen: set[Hashable] = set()
     thumbs: dict[str, dict[bool, list[tuple[str, list[Message], str]]]] = {}
     for row_id, record in records:
-        with dropping(row_id, record):
+        with result.using(row_id, record):
             form = _form(record)
-            annotator = named(record)
-            if rule == "reliability" and annotator is None and form != FORMS[2]:
-                raise Unusable("empty_value", "annotator")
-            if form == FORMS[0]:
+            annotator = annotator_of(record)
+            if rule == "reliability" and annotator is None and form != THUMB:
+                raise Rejected("empty_value", "annotator")
+            if form == PAIR:
                 row = pair(row_id, record)
                 if annotator is None:
-                    found.rows.append(row)
-                    found.used += 1
+                    result.rows.append(row)
+                    result.used += 1
                 else:
-                    vote(votes, row, [0], annotator)
-            elif form == FORMS[1]:
+                    assert row.chosen is not None and row.rejected is not None
+                    add_votes(voted, VotedPair(row_id, row.prompt, row.chosen, row.rejected), [0], annotator, seen)
+            elif form == LABELLED_PAIR:
                 prompt = prompt_in(record)
                 a, b = (reply_of(record[key], key, record["prompt"]) for key in ("response_a", "response_b"))
-                said = labels(record["preference"])
-                vote(votes, Row(row_id, prompt, chosen=a, rejected=b), said, annotator)
+                choices = labels(record["preference"])
+                add_votes(voted, VotedPair(row_id, prompt, a, b), choices, annotator, seen)
             else:
                 prompt = prompt_in(record)
                 reply = reply_of(record["completion"], "completion", record["prompt"])
-                group = thumbs.setdefault(prompt_key(prompt), {True: [], False: []})
-                group[thumb(record["label"])].append((row_id, prompt, reply))
-    if votes:
-        _count_votes(list(votes.values()), found, dropping.dropped, rule)
+                sides = thumbs.setdefault(prompt_key(prompt), {True: [], False: []})
+                sides[thumb(record["label"])].append((row_id, prompt, reply))
+    if voted:
+        _add_voted_rows(list(voted.values()), result, rule)
     for sides in thumbs.values():
-        each = [*sides[True], *sides[False]]
-        if not (sides[True] and sides[False]):
-            for row_id, _, reply in each:
-                dropping.dropped.add("no_reply_of_the_other_label", row_id, reply)
-            continue
-        found.used += len(each)
-        found.rows += [
-            Row(f"{good[0]} over {bad[0]}", good[1], chosen=good[2], rejected=bad[2])
-            for good in sides[True]
-            for bad in sides[False]
-        ]
+        replies = [*sides[True], *sides[False]]
+        if sides[True] and sides[False]:
+            result.used += len(replies)
+            result.rows += [
+                Row(f"{good[0]} over {bad[0]}", good[1], chosen=good[2], rejected=bad[2])
+                for good in sides[True]
+                for bad in sides[False]
+            ]
+        else:
+            for row_id, _, reply in replies:
+                result.dropped.add("no_reply_of_the_other_label", row_id, reply)
 
 
-def _count_votes(items: list[Votes], found: Found, dropped: Dropped, rule: Annotators) -> None:
-    """Rows of what was voted on, and how far the votes agree."""
-    found.annotators = {"rule": rule, **agreement.of_votes([item.cast for item in items])}
-    before = dropped.total()
+def _add_voted_rows(pairs: list[VotedPair], result: ReadResult, rule: VoteRule) -> None:
+    """Add the rows of what was voted on, and how far the votes agree."""
+    dropped_before = result.dropped.total()
+    skills: dict[str, float] = {}
     if rule == "soft":
-        found.rows += vote_aggregation.soft(items, dropped)
+        result.rows += vote_aggregation.soft_rows(pairs, result.dropped)
     else:
-        first, skills = vote_aggregation.chances(items, rule)
-        found.rows += vote_aggregation.hard(items, first, dropped)
-        found.annotators = vote_aggregation.with_skills(found.annotators, skills)
-    found.used += sum(len(item.records()) for item in items) - (dropped.total() - before)
+        first, skills = vote_aggregation.probabilities(pairs, rule)
+        result.rows += vote_aggregation.decided_rows(pairs, first, result.dropped)
+    result.annotators = {"rule": rule, **vote_agreement([pair.votes for pair in pairs], skills)}
+    result.used += sum(len(pair.by_record()) for pair in pairs) - (result.dropped.total() - dropped_before)
 
 
 def _form(record: dict[str, Any]) -> tuple[str, ...]:
-    """Which of `FORMS` a record has. A table of several forms has the columns of all, and most of them empty."""
-    form = max(FORMS, key=lambda form: sum(record.get(key) is not None for key in form) / len(form))
+    """The form of a record of preferences. A table of several has the columns of all, and most of them empty."""
+    forms = (PAIR, LABELLED_PAIR, THUMB)
+    form = max(forms, key=lambda form: sum(record.get(key) is not None for key in form) / len(form))
     if missing := [key for key in form if key not in record]:
-        raise Unusable("missing_key", *missing)
+        raise Rejected("missing_key", *missing)
     if empty := [key for key in form if record[key] is None]:
-        raise Unusable("empty_value", *empty)
+        raise Rejected("empty_value", *empty)
     return form
 
 
 def _demonstration(row_id: str, record: dict[str, Any]) -> Row:
     if record.get("prompt") is not None or "messages" not in record:
         if missing := [key for key in ("prompt", "completion") if key not in record]:
-            raise Unusable("missing_key", *missing)
+            raise Rejected("missing_key", *missing)
         prompt = prompt_in(record)
         return Row(row_id, prompt, demonstration=reply_of(record["completion"], "completion", record["prompt"]))
-    parts = split_conversation(record["messages"], "messages")
-    if parts is None:
+    turns = split_transcript(record["messages"], "messages")
+    if turns is None:
         if isinstance(record["messages"], str | list) and record["messages"]:
-            raise Unusable("no_reply_at_the_end", "messages")
+            raise Rejected("no_reply_at_the_end", "messages")
         raise wrong_type(record["messages"], "messages", "a list of messages")
-    return Row(row_id, answerable(parts[0]), demonstration=parts[1])
+    return Row(row_id, answerable(turns[0]), demonstration=turns[1])

@@ -1,4 +1,4 @@
-"""Why a record or a row is not used: a reason that names the key, and the place where a person finds it."""
+"""Records and rows that are not used: the reason, which names the key, and the place where a person finds them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 
 @dataclass
-class Dropped:
-    """What will not be used: `reason -> [(place, the beginning of its text)]`. Nothing is dropped elsewhere.
+class Rejects:
+    """What is not used: `reason -> [(place, the beginning of its text)]`. Nothing is dropped elsewhere.
 
     A place is a row's id, e.g. `"pairs.jsonl line 17"`. A reason is words joined by `_`, and after a colon and a space
     the key that it is about, where there is one: `"missing_key: rejected"`.
@@ -29,25 +29,25 @@ class Dropped:
         return sum(map(len, self.rows.values()))
 
     def places(self) -> dict[str, list[str]]:
-        """By reason every place, in the order of the files and of their lines."""
+        """Every place by reason, in the order of the files and of their lines."""
         return {r: sorted((row_id for row_id, _ in rows), key=in_order) for r, rows in sorted(self.rows.items())}
 
-    def merge(self, other: Dropped, where: str = "") -> None:
-        """Add what another one holds, with `where` before each of its places."""
+    def merge(self, other: Rejects, prefix: str = "") -> None:
+        """Add what another one holds, with `prefix` before each of its places."""
         for reason, rows in other.rows.items():
-            self.rows.setdefault(reason, []).extend((where + row_id, text) for row_id, text in rows)
+            self.rows.setdefault(reason, []).extend((prefix + row_id, text) for row_id, text in rows)
 
 
 @dataclass(frozen=True)
-class Broken:
-    """What stands in a file where a record should: why it is none, and its text."""
+class UnreadableRecord:
+    """Text in a file where a record should be, and the reason why it is none."""
 
     reason: str
     text: str
 
 
-class Unusable(Exception):
-    """A record that cannot become a row.
+class Rejected(Exception):
+    """Raised for a record that cannot become a row.
 
     Attributes:
         code: why, words joined by `_`.
@@ -61,31 +61,34 @@ class Unusable(Exception):
         self.code, self.keys, self.detail, self.shown = code, keys, detail, shown
 
     def reason(self, columns: dict[str, str]) -> str:
-        """Under which it is counted, each key under the name that `columns` says it has in the user's data."""
+        """The reason that it is counted under; `columns` gives the names that our keys have in the user's data."""
         named = ", ".join(columns.get(key, key) for key in self.keys)
         return f"{self.code}: {named}{self.detail}" if named else self.code
 
 
-def wrong_type(value: Any, key: str, wanted: str) -> Unusable:
-    """For a value that is none of what its column may hold; nothing at all is called an empty value."""
+def wrong_type(value: Any, key: str, allowed: str) -> Rejected:
+    """For a value of a type that its column may not hold; nothing at all is called an empty value."""
     if value is None or value == [] or (isinstance(value, str) and not value.strip()):
-        return Unusable("empty_value", key)
-    return Unusable("wrong_type", key, detail=f" is {kind_of(value)}, not {wanted}", shown=str(value))
+        return Rejected("empty_value", key)
+    return Rejected("wrong_type", key, detail=f" is {type_name(value)}, not {allowed}", shown=str(value))
 
 
-def kind_of(value: Any) -> str:
-    """What a value is, for people."""
+TYPE_NAMES: dict[type, str] = {
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    str: "a text",
+    list: "a list",
+    dict: "an object",
+    type(None): "nothing",
+}
+
+
+def type_name(value: Any) -> str:
+    """The type of a value, for people."""
     if isinstance(value, float) and math.isnan(value):
         return "NaN"
-    kinds = {
-        bool: "true or false",
-        int: "a number",
-        float: "a number",
-        str: "a text",
-        list: "a list",
-        dict: "an object",
-    }
-    return kinds.get(type(value), "nothing" if value is None else type(value).__name__)
+    return TYPE_NAMES.get(type(value), type(value).__name__)
 
 
 def in_order(place: str) -> list[tuple[int, str]]:

@@ -34,28 +34,29 @@ def views_of(rows: Sequence[Row]) -> Views:
     )
 
 
-def once_each(rows: Sequence[Row]) -> list[Row]:
-    """Each pair of replies to one prompt once, as most of the rows have it, so that whoever is measured on it is not
-    measured several times on the same; rows without a pair, and pairs on which as many say the opposite, are left out.
+def distinct_pairs(rows: Sequence[Row]) -> list[Row]:
+    """Each pair of replies to one prompt once, as most of its rows have it, so that no reward or judge is measured
+    several times on the same pair. Rows without a pair, and pairs on which as many rows say the opposite, are left out.
     """
-    sides: dict[tuple[str, frozenset[str | None]], list[Row]] = {}
+    by_pair: dict[tuple[str, frozenset[str | None]], list[Row]] = {}
     for row in rows:
         if row.chosen is not None and row.rejected is not None:
-            sides.setdefault((prompt_key(row.prompt), frozenset((row.chosen, row.rejected))), []).append(row)
-    kept = []
-    for same in sides.values():
-        like = [row for row in same if row.chosen == same[0].chosen]
-        if len(like) * 2 != len(same):
-            kept.append(like[0] if len(like) * 2 > len(same) else next(row for row in same if row not in like))
-    return kept
+            by_pair.setdefault((prompt_key(row.prompt), frozenset((row.chosen, row.rejected))), []).append(row)
+    distinct = []
+    for same_pair in by_pair.values():
+        agreeing = [row for row in same_pair if row.chosen == same_pair[0].chosen]
+        opposed = [row for row in same_pair if row.chosen != same_pair[0].chosen]
+        if len(agreeing) != len(opposed):
+            distinct.append(max(agreeing, opposed, key=len)[0])
+    return distinct
 
 
 def _rankings(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    within = {(prompt_key(row.prompt), *pair) for row in rows for pair in combinations(row.ranking or (), 2)}
+    ranked = {(prompt_key(row.prompt), *pair) for row in rows for pair in combinations(row.ranking or (), 2)}
     rankings = []
     for row in rows:
         if row.ranking is not None:
             rankings.append({"prompt": row.prompt, "ranking": row.ranking})
-        elif row.chosen is not None and (prompt_key(row.prompt), row.chosen, row.rejected) not in within:
+        elif row.chosen is not None and (prompt_key(row.prompt), row.chosen, row.rejected) not in ranked:
             rankings.append({"prompt": row.prompt, "ranking": [row.chosen, row.rejected]})
     return rankings

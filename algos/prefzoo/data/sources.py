@@ -19,7 +19,7 @@ PROVIDES = ("preferences", "ratings", "rankings", "demonstrations", "prompts")
 
 
 @dataclass(frozen=True)
-class Wanted:
+class RowRequest:
     """What a comparison asks of a source: how many prompts of each split at least, as far as it has them, and the
     seed (`data.seed`) that they are drawn with, where they are drawn."""
 
@@ -45,7 +45,7 @@ class Source(ABC):
     has_gold: ClassVar[bool] = False
 
     @abstractmethod
-    def rows(self, wanted: Wanted) -> Mapping[str, Sequence[Row]] | Sequence[Row]:
+    def rows(self, request: RowRequest) -> Mapping[str, Sequence[Row]] | Sequence[Row]:
         """Rows by split (`train`, `validation`, `test`), or rows that are split by their prompts as a file's are.
 
         `Row.slice` names parts of the prompts that are reported apart.
@@ -71,10 +71,10 @@ def load(name: str) -> Source:
         module, _, attribute = BUILT_IN[name].partition(":")
         return getattr(importlib.import_module(module), attribute)()
     for point in entry_points(group=ENTRY_POINTS, name=name):
-        found = point.load()
-        if not (isinstance(found, type) and issubclass(found, Source)):
-            raise ValueError(f"{name!r} ({point.value}) is {found!r}; it must be a subclass of Source")
-        if stray := sorted(found.provides - set(PROVIDES)):
+        source = point.load()
+        if not (isinstance(source, type) and issubclass(source, Source)):
+            raise ValueError(f"{name!r} ({point.value}) is {source!r}; it must be a subclass of Source")
+        if stray := sorted(source.provides - set(PROVIDES)):
             raise ValueError(f"{name!r} ({point.value}): {unknown('kind of data', stray[0], PROVIDES)}")
-        return found()
+        return source()
     raise ValueError(unknown("source", name, names()))

@@ -11,16 +11,17 @@ from typing import Any
 
 from prefzoo.atomic_files import text_sha256
 from prefzoo.data.formats import Row
-from prefzoo.data.rejects import Dropped, Unusable, in_order
+from prefzoo.data.rejects import Rejected, Rejects, in_order
 from prefzoo.errors import DataError
 from prefzoo.types import Prompt
 from prefzoo.views import prompt_key
 
 SPLITS = ("train", "validation", "test")
+SHOWN_PLACES = 20
 
 
 @dataclass(frozen=True)
-class Sealed:
+class SealedSplits:
     """Three splits that share no prompt, and what was done to get them.
 
     Attributes:
@@ -33,7 +34,7 @@ class Sealed:
     splits: dict[str, list[Row]]
     manifest: dict[str, Any]
     preflight: dict[str, Any]
-    dropped: Dropped
+    dropped: Rejects
 
     def save(self, folder: Path) -> None:
         """Write `{split}.jsonl`, `manifest.json`, `preflight.json` and `dropped.jsonl`."""
@@ -41,8 +42,8 @@ class Sealed:
         (folder / "manifest.json").write_text(json.dumps(self.manifest, indent=1), encoding="utf-8")
         (folder / "preflight.json").write_text(json.dumps(self.preflight, indent=1), encoding="utf-8")
         with (folder / "dropped.jsonl").open("w", encoding="utf-8") as file:
-            every = [(*row, reason) for reason, rows in self.dropped.rows.items() for row in rows]
-            for row_id, text, reason in sorted(every, key=lambda each: (in_order(each[0]), each[2])):
+            rejects = [(*row, reason) for reason, rows in self.dropped.rows.items() for row in rows]
+            for row_id, text, reason in sorted(rejects, key=lambda reject: (in_order(reject[0]), reject[2])):
                 file.write(json.dumps({"reason": reason, "row": row_id, "text": text}, ensure_ascii=False) + "\n")
 
 
@@ -59,13 +60,13 @@ def load_split(folder: Path, split: str) -> list[Row]:
         return [Row(**json.loads(line)) for line in file]
 
 
-def clean(rows: Sequence[Row], dropped: Dropped) -> list[Row]:
+def clean(rows: Sequence[Row], dropped: Rejects) -> list[Row]:
     """Rows without empty replies, identical pairs, exact duplicates and halves of characters, which cannot be written
     to a file; what is left out is named in `dropped`."""
     kept, seen = [], set()
     for row in rows:
-        said = (row.chosen, row.rejected, row.vote, row.demonstration, row.reply, *(row.ranking or []))
-        key = (prompt_key(row.prompt), *said)
+        replies = (row.chosen, row.rejected, row.vote, row.demonstration, row.reply, *(row.ranking or []))
+        key = (prompt_key(row.prompt), *replies)
         if not _writable(row):
             dropped.add("half_a_character", row.id, row.prompt[-1]["content"])
         elif any(not reply.strip() for reply in row.replies()):
@@ -90,7 +91,7 @@ def _writable(row: Row) -> bool:
 
 def fit_lengths(
     rows: Sequence[Row],
-    dropped: Dropped,
+    dropped: Rejects,
     prompt_tokens: Callable[[Prompt], int],
     reply_tokens: Callable[[str], int],
     max_prompt_tokens: int,
@@ -99,7 +100,7 @@ def fit_lengths(
     """Make every row fit, once for all algorithms, so that no trainer drops or cuts rows on its own.
 
     A long prompt loses its oldest turns, then the beginning of its last turn; a row with a reply that is too long
-    is dropped, and so is one whose prompt `prompt_tokens` calls `Unusable`. Returns the rows and the ids of those whose
+    is dropped, and so is one whose prompt `prompt_tokens` rejects. Returns the rows and the ids of those whose
     prompt was shortened.
     """
     kept, shortened = [], []
@@ -109,7 +110,7 @@ def fit_lengths(
             continue
         try:
             prompt = _shorten(row.prompt, prompt_tokens, max_prompt_tokens)
-        except Unusable as error:
+        except Rejected as error:
             dropped.add(error.reason({}), row.id, error.shown or row.prompt[-1]["content"])
             continue
         if prompt is None:
@@ -154,11 +155,11 @@ def limit_prompts(rows: Sequence[Row], limit: int | None) -> list[Row]:
     keys = {prompt_key(row.prompt) for row in rows}
     if limit is None or len(keys) <= limit:
         return list(rows)
-    kept = set(sorted(keys, key=_fraction)[:limit])
-    return [row for row in rows if prompt_key(row.prompt) in kept]
+    chosen = set(sorted(keys, key=_fraction)[:limit])
+    return [row for row in rows if prompt_key(row.prompt) in chosen]
 
 
-def seal(splits: dict[str, list[Row]], preflight: dict[str, Any], dropped: Dropped) -> Sealed:
+def seal(splits: dict[str, list[Row]], preflight: dict[str, Any], dropped: Rejects) -> SealedSplits:
     """Hash the splits.
 
     Raises:
@@ -174,13 +175,14 @@ def seal(splits: dict[str, list[Row]], preflight: dict[str, Any], dropped: Dropp
     for first, second in (("train", "validation"), ("train", "test"), ("validation", "test")):
         if shared := keys[first] & keys[second]:
             raise DataError(f"data: {len(shared)} prompts are in both {first} and {second}")
-    parts = {
+    hashes = {
         name: {"rows": len(rows), "prompts": len(keys[name]), "sha256": sha256_of(rows)}
         for name, rows in splits.items()
     }
-    whole = text_sha256(json.dumps(parts, sort_keys=True))
-    preflight = {**preflight, "dropped": dropped.counts(), "dropped_rows": _ids(dropped)}
-    return Sealed(splits, {"sha256": whole, "splits": parts}, preflight, dropped)
+    total = text_sha256(json.dumps(hashes, sort_keys=True))
+    first_places = {reason: places[:SHOWN_PLACES] for reason, places in dropped.places().items()}
+    preflight = {**preflight, "dropped": dropped.counts(), "dropped_rows": first_places}
+    return SealedSplits(splits, {"sha256": total, "splits": hashes}, preflight, dropped)
 
 
 def repeated(rows: Sequence[Row]) -> list[list[str]]:
@@ -189,10 +191,6 @@ def repeated(rows: Sequence[Row]) -> list[list[str]]:
     for row in rows:
         groups[prompt_key(row.prompt)].append(row.id)
     return [ids for ids in groups.values() if len(ids) > 1]
-
-
-def _ids(dropped: Dropped, most: int = 20) -> dict[str, list[str]]:
-    return {reason: places[:most] for reason, places in dropped.places().items()}
 
 
 def _fraction(text: str) -> float:

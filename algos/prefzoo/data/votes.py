@@ -1,14 +1,15 @@
-"""What annotators said of two replies."""
+"""Votes of annotators on two replies, and how they are read."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from prefzoo.data.formats import Row, as_list
-from prefzoo.data.rejects import Unusable
+from prefzoo.data.rejects import Rejected
+from prefzoo.types import Message
 from prefzoo.views import prompt_key
 
 LABELS: dict[str, int | None] = {
@@ -20,15 +21,16 @@ LABELS: dict[str, int | None] = {
     "both": None,
     "neither": None,
 }
+THUMBS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 
 
 @dataclass(frozen=True)
 class Vote:
-    """What one annotator said of two replies.
+    """One annotator's vote on two replies.
 
     Attributes:
         choice: 0 the first is better, 1 the second, None neither.
-        annotator: who said it; None where nobody is named.
+        annotator: None where nobody is named.
         record: id of the record that it stands in.
     """
 
@@ -38,57 +40,69 @@ class Vote:
 
 
 @dataclass
-class Votes:
-    """One pair of replies and what every annotator said of it.
+class VotedPair:
+    """Two replies to a prompt, named and ordered as the first record has them, and every vote on them."""
 
-    Attributes:
-        row: the pair, as the first record has it: its chosen reply is the first.
-        cast: every vote.
-        said: what each annotator who is named has said, so that a record that came twice counts once.
-    """
+    id: str
+    prompt: list[Message]
+    first: str
+    second: str
+    votes: list[Vote] = field(default_factory=list)
 
-    row: Row
-    cast: list[Vote] = field(default_factory=list)
-    said: set[tuple[str, tuple[int | None, ...]]] = field(default_factory=set)
+    @property
+    def replies(self) -> tuple[str, ...]:
+        """Both replies in an order that does not depend on that of the records."""
+        return tuple(sorted((self.first, self.second)))
 
-    def records(self) -> dict[str, list[Vote]]:
+    def by_record(self) -> dict[str, list[Vote]]:
         """The votes of each record."""
-        found: dict[str, list[Vote]] = {}
-        for each in self.cast:
-            found.setdefault(each.record, []).append(each)
-        return found
+        records: dict[str, list[Vote]] = {}
+        for vote in self.votes:
+            records.setdefault(vote.record, []).append(vote)
+        return records
 
     def count(self, choice: int) -> int:
         """How many votes there are for the first (0) or the second reply (1)."""
-        return sum(vote.choice == choice for vote in self.cast)
+        return sum(vote.choice == choice for vote in self.votes)
 
-    def preferring(self, choice: int, row_id: str, vote: int | None = None) -> Row:
-        """The row in which that reply is the chosen one; see `Row.vote`."""
-        sides = (self.row.chosen, self.row.rejected)
-        return Row(row_id, self.row.prompt, chosen=sides[choice], rejected=sides[1 - choice], vote=vote)
+    def row(self, choice: int, row_id: str, vote: int | None = None) -> Row:
+        """The row in which the first (0) or the second reply (1) is the chosen one; see `Row.vote`."""
+        sides = (self.first, self.second)
+        return Row(row_id, self.prompt, chosen=sides[choice], rejected=sides[1 - choice], vote=vote)
 
 
-def vote(
-    votes: dict[tuple[str, frozenset[str]], Votes], row: Row, cast: Sequence[int | None], annotator: str | None = None
+PairKey = tuple[str, frozenset[str]]
+
+
+def add_votes(
+    pairs: dict[PairKey, VotedPair],
+    pair: VotedPair,
+    choices: Sequence[int | None],
+    annotator: str | None,
+    seen: set[Hashable],
 ) -> None:
-    """Add what one annotator (or several) said of `row`'s pair, 0 for its chosen reply, to what others said of it.
+    """Add votes of one annotator (or several) on a pair to those on the same pair in `pairs`.
 
     Raises:
-        Unusable: when this annotator said the same of this pair before.
+        Rejected: when this annotator said the same of this pair before.
     """
-    assert row.chosen is not None and row.rejected is not None
-    key = (prompt_key(row.prompt), frozenset((row.chosen, row.rejected)))
-    item = votes.setdefault(key, Votes(row))
-    turned = item.row.chosen != row.chosen
-    turned_cast = tuple(1 - vote if turned and vote is not None else vote for vote in cast)
+    key = (prompt_key(pair.prompt), frozenset((pair.first, pair.second)))
+    known = pairs.setdefault(key, pair)
+    turned = known.first != pair.first
+    choices = tuple(1 - choice if turned and choice is not None else choice for choice in choices)
+    refuse_repetition(annotator, (key, choices), seen)
+    known.votes += [Vote(choice, annotator, pair.id) for choice in choices]
+
+
+def refuse_repetition(annotator: str | None, judgement: Hashable, seen: set[Hashable]) -> None:
+    """Raise Rejected when an annotator who is named gives a judgement again that is in `seen`; else add it."""
     if annotator is not None:
-        if (annotator, turned_cast) in item.said:
-            raise Unusable("repeated_judgement", "annotator", detail=" says it again")
-        item.said.add((annotator, turned_cast))
-    item.cast += [Vote(choice, annotator, row.id) for choice in turned_cast]
+        if (annotator, judgement) in seen:
+            raise Rejected("repeated_judgement", "annotator", detail=" says it again")
+        seen.add((annotator, judgement))
 
 
-def named(record: Mapping[str, Any]) -> str | None:
+def annotator_of(record: Mapping[str, Any]) -> str | None:
     """Who judged a record; None where the column is missing or holds no name (nothing, blanks, NaN)."""
     value = record.get("annotator")
     if value is None or (isinstance(value, float) and math.isnan(value)):
@@ -97,21 +111,17 @@ def named(record: Mapping[str, Any]) -> str | None:
 
 
 def labels(value: Any) -> list[int | None]:
-    """The votes in a `preference` column: one label, or a list of them.
-
-    Raises:
-        Unusable: for a word that is not in `LABELS`.
-    """
+    """The votes in a `preference` column: one label, or a list of them. Raises Rejected for other words."""
     listed = value if isinstance(value, list) or str(value).lstrip().startswith("[") else [value]
     words = [str(word).strip().lower() for word in as_list(listed, "preference")]
     if not words or not set(words) <= LABELS.keys():
-        raise Unusable("unreadable_label", "preference", detail=f" is not one of {', '.join(LABELS)}", shown=str(value))
+        detail = f" is not one of {', '.join(LABELS)}"
+        raise Rejected("unreadable_label", "preference", detail=detail, shown=str(value))
     return [LABELS[word] for word in words]
 
 
 def thumb(value: Any) -> bool:
-    """Whether a reply got a thumb up; raises Unusable for what is neither true nor false."""
-    words = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
-    if str(value).strip().lower() not in words:
-        raise Unusable("unreadable_label", "label", detail=" is neither true nor false", shown=str(value))
-    return words[str(value).strip().lower()]
+    """Whether a reply got a thumb up. Raises Rejected for what is neither true nor false."""
+    if (word := str(value).strip().lower()) not in THUMBS:
+        raise Rejected("unreadable_label", "label", detail=" is neither true nor false", shown=str(value))
+    return THUMBS[word]

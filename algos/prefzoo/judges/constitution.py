@@ -15,7 +15,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from prefzoo.errors import RecipeError, unknown
 from prefzoo.settings import Settings
 from prefzoo.types import Prompt
-from prefzoo.validation_messages import mistakes
+from prefzoo.validation_messages import validation_problems
 
 FOLDER = Path(__file__).parent / "constitutions"
 
@@ -126,9 +126,8 @@ def problems(name: str) -> list[str]:
     try:
         Constitution.model_validate(content)
     except ValidationError as error:
-        return [
-            f"constitution: {path}: {mistake.key}: {mistake.said}" for mistake in mistakes(error, content, _fields_at)
-        ]
+        problems = validation_problems(error, content, _fields_at)
+        return [f"constitution: {path}: {problem.key}: {problem.message}" for problem in problems]
     return []
 
 

@@ -179,7 +179,8 @@ def audit(judge: Judge, rows: Sequence[Row], gold: Truth | None, labelled: bool 
     judged = pairs
     if gold is not None:
         prompts = [row.prompt for row, _, _ in pairs]
-        chosen, rejected = ([score["gold"] for score in gold(prompts, [pair[i] for pair in pairs])] for i in (1, 2))
+        chosen = [score["gold"] for score in gold(prompts, [reply for _, reply, _ in pairs])]
+        rejected = [score["gold"] for score in gold(prompts, [reply for _, _, reply in pairs])]
         judged = [
             (row, a, b) if x > y else (row, b, a)
             for (row, a, b), x, y in zip(pairs, chosen, rejected, strict=True)

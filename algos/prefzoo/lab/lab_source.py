@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from prefzoo.data.formats import Row
-from prefzoo.data.sources import Source, Wanted
+from prefzoo.data.sources import RowRequest, Source
 from prefzoo.lab.gold_reward import breakdown
 from prefzoo.lab.lab_rows import demonstrations, preferences
 from prefzoo.types import Prompt
@@ -21,14 +21,14 @@ class LabSource(Source):
     provides: ClassVar[frozenset[str]] = frozenset({"preferences", "demonstrations", "prompts"})
     has_gold: ClassVar[bool] = True
 
-    def rows(self, wanted: Wanted) -> Mapping[str, Sequence[Row]]:
+    def rows(self, request: RowRequest) -> Mapping[str, Sequence[Row]]:
         """See `Source.rows`. At least `TEST_ROWS` test rows, so that the reward's held-out accuracy is worth having."""
         sizes = {
-            "train": wanted.train,
-            "validation": max(wanted.validation, VALIDATION_ROWS),
-            "test": max(wanted.test, TEST_ROWS),
+            "train": request.train,
+            "validation": max(request.validation, VALIDATION_ROWS),
+            "test": max(request.test, TEST_ROWS),
         }
-        return {split: _rows(split, size, wanted.seed) for split, size in sizes.items()}
+        return {split: _rows(split, size, request.seed) for split, size in sizes.items()}
 
     def gold(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Mapping[str, float]]:
         """See `Source.gold`; the parts are the attributes of `scoring`."""

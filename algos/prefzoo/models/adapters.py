@@ -64,21 +64,21 @@ def check_modules(model: torch.nn.Module, adapter: Adapter, head: bool = True) -
     for target in targets if isinstance(targets, list) else [targets] * (targets != "all-linear"):
         key, found = "adapter.target_modules", _targets(modules, target, isinstance(targets, list))
         if any(module is output for module in found):
-            problems.append(validation_messages.head(key, target))
+            problems.append(validation_messages.adapter_on_head(key, target))
         elif not found:
             problems.append(
-                validation_messages.no_module(key, target, _with_weights(modules), isinstance(targets, list))
+                validation_messages.unknown_module(key, target, _with_weights(modules), isinstance(targets, list))
             )
         elif head and _tied(model, found):
-            problems.append(validation_messages.tied(key, target))
+            problems.append(validation_messages.tied_module(key, target))
     for name in adapter.modules_to_save:
         key, found = "adapter.modules_to_save", _named(modules, name)
         if not found and head:
-            problems.append(validation_messages.no_module(key, name, _with_weights(modules), listed=True))
+            problems.append(validation_messages.unknown_module(key, name, _with_weights(modules), listed=True))
         elif any(not w.is_floating_point() or type(w).__name__ == "Params4bit" for m in found for w in m.parameters()):
             problems.append(f"{key}: {name!r} is quantized here; an adapter can train it")
         elif _tied(model, found):
-            problems.append(validation_messages.tied(key, name))
+            problems.append(validation_messages.tied_module(key, name))
     if problems:
         raise PrefzooError("; ".join(problems))
 

@@ -128,7 +128,7 @@ def weights(
     Raises:
         PrefzooError: for an implementation that this machine cannot run.
     """
-    if device().type == "cpu" and (said := validation_messages.attention(attn_implementation)):
+    if device().type == "cpu" and (said := validation_messages.attention_without_gpu(attn_implementation)):
         raise PrefzooError(said)
     settings: dict[str, Any] = {
         "dtype": getattr(torch, dtype),

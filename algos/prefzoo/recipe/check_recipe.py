@@ -1,4 +1,4 @@
-"""From a recipe's text to a checked recipe: every mistake at once, before anything heavy is imported."""
+"""From a recipe's text to a checked recipe: every problem at once, before anything heavy is imported."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from prefzoo.recipe import recipe_files
 from prefzoo.recipe.cross_check import cross_problems
 from prefzoo.recipe.recipe_files import Draft
 from prefzoo.recipe.recipe_schema import LEARNING_RATES, TINY_BYTES, Recipe, Start, weight_bytes
-from prefzoo.validation_messages import Mistake, mistakes, shown
+from prefzoo.validation_messages import Problem, shown, validation_problems
 
 REWARD_CONFIG = "trl.trainer.reward_config:RewardConfig"
 HOW_TO_NAME = "name at least one, such as `algorithms: {dpo: {}, sft: {}}`. `prefzoo ls` lists them"
@@ -25,7 +25,7 @@ LONGEST_LABEL = 100
 
 
 def load(recipe: str | Mapping[str, Any], sets: Iterable[str] = (), algorithms: Iterable[str] | None = None) -> Recipe:
-    """A checked recipe.
+    """A checked recipe, with its algorithms built.
 
     Args:
         recipe: a path, one of `recipe_files.shipped()`, or the content of a recipe.
@@ -33,19 +33,19 @@ def load(recipe: str | Mapping[str, Any], sets: Iterable[str] = (), algorithms: 
         algorithms: labels to keep, or names of algorithms to add with their defaults.
 
     Raises:
-        RecipeError: listing every mistake, with its place, the key, the value, what is allowed and the nearest right
+        RecipeError: listing every problem, with its place, the key, the value, what is allowed and the nearest right
             spelling.
     """
     draft = recipe_files.read(recipe, sets)
     if algorithms is not None:
-        given = draft.content.get("algorithms")
-        listed = given if isinstance(given, dict) else {}
+        block = draft.content.get("algorithms")
+        settings = block if isinstance(block, dict) else {}
         known = registry.names()
         chosen = list(algorithms)
-        strangers = [name for name in chosen if name not in listed and name not in known]
-        draft.problems += [f"--algorithms: {unknown('algorithm', name, [*listed, *known])}" for name in strangers]
+        strangers = [name for name in chosen if name not in settings and name not in known]
+        draft.problems += [f"--algorithms: {unknown('algorithm', name, [*settings, *known])}" for name in strangers]
         if not strangers:
-            draft.content["algorithms"] = {name: listed.get(name) or {} for name in chosen}
+            draft.content["algorithms"] = {name: settings.get(name) or {} for name in chosen}
     return _checked(draft, recipe if isinstance(recipe, str) else "recipe")
 
 
@@ -56,73 +56,73 @@ def check(content: Mapping[str, Any]) -> Recipe:
 
 def _checked(draft: Draft, where: str) -> Recipe:
     content = draft.content
-    recipe, wrong = _without_mistakes(content)
-    problems = [f"{each.key}: {each.said}{_hint(each, content)}" for each in wrong]
-    algorithms = content.get("algorithms")
-    if isinstance(algorithms, dict):
-        for label, settings in algorithms.items():
-            problems += _algorithm_problems(str(label), settings)
-    if draft.whole and not recipe.algorithms and "algorithms" not in [each.key for each in wrong]:
-        problems.append(f"algorithms: {'names none' if algorithms == {} else 'is missing'}; {HOW_TO_NAME}")
-    for key, part in recipe.reward.places.items():
-        problems += trainer_problems(REWARD_CONFIG, part.trainer, f"{key}.trainer.")
+    recipe, schema_problems = _without_problems(content)
+    problems = [f"{problem.key}: {problem.message}{_hint(problem, content)}" for problem in schema_problems]
     if recipe.data.label_with and "start" not in recipe.model_fields_set and not recipe.data.demonstrations:
         # Labels are made of the start's own replies: without demonstrations there is nothing to make a start from.
         recipe = recipe.model_copy(update={"start": Start(algorithm="none")})
-    if draft.whole:
-        problems += cross_problems(recipe, [key for each in wrong for key in _misread(each)])
-    if problems or draft.problems:
-        located = [*draft.problems, *(_located(problem, draft.origins) for problem in problems)]
-        raise RecipeError(where, sorted(located, key=_place))
     if recipe.training.learning_rate is None:
         kind = "tiny" if 0 < (weight_bytes(recipe.model.path) or 0) < TINY_BYTES else "other"
         rate = {"learning_rate": LEARNING_RATES[kind][recipe.adapter.type]}
         recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update=rate)})
+    algorithms = content.get("algorithms")
+    for label in algorithms if isinstance(algorithms, dict) else ():
+        problems += _algorithm_problems(recipe, label)
+    if draft.whole and not recipe.algorithms and "algorithms" not in [problem.key for problem in schema_problems]:
+        what = "names none" if algorithms == {} else "is missing"
+        problems.append(f"algorithms: {what}; {HOW_TO_NAME}")
+    for key, part in recipe.reward.places.items():
+        problems += trainer_problems(REWARD_CONFIG, part.trainer, f"{key}.trainer.")
+    if draft.whole:
+        problems += cross_problems(recipe, [key for problem in schema_problems for key in _misread(problem)])
+    if problems or draft.problems:
+        located = [*draft.problems, *(_located(problem, draft.origins) for problem in problems)]
+        raise RecipeError(where, sorted(located, key=_place))
     return recipe
 
 
-def _without_mistakes(content: Mapping[str, Any]) -> tuple[Recipe, list[Mistake]]:
+def _without_problems(content: Mapping[str, Any]) -> tuple[Recipe, list[Problem]]:
     """The recipe that is left when every wrong key gives way to its default, and what was wrong.
 
-    What is only found wrong after that is not told: it is measured by a default that was not meant.
+    What is only found wrong after that is not reported: it is measured by a default that was not meant.
     """
-    kept = recipe_files.plain(content)
-    first: list[Mistake] | None = None
+    sound = recipe_files.plain(content)
+    first: list[Problem] | None = None
     while True:
         try:
-            return Recipe.model_validate(kept), first or []
+            return Recipe.model_validate(sound), first or []
         except ValidationError as error:
-            found = mistakes(error, kept, _fields_at)
-        first = found if first is None else first
-        taken = [_innermost(kept, each.path) for each in found]
-        if not any(key in block for block, key in taken):
-            raise AssertionError(f"a mistake that is nowhere: {found}")
-        for block, key in taken:
+            problems = validation_problems(error, sound, _fields_at)
+        first = problems if first is None else first
+        wrong = [_innermost(sound, problem.path) for problem in problems]
+        if not any(key in block for block, key in wrong):
+            raise AssertionError(f"a problem that is nowhere: {problems}")
+        for block, key in wrong:
             block.pop(key, None)
 
 
 def _innermost(content: dict[str, Any], path: tuple[Any, ...]) -> tuple[dict[str, Any], Any]:
     """The block and the key in it that hold what is at `path`: of a list and of what is missing, the whole."""
-    found, here = (content, path[0]), content
+    innermost, here = (content, path[0]), content
     for part in path:
         if not isinstance(here, dict) or part not in here:
             break
-        found, here = (here, part), here[part]
-    return found
+        innermost, here = (here, part), here[part]
+    return innermost
 
 
-def _misread(mistake: Mistake) -> list[str]:
-    """The keys that a mistake leaves unsaid: its own, and the one that was meant where it is misspelt."""
-    meant = nearest(mistake.path[-1], _fields_at(mistake.path[:-1]))
-    return [mistake.key, *([".".join([*map(str, mistake.path[:-1]), meant])] if meant else [])]
+def _misread(problem: Problem) -> list[str]:
+    """The keys whose meaning a problem hides: its own, and the one that was meant where it is misspelt."""
+    meant = nearest(problem.path[-1], _fields_at(problem.path[:-1]))
+    return [problem.key, *([".".join([*map(str, problem.path[:-1]), meant])] if meant else [])]
 
 
-def _hint(mistake: Mistake, content: Mapping[str, Any]) -> str:
+def _hint(problem: Problem, content: Mapping[str, Any]) -> str:
     """For a whole block that is wrong: how it is written, or that it may have lost its indentation."""
-    key = mistake.path[0]
-    if len(mistake.path) > 1:
+    key = problem.path[0]
+    if len(problem.path) > 1:
         return ""
-    if mistake.said.startswith("unknown key"):
+    if problem.message.startswith("unknown key"):
         blocks = [block for block in Recipe.model_fields if key in _fields_at((block,))]
         blocks += ["algorithms"] if key in registry.names() else []
         return f" It is a key of {' and of '.join(blocks)}: is it indented as it should be?" if blocks else ""
@@ -145,45 +145,39 @@ def _located(problem: str, origins: Mapping[str, str]) -> str:
     named = key = problem.partition(": ")[0]
     while key and key not in origins:
         key = key.rpartition(".")[0]
-    changed = [said for below, said in origins.items() if below.startswith(f"{named}.") and said.startswith("--set")]
-    places = dict.fromkeys([origins[key]] if key in origins else []) | dict.fromkeys(changed)
+    sets = [origin for below, origin in origins.items() if below.startswith(f"{named}.") and origin.startswith("--set")]
+    places = dict.fromkeys([origins[key]] if key in origins else []) | dict.fromkeys(sets)
     return f"{', '.join(places)}: {problem}" if places else problem
 
 
 def _place(problem: str) -> tuple[str, int]:
     """File and line of a located problem; those without come first."""
-    found = re.match(r"([^ :]+):(\d+)(?:: |, )", problem)
-    return (found[1], int(found[2])) if found else ("", 0)
+    match = re.match(r"([^ :]+):(\d+)(?:: |, )", problem)
+    return (match[1], int(match[2])) if match else ("", 0)
 
 
-def _algorithm_problems(label: str, settings: Any) -> list[str]:
+def _algorithm_problems(recipe: Recipe, label: str) -> list[str]:
     prefix = f"algorithms.{label}"
     if not LABEL.fullmatch(label) or label == "start":
-        said = "'start' names the start" if label == "start" else "a label is letters, digits, '_', '-' and '.'"
-        return [f"{prefix}: {said}; write for instance `my-dpo: {{algorithm: dpo}}`"]
+        reason = "'start' names the start" if label == "start" else "a label is letters, digits, '_', '-' and '.'"
+        return [f"{prefix}: {reason}; write for instance `my-dpo: {{algorithm: dpo}}`"]
     if len(label) > LONGEST_LABEL:
         return [f"{prefix}: a label names folders and has at most {LONGEST_LABEL} letters (this one has {len(label)})"]
-    if settings is None:
-        settings = {}
-    if not isinstance(settings, dict):
-        return []  # the schema has said so already
-    settings = dict(settings)
+    if (settings := recipe.algorithms.get(label)) is None:
+        return []  # no block of keys, which the schema has said
     problems = []
-    if type(offset := settings.pop("seed_offset", 0)) is not int:
+    if type(offset := settings.get("seed_offset", 0)) is not int:
         problems.append(f"{prefix}.seed_offset: must be a whole number (got {shown(offset)})")
-    name = settings.pop("algorithm", label)
-    if name not in registry.names():
-        at = prefix if name == label else f"{prefix}.algorithm"
-        meant = next(
-            (known for known in registry.names() if re.match(rf"{known}[-_.]", str(name)) and name == label), None
-        )
+    name, known = settings.get("algorithm", label), registry.names()
+    if name not in known:
+        key = prefix if name == label else f"{prefix}.algorithm"
+        meant = next((n for n in known if re.match(rf"{n}[-_.]", str(name)) and name == label), None)
         hint = f" For a second {meant}: `{label}: {{algorithm: {meant}}}`." if meant else ""
-        return [*problems, f"{at}: {unknown('algorithm', name, registry.names())}{hint}"]
+        return [*problems, f"{key}: {unknown('algorithm', name, known)}{hint}"]
     try:
-        cls = registry.load(name)
+        return problems + recipe.build(label)[1]
     except PrefzooError as error:  # another package's, and broken
         return [*problems, f"{prefix}: {error}"]
-    return problems + registry.parameter_problems(cls, settings, prefix=f"{prefix}.")
 
 
 def _fields_at(path: tuple[Any, ...]) -> list[str]:

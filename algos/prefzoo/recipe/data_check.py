@@ -1,4 +1,4 @@
-"""Whether a recipe's data can be found, and whether it has what the start, the reward and the algorithms need."""
+"""Checks of data: whether it can be found, and whether it has what the start, the reward and the algorithms need."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from prefzoo.data import sources
-from prefzoo.data.read_files import COLUMNS, Options, read_records, source_problem
+from prefzoo.data.read_files import COLUMNS, ReadOptions, read_records, source_problem
 from prefzoo.data.vote_aggregation import PACKAGE, voted_on
 from prefzoo.errors import DataError, unknown
 from prefzoo.recipe.recipe_schema import GoldFunction, Recipe
 
 
 def source_problems(recipe: Recipe) -> list[str]:
-    """Whether the named source exists and is a sound one."""
+    """The named source must exist and be sound."""
     if recipe.source is None:
         return []
     try:
@@ -24,13 +24,13 @@ def source_problems(recipe: Recipe) -> list[str]:
 
 
 def file_problems(recipe: Recipe) -> list[str]:
-    """Whether the files are there, and the columns that the recipe names in them."""
+    """The files must be there, and the columns that the recipe names in them."""
     data = recipe.data
+    options = ReadOptions(data.columns, annotators=data.annotators, pairs=data.pairs)
     problems = []
     for kind, path in data.files().items():
-        options = Options(data.columns, annotators=data.annotators if voted_on(kind, data.pairs) else "majority")
-        if said := source_problem(path, kind):
-            problems.append(f"data.{kind}: {said}.")
+        if problem := source_problem(path, kind):
+            problems.append(f"data.{kind}: {problem}.")
         elif Path(path).expanduser().is_file():
             try:
                 next(read_records(kind, path, options), None)
@@ -40,7 +40,7 @@ def file_problems(recipe: Recipe) -> list[str]:
 
 
 def column_problems(recipe: Recipe) -> list[str]:
-    """Whether `data.columns` speaks of columns that are read."""
+    """`data.columns` may only name columns that are read."""
     data, files = recipe.data, recipe.data.files()
     known = list(dict.fromkeys(column for kind in files or COLUMNS for column in COLUMNS[kind]))
     problems = [f"data.columns.{key}: {unknown('column', key, known)}" for key in data.columns if key not in known]
@@ -50,7 +50,7 @@ def column_problems(recipe: Recipe) -> list[str]:
 
 
 def annotator_problems(recipe: Recipe) -> list[str]:
-    """Whether there are votes to decide by the rule that is named, and what it needs is installed."""
+    """The rule for votes needs votes, and for `reliability` a package."""
     rule = recipe.data.annotators
     problems = []
     if rule != "majority" and not any(voted_on(kind, recipe.data.pairs) for kind in recipe.data.files()):
@@ -64,20 +64,17 @@ def annotator_problems(recipe: Recipe) -> list[str]:
 
 
 def gold_problems(recipe: Recipe) -> list[str]:
-    """Whether the truth that is named can score these prompts."""
+    """The truth that is named must be able to score these prompts."""
     gold = recipe.gold
     if gold is None or gold in ("none", "judge") or isinstance(gold, GoldFunction):
         return []
     if gold not in sources.names():
         return [f"gold: {unknown('truth', gold, ['none', 'judge', *sources.names()])} Or {{path: FILE.py:NAME}}."]
     if gold != recipe.source:
-        own = (
-            f"{next(iter(recipe.data.files()))} are not"
-            if recipe.data.files()
-            else f"those of {recipe.source!r} are not"
-        )
+        prompts = next(iter(recipe.data.files()), f"those of {recipe.source!r}")
         return [
-            f"gold: {gold!r} scores only the prompts of its own source, and data.{own}. Allowed: none, judge, path."
+            f"gold: {gold!r} scores only the prompts of its own source, and data.{prompts} are not. "
+            "Allowed: none, judge, path."
         ]
     if not sources.load(gold).has_gold:
         return [f"gold: the source {gold!r} has no gold reward. Allowed: none, judge, path."]
@@ -85,17 +82,17 @@ def gold_problems(recipe: Recipe) -> list[str]:
 
 
 def label_problems(recipe: Recipe) -> list[str]:
-    """Whether labels can be made as `data.label_with` says."""
-    with_ = recipe.data.label_with
-    if with_ is None:
+    """Labels can be made as `data.label_with` says, and of data that has none yet."""
+    labeller = recipe.data.label_with
+    if labeller is None:
         return []
     problems = []
-    if (with_ == "gold" or recipe.judge.type == "gold") and recipe.gold_source in ("none", "judge"):
-        key = "data.label_with" if with_ == "gold" else "judge.type"
+    if (labeller == "gold" or recipe.judge.type == "gold") and recipe.gold_source in ("none", "judge"):
+        key = "data.label_with" if labeller == "gold" else "judge.type"
         problems.append(f"{key}: 'gold' needs a truth to label with: give gold: {{path: FILE.py:NAME}}.")
     has = sorted({"preferences", "rankings", "ratings"} & (set(recipe.data.files()) or recipe.provides))
     if has and (recipe.source is None or "preferences" in sources.load(recipe.source).provides):
-        problems.append(f"data.label_with: {with_!r} makes preferences, and the data has {', '.join(has)} already.")
+        problems.append(f"data.label_with: {labeller!r} makes preferences, and the data has {', '.join(has)} already.")
     if recipe.generation.temperature == 0:
         problems.append("data.label_with: needs two different replies, and generation.temperature is 0.")
     if recipe.start.algorithm == "sft" and recipe.start.parameters.get("on") == "chosen":
@@ -107,23 +104,21 @@ HINT = "Give data.preferences, or data.label_with to make them of the start's ow
 
 
 def start_needs(recipe: Recipe) -> list[str]:
-    """Whether the data has what the start is made of."""
+    """The data must have what the start is made of."""
     if recipe.start.algorithm != "sft":
         return []
-    default = "demonstrations" if "demonstrations" in recipe.provides else "chosen"
-    return [
-        f"{said} Or start: none." for said in _imitation("start", recipe.start.parameters.get("on", default), recipe)
-    ]
+    on = recipe.start.parameters.get("on", "demonstrations" if "demonstrations" in recipe.provides else "chosen")
+    return [f"{problem} Or start: none." for problem in _imitation_problems("start", on, recipe)]
 
 
 def algorithm_needs(recipe: Recipe) -> list[str]:
-    """Whether the data has what each algorithm learns from."""
+    """The data must have what each algorithm learns from."""
     problems = []
     draws_on = recipe.draws_on
-    for label, given in recipe.algorithms.items():
-        key, name = f"algorithms.{label}", given.get("algorithm", label)
+    for label, settings in recipe.algorithms.items():
+        key, name = f"algorithms.{label}", settings.get("algorithm", label)
         if name == "sft":
-            problems += _imitation(key, given.get("on", "chosen"), recipe)
+            problems += _imitation_problems(key, settings.get("on", "chosen"), recipe)
         elif "preferences" in draws_on.get(label, ()) and "preferences" not in recipe.provides:
             problems.append(f"{key}: {name!r} learns from preferences, and the data has none. {HINT}")
         elif "demonstrations" in draws_on.get(label, ()) and "demonstrations" not in recipe.provides:
@@ -133,33 +128,33 @@ def algorithm_needs(recipe: Recipe) -> list[str]:
     return problems
 
 
-def _imitation(key: str, on: object, recipe: Recipe) -> list[str]:
-    """Whether there is what supervised fine-tuning is told to imitate; what is no word for it is told elsewhere."""
+def _imitation_problems(key: str, on: object, recipe: Recipe) -> list[str]:
+    """The data must have what supervised fine-tuning imitates; the schema refuses other values of `on`."""
     has = recipe.provides
     needed = {"chosen": "preferences", "demonstrations": "demonstrations"}.get(str(on))
     if needed is None or needed in has:
         return []
     other = "chosen" if needed == "demonstrations" else "demonstrations"
-    given = {*has, *(["chosen"] if "preferences" in has else [])}
-    return [f"{key}.on: {on!r} is given, but the data has none. {f'Allowed: {other}.' if other in given else HINT}"]
+    can_be_other = other in has or (other == "chosen" and "preferences" in has)
+    return [f"{key}.on: {on!r} is given, but the data has none. {f'Allowed: {other}.' if can_be_other else HINT}"]
 
 
 def reward_needs(recipe: Recipe) -> list[str]:
-    """Whether the data has what the reward model learns from."""
+    """The data must have what the reward model learns from."""
     has = recipe.provides
     problems = []
     for key, part in recipe.reward.places.items():
         if part.type == "trained" and "preferences" not in has:
-            learned_from = any("reward" in draws_on for draws_on in recipe.draws_on.values())
+            learned_from = any("reward" in needs for needs in recipe.draws_on.values())
             others = "judge" if learned_from else "judge, or random (nothing here learns from the reward)"
             problems.append(
                 f"{key}.type: 'trained' learns from preferences, and the data has none. {HINT} "
                 f"Allowed without: {others}."
             )
-        asked = {"regression": "ratings", "plackett_luce": "rankings"}.get(part.loss)
-        if asked and asked not in has:
+        kind = {"regression": "ratings", "plackett_luce": "rankings"}.get(part.loss)
+        if kind and kind not in has:
             problems.append(
-                f"{key}.loss: {part.loss!r} learns from {asked}, and the data has none. Give data.{asked}. "
+                f"{key}.loss: {part.loss!r} learns from {kind}, and the data has none. Give data.{kind}. "
                 "Allowed: bradley_terry."
             )
     return problems

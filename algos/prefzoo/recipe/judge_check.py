@@ -1,28 +1,33 @@
-"""What a recipe's judges are wrong about together with files and with the model."""
+"""Checks of judges: their templates, what they are asked, and whether the judge that decides may decide."""
 
 from __future__ import annotations
 
+import contextlib
+from typing import Any
+
+from prefzoo import registry
 from prefzoo.errors import PrefzooError
 from prefzoo.judges import constitution
 from prefzoo.judges.judge_settings import JudgeSettings
+from prefzoo.judges.prompt_templates import load_template
+from prefzoo.recipe.model_check import same_place
 from prefzoo.recipe.recipe_schema import Recipe
+from prefzoo.zoo.constitutional_ai import ConstitutionalAI
+from prefzoo.zoo.feedback_loop import Teaching
 
 
-def judge_words(recipe: Recipe) -> list[str]:
-    """Whether the judge's templates are there and use what they are given, and whether the lab's model can do what it
-    is to."""
-    return _words("judge", recipe.judge, recipe)
+def judge_template_problems(recipe: Recipe) -> list[str]:
+    """The judge's templates must exist and use what they are given; the lab's model must be able to follow them."""
+    return _template_problems("judge", recipe.judge, recipe)
 
 
-def final_judge_words(recipe: Recipe) -> list[str]:
-    """The same of another judge that decides."""
+def final_judge_template_problems(recipe: Recipe) -> list[str]:
+    """The same for another judge that decides."""
     final = recipe.evaluation.judge
-    return _words("evaluation.judge", final, recipe) if final is not None else []
+    return _template_problems("evaluation.judge", final, recipe) if final is not None else []
 
 
-def _words(block: str, settings: JudgeSettings, recipe: Recipe) -> list[str]:
-    from prefzoo.judges.prompt_templates import load_template
-
+def _template_problems(block: str, settings: JudgeSettings, recipe: Recipe) -> list[str]:
     problems = []
     for key, template in (("prompt", settings.prompt), ("grading_prompt", settings.grading_prompt)):
         try:
@@ -39,10 +44,45 @@ def _words(block: str, settings: JudgeSettings, recipe: Recipe) -> list[str]:
     return problems
 
 
+def question_problems(recipe: Recipe) -> list[str]:
+    """The judge's template must have a place for the question that a principle asks."""
+    asking = [
+        f"algorithms.{label}"
+        for label, algorithm in recipe.sound_algorithms.items()
+        if isinstance(algorithm, ConstitutionalAI) and algorithm.compares_samples
+    ]
+    if asking and recipe.judge.prompt is not None:
+        with contextlib.suppress(PrefzooError):  # `judge_template_problems` reports it
+            if "question" not in load_template(recipe.judge.prompt, "prompt").variables:
+                return [
+                    f"judge.prompt: {recipe.judge.prompt!r} does not show {{{{ question }}}}, and "
+                    f"{', '.join(asking)} asks one for each principle."
+                ]
+    return []
+
+
+def sampling_problems(recipe: Recipe) -> list[str]:
+    """What must sample while it trains needs a temperature above 0."""
+    if recipe.generation.temperature > 0:
+        return []
+    known = registry.sound()
+    names = {label: str(settings.get("algorithm", label)) for label, settings in recipe.algorithms.items()}
+    # What sets the temperature of its trainer samples while it trains.
+    sampling = [label for label, name in names.items() if name in known and "temperature" in known[name].owned]
+    sampling += [
+        label
+        for label, algorithm in recipe.sound_algorithms.items()
+        if isinstance(algorithm, Teaching) and (algorithm.compares_samples or "temperature" in algorithm.taught().owned)
+    ]
+    if not sampling:
+        return []
+    return [f"generation.temperature: 0 is greedy, and {', '.join(sampling)} must sample; it must be above 0"]
+
+
 def feedback_problems(recipe: Recipe) -> list[str]:
-    """Whether the judge can do what algorithms and rewards ask of it."""
+    """The judge must be able to do what algorithms and rewards ask of it."""
     judge = recipe.judge
-    asking = [f"algorithms.{label}" for label, draws_on in recipe.draws_on.items() if "judge" in draws_on]
+    asking = [f"algorithms.{label}" for label, needs in recipe.draws_on.items() if "judge" in needs]
     by_judge = {key: part for key, part in recipe.reward.places.items() if part.type == "judge"}
     problems = []
     if judge.type == "gold" and recipe.gold_source in ("none", "judge") and (asking or by_judge):
@@ -51,17 +91,58 @@ def feedback_problems(recipe: Recipe) -> list[str]:
             "give gold: {path: FILE.py:NAME}."
         )
     if judge.type == "gold" or (judge.type == "local" and (judge.path or recipe.model.path) == "lab"):
-        graded = [f"{key}.by" for key, part in by_judge.items() if part.by == "grade"]
-        graded += [
+        grading = [f"{key}.by" for key, part in by_judge.items() if part.by == "grade"]
+        grading += [
             f"algorithms.{label}.score" for label in recipe.draws_on if recipe.algorithms[label].get("score") == "grade"
         ]
         problems += [
-            f"{key}: 'grade' asks for grades, and this judge compares only. Allowed: comparison." for key in graded
+            f"{key}: 'grade' asks for grades, and this judge compares only. Allowed: comparison." for key in grading
         ]
     return problems
 
 
 def constitution_problems(recipe: Recipe) -> list[str]:
-    """Whether the constitution is there and sound, where one is named or followed."""
-    followed = any("constitution" in draws_on for draws_on in recipe.draws_on.values())
+    """The constitution must exist and be sound, where one is named or followed."""
+    followed = any("constitution" in needs for needs in recipe.draws_on.values())
     return constitution.problems(recipe.constitution_name) if followed or recipe.constitution is not None else []
+
+
+def final_judge_problems(recipe: Recipe) -> list[str]:
+    """What is wrong with `gold: judge`: above all that this judge taught what it is to measure."""
+    evaluation = recipe.evaluation
+    final = recipe.final_judge
+    if final is None:
+        settings = {"judge": evaluation.judge is not None, "same_judge": evaluation.same_judge}
+        return [
+            f"evaluation.{key}: has no meaning unless gold is 'judge'." for key, is_set in settings.items() if is_set
+        ]
+    key = "evaluation.judge" if evaluation.judge is not None else "judge"
+    if final.type == "gold":
+        return [f"{key}.type: 'gold' is the truth, and with gold: judge none is known. Allowed: local, openai, random."]
+    role = _teaching_role(recipe)
+    taught = role is not None and _identity(final, recipe) == _identity(recipe.judge, recipe)
+    if taught and not evaluation.same_judge:
+        return [
+            f"gold: 'judge' is the judge that {role}, and it likes what it taught. Name another one as "
+            "evaluation.judge, or say evaluation.same_judge: true if you know."
+        ]
+    if evaluation.same_judge and not taught:
+        return ["evaluation.same_judge: true has no meaning here: the judge that decides taught nothing."]
+    return []
+
+
+def _teaching_role(recipe: Recipe) -> str | None:
+    """What is learned from the recipe's judge; None where nothing is."""
+    if recipe.data.label_with == "judge":
+        return "made the labels (data.label_with)"
+    if any(part.type == "judge" for part in recipe.reward.parts):
+        return "gives the reward (reward.type)"
+    asking = [label for label, needs in recipe.draws_on.items() if "judge" in needs]
+    return f"{', '.join(asking)} learns from" if asking else None
+
+
+def _identity(judge: JudgeSettings, recipe: Recipe) -> tuple[Any, ...]:
+    """The model that judges, wherever it is served, however its folder is spelt and however it is asked."""
+    if judge.endpoint is not None:
+        return judge.type, judge.endpoint.model
+    return judge.type, same_place(judge.path or recipe.model.path)

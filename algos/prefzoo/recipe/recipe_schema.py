@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,9 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 from prefzoo import registry
 from prefzoo.data import sources
 from prefzoo.data.read_files import COLUMNS
-from prefzoo.data.read_rows import Pairs
-from prefzoo.data.vote_aggregation import Annotators
-from prefzoo.errors import PrefzooError
+from prefzoo.data.read_result import Pairs
+from prefzoo.data.vote_aggregation import VoteRule
+from prefzoo.errors import PrefzooError, RecipeError
 from prefzoo.interface import Algorithm
 from prefzoo.judges.judge_settings import JudgeSettings
 from prefzoo.rewards.reward_settings import RewardSettings
@@ -98,7 +99,7 @@ class Data(Settings):
     prompts: str | None = None
     columns: dict[str, str] = Field({})
     pairs: Pairs = "all"
-    annotators: Annotators = "majority"
+    annotators: VoteRule = "majority"
     label_with: Literal["gold", "judge"] | None = None
     split: str = "train"
     revision: str | None = None
@@ -256,20 +257,56 @@ class Recipe(Settings):
     @property
     def uses_judge(self) -> bool:
         """Whether anything is learned from the recipe's judge."""
-        asked = any("judge" in draws_on for draws_on in self.draws_on.values())
+        asked = any("judge" in needs for needs in self.draws_on.values())
         return asked or self.data.label_with == "judge" or any(part.type == "judge" for part in self.reward.parts)
 
     @property
     def final_judge(self) -> JudgeSettings | None:
-        """Who decides in the end; None where no judge does."""
+        """The judge that decides in the end; None where no judge does."""
         return (self.evaluation.judge or self.judge) if self.gold == "judge" else None
 
     @property
     def audited(self) -> dict[str, JudgeSettings]:
-        """The judges that anything hangs on: `judge`, the recipe's, and `final judge`, another one that decides."""
+        """The judges that results depend on: `judge`, the recipe's, and `final judge`, another one that decides."""
         final = self.final_judge
-        found = {"judge": self.judge} if self.uses_judge or final == self.judge else {}
-        return {**found, **({"final judge": final} if final is not None and final != self.judge else {})}
+        judges = {"judge": self.judge} if self.uses_judge or final == self.judge else {}
+        return {**judges, **({"final judge": final} if final is not None and final != self.judge else {})}
+
+    @cached_property
+    def _built(self) -> dict[str, tuple[Algorithm | None, list[str]]]:
+        """By label each algorithm that was built so far, and the problems with its settings."""
+        return {}
+
+    def __copy__(self) -> Recipe:
+        """A copy, which may get other settings, builds its own algorithms."""
+        copied = super().__copy__()
+        copied.__dict__.pop("_built", None)
+        return copied
+
+    def __getstate__(self) -> dict[Any, Any]:
+        """What goes to another process, which builds the algorithm that it trains."""
+        state = super().__getstate__()
+        return {**state, "__dict__": {key: value for key, value in state["__dict__"].items() if key != "_built"}}
+
+    def build(self, label: str) -> tuple[Algorithm | None, list[str]]:
+        """The algorithm behind a label, built once, and the problems with its settings; None where there are any.
+
+        Raises:
+            KeyError: for an unknown algorithm.
+            PrefzooError: for an algorithm of another package that cannot be loaded.
+        """
+        if label not in self._built:
+            settings = {key: value for key, value in self.algorithms[label].items() if key != "seed_offset"}
+            cls = registry.load(settings.pop("algorithm", label))
+            self._built[label] = registry.build(cls, settings, f"algorithms.{label}.")
+        return self._built[label]
+
+    def algorithm(self, label: str) -> Algorithm:
+        """The algorithm behind a label, with its settings. Raises RecipeError where they have a problem."""
+        algorithm, problems = self.build(label)
+        if algorithm is None:
+            raise RecipeError(label, problems)
+        return algorithm
 
     def start_algorithm(self) -> Algorithm | None:
         """The algorithm that makes the start; None when the model is taken as it is."""
@@ -280,20 +317,19 @@ class Recipe(Settings):
             parameters.setdefault("on", "demonstrations" if "demonstrations" in self.provides else "chosen")
         return registry.get(self.start.algorithm, **parameters)
 
-    def algorithm(self, label: str) -> Algorithm:
-        """The algorithm behind a label, with its settings."""
-        settings = dict(self.algorithms[label])
-        settings.pop("seed_offset", None)
-        return registry.get(settings.pop("algorithm", label), **settings)
+    @property
+    def sound_algorithms(self) -> dict[str, Algorithm]:
+        """The algorithm behind each label; labels with problems are left out."""
+        sound = {}
+        for label in self.algorithms:
+            with contextlib.suppress(PrefzooError, KeyError, TypeError, ValueError):
+                sound[label] = self.algorithm(label)
+        return sound
 
     @property
     def draws_on(self) -> dict[str, frozenset[str]]:
-        """What the algorithm behind each label draws from the bench; labels with mistakes are left out."""
-        found = {}
-        for label in self.algorithms:
-            with contextlib.suppress(PrefzooError, KeyError, TypeError, ValueError):
-                found[label] = self.algorithm(label).required
-        return found
+        """What the algorithm behind each sound label draws from the bench."""
+        return {label: algorithm.required for label, algorithm in self.sound_algorithms.items()}
 
     def seed_of(self, label: str, seed: int) -> int:
         """The seed that a label's trial really uses: the comparison's, moved by the label's `seed_offset`."""

@@ -9,7 +9,7 @@ from typing import Any
 from scipy import stats
 
 from prefzoo.data.formats import Row
-from prefzoo.data.row_views import once_each
+from prefzoo.data.row_views import distinct_pairs
 from prefzoo.data.shares import wilson
 from prefzoo.types import Reward, Truth
 
@@ -31,7 +31,7 @@ def reward_report(
         its Wilson interval, `test_pairs` their number, `ties`; and with a truth `gold_correlation`, Pearson's, over
         all replies of the test pairs, with `gold_correlation_ci95` by Fisher's z over the number of pairs.
     """
-    pairs = once_each(rows)
+    pairs = distinct_pairs(rows)
     prompts = [row.prompt for row in pairs]
     chosen = [row.chosen or "" for row in pairs]
     rejected = [row.rejected or "" for row in pairs]

@@ -124,9 +124,9 @@ def arguments(bench: Bench, config_class: type[TrainingArguments], settings: dic
         optimizer = str(settings.get("optim", training.optim))
         if optimizer.startswith("paged"):
             # bitsandbytes itself would fall back to one that is not paged.
-            raise PrefzooError(validation_messages.paged("training.optim", optimizer))
+            raise PrefzooError(validation_messages.paged_without_gpu("training.optim", optimizer))
         if settings.get("fp16", training.fp16):
-            raise PrefzooError(validation_messages.half_precision("training.fp16"))
+            raise PrefzooError(validation_messages.fp16_without_gpu("training.fp16"))
     processes = int(os.environ.get("WORLD_SIZE", 1))  # set by `accelerate launch`
     rows, over = divmod(training.batch_size, training.accumulation * processes)
     if over:

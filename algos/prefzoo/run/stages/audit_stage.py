@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 from prefzoo.data import splits
-from prefzoo.data.row_views import once_each
+from prefzoo.data.row_views import distinct_pairs
 from prefzoo.errors import PrefzooError
 from prefzoo.judges import judge_audit as audits
 from prefzoo.run.stage_graph import Plan, Stage
@@ -24,7 +24,7 @@ def audit(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     settings = {"judge": recipe.judge, "final judge": recipe.final_judge}[str(stage.label)]
     assert settings is not None
     test = splits.load_split(plan.stages[plan.rows_name].folder, "test")
-    pairs = once_each(test)
+    pairs = distinct_pairs(test)
     sample = random.Random("audit").sample(pairs, min(settings.audit_pairs, len(pairs)))
     progress("asking the judge", 0, 1)
     judge = judge_of(plan, settings, progress=progress)

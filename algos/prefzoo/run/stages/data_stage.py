@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from prefzoo.data import preflight, sources, splits
 from prefzoo.data.formats import Row
-from prefzoo.data.read_files import Options
+from prefzoo.data.read_files import ReadOptions
+from prefzoo.data.read_result import ReadResult
 from prefzoo.data.read_rows import read_rows
-from prefzoo.data.rejects import Dropped
+from prefzoo.data.rejects import Rejects
 from prefzoo.errors import DataError, PrefzooError
 from prefzoo.models.loading import resolve
 from prefzoo.recipe.recipe_schema import GoldFunction, Recipe
@@ -22,78 +23,57 @@ from prefzoo.scoring_function import FunctionReward
 from prefzoo.types import Progress
 
 
-@dataclass
-class Gathered:
-    """Everything that the recipe names, before cleaning.
-
-    Attributes:
-        rows: all of them, in order.
-        splits: ids by split where the source has split them already; None where they are still to be split.
-        read: records that were read, those that became no row included.
-        used: records that rows were made of; the other ones are in `dropped`.
-        dropped: records of which no row was made, and why.
-        unpaired: pairs that were not made, because neither reply is better.
-        unread: columns that are not read, by kind of data.
-        rated, annotators: how it was judged, by kind of data (see `found.Found`).
-    """
-
-    rows: list[Row]
-    splits: dict[str, set[str]] | None = None
-    read: int = 0
-    used: int = 0
-    dropped: Dropped = field(default_factory=Dropped)
-    unpaired: Dropped = field(default_factory=Dropped)
-    unread: dict[str, list[str]] = field(default_factory=dict)
-    rated: dict[str, dict[str, float]] = field(default_factory=dict)
-    annotators: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-
 def prepare(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     """Do the work of the data stage into `folder`."""
     recipe = plan.recipe
-    dropped = Dropped()
+    dropped = Rejects()
     progress("reading", 0, 3)
-    gathered = gather(recipe)
+    results, split_ids = read_data(recipe)
+    rows = [row for result in results.values() for row in result.rows]
     progress("fitting lengths", 1, 3)
     base = resolve(recipe.model.path, recipe.model.revision)
     rendering = Tokens(base, recipe.model.trust_remote_code)
     limits = (recipe.data.max_prompt_tokens, recipe.data.max_completion_tokens)
-    sound = splits.clean(gathered.rows, dropped)
+    sound = splits.clean(rows, dropped)
     kept, shortened = splits.fit_lengths(
         sound, dropped, lambda prompt: len(rendering.prompt(prompt)), rendering.reply_length, *limits
     )
-    if gathered.splits is not None:
-        parts = {name: [row for row in kept if row.id in ids] for name, ids in gathered.splits.items()}
+    if split_ids is not None:
+        parts = {name: [row for row in kept if row.id in ids] for name, ids in split_ids.items()}
     else:
         parts = splits.split_by_prompt(kept, recipe.data.splits.model_dump(), recipe.data.seed)
     available = len(parts["train"])
     parts["train"] = splits.limit_prompts(parts["train"], recipe.budget.prompts)
     progress("examining", 2, 3)
-    found: dict[str, Any] = {
-        "read": gathered.read,
-        "used": gathered.used,
-        "made": len(gathered.rows),
+    dropped_records, unpaired = Rejects(), Rejects()
+    for result in results.values():
+        dropped_records.merge(result.dropped)
+        unpaired.merge(result.unpaired)
+    facts: dict[str, Any] = {
+        "read": sum(result.read for result in results.values()),
+        "used": sum(result.used for result in results.values()),
+        "made": len(rows),
         "kept": len(kept),
-        "dropped_records": gathered.dropped.counts(),
+        "dropped_records": dropped_records.counts(),
         "dropped_after": dropped.counts(),
-        "unpaired": gathered.unpaired.counts(),
+        "unpaired": unpaired.counts(),
         "pairs_by": {kind: recipe.data.pairs for kind in ("rankings", "ratings") if kind in recipe.data.files()},
-        "unread_columns": gathered.unread,
-        "rated": gathered.rated,
+        "unread_columns": {kind: result.unread for kind, result in results.items() if result.unread},
+        "rated": {kind: result.rated for kind, result in results.items() if result.rated},
         "label_with": recipe.data.label_with,
         "beyond_budget": available - len(parts["train"]),
-        "annotators": gathered.annotators,
+        "annotators": {kind: result.annotators for kind, result in results.items() if result.annotators},
         "repeated": splits.repeated(sound),
         "shortened_prompts": shortened[:20],
         "shortened_prompt_count": len(shortened),
     }
-    for lost in (gathered.dropped, gathered.unpaired):
-        dropped.merge(lost)
-    whole = splits.seal(parts, found, dropped)
+    dropped.merge(dropped_records)
+    dropped.merge(unpaired)
+    sealed = splits.seal(parts, facts, dropped)
     _check_kinds(recipe, parts["train"], dropped)
     check_positions(recipe, base, [row for rows in parts.values() for row in rows], rendering)
     _try_functions(recipe, parts["train"])
-    replace(whole, preflight={**whole.preflight, **preflight.examine(parts, shortened, rendering)}).save(folder)
+    replace(sealed, preflight={**sealed.preflight, **preflight.examine(parts, shortened, rendering)}).save(folder)
 
 
 def _try_functions(recipe: Recipe, rows: list[Row]) -> None:
@@ -114,40 +94,29 @@ def _try_functions(recipe: Recipe, rows: list[Row]) -> None:
             raise PrefzooError(f"{key}: {error}") from error
 
 
-def gather(recipe: Recipe) -> Gathered:
-    """The rows of the recipe's source or files.
+def read_data(recipe: Recipe) -> tuple[dict[str, ReadResult], dict[str, set[str]] | None]:
+    """What the recipe's files or hub data sets hold, by kind of data, or its source by the source's name; and the ids
+    of the rows of each split where the source has split them already, else None.
 
     Raises:
         DataError: when a source gives no splits that can be used, or a file cannot be read.
     """
-    if (name := recipe.source) is not None:
-        wanted = sources.Wanted(recipe.budget.prompts or 1500, 0, recipe.evaluation.prompts, recipe.data.seed)
-        given = sources.load(name).rows(wanted)
-        if not isinstance(given, Mapping):
-            return Gathered(list(given), read=len(given), used=len(given))
-        return _already_split(name, given)
-    gathered = Gathered([])
-    files = recipe.data.files()
     data = recipe.data
-    options = Options(data.columns, data.split, data.revision, data.data_dir, data.annotators)
+    if (name := recipe.source) is not None:
+        request = sources.RowRequest(recipe.budget.prompts or 1500, 0, recipe.evaluation.prompts, data.seed)
+        rows, split_ids = sources.load(name).rows(request), None
+        if isinstance(rows, Mapping):
+            rows, split_ids = _already_split(name, rows)
+        return {name: ReadResult(list(rows), read=len(rows), used=len(rows))}, split_ids
+    options = ReadOptions(data.columns, data.split, data.revision, data.data_dir, data.annotators, data.pairs)
+    files = data.files()
     names = Counter(map(_called, files.values()))
+    results = {}
     for kind, file in files.items():
         # Ids name lines; they must say of which file, and two folders may have a file of one name.
-        where = f"{_called(file)} " if names[_called(file)] == 1 else f"{kind} {_called(file)} "
-        dropped = Dropped()
-        found = read_rows(kind, file, dropped, options, recipe.data.pairs)
-        gathered.rows += [replace(row, id=where + row.id) for row in found.rows]
-        gathered.read += found.read
-        gathered.used += found.used
-        gathered.dropped.merge(dropped, where)
-        gathered.unpaired.merge(found.unpaired, where)
-        if found.unread:
-            gathered.unread[kind] = found.unread
-        if found.rated:
-            gathered.rated[kind] = found.rated
-        if found.annotators:
-            gathered.annotators[kind] = found.annotators
-    return gathered
+        prefix = f"{_called(file)} " if names[_called(file)] == 1 else f"{kind} {_called(file)} "
+        results[kind] = read_rows(kind, file, options).with_prefix(prefix)
+    return results, None
 
 
 def _called(source: str) -> str:
@@ -156,7 +125,7 @@ def _called(source: str) -> str:
     return path.name if path.is_file() else source
 
 
-def _check_kinds(recipe: Recipe, train: Sequence[Row], dropped: Dropped) -> None:
+def _check_kinds(recipe: Recipe, train: Sequence[Row], dropped: Rejects) -> None:
     """Refuse data of which nothing is left that the recipe learns from, before a model is loaded to learn from it.
 
     Raises:
@@ -179,11 +148,10 @@ def _check_kinds(recipe: Recipe, train: Sequence[Row], dropped: Dropped) -> None
         )
 
 
-def _already_split(name: str, given: Mapping[str, Sequence[Row]]) -> Gathered:
-    if stray := sorted(set(given) - set(splits.SPLITS)):
+def _already_split(name: str, rows_of: Mapping[str, Sequence[Row]]) -> tuple[list[Row], dict[str, set[str]]]:
+    if stray := sorted(set(rows_of) - set(splits.SPLITS)):
         raise DataError(f"data.source: {name!r} gives a split {stray[0]!r}; allowed: {', '.join(splits.SPLITS)}")
-    rows = [row for split in splits.SPLITS for row in given.get(split, ())]
+    rows = [row for split in splits.SPLITS for row in rows_of.get(split, ())]
     if len({row.id for row in rows}) < len(rows):
         raise DataError(f"data.source: {name!r} gives two rows of one id")
-    ids = {split: {row.id for row in given.get(split, ())} for split in splits.SPLITS}
-    return Gathered(rows, ids, read=len(rows), used=len(rows))
+    return rows, {split: {row.id for row in rows_of.get(split, ())} for split in splits.SPLITS}

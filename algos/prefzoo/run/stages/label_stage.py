@@ -10,7 +10,7 @@ from typing import Any
 
 from prefzoo.data import splits
 from prefzoo.data.formats import Row
-from prefzoo.data.rejects import Dropped
+from prefzoo.data.rejects import Rejects
 from prefzoo.data.row_views import views_of
 from prefzoo.data.shares import wilson
 from prefzoo.errors import PrefzooError
@@ -68,7 +68,7 @@ def label_split(
     seed: int,
     ledger: Ledger,
     progress: Progress,
-) -> tuple[list[Row], Dropped]:
+) -> tuple[list[Row], Rejects]:
     """Pairs of two sampled replies for the prompts of one split.
 
     Replies that make no pair are left out, with the reason (see `ai_preferences.label_pairs`).
@@ -89,7 +89,7 @@ def label_split(
     samples = policy.sample(prompts, generation, seed, n=2, ledger=ledger, progress=progress)
     replies = [a.text for a, _ in samples], [b.text for _, b in samples]
     first_better = ledger.judged(judge, lambda: judge(prompts, *replies))
-    dropped = Dropped()
+    dropped = Rejects()
     pairs = []
     for pair in label_pairs(prompts, samples, first_better):
         row = first_rows[prompt_key(pair.prompt)]

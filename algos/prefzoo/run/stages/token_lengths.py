@@ -9,7 +9,7 @@ from jinja2 import TemplateError
 from transformers import AutoConfig
 
 from prefzoo.data.formats import Row
-from prefzoo.data.rejects import Unusable
+from prefzoo.data.rejects import Rejected
 from prefzoo.errors import PrefzooError
 from prefzoo.models.loading import load_tokenizer, positions
 from prefzoo.recipe.recipe_schema import Recipe
@@ -31,12 +31,12 @@ class Tokens:
         """Token ids up to where the reply begins.
 
         Raises:
-            Unusable: when the chat template refuses it, because of the order of the turns, for example.
+            Rejected: when the chat template refuses it, because of the order of the turns, for example.
         """
         try:
             return self.tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True, return_dict=False)
         except TemplateError as error:
-            raise Unusable("refused_by_the_chat_template", shown=str(error)) from error
+            raise Rejected("refused_by_the_chat_template", shown=str(error)) from error
 
     def whole(self, prompt: Prompt, reply: str) -> list[int]:
         """Token ids of the prompt and the reply, its end included."""

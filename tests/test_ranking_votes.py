@@ -13,10 +13,10 @@ import pytest
 from data_files import save
 from prefzoo.data import splits
 from prefzoo.data.formats import Row
-from prefzoo.data.read_files import Options
-from prefzoo.data.read_result import Found
+from prefzoo.data.read_files import ReadOptions
+from prefzoo.data.read_result import ReadResult
 from prefzoo.data.read_rows import read_rows
-from prefzoo.data.rejects import Dropped
+from prefzoo.data.rejects import Rejects
 from prefzoo.data.row_views import views_of
 from prefzoo.errors import DataError, RecipeError
 from prefzoo.recipe import check_recipe as recipes
@@ -35,14 +35,13 @@ def ranked(order: str, annotator: str | None, prompt: str = "q") -> dict[str, An
 
 def read(
     records: list[dict[str, Any]], folder: Path, rule: str = "majority", pairs: str = "all", kind: str = "rankings"
-) -> Found:
-    dropped = Dropped()
+) -> ReadResult:
     path = save(records, folder / "x.jsonl")
-    options = Options(annotators=rule)  # type: ignore[arg-type]
-    found = read_rows(kind, str(path), dropped, options, pairs)  # type: ignore[arg-type]
-    assert found.read == found.used + dropped.total()
+    options = ReadOptions(annotators=rule, pairs=pairs)  # type: ignore[arg-type]
+    found = read_rows(kind, str(path), options)
+    assert found.read == found.used + found.dropped.total()
     assert len({row.id for row in found.rows}) == len(found.rows)
-    kept = splits.clean(found.rows, lost := Dropped())
+    kept = splits.clean(found.rows, lost := Rejects())
     assert (len(kept), lost.total()) == (len(found.rows), 0)  # no vote is taken for a duplicate
     return found
 
