@@ -11,15 +11,21 @@ from rich.console import Console
 from prefzoo.cli.options import INTERRUPTED, Out, Plugins, RecipeArgument, Sets
 from prefzoo.errors import PrefzooError, unknown
 
+CheckSets = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A hyper-parameter, or a key of the recipe such as adapter.r."),
+]
+
 
 def check(
     name: Annotated[str, typer.Argument(metavar="NAME", help="An algorithm that `prefzoo ls` shows.")],
     seed: Annotated[int, typer.Option(min=0, help="Of the lab's data and of the first trial.")] = 0,
+    sets: CheckSets = None,
     plugins: Plugins = None,
 ) -> None:
     """Try in the lab whether an algorithm keeps what the interface promises; quick promises first, minutes in all.
 
-    Example: prefzoo check mine --plugin mine.py
+    Example: prefzoo check mine --plugin mine.py --set beta=0.3 --set adapter.r=8 --set budget.epochs=2
     """
     from prefzoo import registry
     from prefzoo.conformance.show import show
@@ -27,7 +33,7 @@ def check(
     if name not in registry.names():
         raise PrefzooError(unknown("algorithm", name, registry.names()))
     try:
-        kept = show(name, seed, Console(stderr=True), Console())
+        kept = show(name, seed, Console(stderr=True), Console(), sets or [])
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
     if not kept:

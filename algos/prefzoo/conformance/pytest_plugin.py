@@ -9,19 +9,19 @@ class that the test module registers with `@prefzoo.register("mine")`. Expect mi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 
 
 @pytest.fixture(scope="session")
 def prefzoo_conformance() -> Callable[..., None]:
-    """`prefzoo_conformance(name, seed=0)` tries every promise of an algorithm; see `prefzoo.conformance.check`."""
+    """`prefzoo_conformance(name, seed=0, sets=())` tries every promise of an algorithm; see `prefzoo.conformance.check`."""
 
-    def conforms(name: str, seed: int = 0) -> None:
+    def conforms(name: str, seed: int = 0, sets: Sequence[str] = ()) -> None:
         from prefzoo.conformance import check
 
-        broken = [str(finding) for finding in check(name, seed) if finding.status == "broken"]
+        broken = [str(finding) for finding in check(name, seed, sets=sets) if finding.status == "broken"]
         if broken:
             pytest.fail(f"{name} breaks {len(broken)} of its promises:\n" + "\n".join(broken), pytrace=False)
 

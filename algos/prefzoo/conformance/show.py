@@ -15,7 +15,7 @@ from prefzoo.run.subprocesses import quiet
 STYLES = {"kept": "green", "broken": "bold red", "untried": "dim"}
 
 
-def show(name: str, seed: int, progress: Console, console: Console) -> bool:
+def show(name: str, seed: int, progress: Console, console: Console, sets: Sequence[str] = ()) -> bool:
     """Say each finding as it comes, then all of them in a table; whether no promise is broken.
 
     Raises:
@@ -24,7 +24,7 @@ def show(name: str, seed: int, progress: Console, console: Console) -> bool:
     quiet()
     findings: list[Finding] = []
     try:
-        for finding in check(name, seed, progress):
+        for finding in check(name, seed, progress, sets):
             findings.append(finding)
             count = f"[{len(findings)}/{len(PROMISES)}]"
             progress.print(Text(f"{count} {finding.promise}: {finding.status}", style=STYLES[finding.status]))
@@ -44,7 +44,7 @@ def _table(name: str, seed: int, findings: Sequence[Finding]) -> Table:
     table = Table("promise", "", "what was found", title=f"{name}, seed {seed}", title_justify="left", box=None)
     for finding in findings:
         status = Text(finding.status, style=STYLES[finding.status])
-        table.add_row(PROMISES[finding.promise], status, Text(finding.said))
+        table.add_row(PROMISES[finding.promise], status, Text(finding.message))
     return table
 
 

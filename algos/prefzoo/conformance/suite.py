@@ -1,24 +1,34 @@
-"""Run the comparisons that the promises are judged by, quick ones first."""
+"""Run the trials that the promises are judged by, quick ones first."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from prefzoo import registry
-from prefzoo.commands.comparison import compare
+from prefzoo.commands.comparison import compare, run_stage
+from prefzoo.conformance import probe
 from prefzoo.conformance.findings import PROMISES, Finding
-from prefzoo.conformance.probe import DETAILS, answers, probed
-from prefzoo.conformance.promises import Trials, quick_findings
+from prefzoo.conformance.probe import DETAILS, Trial, answers, probed
+from prefzoo.conformance.promises import Trials, quick_findings, weights_of
+from prefzoo.conformance.vary import Variations, vary
+from prefzoo.data import splits
+from prefzoo.recipe.check_recipe import load
+from prefzoo.recipe.recipe_schema import Recipe
 from prefzoo.results.results_schema import Results, Verdict
 from prefzoo.run.evaluation_records import read_records
-from prefzoo.run.stage_graph import START, Plan, load_plan
+from prefzoo.run.executor import Outcome, Runner
+from prefzoo.run.progress_display import Watcher
+from prefzoo.run.resources import default_workers
+from prefzoo.run.stage_graph import START, Plan, make_plan
 from prefzoo.types import Completion
 
 QUICK: dict[str, Any] = {
@@ -39,34 +49,48 @@ with its defaults, and is to be shown able to learn, not to be tuned."""
 SEEDS = 3
 CHANCE = 0.01
 """A control is broken only by a rise less likely than this without any: suites are run often."""
+TRIALS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
+    "first": (probe.observe, {}),
+    "other": (probe.observe, {"seed_offset": 1}),
+    "resumed": (probe.resume, {}),
+    "varied": (vary, {}),
+    "again": (probe.observe, {}),
+    "repeated": (probe.observe, {}),
+}
+"""Label of a quick trial -> how it is trained, and its settings. The last two run by themselves: `again` with other
+test rows, and `repeated`, with the right ones, only where that changed something."""
 
 
-def check(name: str, seed: int = 0, console: Console | None = None) -> Iterator[Finding]:
-    """Try every promise of an algorithm with its default hyper-parameters; yields findings as they come.
+def check(
+    name: str, seed: int = 0, console: Console | None = None, sets: Sequence[str] = ()
+) -> Iterator[Finding]:
+    """Try every promise of an algorithm; yields findings as they come.
 
-    The quick ones take well under a minute. Learning is tried only when they are all kept, and takes minutes: three
-    seeds in the lab, and three more as a negative control.
+    The quick ones take a minute or two. Learning is tried only when they are all kept, and takes minutes: three seeds
+    in the lab, and three more as a negative control.
 
     Args:
         name: an algorithm that `prefzoo.names()` has.
         seed: of the lab's data and of the first trial.
         console: where progress goes; standard error by default.
+        sets: `"key=value"`: hyper-parameters (`beta=0.3`, `rounds=2`) or keys of the recipe (`adapter.r=8`,
+            `budget.epochs=2`, `evaluation.milestones=2`) that it is tried with.
 
     Raises:
-        KeyError, PrefzooError: for an unknown name, a package that cannot be loaded, or a default that is refused.
+        KeyError, PrefzooError: for an unknown name, a package that cannot be loaded, or a setting that is refused.
     """
-    registry.get(name)
+    registry.load(name)
     out = Path(tempfile.mkdtemp(prefix=f"prefzoo-check-{name}-"))
     console = console or Console(stderr=True)
     broken = False
     try:
-        for finding in quick(name, seed, out / "quick", console):
+        for finding in quick(name, seed, out / "quick", console, sets):
             broken = broken or finding.status == "broken"
             yield finding
         if broken:
             yield from _untried(("learns", "control"), "what is broken above comes first")
             return
-        for finding in learning(name, seed, out / "learning", console):
+        for finding in learning(name, seed, out / "learning", console, sets):
             broken = broken or finding.status == "broken"
             yield finding
     finally:
@@ -76,82 +100,189 @@ def check(name: str, seed: int = 0, console: Console | None = None) -> Iterator[
             shutil.rmtree(out, ignore_errors=True)
 
 
-def quick(name: str, seed: int, out: Path, console: Console | None = None) -> Iterator[Finding]:
-    """Every promise but those about learning: three small trials, watched by the probe."""
-    algorithm = registry.get(name)
-    watched = f"{name}, watched"  # a name of its own, because a stage is known by it
-    labels: dict[str, dict[str, Any]] = {"first": {}, "again": {}, "other": {"seed_offset": 1}}
-    recipe: dict[str, Any] = {
-        **QUICK,
-        "reward": {"type": "trained" if "reward" in algorithm.required else "random"},
-        "data": {"source": "lab", "seed": seed},
-        "algorithms": {label: {"algorithm": watched, **more} for label, more in labels.items()},
-    }
+def quick(
+    name: str, seed: int, out: Path, console: Console | None = None, sets: Sequence[str] = ()
+) -> Iterator[Finding]:
+    """Every promise but those about learning: small trials, watched by the probe."""
     registered = registry.registered()
-    registry.register(watched)(probed(type(algorithm)))
+    inner = registry.load(name)
+    content: dict[str, Any] = {**QUICK, "reward": {"type": "random"}, "data": {"source": "lab", "seed": seed}}
+    algorithms = {}
+    for label, (train, more) in TRIALS.items():
+        watched = f"{name}, {label}"  # a name of its own, because a stage is known by it
+        registry.register(watched)(probed(inner, train))
+        algorithms[label] = {"algorithm": watched, **more}
     try:
-        found = compare(recipe, seeds=[seed], out=out, console=console)
+        recipe = _recipe({**content, "algorithms": algorithms}, seed, sets)
+        algorithm = recipe.algorithm("first")
+        if "reward" in algorithm.required:
+            recipe = _recipe({**content, "algorithms": algorithms, "reward": {"type": "trained"}}, seed, sets)
+        out.mkdir(parents=True, exist_ok=True)
+        plan = make_plan(recipe, out)
+        plan.save()
+        yield from _quick(plan, seed, console or Console(stderr=True))
     finally:
         registry.restore(registered)
-    plan = load_plan(out)
-    folders = [plan.stages[f"train {label} seed {seed}"].folder for label in labels]
+
+
+def _quick(plan: Plan, seed: int, console: Console) -> Iterator[Finding]:
+    folders = {label: plan.stages[f"train {label} seed {seed}"].folder for label in TRIALS}
+    measured = [f"evaluate {label} seed {seed}" for label in ("first", "again")]
+    outcomes = _run(plan, [f"train {label} seed {seed}" for label in ("first", "other", "resumed", "varied")], console)
+    data = plan.stages["data"].folder
+    if not data.is_dir():
+        yield Finding("trains", "broken", outcomes["data"].error or "")
+        yield from _untried(list(PROMISES)[1:-2], "there are no data")
+        return
     rest = list(PROMISES)[2:-2]
-    if missing := [label for label, folder in zip(labels, folders, strict=True) if not folder.is_dir()]:
-        error = found.algorithms[missing[0]].error or ""
+    if missing := [label for label in ("first", "other") if not folders[label].is_dir()]:
+        error = outcomes[f"train {missing[0]} seed {seed}"].error or ""
         unsaved = "saved no policy" in error
         yield Finding("trains", "kept", "it does") if unsaved else Finding("trains", "broken", error)
         if unsaved:
             yield Finding("saves", "broken", error)
         yield from _untried(rest if unsaved else ["saves", *rest], "there is no trained policy")
         return
-    seen = [json.loads((folder / "details.json").read_text(encoding="utf-8"))[DETAILS] for folder in folders]
-    if seen[0]["returned"] is None:
+    first = Trial(**_details(folders["first"]))
+    if first.returned is None:
         yield Finding("trains", "broken", "`train` returned something that cannot sample; it must return the policy")
         yield from _untried(["saves", *rest], "there is no trained policy")
         return
-    yield Finding("trains", "kept", f"three trials; a {seen[0]['returned']}")
-    yield Finding("saves", "kept", ", ".join(sorted(f.name for f in (folders[0] / "policy").iterdir())))
-    yield from quick_findings(_trials(plan, name, seen, folders, seed))
+    with _other_rows(data):
+        again = _run(plan, [f"train again seed {seed}"], console)[f"train again seed {seed}"]
+    same = again.status == "ok" and _alike(folders["first"], folders["again"])
+    if not same:
+        _run(plan, [f"train repeated seed {seed}"], console)
+    _run(plan, measured if again.status == "ok" else measured[:1], console)
+    yield Finding("trains", "kept", f"a {first.returned}")
+    yield Finding("saves", "kept", ", ".join(sorted(f.name for f in (folders["first"] / "policy").iterdir())))
+    yield from quick_findings(_trials(plan, folders, outcomes, again, same, seed))
 
 
-def _trials(plan: Plan, name: str, seen: list[dict[str, Any]], folders: list[Path], seed: int) -> Trials:
+def _trials(
+    plan: Plan, folders: Mapping[str, Path], outcomes: Mapping[str, Outcome], again: Outcome, same: bool, seed: int
+) -> Trials:
     from prefzoo.models.policy_kinds import load_policy
     from prefzoo.run.stages.start_stage import start_path, start_policy
 
-    asked = seen[0]["answers"]
-    prompts = asked["prompts"]
-    completions = [Completion("", tuple(ids), True) for ids in asked["completions"]]
+    recipe = plan.recipe
+    first = Trial(**_details(folders["first"]))
+    assert first.answers is not None
+    prompts = first.answers["prompts"]
+    completions = [Completion("", tuple(ids), True) for ids in first.answers["completions"]]
     reloaded: dict[str, Any] | Exception
     try:
-        reloaded = answers(load_policy(folders[0] / "policy"), prompts, completions)
+        reloaded = answers(load_policy(folders["first"] / "policy"), prompts, completions)
     except Exception as error:
         reloaded = error
-    evaluated = [plan.stages[f"evaluate {label} seed {seed}"].folder for label in plan.recipe.algorithms]
+    measured = [plan.stages[f"evaluate {label} seed {seed}"].folder for label in ("first", "again")]
+    variations: Variations | str = _failed(outcomes, f"train varied seed {seed}")
+    if not variations:
+        variations = Variations(**_details(folders["varied"]))
+    resumed: dict[str, Any] | str = _failed(outcomes, f"train resumed seed {seed}")
+    if not resumed:
+        alike = weights_of(folders["first"] / "policy") == weights_of(folders["resumed"] / "policy")
+        resumed = {**_details(folders["resumed"]), "same": alike}
+    hidden = [row for name in ("validation", "test") for row in splits.load_split(plan.stages["data"].folder, name)]
+    other_rows = Trial(**_details(folders["again"])) if again.status == "ok" else f"its training fails: {again.error}"
+    repeated = "again" if same else "repeated"
     return Trials(
-        algorithm=registry.get(name),
-        adapter=plan.recipe.adapter,
-        budget=plan.recipe.budget,
-        first=seen[0],
-        again=seen[1],
-        other=seen[2],
-        policies=(folders[0] / "policy", folders[1] / "policy", folders[2] / "policy"),
-        replies=tuple([r["reply"] for r in read_records(f)] if f.is_dir() else None for f in evaluated),
+        algorithm=recipe.algorithm("first"),
+        adapter=recipe.adapter,
+        budget=recipe.budget,
+        generation=recipe.generation,
+        training=recipe.training,
+        first=first,
+        other=Trial(**_details(folders["other"])),
+        again=other_rows,
+        same=same,
+        repeated=None if same else _alike(folders["first"], folders["repeated"]),
+        policies=(folders["first"] / "policy", folders[repeated] / "policy", folders["other"] / "policy"),
+        replies=tuple([r["reply"] for r in read_records(f)] if f.is_dir() else None for f in measured),
         reloaded=reloaded,
-        start=start_policy(plan.recipe, start_path(plan)).log_probabilities(prompts, completions),
+        start=start_policy(recipe, start_path(plan)).log_probabilities(prompts, completions),
+        hidden=frozenset(row.prompt[-1]["content"] for row in hidden),
+        variations=variations,
+        resumed=resumed,
     )
 
 
-def learning(name: str, seed: int, out: Path, console: Console | None = None) -> Iterator[Finding]:
+def _recipe(content: Mapping[str, Any], seed: int, sets: Iterable[str]) -> Recipe:
+    """The recipe of a check; what `sets` says of hyper-parameters is said to every label."""
+    blocks = {*Recipe.model_fields} - {"algorithms"}
+    assignments = [f"seeds=[{seed}]"] if "seeds" not in content else []
+    for text in sets:
+        key = text.partition("=")[0]
+        if key.partition(".")[0] in blocks and "." in key:
+            assignments.append(text)
+        else:
+            assignments += [f"algorithms.{label}.{text}" for label in content["algorithms"]]
+    return load(content, assignments)
+
+
+def _run(plan: Plan, wanted: Sequence[str], console: Console) -> dict[str, Outcome]:
+    """Run some stages and what they need, as far as that is not done."""
+    names = list(wanted)
+    for name in names:
+        stage = plan.stages[name]
+        names += [need for need in (*stage.needs, *stage.after) if need not in names]
+    part = replace(plan, stages={name: stage for name, stage in plan.stages.items() if name in names})
+    workers = default_workers(plan.recipe)
+    with Watcher(len(part.stages), workers, console) as watcher:
+        watcher.expect([stage for stage in part.stages.values() if not stage.done])
+        return Runner(part, run_stage, workers, watcher).run()
+
+
+@contextlib.contextmanager
+def _other_rows(folder: Path) -> Iterator[None]:
+    """For a while the test and validation rows of a data stage are others: in another order, each with the worse reply
+    in the place of the better one."""
+    files = [folder / f"{name}.jsonl" for name in ("validation", "test")]
+    before = [file.read_bytes() for file in files]
+    for file in files:
+        rows = [
+            {**asdict(row), "chosen": row.rejected, "rejected": row.chosen, "demonstration": row.rejected}
+            for row in reversed(splits.load_split(folder, file.stem))
+        ]
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    try:
+        yield
+    finally:
+        for file, content in zip(files, before, strict=True):
+            file.write_bytes(content)
+
+
+def _alike(one: Path, other: Path) -> bool:
+    """Whether two trials saved the same weights and returned policies that answer alike."""
+    if not other.is_dir() or weights_of(one / "policy") != weights_of(other / "policy"):
+        return False
+    return bool(_details(one)["answers"] == _details(other)["answers"])
+
+
+def _details(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "details.json").read_text(encoding="utf-8"))[DETAILS])
+
+
+def _failed(outcomes: Mapping[str, Outcome], name: str) -> str:
+    """Why a stage has no result; empty where it has one."""
+    return "" if outcomes[name].status == "ok" else outcomes[name].error or "it failed"
+
+
+def learning(
+    name: str, seed: int, out: Path, console: Console | None = None, sets: Sequence[str] = ()
+) -> Iterator[Finding]:
     """Gold rises over the start's, paired by seed and prompt; and does not in a negative control."""
-    needs = registry.get(name).required
-    recipe: dict[str, Any] = {
+    content: dict[str, Any] = {
         **LONG,
-        "reward": {"type": "trained" if "reward" in needs else "random"},
+        "reward": {"type": "random"},
         "data": {"source": "lab", "seed": seed},
         "algorithms": {name: {}},
+        "seeds": list(range(seed, seed + SEEDS)),
     }
-    seeds = list(range(seed, seed + SEEDS))
-    real = _over_start(compare(recipe, seeds=seeds, out=out, console=console), name)
+    needs = _recipe(content, seed, sets).algorithm(name).required
+    content["reward"] = {"type": "trained" if "reward" in needs else "random"}
+    recipe = _recipe(content, seed, sets).model_dump(mode="json")
+    real = _over_start(compare(recipe, out=out, console=console), name)
     if isinstance(real, str):
         yield Finding("learns", "broken", real)
     else:
@@ -168,8 +299,8 @@ def learning(name: str, seed: int, out: Path, console: Console | None = None) ->
         yield Finding("control", "untried", "it learns from neither preferences nor a reward nor a judge")
         return
     named = {"data": "shuffled labels", "reward": "a random reward", "judge": "a judge that tosses a coin"}
-    what = " and ".join(named[each.partition(".")[0]] for each in control)
-    null = _over_start(compare(recipe, seeds=seeds, sets=control, out=out, console=console), name)
+    what = " and ".join(named[key.partition(".")[0]] for key in control)
+    null = _over_start(compare(recipe, sets=control, out=out, console=console), name)
     if isinstance(null, str):
         yield Finding("control", "broken", f"with {what}: {null}")
     else:
@@ -177,11 +308,11 @@ def learning(name: str, seed: int, out: Path, console: Console | None = None) ->
         yield Finding("control", "broken" if rises else "kept", f"with {what}, gold over the start: {_numbers(null)}")
 
 
-def _over_start(found: Results, label: str) -> Verdict | str:
+def _over_start(results: Results, label: str) -> Verdict | str:
     """The verdict on gold against the start; the error when there is none."""
-    if found.algorithms[label].status != "ok":
-        return str(found.algorithms[label].error)
-    return next(v for v in found.verdicts if (v.metric, v.a, v.b) == ("gold", label, START))
+    if results.algorithms[label].status != "ok":
+        return str(results.algorithms[label].error)
+    return next(v for v in results.verdicts if (v.metric, v.a, v.b) == ("gold", label, START))
 
 
 def _numbers(verdict: Verdict) -> str:
@@ -189,6 +320,6 @@ def _numbers(verdict: Verdict) -> str:
     return f"{verdict.difference:+.2f} [{low:+.2f}, {high:+.2f}], p = {verdict.p_adjusted:.2g}"
 
 
-def _untried(promises: Any, why: str) -> Iterator[Finding]:
+def _untried(promises: Iterable[str], why: str) -> Iterator[Finding]:
     for promise in promises:
         yield Finding(promise, "untried", why)

@@ -1,8 +1,15 @@
-"""What a training was asked to use, what it did use, and where the two differ: nothing is changed without a word."""
+"""What a training was asked to use, what it did use, and where the two differ: nothing is changed without a word.
+
+Two questions are answered. Did the libraries do what the trainer's own arguments ask for (`asked_and_used`)? And are
+those arguments, whoever made them, the ones that the recipe gives to all algorithms alike (`training_facts`,
+`departures`)?
+"""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,9 +20,13 @@ from peft.utils import ModulesToSaveWrapper
 from prefzoo.interface import Bench
 from prefzoo.models.adapters import of_adapter
 from prefzoo.models.loading import count_parameters
+from prefzoo.settings import Adapter, Budget, Generation, Training
 
 if TYPE_CHECKING:
     from transformers import Trainer
+
+TRAININGS = "trainings"
+"""In `Bench.report`: the facts of each training of a trial, in order."""
 
 QUANTIZED = ("Params4bit", "Int8Params")
 """Classes of bitsandbytes' weights."""
@@ -136,3 +147,108 @@ def _is(path: str, name: str) -> bool:
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+def training_facts(trainer: Any) -> dict[str, Any]:
+    """Return what a trainer that is done really used, by the recipe's names, so that it can be held against the recipe.
+
+    `trainer` is the name of its class and `rows` the size of its data; `budget.epochs` is what its arguments come to
+    where they count steps, and `training.batch_size` counts rows of an optimizer step, as the recipe does.
+    """
+    args = trainer.args
+    generations = getattr(args, "num_generations", None) or 1
+    batch = args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size / generations
+    rows = len(trainer.train_dataset)
+    facts: dict[str, Any] = {
+        "trainer": type(trainer).__name__,
+        "rows": rows,
+        "budget.epochs": args.num_train_epochs if args.max_steps <= 0 else args.max_steps * batch / rows,
+        "training.batch_size": batch,
+        "training.learning_rate": args.learning_rate,
+        "training.lr_scheduler_type": _plain(args.lr_scheduler_type),
+        "training.warmup_ratio": args.warmup_steps,
+        "training.weight_decay": args.weight_decay,
+        "training.max_grad_norm": args.max_grad_norm,
+        "training.optim": _plain(args.optim),
+        "training.bf16": bool(args.bf16),
+        "training.fp16": bool(args.fp16),
+        **adapter_facts(trainer.accelerator.unwrap_model(trainer.model)),
+    }
+    if hasattr(args, "num_generations"):  # it samples by itself
+        facts["generation.temperature"] = args.temperature
+        facts["generation.max_new_tokens"] = args.max_completion_length
+    return facts
+
+
+def adapter_facts(model: Any) -> dict[str, Any]:
+    """Return the adapter that is on a model, by the recipe's names; `adapter.scale` is what it is multiplied by."""
+    used = _of_model(model)["adapter"]
+    names = [name for name in ("type", "r", "scale", "use_dora") if name in used]
+    return {f"adapter.{name}": used[name] for name in names}
+
+
+def expected_facts(adapter: Adapter, budget: Budget, generation: Generation, training: Training) -> dict[str, Any]:
+    """Return what `training_facts` finds where these blocks of a recipe are kept to."""
+    facts: dict[str, Any] = {"adapter.type": adapter.type}
+    if adapter.type != "full":
+        scale = adapter.alpha / adapter.r ** (0.5 if adapter.use_rslora else 1.0)
+        facts |= {"adapter.r": adapter.r, "adapter.scale": scale, "adapter.use_dora": adapter.use_dora}
+    names = [name for name in Training.model_fields if name not in ("accumulation", "gradient_checkpointing")]
+    return {
+        **facts,
+        "budget.epochs": budget.epochs,
+        **{f"training.{name}": getattr(training, name) for name in names},
+        "generation.temperature": generation.temperature,
+        "generation.max_new_tokens": generation.max_new_tokens,
+    }
+
+
+ARGUMENTS = {
+    "num_train_epochs": "budget.epochs",
+    "max_steps": "budget.epochs",
+    "per_device_train_batch_size": "training.batch_size",
+    "gradient_accumulation_steps": "training.batch_size",
+    "warmup_steps": "training.warmup_ratio",
+    **{name: f"training.{name}" for name in Training.model_fields},
+}
+"""Fields of a trainer's config -> what they are called in a recipe."""
+
+
+def departures(
+    expected: Mapping[str, Any], facts: Iterable[Mapping[str, Any]], declared: Mapping[str, Any]
+) -> dict[str, list[Any]]:
+    """Return where trainings departed from a recipe: its key -> the values that were used instead, each once.
+
+    Args:
+        expected: as `expected_facts` gives it.
+        facts: of each training.
+        declared: fields that the label's own `trainer:` sets, which a reader of the recipe sees; what they say is no
+            departure.
+    """
+    known: dict[str, Any] = {}
+    for name, value in declared.items():
+        if name in ARGUMENTS:
+            known[ARGUMENTS[name]] = None if name in COUNTED else value
+    found: dict[str, list[Any]] = {}
+    for training in facts:
+        for key, wanted in expected.items():
+            used = training.get(key, wanted)
+            if _equal(used, wanted) or (key in known and (known[key] is None or _equal(used, known[key]))):
+                continue
+            if used not in found.setdefault(key, []):
+                found[key].append(used)
+    return found
+
+
+COUNTED = ("max_steps", "per_device_train_batch_size", "gradient_accumulation_steps")
+"""Arguments that a fact is computed from, and does not repeat."""
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, int | float) and isinstance(b, int | float):
+        return math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-12)
+    return bool(a == b)
+
+
+def _plain(value: Any) -> str:
+    return str(getattr(value, "value", value))

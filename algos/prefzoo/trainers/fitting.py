@@ -21,7 +21,7 @@ from prefzoo.models.loading import device
 from prefzoo.models.saved_policy import SavedPolicy
 from prefzoo.trainers.charging import Charging
 from prefzoo.trainers.checkpoints import Checkpoints, resumable
-from prefzoo.trainers.config_audit import asked_and_used
+from prefzoo.trainers.config_audit import TRAININGS, asked_and_used, training_facts
 from prefzoo.trainers.curves import CURVES, Curves, guard_trackers, losses, reporting_arguments
 from prefzoo.trainers.milestones import Milestones
 
@@ -205,6 +205,7 @@ def run_trainer(
     checkpoints.train()
     charging.settle()
     bench.report["model"] = asked_and_used(bench, trainer)
+    bench.report.setdefault(TRAININGS, []).append(training_facts(trainer))
     logged = [
         (float(entry.get("loss", entry.get("train_loss", 0.0))), entry["step"]) for entry in losses(trainer.state)
     ]
