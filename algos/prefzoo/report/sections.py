@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any, Literal
+
+import yaml
 
 Medium = Literal["html", "markdown", "terminal"]
 Style = Literal["verdict", "note", "heading", "quiet", ""]
+PROSE: dict[str, str] = yaml.safe_load(files("prefzoo.report").joinpath("prose.yaml").read_text("utf-8"))
+"""How to read each table and picture."""
 Cells = tuple[list[str], list[list[str]]]
 """Headings, and rows of as many cells."""
 
