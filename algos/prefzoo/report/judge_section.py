@@ -20,10 +20,8 @@ def judge_sections(results: Results) -> list[Section]:
 
 def _section(name: str, audit: Audit) -> Section:
     title = f"The {name}"
-    parts: list[Part] = [
-        Points(sentences(audit)),
-        Table(cells(audit), "how far the judge is to be trusted", key=title),
-    ]
+    table = Table(cells(audit), "how far the judge is to be trusted", key=title)
+    parts: list[Part] = [Points(sentences(audit)), table]
     if bins := calibration_cells(audit):
         table = Table(bins, "reliability of the judge's probabilities")
         picture = calibration_picture(audit, f"calibration_{name.replace(' ', '_')}")
@@ -40,6 +38,5 @@ def calibration_picture(audit: Audit, name: str = "judge_calibration") -> Pictur
         for b in audit.calibration.bins
         if b.mean is not None and b.right is not None
     )
-    return draw(
-        name, PROSE["calibration_picture"], text, partial(axes.calibration, bins=audit.calibration.bins), height=4.0
-    )
+    drawing = partial(axes.calibration, bins=audit.calibration.bins)
+    return draw(name, PROSE["calibration_picture"], text, drawing, height=4.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from prefzoo.report.sections import PROSE, Cells, Fold, Part, Section, Table, Text
 from prefzoo.report.summary_text import marked
 from prefzoo.results.number_format import fixed, interval
@@ -22,11 +24,8 @@ def pairs_section(results: Results, labels: list[str]) -> Section:
     if differences := difference_cells(results):
         title = f"Differences in {results.primary} reward, all pairs"
         table = Table(differences, "differences of all pairs", verdicts=True)
-        parts += [
-            Fold(title, [table], open=len(differences[1]) <= OPEN_ROWS, only=("html",)),
-            Table(differences, table.label, only=("markdown",)),
-            Text(PROSE["differences"]),
-        ]
+        fold = Fold(title, [table], open=len(differences[1]) <= OPEN_ROWS, only=("html",))
+        parts += [fold, replace(table, only=("markdown",)), Text(PROSE["differences"])]
     return Section("pairs", "All pairs", parts)
 
 
@@ -51,9 +50,7 @@ def win_matrix(results: Results, labels: list[str]) -> Table | None:
 def rating_cells(results: Results, labels: list[str]) -> Cells | None:
     """Return a row for each policy with a rating, best first; None where there are none."""
     improves = {pair.b: pair.probability_of_improvement for pair in results.pairs if pair.a == START}
-    rated = sorted(
-        (label for label in labels if label in results.ratings), key=lambda label: -results.ratings[label].mean
-    )
+    rated = sorted(filter(results.ratings.__contains__, labels), key=lambda label: -results.ratings[label].mean)
     rows = [
         [
             label,

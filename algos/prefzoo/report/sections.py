@@ -120,7 +120,9 @@ class Section:
 
     def shown(self, medium: Medium) -> list[Part]:
         """Return the parts that this medium shows."""
-        return [part for part in self.parts if all(medium in (x.only or (medium,)) for x in (self, part))]
+        if self.only and medium not in self.only:
+            return []
+        return [part for part in self.parts if not part.only or medium in part.only]
 
 
 def tables(parts: Sequence[Part]) -> Iterator[Table]:
