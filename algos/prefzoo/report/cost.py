@@ -53,12 +53,7 @@ def cost_section(results: Results, out: Path, labels: list[str], pictures: Mappi
 def cost_cells(results: Results) -> Cells:
     """Return the compute ledger: a row for each label with a result, then for each shared stage that cost anything;
     columns of zeros are left out."""
-    ledgers = {
-        label: mean_ledger([_split(s.ledger, s.training) for s in result.seeds.values()])
-        for label, result in results.algorithms.items()
-        if result.seeds
-    }
-    ledgers |= {
+    ledgers = _mean_ledgers(results) | {
         f"{name}, made once": _split(ledger, ledger) for name, ledger in results.shared.items() if any(ledger.values())
     }
     columns = [c for c in COLUMNS if any(ledger.get(c) for ledger in ledgers.values())]
@@ -74,6 +69,7 @@ def _split(ledger: Mapping[str, float], training: Mapping[str, float]) -> dict[s
         "sampled_tokens": ledger["generated_tokens"] - ledger["inference_tokens"],
         "training_seconds": seconds,
         "answering_seconds": ledger["seconds"] - seconds,
+        "training_flops": training.get("flops", 0.0),
     }
 
 
@@ -84,10 +80,14 @@ def cost_legend(results: Results) -> str:
     return PROSE["cost"].format(stages=stages)
 
 
-def mean_ledger(ledgers: list[dict[str, float]]) -> dict[str, float]:
-    """Return the mean of several trials' ledgers; of the peak memory, the largest."""
-    total = {name: sum(ledger[name] for ledger in ledgers) / len(ledgers) for name in ledgers[0]}
-    return {**total, "peak_memory_bytes": max(ledger["peak_memory_bytes"] for ledger in ledgers)}
+def _mean_ledgers(results: Results) -> dict[str, dict[str, float]]:
+    """Return for each label with a result the mean of its trials' ledgers; of the peak memory, the largest."""
+    means = {}
+    for label, result in results.algorithms.items():
+        if ledgers := [_split(trial.ledger, trial.training) for trial in result.seeds.values()]:
+            means[label] = {name: sum(ledger[name] for ledger in ledgers) / len(ledgers) for name in ledgers[0]}
+            means[label]["peak_memory_bytes"] = max(ledger["peak_memory_bytes"] for ledger in ledgers)
+    return means
 
 
 def format_cost(name: str, value: float) -> str:
@@ -114,12 +114,11 @@ def estimated_cells(results: Results, out: Path) -> Cells | None:
     estimate = Estimate.load(out)
     if estimate is None or any(estimate.recipe[k] != v for k, v in results.recipe.items() if k not in FREE_BLOCKS):
         return None
+    settings = [recipe["algorithms"] for recipe in (estimate.recipe, results.recipe)]
     ledgers = {
-        label: mean_ledger([trial.ledger for trial in result.seeds.values()])
-        for label, result in results.algorithms.items()
-        if result.seeds
-        and label in estimate.labels
-        and estimate.recipe["algorithms"].get(label) == results.recipe["algorithms"].get(label)
+        label: ledger
+        for label, ledger in _mean_ledgers(results).items()
+        if label in estimate.labels and settings[0].get(label) == settings[1].get(label)
     }
     names = [n for n in ESTIMATE_COLUMNS if any(ledger[n] or estimate.labels[k][n] for k, ledger in ledgers.items())]
     headings = [cell for n in names for cell in (f"{ESTIMATE_NAMES[n]}: estimated", "actual")]
@@ -171,14 +170,9 @@ def _budget_cell(column: EqualBudget, label: str) -> str:
 
 def answer_cells(results: Results) -> Cells | None:
     """Return what one answer costs, a row for each policy; None where every policy but the start was trained."""
-    training, answer, tokens = {}, {}, {}
-    for label, result in results.algorithms.items():
-        if result.seeds:
-            ledger = mean_ledger([trial.ledger for trial in result.seeds.values()])
-            flops = [trial.training.get("flops", 0.0) for trial in result.seeds.values()]
-            training[label] = sum(flops) / len(flops)
-            answer[label] = (ledger["flops"] - training[label]) / results.test_prompts
-            tokens[label] = ledger["inference_tokens"] / results.test_prompts
+    ledgers = _mean_ledgers(results)
+    training = {label: ledger["training_flops"] for label, ledger in ledgers.items()}
+    answer = {label: (ledger["flops"] - training[label]) / results.test_prompts for label, ledger in ledgers.items()}
     recorded = [label for label in training if all(s.training for s in results.algorithms[label].seeds.values())]
     untrained = [label for label in recorded if not training[label] and answer[label]]
     if not untrained:
@@ -189,7 +183,7 @@ def answer_cells(results: Results) -> Cells | None:
     rows = [
         [
             label,
-            f"{tokens[label]:.1f}",
+            f"{ledgers[label]['inference_tokens'] / results.test_prompts:.1f}",
             format_cost("flops", answer[label]),
             f"{answer[label] / start:.1f}" if start else "-",
             format_cost("flops", training[label]),

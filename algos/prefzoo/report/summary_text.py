@@ -19,14 +19,13 @@ MOST_NAMED = 6
 def title(results: Results) -> str:
     """Return what was compared, e.g. `sft, dpo and ppo against the start: 3 seeds, 256 test prompts`."""
     labels = _shortened([label for label in results.algorithms if label != START])
-    listed = " and ".join(part for part in (", ".join(labels[:-1]), labels[-1]) if part)
+    listed = " and ".join(filter(None, (", ".join(labels[:-1]), labels[-1])))
     return f"{listed} against the start: {size(results)}"
 
 
 def _shortened(labels: list[str]) -> list[str]:
-    if len(labels) <= MOST_NAMED:
-        return labels
-    return [*labels[: MOST_NAMED - 1], f"{len(labels) - MOST_NAMED + 1} more"]
+    more = len(labels) - MOST_NAMED + 1
+    return [*labels[: MOST_NAMED - 1], f"{more} more"] if more > 1 else labels
 
 
 def _named(labels: list[str]) -> str:
