@@ -39,7 +39,7 @@ def bench(make_bench):
 
 @pytest.fixture
 def start(bench):
-    return LanguageModelPolicy.from_start(bench.start, **bench.loading)
+    return LanguageModelPolicy.start_of(bench)
 
 
 class Taught(Exception):
@@ -53,7 +53,7 @@ def given(monkeypatch):
 
     def learn(self, bench, prompts, pairs):
         calls.append((bench, list(prompts), pairs))
-        return LanguageModelPolicy.from_start(bench.start, **bench.loading)
+        return LanguageModelPolicy.start_of(bench)
 
     monkeypatch.setattr(Teaching, "learn", learn)
     return calls
@@ -218,7 +218,7 @@ def test_constitutional_ai_imitates_revisions_and_demonstrations(bench, given, m
 
     def train(self, bench):
         imitated.append(bench.data.demonstrations)
-        return LanguageModelPolicy.from_start(bench.start, **bench.loading)
+        return LanguageModelPolicy.start_of(bench)
 
     monkeypatch.setattr("prefzoo.zoo.sft.SFT.train", train)
     get("constitutional_ai", helpful_share=0.25).train(bench)

@@ -17,7 +17,7 @@ import torch
 from prefzoo import get, lab
 from prefzoo.data.formats import Row
 from prefzoo.data.row_views import views_of
-from prefzoo.interface import Bench
+from prefzoo.interface import Bench, Machinery
 from prefzoo.lab import MODEL_DIR
 from prefzoo.settings import Adapter, Budget, Generation, Shaping, Training
 from prefzoo.trainers import online
@@ -46,8 +46,7 @@ def main(name: str, out: Path) -> None:
         training=Training(batch_size=8, learning_rate=1e-3),
         seed=7,
         out=out,
-        milestones=1,
-        shaping=Shaping(normalize=True),
+        machinery=Machinery(milestones=1, shaping=Shaping(normalize=True)),
     )
     shape = online.shaped
     shapings: list[tuple[list[float], list[float]]] = []
@@ -73,7 +72,7 @@ def main(name: str, out: Path) -> None:
             ended[key] = weight.double().sum().item()
     world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
     ledger = {key: value for key, value in dataclasses.asdict(bench.ledger).items() if key != "seconds"}
-    content = {"world": world, "ended": ended, "ledger": ledger, "memory": bench.memory, "shapings": shapings}
+    content = {"world": world, "ended": ended, "ledger": ledger, "memory": bench.machinery.memory, "shapings": shapings}
     (out / f"ended-{rank}.json").write_text(json.dumps(content))
 
 

@@ -88,6 +88,29 @@ class Reuse(Protocol):
 
 
 @dataclass(frozen=True)
+class Machinery:
+    """What only trainers and stages need of a bench.
+
+    Attributes:
+        loading: how model files are read (dtype, trust_remote_code, quantization).
+        reporting: where trainers log their curves, as training arguments (`report_to`, `run_name`, `project`).
+        shaping: what online algorithms make of scores; used by `prefzoo.trainers.online`.
+        memory: plain values that a killed training needs again; checkpoints keep them.
+        milestones: how many policies each training of the policy keeps on its way, at equal shares of its steps.
+        began: when the trial began, by `time.perf_counter`.
+        reuse: what `sample`, `prefer` and DPO's reference share with other trials; None where nothing is shared.
+    """
+
+    loading: Mapping[str, Any] = field(default_factory=dict)
+    reporting: Mapping[str, Any] = field(default_factory=dict)
+    shaping: Shaping = field(default_factory=Shaping)
+    memory: dict[str, Any] = field(default_factory=dict)
+    milestones: int = 0
+    began: float = field(default_factory=time.perf_counter)
+    reuse: Reuse | None = None
+
+
+@dataclass(frozen=True)
 class Bench:
     """All that an algorithm may draw on; the same for every algorithm of a comparison.
 
@@ -100,18 +123,12 @@ class Bench:
         out: a folder of this trial's own.
         ledger: what has been used so far.
         progress: called as `progress(what, done, total)`.
-        loading: how model files are read (dtype, trust_remote_code, quantization).
-        reporting: where the trainers log their curves, as training arguments (`report_to`, `run_name`, `project`).
-        shaping: what online algorithms make of scores; used by `prefzoo.trainers.online`.
-        memory: plain values that a killed training needs again; checkpoints keep them.
-        report: what the algorithm wants said about this trial; it ends up in `results.json` under `details`.
+        report: plain values that the algorithm adds about this trial; they end up in `results.json` under `details`.
         latest: the policy to go on from in a later round; None for the start.
-        judge: whom to ask which reply is better; charged by `prefer` and `grade`.
-        assistant: who writes critiques and revisions.
+        judge: answers which of two replies is better; charged by `prefer` and `grade`.
+        assistant: writes critiques and revisions.
         constitution: the principles that feedback is given by.
-        milestones: how many policies each training of the policy keeps on its way, at equal shares of its steps.
-        began: when the trial did, by `time.perf_counter`.
-        reuse: what `sample`, `prefer` and DPO's reference share with other trials; None where each does all itself.
+        machinery: what trainers and stages need; an algorithm passes it on with the bench and reads `loading` at most.
     """
 
     start: str
@@ -125,29 +142,26 @@ class Bench:
     out: Path
     ledger: Ledger = field(default_factory=Ledger)
     progress: Progress = lambda what, done, total: None
-    loading: Mapping[str, Any] = field(default_factory=dict)
-    reporting: Mapping[str, Any] = field(default_factory=dict)
-    shaping: Shaping = field(default_factory=Shaping)
-    memory: dict[str, Any] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
     latest: Policy | None = None
     judge: Judge | None = None
     assistant: Assistant | None = None
     constitution: Constitution | None = None
-    milestones: int = 0
-    began: float = field(default_factory=time.perf_counter)
-    reuse: Reuse | None = None
+    machinery: Machinery = field(default_factory=Machinery)
 
     def replace(self, **changes: Any) -> Bench:
-        """A bench that differs only in `changes`; ledger and report stay shared. This is how one algorithm hands
-        data that it made to another."""
+        """Return a bench that differs only in `changes`; ledger and report stay shared. This is how one algorithm
+        hands data that it made to another. Fields of `Machinery` may be named too."""
+        inner = {name: changes.pop(name) for name in list(changes) if name in Machinery.__dataclass_fields__}
+        if inner:
+            changes["machinery"] = dataclasses.replace(changes.get("machinery", self.machinery), **inner)
         return dataclasses.replace(self, **changes)
 
     def sample(self, policy: Policy, prompts: Sequence[Prompt], n: int, seed: int) -> list[list[Completion]]:
         """`n` replies of `policy` to each prompt with the comparison's sampling settings, charged to the ledger."""
         self.ledger.prompts += len(prompts)
-        if self.reuse is not None:
-            return self.reuse.samples(self, policy, prompts, n, seed)
+        if self.machinery.reuse is not None:
+            return self.machinery.reuse.samples(self, policy, prompts, n, seed)
         return policy.sample(prompts, self.generation, seed, n=n, ledger=self.ledger, progress=self.progress)
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
@@ -165,7 +179,7 @@ class Bench:
         """The judge's P(first is better) of each pair, charged to the ledger; see `Judge`."""
         judge = self.judge
         assert judge is not None, "an algorithm asks the judge only if 'judge' is in its needs"
-        reuse = self.reuse
+        reuse = self.machinery.reuse
         if reuse is not None:
             return self.ledger.judged(judge, lambda: reuse.preferences(self, prompts, first, second, questions))
         return self.ledger.judged(judge, lambda: judge(prompts, first, second, questions))
@@ -185,7 +199,7 @@ class Bench:
             return
         now = time.perf_counter()
         used = dataclasses.asdict(ledger or self.ledger)
-        used["seconds"] += now - self.began
+        used["seconds"] += now - self.machinery.began
         del used["peak_memory_bytes"]
         folder = folder or self.out / MILESTONES / f"{len(list((self.out / MILESTONES).glob('*'))):02d}"
         policy.save(folder / "policy")

@@ -12,6 +12,7 @@ import torch
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from prefzoo.interface import Bench
 from prefzoo.ledger import Ledger
 from prefzoo.models import shared_base
 from prefzoo.models.dropout import own_dropout
@@ -51,6 +52,11 @@ class LanguageModelPolicy:
         """The start policy itself, on weights that others may stand on too (see `bases`)."""
         tokenizer = load_tokenizer(start, bool(loading.get("trust_remote_code", False)))
         return cls(shared_base.lend(start, **loading).eval(), tokenizer, start, loading)
+
+    @classmethod
+    def start_of(cls, bench: Bench) -> LanguageModelPolicy:
+        """The start policy of a bench."""
+        return cls.from_start(bench.start, **bench.machinery.loading)
 
     @classmethod
     def load(cls, folder: Path, start: str, noted: dict[str, Any]) -> LanguageModelPolicy:

@@ -57,7 +57,7 @@ def fit(
     """
     if not rows:
         raise PrefzooError(f"{trainer_class.__name__} was given no rows to train on")
-    learner = bench.latest or LanguageModelPolicy.from_start(bench.start, **bench.loading)
+    learner = bench.latest or LanguageModelPolicy.start_of(bench)
     assert isinstance(learner, LanguageModelPolicy)
     going_on = _thawed(learner.model) if learner.adapted else {}
     if not learner.adapted:
@@ -192,14 +192,14 @@ def run_trainer(
         # TRL rounds what is trained on a quantized base to bfloat16, in which small steps are lost.
         if new:
             restore(trainer.model)
-        head = getattr(torch, bench.loading.get("dtype", "float32"))
+        head = getattr(torch, bench.machinery.loading.get("dtype", "float32"))
         for name, weight in trainer.model.named_parameters():
             if weight.requires_grad:
                 weight.data = weight.data.to(torch.float32 if "lora_" in name else head)
     trainer.add_callback(Curves(bench.out / CURVES))
     guard_trackers(trainer, bench)
     checkpoints = Checkpoints(bench, trainer)
-    if bench.milestones and policy is not None:
+    if bench.machinery.milestones and policy is not None:
         trainer.add_callback(Milestones(bench, trainer, charging, checkpoints.folder, policy))
     trainer.add_callback(checkpoints)  # last, for it clears its folder when the training ends
     checkpoints.train()

@@ -47,7 +47,7 @@ def fit_online(
         passes: how often each rollout is learned from.
         rollout: optimizer steps that a rollout is divided into.
         scored_anew: whether the policy passes over each rollout once more for the log-probabilities it was drawn with.
-        missing_eos_penalty: taken off the score of a reply that was cut, after `bench.shaping`.
+        missing_eos_penalty: taken off the score of a reply that was cut, after shaping.
         more: further arguments of the trainer.
 
     Raises:
@@ -55,7 +55,7 @@ def fit_online(
     """
     training = bench.training
     _check_prompts(bench, rollout)
-    policy = LanguageModelPolicy.from_start(bench.start, **bench.loading)
+    policy = LanguageModelPolicy.start_of(bench)
     if bench.adapter.type != "full" and (share := getattr(bench.reward, "share_base", None)):
         share(policy.model, bench.start)
     shared: dict[str, Any] = {
@@ -128,7 +128,7 @@ class _Scorer(TrainerCallback):
         self._charge(read, sum(map(len, completion_ids)))
         self.bench.ledger.prompts += len(prompts) // self.generations
         texts = [self.policy.tokenizer.decode(list(ids), skip_special_tokens=True) for ids in completion_ids]
-        scores = shaped(self.bench.score(prompts, texts), self.bench.shaping, self.bench.memory)
+        scores = shaped(self.bench.score(prompts, texts), self.bench.machinery.shaping, self.bench.machinery.memory)
         cut = [not ids or ids[-1] not in self.policy.eos_ids for ids in completion_ids]
         return [score - self.penalty * missing for score, missing in zip(scores, cut, strict=True)]
 

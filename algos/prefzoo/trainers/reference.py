@@ -68,7 +68,7 @@ class KnownReference:
     def _found(self: Any, batches: list[list[str]]) -> dict[str, Any]:
         """`log_probabilities` of both replies of each pair, in nats, and how many `tokens` they took. The first process
         reads what is kept; where there is nothing, all of them compute."""
-        reuse, asked = self.bench.reuse, []
+        reuse, asked = self.bench.machinery.reuse, []
 
         def compute() -> dict[str, Any]:
             asked.append(True)
@@ -111,7 +111,7 @@ class KnownReference:
         return {
             "batches": hashlib.sha256(json.dumps(batches).encode()).hexdigest(),
             "collator": dataclasses.asdict(self.data_collator),
-            "loading": dict(self.bench.loading),
+            "loading": dict(self.bench.machinery.loading),
             "precision": self.accelerator.mixed_precision,
             "ld_alpha": self.ld_alpha,
         }

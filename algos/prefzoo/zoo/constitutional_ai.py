@@ -84,7 +84,7 @@ class ConstitutionalAI(Teaching):
 
         prompts = list(bench.data.prompts)
         random.Random(f"constitutional_ai {bench.seed}").shuffle(prompts)
-        policy: Policy = LanguageModelPolicy.from_start(bench.start, **bench.loading)
+        policy: Policy = LanguageModelPolicy.start_of(bench)
         latest = None
         if self.phase != "preferences":
             policy = latest = self._supervised(bench, policy, prompts)

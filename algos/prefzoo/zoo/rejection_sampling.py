@@ -56,7 +56,7 @@ class RejectionSampling(Algorithm):
     def train(self, bench: Bench) -> Policy:
         from prefzoo.models.language_model import LanguageModelPolicy
 
-        policy: Policy = bench.latest or LanguageModelPolicy.from_start(bench.start, **bench.loading)
+        policy: Policy = bench.latest or LanguageModelPolicy.start_of(bench)
         prompts = list(bench.data.prompts)
         random.Random(bench.seed).shuffle(prompts)
         learner = get("sft", on="demonstrations", trainer=self.trainer)

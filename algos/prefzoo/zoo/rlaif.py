@@ -77,7 +77,7 @@ class RLAIF(Teaching):
         if self.mode == "direct":
             policy = self._direct(bench, prompts)
         else:
-            policy = LanguageModelPolicy.from_start(bench.start, **bench.loading)
+            policy = LanguageModelPolicy.start_of(bench)
             for i in range(self.rounds):
                 part = prompts[i :: self.rounds]
                 pairs = self._pairs(bench, policy, part, i)

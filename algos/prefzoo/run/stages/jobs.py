@@ -16,7 +16,7 @@ from transformers import set_seed
 from prefzoo.data import splits
 from prefzoo.data.row_views import views_of
 from prefzoo.errors import PrefzooError
-from prefzoo.interface import Bench
+from prefzoo.interface import Bench, Machinery
 from prefzoo.judges import constitution as constitutions
 from prefzoo.ledger import Ledger
 from prefzoo.models import shared_base
@@ -255,8 +255,10 @@ def _bench(
         out=folder,
         ledger=ledger,
         progress=progress,
-        loading=loading(recipe, recipe.adapter),
-        reporting=reporting(plan, stage),
-        shaping=recipe.reward.shaping,
-        reuse=KeptWork(plan.out / KEPT),
+        machinery=Machinery(
+            loading=loading(recipe, recipe.adapter),
+            reporting=reporting(plan, stage),
+            shaping=recipe.reward.shaping,
+            reuse=KeptWork(plan.out / KEPT),
+        ),
     )
