@@ -15,7 +15,7 @@ from typing import Any
 from prefzoo.errors import DataError, PrefzooError, RecipeError
 from prefzoo.interface import Algorithm, Bench, Policy
 from prefzoo.ledger import Ledger
-from prefzoo.registry import get, names, register
+from prefzoo.registry import get, names, register, register_policy
 from prefzoo.types import Completion, Reward
 from prefzoo.version import __version__ as __version__
 
@@ -34,6 +34,7 @@ __all__ = [
     "load_policy",
     "names",
     "register",
+    "register_policy",
 ]
 
 

@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from prefzoo.ledger import Ledger
 from prefzoo.settings import Adapter, Budget, Generation, Shaping, Training
@@ -53,7 +53,31 @@ class Policy(Protocol):
         ...
 
     def save(self, folder: Path) -> None:
-        """Write all that `prefzoo.load_policy` needs to bring this policy back."""
+        """Write all that `prefzoo.load_policy` needs to load this policy, `policy.json` with its kind included; see
+        `prefzoo.register_policy` and `prefzoo.models.policy_kinds.write_policy_file`."""
+        ...
+
+
+@runtime_checkable
+class HasKL(Protocol):
+    """A policy that measures its distance from the start itself; such a policy has a KL in results."""
+
+    def kl_to_start(
+        self, prompts: Sequence[Prompt], completions: Sequence[Completion], temperature: float = 1.0
+    ) -> list[float]:
+        """KL(policy || start) of each reply in nats, or an upper bound of it, for replies that this policy sampled at
+        `temperature`. The mean over replies counts."""
+        ...
+
+
+@runtime_checkable
+class HasLogProbabilities(Protocol):
+    """A policy that scores tokens; such a policy has a KL in results too, estimated by log-ratios."""
+
+    def log_probabilities(
+        self, prompts: Sequence[Prompt], completions: Sequence[Completion], temperature: float = 1.0
+    ) -> list[list[float]]:
+        """The log-probability of each token of each reply, in nats, under this policy at this temperature."""
         ...
 
 

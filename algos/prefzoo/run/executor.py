@@ -159,7 +159,8 @@ class Runner:
     def _start(self, stage: Stage) -> _Place:
         share = self.free.pop(0)
         ours, theirs = self.context.Pipe()
-        payload = cloudpickle.dumps((self.job, self.plan, stage, self.threads, share, registry.registered()))
+        registered = (registry.registered(), registry.registered_policies())
+        payload = cloudpickle.dumps((self.job, self.plan, stage, self.threads, share, *registered))
         environments = distributed.environments(self.together if stage.kind == "train" else 1)
         lead, *others = [{**each, **share.environment} for each in environments]
         loaded = plugins.loaded()

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prefzoo.errors import PrefzooError
-from prefzoo.interface import MILESTONES, Policy
+from prefzoo.interface import MILESTONES, HasLogProbabilities, Policy
 from prefzoo.judges.critique_revision import TRANSCRIPTS, by_principle
 from prefzoo.ledger import Ledger
-from prefzoo.models.language_model import LanguageModelPolicy
-from prefzoo.models.policy_kinds import load_policy
-from prefzoo.rewards.best_of_n_policy import BestOfNPolicy
+from prefzoo.models.policy_kinds import kl_to_start, load_policy
 from prefzoo.run.evaluation_records import JUDGING, PRINCIPLES, RECORDS, not_numbers
 from prefzoo.run.stages.gold_metric import AgainstTheStart
 from prefzoo.run.stages.time_and_memory import metered
@@ -34,6 +32,7 @@ class Measure:
         gold: the truth, or None.
         proxy: the reward that was learned from, or None.
         progress: is told how far it is.
+        start: loads the start policy, for the KL of a policy that has log-probabilities alone.
     """
 
     prompts: Sequence[Prompt]
@@ -43,6 +42,7 @@ class Measure:
     gold: Truth | None
     proxy: Reward | None
     progress: Progress
+    start: Callable[[], HasLogProbabilities]
 
     def __call__(self, policy: Policy, ledger: Ledger, folder: Path) -> None:
         """Sample one reply to each prompt, measure it, and write a line for each to `replies.jsonl` in `folder`.
@@ -70,12 +70,7 @@ class Measure:
             (folder / JUDGING).write_text(json.dumps(self.gold.report(), indent=1), encoding="utf-8")
         scores = self.proxy(self.prompts, texts) if self.proxy else [None] * len(self.prompts)
         self.progress("KL to the start", 1, 2)
-        if isinstance(policy, LanguageModelPolicy):
-            divergences = policy.kl_to_start(self.prompts, replies, temperature=self.generation.temperature or 1.0)
-        elif isinstance(policy, BestOfNPolicy):
-            divergences = [policy.kl_bound] * len(self.prompts)
-        else:
-            divergences = []
+        divergences = kl_to_start(policy, self.prompts, replies, self.generation.temperature or 1.0, self.start)
         records: list[dict[str, Any]] = []
         for i, (prompt, reply) in enumerate(zip(self.prompts, replies, strict=True)):
             record: dict[str, Any] = {
@@ -85,7 +80,7 @@ class Measure:
                 "length": len(reply.token_ids),
                 "finished": reply.finished,
             }
-            if divergences:
+            if divergences is not None:
                 record["kl"] = divergences[i]
             if scores[i] is not None:
                 record["proxy"] = scores[i]

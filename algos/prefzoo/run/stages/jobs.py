@@ -208,6 +208,7 @@ def evaluation(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> No
         seed=stage.seed,
         gold=measure_of(plan, None if stage.label == START else plan.stages[against].folder),
         proxy=_reward(plan, stage.seed) if has_reward else None,
+        start=lambda: start_policy(recipe, start_path(plan)),
         progress=progress,
     )
     measure(policy, ledger, folder)
