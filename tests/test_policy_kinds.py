@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -139,9 +140,7 @@ def prefzoo_command(*arguments: str) -> subprocess.CompletedProcess:
 def test_a_recipe_names_its_plug_in_and_stages_and_commands_find_the_kind(forgets, tmp_path) -> None:
     (tmp_path / "echo.py").write_text(POLICY + ALGORITHM)
     recipe = tmp_path / "mine.yaml"
-    recipe.write_text(
-        "extends: base\nplugins: [echo.py]\nalgorithms: {echoed: {}, sft: {on: chosen}}\nseeds: 1\n"
-    )
+    recipe.write_text("extends: base\nplugins: [echo.py]\nalgorithms: {echoed: {}, sft: {on: chosen}}\nseeds: 1\n")
     out = tmp_path / "run"
     found = prefzoo.compare(str(recipe), sets=SMALL, out=out)
     assert {label: each.status for label, each in found.algorithms.items()} == dict.fromkeys(
@@ -193,3 +192,127 @@ def test_the_schema_knows_the_settings_of_a_plug_in(tmp_path) -> None:
     done = prefzoo_command("schema", "--plugin", str(plugin))
     assert done.returncode == 0, done.stderr
     assert "algorithm:echoed" in json.loads(done.stdout)["$defs"]
+
+
+@pytest.fixture
+def value_filter(forgets):
+    plugins.load_plugins([OWN_HEAD])
+    return lambda **settings: prefzoo.get("value_filter", candidates=3, **settings)
+
+
+def weights_in(folder: Path) -> dict:
+    from safetensors.torch import load_file
+
+    files = sorted(folder.rglob("*.safetensors"))
+    return {f"{file.name} {key}": weight for file in files for key, weight in load_file(file).items()}
+
+
+def same(one: dict, other: dict) -> bool:
+    return one.keys() == other.keys() and bool(one) and all(bool((one[key] == other[key]).all()) for key in one)
+
+
+@pytest.mark.parametrize("adapter", ["lora", "qlora", "full"])
+def test_a_head_of_ones_own_learns_is_saved_and_is_resumed(adapter, value_filter, adapted, monkeypatch) -> None:
+    import torch
+
+    from prefzoo.settings import Generation
+    from prefzoo.trainers import checkpoints
+
+    monkeypatch.setattr(checkpoints, "SECONDS", 0.0)
+    bench = adapted(adapter, batch_size=4).replace(milestones=1)
+    policy = value_filter().train(bench)
+    assert type(policy).__name__ == "ValueFiltered" and policy.settings == {"candidates": 3}
+    files = {str(file.relative_to(bench.out / "policy")) for file in (bench.out / "policy").rglob("*.*")}
+    assert {"policy.json", "modules.safetensors", "language_model/policy.json"} <= files
+    kept = weights_in(bench.out / "policy")
+    head = kept["modules.safetensors value_head.weight"]
+    early = weights_in(bench.out / "milestones" / "00" / "policy")["modules.safetensors value_head.weight"]
+    assert not torch.equal(head, early), "it goes on learning"
+    model = "model.safetensors" if adapter == "full" else "adapter_model.safetensors"
+    assert not [key for key in kept if key.startswith(model) and "value_head" in key], "a plain policy has no head"
+    prompts = bench.data.prompts[:3]
+    again = prefzoo.load_policy(bench.out / "policy")
+    generation = Generation(max_new_tokens=6)
+    replies = policy.sample(prompts, generation, seed=1, n=2)
+    assert [len(each) for each in replies] == [2, 2, 2]
+    assert again.sample(prompts, generation, seed=1, n=2) == replies
+    first = [each[0] for each in replies]
+    assert again.kl_to_start(prompts, first) == policy.kl_to_start(prompts, first)
+
+    class Killed(BaseException):
+        pass
+
+    def progress(what: str, done: int, total: int) -> None:
+        if what == "WithHead" and done == 3:
+            raise Killed
+
+    out = bench.out.with_name("resumed")
+    out.mkdir()
+    with pytest.raises(Killed):
+        value_filter().train(bench.replace(out=out, ledger=prefzoo.Ledger(), report={}, memory={}, progress=progress))
+    resumed = bench.replace(out=out, ledger=prefzoo.Ledger(), report={}, memory={})
+    value_filter().train(resumed)
+    assert resumed.report["resumed_at_step"] == 2
+    assert same(weights_in(out / "policy"), kept)
+    assert resumed.ledger.forward_tokens == bench.ledger.forward_tokens > 0
+
+
+def test_weights_of_a_head_are_counted_as_trained(value_filter, make_bench) -> None:
+    bench = make_bench()
+    value_filter().train(bench)
+    plain = make_bench(name="plain")
+    prefzoo.get("dpo", trainer={"precompute_ref_log_probs": False}).train(plain)
+    extra = bench.start_size = None if False else bench.report["model"]["trained"]["parameters"]
+    assert extra > plain.report["model"]["trained"]["parameters"]
+
+
+TWO = """
+import json, os, sys
+from pathlib import Path
+import torch
+import prefzoo
+from prefzoo import plugins
+from prefzoo.lab import bench
+from safetensors.torch import load_file
+
+plugins.load_plugins([sys.argv[1]])
+trial = bench(rows=16, out=Path(sys.argv[2]))
+policy = prefzoo.get("value_filter").train(trial)
+world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
+sums = {name: weight.double().sum().item() for name, weight in policy.policy.model.named_parameters() if "lora" in name}
+ended = {"world": world, "head": policy.modules["value_head"].weight.tolist(), "sums": sums}
+(trial.out / f"ended-{os.environ.get('RANK', 0)}.json").write_text(json.dumps(ended))
+"""
+
+
+def test_two_processes_train_the_head_that_one_trains(tmp_path) -> None:
+    from test_distributed import port
+
+    script = tmp_path / "script.py"
+    script.write_text(TWO)
+    heads = {}
+    for processes in (1, 2):
+        launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port"]
+        prefix = [*launch, port()] if processes > 1 else []
+        out = tmp_path / str(processes)
+        environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, *prefix, str(script), str(OWN_HEAD), str(out)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        ended = [json.loads((out / f"ended-{rank}.json").read_text()) for rank in range(processes)]
+        assert [each["world"] for each in ended] == [processes] * processes
+        assert all(each == ended[0] for each in ended)
+        heads[processes] = ended[0]["head"][0]
+    assert heads[2] == pytest.approx(heads[1], abs=2e-5, rel=1e-3)
+
+
+def test_an_own_head_in_a_comparison_has_a_kl_and_answers_in_a_fresh_process(forgets, tmp_path) -> None:
+    recipe = {"plugins": [str(OWN_HEAD)], "start": "none", "algorithms": {"value_filter": {"candidates": 2}}, "seeds": 1}
+    out = tmp_path / "run"
+    found = prefzoo.compare(recipe, sets=SMALL, out=out)
+    trial = found.algorithms["value_filter"]
+    assert trial.error is None
+    assert trial.seeds["0"].metrics["kl"] > 0
+    answered = prefzoo_command("sample", str(out), "Hello", "--plugin", str(OWN_HEAD))
+    assert answered.returncode == 0 and "value_filter" in answered.stdout, answered.stderr
+    assert len(OWN_HEAD.read_text().splitlines()) <= 60

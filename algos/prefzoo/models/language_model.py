@@ -17,7 +17,8 @@ from prefzoo.ledger import Ledger
 from prefzoo.models import shared_base
 from prefzoo.models.dropout import own_dropout
 from prefzoo.models.loading import count_parameters, end_of_turn, load_model, load_tokenizer
-from prefzoo.models.policy_kinds import write_policy_file
+from prefzoo.models.policy_kinds import EXTRA, write_policy_file
+from prefzoo.models.weight_counts import weights_of
 from prefzoo.settings import Generation
 from prefzoo.types import Completion, Progress, Prompt
 
@@ -86,9 +87,10 @@ class LanguageModelPolicy:
     def save(self, folder: Path) -> None:
         """The adapter alone, or the whole model with its tokenizer, in safetensors, and `policy.json`."""
         folder.mkdir(parents=True, exist_ok=True)
-        alone = {"selected_adapters": ["default"]} if self.adapted else {}  # beside it may be a critic's
-        with own_dropout(self.model):
-            self.model.save_pretrained(str(folder), **alone)
+        if self.adapted:  # beside this adapter may be a critic's
+            self.model.save_pretrained(str(folder), selected_adapters=["default"])
+        else:
+            self._save_model(folder)
         if not self.adapted:
             self.tokenizer.save_pretrained(str(folder))
         write_policy_file(folder, "adapter" if self.adapted else "model", self.start, loading=self.loading)
@@ -113,9 +115,15 @@ class LanguageModelPolicy:
         """A plain transformers folder, adapter merged, that `AutoModelForCausalLM` and any server load."""
         whole = self.merged()
         folder.mkdir(parents=True, exist_ok=True)
-        with own_dropout(whole.model):
-            whole.model.save_pretrained(str(folder))
+        whole._save_model(folder)
         whole.tokenizer.save_pretrained(str(folder))
+
+    def _save_model(self, folder: Path) -> None:
+        """Write the whole language model, without what an algorithm of somebody's own put on it."""
+        own = tuple(f"{name}." for name in getattr(self.model, EXTRA, ()))
+        weights = {name: w for name, w in self.model.state_dict().items() if not name.startswith(own)} if own else None
+        with own_dropout(self.model):
+            self.model.save_pretrained(str(folder), state_dict=weights)
 
     def render(self, prompt: Prompt) -> list[int]:
         """The token ids of a prompt, up to where the assistant's reply begins."""
@@ -207,6 +215,24 @@ class LanguageModelPolicy:
                 scaled = logits[row, first : first + count].float() / temperature
                 yield i, scaled.log_softmax(-1)
 
+    def last_hidden_states(
+        self, prompts: Sequence[Prompt], replies: Sequence[Sequence[Completion]], ledger: Ledger | None = None
+    ) -> torch.Tensor:
+        """The last layer's state at the end of each of the replies to each prompt, all prompts with equally many:
+        (prompts, replies, hidden size), float32."""
+        begun = [(self.render(prompt), each) for prompt, each in zip(prompts, replies, strict=True)]
+        rows = [[*prompt, *reply.token_ids] for prompt, each in begun for reply in each]
+        order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
+        states: list[torch.Tensor] = [torch.empty(0)] * len(rows)
+        for begin in range(0, len(order), 64):
+            batch = order[begin : begin + 64]
+            ids = {"input_ids": [rows[i] for i in batch]}
+            padded = self.tokenizer.pad(ids, padding=True, padding_side="right", return_tensors="pt")
+            found = last_hidden_states(self.model, **padded.to(self.model.device), ledger=ledger)
+            for i, state in zip(batch, found, strict=True):
+                states[i] = state
+        return torch.stack(states).reshape(len(prompts), -1, states[0].shape[-1])
+
     def log_probabilities(
         self, prompts: Sequence[Prompt], completions: Sequence[Completion], temperature: float = 1.0
     ) -> list[list[float]]:
@@ -216,6 +242,15 @@ class LanguageModelPolicy:
             ids = torch.tensor(completions[i].token_ids, device=table.device, dtype=torch.long)
             result[i] = table.gather(1, ids[:, None])[:, 0].tolist()
         return result
+
+    def log_ratios(
+        self, prompts: Sequence[Prompt], completions: Sequence[Completion], temperature: float = 1.0
+    ) -> list[float]:
+        """log p(reply) under this policy minus that under the start, of each reply, in nats."""
+        own = self.log_probabilities(prompts, completions, temperature)
+        with self.as_start() as start:
+            reference = start.log_probabilities(prompts, completions, temperature)
+        return [sum(ours) - sum(theirs) for ours, theirs in zip(own, reference, strict=True)]
 
     def kl_to_start(
         self, prompts: Sequence[Prompt], completions: Sequence[Completion], temperature: float = 1.0
@@ -242,6 +277,24 @@ class LanguageModelPolicy:
                 own = dict(self.token_log_probabilities(*part))
                 totals += [float((own[i].exp() * (own[i] - reference[i])).sum()) for i in range(len(own))]
         return totals
+
+
+@torch.no_grad()
+def last_hidden_states(
+    model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, ledger: Ledger | None = None
+) -> torch.Tensor:
+    """The last layer's state at the last attended token of each row, (rows, hidden size), float32, without a gradient.
+
+    Args:
+        model: a language model, with an adapter or without.
+        input_ids, attention_mask: (rows, tokens), padded on the right.
+        ledger: is charged for the pass.
+    """
+    if ledger is not None:
+        ledger.forwarded(int(attention_mask.sum()), weights_of(model).passed)
+    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    states = inner.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
+    return states[torch.arange(len(states), device=states.device), attention_mask.sum(1) - 1].float()
 
 
 def _derive(seed: int, *parts: object) -> int:

@@ -15,6 +15,8 @@ from prefzoo.types import Completion, Prompt
 
 POLICY_FILE = "policy.json"
 """Holds the kind of the policy in its folder, the place of its start, and what its class adds."""
+EXTRA = "extra_modules"
+"""Attribute of a model in training: the names of the modules that were put on it beside the adapter."""
 
 
 def write_policy_file(folder: Path, kind: str, start: str, **more: Any) -> None:

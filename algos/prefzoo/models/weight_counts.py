@@ -8,6 +8,7 @@ import torch
 
 from prefzoo.models.adapters import of_adapter
 from prefzoo.models.loading import count
+from prefzoo.models.policy_kinds import EXTRA
 
 VALUE = "value"
 """Name of a critic's adapter on the policy's base."""
@@ -27,13 +28,15 @@ class Weights:
 
 def weights_of(model: torch.nn.Module) -> Weights:
     """Of the policy or reward model that is trained, its adapter included; a critic on it is left out."""
-    named = [(name, weight) for name, weight in model.named_parameters() if not _of_critic(name)]
+    own = tuple(f"{name}." for name in getattr(model, EXTRA, ()))
+    extra = count(weight for name, weight in model.named_parameters() if name.startswith(own)) if own else 0
+    named = [(n, weight) for n, weight in model.named_parameters() if not _of_critic(n) and not n.startswith(own)]
     start = count(weight for name, weight in named if not of_adapter(name))
     adapter = count(weight for name, weight in named if of_adapter(name))
     if not adapter:
-        return Weights(start, start, start)
+        return Weights(start + extra, start + extra, start)
     replaced = count(weight for name, weight in named if ".original_module." in name)
-    return Weights(start - replaced + adapter, adapter, start)
+    return Weights(start - replaced + adapter + extra, adapter + extra, start)
 
 
 def critic_of(model: torch.nn.Module) -> Weights | None:

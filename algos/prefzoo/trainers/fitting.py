@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,11 +18,14 @@ from prefzoo.interface import CHECKPOINTS, Bench, Policy
 from prefzoo.models.adapters import adapter_config, check_modules, of_adapter, restore
 from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.models.loading import device
+from prefzoo.models.policy_kinds import load_policy
+from prefzoo.models.policy_with_modules import PolicyWithModules
 from prefzoo.models.saved_policy import SavedPolicy
 from prefzoo.trainers.charging import Charging
 from prefzoo.trainers.checkpoints import Checkpoints, resumable
 from prefzoo.trainers.config_audit import asked_and_used
 from prefzoo.trainers.curves import CURVES, Curves, guard_trackers, losses, reporting_arguments
+from prefzoo.trainers.extra_modules import add_module
 from prefzoo.trainers.milestones import Milestones
 
 if TYPE_CHECKING:
@@ -37,8 +40,10 @@ def fit(
     settings: dict[str, Any],
     reference: bool = False,
     callbacks: Sequence[TrainerCallback] = (),
+    policy_kind: type[PolicyWithModules] | None = None,
+    policy_settings: Mapping[str, Any] | None = None,
     **more: Any,
-) -> LanguageModelPolicy:
+) -> Any:
     """Train a fresh adapter on the start (or go on with `bench.latest`), save it, and return what was saved, which is
     read when it is first used.
 
@@ -50,6 +55,9 @@ def fit(
         reference: whether the start passes over the same tokens too, forward only; charged, where the trainer has not
             done that (`KnownReference`).
         callbacks: of the trainer, beside those that all have.
+        policy_kind: what the trained language model becomes a part of; its modules are put on the trainer's model under
+            their names, and learn with it. None keeps the language model alone.
+        policy_settings: of the policy kind.
         more: further arguments of the trainer.
 
     Raises:
@@ -75,9 +83,13 @@ def fit(
     )
     if learner.adapted:
         _go_on(trainer.model, going_on)
+    if policy_kind is not None:
+        for name, module in policy_kind.new_modules(learner.model).items():
+            add_module(trainer, name, module)
 
-    def policy(model: Any) -> LanguageModelPolicy:
-        return LanguageModelPolicy(model, learner.tokenizer, bench.start, learner.loading)
+    def policy(model: Any) -> Policy:
+        trained = LanguageModelPolicy(model, learner.tokenizer, bench.start, learner.loading)
+        return trained if policy_kind is None else policy_kind(trained, **(policy_settings or {}))
 
     charged_already = bench.data.sampled or settings.get("include_num_input_tokens_seen") == "no"
     prompts = 0 if charged_already else _prompts(rows)
@@ -87,7 +99,7 @@ def fit(
     if trainer.is_world_process_zero():
         policy(trainer.accelerator.unwrap_model(trainer.model)).save(folder)
     trainer.accelerator.wait_for_everyone()
-    return SavedPolicy(folder)
+    return SavedPolicy(folder) if policy_kind is None else load_policy(folder)
 
 
 def _thawed(model: Any) -> dict[str, torch.Tensor]:
