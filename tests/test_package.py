@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "algorithms.md"]
 
 
 def commands(page: Path) -> list[str]:

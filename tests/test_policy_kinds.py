@@ -262,8 +262,12 @@ def test_weights_of_a_head_are_counted_as_trained(value_filter, make_bench) -> N
     value_filter().train(bench)
     plain = make_bench(name="plain")
     prefzoo.get("dpo", trainer={"precompute_ref_log_probs": False}).train(plain)
-    extra = bench.start_size = None if False else bench.report["model"]["trained"]["parameters"]
-    assert extra > plain.report["model"]["trained"]["parameters"]
+    trained = [trial.report["model"]["used"]["trainable_parameters"] for trial in (bench, plain)]
+    hidden = json.loads((Path(bench.start) / "config.json").read_text())["hidden_size"]
+    assert trained[0] == trained[1] + hidden + 1
+    assert bench.report["model"]["differs"] == []
+    assert bench.ledger.trained_tokens == plain.ledger.trained_tokens
+    assert bench.ledger.forward_tokens > plain.ledger.forward_tokens  # the head's own passes
 
 
 TWO = """
@@ -307,7 +311,12 @@ def test_two_processes_train_the_head_that_one_trains(tmp_path) -> None:
 
 
 def test_an_own_head_in_a_comparison_has_a_kl_and_answers_in_a_fresh_process(forgets, tmp_path) -> None:
-    recipe = {"plugins": [str(OWN_HEAD)], "start": "none", "algorithms": {"value_filter": {"candidates": 2}}, "seeds": 1}
+    recipe = {
+        "plugins": [str(OWN_HEAD)],
+        "start": "none",
+        "algorithms": {"value_filter": {"candidates": 2}},
+        "seeds": 1,
+    }
     out = tmp_path / "run"
     found = prefzoo.compare(recipe, sets=SMALL, out=out)
     trial = found.algorithms["value_filter"]
@@ -316,3 +325,39 @@ def test_an_own_head_in_a_comparison_has_a_kl_and_answers_in_a_fresh_process(for
     answered = prefzoo_command("sample", str(out), "Hello", "--plugin", str(OWN_HEAD))
     assert answered.returncode == 0 and "value_filter" in answered.stdout, answered.stderr
     assert len(OWN_HEAD.read_text().splitlines()) <= 60
+
+
+def test_the_lab_gives_a_ready_bench_without_torch(tmp_path) -> None:
+    code = (
+        "import sys, prefzoo.lab; b = prefzoo.lab.bench(rows=8); print(len(b.data.preferences), 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == ["8", "False"], done.stderr
+
+
+@pytest.mark.parametrize("name", ["dpo", "grpo", "rlaif", "best_of_n"])
+def test_a_bench_of_the_lab_trains_what_needs_preferences_a_reward_or_a_judge(name, tmp_path) -> None:
+    from prefzoo import lab
+    from prefzoo.settings import Adapter
+
+    trial = lab.bench(rows=8, seed=1, out=tmp_path / "trial", milestones=0, adapter=Adapter(type="qlora", r=4))
+    assert trial.machinery.loading["quantization"] == trial.adapter.quantization is not None
+    policy = prefzoo.get(name).train(trial)
+    prompts = trial.data.prompts
+    replies = trial.sample(policy, prompts, n=1, seed=0)
+    scores = trial.score(prompts, [reply[0].text for reply in replies])
+    assert len(scores) == 8 and all(
+        score == lab.gold(p[-1]["content"], r[0].text) for score, p, r in zip(scores, prompts, replies, strict=True)
+    )
+    assert trial.ledger.judge_calls > 0 or name != "rlaif"
+    assert (tmp_path / "trial" / "policy" / "policy.json").is_file()
+
+
+def test_changes_of_a_bench_reach_the_machinery_and_share_ledger_and_report() -> None:
+    from prefzoo import lab
+
+    trial = lab.bench(rows=4)
+    other = trial.replace(seed=3, milestones=2)
+    assert (other.seed, other.machinery.milestones, trial.machinery.milestones) == (3, 2, 0)
+    assert other.ledger is trial.ledger and other.report is trial.report
+    assert other.machinery.memory is trial.machinery.memory

@@ -27,7 +27,9 @@ class ValueFiltered(PolicyWithModules):
 
     def kl_to_start(self, prompts, completions, temperature=1.0):
         k = self.settings["candidates"]  # filtering adds at most log k - (k - 1) / k (arXiv 2401.01879)
-        return [ratio + math.log(k) - (k - 1) / k for ratio in self.policy.log_ratios(prompts, completions, temperature)]
+        return [
+            ratio + math.log(k) - (k - 1) / k for ratio in self.policy.log_ratios(prompts, completions, temperature)
+        ]
 
 
 prefzoo.register_policy("value_filtered", ValueFiltered)
