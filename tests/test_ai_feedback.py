@@ -20,7 +20,7 @@ from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.rewards.judge_reward import JudgeReward, load_judge_reward, start_replies
 from prefzoo.types import Completion
 from prefzoo.views import prompt_key
-from prefzoo.zoo.feedback_loop import Teaching
+from prefzoo.zoo.feedback_loop import FeedbackLoop
 
 
 def truth(prompts, completions):
@@ -55,7 +55,7 @@ def given(monkeypatch):
         calls.append((bench, list(prompts), pairs))
         return LanguageModelPolicy.start_of(bench)
 
-    monkeypatch.setattr(Teaching, "learn", learn)
+    monkeypatch.setattr(FeedbackLoop, "learn", learn)
     return calls
 
 

@@ -13,8 +13,7 @@ from prefzoo import get
 from prefzoo.errors import PrefzooError
 from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.settings import Adapter, Generation, Shaping
-from prefzoo.trainers.actor_critic import ActorCriticTrainer
-from prefzoo.trainers.on_policy import OnPolicyTrainer
+from prefzoo.trainers.on_policy import ActorCriticTrainer, OnPolicyTrainer
 
 ONLINE = ("ppo", "a2c", "reinforce", "grpo", "rloo")
 LOG = {"logging_steps": 1}

@@ -19,7 +19,7 @@ from prefzoo.rewards.load_reward import load_reward
 from prefzoo.rewards.random_reward import RandomReward
 from prefzoo.rewards.train_reward import train_reward_model
 from prefzoo.settings import Adapter, Shaping
-from prefzoo.trainers.actor_critic import ActorCriticTrainer
+from prefzoo.trainers.on_policy import ActorCriticTrainer
 from prefzoo.trainers.online import shaped
 
 

@@ -21,7 +21,7 @@ from prefzoo.interface import Bench, Machinery
 from prefzoo.lab import MODEL_DIR
 from prefzoo.settings import Adapter, Budget, Generation, Shaping, Training
 from prefzoo.trainers import online
-from prefzoo.trainers.actor_critic import ActorCriticTrainer
+from prefzoo.trainers.on_policy import ActorCriticTrainer
 
 
 def brevity(prompts, completions) -> list[float]:

@@ -10,7 +10,7 @@ from prefzoo.interface import Algorithm
 from prefzoo.judges.prompt_templates import form
 from prefzoo.recipe.recipe_schema import Recipe
 from prefzoo.zoo.constitutional_ai import ConstitutionalAI
-from prefzoo.zoo.feedback_loop import Teaching
+from prefzoo.zoo.feedback_loop import FeedbackLoop
 
 
 def sampling_problems(recipe: Recipe) -> list[str]:
@@ -24,7 +24,8 @@ def sampling_problems(recipe: Recipe) -> list[str]:
     sampling += [
         label
         for label, algorithm in _sound(recipe).items()
-        if isinstance(algorithm, Teaching) and (algorithm.compares_samples or "temperature" in algorithm.taught().owned)
+        if isinstance(algorithm, FeedbackLoop)
+        and (algorithm.compares_samples or "temperature" in algorithm.build_learner().owned)
     ]
     if not sampling:
         return []
