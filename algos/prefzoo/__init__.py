@@ -22,7 +22,8 @@ from prefzoo.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from prefzoo.commands.comparison import compare
-    from prefzoo.models.policy_kinds import load_policy
+    from prefzoo.models.policy_kinds import load_policy, write_policy_file
+    from prefzoo.models.policy_with_modules import PolicyWithModules
     from prefzoo.trainers.fitting import current_policy, fit
     from prefzoo.trainers.online import fit_online, shaped
     from prefzoo.trainers.pairwise_trainer import ReplyBatch
@@ -38,6 +39,7 @@ __all__ = [
     "Pairwise",
     "PairwiseLoss",
     "Policy",
+    "PolicyWithModules",
     "PrefzooError",
     "RecipeError",
     "ReplyBatch",
@@ -54,6 +56,7 @@ __all__ = [
     "register_policy",
     "shaped",
     "without_reference",
+    "write_policy_file",
 ]
 
 LAZY = {
@@ -65,9 +68,11 @@ LAZY = {
     "fit": "prefzoo.trainers.fitting",
     "fit_online": "prefzoo.trainers.online",
     "load_policy": "prefzoo.models.policy_kinds",
+    "PolicyWithModules": "prefzoo.models.policy_with_modules",
     "precomputed_reference": "prefzoo.trainers.reference",
     "shaped": "prefzoo.trainers.online",
     "without_reference": "prefzoo.trainers.reference",
+    "write_policy_file": "prefzoo.models.policy_kinds",
 }
 """Where names are that are imported on first use: they bring in the trainers, which `prefzoo.names()` does without."""
 

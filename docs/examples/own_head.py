@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pydantic import PositiveInt
 
 import prefzoo
-from prefzoo.models.policy_with_modules import PolicyWithModules
 
 
-class ValueFiltered(PolicyWithModules):
+class ValueFiltered(prefzoo.PolicyWithModules):
     kind = "value_filtered"
 
     @classmethod
@@ -49,7 +48,6 @@ class ValueFilter(prefzoo.Algorithm):
         from trl import DPOConfig, DPOTrainer
 
         from prefzoo.models.language_model import last_hidden_states
-        from prefzoo.trainers.fitting import fit
 
         class WithHead(DPOTrainer):
             def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -59,4 +57,4 @@ class ValueFilter(prefzoo.Algorithm):
                 return loss - logsigmoid(chosen - rejected).mean()
 
         kind = {"policy_kind": ValueFiltered, "policy_settings": {"candidates": self.candidates}}
-        return fit(bench, WithHead, DPOConfig, bench.data.preferences, self.trainer, reference=True, **kind)
+        return prefzoo.fit(bench, WithHead, DPOConfig, bench.data.preferences, self.trainer, reference=True, **kind)

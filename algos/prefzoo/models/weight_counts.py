@@ -18,8 +18,8 @@ HEAD, BACKBONE = "value_head", "value_backbone"
 
 @dataclass(frozen=True)
 class Weights:
-    """Of one model: those that a token passes through, those of them that are trained, and those of the start that it
-    began as."""
+    """Numbers of weights of one model: those that a token passes through, those of them that are trained, and those of
+    the start policy."""
 
     passed: int
     trained: int
@@ -27,7 +27,7 @@ class Weights:
 
 
 def weights_of(model: torch.nn.Module) -> Weights:
-    """Of the policy or reward model that is trained, its adapter included; a critic on it is left out."""
+    """Count the weights of the policy or reward model that is trained, its adapter included, without a critic on it."""
     own = tuple(f"{name}." for name in getattr(model, EXTRA, ()))
     extra = count(weight for name, weight in model.named_parameters() if name.startswith(own)) if own else 0
     named = [(n, weight) for n, weight in model.named_parameters() if not _of_critic(n) and not n.startswith(own)]
@@ -40,8 +40,8 @@ def weights_of(model: torch.nn.Module) -> Weights:
 
 
 def critic_of(model: torch.nn.Module) -> Weights | None:
-    """Of the critic on a policy's model: a backbone of its own, trained whole, or the policy's base under an adapter of
-    the critic's. None where there is none."""
+    """Count the weights of the critic on a policy's model: a backbone of its own, trained whole, or the policy's base
+    with an adapter of the critic's. None where there is no critic."""
     own = count(weight for name, weight in model.named_parameters() if _of_critic(name))
     if not own:
         return None
