@@ -122,7 +122,7 @@ def test_a_comparison_that_was_launched_twice_runs_once_and_trains_with_both(tmp
 
 
 def half_dying(plan, stage, folder, progress) -> None:
-    from prefzoo.run.stages.jobs import run_stage
+    from prefzoo.run.stages.run_stage import run_stage
 
     if stage.kind == "train":
         if os.environ["RANK"] == "1":

@@ -128,7 +128,7 @@ def test_large_files_are_known_by_their_size_and_checkpoints_not_at_all(tmp_path
 
 def test_an_evaluation_writes_no_measurement_that_is_no_number(tmp_path) -> None:
     from prefzoo.ledger import Ledger
-    from prefzoo.run.stages.evaluate import Measure
+    from prefzoo.run.stages.evaluate_stage import Measure
     from prefzoo.settings import Generation
     from prefzoo.types import Completion
 

@@ -15,13 +15,13 @@ import torch
 from rich.console import Console
 
 from conftest import SMALL
-from prefzoo.commands.comparison import run_stage
 from prefzoo.lab import MODEL_DIR
 from prefzoo.recipe import check_recipe as recipes
 from prefzoo.run import executor
 from prefzoo.run.progress_display import Watcher
+from prefzoo.run.resources import forget_peak, peak_memory
 from prefzoo.run.stage_graph import Plan, Stage, make_plan
-from prefzoo.run.stages.time_and_memory import forget_peak, peak_memory
+from prefzoo.run.stages.run_stage import run_stage
 
 GOLD = """
 import gc, json, os, signal
@@ -48,10 +48,9 @@ def alone(plan, stage, folder, progress) -> None:
     """Does a stage with every model read for itself."""
     from prefzoo.models import shared_base
     from prefzoo.models.loading import load_model
-    from prefzoo.run.stages import jobs
 
     shared_base.lend, shared_base.lend_classifier = load_model, lambda *args, **more: None
-    jobs.run_stage(plan, stage, folder, progress)
+    run_stage(plan, stage, folder, progress)
 
 
 class Run:

@@ -17,7 +17,7 @@ from prefzoo.recipe import check_recipe as recipes
 from prefzoo.report import page as report
 from prefzoo.results.results_schema import Results
 from prefzoo.run.stage_graph import make_plan
-from prefzoo.run.stages.label_stage import label
+from prefzoo.run.stages.label_stage import label_split
 from prefzoo.settings import Generation
 from prefzoo.types import Completion
 from tiny_base import make_base, prompts
@@ -126,7 +126,7 @@ def test_what_makes_no_pair_is_counted(tmp_path) -> None:
         [("", True), ("a", True)],
     ]
     ledger = Ledger()
-    given, dropped = label(
+    given, dropped = label_split(
         rows,
         Scripted(replies),
         gold_judge(lambda prompts, texts: [{"gold": float(len(text))} for text in texts]),

@@ -15,8 +15,7 @@ from prefzoo.errors import PrefzooError
 from prefzoo.lab import MODEL_DIR
 from prefzoo.models.loading import load_tokenizer
 from prefzoo.recipe import check_recipe as recipes
-from prefzoo.run.stages.position_check import check_positions
-from prefzoo.run.stages.rendering import Tokens
+from prefzoo.run.stages.token_lengths import Tokens, check_positions
 
 
 def model(folder: Path, template: bool = True, **changes: Any) -> Path:

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from prefzoo.run.cache import source_hash
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "algorithms.md"]
 
@@ -46,10 +48,12 @@ def test_the_wheel_holds_recipes_lab_and_templates_and_works_in_an_empty_folder(
     code = (
         "import sys; sys.path.insert(0, sys.argv[1]); import prefzoo; assert prefzoo.__file__.startswith(sys.argv[1]);"
         "from prefzoo.recipe import check_recipe, recipe_files; from prefzoo.lab import MODEL_DIR;"
+        "from prefzoo.run.cache import source_hash; assert source_hash() == sys.argv[2];"
         "assert check_recipe.load('quickstart').algorithms;"
         "assert all(str(p).startswith(sys.argv[1]) for p in [MODEL_DIR, *recipe_files.shipped().values()])"
     )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path / "site")], check=True, cwd=tmp_path / "empty")
+    site = str(tmp_path / "site")
+    subprocess.run([sys.executable, "-c", code, site, source_hash()], check=True, cwd=tmp_path / "empty")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

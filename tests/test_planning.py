@@ -11,10 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from conftest import SMALL
-from prefzoo.commands.cost_estimate import estimate
+from prefzoo.commands.cost_estimate import estimate, in_proportion, on_the_line, scaled, sentences, table
 from prefzoo.commands.cost_probe import Probe, Size, Took, sizes
-from prefzoo.commands.cost_scaling import in_proportion, on_the_line, scaled
-from prefzoo.commands.cost_table import sentences, table
 from prefzoo.recipe.check_recipe import load
 from prefzoo.report.estimate_check import estimated_cells
 from prefzoo.results.cost_record import Estimate

@@ -18,7 +18,7 @@ from prefzoo.lab import MODEL_DIR
 from prefzoo.recipe import check_recipe as recipes
 from prefzoo.report.data_summary import data_facts
 from prefzoo.run.stage_graph import make_plan
-from prefzoo.run.stages.data_stage import Tokens
+from prefzoo.run.stages.token_lengths import Tokens
 
 
 class Letters:
@@ -217,7 +217,7 @@ def test_a_source_of_another_package_is_read_split_and_decides(installed, tmp_pa
     assert gather(recipe).read == 48 + 16
     (tmp_path / "data").mkdir()
     plan = make_plan(recipe, tmp_path)
-    prepare(plan, tmp_path / "data", lambda *told: None)
+    prepare(plan, plan.stages["data"], tmp_path / "data", lambda *told: None)
     train = splits.load_split(tmp_path / "data", "train")
     assert train and all(each.chosen == "PARIS" for each in train)
     assert (

@@ -17,7 +17,7 @@ from prefzoo.models.policy_kinds import load_policy
 from prefzoo.rewards.reward_model import classifier
 from prefzoo.run.evaluation_records import RECORDS
 from prefzoo.run.stage_graph import START, load_plan
-from prefzoo.run.stages import start_policy
+from prefzoo.run.stages import recipe_inputs, start_stage
 from prefzoo.run.stages.shared_work import _weights
 from prefzoo.settings import Adapter, Generation
 
@@ -49,7 +49,7 @@ def test_a_copy_holds_the_same_bits(tmp_path, adapter: str, dtype: str) -> None:
 
     policy, logits, scores, missing = read()
     policy.save_pretrained(str(tmp_path))
-    loading.read_instead(path, tmp_path, **how)
+    loading.use_quantized_copy(path, tmp_path, **how)
     assert loading.source(path, **how)[0] == str(tmp_path)
     again, same_logits, same_scores, same_missing = read()
     assert _weights(loading.load_model(path, **how)) == _weights(loading.load_model(str(tmp_path), dtype=dtype))
@@ -60,7 +60,7 @@ def test_a_copy_holds_the_same_bits(tmp_path, adapter: str, dtype: str) -> None:
 
 def test_only_who_asks_for_the_same_gets_the_copy(tmp_path) -> None:
     how = {"dtype": "float32", "trust_remote_code": False, "quantization": Adapter(type="qlora").quantization}
-    loading.read_instead(str(MODEL_DIR), tmp_path, **how)
+    loading.use_quantized_copy(str(MODEL_DIR), tmp_path, **how)
     for other in ({"quantization": None}, {"dtype": "bfloat16"}, {"quantization": {"quant_type": "int8"}}):
         assert loading.source(str(MODEL_DIR), **{**how, **other})[0] == str(MODEL_DIR)
     assert loading.source(str(tmp_path), **how)[0] == str(tmp_path)
@@ -79,13 +79,11 @@ def test_a_comparison_reads_the_copy_that_its_start_stage_made(quantized_run) ->
     found, out = quantized_run
     assert found.algorithms["sft"].status == "ok"
     plan = load_plan(out)
-    folder = plan.stages[START].folder / start_policy.QUANTIZED
+    folder = plan.stages[START].folder / start_stage.QUANTIZED
     how = loading_of(plan)
-    assert loading.source(start_policy.start_path(plan), **how)[0] == start_policy.start_path(plan), (
-        "nobody knows it yet"
-    )
-    start_policy.know_the_copy(plan)
-    assert loading.source(start_policy.start_path(plan), **how)[0] == str(folder)
+    assert loading.source(start_stage.start_path(plan), **how)[0] == start_stage.start_path(plan), "nobody knows it yet"
+    start_stage.use_quantized_copy(plan)
+    assert loading.source(start_stage.start_path(plan), **how)[0] == str(folder)
 
 
 def test_what_the_start_was_trained_with_is_reported_too(quantized_run) -> None:
@@ -113,15 +111,15 @@ def test_its_replies_are_those_of_a_base_that_is_quantized_anew(quantized_run) -
 def test_an_edited_copy_is_refused(quantized_run) -> None:
     _, out = quantized_run
     plan = load_plan(out)
-    config = plan.stages[START].folder / start_policy.QUANTIZED / "config.json"
+    config = plan.stages[START].folder / start_stage.QUANTIZED / "config.json"
     before = config.read_text(encoding="utf-8")
     config.write_text(before.replace('"nf4"', '"fp4"'), encoding="utf-8")
     try:
         with pytest.raises(Exception, match="no longer the one that was made"):
-            start_policy.start_path(plan)
+            start_stage.start_path(plan)
     finally:
         config.write_text(before, encoding="utf-8")
 
 
 def loading_of(plan):
-    return start_policy.loading(plan.recipe, plan.recipe.adapter)
+    return recipe_inputs.loading(plan.recipe, plan.recipe.adapter)

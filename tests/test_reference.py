@@ -16,7 +16,7 @@ from prefzoo.errors import RecipeError
 from prefzoo.ledger import CHARGES, Ledger
 from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.models.policy_kinds import load_policy
-from prefzoo.run.stages.shared_work import KEPT, KeptWork
+from prefzoo.run.stages.shared_work import SHARED_WORK, SharedWork
 from prefzoo.run.worker import clear
 from prefzoo.trainers import checkpoints
 from prefzoo.trainers.reference import PrecomputedReference
@@ -34,7 +34,7 @@ def bench(make_bench, lab_rows, tmp_path):
         trial = make_bench(adapter, epochs=epochs, name=name, **{"batch_size": 4, **training})
         return trial.replace(
             data=views_of(lab_rows[:8]),
-            reuse=KeptWork(tmp_path / KEPT) if shared else None,
+            reuse=SharedWork(tmp_path / SHARED_WORK) if shared else None,
             loading={"dtype": "float32", "quantization": trial.adapter.quantization},
             ledger=Ledger(),
             report={},
@@ -184,7 +184,7 @@ def test_killed_and_resumed_is_as_never_killed_and_keeps_the_time_that_the_pass_
     with pytest.raises(Killed), monkeypatch.context() as patch:
         patch.setattr(checkpoints, "SECONDS", 0.0)
         get("dpo", trainer=EVERY_STEP).train(bench("killed", epochs=2.0).replace(progress=killed_at(3)))
-    [kept] = (tmp_path / KEPT).glob("references-*.json")
+    [kept] = (tmp_path / SHARED_WORK).glob("references-*.json")
     content = json.loads(kept.read_text())
     kept.write_text(json.dumps({**content, "seconds": 1000.0}))
     fresh = bench("killed", epochs=2.0)

@@ -8,7 +8,7 @@ from prefzoo.report.budget_tables import budget_tables, budget_words
 from prefzoo.report.cost import cost_cells, cost_words, detail_cells
 from prefzoo.report.pairs import difference_cells, matrix, rating_cells
 from prefzoo.results.results_schema import EqualBudget, LengthAdjusted, Pair, Summary
-from prefzoo.run.worker_counts import note_workers, noted_workers
+from prefzoo.run.executor import add_worker_count, read_worker_counts
 from reported import made
 
 
@@ -125,9 +125,9 @@ def test_all_pairs_by_hand(tmp_path) -> None:
 
 
 def test_how_many_stages_ran_at_a_time_is_kept_once_each(tmp_path) -> None:
-    assert noted_workers(tmp_path) == []
+    assert read_worker_counts(tmp_path) == []
     for workers in (4, 4, 2, 4):
-        note_workers(tmp_path, workers)
-    assert noted_workers(tmp_path) == [4, 2]
+        add_worker_count(tmp_path, workers)
+    assert read_worker_counts(tmp_path) == [4, 2]
     (tmp_path / "workers.json").write_text("[4")
-    assert noted_workers(tmp_path) == []
+    assert read_worker_counts(tmp_path) == []

@@ -119,7 +119,7 @@ def test_a_reward_model_resumes(make_bench, monkeypatch) -> None:
 
 def dying(plan, stage, folder, progress) -> None:
     """Every training is killed once, the signal coming at its third step, and goes on in the next call."""
-    from prefzoo.run.stages.jobs import run_stage
+    from prefzoo.run.stages.run_stage import run_stage
     from prefzoo.trainers import checkpoints
 
     died = folder.with_suffix(".died")

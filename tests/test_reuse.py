@@ -22,7 +22,7 @@ from prefzoo.ledger import CHARGES, Ledger
 from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.recipe.check_recipe import load
 from prefzoo.run.stage_graph import make_plan
-from prefzoo.run.stages.shared_work import KEPT, KeptWork
+from prefzoo.run.stages.shared_work import SHARED_WORK, SharedWork
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def bench(make_bench, tmp_path):
     """Makes the bench of another trial of the same comparison, with work shared or not."""
 
     def make(shared: bool = True, **changes):
-        reuse = KeptWork(tmp_path / KEPT) if shared else None
+        reuse = SharedWork(tmp_path / SHARED_WORK) if shared else None
         return make_bench().replace(reuse=reuse, ledger=Ledger(), report={}, **changes)
 
     return make
@@ -81,10 +81,10 @@ def test_a_policy_from_elsewhere_is_sampled_without_being_kept(bench, tmp_path) 
     one = bench()
     policy = start_of(one)
     one.sample(policy, one.data.prompts[:2], 1, seed=1)
-    kept = len(list((tmp_path / KEPT).glob("*.json")))
+    kept = len(list((tmp_path / SHARED_WORK).glob("*.json")))
     policy.start = str(tmp_path)
     one.sample(policy, one.data.prompts[:2], 1, seed=2)
-    assert len(list((tmp_path / KEPT).glob("*.json"))) == kept == 1
+    assert len(list((tmp_path / SHARED_WORK).glob("*.json"))) == kept == 1
 
 
 def judge_of(kind: str, seed: int = 0, **settings):
@@ -118,7 +118,7 @@ def test_a_coin_is_tossed_by_every_trial_and_an_unknown_judge_always_asked(bench
     for _ in range(2):
         bench(judge=unknown).prefer(*asked)
     assert unknown.asked.pairs == 2 * len(pairs)
-    assert not (tmp_path / KEPT).exists()
+    assert not (tmp_path / SHARED_WORK).exists()
 
 
 def test_of_several_at_once_one_works_and_the_others_wait(bench, tmp_path) -> None:
@@ -130,7 +130,7 @@ def test_of_several_at_once_one_works_and_the_others_wait(bench, tmp_path) -> No
 
     def trial():
         each = bench(progress=lambda *said: told.append(said))
-        found.append(KeptWork(tmp_path / KEPT)._once(each, "samples", {"a": 1}, work))
+        found.append(SharedWork(tmp_path / SHARED_WORK)._once(each, "samples", {"a": 1}, work))
 
     threads = [threading.Thread(target=trial) for _ in range(3)]
     for thread in threads:
@@ -143,11 +143,11 @@ def test_of_several_at_once_one_works_and_the_others_wait(bench, tmp_path) -> No
 
 
 def test_one_that_is_killed_at_work_leaves_it_to_the_next(bench, tmp_path) -> None:
-    kept = KeptWork(tmp_path / KEPT)
+    kept = SharedWork(tmp_path / SHARED_WORK)
     kept._once(bench(), "samples", {"a": 1}, lambda: {"answer": 42})
-    [path] = (tmp_path / KEPT).glob("*.json")
-    path.rename(path.with_suffix(".partial"))  # it was writing
-    path.with_suffix(".partial").write_text('{"found": {"ans')
+    [path] = (tmp_path / SHARED_WORK).glob("*.json")
+    path.rename(path.with_name(f"{path.name}.partial"))  # it was writing
+    path.with_name(f"{path.name}.partial").write_text('{"found": {"ans')
     code = f"import filelock, time; filelock.FileLock({str(path.with_suffix('.lock'))!r}).acquire(); print(1, flush=True); time.sleep(60)"  # fmt: skip  # noqa: E501
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as other:
         assert other.stdout is not None and other.stdout.readline()
@@ -179,7 +179,7 @@ def test_an_added_label_runs_its_own_stages_and_samples_nothing_anew(small_run, 
     """One algorithm, then a second in the same folder; and what both cost where five were compared at once."""
 
     def work() -> dict[str, int]:
-        files = [path for part in ("stages", "trials", KEPT) for path in (tmp_path / part).rglob("*")]
+        files = [path for part in ("stages", "trials", SHARED_WORK) for path in (tmp_path / part).rglob("*")]
         return {str(path): path.stat().st_mtime_ns for path in files if path.is_file() and path.suffix != ".lock"}
 
     one = prefzoo.compare("quickstart", ["rejection_sampling"], seeds=1, sets=SMALL, out=tmp_path)

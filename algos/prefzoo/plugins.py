@@ -8,7 +8,6 @@ meanwhile.
 
 from __future__ import annotations
 
-import hashlib
 import sys
 import traceback
 from collections.abc import Iterable, Mapping
@@ -16,6 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 from prefzoo import registry
+from prefzoo.atomic_files import text_sha256
 from prefzoo.errors import PrefzooError
 
 _sources: dict[str, str] = {}
@@ -70,7 +70,7 @@ def run_again(sources: Mapping[str, str]) -> None:
 
 def _run(path: Path, source: str) -> None:
     # The same name in every process, so that what is sent from one to another is found there.
-    name = f"prefzoo_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    name = f"prefzoo_plugin_{path.stem}_{text_sha256(str(path))[:8]}"
     module = ModuleType(name)
     module.__file__ = str(path)
     code = compile(source, str(path), "exec")

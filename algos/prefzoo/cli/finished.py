@@ -69,7 +69,7 @@ def sample(
     from rich.text import Text
 
     from prefzoo.commands.sample_policies import answer
-    from prefzoo.run.quiet_libraries import quiet
+    from prefzoo.run.subprocesses import quiet
 
     quiet()
     chosen = algorithms.split(",") if algorithms is not None else None
@@ -88,7 +88,7 @@ def export(
 ) -> None:
     """Write a policy as a plain transformers folder, adapter merged, that any tool loads."""
     from prefzoo.commands.sample_policies import open_policy
-    from prefzoo.run.quiet_libraries import quiet
+    from prefzoo.run.subprocesses import quiet
 
     quiet()
     policy = open_policy(folder, label, seed)

@@ -41,8 +41,7 @@ def plan(
 
     Example: prefzoo plan quickstart --set budget.prompts=5000
     """
-    from prefzoo.commands.cost_estimate import estimate
-    from prefzoo.commands.cost_table import sentences, table
+    from prefzoo.commands.cost_estimate import estimate, sentences, table
 
     chosen = [name.strip() for name in algorithms.split(",") if name.strip()] if algorithms is not None else None
     try:

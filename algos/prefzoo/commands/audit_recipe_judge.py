@@ -1,4 +1,4 @@
-"""An audit of a recipe's judge by itself, without training anything that the audit does not need."""
+"""Audit a recipe's judge, without training anything that the audit does not need."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from prefzoo.commands.comparison import in_use, run_alone
+from prefzoo.commands.comparison import locked_folder, run_alone
 from prefzoo.errors import RecipeError
 from prefzoo.judges.judge_audit import AUDIT_FILE, Audit
 from prefzoo.judges.judge_audit_text import calibration_cells, cells, sentences
@@ -52,35 +52,34 @@ def audit_judge(
     if checked.judge.type == "gold" and checked.gold_source in ("none", "judge"):
         raise RecipeError(name, ["judge.type: 'gold' needs a truth: give gold: {path: FILE.py:NAME}."])
     checked = checked.model_copy(update={"judge": checked.judge.model_copy(update={"audit_pairs": pairs})})
-    with in_use(Path(out) if out is not None else Path("runs") / name) as folder:
-        stage = run_alone(
-            make_plan(checked, folder, {"judge": checked.judge}), AUDIT.format("judge"), console or Console(stderr=True)
-        )
+    with locked_folder(recipe, out) as folder:
+        plan = make_plan(checked, folder, {"judge": checked.judge})
+        stage = run_alone(plan, AUDIT.format("judge"), console or Console(stderr=True))
         text = (stage.folder / AUDIT_FILE).read_text(encoding="utf-8")
-        found = Audit.model_validate_json(text)
+        result = Audit.model_validate_json(text)
         (folder / AUDIT_FILE).write_text(text, encoding="utf-8")
-        if found.calibration is not None:
-            (folder / PICTURE).write_bytes(calibration_picture(found))
-    return found
+        if result.calibration is not None:
+            (folder / PICTURE).write_bytes(calibration_picture(result))
+    return result
 
 
-def show(found: Audit, folder: Path) -> None:
+def show(audit: Audit, folder: Path) -> None:
     """Print an audit for a person, and where it was written."""
     console = Console()
     if not console.is_terminal:  # a file or a pipe has no edge to wrap at
         console = Console(width=160)
-    for title, table in ((f"Audit of {found.judge}", cells(found)), ("Calibration", calibration_cells(found))):
-        if table is None:
+    for title, lines in ((f"Audit of {audit.judge}", cells(audit)), ("Calibration", calibration_cells(audit))):
+        if lines is None:
             continue
-        made = Table(title=title, title_justify="left", box=None)
-        for i, heading in enumerate(table[0]):
-            made.add_column(heading, justify="left" if i == 0 else "right")
-        for row in table[1]:
-            made.add_row(*row)
-        console.print(made, "")
-    first, *others = sentences(found)
-    console.print(first, style="bold", markup=False, highlight=False)
-    for said in others:
-        console.print(f"- {said}", markup=False, highlight=False)
-    files = [AUDIT_FILE, *([PICTURE] if found.calibration is not None else [])]
+        shown = Table(title=title, title_justify="left", box=None)
+        for i, heading in enumerate(lines[0]):
+            shown.add_column(heading, justify="left" if i == 0 else "right")
+        for row in lines[1]:
+            shown.add_row(*row)
+        console.print(shown, "")
+    verdict, *others = sentences(audit)
+    console.print(verdict, style="bold", markup=False, highlight=False)
+    for sentence in others:
+        console.print(f"- {sentence}", markup=False, highlight=False)
+    files = [AUDIT_FILE, *([PICTURE] if audit.calibration is not None else [])]
     console.print(", ".join(str(folder / name) for name in files), markup=False, highlight=False)

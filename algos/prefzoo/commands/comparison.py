@@ -1,4 +1,4 @@
-"""The whole way from a recipe to its results."""
+"""Compare algorithms: from a recipe to its results, and from a finished run to its report."""
 
 from __future__ import annotations
 
@@ -22,16 +22,13 @@ from prefzoo.results.call_log import note_call
 from prefzoo.results.collect import collect
 from prefzoo.results.results_schema import Results
 from prefzoo.run import distributed
-from prefzoo.run.executor import OUTCOMES, Outcome, Runner
+from prefzoo.run.executor import OUTCOMES, Outcome, Runner, add_worker_count
 from prefzoo.run.progress_display import Watcher
 from prefzoo.run.resources import default_workers
 from prefzoo.run.stage_graph import LABEL, PLAN_FILE, START, Plan, Stage, load_plan, make_plan
-from prefzoo.run.worker_counts import note_workers
+from prefzoo.run.stages.run_stage import run_stage
 from prefzoo.tracking import tracker as tracking
 from prefzoo.tracking.tracker import Tracker
-from prefzoo.types import Progress
-
-LOST = ("failed", "skipped")
 
 
 def compare(
@@ -64,11 +61,8 @@ def compare(
         RecipeError: for a recipe that cannot run, before anything is loaded.
         PrefzooError: when the data or the start failed, without which nothing can be compared.
     """
-    if distributed.makes_room():
-        raise SystemExit(0)
-    sets = [*sets, *([f"seeds={json.dumps(seeds)}"] if seeds is not None else [])]
-    name, checked = Path(recipe).stem if isinstance(recipe, str) else "recipe", load(recipe, sets, algorithms)
-    with in_use(Path(out) if out is not None else Path("runs") / name) as folder:
+    checked = checked_recipe(recipe, algorithms, seeds, sets)
+    with locked_folder(recipe, out) as folder:
         return _compare(checked, folder, workers or default_workers(checked), console or Console(stderr=True))
 
 
@@ -87,38 +81,54 @@ def prepare_data(
         RecipeError: for a recipe that cannot run, before anything is loaded.
         PrefzooError: when the data cannot be used.
     """
-    name, checked = Path(recipe).stem if isinstance(recipe, str) else "recipe", load(recipe, sets)
-    with in_use(Path(out) if out is not None else Path("runs") / name) as folder:
-        whole = make_plan(checked, folder)
-        return run_alone(whole, "data", console or Console(stderr=True)).folder
+    checked = load(recipe, sets)
+    with locked_folder(recipe, out) as folder:
+        return run_alone(make_plan(checked, folder), "data", console or Console(stderr=True)).folder
 
 
-def run_alone(plan: Plan, name: str, console: Console) -> Stage:
-    """Run one stage and what it needs, as far as that is not done, where `compare` will find it done.
+def rebuild(out: Path) -> Results:
+    """Make results, tables and pictures again, of a finished or partial run, or of the runs of a merged report.
 
     Raises:
-        PrefzooError: when any of them fails.
+        PrefzooError: when `out` holds no run, or nothing of it is finished.
     """
-    wanted = [name]
-    for each in wanted:
-        wanted += [need for need in plan.stages[each].needs if need not in wanted]
-    alone = replace(plan, stages={each: stage for each, stage in plan.stages.items() if each in wanted})
-    with Watcher(len(alone.stages), 1, console) as watcher:
-        watcher.expect([stage for stage in alone.stages.values() if not stage.done])
-        outcomes = Runner(alone, run_stage, 1, watcher).run()
-    for each, outcome in outcomes.items():
-        if outcome.status != "ok":
-            raise PrefzooError(f"{each}: {outcome.error}")
-    return alone.stages[name]
+    if not (out / PLAN_FILE).is_file() and merged_from(out):
+        return rebuild_merged(out)
+    plan = load_plan(out)
+    ended = json.loads((out / OUTCOMES).read_text(encoding="utf-8")) if (out / OUTCOMES).is_file() else {}
+    outcomes = {name: Outcome(**ended[name]) for name in plan.stages if name in ended and ended[name]["status"] != "ok"}
+    for stage in plan.stages.values():
+        if stage.folder.is_dir():
+            outcomes[stage.name] = Outcome("ok")
+        elif stage.name in ended and stage.name not in outcomes:
+            reason = f"{stage.folder} is gone, and was finished; compare again makes it anew"
+            outcomes[stage.name] = Outcome("skipped", reason)
+    if not _comparable(outcomes):
+        raise PrefzooError(f"{out}: the data or the start is not finished, so that there is nothing to report yet")
+    return _with_tracking_problems(_report(plan, outcomes), out)
+
+
+def checked_recipe(
+    recipe: str | Mapping[str, Any],
+    algorithms: Iterable[str] | None,
+    seeds: int | list[int] | None,
+    sets: Iterable[str],
+) -> Recipe:
+    """The recipe of a command that runs stages; of the processes of a launcher, all but the first end here."""
+    if distributed.is_follower():
+        raise SystemExit(0)
+    return load(recipe, [*sets, *([f"seeds={json.dumps(seeds)}"] if seeds is not None else [])], algorithms)
 
 
 @contextlib.contextmanager
-def in_use(folder: Path) -> Iterator[Path]:
-    """A comparison's folder, made if need be, while nobody else may use it.
+def locked_folder(recipe: str | Mapping[str, Any], out: str | Path | None) -> Iterator[Path]:
+    """A recipe's folder, made if need be and held against other processes.
 
     Raises:
-        PrefzooError: when somebody does.
+        PrefzooError: when another process holds it.
     """
+    name = Path(recipe).stem if isinstance(recipe, str) else "recipe"
+    folder = Path(out) if out is not None else Path("runs") / name
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock", timeout=0)
     try:
@@ -131,107 +141,94 @@ def in_use(folder: Path) -> Iterator[Path]:
         lock.release()
 
 
+def run_alone(plan: Plan, name: str, console: Console) -> Stage:
+    """Run one stage and those that it needs, as far as they are not done, where `compare` will find them done.
+
+    Raises:
+        PrefzooError: when any of them fails.
+    """
+    wanted = [name]
+    for other in wanted:
+        wanted += [need for need in plan.stages[other].needs if need not in wanted]
+    alone = replace(plan, stages={other: stage for other, stage in plan.stages.items() if other in wanted})
+    with Watcher(len(alone.stages), 1, console) as watcher:
+        watcher.expect([stage for stage in alone.stages.values() if not stage.done])
+        outcomes = Runner(alone, run_stage, 1, watcher).run()
+    _refuse_failed(outcomes, outcomes)
+    return alone.stages[name]
+
+
 def _compare(recipe: Recipe, out: Path, workers: int, console: Console) -> Results:
     plan = make_plan(recipe, out)
     if _holds_another(plan):
         console.print(f"{out} holds another comparison: what fits is used again, and its report is replaced")
     plan.save()
-    _note_call(recipe, out)
+    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    (out / "recipe.resolved.yaml").write_text(text, encoding="utf-8")
+    note_call(recipe, out)
     with Tracker(plan, console) as tracker:
-        outcomes = _run(plan, workers, console)
-        found = collect(plan, outcomes)
-        report.write(found, out)
+        results = _report(plan, _run(plan, workers, console))
         tracker.finish()
-    return _with_problems(found, out)
+    return _with_tracking_problems(results, out)
 
 
 def _run(plan: Plan, workers: int, console: Console) -> dict[str, Outcome]:
-    """Run what is not done yet.
+    """Run the stages that are not done yet. An interrupted comparison reports what it has.
 
     Raises:
         PrefzooError: when the data or the start failed.
     """
-    out = plan.out
     todo = [stage for stage in plan.stages.values() if not stage.done]
     if todo:
-        note_workers(out, workers)
+        add_worker_count(plan.out, workers)
     with Watcher(len(plan.stages), workers, console) as watcher:
         watcher.expect(todo)
         runner = Runner(plan, run_stage, min(workers, max(1, len(todo))), watcher)
         try:
             outcomes = runner.run()
         except KeyboardInterrupt:
-            _note_outcomes(runner.outcomes, out)
-            if _comparable(plan, runner.outcomes):
-                report.write(collect(plan, runner.outcomes), out)
+            _save_outcomes(runner.outcomes, plan.out)
+            if _comparable(runner.outcomes):
+                _report(plan, runner.outcomes)
             raise
-    for name in (n for n in ("data", START, LABEL) if n in plan.stages):
-        if outcomes[name].status != "ok":
-            raise PrefzooError(f"{name}: {outcomes[name].error}")
-    _note_outcomes(outcomes, out)
+    _refuse_failed(outcomes, [name for name in ("data", START, LABEL) if name in plan.stages])
+    _save_outcomes(outcomes, plan.out)
     return outcomes
 
 
-def _with_problems(found: Results, out: Path) -> Results:
-    """The results with what went wrong in tracking, which nothing measured depends on."""
+def _report(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
+    results = collect(plan, outcomes)
+    report.write(results, plan.out)
+    return results
+
+
+def _with_tracking_problems(results: Results, out: Path) -> Results:
+    """The results with a note of each failure of tracking, on which no number depends."""
     if problems := tracking.problems(out):
-        found.notes.extend(problems)
-        report.write(found, out)
-    return found
+        results.notes.extend(problems)
+        report.write(results, out)
+    return results
 
 
 def _holds_another(plan: Plan) -> bool:
-    """Whether the folder's last comparison was of another recipe."""
+    """True when the folder's last comparison was of another recipe."""
     file = plan.out / PLAN_FILE
-    if not file.is_file():
-        return False
-    before = json.loads(file.read_text(encoding="utf-8"))["recipe"]
-    return bool(before != plan.recipe.model_dump(mode="json"))
+    return file.is_file() and json.loads(file.read_text(encoding="utf-8"))["recipe"] != plan.recipe.model_dump(
+        mode="json"
+    )
 
 
-def rebuild(out: Path) -> Results:
-    """Results, tables and pictures again, from a finished or partial run, or from the runs of a merged report.
-
-    Raises:
-        PrefzooError: when `out` holds no run, or nothing of it is finished.
-    """
-    if not (out / PLAN_FILE).is_file() and merged_from(out):
-        return rebuild_merged(out)
-    plan = load_plan(out)
-    noted = json.loads((out / OUTCOMES).read_text(encoding="utf-8")) if (out / OUTCOMES).is_file() else {}
-    outcomes = {name: Outcome(**noted[name]) for name in plan.stages if noted.get(name, {}).get("status") in LOST}
-    outcomes |= {
-        stage.name: Outcome("skipped", f"{stage.folder} is gone, and was finished; compare again makes it anew")
-        for stage in plan.stages.values()
-        if noted.get(stage.name, {}).get("status") == "ok" and not stage.folder.is_dir()
-    }
-    outcomes |= {stage.name: Outcome("ok") for stage in plan.stages.values() if stage.folder.is_dir()}
-    if not _comparable(plan, outcomes):
-        raise PrefzooError(f"{out}: the data or the start is not finished, so that there is nothing to report yet")
-    found = collect(plan, outcomes)
-    report.write(found, out)
-    return _with_problems(found, out)
+def _refuse_failed(outcomes: Mapping[str, Outcome], names: Iterable[str]) -> None:
+    for name in names:
+        if outcomes[name].status != "ok":
+            raise PrefzooError(f"{name}: {outcomes[name].error}")
 
 
-def run_stage(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
-    """The job of a `Runner` that really does the stages' work."""
-    from prefzoo.run.stages import jobs  # torch and TRL, which only the stages' own processes need
-
-    jobs.run_stage(plan, stage, folder, progress)
-
-
-def _note_outcomes(outcomes: Mapping[str, Outcome], out: Path) -> None:
-    """Keep how each stage ended, so that a rebuilt report still says why something failed."""
+def _save_outcomes(outcomes: Mapping[str, Outcome], out: Path) -> None:
+    """Write how each stage ended, so that a rebuilt report still says why something failed."""
     content = {name: asdict(outcome) for name, outcome in outcomes.items()}
     (out / OUTCOMES).write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
-def _comparable(plan: Plan, outcomes: Mapping[str, Outcome]) -> bool:
+def _comparable(outcomes: Mapping[str, Outcome]) -> bool:
     return all(name in outcomes and outcomes[name].status == "ok" for name in ("data", START))
-
-
-def _note_call(recipe: Recipe, out: Path) -> None:
-    """Keep the recipe with everything resolved, and the command and versions that it ran with."""
-    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    (out / "recipe.resolved.yaml").write_text(text, encoding="utf-8")
-    note_call(recipe, out)

@@ -1,25 +1,29 @@
-"""The whole way from a recipe to an estimate of what it will take."""
+"""Estimate what a comparison will take: two small probes, and the straight line through both."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-from prefzoo.commands.comparison import in_use, run_alone
-from prefzoo.commands.cost_probe import Probe, Size, probe, sizes
-from prefzoo.commands.cost_scaling import TRIAL, scaled
-from prefzoo.recipe.check_recipe import load
+from prefzoo.commands.comparison import checked_recipe, locked_folder, run_alone
+from prefzoo.commands.cost_probe import Part, Probe, Size, Took, part, probe, sizes
+from prefzoo.ledger import CHARGES
+from prefzoo.report.cost import charge
+from prefzoo.report.estimate_check import NAMES, SHOWN
 from prefzoo.results.cost_record import Estimate
-from prefzoo.run import distributed
+from prefzoo.run.progress_display import seconds_left
 from prefzoo.run.resources import default_workers
-from prefzoo.run.stage_graph import make_plan
+from prefzoo.run.stage_graph import START, Plan, Stage, make_plan
 
 FOLDER = "probe"
 """Folder of a comparison in which probes run; it stays, for its logs, where one of them failed."""
+TRIAL = ("train", "evaluate")
 
 
 def estimate(
@@ -31,22 +35,19 @@ def estimate(
     workers: int | None = None,
     console: Console | None = None,
 ) -> Estimate:
-    """What `compare` with the same arguments will take on this machine, by running all its stages on a small part of
-    the budget, twice.
+    """Estimate what `compare` with the same arguments will take on this machine, by running all its stages on a small
+    part of the budget, twice.
 
-    The data is prepared where `compare` will find it done, and the estimate is kept in `out` as `estimate.json`, for
+    The data is prepared where `compare` will find it done, and the estimate is written to `estimate.json` in `out`, for
     the report to show beside what it really took. What is done already in `out` counts as nothing.
 
     Raises:
         RecipeError: for a recipe that cannot run, before anything is loaded.
         PrefzooError: when the data cannot be used.
     """
-    if distributed.makes_room():
-        raise SystemExit(0)
-    seeded = [*sets, *([f"seeds={seeds}"] if seeds is not None else [])]
-    name, checked = Path(recipe).stem if isinstance(recipe, str) else "recipe", load(recipe, seeded, algorithms)
+    checked = checked_recipe(recipe, algorithms, seeds, sets)
     console = console or Console(stderr=True)
-    with in_use(Path(out) if out is not None else Path("runs") / name) as folder:
+    with locked_folder(recipe, out) as folder:
         plan = make_plan(checked, folder)
         run_alone(plan, "data", console)
         whole = Size.of(plan)
@@ -54,17 +55,144 @@ def estimate(
         if all(stage.done for stage in plan.stages.values()):
             return Estimate(checked.model_dump(mode="json"), workers=workers)
         left = {s.label for s in plan.stages.values() if s.kind in TRIAL and not s.done}
-        wanted = [label for label in checked.algorithms if label in left]
+        labels = [label for label in checked.algorithms if label in left]
         probes: list[Probe] = []
         for size in sizes(checked, whole):
             place = folder / FOLDER / f"{size.train}-prompts"
-            probes.append(probe(plan, size, wanted, workers, place, console))
+            probes.append(probe(plan, size, labels, workers, place, console))
             broken = {label for _, label in probes[-1].failed}
             if broken and not any(kind == "train" for kind, _ in probes[-1].took):
                 break  # a larger probe would show nothing else
-            wanted = [label for label in wanted if label not in broken]
-        found = scaled(plan, whole, probes, workers)
-        if not found.failed:
+            labels = [label for label in labels if label not in broken]
+        result = scaled(plan, whole, probes, workers)
+        if not result.failed:
             shutil.rmtree(folder / FOLDER)
-        found.save(folder)
-    return found
+        result.save(folder)
+    return result
+
+
+def on_the_line(points: Sequence[tuple[float, float]], x: float) -> float:
+    """The value at `x` of the straight line through points `(x, y)`, which begins with what a stage takes at all.
+
+    What did not grow is constant. What grew faster than in proportion, by chance of timing, is taken in proportion to
+    the last point, and so is what is known at one size only.
+    """
+    (x1, y1), (x2, y2) = points[0], points[-1]
+    if x2 <= x1 or y2 * x1 > y1 * x2:
+        return y2 * x / x2
+    slope = max(0.0, (y2 - y1) / (x2 - x1))
+    return y1 + slope * (x - x1)
+
+
+def in_proportion(points: Sequence[tuple[float, float]], x: float) -> float:
+    """The value at `x` in proportion to the last of the points `(x, y)`: counts have no beginning of their own."""
+    (_, y1), (x2, y2) = points[0], points[-1]
+    return y2 if y1 == y2 else y2 * x / x2
+
+
+def scaled(plan: Plan, whole: Size, probes: Sequence[Probe], workers: int) -> Estimate:
+    """The estimate for a plan.
+
+    Args:
+        plan: what is to be run; stages that are done count as nothing.
+        whole: its size.
+        probes: of two sizes, the smaller first.
+        workers: stages at a time.
+    """
+    known = set.intersection(*(set(probe.took) for probe in probes))
+
+    def of(stage: Stage, value: Callable[[Took], float], grows: Any = on_the_line) -> float:
+        points = [(_amount(plan, stage, probe.size), value(probe.took[part(stage)])) for probe in probes]
+        return float(grows(points, _amount(plan, stage, whole)))
+
+    def charged(stage: Stage, name: str, grows: Any) -> float:
+        return of(stage, lambda took: took.ledger.get(name, 0.0), grows)
+
+    def ledger(stages: Sequence[Stage]) -> dict[str, float]:
+        counts = {name: sum(charged(stage, name, in_proportion) for stage in stages) for name in CHARGES}
+        seconds = sum(charged(stage, "seconds", on_the_line) for stage in stages)
+        took = [probe.took[part(stage)] for stage in stages for probe in probes]
+        peak = max((each.ledger.get("peak_memory_bytes", 0.0) for each in took), default=0.0)
+        return {**counts, "seconds": seconds, "peak_memory_bytes": peak}
+
+    labels = {}
+    for label in (START, *plan.recipe.algorithms):
+        of_first_seed = (label, plan.recipe.seeds[0])
+        trial = [s for s in plan.stages.values() if s.kind in TRIAL and (s.label, s.seed) == of_first_seed]
+        if known.issuperset(map(part, trial)):
+            labels[label] = ledger(trial)
+    shared: dict[Part, Stage] = {}
+    for stage in plan.stages.values():
+        if stage.kind not in TRIAL and part(stage) in known:
+            shared.setdefault(part(stage), stage)
+    left = {name: stage for name, stage in plan.stages.items() if not stage.done}
+    to_run = {name: stage for name, stage in left.items() if part(stage) in known}
+    usual = {name: of(stage, lambda took: took.seconds) for name, stage in to_run.items()}
+    shared_bytes = in_proportion([(probe.size.train, probe.shared_bytes) for probe in probes], whole.train)
+    rows = [_row_name(stage) for stage in left.values()]
+    return Estimate(
+        recipe=plan.recipe.model_dump(mode="json"),
+        labels=labels,
+        shared={_row_name(stage): ledger([stage]) for stage in shared.values()},
+        failed={" ".join(filter(None, which)): error for probe in probes for which, error in probe.failed.items()},
+        left={name: rows.count(name) for name in rows},
+        workers=workers,
+        wall_seconds=probes[0].starting + seconds_left(to_run, usual, {}, workers) if to_run else 0.0,
+        disk_bytes=sum(of(stage, lambda took: took.disk_bytes) for stage in to_run.values())
+        + len(plan.recipe.seeds) * shared_bytes,
+        probe={
+            "prompts": [probe.size.train for probe in probes],
+            "evaluation_prompts": [probe.size.evaluated for probe in probes],
+            "seconds": sum(probe.seconds for probe in probes),
+        },
+    )
+
+
+def _amount(plan: Plan, stage: Stage, size: Size) -> float:
+    """The number of prompts or pairs that the work of a stage grows with."""
+    if stage.kind == "evaluate":
+        return size.evaluated
+    if stage.kind == "audit":
+        return min(plan.recipe.audited[str(stage.label)].audit_pairs, size.test)
+    return size.train
+
+
+def _row_name(stage: Stage) -> str:
+    """The row of the estimate's table that a stage belongs to."""
+    return str(stage.label) if stage.kind in TRIAL else f"{stage.name}, made once"
+
+
+def table(estimated: Estimate) -> Table:
+    """A row for each label, with what a seed of it takes, and one for each shared stage."""
+    rows = {**estimated.labels, **estimated.shared}
+    names = [n for n in SHOWN if any(ledger[n] for ledger in rows.values())]
+    shown = Table("policy", *[NAMES[n] for n in names], "to be run", box=None, title_justify="left")
+    shown.title = "What one seed of each takes, and what is made once"
+    for column in shown.columns[1:]:
+        column.justify = "right"
+    for name, ledger in rows.items():
+        left = estimated.left.get(name, 0)
+        cells = [charge(n, ledger[n]) for n in names]
+        shown.add_row(Text(name), *cells, _count(left, "stage") if left else "done")
+    return shown
+
+
+def sentences(estimated: Estimate) -> list[str]:
+    """Time, memory and disk of all that is to be run, and how they were estimated."""
+    if not estimated.left:
+        return ["All of it is done already."]
+    minutes, seconds = divmod(round(estimated.wall_seconds), 60)
+    peak = max((ledger["peak_memory_bytes"] for ledger in estimated.labels.values()), default=0.0)
+    prompts = " and ".join(map(str, estimated.probe["prompts"]))
+    return [
+        f"Time: about {minutes}:{seconds:02d} (minutes:seconds) with {_count(estimated.workers, 'worker')}, for what "
+        "is still to be run, without the report.",
+        f"Memory: at most {estimated.workers} x {charge('peak_memory_bytes', peak)}. "
+        f"Disk: {charge('peak_memory_bytes', estimated.disk_bytes)}.",
+        f"By a probe of {estimated.probe['seconds']:.0f} s with {prompts} training prompts and one seed; tokens and "
+        "calls in proportion to prompts, times on the straight line through both.",
+    ]
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}{'s' * (n != 1)}"

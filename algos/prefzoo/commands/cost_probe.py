@@ -1,4 +1,4 @@
-"""Run the stages of a comparison on a small part of its budget, and see what each takes."""
+"""Run the stages of a comparison on a small part of its budget, and measure what each takes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 
 from rich.console import Console
 
-from prefzoo.commands.comparison import run_stage
 from prefzoo.data import splits
 from prefzoo.data.rejects import Dropped
 from prefzoo.recipe.recipe_schema import Recipe, Tracking, Wandb
 from prefzoo.run.executor import Runner
 from prefzoo.run.progress_display import Watcher, seconds_left
 from prefzoo.run.stage_graph import Plan, Stage, make_plan
+from prefzoo.run.stages.run_stage import run_stage
 
 STEPS = 8
 """Optimizer steps of the larger probe, where the budget allows them."""
@@ -26,12 +26,12 @@ FEWEST_TESTED = 16
 """Prompts in the test split of a probe, where there are so many."""
 
 Part = tuple[str, str | None]
-"""Stages of one kind and label take about the same, whatever their seed."""
+"""Kind and label of stages, which take about the same whatever their seed."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """How many prompts are in the training and in the test split, and how many of the latter a policy answers."""
+    """Prompts in the training split and in the test split, and test prompts that a policy answers."""
 
     train: int
     test: int
@@ -39,7 +39,7 @@ class Size:
 
     @classmethod
     def of(cls, plan: Plan) -> Size:
-        """That of a plan whose data stage is done."""
+        """The size of a plan whose data stage is done."""
         manifest = json.loads((plan.stages["data"].folder / "manifest.json").read_text(encoding="utf-8"))
         train, test = (manifest["splits"][name]["prompts"] for name in ("train", "test"))
         return cls(train, test, min(plan.recipe.evaluation.prompts, test))
@@ -47,7 +47,7 @@ class Size:
 
 @dataclass(frozen=True)
 class Took:
-    """What one stage took: seconds from its beginning to its end, what its ledger was charged, bytes on disk."""
+    """What one stage took: seconds from beginning to end, its ledger, and bytes on disk."""
 
     seconds: float
     ledger: dict[str, float]
@@ -56,15 +56,15 @@ class Took:
 
 @dataclass(frozen=True)
 class Probe:
-    """What came of a small comparison with one seed.
+    """The result of a small comparison with one seed.
 
     Attributes:
-        size: how small.
+        size: of the probe.
         took: of each part that ended well.
-        failed: why a part did not.
+        failed: the error of each part that failed.
         shared_bytes: on disk, of work that trials share.
         seconds: of the whole probe.
-        starting: the part of it in which nothing ran yet, because libraries were imported.
+        starting: the seconds of it in which nothing ran yet, because libraries were imported.
     """
 
     size: Size
@@ -96,10 +96,10 @@ def probe(plan: Plan, size: Size, labels: Collection[str], workers: int, folder:
 
     Args:
         plan: the whole comparison; its data stage is done.
-        size: how much of it.
-        labels: which algorithms.
-        workers: stages at a time, as in the comparison itself, so that they get in each other's way as much.
-        folder: where; what is there is removed.
+        size: of the probe.
+        labels: of the algorithms to run.
+        workers: stages at a time, as in the comparison itself, so that they compete for cores as much.
+        folder: of the probe; its content is deleted.
         console: where progress goes.
     """
     recipe = plan.recipe.model_copy(
@@ -113,7 +113,7 @@ def probe(plan: Plan, size: Size, labels: Collection[str], workers: int, folder:
     )
     shutil.rmtree(folder, ignore_errors=True)
     small = make_plan(recipe, folder)
-    _give_data(plan, small, size)
+    _copy_data(plan, small, size)
     todo = {name: stage for name, stage in small.stages.items() if not stage.done}
     began = time.monotonic()
     with Watcher(len(small.stages), workers, console) as watcher:
@@ -124,32 +124,32 @@ def probe(plan: Plan, size: Size, labels: Collection[str], workers: int, folder:
     ran = {name: took[part(stage)].seconds if stage.done else 0.0 for name, stage in todo.items()}
     failed = {part(s): str(outcomes[n].error) for n, s in todo.items() if outcomes[n].status == "failed"}
     starting = max(0.0, seconds - seconds_left(todo, ran, {}, workers))
-    known = {each.folder for each in small.stages.values()}
-    shared = sum(_bytes(each) for each in folder.iterdir() if not any(each in stage.parents for stage in known))
+    own = {parent for stage in small.stages.values() for parent in stage.folder.parents}
+    shared = sum(_bytes(place) for place in folder.iterdir() if place not in own)
     return Probe(size, took, failed, shared, seconds, starting)
 
 
 def part(stage: Stage) -> Part:
-    """What a stage is like, apart from its seed."""
+    """The part of a comparison that a stage belongs to."""
     return stage.kind, stage.label
 
 
-def _give_data(plan: Plan, small: Plan, size: Size) -> None:
-    """Put a part of the plan's rows where the small one's data stage would."""
-    given, folder = plan.stages["data"].folder, small.stages["data"].folder
+def _copy_data(plan: Plan, small: Plan, size: Size) -> None:
+    """Put a part of the plan's rows where the small plan's data stage would."""
+    whole, folder = plan.stages["data"].folder, small.stages["data"].folder
     limits = {"train": size.train, "validation": size.test, "test": size.test}
-    parts = {name: splits.limit_prompts(splits.load_split(given, name), limit) for name, limit in limits.items()}
+    parts = {name: splits.limit_prompts(splits.load_split(whole, name), limit) for name, limit in limits.items()}
     folder.mkdir(parents=True)
     splits.seal(parts, {}, Dropped()).save(folder)
 
 
 def _took(stage: Stage) -> Took:
-    charged: dict[str, Any] = {}
+    ledger: dict[str, Any] = {}
     if (file := stage.folder / "ledger.json").is_file():
-        charged = json.loads(file.read_text(encoding="utf-8"))
+        ledger = json.loads(file.read_text(encoding="utf-8"))
     elif stage.kind == "reward":
-        charged = json.loads((stage.folder / "report.json").read_text(encoding="utf-8"))["ledger"]
-    return Took(stage.seconds or 0.0, charged, _bytes(stage.folder))
+        ledger = json.loads((stage.folder / "report.json").read_text(encoding="utf-8"))["ledger"]
+    return Took(stage.seconds or 0.0, ledger, _bytes(stage.folder))
 
 
 def _bytes(place: Path) -> int:

@@ -1,9 +1,7 @@
-"""Several finished comparisons in one table, if they are comparable.
+"""Put several finished comparisons into one table, if they are comparable.
 
-What must be equal, and what may differ and is said, is decided in `identity`: refused are other rows, start,
-adapter, budget, training arguments, sampling, test prompts, gold or reward, and other seeds, because verdicts are
-paired by seed; noted are other versions of libraries, other cuts into batches, and other judges and constitutions
-that algorithms learned from.
+`trial_identity` decides which differences are refused and which are only noted. Other seeds are refused, too, because
+verdicts are paired by seed.
 """
 
 from __future__ import annotations
@@ -68,30 +66,32 @@ def rebuild_merged(out: Path) -> Results:
 
 def _merge(folders: Sequence[Path], out: Path) -> Results:
     runs = {name: read(folder) for name, folder in zip(_names(folders), folders, strict=True)}
-    said = _compared(runs)
+    notes = _compared(runs)
     places = dict(zip(runs, folders, strict=True))
-    trials = {(name, label): each for name, run in runs.items() for label, each in run.algorithms.items()}
-    kept = _once(trials, places)
+    trials = {(name, label): result for name, run in runs.items() for label, result in run.algorithms.items()}
+    origins = _origins(trials, places)
     out.mkdir(parents=True, exist_ok=True)
     algorithms, tables = {}, {}
-    for label, (name, original) in kept.items():
+    for label, (name, original) in origins.items():
         algorithms[label] = _moved(trials[name, original], places[name], out)
         tables[label] = read_tables(trials[name, original], places[name])
     first = next(iter(runs.values()))
     settings = {
-        label: runs[name].recipe["algorithms"][original] for label, (name, original) in kept.items() if label != START
+        label: runs[name].recipe["algorithms"][original]
+        for label, (name, original) in origins.items()
+        if label != START
     }
-    found = first.model_copy(
+    merged = first.model_copy(
         update={
             "recipe": {**first.recipe, "algorithms": settings},
             "algorithms": algorithms,
-            "shared": {f"{stage} ({name})": each for name, run in runs.items() for stage, each in run.shared.items()},
-            "notes": [
-                *dict.fromkeys([*said, *_taught(algorithms), *(note for run in runs.values() for note in run.notes)])
-            ],
+            "shared": {f"{stage} ({name})": cost for name, run in runs.items() for stage, cost in run.shared.items()},
+            "notes": list(
+                dict.fromkeys([*notes, *_taught(algorithms), *(note for run in runs.values() for note in run.notes)])
+            ),
             "call": None,
             "merged": {name: os.path.relpath(place, out) for name, place in places.items()},
-            "warnings": _warnings(runs, kept),
+            "warnings": _warnings(runs, origins),
             "verdicts": analysis.verdicts(tables),
             "pairs": analysis.pairs(tables),
             "equal_budgets": at_equal_budgets(algorithms, tables, out),
@@ -99,44 +99,44 @@ def _merge(folders: Sequence[Path], out: Path) -> Results:
             "workers": list(dict.fromkeys(n for run in runs.values() for n in run.workers)),
         }
     )
-    report.write(found, out)
-    return found
+    report.write(merged, out)
+    return merged
 
 
 def _compared(runs: dict[str, Results]) -> list[str]:
-    """What a reader must know of runs that differ; every difference that cannot stand is refused.
+    """Notes on the differences between runs.
 
     Raises:
-        PrefzooError: naming them.
+        PrefzooError: naming every difference that cannot stand in one table.
     """
     (first, reference), *others = runs.items()
-    problems, said = [], [f"Merged from {', '.join(runs)}."]
+    problems, notes = [], [f"Merged from {', '.join(runs)}."]
     for name, run in others:
         refused, noted = differences(_identity(reference), _identity(run))
         if reference.recipe["seeds"] != run.recipe["seeds"]:
             refused["seeds"] = f"{reference.recipe['seeds']} and {run.recipe['seeds']}"
         problems += [f"{key}: {values} (in {first} and {name})" for key, values in refused.items()]
-        said += [f"{first} and {name} differ in {key}: {values}." for key, values in noted.items()]
+        notes += [f"{first} and {name} differ in {key}: {values}." for key, values in noted.items()]
         if _metrics(run) != _metrics(reference):
-            said.append(f"The start of {name} was sampled anew and gave other replies; those of {first} are used.")
+            notes.append(f"The start of {name} was sampled anew and gave other replies; those of {first} are used.")
     if problems:
         raise PrefzooError("\n  - ".join(["these runs cannot stand in one table; they differ in", *problems]))
-    return said
+    return notes
 
 
 def _taught(algorithms: Mapping[str, AlgorithmResult]) -> list[str]:
-    """That labels learned from other judges or constitutions than the first of them that learned from any."""
+    """Notes on labels that learned from another judge or constitution than the first label that learned from any."""
     first: dict[str, tuple[str, Any]] = {}
-    said = []
-    for label, each in algorithms.items():
-        identity = next(iter(each.seeds.values())).identity if each.seeds else {}
-        for what, teacher in identity.get(TEACHERS, {}).items():
-            known, reference = first.setdefault(what, (label, teacher))
-            refused, _ = differences({what: reference}, {what: teacher})
+    notes = []
+    for label, result in algorithms.items():
+        identity = next(iter(result.seeds.values())).identity if result.seeds else {}
+        for kind, teacher in identity.get(TEACHERS, {}).items():
+            first_label, reference = first.setdefault(kind, (label, teacher))
+            refused, _ = differences({kind: reference}, {kind: teacher})
             if refused:
                 values = "; ".join(f"{key}: {values}" for key, values in refused.items())
-                said.append(f"{known} and {label} were not taught by the same {what}: {values}.")
-    return said
+                notes.append(f"{first_label} and {label} were not taught by the same {kind}: {values}.")
+    return notes
 
 
 def _identity(run: Results) -> dict[str, Any]:
@@ -147,46 +147,45 @@ def _metrics(run: Results) -> list[dict[str, float]]:
     return [trial.metrics for trial in run.algorithms[START].seeds.values()]
 
 
-def _once(trials: dict[tuple[str, str], AlgorithmResult], places: dict[str, Path]) -> dict[str, tuple[str, str]]:
-    """The label in the merged table -> the run and the label there that it is."""
-    different: dict[str, dict[Any, str]] = {}
-    for (name, label), each in trials.items():
-        replies = [(places[name] / trial.replies).read_bytes() for trial in each.seeds.values()]
-        teachers = [trial.identity.get(TEACHERS) for trial in each.seeds.values()]
-        same = (each.algorithm, repr(sorted(each.settings.items())), repr(teachers), hash(tuple(replies)))
-        key = same if label != START else ()
-        different.setdefault(label, {}).setdefault(key, name)
+def _origins(trials: dict[tuple[str, str], AlgorithmResult], places: dict[str, Path]) -> dict[str, tuple[str, str]]:
+    """The label in the merged table -> the run that it is from, and its label there."""
+    versions: dict[str, dict[Any, str]] = {}
+    for (name, label), result in trials.items():
+        replies = [(places[name] / trial.replies).read_bytes() for trial in result.seeds.values()]
+        teachers = [trial.identity.get(TEACHERS) for trial in result.seeds.values()]
+        content = (result.algorithm, repr(sorted(result.settings.items())), repr(teachers), hash(tuple(replies)))
+        versions.setdefault(label, {}).setdefault(content if label != START else (), name)
     return {
-        label if len(found) == 1 else f"{label} ({name})": (name, label)
-        for label, found in different.items()
-        for name in found.values()
+        label if len(names) == 1 else f"{label} ({name})": (name, label)
+        for label, names in versions.items()
+        for name in names.values()
     }
 
 
-def _warnings(runs: dict[str, Results], kept: dict[str, tuple[str, str]]) -> list[Warning]:
-    """Those of the kept policies, under their labels in the merged table, and those of no policy."""
-    found = [
-        replace(sign, policy=label, text=f"{label}{sign.text.removeprefix(original)}")
-        for label, (name, original) in kept.items()
-        for sign in runs[name].warnings
-        if sign.policy == original
+def _warnings(runs: dict[str, Results], origins: dict[str, tuple[str, str]]) -> list[Warning]:
+    """Warnings of the merged table's policies, under their labels there, and those of no policy."""
+    of_policies = [
+        replace(warning, policy=label, text=f"{label}{warning.text.removeprefix(original)}")
+        for label, (name, original) in origins.items()
+        for warning in runs[name].warnings
+        if warning.policy == original
     ]
-    general = [sign for run in runs.values() for sign in run.warnings if sign.policy is None]
-    return [*found, *dict.fromkeys(general)]
+    general = [warning for run in runs.values() for warning in run.warnings if warning.policy is None]
+    return [*of_policies, *dict.fromkeys(general)]
 
 
-def _moved(each: AlgorithmResult, folder: Path, out: Path) -> AlgorithmResult:
-    """The same result with its paths as they are seen from `out`."""
+def _moved(result: AlgorithmResult, folder: Path, out: Path) -> AlgorithmResult:
+    """The same result with its paths relative to `out`."""
 
-    def seen(trial: SeedResult) -> SeedResult:
-        places = {"replies": trial.replies, "policy": trial.policy}
-        return trial.model_copy(update={k: os.path.relpath(folder / v, out) if v else None for k, v in places.items()})
+    def move(trial: SeedResult) -> SeedResult:
+        paths = {"replies": trial.replies, "policy": trial.policy}
+        return trial.model_copy(update={k: os.path.relpath(folder / v, out) if v else None for k, v in paths.items()})
 
-    return each.model_copy(update={"seeds": {seed: seen(trial) for seed, trial in each.seeds.items()}})
+    return result.model_copy(update={"seeds": {seed: move(trial) for seed, trial in result.seeds.items()}})
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """The folders' names, with as many of their parents' as tell them apart."""
+    """The folders' names, preceded by as many of their parents' as make them differ."""
     parts = [folder.resolve().parts for folder in folders]
     names = []
     for own in parts:

@@ -29,14 +29,14 @@ OF_ITS_SIZE = ("seeds", "tracking", "evaluation.prompts", "evaluation.milestones
 
 @dataclass(frozen=True)
 class Needed:
-    """What a difference of this size to the start needs.
+    """The seeds and prompts that a difference of this size to the start needs.
 
     Attributes:
-        metric: that the difference is in.
-        pilot: how large the run was that the variances are from.
-        family: as many comparisons with the start are corrected together by Holm.
+        metric: of the difference.
+        pilot: the size of the run that the variances are from.
+        family: comparisons with the start that Holm corrects together.
         power: label -> seeds and prompts -> the chance of finding the difference; the label that is hardest first.
-        unvaried: labels of which nothing varies, such as one that is the start itself, and so nothing is known.
+        unvaried: labels without any variance, such as one that is the start itself, of which nothing is known.
     """
 
     metric: str
@@ -54,33 +54,33 @@ class Needed:
         """For a terminal: the prompts that each label needs, and the chances of the hardest at each size."""
         aim = f"a difference of {self.difference:g} in {self.metric} to the start"
         fewest = Table("seeds", *self.power, title=f"Test prompts for an {POWER:.0%} chance of finding {aim}")
-        of_whom = "" if len(self.power) == 1 else ", for the policy where it is lowest"
-        chance = Table("seeds", *map(str, PROMPTS), title=f"Chance of finding {aim}{of_whom}, by test prompts")
+        hardest = "" if len(self.power) == 1 else ", for the policy where it is lowest"
+        chance = Table("seeds", *map(str, PROMPTS), title=f"Chance of finding {aim}{hardest}, by test prompts")
         for seeds in SEEDS:
             fewest.add_row(str(seeds), *[self._fewest(label, seeds) for label in self.power])
-            lowest = [min(each[Design(seeds, n)] for each in self.power.values()) for n in PROMPTS]
-            chance.add_row(str(seeds), *[f"{each:.0%}" for each in lowest])
+            lowest = [min(chances[Design(seeds, n)] for chances in self.power.values()) for n in PROMPTS]
+            chance.add_row(str(seeds), *[f"{power:.0%}" for power in lowest])
         return [fewest, chance]
 
     def sentences(self) -> list[str]:
-        """What the tables do not say by themselves."""
-        said = [
+        """What the tables rest on, and what they leave out."""
+        lines = [
             f"After Holm for {self.family} comparisons with the start. Variances are of {self.pilot.seeds} seeds and "
             f"{self.pilot.prompts} prompts; their own uncertainty is counted in."
         ]
         if any("at most" in self._fewest(label, seeds) for label in self.power for seeds in SEEDS):
-            said.append(
+            lines.append(
                 '"at most": no number of prompts gives that chance with so few seeds, because seeds differ and more '
                 "prompts do not change how uncertain that is. One seed more can therefore take the place of any number "
                 "of prompts."
             )
         if self.unvaried:
-            said.append(f"Not in the tables: {', '.join(self.unvaried)}, of which nothing varied.")
-        return said
+            lines.append(f"Not in the tables: {', '.join(self.unvaried)}, of which nothing varied.")
+        return lines
 
     def _fewest(self, label: str, seeds: int) -> str:
-        if found := self.prompts(label, seeds):
-            return str(found)
+        if enough := self.prompts(label, seeds):
+            return str(enough)
         if self.power[label][Design(seeds, ENDLESS)] >= POWER:
             return f"over {PROMPTS[-1]}"
         most = max(self.power[label][Design(seeds, n)] for n in (*PROMPTS, ENDLESS))
@@ -101,7 +101,7 @@ def needed(folder: Path, difference: float) -> Needed:
             "prefzoo compare RECIPE --seeds 3, with the same --out where you give one"
         )
     run = load(folder)
-    tables = {label: read_tables(each, folder) for label, each in run.algorithms.items()}
+    tables = {label: read_tables(result, folder) for label, result in run.algorithms.items()}
     metric = analysis.decides(tables)
     of_metric = {label: table[metric] for label, table in tables.items() if metric is not None and metric in table}
     start = of_metric.pop(START, None)
@@ -113,21 +113,22 @@ def needed(folder: Path, difference: float) -> Needed:
             f"{folder} has {size.seeds} seed and {size.prompts} prompts, and tells nothing of how seeds differ; "
             "at least 2 seeds are needed, 3 or more are better: prefzoo compare RECIPE --seeds 3"
         )
-    pilots = {label: Pilot.of(each, start) for label, each in of_metric.items() if not unvaried(each, start)}
+    pilots = {label: Pilot.of(table, start) for label, table in of_metric.items() if not unvaried(table, start)}
     if not pilots:
         raise PrefzooError(f"{folder}: no policy differs from the start by more than a constant; no variance is known")
     family = len(of_metric)
     designs = [Design(seeds, prompts) for seeds in SEEDS for prompts in (*PROMPTS, ENDLESS)]
     power = {
-        label: {each: pilot.power(difference, each, family) for each in designs} for label, pilot in pilots.items()
+        label: {design: pilot.power(difference, design, family) for design in designs}
+        for label, pilot in pilots.items()
     }
-    hardest_first = dict(sorted(power.items(), key=lambda each: sum(each[1].values())))
+    hardest_first = dict(sorted(power.items(), key=lambda row: sum(row[1].values())))
     left = [label for label in of_metric if label not in pilots]
     return Needed(metric, difference, size, family, hardest_first, left)
 
 
 def otherwise(folder: Path, recipe: str) -> list[str]:
-    """In what the run in `folder` was not one of this recipe, but for its size, as sentences; none where it was."""
+    """The differences between this recipe and that of the run in `folder`, apart from sizes, as sentences."""
     try:
         wanted = read_recipe(recipe).model_dump(mode="json")
     except PrefzooError as error:
@@ -137,7 +138,8 @@ def otherwise(folder: Path, recipe: str) -> list[str]:
     left = [label for label in wanted["algorithms"] if label not in ran["algorithms"]]
     more = [label for label in ran["algorithms"] if label not in wanted["algorithms"]]
     apart = (*OF_ITS_SIZE, *(f"algorithms.{label}." for label in (*left, *more)))
-    said = [f"{key}: {values}" for key, values in {**refused, **noted}.items() if not key.startswith(apart)]
-    said = [*[f"without {label}" for label in left], *[f"with {label}" for label in more], *said]
-    others = "; ".join(said)
-    return [f"{folder} did not run {recipe} as it is now (there the second of two values): {others}."] if said else []
+    keys = [f"{key}: {values}" for key, values in {**refused, **noted}.items() if not key.startswith(apart)]
+    parts = [*[f"without {label}" for label in left], *[f"with {label}" for label in more], *keys]
+    if not parts:
+        return []
+    return [f"{folder} did not run {recipe} as it is now (there the second of two values): {'; '.join(parts)}."]

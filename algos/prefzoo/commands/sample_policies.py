@@ -21,7 +21,7 @@ def open_policy(folder: Path, label: str, seed: int | None = None) -> Policy:
         PrefzooError: when the comparison has no such label or seed, that trial did not finish, or the folder holds a
             merged report.
     """
-    from prefzoo.run.stages.start_policy import start_path, start_policy
+    from prefzoo.run.stages.start_stage import start_path, start_policy
 
     plan = _plan(folder)
     labels = (START, *plan.recipe.algorithms)
@@ -46,7 +46,7 @@ def answer(
     temperature: float = 0.0,
     labels: Iterable[str] | None = None,
 ) -> dict[str, str]:
-    """What each policy of a comparison answers to a prompt; `labels` keeps some.
+    """The answer of each policy of a comparison to a prompt; `labels` keeps some.
 
     A policy with an adapter is merged first, so that the answer is that of the exported model.
     """
@@ -65,8 +65,8 @@ def answer(
 
 def _plan(folder: Path) -> Plan:
     if not (folder / PLAN_FILE).is_file() and (runs := merged_from(folder)):
-        named = ", ".join(os.path.normpath(run) for run in runs)
+        names = ", ".join(map(os.path.normpath, runs))
         raise PrefzooError(
-            f"{folder} holds a merged report and no policies; name one of the runs it came from: {named}"
+            f"{folder} holds a merged report and no policies; name one of the runs it came from: {names}"
         )
     return load_plan(folder)

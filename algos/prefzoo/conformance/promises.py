@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from prefzoo.atomic_files import file_sha256
 from prefzoo.conformance.findings import Finding
 from prefzoo.interface import Algorithm
 from prefzoo.settings import Adapter, Budget
@@ -153,8 +154,5 @@ def furthest(a: list[list[float]], b: list[list[float]]) -> float:
 
 def _weights(folder: Path) -> dict[str, str]:
     """Weight files of a policy and what they hold."""
-    import hashlib
 
-    return {
-        str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in folder.rglob("*.safetensors")
-    }
+    return {str(f.relative_to(folder)): file_sha256(f) for f in folder.rglob("*.safetensors")}

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from prefzoo.conformance.findings import PROMISES, Finding
 from prefzoo.conformance.suite import check
-from prefzoo.run.quiet_libraries import quiet
+from prefzoo.run.subprocesses import quiet
 
 STYLES = {"kept": "green", "broken": "bold red", "untried": "dim"}
 

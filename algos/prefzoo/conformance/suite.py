@@ -116,7 +116,7 @@ def quick(name: str, seed: int, out: Path, console: Console | None = None) -> It
 
 def _trials(plan: Plan, name: str, seen: list[dict[str, Any]], folders: list[Path], seed: int) -> Trials:
     from prefzoo.models.policy_kinds import load_policy
-    from prefzoo.run.stages.start_policy import start_path, start_policy
+    from prefzoo.run.stages.start_stage import start_path, start_policy
 
     asked = seen[0]["answers"]
     prompts = asked["prompts"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from prefzoo.atomic_files import text_sha256
 from prefzoo.data.formats import Row
 from prefzoo.data.rejects import Dropped, Unusable, in_order
 from prefzoo.errors import DataError
@@ -178,7 +178,7 @@ def seal(splits: dict[str, list[Row]], preflight: dict[str, Any], dropped: Dropp
         name: {"rows": len(rows), "prompts": len(keys[name]), "sha256": sha256_of(rows)}
         for name, rows in splits.items()
     }
-    whole = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    whole = text_sha256(json.dumps(parts, sort_keys=True))
     preflight = {**preflight, "dropped": dropped.counts(), "dropped_rows": _ids(dropped)}
     return Sealed(splits, {"sha256": whole, "splits": parts}, preflight, dropped)
 
@@ -196,14 +196,14 @@ def _ids(dropped: Dropped, most: int = 20) -> dict[str, list[str]]:
 
 
 def _fraction(text: str) -> float:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+    return int(text_sha256(text)[:16], 16) / 2**64
 
 
 def sha256_of(rows: Sequence[Row]) -> str:
     """A hash of what the rows say, in order. Where a row came from (its id) is no part of it: the same preferences
     written in another format are the same data."""
-    digest = hashlib.sha256()
+    lines = []
     for row in rows:
-        said = {key: value for key, value in asdict(row).items() if key != "id" and value is not None}
-        digest.update(json.dumps(said, sort_keys=True, ensure_ascii=False).encode())
-    return digest.hexdigest()
+        content = {key: value for key, value in asdict(row).items() if key != "id" and value is not None}
+        lines.append(json.dumps(content, sort_keys=True, ensure_ascii=False))
+    return text_sha256("".join(lines))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,6 +12,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from prefzoo.atomic_files import text_sha256
 from prefzoo.errors import PrefzooError
 
 
@@ -37,7 +37,7 @@ class Answer:
 
 def key_of(request: Mapping[str, Any]) -> str:
     """The name under which the answer to a request is kept: a hash of all of it."""
-    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()
+    return text_sha256(json.dumps(request, sort_keys=True))
 
 
 TABLE = "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)"

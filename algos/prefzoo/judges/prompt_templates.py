@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from jinja2 import StrictUndefined, Template, TemplateError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from prefzoo.atomic_files import text_sha256
 from prefzoo.errors import PrefzooError, unknown
 from prefzoo.judges.judge_settings import JudgeSettings
 
@@ -43,7 +43,7 @@ class Form:
 
     def __str__(self) -> str:
         """Its name, and the beginning of the SHA-256 of its text, so that results say which wording was used."""
-        return f"{self.name}@{hashlib.sha256(self.text.encode()).hexdigest()[:12]}"
+        return f"{self.name}@{text_sha256(self.text)[:12]}"
 
 
 @functools.cache

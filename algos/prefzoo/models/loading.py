@@ -159,7 +159,7 @@ _copies: dict[str, Path] = {}
 """Quantized copies of models that this process knows of."""
 
 
-def read_instead(path: str, folder: Path, **loading: Any) -> None:
+def use_quantized_copy(path: str, folder: Path, **loading: Any) -> None:
     """From now on, `source` gives the copy in `folder` for the model in `path`, quantized as `loading` says.
 
     A model that is quantized while it is read is in memory in both forms for a while, and quantizing takes a CPU far

@@ -27,11 +27,10 @@ from prefzoo.results.results_schema import AlgorithmResult, Milestone, Results, 
 from prefzoo.results.training_curves import read_curves
 from prefzoo.results.warnings import signs
 from prefzoo.run.evaluation_records import DETAILS, JUDGING, PRINCIPLES, RECORDS, distinct, not_numbers, read_records
-from prefzoo.run.executor import Outcome
+from prefzoo.run.executor import Outcome, read_worker_counts
 from prefzoo.run.integrity import refuse_edited, unsealed
 from prefzoo.run.stage_graph import AUDIT, LABEL, START, Plan
 from prefzoo.run.trial_identity import IDENTITY, refuse_unequal
-from prefzoo.run.worker_counts import noted_workers
 
 
 def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
@@ -71,7 +70,7 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
         recipe=recipe.model_dump(mode="json"),
         manifest=manifest,
         versions=plan.versions,
-        workers=noted_workers(plan.out),
+        workers=read_worker_counts(plan.out),
         algorithms=algorithms,
         judge=judge,
         reward=reward,

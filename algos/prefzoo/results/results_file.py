@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from prefzoo.atomic_files import write_whole
 from prefzoo.errors import PrefzooError
 from prefzoo.results.results_schema import AlgorithmResult, Results
 
@@ -24,9 +24,7 @@ def identities(algorithms: Mapping[str, AlgorithmResult]) -> dict[str, dict[str,
 
 def save(results: Results, out: Path) -> None:
     """Write `results.json` whole or not at all."""
-    partial = out / "results.json.partial"
-    partial.write_text(results.model_dump_json(by_alias=True, indent=1), encoding="utf-8")
-    os.replace(partial, out / "results.json")
+    write_whole(out / "results.json", results.model_dump_json(by_alias=True, indent=1))
 
 
 def load(out: Path) -> Results:

@@ -1,7 +1,11 @@
-"""What tells whether a stage made earlier still answers to its inputs: hashes of files, code, judges and versions."""
+"""Keys of stages: hashes of all that a result depends on, by which a stage made earlier is known to be still valid.
+
+A key is made of a stage's settings, the files that they name, the versions of libraries, and this package's source.
+"""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import json
@@ -10,12 +14,18 @@ from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
 
+from prefzoo.atomic_files import add_file, file_sha256, text_sha256
 from prefzoo.judges.judge_settings import JudgeSettings
 from prefzoo.version import __version__
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "numpy")
 HASHED_BYTES = 100_000_000
 """Model folders below this are known by their content, larger ones by their files' names, sizes and times."""
+PACKAGE = Path(__file__).parents[1]
+SOURCE_SUFFIXES = (".py", ".jinja")
+"""Code and the judges' prompts. Constitutions, models and recipes have hashes of their own."""
+NOT_IN_KEYS = ("report", "results", "tracking", "commands", "conformance", "cli")
+"""Subpackages that no stage runs: they start stages, or read what stages left."""
 
 
 def versions() -> dict[str, str]:
@@ -28,9 +38,25 @@ def ran_with() -> dict[str, str]:
     return {"python": platform.python_version(), **versions(), "wandb": version("wandb")}
 
 
-def digest(content: Any) -> str:
-    """A hash of plain values, in which the order of keys does not count."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
+@functools.cache
+def source_hash(package: Path = PACKAGE) -> str:
+    """A hash of the source that can change what a stage computes; computed once in a process.
+
+    It is the same for a checkout and for the wheel that is built of it.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(package.rglob("*")):
+        place = file.relative_to(package)
+        if file.suffix in SOURCE_SUFFIXES and place.parts[0] not in NOT_IN_KEYS:
+            digest.update(place.as_posix().encode())
+            add_file(digest, file)
+    return digest.hexdigest()
+
+
+def result_key(content: Any) -> str:
+    """The key of what is computed from plain values, in which the order of keys does not count."""
+    computed_by = {"versions": versions(), "source": source_hash()}
+    return text_sha256(json.dumps([content, computed_by], sort_keys=True, default=str))
 
 
 def fingerprint(path: str | None) -> Any:
@@ -43,13 +69,13 @@ def fingerprint(path: str | None) -> Any:
         path = str(MODEL_DIR)
     place = Path(path.rpartition(":")[0] if ".py:" in path else path).expanduser()
     if place.is_file():
-        return hashlib.sha256(place.read_bytes()).hexdigest()
+        return file_sha256(place)
     if not place.is_dir():
         return None
-    files = [f for f in sorted(place.rglob("*")) if f.is_file()]
-    if sum(f.stat().st_size for f in files) < HASHED_BYTES:
-        return [[str(f.relative_to(place)), hashlib.sha256(f.read_bytes()).hexdigest()] for f in files]
-    return [[str(f.relative_to(place)), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+    files = [file for file in sorted(place.rglob("*")) if file.is_file()]
+    if sum(file.stat().st_size for file in files) < HASHED_BYTES:
+        return [[str(file.relative_to(place)), file_sha256(file)] for file in files]
+    return [[str(file.relative_to(place)), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
 
 
 def judge_fingerprint(judge: JudgeSettings) -> dict[str, Any]:
@@ -60,7 +86,7 @@ def judge_fingerprint(judge: JudgeSettings) -> dict[str, Any]:
 
 
 def class_fingerprint(cls: type) -> str | None:
-    """The file and package version of a class that is not ours: a version alone says nothing of its last edit."""
+    """The file and package version of a class that is not ours; None for one typed at a prompt."""
     try:
         file = inspect.getsourcefile(cls)
     except TypeError:  # typed at a prompt or in a script that travelled by value
@@ -69,4 +95,4 @@ def class_fingerprint(cls: type) -> str | None:
         return None
     package = cls.__module__.partition(".")[0]
     installed = [version(name) for name in packages_distributions().get(package, [])]
-    return f"{hashlib.sha256(Path(file).read_bytes()).hexdigest()} {installed}"
+    return f"{file_sha256(Path(file))} {installed}"

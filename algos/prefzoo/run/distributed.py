@@ -1,7 +1,7 @@
-"""Under `accelerate launch` or `torchrun`: the first process runs the comparison, the others make room.
+"""Under `accelerate launch` or `torchrun`: the first process runs the comparison, and the others end at once.
 
-Whenever the comparison trains, it starts as many processes as were launched, together one trainer. Everything else it
-does as always. That way stages stay processes of their own, which may fail, be killed and be started again.
+To train, the comparison starts as many processes as were launched, which together are one trainer. Thus stages stay
+processes of their own, which may fail, be killed and be started again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR
 
 
 def processes() -> int:
-    """How many were launched; 1 without a launcher.
+    """The number of processes that were launched; 1 without a launcher.
 
     Raises:
         PrefzooError: when they are on several machines.
@@ -26,30 +26,30 @@ def processes() -> int:
     return count
 
 
-def makes_room() -> bool:
-    """Whether this process has nothing to do, because it is not the first of those launched."""
+def is_follower() -> bool:
+    """True in all launched processes but the first."""
     return int(os.environ.get("RANK", 0)) > 0
 
 
 def environments(count: int) -> list[dict[str, str]]:
-    """What each of `count` processes that train together has in its environment; the first leads.
+    """The environment of each of `count` processes that train together, the leader's first.
 
-    It is this process's own as it is now: the server that stages are forked from was started with an older one, perhaps
+    It is this process's own as it is now. The server that stages are forked from was started with an older one, perhaps
     before a notebook set the key of a judge.
     """
     own = {key: value for key, value in os.environ.items() if not _of_launcher(key)}
     if count == 1:
         return [own]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
     shared = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    each = [{**shared, "RANK": rank, "LOCAL_RANK": rank} for rank in range(count)]
-    return [{**own, **{key: str(value) for key, value in values.items()}} for values in each]
+    ranks = [{**shared, "RANK": rank, "LOCAL_RANK": rank} for rank in range(count)]
+    return [{**own, **{key: str(value) for key, value in variables.items()}} for variables in ranks]
 
 
 def enter(environment: dict[str, str]) -> None:
-    """Make this process one of those."""
+    """Give this process such an environment."""
     for key in filter(_of_launcher, list(os.environ)):
         del os.environ[key]
     os.environ.update(environment)

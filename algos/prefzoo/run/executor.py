@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copyreg
 import dataclasses
+import json
 import multiprocessing
 import signal
 import time
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import cloudpickle
@@ -27,22 +29,23 @@ from prefzoo.run.worker import PRELOAD, SEVERAL, follow, work
 # A dataclass that was typed in a script travels by value, and its fields ask whether a default *is* this very object.
 copyreg.pickle(type(dataclasses.MISSING), lambda missing: "MISSING")
 
-
 OUTCOMES = "outcomes.json"
-"""What became of the stages, in the folder of a comparison."""
+"""How each stage ended, in the folder of a comparison."""
+WORKER_COUNTS = "workers.json"
+"""In the same folder: how many stages ran at a time, on which the seconds that they took depend; each number once."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a stage: `ok`, `failed` (it raised or died), or `skipped` (what it needs failed)."""
+    """How a stage ended: `ok`, `failed` (it raised or died), or `skipped` (a stage that it needs failed)."""
 
     status: Literal["ok", "failed", "skipped"]
     error: str | None = None
     seconds: float = 0.0
 
 
-class _Place(NamedTuple):
-    """A process that stages run in, the pipe to it, and what it may use."""
+class _Worker(NamedTuple):
+    """A process that does stages, the pipe to it, and its cores and GPU."""
 
     process: Any
     connection: Connection
@@ -50,11 +53,12 @@ class _Place(NamedTuple):
 
 
 class _Running(NamedTuple):
-    """A stage that runs, where, and since when."""
+    """A stage that runs, in which process, since when, and the other processes that train it together with that one."""
 
     stage: Stage
-    place: _Place
+    worker: _Worker
     began: float
+    followers: list[Any]
 
 
 class Runner:
@@ -62,8 +66,8 @@ class Runner:
 
     Each stage gets a fresh process: its memory goes back when it ends, its peak can be measured, and when it is
     killed the others go on. The processes are forked from a server that, where there is no GPU, has imported torch and
-    TRL once. One that has finished an evaluation takes the next, if that is what comes next, and else ends; a stage
-    that fails ends it.
+    TRL once. A process that has finished an evaluation takes the next one, if that is the next stage, and ends
+    otherwise. A stage that fails ends its process.
 
     Args:
         plan: what to run.
@@ -79,8 +83,8 @@ class Runner:
         self.threads = max(1, min(allowed, cores() // (workers * self.together)))
         self.free = shares(workers, self.together)
         self.outcomes: dict[str, Outcome] = {}
-        self.followers: dict[str, list[Any]] = {}
-        self.resting: list[_Place] = []
+        self.running: dict[Connection, _Running] = {}
+        self.resting: list[_Worker] = []
         methods = multiprocessing.get_all_start_methods()
         self.context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
         if "forkserver" in methods:
@@ -88,32 +92,32 @@ class Runner:
             self.context.set_forkserver_preload([] if may_have_gpu() else [PRELOAD])
 
     def run(self) -> dict[str, Outcome]:
-        """Run what is not done yet, in plan order as far as needs allow, and say how each stage ended."""
+        """Run the stages that are not done, in plan order as far as needs allow, and return how each stage ended."""
         waiting = dict(self.plan.stages)
-        running: dict[Connection, _Running] = {}
         try:
-            while waiting or running:
+            while waiting or self.running:
                 self._settle(waiting)
-                ready = [s for s in waiting.values() if self._ready(s)][: self.workers - len(running)]
-                self._dismiss(all_but=sum(stage.kind in SEVERAL for stage in ready))
+                ready = [s for s in waiting.values() if self._ready(s)][: self.workers - len(self.running)]
+                self._end_resting(all_but=sum(stage.kind in SEVERAL for stage in ready))
                 for stage in ready:
                     del waiting[stage.name]
-                    place = self._hand_over(stage) or self._start(stage)
-                    running[place.connection] = _Running(stage, place, time.monotonic())
-                for heard in wait(list(running), timeout=1.0):
-                    self._hear(heard, running)
-                for each in running.values():
-                    if any(follower.exitcode for follower in self.followers[each.stage.name]):
-                        each.place.process.terminate()  # it would wait for the other for ever
+                    running = self._hand_over(stage) or self._start(stage)
+                    self.running[running.worker.connection] = running
+                    self.watcher.started(stage)
+                for connection in wait(list(self.running), timeout=1.0):
+                    self._receive(connection)
+                for running in self.running.values():
+                    if any(follower.exitcode for follower in running.followers):
+                        running.worker.process.terminate()  # it would wait for the other for ever
                 self.watcher.tick()
-            self._dismiss()
+            self._end_resting()
         finally:
-            started = [each.place.process for each in running.values()]
-            started += [place.process for place in self.resting]
-            started += [process for each in self.followers.values() for process in each]
-            for process in started:
+            processes = [worker.process for worker in self.resting]
+            for running in self.running.values():
+                processes += [running.worker.process, *running.followers]
+            for process in processes:
                 process.terminate()
-            for process in started:
+            for process in processes:
                 process.join(10)
         return self.outcomes
 
@@ -121,7 +125,7 @@ class Runner:
         return all(name in self.outcomes for name in (*stage.needs, *stage.after))
 
     def _settle(self, waiting: dict[str, Stage]) -> None:
-        """Take out what is done already and what cannot run any more."""
+        """Take out the stages that are done already, and those that can never run."""
         for stage in list(waiting.values()):
             failed = [n for n in stage.needs if n in self.outcomes and self.outcomes[n].status != "ok"]
             if stage.done:
@@ -132,79 +136,94 @@ class Runner:
                 continue
             del waiting[stage.name]
 
-    def _hand_over(self, stage: Stage) -> _Place | None:
-        """Give a stage to a process that has done one like it, where there is one."""
+    def _hand_over(self, stage: Stage) -> _Running | None:
+        """Give an evaluation to a process that has just finished one; None where there is no such process."""
         while stage.kind in SEVERAL and self.resting:
-            place = self.resting.pop()
+            worker = self.resting.pop()
             try:
-                place.connection.send((stage, {**distributed.environments(1)[0], **place.share.environment}))
+                worker.connection.send((stage, {**distributed.environments(1)[0], **worker.share.environment}))
             except OSError:  # it died meanwhile
-                self._close(place)
+                self._close(worker)
                 continue
-            self.followers[stage.name] = []
-            self.watcher.started(stage)
-            return place
+            return _Running(stage, worker, time.monotonic(), [])
         return None
 
-    def _dismiss(self, all_but: int = 0) -> None:
-        """End processes that have nothing to do."""
+    def _end_resting(self, all_but: int = 0) -> None:
+        """End the processes that have nothing to do, but for as many as there are evaluations to give them."""
         while len(self.resting) > all_but:
             self._close(self.resting.pop())
 
-    def _close(self, place: _Place) -> None:
-        place.connection.close()
-        place.process.join()
-        self.free.append(place.share)
+    def _close(self, worker: _Worker) -> None:
+        worker.connection.close()
+        worker.process.join()
+        self.free.append(worker.share)
 
-    def _start(self, stage: Stage) -> _Place:
+    def _start(self, stage: Stage) -> _Running:
+        """Start a process for a stage, and those that train together with it."""
         share = self.free.pop(0)
         ours, theirs = self.context.Pipe()
         registered = (registry.registered(), registry.registered_policies())
         payload = cloudpickle.dumps((self.job, self.plan, stage, self.threads, share, *registered))
+        sources = plugins.loaded()
+
+        def process(target: Callable[..., None], *arguments: Any) -> Any:
+            return self.context.Process(
+                target=target, args=(sources, payload, *arguments), name=stage.name, daemon=True
+            )
+
         environments = distributed.environments(self.together if stage.kind == "train" else 1)
-        lead, *others = [{**each, **share.environment} for each in environments]
-        loaded = plugins.loaded()
-        process = self.context.Process(target=work, args=(loaded, payload, theirs, lead), name=stage.name, daemon=True)
-        self.followers[stage.name] = [
-            self.context.Process(target=follow, args=(loaded, payload, each), name=stage.name, daemon=True)
-            for each in others
-        ]
+        lead, *others = [{**environment, **share.environment} for environment in environments]
+        leader, followers = process(work, theirs, lead), [process(follow, environment) for environment in others]
         if self.context.get_start_method() == "forkserver":
             with interrupt_blocked(), main_hidden():
                 forkserver.ensure_running()
         with main_hidden():  # here Ctrl-C is heard, because the server answers only when it has imported everything
-            for each in (process, *self.followers[stage.name]):
-                each.start()
+            for new in (leader, *followers):
+                new.start()
         theirs.close()
-        self.watcher.started(stage)
-        return _Place(process, ours, share)
+        return _Running(stage, _Worker(leader, ours, share), time.monotonic(), followers)
 
-    def _hear(self, connection: Any, running: dict[Connection, _Running]) -> None:
-        stage, place, began = running[connection]
+    def _receive(self, connection: Any) -> None:
+        """Read one message of a stage's process: its progress, or how the stage ended."""
+        stage, worker, began, followers = self.running[connection]
         try:
-            what, content = connection.recv()
-        except (EOFError, ConnectionResetError):  # the process is gone without a word
-            place.process.join()
-            lost = [each.exitcode for each in self.followers[stage.name] if each.exitcode]
-            what, content = "failed", _death(place.process.exitcode)
-            if lost:
-                content = f"one of the {self.together} processes that train together: {_death(lost[0])}"
-        if what == "progress":
+            status, content = connection.recv()
+        except (EOFError, ConnectionResetError):  # the process ended without a message
+            worker.process.join()
+            codes = [follower.exitcode for follower in followers if follower.exitcode]
+            status, content = "failed", _death(worker.process.exitcode)
+            if codes:
+                content = f"one of the {self.together} processes that train together: {_death(codes[0])}"
+        if status == "progress":
             self.watcher.progressed(stage, *content)
             return
-        if what == "ok" and stage.kind in SEVERAL:
-            self.resting.append(place)
+        if status == "ok" and stage.kind in SEVERAL:
+            self.resting.append(worker)
         else:
-            self._close(place)
-        for follower in self.followers.pop(stage.name):
-            follower.terminate()  # it has nothing left to do that counts
+            self._close(worker)
+        for follower in followers:
+            follower.terminate()  # the result is complete, or lost
             follower.join()
-        del running[connection]
-        self._end(stage, Outcome(what, content, time.monotonic() - began))
+        del self.running[connection]
+        self._end(stage, Outcome(status, content, time.monotonic() - began))
 
     def _end(self, stage: Stage, outcome: Outcome, reused: bool = False) -> None:
         self.outcomes[stage.name] = outcome
         self.watcher.ended(stage, outcome.status, outcome.error, outcome.seconds, reused)
+
+
+def add_worker_count(out: Path, workers: int) -> None:
+    """Write down that stages run so many at a time now."""
+    counts = dict.fromkeys([*read_worker_counts(out), workers])
+    (out / WORKER_COUNTS).write_text(json.dumps(list(counts)), encoding="utf-8")
+
+
+def read_worker_counts(out: Path) -> list[int]:
+    """How many stages ran at a time, in the order of the calls; empty where that was not written down."""
+    try:
+        return [int(count) for count in json.loads((out / WORKER_COUNTS).read_text(encoding="utf-8"))]
+    except (FileNotFoundError, ValueError):
+        return []
 
 
 def _death(exitcode: int | None) -> str:

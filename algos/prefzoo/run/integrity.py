@@ -1,17 +1,17 @@
-"""What was changed after it was made: hashes kept beside what a stage left, and what a report refuses by them.
+"""Refuse to report on files that were changed after a stage wrote them.
 
-Verdicts are computed from files that lie open in a folder. A hash beside each says whether it is still what the stage
-wrote; it keeps mistakes out (an edit, a copy that broke off, two runs mixed), not somebody who writes the hash anew.
+Verdicts are computed from files that lie open in a folder. A hash beside each tells whether it is still what the stage
+wrote. That finds mistakes (an edit, a copy that broke off, two runs mixed), not somebody who writes the hash anew.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from prefzoo.atomic_files import file_sha256
 from prefzoo.data import splits
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import CHECKPOINTS
@@ -20,20 +20,22 @@ from prefzoo.run.stage_graph import LABEL, START, Plan, Stage
 
 SEAL = "sha256.json"
 SEALED = ("label", "reward", "train", "evaluate", "audit")
-"""Kinds of stages that are sealed; the data has a manifest and the start a hash of its own."""
-KINDS = (".json", ".jsonl", ".jinja", ".model", ".safetensors")
+"""Kinds of stages that get hashes; the data has a manifest and the start a hash of its own."""
+SUFFIXES = (".json", ".jsonl", ".jinja", ".model", ".safetensors")
 LARGE = 1_000_000_000
 """Files from this many bytes on, the weights of whole models, are known by their size alone: a report hashes all."""
 
 
 def seal(folder: Path) -> None:
-    """Note a hash of each file of data, settings and weights that a stage leaves in `folder`."""
-    marks = {file.relative_to(folder).as_posix(): _mark(file) for file in _files(folder)}
-    (folder / SEAL).write_text(json.dumps(marks, indent=1), encoding="utf-8")
+    """Write a hash of each file of data, settings and weights that a stage leaves in `folder`."""
+    files = [file for file in sorted(folder.rglob("*")) if file.suffix in SUFFIXES and file.is_file()]
+    names = {file.relative_to(folder): file for file in files if file.name != SEAL}
+    hashes = {name.as_posix(): _hash(file) for name, file in names.items() if CHECKPOINTS not in name.parts}
+    (folder / SEAL).write_text(json.dumps(hashes, indent=1), encoding="utf-8")
 
 
 def unsealed(plan: Plan) -> list[str]:
-    """That edits of some trials could not be seen, where an older version made them."""
+    """A note for the report where an older version, which wrote no hashes, made some of the trials."""
     made = [stage for stage in plan.stages.values() if stage.kind in ("train", "evaluate") and stage.folder.is_dir()]
     without = [stage.name for stage in made if not (stage.folder / SEAL).is_file()]
     if not without:
@@ -45,19 +47,19 @@ def unsealed(plan: Plan) -> list[str]:
 
 
 def refuse_edited(plan: Plan) -> None:
-    """Refuse to report on files that are no longer those that the trials were made with and left.
+    """Refuse to report on files that are no longer those that the trials were made with and wrote.
 
-    Where nothing could be measured there is no table to refuse, and each trial says why it failed. Weights that were
-    deleted, to save room, are missed by no report.
+    Without a finished evaluation there is no table to refuse, and each trial's error is reported. Weights may be
+    deleted to save room.
 
     Raises:
         PrefzooError: naming every split, start, adapter and file of a stage that was changed since, or is gone.
     """
     if not any(stage.kind == "evaluate" and stage.done for stage in plan.stages.values()):
         return
-    problems = [*_rows(plan), *_start(plan), *_adapters(plan)]
+    problems = [*_changed_rows(plan), *_changed_start(plan)]
     for stage in plan.stages.values():
-        problems += [f"{stage.name}: {said}" for said in _broken(stage)]
+        problems += [*_other_adapter(plan, stage), *_changed_files(stage)]
     if problems:
         raise PrefzooError(
             "\n  - ".join(
@@ -70,72 +72,60 @@ def refuse_edited(plan: Plan) -> None:
         )
 
 
-def _rows(plan: Plan) -> Iterator[str]:
-    """The splits of the data, and of the labels that were added to them."""
+def _changed_rows(plan: Plan) -> Iterator[str]:
+    """Splits of the data, and of the labels that were added to it, that are not as their hashes say."""
     data = plan.stages["data"].folder
     manifest = _read(data / "manifest.json")["splits"]
-    for name, part in manifest.items():
-        if _hash(data, name) != part["sha256"]:
+    for name, split in manifest.items():
+        if _rows_hash(data, name) != split["sha256"]:
             yield f"manifest.{name}: the rows in {data / name}.jsonl are not those of the manifest"
     if LABEL not in plan.stages or not (labels := plan.stages[LABEL].folder).is_dir():
         return
-    for name, part in _read(labels / "labels.json")["splits"].items():
-        given = manifest[name]["rows"]
-        if (_hash(labels, name, 0, given), _hash(labels, name, given)) != (manifest[name]["sha256"], part["sha256"]):
+    for name, added in _read(labels / "labels.json")["splits"].items():
+        rows, expected = manifest[name]["rows"], (manifest[name]["sha256"], added["sha256"])
+        if (_rows_hash(labels, name, 0, rows), _rows_hash(labels, name, rows)) != expected:
             yield f"labels of {name}: the rows in {labels / name}.jsonl are not those that were labelled"
 
 
-def _start(plan: Plan) -> Iterator[str]:
+def _changed_start(plan: Plan) -> Iterator[str]:
     folder = plan.stages[START].folder
-    noted = _read(folder / "start.json")
-    place = noted["path"] or str(folder / "model")
-    if fingerprint(place) != noted["fingerprint"]:
-        yield f"start: the model in {place} is not the one that was made"
+    record = _read(folder / "start.json")
+    model = record["path"] or str(folder / "model")
+    if fingerprint(model) != record["fingerprint"]:
+        yield f"start: the model in {model} is not the one that was made"
 
 
-def _adapters(plan: Plan) -> Iterator[str]:
-    """Adapters of another shape than the recipe's."""
+def _other_adapter(plan: Plan, stage: Stage) -> Iterator[str]:
+    """Settings of a trained adapter that are not the recipe's."""
     adapter = plan.recipe.adapter
-    for stage in plan.stages.values():
-        file = stage.folder / "policy" / "adapter_config.json"
-        if stage.kind == "train" and adapter.type != "full" and file.is_file():
-            kept = _read(file)
-            for key, name in (("r", "r"), ("alpha", "lora_alpha")):
-                if kept[name] != (wanted := getattr(adapter, key)):
-                    yield f"adapter.{key}: {wanted} in the recipe and {kept[name]} in {stage.name}"
+    file = stage.folder / "policy" / "adapter_config.json"
+    if stage.kind == "train" and adapter.type != "full" and file.is_file():
+        trained = _read(file)
+        for key, name in (("r", "r"), ("alpha", "lora_alpha")):
+            if trained[name] != (wanted := getattr(adapter, key)):
+                yield f"adapter.{key}: {wanted} in the recipe and {trained[name]} in {stage.name}"
 
 
-def _broken(stage: Stage) -> Iterator[str]:
-    """Files of a stage that are not as its seal says; none where it has no seal."""
+def _changed_files(stage: Stage) -> Iterator[str]:
+    """Files of a stage that are not as its hashes say; none where it has no hashes."""
     if not (stage.folder / SEAL).is_file():
         return
-    for name, mark in _read(stage.folder / SEAL).items():
+    for name, written in _read(stage.folder / SEAL).items():
         file = stage.folder / name
         if not file.is_file():
             if stage.kind == "evaluate" or "/" not in name:
-                yield f"{file} is gone"
-        elif _mark(file) != mark:
-            yield f"{file} is not what was written"
+                yield f"{stage.name}: {file} is gone"
+        elif _hash(file) != written:
+            yield f"{stage.name}: {file} is not what was written"
 
 
-def _files(folder: Path) -> list[Path]:
-    found = [file for file in sorted(folder.rglob("*")) if file.suffix in KINDS and file.is_file()]
-    return [file for file in found if file.name != SEAL and CHECKPOINTS not in file.relative_to(folder).parts]
-
-
-def _mark(file: Path) -> str:
+def _hash(file: Path) -> str:
     size = file.stat().st_size
-    if size >= LARGE:
-        return f"{size} bytes"
-    digest = hashlib.sha256()
-    with file.open("rb") as content:
-        while piece := content.read(1 << 24):
-            digest.update(piece)
-    return digest.hexdigest()
+    return f"{size} bytes" if size >= LARGE else file_sha256(file)
 
 
-def _hash(folder: Path, split: str, begin: int = 0, end: int | None = None) -> str | None:
-    """The seal of some rows of a split; None where it is gone or cannot be read."""
+def _rows_hash(folder: Path, split: str, begin: int = 0, end: int | None = None) -> str | None:
+    """The hash of some rows of a split; None where it is gone or cannot be read."""
     try:
         return splits.sha256_of(splits.load_split(folder, split)[begin:end])
     except (OSError, ValueError, TypeError):

@@ -20,8 +20,10 @@ with contextlib.suppress(OSError, AttributeError):
 import threading  # noqa: E402
 
 import tqdm  # noqa: E402
+import trl  # noqa: E402, F401
+from datasets import Dataset  # noqa: E402, F401
 
-import prefzoo.run.stages.jobs  # noqa: E402, F401
+from prefzoo.run.stages import audit_stage, data_stage, evaluate_stage, label_stage, reward_stage, train_stage  # noqa: E402, F401
 
 # Each process's first bar would make tqdm a semaphore of the system's, to share the terminal with other processes; one
 # that is ended early leaves it behind, which multiprocessing warns of. Each stage writes to a log of its own instead.

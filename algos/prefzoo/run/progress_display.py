@@ -1,4 +1,4 @@
-"""Shows a person what runs, how far it is and how long it will take; line by line when nobody is at a terminal."""
+"""Show a person what runs, how far it is and how long it will take; line by line where there is no terminal."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 
 from prefzoo.run.stage_graph import Stage
 
-QUIET_SECONDS = 30.0
-"""Without a terminal, how long nothing is said while something runs."""
+SILENT_SECONDS = 30.0
+"""Without a terminal, the longest time without a line while something runs."""
 
 
 class Watcher:
-    """Is told what the runner does, and tells the person.
+    """Receives what the runner does, and shows it.
 
     Args:
         total: how many stages there are.
         workers: how many run at a time; for the estimate of the time left.
         console: where to write.
-        clock: seconds, from anywhere on.
+        clock: returns seconds, from any moment on.
     """
 
     def __init__(self, total: int, workers: int, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
@@ -32,9 +32,9 @@ class Watcher:
         self.took: dict[str, dict[str | None, list[float]]] = defaultdict(lambda: defaultdict(list))
         self.left: dict[str, Stage] = {}
         self.began: dict[str, float] = {}
+        self.activities: dict[str, str] = {}
         self.tasks: dict[str, TaskID] = {}
-        self.said = clock()
-        self.doing: dict[str, str] = {}
+        self.printed = clock()
         self.bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -55,61 +55,60 @@ class Watcher:
         self.bars.stop()
 
     def expect(self, stages: list[Stage]) -> None:
-        """What is still to be run, in the order in which it will be."""
+        """The stages that are still to be run, in that order."""
         self.left = {stage.name: stage for stage in stages}
 
     def started(self, stage: Stage) -> None:
         """A stage began."""
         self.began[stage.name] = self.clock()
-        self.doing[stage.name] = ""
+        self.activities[stage.name] = ""
         self.tasks[stage.name] = self.bars.add_task(f"  {stage.name}", total=None, note="starting")
 
-    def progressed(self, stage: Stage, what: str, done: int, total: int) -> None:
-        """A stage is `done` of `total` through `what`."""
-        self.doing[stage.name] = f"{what} {done}/{total}"
-        self.bars.update(self.tasks[stage.name], completed=done, total=total, note=what)
+    def progressed(self, stage: Stage, activity: str, done: int, total: int) -> None:
+        """A stage is `done` of `total` through an activity."""
+        self.activities[stage.name] = f"{activity} {done}/{total}"
+        self.bars.update(self.tasks[stage.name], completed=done, total=total, note=activity)
 
     def ended(self, stage: Stage, status: str, error: str | None, seconds: float, reused: bool) -> None:
         """A stage ended: `ok`, `failed` or `skipped`; `reused` when its result was there already."""
         self.ended_stages += 1
-        self.left.pop(stage.name, None)
-        self.began.pop(stage.name, None)
-        self.doing.pop(stage.name, None)
+        for table in (self.left, self.began, self.activities):
+            table.pop(stage.name, None)
         if stage.name in self.tasks:
             self.bars.remove_task(self.tasks.pop(stage.name))
         spent = stage.seconds if reused else seconds
         if status == "ok" and spent is not None:
             self.took[stage.kind][stage.label].append(spent)
         self.bars.update(self.overall, completed=self.ended_stages, note=self.time_left())
-        place = f"[{self.ended_stages}/{self.total}]"
         if status == "failed":
-            self.console.print(f"{place} {stage.name}: FAILED: {error}", style="red", markup=False, highlight=False)
+            self._print(f"{stage.name}: FAILED: {error}", style="red")
         elif status == "ok" and not self.console.is_terminal:
-            how = "already there" if reused else f"{seconds:.1f} s"
-            self.console.print(f"{place} {stage.name}: {how}{self._and_left()}", markup=False, highlight=False)
-        self.said = self.clock()
+            self._print(f"{stage.name}: {'already there' if reused else f'{seconds:.1f} s'}{self._and_left()}")
+        self.printed = self.clock()
 
     def tick(self) -> None:
-        """Called every second or so: brings the estimate up to date; without a terminal, says now and then that
-        something runs."""
+        """Bring the estimate up to date; called every second or so. Without a terminal, print a line now and then."""
         if self.console.is_terminal:
             self.bars.update(self.overall, note=self.time_left())
-        elif self.clock() - self.said > QUIET_SECONDS:
-            self.said = self.clock()
-            busy = "; ".join(f"{name}: {what}" if what else name for name, what in self.doing.items())
-            place = f"[{self.ended_stages}/{self.total}]"
-            self.console.print(f"{place} running {busy}{self._and_left()}", markup=False, highlight=False)
+        elif self.clock() - self.printed > SILENT_SECONDS:
+            self.printed = self.clock()
+            running = "; ".join(f"{name}: {doing}" if doing else name for name, doing in self.activities.items())
+            self._print(f"running {running}{self._and_left()}")
 
     def time_left(self) -> str:
         """`about 1:20 left`; `at least 0:40 left` while there is a stage that is like none that has ended; empty when
-        there is nothing to go by."""
+        nothing has ended yet."""
         usual = {name: self._usual(stage) for name, stage in self.left.items()}
         running = {name: max(0.0, (usual[name] or 0.0) - (self.clock() - at)) for name, at in self.began.items()}
         seconds = round(seconds_left(self.left, {n: s or 0.0 for n, s in usual.items()}, running, self.workers))
-        known = all(each is not None for each in usual.values())
+        known = None not in usual.values()
         if not self.left or (seconds == 0 and not known):
             return ""
         return f"{'about' if known else 'at least'} {seconds // 60}:{seconds % 60:02d} left"
+
+    def _print(self, line: str, style: str | None = None) -> None:
+        place = f"[{self.ended_stages}/{self.total}]"
+        self.console.print(f"{place} {line}", style=style, markup=False, highlight=False)
 
     def _usual(self, stage: Stage) -> float | None:
         """The mean of the stages of its kind and label that have ended; None while there is none. What training takes
@@ -127,8 +126,14 @@ class Watcher:
 def seconds_left(
     left: Mapping[str, Stage], usual: Mapping[str, float], running: Mapping[str, float], workers: int
 ) -> float:
-    """Seconds until all that is left has run, as the runner will run it: in order, as far as needs allow, so many at a
-    time. `usual` holds what each takes, and `running` what those that run have still to go."""
+    """Seconds until all that is left has run, in the order in which the runner will run it.
+
+    Args:
+        left: the stages.
+        usual: seconds that each takes.
+        running: seconds that each of those that run has still to go.
+        workers: how many run at a time.
+    """
     now = 0.0
     busy = [(seconds, name) for name, seconds in running.items()]
     heapq.heapify(busy)

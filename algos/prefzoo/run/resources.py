@@ -1,14 +1,21 @@
-"""How many stages run at a time, and which cores and which GPU each may use, so that none takes another's."""
+"""How many stages run at a time, which cores and GPU each may use, and how much time and memory each took."""
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import gc
 import os
+import sys
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import psutil
 
+from prefzoo.ledger import Ledger
 from prefzoo.machine import VISIBLE, cores, gpus
 from prefzoo.recipe.recipe_schema import Recipe, weight_bytes
 from prefzoo.run import distributed
@@ -38,10 +45,10 @@ def default_workers(recipe: Recipe) -> int:
 
 @dataclass(frozen=True)
 class Share:
-    """What one stage at a time may use.
+    """The cores and the GPU of one stage at a time.
 
     Attributes:
-        cores: their numbers; empty where the system knows no way to hold a process to some.
+        cores: their numbers; empty where the system cannot hold a process to some.
         gpu: as `CUDA_VISIBLE_DEVICES` names it; None leaves a process all that there are.
     """
 
@@ -50,7 +57,7 @@ class Share:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What holds CUDA to this share, which reads it when it is first used."""
+        """The variable that holds CUDA to this GPU; CUDA reads it when it is first used."""
         return {} if self.gpu is None else {VISIBLE: self.gpu}
 
     def take(self) -> None:
@@ -81,9 +88,9 @@ def _part(numbers: list[int], i: int, workers: int) -> list[int]:
 
 
 def threads_asked(console: Console) -> int | None:
-    """What `OMP_NUM_THREADS` asks for, of a list the number for the outermost level; None where it asks for nothing.
+    """The number in `OMP_NUM_THREADS`, the first of a list; None where it is not set.
 
-    What is no number is said, and taken out of the environment, so that no library of a stage stumbles over it.
+    Anything else is reported and removed from the environment, so that no library of a stage fails on it.
     """
     asked = os.environ.get(THREADS, "")
     first = asked.partition(",")[0].strip()
@@ -97,3 +104,43 @@ def threads_asked(console: Console) -> int | None:
         )
         del os.environ[THREADS]
     return None
+
+
+@contextlib.contextmanager
+def metered(ledger: Ledger) -> Iterator[None]:
+    """Add the seconds that the block takes to a ledger, and the process's peak memory at its end."""
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        ledger.seconds += time.perf_counter() - began
+        ledger.peak_memory_bytes = max(ledger.peak_memory_bytes, peak_memory())
+
+
+def peak_memory() -> int:
+    """The largest memory so far, in bytes: of the GPU where there is one, else of this process."""
+    import resource
+
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def forget_peak() -> None:
+    """Set the peak to what this process holds now, after giving back what it no longer uses.
+
+    On Linux and on a GPU only. Elsewhere the peak stays that of all stages of the process so far.
+    """
+    import torch
+
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")

@@ -1,7 +1,8 @@
 """From a recipe to stages: what must run, after what, and in which folder its result is kept.
 
-A stage's folder is named after a hash of everything that its result depends on. A stage whose folder exists is done;
-any change of input gives another folder, so nothing is ever overwritten or mistaken for something else.
+A stage's folder is named after a hash of everything that its result depends on (`run/cache.py`). A stage whose folder
+exists is done. Any change of its inputs or of this package's source gives it another folder, so that no result is ever
+overwritten or mistaken for another.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +22,7 @@ from prefzoo.judges import constitution as constitutions
 from prefzoo.judges.judge_settings import JudgeSettings
 from prefzoo.recipe.recipe_schema import GoldFunction, Recipe
 from prefzoo.run import distributed
-from prefzoo.run.cache import class_fingerprint, digest, fingerprint, judge_fingerprint, ran_with, versions
+from prefzoo.run.cache import class_fingerprint, fingerprint, judge_fingerprint, ran_with, result_key
 from prefzoo.version import __version__
 
 Kind = Literal["data", "start", "label", "reward", "train", "evaluate", "audit"]
@@ -40,10 +40,10 @@ class Stage:
 
     Attributes:
         name: unique in a plan, e.g. `train dpo seed 1`.
-        kind: which job does it.
+        kind: which module of `run/stages` does it.
         folder: where its result will be.
-        needs: names of the stages whose results it cannot do without.
-        after: names of stages that it waits for but can do without, should they fail.
+        needs: names of the stages whose results it reads.
+        after: names of stages that it waits for, and whose results it reads unless they failed.
         label, seed: of trials.
     """
 
@@ -57,12 +57,13 @@ class Stage:
 
     @property
     def done(self) -> bool:
-        """Whether its result is there, whole. Folders appear at once; one that had to do without something says so."""
+        """True when its result is there, whole. A folder appears when it is complete; one that was made without a
+        result that failed holds a file `incomplete`."""
         return self.folder.is_dir() and not (self.folder / INCOMPLETE).exists()
 
     @property
     def seconds(self) -> float | None:
-        """How long it took, where it is done and has noted that."""
+        """How long it took; None where it is not done."""
         try:
             return float((self.folder / SECONDS).read_text(encoding="utf-8"))
         except (OSError, ValueError):
@@ -79,7 +80,7 @@ class Plan:
     versions: dict[str, str] = field(default_factory=ran_with)
 
     def save(self) -> None:
-        """Keep the plan in `plan.json`, so that a report can be rebuilt later, by other versions too."""
+        """Write `plan.json`, of which a report can be rebuilt later, by other versions too."""
         stages = [{**asdict(s), "folder": str(s.folder.relative_to(self.out))} for s in self.stages.values()]
         content = {"recipe": self.recipe.model_dump(mode="json"), "versions": self.versions, "stages": stages}
         (self.out / PLAN_FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
@@ -98,46 +99,52 @@ def make_plan(recipe: Recipe, out: Path, audited: Mapping[str, JudgeSettings] | 
     """The stages of a comparison under `out`.
 
     Args:
-        audited: judges to audit, by name; where none are given, those that anything hangs on, if there are pairs for
-            it.
+        audited: judges to audit, by name. None audits those that a number of the comparison depends on, where the data
+            has pairs for it.
     """
-    making = _Making(recipe, out)
-    making.data()
-    making.start()
+    builder = _PlanBuilder(recipe, out)
+    builder.data()
+    builder.start()
     if recipe.data.label_with:
-        making.labels()
-    making.rewards()
+        builder.labels()
+    builder.rewards()
     for label in recipe.algorithms:
         for seed in recipe.seeds:
-            making.trial(label, seed)
+            builder.trial(label, seed)
     for label in (START, *recipe.algorithms):
         for seed in recipe.seeds:
-            making.evaluation(label, seed)
+            builder.evaluation(label, seed)
     if audited is None:
-        hang_on = recipe.audited if "preferences" in recipe.provides else {}
-        audited = {name: judge for name, judge in hang_on.items() if judge.audit_pairs}
+        candidates = recipe.audited if "preferences" in recipe.provides else {}
+        audited = {name: judge for name, judge in candidates.items() if judge.audit_pairs}
     for name, judge in audited.items():  # last, so that no trial waits for it
-        making.audit(name, judge)
-    return making.plan
+        builder.audit(name, judge)
+    return builder.plan
 
 
-class _Making:
-    """A plan in the making: each method adds a kind of stage with all that its result depends on."""
+class _PlanBuilder:
+    """Builds a plan. Each method adds stages of one kind, with all that their results depend on."""
 
     def __init__(self, recipe: Recipe, out: Path) -> None:
-        self.plan = Plan(recipe, out)
-        self.recipe = recipe
+        self.plan, self.recipe, self.keys = Plan(recipe, out), recipe, dict[str, str]()
         self.dump = recipe.model_dump(mode="json")
-        self.keys: dict[str, str] = {}
-        self.decisive = versions()
         self.shared_seed = recipe.seeds[0]
         self.shaping = recipe.reward.shaping.model_dump()
+        self.model = {key: self.dump[key] for key in ("model", "training", "adapter")}
+        gold, final = recipe.gold, recipe.final_judge
+        self.truth = {
+            "gold": self.dump["gold"],
+            "gold_file": fingerprint(gold.path) if isinstance(gold, GoldFunction) else None,
+        }
+        self.judge = {"judge": judge_fingerprint(recipe.judge), **self.truth}
+        self.final_judge = judge_fingerprint(final) if final is not None else None
+        # Whoever learns from the data's rows needs these stages.
+        self.rows = tuple(dict.fromkeys(("data", START, self.plan.rows_name)))
 
     def add(self, name: str, kind: Kind, inputs: Mapping[str, Any], needs: tuple[str, ...] = (), **more: Any) -> None:
         """Add a stage; its key is made of `inputs` and of the keys of the stages that it comes after."""
         upstream = [self.keys[other] for other in (*needs, *more.get("after", ()))]
-        content = {"kind": kind, "name": name, "inputs": inputs, "upstream": upstream, "versions": self.decisive}
-        key = self.keys[name] = digest(content)
+        key = self.keys[name] = result_key({"kind": kind, "name": name, "inputs": inputs, "upstream": upstream})
         folder = self.plan.out / ("trials" if kind in ("train", "evaluate") else "stages")
         self.plan.stages[name] = Stage(name, kind, folder / f"{name.replace(' ', '-')}-{key[:10]}", needs, **more)
 
@@ -155,15 +162,15 @@ class _Making:
         self.add("data", "data", inputs)
 
     def start(self) -> None:
-        made = {"budget": self.dump["budget"], "start": self.dump["start"], "seed": self.shared_seed}
-        self.add(START, "start", {**self.model, **made}, ("data",))
+        training = {"budget": self.dump["budget"], "start": self.dump["start"], "seed": self.shared_seed}
+        self.add(START, "start", {**self.model, **training}, ("data",))
 
     def labels(self) -> None:
-        inputs = {"generation": self.dump["generation"], **self.asked, "seed": self.shared_seed}
+        inputs = {"generation": self.dump["generation"], **self.judge, "seed": self.shared_seed}
         self.add(LABEL, "label", inputs, ("data", START))
 
     def rewards(self) -> None:
-        """Labels shuffled by each seed's own coin make a reward model of each seed's own; else one serves all."""
+        """One reward for all seeds; where labels are shuffled by seed, one for each."""
         shuffled = self.recipe.data.shuffle_labels
         by_judge = any(part.type == "judge" for part in self.recipe.reward.parts)
         inputs = {
@@ -172,7 +179,7 @@ class _Making:
             "budget": self.dump["budget"],
             "file": [fingerprint(part.path) for part in self.recipe.reward.parts],
             **self.truth,
-            **({**self.asked, "generation": self.dump["generation"]} if by_judge else {}),
+            **({**self.judge, "generation": self.dump["generation"]} if by_judge else {}),
             "shuffled": shuffled,
             "seed": self.shared_seed,
         }
@@ -201,9 +208,9 @@ class _Making:
             inputs["shaping"] = self.shaping
             needs = (*needs, self.plan.reward_name(seed))
         if {"judge", "constitution"} & draws_on:
-            inputs |= self.asked
+            inputs |= self.judge
         if "constitution" in draws_on:
-            inputs["constitution"] = self.constitution
+            inputs["constitution"] = fingerprint(constitutions.find(recipe.constitution_name))
         if recipe.evaluation.milestones and algorithm.trains:
             inputs["milestones"] = recipe.evaluation.milestones
         self.add(f"train {label} seed {seed}", "train", inputs, needs, label=label, seed=seed)
@@ -213,8 +220,8 @@ class _Making:
         needs: tuple[str, ...] = ("data", START)
         if label != START:
             needs = (*needs, f"train {label} seed {seed}")
-        if self.decider is not None:
-            inputs |= {"judge": self.decider, "judge_seed": self.shared_seed}
+        if self.final_judge is not None:
+            inputs |= {"judge": self.final_judge, "judge_seed": self.shared_seed}
             if label != START:
                 needs = (*needs, f"evaluate {START} seed {seed}")  # whose replies these are compared with
         after = (self.plan.reward_name(seed),)
@@ -230,37 +237,6 @@ class _Making:
         }
         self.add(AUDIT.format(name), "audit", inputs, (self.plan.rows_name,), label=name)
 
-    @property
-    def rows(self) -> tuple[str, ...]:
-        """The stages that whatever learns from the data's rows needs."""
-        return tuple(dict.fromkeys(("data", START, self.plan.rows_name)))
-
-    @property
-    def model(self) -> dict[str, Any]:
-        return {key: self.dump[key] for key in ("model", "training", "adapter")}
-
-    @cached_property
-    def truth(self) -> dict[str, Any]:
-        gold = self.recipe.gold
-        return {
-            "gold": self.dump["gold"],
-            "gold_file": fingerprint(gold.path) if isinstance(gold, GoldFunction) else None,
-        }
-
-    @cached_property
-    def asked(self) -> dict[str, Any]:
-        """What the judge's answers depend on, of the one that is learned from."""
-        return {"judge": judge_fingerprint(self.recipe.judge), **self.truth}
-
-    @cached_property
-    def decider(self) -> dict[str, Any] | None:
-        """The same of the judge who decides in the end; None where no judge does."""
-        return judge_fingerprint(self.recipe.final_judge) if self.recipe.final_judge is not None else None
-
-    @cached_property
-    def constitution(self) -> Any:
-        return fingerprint(constitutions.find(self.recipe.constitution_name))
-
 
 def load_plan(out: Path) -> Plan:
     """The plan of the last comparison in `out`.
@@ -271,24 +247,17 @@ def load_plan(out: Path) -> Plan:
     if not (out / PLAN_FILE).is_file():
         raise PrefzooError(f"{out} holds no prefzoo run: there is no {PLAN_FILE} in it")
     content = json.loads((out / PLAN_FILE).read_text(encoding="utf-8"))
-    stages = {
-        each["name"]: Stage(
-            **{
-                **each,
-                "folder": out / each["folder"],
-                "needs": tuple(each["needs"]),
-                "after": tuple(each["after"]),
-            }
-        )
-        for each in content["stages"]
-    }
+    stages = {}
+    for fields in content["stages"]:
+        paths = {"folder": out / fields["folder"], "needs": tuple(fields["needs"]), "after": tuple(fields["after"])}
+        stages[fields["name"]] = Stage(**{**fields, **paths})
     try:
         recipe = Recipe.model_validate(content["recipe"])
     except ValidationError as error:
-        made = content["versions"].get("prefzoo", "another version")
+        version = content["versions"].get("prefzoo", "another version")
         keys = ", ".join(".".join(map(str, item["loc"])) for item in error.errors())
         raise PrefzooError(
-            f"{out} was made by prefzoo {made}, whose recipes this one ({__version__}) does not read ({keys}); "
+            f"{out} was made by prefzoo {version}, whose recipes this one ({__version__}) does not read ({keys}); "
             "compare again, with the same --out or another"
         ) from error
     return Plan(recipe, out, stages, content["versions"])

@@ -1,10 +1,12 @@
-"""How this package starts processes of its own."""
+"""What the processes of this package hear and print: Ctrl-C, the caller's script, progress bars."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from multiprocessing import resource_tracker
 from typing import Any
@@ -12,10 +14,10 @@ from typing import Any
 
 @contextlib.contextmanager
 def interrupt_blocked() -> Iterator[None]:
-    """What is started here never gets a Ctrl-C, nor does what it starts; the caller still gets it.
+    """Processes that are started here never get a Ctrl-C, nor do their children; the caller still gets it.
 
-    A terminal sends Ctrl-C to the whole group. What to end then is for the comparison to decide; and a process that is
-    still importing, so that it could not yet ask to be spared, would die of it with a traceback.
+    A terminal sends Ctrl-C to the whole group, and the comparison decides which processes to end then. A process that
+    is still importing could not yet ignore the signal, and would print a traceback.
     """
     resource_tracker.ensure_running()  # else the first start would run it, and that unblocks the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])
@@ -27,8 +29,10 @@ def interrupt_blocked() -> Iterator[None]:
 
 @contextlib.contextmanager
 def main_hidden() -> Iterator[None]:
-    """multiprocessing runs the caller's script again in each child, which would compare again; what a child needs of
-    the script, cloudpickle has sent it."""
+    """Keep multiprocessing from running the caller's script again in each child, where it would compare again.
+
+    Whatever a child needs of the script is sent by cloudpickle.
+    """
     main = sys.modules["__main__"]
     hidden: dict[str, Any] = {name: vars(main).pop(name) for name in ("__file__", "__spec__") if name in vars(main)}
     main.__spec__ = None
@@ -37,3 +41,42 @@ def main_hidden() -> Iterator[None]:
     finally:
         for name, value in hidden.items():
             setattr(main, name, value)
+
+
+@contextlib.contextmanager
+def output_to(file: Any) -> Iterator[None]:
+    """Write what this process prints to a file, and the output of C code too."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    saved = [os.dup(1), os.dup(2)]
+    try:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        yield
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for target, copy in zip((1, 2), saved, strict=True):
+            os.dup2(copy, target)
+            os.close(copy)
+
+
+def quiet() -> None:
+    """Hide bars, transformers' messages below errors, and deprecations that only developers can act on.
+
+    For a command that loads models at a terminal.
+    """
+    from transformers.utils import logging
+
+    hide_bars()
+    logging.set_verbosity_error()
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def hide_bars() -> None:
+    """Turn off the progress bars of transformers, datasets and the hub's client in this process."""
+    import datasets
+    from transformers.utils import logging
+
+    datasets.disable_progress_bars()
+    logging.disable_progress_bar()

@@ -1,15 +1,15 @@
-"""What makes two trials comparable, recorded with each of them, and what is said when they are not.
+"""What two trials must have in common to be compared. Each trial records it, and reports refuse trials that differ.
 
 A table compares algorithms only if nothing else differs. Every trial therefore records the rows it could see (the
-manifest's hashes), the start's weights, and the blocks of the recipe that all labels share. What an algorithm sets for
-itself (its own settings, its `trainer:`) is what is compared, and no part of this.
+manifest's hashes), the start's weights, and the blocks of the recipe that all labels share. An algorithm's own settings
+and its `trainer:` are compared, and no part of this.
 
-Refused, where it differs, is whatever changes what a policy may learn or what a number in the table means: rows,
-start, adapter, budget, shared training arguments, sampling, test prompts, gold, the judge where one decides, and the
-reward (also for algorithms that use none: their proxy column would mean something else). Only noted is what changes the
-numbers by rounding or by chance, but nothing that they stand for: versions of libraries, and how work is cut into
-batches (`NOTED`). The judge and the constitution that an algorithm learns from are settings of it, and so are compared;
-they are noted, too, because a label does not show them (`TEACHERS`).
+A difference is refused where it changes what a policy may learn or what a number in the table means: rows, start,
+adapter, budget, shared training arguments, sampling, test prompts, gold, the judge where one decides, and the reward
+(for algorithms that use none, too: their proxy column would mean something else). It is only noted where it changes
+numbers by rounding or by chance: versions of libraries, and how work is cut into batches (`NOTED`). The judge and the
+constitution that an algorithm learns from are its settings; they are noted because a label does not show them
+(`TEACHERS`).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from prefzoo.atomic_files import add_file
 from prefzoo.errors import PrefzooError
 from prefzoo.judges import constitution as constitutions
 from prefzoo.recipe.recipe_schema import GoldFunction, Recipe
@@ -37,7 +38,8 @@ NOTED = (
 )
 WEIGHTS = ("*.safetensors", "tokenizer.json", "*.model", "vocab*", "merges.txt", "*.jinja")
 SHARED = ("adapter", "budget", "training", "generation", "reward")
-MANY = 20
+SHOWN = 40
+"""Characters of the longest value that a sentence shows in full."""
 
 
 def content_hash(folder: Path) -> str:
@@ -46,14 +48,12 @@ def content_hash(folder: Path) -> str:
     digest = hashlib.sha256()
     for file in sorted({file for pattern in WEIGHTS for file in folder.glob(pattern)}):
         digest.update(file.name.encode())
-        with file.open("rb") as content:
-            while piece := content.read(1 << 24):
-                digest.update(piece)
+        add_file(digest, file)
     return digest.hexdigest()
 
 
 def identity(plan: Plan, label: str | None = None) -> dict[str, Any]:
-    """What every trial of this plan has in common, as its stages left it; and what taught this label's."""
+    """What every trial of this plan has in common, as its stages left it; and the teachers of this label's trials."""
     recipe = plan.recipe
     dump = recipe.model_dump(mode="json")
     manifest = _read(plan.stages["data"].folder / "manifest.json")
@@ -79,61 +79,59 @@ def identity(plan: Plan, label: str | None = None) -> dict[str, Any]:
 
 
 def judges(recipe: Recipe, label: str | None = None) -> dict[str, Any]:
-    """The part of an identity that says whom its numbers are by: the judge in the reward, the one that decides, and
-    what taught the label."""
-    rewards = any(part.type == "judge" for part in recipe.reward.parts)
-    decides = recipe.final_judge
-    taught = teachers(recipe, label) if label is not None else {}
+    """The judges in an identity: that of the reward, the one that measures policies, and the label's teachers."""
+    judges_reward = any(part.type == "judge" for part in recipe.reward.parts)
+    of_label = teachers(recipe, label) if label is not None else {}
     return {
-        "reward judge": judge_fingerprint(recipe.judge) if rewards else None,
-        "final judge": judge_fingerprint(decides) if decides is not None else None,
-        **({TEACHERS: taught} if taught else {}),
+        "reward judge": judge_fingerprint(recipe.judge) if judges_reward else None,
+        "final judge": judge_fingerprint(recipe.final_judge) if recipe.final_judge is not None else None,
+        **({TEACHERS: of_label} if of_label else {}),
     }
 
 
 def teachers(recipe: Recipe, label: str) -> dict[str, Any]:
     """The judge and the constitution that a label learns from, besides the data and the reward; empty where none."""
     draws_on = recipe.draws_on.get(label, frozenset())
-    found: dict[str, Any] = {}
+    taught_by: dict[str, Any] = {}
     if {"judge", "constitution"} & draws_on:
-        found["judge"] = judge_fingerprint(recipe.judge)
+        taught_by["judge"] = judge_fingerprint(recipe.judge)
     if "constitution" in draws_on:
         name = recipe.constitution_name
-        found["constitution"] = {"name": name, "content": fingerprint(constitutions.find(name))}
-    return found
+        taught_by["constitution"] = {"name": name, "content": fingerprint(constitutions.find(name))}
+    return taught_by
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
-    """What two identities do not have in common: what must be refused, and what is only noted.
+    """The differences between two identities: those that must be refused, and those that are only noted.
 
     Returns:
         For each, the key (`adapter.r`) -> both values (`16 and 8`).
     """
     one, other = _flat(a), _flat(b)
-    found = {
-        key: f"{_shown(one.get(key))} and {_shown(other.get(key))}"
-        for key in dict.fromkeys([*one, *other])
-        if one.get(key) != other.get(key)
-    }
-    noted = {key: values for key, values in found.items() if key.startswith(NOTED)}
-    return {key: values for key, values in found.items() if key not in noted}, noted
+    refused: dict[str, str] = {}
+    noted: dict[str, str] = {}
+    for key in dict.fromkeys([*one, *other]):
+        if one.get(key) != other.get(key):
+            values = noted if key.startswith(NOTED) else refused
+            values[key] = f"{_shown(one.get(key))} and {_shown(other.get(key))}"
+    return refused, noted
 
 
 def refuse_unequal(trials: Mapping[str, Mapping[str, Any]], where: str) -> None:
     """Refuse a table of unequal trials.
 
     Args:
-        trials: the name of each -> its identity; an empty one, of an older version, is not compared.
-        where: the folder that they are in.
+        trials: name -> identity; an empty identity, of an older version, is not compared.
+        where: their folder.
 
     Raises:
         PrefzooError: naming each trial that differs from the first, and everything in which it does.
     """
-    known = {name: each for name, each in trials.items() if each}
+    known = {name: recorded for name, recorded in trials.items() if recorded}
     first = next(iter(known), "")
     problems = []
-    for name, each in known.items():
-        refused, _ = differences(known[first], each)
+    for name, recorded in known.items():
+        refused, _ = differences(known[first], recorded)
         problems += [f"{key}: {values} ({first} and {name})" for key, values in refused.items()]
     if problems:
         raise PrefzooError(
@@ -149,9 +147,9 @@ def _flat(content: Mapping[str, Any], before: str = "") -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    """A value in a sentence, hashes by their beginning."""
+    """A value in a sentence, a long one shortened."""
     text = json.dumps(value)
-    return text if len(text) <= 2 * MANY else f"{text[: MANY // 2]}..{text[-3:]}"
+    return text if len(text) <= SHOWN else f"{text[: SHOWN // 4]}..{text[-3:]}"
 
 
 def _read(path: Path) -> Any:

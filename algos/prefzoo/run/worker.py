@@ -1,14 +1,12 @@
-"""The life of the processes in which stages run."""
+"""The processes in which stages run: each does one stage, or several evaluations one after another."""
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import multiprocessing
 import os
 import shutil
 import signal
-import sys
 import threading
 import time
 import traceback
@@ -20,11 +18,12 @@ from typing import Any
 import cloudpickle
 
 from prefzoo import plugins, registry
+from prefzoo.atomic_files import move_into_place, partial_folder
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import CHECKPOINTS
 from prefzoo.run import distributed
-from prefzoo.run.quiet_libraries import without_bars
 from prefzoo.run.stage_graph import SECONDS, Plan, Stage
+from prefzoo.run.subprocesses import hide_bars, output_to
 
 PRELOAD = "prefzoo.run.preload"
 """What every stage needs, imported by the server that stages are forked from, or else by each of them."""
@@ -33,8 +32,28 @@ SEVERAL = ("evaluate",)
 """Kinds of stages of which one process may do several, one after another."""
 
 
-def _enter(sources: dict[str, str], payload: bytes, environment: dict[str, str]) -> tuple[Any, ...]:
-    """What every process of a stage begins with: `(job, plan, stage, threads)`."""
+def work(sources: dict[str, str], payload: bytes, connection: Connection, environment: dict[str, str]) -> None:
+    """Do a stage, and further evaluations that the connection gives; what a stage's own process runs."""
+    job, plan, stage, threads = _set_up(sources, payload, environment)
+    while _do(job, plan, stage, threads, connection) and stage.kind in SEVERAL:
+        try:
+            stage, environment = connection.recv()
+        except EOFError:  # nothing more to do
+            break
+        distributed.enter(environment)
+    connection.close()
+
+
+def follow(sources: dict[str, str], payload: bytes, environment: dict[str, str]) -> None:
+    """Train together with a stage's own process, which writes the result."""
+    job, plan, stage, threads = _set_up(sources, payload, environment)
+    log = stage.folder.with_name(f"{stage.folder.name}.{environment['RANK']}.log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    _logged(log, threads, lambda: job(plan, stage, partial_folder(stage.folder), lambda what, done, total: None))
+
+
+def _set_up(sources: dict[str, str], payload: bytes, environment: dict[str, str]) -> tuple[Any, ...]:
+    """Prepare a new process of a stage, and return `(job, plan, stage, threads)`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     threading.Thread(target=_die_with_parent, daemon=True).start()
     distributed.enter(environment)
@@ -46,36 +65,10 @@ def _enter(sources: dict[str, str], payload: bytes, environment: dict[str, str])
     return job, plan, stage, threads
 
 
-def follow(sources: dict[str, str], payload: bytes, environment: dict[str, str]) -> None:
-    """The life of a process that trains together with a stage's own; what is kept, the stage's own process keeps."""
-    job, plan, stage, threads = _enter(sources, payload, environment)
-    log = stage.folder.with_name(f"{stage.folder.name}.{environment['RANK']}.log")
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("w", encoding="utf-8") as file, _redirected(file):
-        _quiet(threads)
-        try:
-            job(plan, stage, stage.folder.with_name(stage.folder.name + ".partial"), lambda what, done, total: None)
-        except BaseException:
-            traceback.print_exc()
-            raise
-
-
-def work(sources: dict[str, str], payload: bytes, connection: Connection, environment: dict[str, str]) -> None:
-    """The life of a stage's process, or of one that does several."""
-    job, plan, stage, threads = _enter(sources, payload, environment)
-    while _done(job, plan, stage, threads, connection) and stage.kind in SEVERAL:
-        try:
-            stage, environment = connection.recv()
-        except EOFError:  # nothing more to do
-            break
-        distributed.enter(environment)
-    connection.close()
-
-
-def _done(job: Callable[..., None], plan: Plan, stage: Stage, threads: int, connection: Connection) -> bool:
-    """Do one stage and say how it ended; whether it ended well."""
+def _do(job: Callable[..., None], plan: Plan, stage: Stage, threads: int, connection: Connection) -> bool:
+    """Do one stage and send how it ended; True when it ended well."""
     folder: Path = stage.folder
-    partial = folder.with_name(folder.name + ".partial")
+    partial = partial_folder(folder)
     log = folder.with_name(folder.name + ".log")
     began, last = time.monotonic(), 0.0
 
@@ -87,17 +80,10 @@ def _done(job: Callable[..., None], plan: Plan, stage: Stage, threads: int, conn
 
     try:
         clear(partial)
-        with log.open("w", encoding="utf-8") as file, _redirected(file):
-            try:
-                _quiet(threads)
-                job(plan, stage, partial, progress)
-            except BaseException:
-                traceback.print_exc()
-                raise
+        _logged(log, threads, lambda: job(plan, stage, partial, progress))
         shutil.rmtree(partial / CHECKPOINTS, ignore_errors=True)
         (partial / SECONDS).write_text(f"{time.monotonic() - began:.2f}", encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)  # an incomplete one
-        partial.rename(folder)
+        move_into_place(folder)  # only an incomplete result can be there
         message: tuple[str, str | None] = ("ok", None)
     except PrefzooError as error:
         message = ("failed", str(error))
@@ -108,11 +94,25 @@ def _done(job: Callable[..., None], plan: Plan, stage: Stage, threads: int, conn
 
 
 def clear(partial: Path) -> None:
-    """What a killed process left goes, but for the checkpoints that its trainings can go on from."""
+    """Delete what a killed process left in a stage's folder, but not the checkpoints that its training resumes from."""
     partial.mkdir(parents=True, exist_ok=True)
-    for left in partial.iterdir():
-        if left.name != CHECKPOINTS:
-            shutil.rmtree(left) if left.is_dir() else left.unlink()
+    for entry in partial.iterdir():
+        if entry.name != CHECKPOINTS:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+def _logged(log: Path, threads: int, work: Callable[[], None]) -> None:
+    """Do some work with all that it prints, and the traceback of its error, in a log."""
+    import torch
+
+    with log.open("w", encoding="utf-8") as file, output_to(file):
+        try:
+            torch.set_num_threads(threads)
+            hide_bars()
+            work()
+        except BaseException:
+            traceback.print_exc()
+            raise
 
 
 def _die_with_parent() -> None:
@@ -120,28 +120,3 @@ def _die_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
-
-
-@contextlib.contextmanager
-def _redirected(file: Any) -> Any:
-    """Everything that libraries print goes to the stage's log, what C code prints too."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    saved = [os.dup(1), os.dup(2)]
-    try:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
-        yield
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        for target, copy in zip((1, 2), saved, strict=True):
-            os.dup2(copy, target)
-            os.close(copy)
-
-
-def _quiet(threads: int) -> None:
-    import torch
-
-    torch.set_num_threads(threads)
-    without_bars()

@@ -8,7 +8,6 @@ from, running averages, the ledger.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import shutil
 import time
@@ -20,6 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
+from prefzoo.atomic_files import text_sha256
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import CHECKPOINTS, Bench
 
@@ -176,4 +176,4 @@ def _key(trainer: Trainer) -> str:
     rows = trainer.train_dataset
     some = [len(rows), *(rows[i] for i in (0, len(rows) // 2, len(rows) - 1))]
     content = json.dumps([trainer.args.to_dict(), some], sort_keys=True, default=str)
-    return hashlib.sha256(content.encode()).hexdigest()[:10]
+    return text_sha256(content)[:10]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
+from prefzoo.atomic_files import write_whole
 from prefzoo.interface import Bench
 
 if TYPE_CHECKING:
@@ -46,9 +47,7 @@ class Curves(TrainerCallback):
             return
         self.written = time.monotonic()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_suffix(".partial")
-        partial.write_text(json.dumps([*self.earlier, losses(state)]), encoding="utf-8")
-        os.replace(partial, self.path)
+        write_whole(self.path, json.dumps([*self.earlier, losses(state)]))
 
 
 def losses(state: TrainerState) -> list[dict[str, Any]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,6 +10,7 @@ import torch
 from accelerate.utils import broadcast_object_list, convert_outputs_to_fp32, gather_object, send_to_device
 from peft import PeftModel
 
+from prefzoo.atomic_files import text_sha256
 from prefzoo.interface import Bench
 from prefzoo.models.weight_counts import weights_of
 
@@ -110,7 +110,7 @@ class PrecomputedReference:
     def _key(self: Any, batches: list[list[str]]) -> dict[str, Any]:
         """Return all that the numbers depend on beside the model's weights."""
         return {
-            "batches": hashlib.sha256(json.dumps(batches).encode()).hexdigest(),
+            "batches": text_sha256(json.dumps(batches)),
             "collator": dataclasses.asdict(self.data_collator),
             "loading": dict(self.bench.machinery.loading),
             "precision": self.accelerator.mixed_precision,

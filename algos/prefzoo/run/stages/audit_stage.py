@@ -1,4 +1,4 @@
-"""The stages that audit the recipe's judges."""
+"""The audit stage: measure one of the recipe's judges on held-out pairs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from prefzoo.data.row_views import once_each
 from prefzoo.errors import PrefzooError
 from prefzoo.judges import judge_audit as audits
 from prefzoo.run.stage_graph import Plan, Stage
-from prefzoo.run.stages.judge_for_stage import judge_of
-from prefzoo.run.stages.recipe_inputs import gold_function
+from prefzoo.run.stages.recipe_inputs import gold_function, judge_of
 from prefzoo.types import Progress
 
 
@@ -22,15 +21,14 @@ def audit(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
         PrefzooError: when there are none.
     """
     recipe = plan.recipe
-    assert stage.label is not None
-    judge = {"judge": recipe.judge, "final judge": recipe.final_judge}[stage.label]
-    assert judge is not None
+    settings = {"judge": recipe.judge, "final judge": recipe.final_judge}[str(stage.label)]
+    assert settings is not None
     test = splits.load_split(plan.stages[plan.rows_name].folder, "test")
     pairs = once_each(test)
-    drawn = random.Random("audit").sample(pairs, min(judge.audit_pairs, len(pairs)))
+    sample = random.Random("audit").sample(pairs, min(settings.audit_pairs, len(pairs)))
     progress("asking the judge", 0, 1)
-    asked = judge_of(plan, judge, progress=progress)
-    found = audits.audit(asked, drawn, gold_function(recipe), labelled=recipe.data.label_with != "judge")
-    if found is None:
+    judge = judge_of(plan, settings, progress=progress)
+    result = audits.audit(judge, sample, gold_function(recipe), labelled=recipe.data.label_with != "judge")
+    if result is None:
         raise PrefzooError(f"of {len(test)} test rows, not one is a pair of replies of which one is known to be better")
-    (folder / audits.AUDIT_FILE).write_text(found.model_dump_json(indent=1), encoding="utf-8")
+    (folder / audits.AUDIT_FILE).write_text(result.model_dump_json(indent=1), encoding="utf-8")

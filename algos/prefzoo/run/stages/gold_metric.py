@@ -1,4 +1,4 @@
-"""What policies are measured by: the truth, or a judge that compares their replies with the start's."""
+"""The gold metric of policies: the truth, or a judge that compares their replies with the start's."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from typing import Any
 from prefzoo.judges.judge import Asked, Judge
 from prefzoo.run.evaluation_records import read_records
 from prefzoo.run.stage_graph import Plan
-from prefzoo.run.stages.judge_for_stage import judge_of
-from prefzoo.run.stages.recipe_inputs import gold_function
+from prefzoo.run.stages.recipe_inputs import gold_function, judge_of
 from prefzoo.types import Prompt, Truth
 
 
-def measure_of(plan: Plan, start: Path | None) -> Truth | None:
-    """Prompts and replies to `{"gold": ..}` each; None where nothing but the proxy reward is known.
+def gold_metric(plan: Plan, start: Path | None) -> Truth | None:
+    """A function from prompts and replies to `{"gold": ..}` for each; None where only the proxy reward is known.
 
     With `gold: judge` it is P(the reply is better than the start's to the same prompt), and 0.5 for the start.
 
@@ -35,7 +34,7 @@ class AgainstTheStart:
     """A judge as a truth: P(the reply is better than the start's to the same prompt).
 
     Args:
-        judge: who compares.
+        judge: compares two replies.
         records: the start's replies to the test prompts.
     """
 
@@ -45,8 +44,8 @@ class AgainstTheStart:
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Mapping[str, float]]:
         assert list(prompts) == [record["prompt"] for record in self.records], "every policy answers the same prompts"
         self.judge.asked, self.judge.examples = Asked(), []
-        better = self.judge(prompts, completions, [record["reply"] for record in self.records])
-        return [{"gold": p} for p in better]
+        probabilities = self.judge(prompts, completions, [record["reply"] for record in self.records])
+        return [{"gold": p} for p in probabilities]
 
     def report(self) -> dict[str, Any]:
         """What the judge was asked about the last replies (see `judge.Asked`), and some unreadable answers."""

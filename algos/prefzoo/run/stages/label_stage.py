@@ -1,21 +1,66 @@
-"""Preferences out of prompts alone: the start answers each twice, and a judge says which answer is better."""
+"""The label stage: the start answers each prompt twice, and a judge or the truth says which answer is better."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
+from prefzoo.data import splits
 from prefzoo.data.formats import Row
 from prefzoo.data.rejects import Dropped
 from prefzoo.data.row_views import views_of
+from prefzoo.data.shares import wilson
+from prefzoo.errors import PrefzooError
 from prefzoo.interface import Policy
 from prefzoo.judges.ai_preferences import labelled
+from prefzoo.judges.judge_settings import JudgeSettings
 from prefzoo.ledger import Ledger
+from prefzoo.recipe.recipe_schema import Recipe
+from prefzoo.run.resources import metered
+from prefzoo.run.stage_graph import Plan, Stage
+from prefzoo.run.stages.recipe_inputs import gold_function, judge_of
+from prefzoo.run.stages.start_stage import start_path, start_policy
 from prefzoo.settings import Generation
 from prefzoo.types import Judge, Progress
 from prefzoo.views import prompt_key
 
 
-def label(
+def label(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
+    """Make preferences of the start's own replies to the training and test prompts.
+
+    Raises:
+        PrefzooError: when not one pair of a split could be made.
+    """
+    recipe = plan.recipe
+    ledger = Ledger()
+    settings = JudgeSettings(type="gold") if recipe.data.label_with == "gold" else recipe.judge
+    judge = judge_of(plan, settings, progress=progress)
+    policy = start_policy(recipe, start_path(plan))
+    parts = {name: splits.load_split(plan.stages["data"].folder, name) for name in splits.SPLITS}
+    report: dict[str, Any] = {"with": recipe.data.label_with, "splits": {}}
+    for i, name in enumerate(("train", "test")):
+        before = parts[name]
+        seed = 20_000 + 2 * recipe.seeds[0] + i
+        with metered(ledger):
+            parts[name], dropped = label_split(before, policy, judge, recipe.generation, seed, ledger, progress)
+        pairs = parts[name][len(before) :]
+        report["splits"][name] = {"pairs": len(pairs), "sha256": splits.sha256_of(pairs), "dropped": dropped.counts()}
+        if not pairs:
+            raise PrefzooError(
+                f"data.label_with: of two replies to each of the {name} prompts not one pair could be made: "
+                f"{dropped.counts()}. Longer replies: generation.max_new_tokens; others: start, gold."
+            )
+    splits.save_splits(parts, folder)
+    rows = [row for split in parts.values() for row in split]
+    report["judge"] = {"type": settings.type, **judge.report(), **_gold_agreement(recipe, rows)}
+    (folder / "labels.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
+    (folder / "ledger.json").write_text(json.dumps(asdict(ledger)), encoding="utf-8")
+
+
+def label_split(
     rows: Sequence[Row],
     policy: Policy,
     judge: Judge,
@@ -26,32 +71,48 @@ def label(
 ) -> tuple[list[Row], Dropped]:
     """Pairs of two sampled replies for the prompts of one split.
 
-    What makes no pair is left out, with its reason (see `ai_labels.labelled`).
+    Replies that make no pair are left out, with the reason (see `ai_preferences.labelled`).
 
     Args:
         rows: of the split; each distinct prompt is answered.
         policy: the start.
-        judge: says which reply is better; the truth is one, too.
+        judge: says which reply is better.
         generation, seed: how replies are sampled.
         ledger: is charged for the samples and for each question to the judge.
         progress: is told how far sampling is.
 
     Returns:
-        The rows that were given and after them a row for each pair; and what was left out.
+        The given rows followed by a row for each pair; and what was left out.
     """
     prompts = views_of(rows).prompts
-    first = {prompt_key(row.prompt): row for row in reversed(rows)}
-    drawn = policy.sample(prompts, generation, seed, n=2, ledger=ledger, progress=progress)
-    sides = [a.text for a, _ in drawn], [b.text for _, b in drawn]
-    first_better = ledger.judged(judge, lambda: judge(prompts, *sides))
+    first_rows = {prompt_key(row.prompt): row for row in reversed(rows)}
+    samples = policy.sample(prompts, generation, seed, n=2, ledger=ledger, progress=progress)
+    replies = [a.text for a, _ in samples], [b.text for _, b in samples]
+    first_better = ledger.judged(judge, lambda: judge(prompts, *replies))
     dropped = Dropped()
     pairs = []
-    for each in labelled(prompts, drawn, first_better):
-        row = first[prompt_key(each.prompt)]
-        if each.dropped:
-            dropped.add(each.dropped, row.id, each.prompt[-1]["content"])
+    for pair in labelled(prompts, samples, first_better):
+        row = first_rows[prompt_key(pair.prompt)]
+        if pair.dropped:
+            dropped.add(pair.dropped, row.id, pair.prompt[-1]["content"])
         else:
             pairs.append(
-                Row(f"{row.id} labelled", row.prompt, chosen=each.chosen, rejected=each.rejected, slice=row.slice)
+                Row(f"{row.id} labelled", row.prompt, chosen=pair.chosen, rejected=pair.rejected, slice=row.slice)
             )
     return [*rows, *pairs], dropped
+
+
+def _gold_agreement(recipe: Recipe, rows: Sequence[Row]) -> dict[str, Any]:
+    """How often the pairs are ordered as the truth orders them; empty where there is no truth, or it orders none."""
+    gold = gold_function(recipe)
+    pairs = [row for row in rows if row.chosen is not None and row.rejected is not None]
+    if gold is None or not pairs:
+        return {}
+    prompts = [row.prompt for row in pairs]
+    chosen = gold(prompts, [row.chosen or "" for row in pairs])
+    rejected = gold(prompts, [row.rejected or "" for row in pairs])
+    agrees = [a["gold"] > b["gold"] for a, b in zip(chosen, rejected, strict=True) if a["gold"] != b["gold"]]
+    if not agrees:
+        return {}
+    share = sum(agrees) / len(agrees)
+    return {"gold_agreement": share, "gold_agreement_ci95": list(wilson(share, len(agrees)))}

@@ -1,17 +1,47 @@
-"""What a recipe gives to every stage: how model files are read, and the truth."""
+"""What a recipe gives to its stages: how models are read, the truth, judges, the reward, and an algorithm's bench."""
 
 from __future__ import annotations
 
+import json
+import os
+from pathlib import Path
 from typing import Any
 
-from prefzoo.judges.build_judge import truth
+from prefzoo.data import splits
+from prefzoo.data.row_views import views_of
+from prefzoo.interface import Assistant, Bench, Machinery
+from prefzoo.judges.assistant import EndpointAssistant, ModelAssistant
+from prefzoo.judges.build_judge import build, truth
+from prefzoo.judges.endpoint import EndpointAsker
+from prefzoo.judges.judge import Judge
+from prefzoo.judges.judge_settings import JudgeSettings
+from prefzoo.ledger import Ledger
+from prefzoo.models.loading import resolve
 from prefzoo.recipe.recipe_schema import GoldFunction, Recipe
+from prefzoo.rewards.load_reward import load_reward
+from prefzoo.rewards.random_reward import RandomReward
+from prefzoo.run.stage_graph import Plan, Stage
+from prefzoo.run.stages.shared_work import SHARED_WORK, SharedWork
 from prefzoo.settings import Adapter
-from prefzoo.types import Truth
+from prefzoo.types import Progress, Reward, Truth
+
+JUDGE_ANSWERS = "judge-answers"
+"""Folder of a comparison in which a server's answers are kept."""
 
 
-def described_gold(recipe: Recipe) -> str | None:
-    """The recipe's truth as `judges.build.truth` reads it."""
+def loading(recipe: Recipe, adapter: Adapter) -> dict[str, Any]:
+    """The arguments with which model files are read."""
+    model = recipe.model
+    return {
+        "dtype": model.dtype,
+        "trust_remote_code": model.trust_remote_code,
+        "attn_implementation": model.attn_implementation,
+        "quantization": adapter.quantization,
+    }
+
+
+def gold_name(recipe: Recipe) -> str | None:
+    """The recipe's truth as `build_judge.truth` reads it; None where there is none."""
     source = recipe.gold_source
     if source in ("none", "judge"):
         return None
@@ -20,15 +50,101 @@ def described_gold(recipe: Recipe) -> str | None:
 
 def gold_function(recipe: Recipe) -> Truth | None:
     """The recipe's truth; None where there is none."""
-    return truth(described_gold(recipe))
+    return truth(gold_name(recipe))
 
 
-def loading(recipe: Recipe, adapter: Adapter) -> dict[str, Any]:
-    """How model files are read."""
-    model = recipe.model
-    return {
-        "dtype": model.dtype,
-        "trust_remote_code": model.trust_remote_code,
-        "attn_implementation": model.attn_implementation,
-        "quantization": adapter.quantization,
+def judge_of(plan: Plan, settings: JudgeSettings, seed: int | None = None, progress: Progress | None = None) -> Judge:
+    """The judge that a block of the recipe describes.
+
+    Args:
+        seed: of a random one; None is the comparison's first.
+        progress: is told how many of a server's answers have come.
+    """
+    recipe = plan.recipe
+    description = {
+        "settings": settings.model_dump(mode="json"),
+        "model": recipe.model.path,
+        "loading": loading(recipe, recipe.adapter),
+        "gold": gold_name(recipe),
+        "seed": recipe.seeds[0] if seed is None else seed,
+        "cache": str((plan.out / JUDGE_ANSWERS).resolve()),
     }
+    return build(description, progress)
+
+
+def assistant_of(plan: Plan, progress: Progress) -> Assistant:
+    """The model that writes critiques and revisions: the judge's where the judge is one, else the recipe's."""
+    recipe = plan.recipe
+    if recipe.judge.endpoint is not None:
+        asker = EndpointAsker(recipe.judge.endpoint, plan.out / JUDGE_ANSWERS, progress)
+        return EndpointAssistant(asker, recipe.generation.max_new_tokens)
+    path = recipe.judge.path or recipe.model.path
+    return ModelAssistant.load(resolve(path), recipe.generation, loading(recipe, recipe.adapter))
+
+
+def reward_of(plan: Plan, seed: int) -> Reward:
+    """The reward that trials of this seed learn from, as its stage left it."""
+    folder = plan.stages[plan.reward_name(seed)].folder
+    spec = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
+    return RandomReward(seed) if spec["type"] == "random" else load_reward(spec, folder)
+
+
+def bench_of(
+    plan: Plan,
+    stage: Stage,
+    folder: Path,
+    start: str,
+    seed: int,
+    progress: Progress,
+    shuffle_seed: int | None = None,
+    rows: str | None = None,
+) -> Bench:
+    """The bench of a stage that trains, with a new ledger, and without reward, judge and constitution.
+
+    Args:
+        folder: where the stage writes.
+        start: folder of the model that is trained.
+        shuffle_seed: of the coin that shuffles labels, where the recipe wants that; None leaves them.
+        rows: the stage whose training rows are learned from; None is the one that the plan names.
+    """
+    recipe = plan.recipe
+    views = views_of(splits.load_split(plan.stages[rows or plan.rows_name].folder, "train"))
+    if recipe.data.shuffle_labels and shuffle_seed is not None:
+        views = views.with_shuffled_labels(shuffle_seed)
+    return Bench(
+        start=start,
+        data=views,
+        reward=None,
+        adapter=recipe.adapter,
+        budget=recipe.budget,
+        generation=recipe.generation,
+        training=recipe.training,
+        seed=seed,
+        out=folder,
+        ledger=Ledger(),
+        progress=progress,
+        machinery=Machinery(
+            loading=loading(recipe, recipe.adapter),
+            reporting=_trainer_trackers(plan, stage),
+            shaping=recipe.reward.shaping,
+            reuse=SharedWork(plan.out / SHARED_WORK),
+        ),
+    )
+
+
+def _trainer_trackers(plan: Plan, stage: Stage) -> dict[str, Any]:
+    """The training arguments under which trainers report to TensorBoard, Trackio or MLflow; empty where the recipe
+    names none of them.
+
+    Trackio and MLflow keep their logs in the comparison's folder, unless the environment names another place; this
+    sets the environment of the stage's own process.
+    """
+    names = plan.recipe.tracking.report_to
+    if not names:
+        return {}
+    out, project = plan.out.resolve(), plan.recipe.tracking.wandb.project
+    os.environ.setdefault("TRACKIO_DIR", str(out / "trackio"))
+    os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{out / 'mlflow.db'}")
+    os.environ.setdefault("MLFLOW_EXPERIMENT_NAME", project)
+    run = f"{stage.label} seed {stage.seed}" if stage.kind == "train" else stage.name
+    return {"report_to": list(names), "run_name": run, "project": project}

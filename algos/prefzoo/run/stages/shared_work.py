@@ -1,9 +1,8 @@
-"""Work that several trials of a comparison have in common is done by the first, and read by the others.
+"""Work that several trials of a comparison have in common: the first trial does it, and the others read the result.
 
-That is what an untouched start replies to the same prompts with the same seed, what a model in this process judges of
-the same pairs, and how likely the reference finds their replies. A trial's ledger is charged in full as if it had done
-all itself, because algorithms are compared by what they cost, and not by what the comparison saved; what was saved is
-in the trial's report under `reused`.
+It is the untouched start's replies to the same prompts with the same seed, a local judge's answers about the same
+pairs, and the reference's log-probabilities. Each trial's ledger is charged in full, because algorithms are compared by
+their cost without the others; what a trial saved is in its report under `reused`.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,24 +18,25 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from prefzoo.atomic_files import write_whole
 from prefzoo.interface import Bench, Policy
 from prefzoo.judges.judge import Judge
 from prefzoo.ledger import CHARGES, Ledger
 from prefzoo.models.adapters import of_adapter
 from prefzoo.models.language_model import LanguageModelPolicy
-from prefzoo.run.cache import fingerprint, versions
-from prefzoo.run.stages.time_and_memory import peak_memory
+from prefzoo.run.cache import fingerprint, result_key
+from prefzoo.run.resources import peak_memory
 from prefzoo.types import Completion, Prompt
 
-KEPT = "kept"
+SHARED_WORK = "kept"
 """Folder of a comparison in which such results lie."""
 
 
-class KeptWork:
+class SharedWork:
     """See `prefzoo.interface.Reuse`. Several processes may use one folder; a killed one leaves nothing half done.
 
     Args:
-        folder: where results lie, each in a file named after a hash of everything that it depends on.
+        folder: of the results, each in a file named after a hash of all that it depends on.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -46,10 +45,10 @@ class KeptWork:
     def samples(
         self, bench: Bench, policy: Policy, prompts: Sequence[Prompt], n: int, seed: int
     ) -> list[list[Completion]]:
-        """Replies of a policy, kept where it is the untouched start.
+        """Replies of a policy; they are shared where it is the untouched start.
 
         The weights in memory are part of the key, so that a policy that was trained in place is never mistaken for the
-        start that it was loaded from. The generator of random numbers is left as it was, read or sampled.
+        start that it was loaded from. The state of the random number generator stays the same in either case.
         """
 
         def draw(ledger: Ledger) -> list[list[Completion]]:
@@ -60,7 +59,7 @@ class KeptWork:
 
         def compute() -> dict[str, Any]:
             ledger = Ledger()
-            replies = [[[c.text, c.token_ids, c.finished] for c in each] for each in draw(ledger)]
+            replies = [[[c.text, c.token_ids, c.finished] for c in samples] for samples in draw(ledger)]
             return {"replies": replies, "charges": {name: getattr(ledger, name) for name in CHARGES}}
 
         key = {
@@ -73,12 +72,12 @@ class KeptWork:
             "seed": seed,
         }
         with torch.random.fork_rng(range(torch.cuda.device_count())):
-            found, reused = self._once(bench, "samples", key, compute)
+            result, reused = self._once(bench, "samples", key, compute)
         for name in CHARGES:
-            setattr(bench.ledger, name, getattr(bench.ledger, name) + found["charges"][name])
+            setattr(bench.ledger, name, getattr(bench.ledger, name) + result["charges"][name])
         if reused:
-            _note(bench, "generated_tokens", found["charges"]["generated_tokens"])
-        return [[Completion(text, tuple(ids), finished) for text, ids, finished in each] for each in found["replies"]]
+            _count_saved(bench, "generated_tokens", result["charges"]["generated_tokens"])
+        return [[Completion(text, tuple(ids), end) for text, ids, end in samples] for samples in result["replies"]]
 
     def preferences(
         self,
@@ -88,11 +87,10 @@ class KeptWork:
         second: Sequence[str],
         questions: Sequence[str | None] | None,
     ) -> list[float]:
-        """A judge's answers, kept where it is a model in this process: a coin's next toss depends on all before it, a
-        server's answers are kept already, and of a judge that is not described nothing is known.
+        """A judge's answers; they are shared where it is a model in this process. A coin's next toss depends on all
+        before it, a server's answers are kept already, and of a judge without a description nothing is known.
 
-        Kept beside them is what the judge had counted by then, which is the same for every judge that had counted the
-        same before.
+        The judge's counts are kept with them, and its counts before are part of the key.
         """
         judge = bench.judge
         assert judge is not None
@@ -111,59 +109,55 @@ class KeptWork:
             "state": judge.state(),
             "asked": [prompts, first, second, questions],
         }
-        found, reused = self._once(bench, "judgements", key, compute)
+        result, reused = self._once(bench, "judgements", key, compute)
         if reused:
-            _note(bench, "judge_calls", found["state"]["asked"]["questions"] - judge.asked.questions)
-            judge.restore(found["state"])
-        return list(found["answers"])
+            _count_saved(bench, "judge_calls", result["state"]["asked"]["questions"] - judge.asked.questions)
+            judge.restore(result["state"])
+        return list(result["answers"])
 
     def reference(
         self, bench: Bench, model: torch.nn.Module, key: Mapping[str, Any], compute: Callable[[], dict[str, Any]]
     ) -> dict[str, Any]:
-        """What `compute` finds with a model whose adapter is off: numbers, and in `tokens` how many passed through it.
+        """The result of `compute` with a model whose adapter is off: numbers, and in `tokens` how many it read.
 
         Args:
             bench: of the trial, which charges the tokens itself.
             model: all of its weights but an adapter's are part of the key.
-            key: what else the numbers depend on, plain values.
-            compute: finds them; called where they are not there.
+            key: the plain values that the numbers depend on, too.
+            compute: is called where no trial has computed them.
         """
-        found, reused = self._once(bench, "references", {**key, "weights": _weights(model)}, compute)
+        result, reused = self._once(bench, "references", {**key, "weights": _weights(model)}, compute)
         if reused:
-            _note(bench, "forward_tokens", found["tokens"])
-        return found
+            _count_saved(bench, "forward_tokens", result["tokens"])
+        return result
 
     def _once(
         self, bench: Bench, kind: str, key: Mapping[str, Any], compute: Callable[[], dict[str, Any]]
     ) -> tuple[dict[str, Any], bool]:
-        """What `compute` gives, and whether another call computed it; the time and memory that it took there are
-        charged here."""
+        """The result of `compute`, and True if an earlier call computed it. Its time and memory are charged in either
+        case."""
         began = time.perf_counter()
-        text = json.dumps({**key, "versions": versions()}, sort_keys=True)
-        path = self.folder / f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:20]}.json"
+        path = self.folder / f"{kind}-{result_key(key)[:20]}.json"
         self.folder.mkdir(parents=True, exist_ok=True)
-        with _alone(path, lambda: bench.progress(f"waiting for another trial's {kind}", 0, 1)):
+        with _locked(path, lambda: bench.progress(f"waiting for another trial's {kind}", 0, 1)):
             reused = path.is_file()
             if not reused:
                 memory, start = peak_memory(), time.perf_counter()
-                made = {"found": compute(), "seconds": time.perf_counter() - start}
-                made["memory_bytes"] = peak_memory() - memory
-                partial = path.with_suffix(".partial")
-                partial.write_text(json.dumps(made), encoding="utf-8")
-                os.replace(partial, path)
-            kept = json.loads(path.read_text(encoding="utf-8"))  # computed or not, of the same types
+                content = {"found": compute(), "seconds": time.perf_counter() - start}
+                content["memory_bytes"] = peak_memory() - memory
+                write_whole(path, json.dumps(content))
+            record = json.loads(path.read_text(encoding="utf-8"))  # computed or not, of the same types
         if reused:
-            bench.ledger.seconds += kept["seconds"] - (time.perf_counter() - began)
-            peak = peak_memory() + kept["memory_bytes"]
+            bench.ledger.seconds += record["seconds"] - (time.perf_counter() - began)
+            peak = peak_memory() + record["memory_bytes"]
             bench.ledger.peak_memory_bytes = max(bench.ledger.peak_memory_bytes, peak)
-            _note(bench, "seconds", kept["seconds"])
-        return kept["found"], reused
+            _count_saved(bench, "seconds", record["seconds"])
+        return record["found"], reused
 
 
 @contextlib.contextmanager
-def _alone(path: Path, waits: Callable[[], None]) -> Iterator[None]:
-    """Nobody else is here for the same `path` meanwhile; `waits` is called if somebody is at first. A process that is
-    killed lets go."""
+def _locked(path: Path, waits: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock of `path`; `waits` is called if another process holds it at first. A kill lets go of it."""
     lock = FileLock(path.with_suffix(".lock"))
     try:
         lock.acquire(timeout=0)
@@ -176,13 +170,13 @@ def _alone(path: Path, waits: Callable[[], None]) -> Iterator[None]:
         lock.release()
 
 
-def _note(bench: Bench, what: str, amount: float) -> None:
-    noted = bench.report.setdefault("reused", {})
-    noted[what] = noted.get(what, 0) + amount
+def _count_saved(bench: Bench, charge: str, amount: float) -> None:
+    reused = bench.report.setdefault("reused", {})
+    reused[charge] = reused.get(charge, 0) + amount
 
 
 def _weights(model: torch.nn.Module) -> str:
-    """A hash of all that a model's state holds, an adapter left out, the constants of quantization included."""
+    """A hash of a model's state without adapters; it includes the constants of quantization."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
         if of_adapter(name):

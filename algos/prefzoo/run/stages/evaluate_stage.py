@@ -1,24 +1,68 @@
-"""Measure a policy: the same test prompts, the same sampling, the same yardsticks for every one."""
+"""The evaluate stage: measure a policy on the same test prompts, with the same sampling and metrics as every other."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from transformers import set_seed
+
+from prefzoo.data import splits
+from prefzoo.data.row_views import views_of
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import MILESTONES, HasLogProbabilities, Policy
 from prefzoo.judges.critique_revision import TRANSCRIPTS, by_principle
 from prefzoo.ledger import Ledger
+from prefzoo.models import shared_base
 from prefzoo.models.policy_kinds import kl_to_start, load_policy
 from prefzoo.run.evaluation_records import JUDGING, PRINCIPLES, RECORDS, not_numbers
-from prefzoo.run.stages.gold_metric import AgainstTheStart
-from prefzoo.run.stages.time_and_memory import metered
+from prefzoo.run.resources import forget_peak, metered
+from prefzoo.run.stage_graph import INCOMPLETE, START, Plan, Stage
+from prefzoo.run.stages.gold_metric import AgainstTheStart, gold_metric
+from prefzoo.run.stages.recipe_inputs import gold_function, reward_of
+from prefzoo.run.stages.start_stage import start_path, start_policy
+from prefzoo.run.trial_identity import IDENTITY, identity
 from prefzoo.settings import Generation
 from prefzoo.types import Progress, Prompt, Reward, Truth
+
+
+@shared_base.shared()
+def evaluate(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
+    """Measure one policy on the test prompts.
+
+    The process may have measured other policies before. All that this one shares with them is the base's weights.
+    """
+    assert stage.label is not None and stage.seed is not None
+    forget_peak()
+    set_seed(stage.seed)
+    recipe = plan.recipe
+    ledger = Ledger()
+    of_start = stage.label == START
+    trained = None if of_start else plan.stages[f"train {stage.label} seed {stage.seed}"].folder
+    policy = start_policy(recipe, start_path(plan)) if trained is None else load_policy(trained / "policy")
+    has_reward = plan.stages[plan.reward_name(stage.seed)].done
+    test = splits.load_split(plan.stages["data"].folder, "test")
+    measure = Measure(
+        prompts=views_of(test).prompts[: recipe.evaluation.prompts],
+        slices={json.dumps(row.prompt): row.slice for row in test},
+        generation=recipe.generation,
+        seed=stage.seed,
+        gold=gold_metric(plan, None if of_start else plan.stages[f"evaluate {START} seed {stage.seed}"].folder),
+        proxy=reward_of(plan, stage.seed) if has_reward else None,
+        progress=progress,
+        start=lambda: start_policy(recipe, start_path(plan)),
+    )
+    measure(policy, ledger, folder)
+    (folder / "ledger.json").write_text(json.dumps(asdict(ledger)), encoding="utf-8")
+    (folder / IDENTITY).write_text(json.dumps(identity(plan, stage.label), indent=1), encoding="utf-8")
+    if trained is not None:
+        measure_milestones(measure, gold_function(recipe), trained, folder)
+    if not has_reward:
+        (folder / INCOMPLETE).write_text("measured without the proxy reward, whose stage failed", encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -56,11 +100,11 @@ class Measure:
             PrefzooError: when a measurement is infinite or not a number.
         """
         with metered(ledger):
-            drawn = policy.sample(
+            samples = policy.sample(
                 self.prompts, self.generation, seed=10_000 + self.seed, ledger=ledger, progress=self.progress
             )
         ledger.inference_tokens = ledger.generated_tokens
-        replies = [each[0] for each in drawn]
+        replies = [sampled[0] for sampled in samples]
         texts = [reply.text for reply in replies]
         self.progress("scoring", 0, 2)
         truths: Sequence[Mapping[str, float]] = (
@@ -91,21 +135,21 @@ class Measure:
             file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
 
 
-def measure_on_the_way(measure: Measure, truth: Truth | None, trained: Path, folder: Path) -> None:
-    """Measure the policies that a trial kept on the way, each into a folder of its own, and what its critiques did.
+def measure_milestones(measure: Measure, truth: Truth | None, trained: Path, folder: Path) -> None:
+    """Measure the policies that a trial kept at milestones, each into a folder of its own, and what its critiques did.
 
-    Nothing of it is charged: it is a cost of measuring.
+    Nothing is charged to the trial, because this is a cost of measuring.
 
     Args:
         truth: what critiques are measured by, on training prompts; None where there is none.
         trained: the trial's folder.
         folder: the evaluation's.
     """
-    for kept in sorted((trained / MILESTONES).glob("*")):
-        out = folder / MILESTONES / kept.name
+    for milestone in sorted((trained / MILESTONES).glob("*")):
+        out = folder / MILESTONES / milestone.name
         out.mkdir(parents=True)
-        measure(load_policy(kept / "policy"), Ledger(), out)
-        shutil.copy(kept / "milestone.json", out)
+        measure(load_policy(milestone / "policy"), Ledger(), out)
+        shutil.copy(milestone / "milestone.json", out)
     if (trained / TRANSCRIPTS).is_file():
-        found = by_principle(trained / TRANSCRIPTS, truth, measure.proxy)
-        (folder / PRINCIPLES).write_text(json.dumps(found, indent=1), encoding="utf-8")
+        by_name = by_principle(trained / TRANSCRIPTS, truth, measure.proxy)
+        (folder / PRINCIPLES).write_text(json.dumps(by_name, indent=1), encoding="utf-8")

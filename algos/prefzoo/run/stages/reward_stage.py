@@ -1,0 +1,73 @@
+"""The reward stage: train or find the reward that algorithms learn from, and measure how good it is."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+from prefzoo.data import splits
+from prefzoo.data.row_views import views_of
+from prefzoo.interface import Bench
+from prefzoo.rewards.combined import Ensemble, WeightedSum
+from prefzoo.rewards.judge_reward import JudgeReward, start_replies
+from prefzoo.rewards.random_reward import RandomReward
+from prefzoo.rewards.reward_accuracy import reward_report
+from prefzoo.rewards.reward_model import RewardModel
+from prefzoo.rewards.reward_settings import RewardPart
+from prefzoo.rewards.train_reward import train_reward_model
+from prefzoo.run.resources import metered
+from prefzoo.run.stage_graph import Plan, Stage
+from prefzoo.run.stages.recipe_inputs import bench_of, gold_function, judge_of, loading
+from prefzoo.run.stages.start_stage import start_path
+from prefzoo.scoring_function import FunctionReward
+from prefzoo.types import Progress, Prompt, Reward
+
+
+def make_reward(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
+    """Train or find the reward, and report its accuracy, and that of each of its parts, on test pairs."""
+    recipe = plan.recipe
+    settings = recipe.reward
+    seed = recipe.seeds[0] if stage.seed is None else stage.seed
+    bench = bench_of(plan, stage, folder, start_path(plan), seed, progress, shuffle_seed=stage.seed)
+    test = splits.load_split(plan.stages[plan.rows_name].folder, "test")
+    prompts = [*bench.data.prompts, *views_of(test).prompts]
+    parts: list[Reward] = []
+    with metered(bench.ledger):
+        for i, part in enumerate(settings.parts):
+            out = folder / f"part-{i}" if settings.of else folder
+            parts.append(_make_part(plan, part, bench.replace(out=out), prompts))
+    reward = WeightedSum(parts, [part.weight for part in settings.of]) if settings.of else parts[0]
+    (folder / "spec.json").write_text(json.dumps(reward.spec(folder)), encoding="utf-8")
+    gold = gold_function(recipe)
+    scores = {"type": settings.type, **reward_report(reward, test, gold)}
+    report = {**scores, **bench.report, "ledger": asdict(bench.ledger)}
+    members = reward.members if isinstance(reward, Ensemble) else parts
+    if len(members) > 1:
+        report["splits"] = [reward_report(member, test, gold) for member in members]
+    (folder / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
+
+
+def _make_part(plan: Plan, part: RewardPart, bench: Bench, prompts: list[Prompt]) -> Reward:
+    """One part of the reward, which will score replies to `prompts`. Members of an ensemble differ in their seed."""
+    recipe = plan.recipe
+    if part.type == "path":
+        return RewardModel.load(str(Path(str(part.path)).expanduser()), loading(recipe, recipe.adapter))
+    if part.type == "function":
+        return FunctionReward(str(part.path))
+    if part.type == "random":
+        return RandomReward(recipe.seeds[0])
+    if part.type == "judge":
+        references = start_replies(bench, prompts) if part.by == "comparison" else {}
+        return JudgeReward(judge_of(plan, recipe.judge, bench.seed, bench.progress), part.by, references)
+    adapter = part.adapter or recipe.adapter
+    bench = bench.replace(adapter=adapter, loading=loading(recipe, adapter))
+    if part.members == 1:
+        return train_reward_model(bench, part.trainer, part.loss)
+    members = [
+        train_reward_model(
+            bench.replace(out=bench.out / f"member-{i}", seed=bench.seed + 1000 * i), part.trainer, part.loss
+        )
+        for i in range(part.members)
+    ]
+    return Ensemble(members, part.combine, part.std_weight)
