@@ -58,8 +58,9 @@ class Pairwise(Algorithm):
 
 @dataclass(frozen=True)
 class PairwiseLoss(Pairwise):
-    """A loss of one's own on preference pairs: a subclass is a frozen dataclass of hyper-parameters with a method `loss`,
-    such as `return (1 - self.beta * (chosen.log_ratios - rejected.log_ratios)).relu()`; `docs/examples/simpo.py` is one.
+    """A loss of one's own on preference pairs. A subclass is a frozen dataclass of hyper-parameters with a method
+    `loss`, such as `return (1 - self.beta * (chosen.log_ratios - rejected.log_ratios)).relu()`;
+    `docs/examples/simpo.py` is one.
     """
 
     owned: ClassVar[Mapping[str, str]] = dict.fromkeys(
@@ -78,6 +79,11 @@ class PairwiseLoss(Pairwise):
         ),
         OWN_LOSS,
     )
+
+    def trainer_class(self) -> type[DPOTrainer]:
+        from prefzoo.trainers.pairwise_trainer import pairwise_trainer
+
+        return pairwise_trainer(self)
 
     @abstractmethod
     def loss(self, chosen: ReplyBatch, rejected: ReplyBatch) -> Tensor:
