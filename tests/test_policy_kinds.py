@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -361,3 +362,14 @@ def test_changes_of_a_bench_reach_the_machinery_and_share_ledger_and_report() ->
     assert (other.seed, other.machinery.milestones, trial.machinery.milestones) == (3, 2, 0)
     assert other.ledger is trial.ledger and other.report is trial.report
     assert other.machinery.memory is trial.machinery.memory
+
+
+def test_the_python_of_the_page_for_authors_runs(tmp_path) -> None:
+    text = (ROOT / "docs" / "algorithms.md").read_text(encoding="utf-8")
+    (source,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "script.py").write_text(source)
+    done = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "Ledger(" in done.stdout.splitlines()[-1]
+    for name in re.findall(r"\]\((examples/[a-z_]+\.py)\)", text):
+        assert (ROOT / "docs" / name).is_file(), name
