@@ -82,6 +82,22 @@ def test_a_kind_that_is_taken_or_lacks_a_method_is_refused(forgets) -> None:
         prefzoo.register_policy("empty", object)
 
 
+def test_stage_processes_and_packages_bring_kinds(forgets, tmp_path, monkeypatch) -> None:
+    registry.adopt({}, {"fixed": Fixed})
+    registry.adopt({}, {"fixed": Bounded})  # what a plug-in registered here already stays
+    assert registry.policy_class("fixed") is Fixed
+    info = tmp_path / "kinds-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: kinds\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[prefzoo.policies]\npath = pathlib:Path\ngone = pathlib:Nothing\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert registry.policy_class("path") is Path
+    with pytest.raises(PrefzooError, match="'gone', pathlib:Nothing, cannot be loaded: AttributeError"):
+        registry.policy_class("gone")
+    with pytest.raises(PrefzooError, match="known: adapter, best_of_n, fixed, gone, model, path"):
+        registry.policy_class("stranger")
+
+
 def test_a_policy_gets_its_kl_by_what_it_can_do() -> None:
     prompts, replies = [[{"role": "user", "content": "a"}]], [Completion("yes", (1, 2), True)]
     start = lambda: Fixed(-0.5)  # noqa: E731

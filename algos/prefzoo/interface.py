@@ -149,7 +149,7 @@ class Bench:
         progress: called as `progress(what, done, total)`.
         report: plain values that the algorithm adds about this trial; they end up in `results.json` under `details`.
         latest: the policy to go on from in a later round; None for the start.
-        judge: answers which of two replies is better; charged by `prefer` and `grade`.
+        judge: answers which of two replies is better; charged by `prefer`; other questions by `ledger.judged`.
         assistant: writes critiques and revisions.
         constitution: the principles that feedback is given by.
         machinery: what trainers and stages need; an algorithm passes it on with the bench and reads `loading` at most.

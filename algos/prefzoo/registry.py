@@ -102,7 +102,13 @@ def policy_class(kind: str) -> type:
         return loaded
     points = entry_points(group=POLICY_ENTRY_POINTS)
     if kind in points.names:
-        offered: type = points[kind].load()
+        try:
+            offered: type = points[kind].load()
+        except (Exception, SystemExit) as error:
+            message = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise PrefzooError(
+                f"the policy kind {kind!r}, {points[kind].value}, cannot be loaded: {message}"
+            ) from error
         return offered
     known = ", ".join(sorted({*BUILT_IN_POLICIES, *_registered_policies, *points.names}))
     raise PrefzooError(
