@@ -19,7 +19,7 @@ from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.rewards.judge_reward import JudgeReward, load_judge_reward, start_replies
 from prefzoo.types import Completion
 from prefzoo.views import prompt_key
-from prefzoo.zoo.feedback_loop import Teaching
+from prefzoo.zoo.feedback_loop import FeedbackLoop
 
 
 def truth(prompts, completions):
@@ -38,7 +38,7 @@ def bench(make_bench):
 
 @pytest.fixture
 def start(bench):
-    return LanguageModelPolicy.from_start(bench.start, **bench.loading)
+    return LanguageModelPolicy.start_of(bench)
 
 
 class Taught(Exception):
@@ -52,9 +52,9 @@ def given(monkeypatch):
 
     def learn(self, bench, prompts, pairs):
         calls.append((bench, list(prompts), pairs))
-        return LanguageModelPolicy.from_start(bench.start, **bench.loading)
+        return LanguageModelPolicy.start_of(bench)
 
-    monkeypatch.setattr(Teaching, "learn", learn)
+    monkeypatch.setattr(FeedbackLoop, "learn", learn)
     return calls
 
 
@@ -217,7 +217,7 @@ def test_constitutional_ai_imitates_revisions_and_demonstrations(bench, given, m
 
     def train(self, bench):
         imitated.append(bench.data.demonstrations)
-        return LanguageModelPolicy.from_start(bench.start, **bench.loading)
+        return LanguageModelPolicy.start_of(bench)
 
     monkeypatch.setattr("prefzoo.zoo.sft.SFT.train", train)
     get("constitutional_ai", helpful_share=0.25).train(bench)

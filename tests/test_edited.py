@@ -146,6 +146,7 @@ def test_an_evaluation_writes_no_measurement_that_is_no_number(tmp_path) -> None
             lambda prompts, texts: [{"gold": 1.0}] * len(texts),
             lambda prompts, texts: [0.5, proxy],
             lambda what, done, total: None,
+            start=lambda: pytest.fail("a policy without log-probabilities has no KL"),
         )
         told(Says(), Ledger(), tmp_path)
 

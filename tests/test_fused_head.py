@@ -11,7 +11,7 @@ from prefzoo import get
 from prefzoo.lab import MODEL_DIR
 from prefzoo.models import token_log_probabilities
 from prefzoo.models.loading import load_model
-from prefzoo.trainers.actor_critic import ActorCriticTrainer
+from prefzoo.trainers.on_policy import ActorCriticTrainer
 
 
 def adapted(**more):

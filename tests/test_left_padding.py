@@ -22,7 +22,7 @@ from trl import GRPOTrainer, RLOOTrainer
 from prefzoo import get
 from prefzoo.lab import MODEL_DIR
 from prefzoo.models.loading import load_tokenizer
-from prefzoo.trainers.on_policy import whole
+from prefzoo.trainers.rollouts import prompts_and_replies
 
 ONLINE = ("ppo", "a2c", "reinforce", "grpo", "rloo")
 
@@ -101,7 +101,7 @@ def test_log_probabilities_of_a_padded_batch_are_those_of_its_rows(name, model, 
     def found(batch) -> torch.Tensor:
         width = batch["completion_ids"].shape[1]
         with torch.no_grad():
-            return trainer._get_per_token_logps_and_entropies(trainer.model, *whole(batch), width)[0]
+            return trainer._get_per_token_logps_and_entropies(trainer.model, *prompts_and_replies(batch), width)[0]
 
     together = found(batch)
     for row, alone in enumerate(rows):

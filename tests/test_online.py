@@ -13,8 +13,7 @@ from prefzoo import get
 from prefzoo.errors import PrefzooError
 from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.settings import Adapter, Generation, Shaping
-from prefzoo.trainers.actor_critic import ActorCriticTrainer
-from prefzoo.trainers.on_policy import OnPolicyTrainer
+from prefzoo.trainers.on_policy import ActorCriticTrainer, OnPolicyTrainer
 
 ONLINE = ("ppo", "a2c", "reinforce", "grpo", "rloo")
 LOG = {"logging_steps": 1}
@@ -212,7 +211,7 @@ def test_nothing_is_learned_from_scores_that_are_no_numbers(bench) -> None:
     trial = bench().replace(shaping=Shaping(normalize=True), reward=lambda prompts, texts: [float("nan")] * len(texts))
     with pytest.raises(PrefzooError, match="gave nan to 8 of 8 replies"):
         get("reinforce").train(trial)
-    assert "scores" not in trial.memory
+    assert "scores" not in trial.machinery.memory
 
 
 def test_policy_critic_and_reference_share_one_set_of_base_weights(bench, caught) -> None:

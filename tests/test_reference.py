@@ -19,7 +19,7 @@ from prefzoo.models.policy_kinds import load_policy
 from prefzoo.run.stages.shared_work import SHARED_WORK, SharedWork
 from prefzoo.run.worker import clear
 from prefzoo.trainers import checkpoints
-from prefzoo.trainers.reference import KnownReference
+from prefzoo.trainers.reference import PrecomputedReference
 from test_resume import Killed, killed_at, made, same
 
 EVERY_STEP = {"logging_steps": 1}
@@ -47,13 +47,13 @@ def bench(make_bench, lab_rows, tmp_path):
 def passed(monkeypatch):
     """How many pairs were passed through the reference beforehand, call by call."""
     counts: list[int] = []
-    original = KnownReference._passed
+    original = PrecomputedReference._compute
 
     def counted(self, batches):
         counts.append(sum(map(len, batches)))
         return original(self, batches)
 
-    monkeypatch.setattr(KnownReference, "_passed", counted)
+    monkeypatch.setattr(PrecomputedReference, "_compute", counted)
     return counts
 
 

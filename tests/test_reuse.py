@@ -36,7 +36,7 @@ def bench(make_bench, tmp_path):
 
 
 def start_of(bench):
-    return LanguageModelPolicy.from_start(bench.start, **bench.loading)
+    return LanguageModelPolicy.start_of(bench)
 
 
 def charges(ledger):

@@ -17,7 +17,7 @@ from prefzoo.recipe import check_recipe as recipes
 from prefzoo.rewards.load_reward import Ensemble, RandomReward, WeightedSum, load_reward
 from prefzoo.rewards.train_reward import train_reward_model
 from prefzoo.settings import Adapter, Shaping
-from prefzoo.trainers.actor_critic import ActorCriticTrainer
+from prefzoo.trainers.on_policy import ActorCriticTrainer
 from prefzoo.trainers.online import shaped
 
 

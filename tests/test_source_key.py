@@ -85,4 +85,4 @@ def bench_of(make_bench, tmp_path):
 def start_of(bench):
     from prefzoo.models.language_model import LanguageModelPolicy
 
-    return LanguageModelPolicy.from_start(bench.start, **bench.loading)
+    return LanguageModelPolicy.start_of(bench)

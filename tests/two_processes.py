@@ -1,6 +1,6 @@
 """What `test_distributed` starts twice: trains one algorithm and notes what each process ended with.
 
-accelerate launch --multi_gpu --num_processes 2 tests/two_processes.py ALGORITHM OUT
+accelerate launch --multi_gpu --num_processes 2 tests/two_processes.py ALGORITHM[,ALGORITHM or FILE.py ..] OUT
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import torch
 from prefzoo import get, lab
 from prefzoo.data.formats import Row
 from prefzoo.data.row_views import views_of
-from prefzoo.interface import Bench
+from prefzoo.interface import Bench, Machinery
 from prefzoo.lab import MODEL_DIR
+from prefzoo.plugins import load_plugins
 from prefzoo.settings import Adapter, Budget, Generation, Shaping, Training
 from prefzoo.trainers import online
-from prefzoo.trainers.actor_critic import ActorCriticTrainer
+from prefzoo.trainers.on_policy import ActorCriticTrainer
 
 
 def brevity(prompts, completions) -> list[float]:
@@ -46,8 +47,7 @@ def main(name: str, out: Path) -> None:
         training=Training(batch_size=8, learning_rate=1e-3),
         seed=7,
         out=out,
-        milestones=1,
-        shaping=Shaping(normalize=True),
+        machinery=Machinery(milestones=1, shaping=Shaping(normalize=True)),
     )
     shape = online.shaped
     shapings: list[tuple[list[float], list[float]]] = []
@@ -67,13 +67,16 @@ def main(name: str, out: Path) -> None:
         remove(self)
 
     ActorCriticTrainer.remove_critic = note  # type: ignore[method-assign]
-    policy = get(name, trainer={"logging_steps": 1}).train(bench)
-    for key, weight in policy.model.named_parameters():  # type: ignore[attr-defined]
-        if "lora_" in key:
-            ended[key] = weight.double().sum().item()
+    for part in name.split(","):
+        if part.endswith(".py"):
+            load_plugins([part])
+        policy = get(Path(part).stem, trainer={"logging_steps": 1}).train(bench)
+        for key, weight in policy.model.named_parameters():  # type: ignore[attr-defined]
+            if "lora_" in key:
+                ended[f"{part} {key}"] = weight.double().sum().item()
     world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
     ledger = {key: value for key, value in dataclasses.asdict(bench.ledger).items() if key != "seconds"}
-    content = {"world": world, "ended": ended, "ledger": ledger, "memory": bench.memory, "shapings": shapings}
+    content = {"world": world, "ended": ended, "ledger": ledger, "memory": bench.machinery.memory, "shapings": shapings}
     (out / f"ended-{rank}.json").write_text(json.dumps(content))
 
 

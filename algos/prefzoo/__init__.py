@@ -10,14 +10,25 @@ Importing this package imports neither torch nor any trainer.
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from prefzoo.errors import DataError, PrefzooError, RecipeError
 from prefzoo.interface import Algorithm, Bench, Policy
 from prefzoo.ledger import Ledger
-from prefzoo.registry import get, names, register
+from prefzoo.registry import get, names, register, register_policy
 from prefzoo.types import Completion, Reward
 from prefzoo.version import __version__ as __version__
+
+if TYPE_CHECKING:
+    from prefzoo.commands.comparison import compare
+    from prefzoo.models.policy_kinds import load_policy, write_policy_file
+    from prefzoo.models.policy_with_modules import PolicyWithModules
+    from prefzoo.trainers.fitting import current_policy, fit
+    from prefzoo.trainers.online import fit_online, shaped
+    from prefzoo.trainers.pairwise_trainer import ReplyBatch
+    from prefzoo.trainers.reference import precomputed_reference, without_reference
+    from prefzoo.zoo.pairwise import Pairwise, PairwiseLoss
 
 __all__ = [
     "Algorithm",
@@ -25,26 +36,48 @@ __all__ = [
     "Completion",
     "DataError",
     "Ledger",
+    "Pairwise",
+    "PairwiseLoss",
     "Policy",
+    "PolicyWithModules",
     "PrefzooError",
     "RecipeError",
+    "ReplyBatch",
     "Reward",
     "compare",
+    "current_policy",
+    "fit",
+    "fit_online",
     "get",
     "load_policy",
     "names",
+    "precomputed_reference",
     "register",
+    "register_policy",
+    "shaped",
+    "without_reference",
+    "write_policy_file",
 ]
+
+LAZY = {
+    "Pairwise": "prefzoo.zoo.pairwise",
+    "PairwiseLoss": "prefzoo.zoo.pairwise",
+    "ReplyBatch": "prefzoo.trainers.pairwise_trainer",
+    "compare": "prefzoo.commands.comparison",
+    "current_policy": "prefzoo.trainers.fitting",
+    "fit": "prefzoo.trainers.fitting",
+    "fit_online": "prefzoo.trainers.online",
+    "load_policy": "prefzoo.models.policy_kinds",
+    "PolicyWithModules": "prefzoo.models.policy_with_modules",
+    "precomputed_reference": "prefzoo.trainers.reference",
+    "shaped": "prefzoo.trainers.online",
+    "without_reference": "prefzoo.trainers.reference",
+    "write_policy_file": "prefzoo.models.policy_kinds",
+}
+"""Where names are that are imported on first use: they bring in the trainers, which `prefzoo.names()` does without."""
 
 
 def __getattr__(name: str) -> Any:
-    # Imported on first use: these two pull in the whole machinery, which `prefzoo.names()` does without.
-    if name == "compare":
-        from prefzoo.commands.comparison import compare
-
-        return compare
-    if name == "load_policy":
-        from prefzoo.models.policy_kinds import load_policy
-
-        return load_policy
+    if name in LAZY:
+        return getattr(importlib.import_module(LAZY[name]), name)
     raise AttributeError(f"module 'prefzoo' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""The one contract: what an algorithm is, what it is given, and what it gives back.
+"""The contract of an algorithm: the bench that it is given, the policy that it returns, and what it promises.
 
 Everything here is light: importing this module imports neither torch nor TRL.
 """
@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from prefzoo.ledger import Ledger
 from prefzoo.settings import Adapter, Budget, Generation, Shaping, Training
@@ -28,14 +28,14 @@ NEEDS = ("preferences", "prompts", "demonstrations", "reward", "judge", "constit
 
 
 CHECKPOINTS = "checkpoints"
-"""Folder inside `Bench.out` that outlives a trial that was killed."""
+"""Folder inside `Bench.out` that is kept when a trial is killed."""
 
 MILESTONES = "milestones"
-"""Folder inside `Bench.out` with policies on the way to the final one, which are measured too."""
+"""Folder inside `Bench.out` with policies from before the end of the training, which are measured too."""
 
 
 class Policy(Protocol):
-    """What `train` returns: something that answers prompts and can be kept."""
+    """What `train` returns: it answers prompts and can be saved."""
 
     def sample(
         self,
@@ -46,28 +46,52 @@ class Policy(Protocol):
         ledger: Ledger | None = None,
         progress: Progress | None = None,
     ) -> list[list[Completion]]:
-        """`n` replies to each prompt, in the order of `prompts`; the same seed gives the same replies.
+        """Return `n` replies to each prompt, in the order of `prompts`. The same seed gives the same replies.
 
-        What is sampled is charged to `ledger`; `progress("sampling", done, all)` is called on the way.
+        The sampled tokens are charged to `ledger`; `progress("sampling", done, total)` is called after each batch.
         """
         ...
 
     def save(self, folder: Path) -> None:
-        """Write all that `prefzoo.load_policy` needs to bring this policy back."""
+        """Write all that `prefzoo.load_policy` needs to load this policy, `policy.json` with its kind included; see
+        `prefzoo.register_policy` and `prefzoo.models.policy_kinds.write_policy_file`."""
+        ...
+
+
+@runtime_checkable
+class HasKL(Protocol):
+    """A policy that measures its distance from the start itself; such a policy has a KL in results."""
+
+    def kl_to_start(
+        self, prompts: Sequence[Prompt], completions: Sequence[Completion], temperature: float = 1.0
+    ) -> list[float]:
+        """KL(policy || start) of each reply in nats, or an upper bound of it, for replies that this policy sampled at
+        `temperature`. The mean over replies counts."""
+        ...
+
+
+@runtime_checkable
+class HasLogProbabilities(Protocol):
+    """A policy that scores tokens; such a policy has a KL in results too, estimated by log-ratios."""
+
+    def log_probabilities(
+        self, prompts: Sequence[Prompt], completions: Sequence[Completion], temperature: float = 1.0
+    ) -> list[list[float]]:
+        """The log-probability of each token of each reply, in nats, under this policy at this temperature."""
         ...
 
 
 class Assistant(Protocol):
-    """Writes what it is asked to, such as a critique or a revision."""
+    """A model that writes what a request asks for, such as a critique or a revision."""
 
     def __call__(self, requests: Sequence[str], seed: int, ledger: Ledger | None = None) -> list[str]:
-        """One answer to each request; the same seed gives the same answers. What is generated is charged."""
+        """Return one answer to each request; the same seed gives the same answers. The tokens are charged."""
         ...
 
 
 class Reuse(Protocol):
-    """Does what several trials of a comparison have in common once, with the same result and the same charge as if each
-    did it itself; see `run.stages.shared_work`."""
+    """Does once what several trials of a comparison would compute alike. Result and charge are those of a trial that
+    computes it itself; see `run.stages.shared_work`."""
 
     def samples(
         self, bench: Bench, policy: Policy, prompts: Sequence[Prompt], n: int, seed: int
@@ -88,6 +112,29 @@ class Reuse(Protocol):
 
 
 @dataclass(frozen=True)
+class Machinery:
+    """What only trainers and stages need of a bench.
+
+    Attributes:
+        loading: how model files are read (dtype, trust_remote_code, quantization).
+        reporting: where trainers log their curves, as training arguments (`report_to`, `run_name`, `project`).
+        shaping: what online algorithms make of scores; used by `prefzoo.trainers.online`.
+        memory: plain values that a killed training needs again; checkpoints keep them.
+        milestones: how many policies each training of the policy keeps on its way, at equal shares of its steps.
+        began: when the trial began, by `time.perf_counter`.
+        reuse: what `sample`, `prefer` and DPO's reference share with other trials; None where nothing is shared.
+    """
+
+    loading: Mapping[str, Any] = field(default_factory=dict)
+    reporting: Mapping[str, Any] = field(default_factory=dict)
+    shaping: Shaping = field(default_factory=Shaping)
+    memory: dict[str, Any] = field(default_factory=dict)
+    milestones: int = 0
+    began: float = field(default_factory=time.perf_counter)
+    reuse: Reuse | None = None
+
+
+@dataclass(frozen=True)
 class Bench:
     """All that an algorithm may draw on; the same for every algorithm of a comparison.
 
@@ -100,18 +147,12 @@ class Bench:
         out: a folder of this trial's own.
         ledger: what has been used so far.
         progress: called as `progress(what, done, total)`.
-        loading: how model files are read (dtype, trust_remote_code, quantization).
-        reporting: where the trainers log their curves, as training arguments (`report_to`, `run_name`, `project`).
-        shaping: what online algorithms make of scores; used by `prefzoo.trainers.online`.
-        memory: plain values that a killed training needs again; checkpoints keep them.
-        report: what the algorithm wants said about this trial; it ends up in `results.json` under `details`.
+        report: plain values that the algorithm adds about this trial; they end up in `results.json` under `details`.
         latest: the policy to go on from in a later round; None for the start.
-        judge: whom to ask which reply is better; charged by `prefer` and `grade`.
-        assistant: who writes critiques and revisions.
+        judge: answers which of two replies is better; charged by `prefer`; other questions by `ledger.judged`.
+        assistant: writes critiques and revisions.
         constitution: the principles that feedback is given by.
-        milestones: how many policies each training of the policy keeps on its way, at equal shares of its steps.
-        began: when the trial did, by `time.perf_counter`.
-        reuse: what `sample`, `prefer` and DPO's reference share with other trials; None where each does all itself.
+        machinery: what trainers and stages need; an algorithm passes it on with the bench and reads `loading` at most.
     """
 
     start: str
@@ -125,33 +166,31 @@ class Bench:
     out: Path
     ledger: Ledger = field(default_factory=Ledger)
     progress: Progress = lambda what, done, total: None
-    loading: Mapping[str, Any] = field(default_factory=dict)
-    reporting: Mapping[str, Any] = field(default_factory=dict)
-    shaping: Shaping = field(default_factory=Shaping)
-    memory: dict[str, Any] = field(default_factory=dict)
     report: dict[str, Any] = field(default_factory=dict)
     latest: Policy | None = None
     judge: Judge | None = None
     assistant: Assistant | None = None
     constitution: Constitution | None = None
-    milestones: int = 0
-    began: float = field(default_factory=time.perf_counter)
-    reuse: Reuse | None = None
+    machinery: Machinery = field(default_factory=Machinery)
 
     def replace(self, **changes: Any) -> Bench:
-        """A bench that differs only in `changes`; ledger and report stay shared. This is how one algorithm hands
-        data that it made to another."""
+        """Return a bench that differs only in `changes`; ledger and report stay shared. This is how one algorithm
+        hands data that it made to another. Fields of `Machinery` may be named too."""
+        inner = {name: changes.pop(name) for name in list(changes) if name in Machinery.__dataclass_fields__}
+        if inner:
+            changes["machinery"] = dataclasses.replace(changes.get("machinery", self.machinery), **inner)
         return dataclasses.replace(self, **changes)
 
     def sample(self, policy: Policy, prompts: Sequence[Prompt], n: int, seed: int) -> list[list[Completion]]:
-        """`n` replies of `policy` to each prompt with the comparison's sampling settings, charged to the ledger."""
+        """Return `n` replies of `policy` to each prompt, sampled by the comparison's settings and charged to the
+        ledger."""
         self.ledger.prompts += len(prompts)
-        if self.reuse is not None:
-            return self.reuse.samples(self, policy, prompts, n, seed)
+        if self.machinery.reuse is not None:
+            return self.machinery.reuse.samples(self, policy, prompts, n, seed)
         return policy.sample(prompts, self.generation, seed, n=n, ledger=self.ledger, progress=self.progress)
 
     def score(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
-        """The reward of each reply, charged to the ledger."""
+        """Return the reward of each reply, charged to the ledger."""
         assert self.reward is not None, "an algorithm scores replies only if 'reward' is in its needs"
         return self.ledger.scored(self.reward, prompts, completions)
 
@@ -162,30 +201,30 @@ class Bench:
         second: Sequence[str],
         questions: Sequence[str | None] | None = None,
     ) -> list[float]:
-        """The judge's P(first is better) of each pair, charged to the ledger; see `Judge`."""
+        """Return the judge's P(first is better) of each pair, charged to the ledger; see `Judge`."""
         judge = self.judge
         assert judge is not None, "an algorithm asks the judge only if 'judge' is in its needs"
-        reuse = self.reuse
+        reuse = self.machinery.reuse
         if reuse is not None:
             return self.ledger.judged(judge, lambda: reuse.preferences(self, prompts, first, second, questions))
         return self.ledger.judged(judge, lambda: judge(prompts, first, second, questions))
 
     def keep(self, policy: Policy, name: str, ledger: Ledger | None = None, folder: Path | None = None) -> None:
-        """Keep a policy on the way to the final one, with what had been used by then; it is measured too.
+        """Save a policy from before the end of the training, with the costs so far; it is measured too.
 
-        What keeping takes is a cost of measuring: its seconds are taken off the trial's.
+        The seconds that saving takes belong to measuring and are taken off the trial's.
 
         Args:
-            name: what it is called in results, such as `round 1`; the order of keeping is that of the results.
-            ledger: what had been used, where the bench's own does not hold all of it yet; seconds since `began` are
-                added. It has no peak memory, which a process has once.
-            folder: where; None is after those in `MILESTONES` already. It can be moved there from `CHECKPOINTS`.
+            name: of the policy in results, such as `round 1`; results list policies in the order of these calls.
+            ledger: the costs so far, where the bench's own ledger does not hold all of them yet; the seconds since
+                `began` are added. Peak memory is left out: a process has only one.
+            folder: of the policy; None is the next one in `MILESTONES`.
         """
-        if not _is_first():
+        if not is_first_process():
             return
         now = time.perf_counter()
         used = dataclasses.asdict(ledger or self.ledger)
-        used["seconds"] += now - self.began
+        used["seconds"] += now - self.machinery.began
         del used["peak_memory_bytes"]
         folder = folder or self.out / MILESTONES / f"{len(list((self.out / MILESTONES).glob('*'))):02d}"
         policy.save(folder / "policy")
@@ -193,20 +232,20 @@ class Bench:
         self.ledger.seconds -= time.perf_counter() - now
 
     def record(self, name: str, records: Iterable[Mapping[str, Any]]) -> None:
-        """Add lines to a JSON-lines file of the trial's folder, for people to read."""
-        if _is_first():
+        """Append rows to the JSON-lines file `name` in the trial's folder, for people to read."""
+        if is_first_process():
             with (self.out / name).open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(each, ensure_ascii=False) + "\n" for each in records)
+                file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in records)
 
 
-def _is_first() -> bool:
-    """Whether this is the only process of a trial, or the first of several (`accelerate launch` numbers them)."""
+def is_first_process() -> bool:
+    """True for the first of the processes that train a trial together, which `RANK` numbers."""
     return os.environ.get("RANK", "0") == "0"
 
 
 @dataclass(frozen=True)
 class Algorithm(ABC):
-    """One way to turn a start policy into a better one.
+    """A method that turns a start policy into a better one; `docs/algorithms.md` says how to write one.
 
     A subclass is a frozen dataclass of its own hyper-parameters, says in `needs` what it draws from the bench
     (any of `NEEDS`), and implements `train`. Its docstring opens with the paper.
@@ -234,24 +273,24 @@ class Algorithm(ABC):
     """`"module:Class"` of the config whose fields `trainer` may set; None when there is no such trainer."""
 
     owned: ClassVar[Mapping[str, str]] = {}
-    """Fields of `config` that `train` itself sets, so that `trainer` may not: field -> the hyper-parameter that says it
-    here, or words for what to do instead. (`config_fields.OWNED` are those of every algorithm.)"""
+    """Fields of `config` that `train` itself sets, so that `trainer` may not: field -> the hyper-parameter that sets
+    it, or a sentence on what to do instead. (`config_fields.OWNED` are those of every algorithm.)"""
 
     trains: ClassVar[bool] = True
-    """False for one that leaves the start's weights as they are and only samples from it in another way."""
+    """False for an algorithm that leaves the start's weights as they are and only samples in another way."""
 
     trainer: dict[str, Any] = field(default_factory=dict, kw_only=True)
 
     @property
     def required(self) -> frozenset[str]:
-        """What this one, with its settings, draws from the bench: `needs`, where settings do not change that."""
+        """What the algorithm with these settings draws from the bench: `needs`, unless settings change that."""
         return self.needs
 
     @property
     def replies_per_row(self) -> int:
-        """How many sequences a row of the data contributes to an epoch of training: both replies of a pair, else one.
+        """How many sequences a row of the data contributes to an epoch of training: two of a pair, else one.
 
-        An algorithm that trains on more (several samples of a prompt, several passes over one sample) overrides it.
+        An algorithm that trains on more (several samples of a prompt, several passes over a sample) overrides it.
         """
         return 2 if "preferences" in self.needs else 1
 

@@ -1,8 +1,9 @@
-"""Algorithms from a Python file of the user's: `--plugin FILE`.
+"""Algorithms and kinds of policy from a Python file of the user's: `--plugin FILE`, or `plugins: [FILE]` in a recipe.
 
-The file registers its algorithms with `@prefzoo.register("name")`. It stands alone or imports installed packages; what
-lies beside it is not importable, because a stage's process is sent the text of this one file and nothing else, so that
-all processes of a comparison run the same code even when the file is edited meanwhile.
+The file registers them with `@prefzoo.register("name")` and `prefzoo.register_policy("kind", cls)`. It stands alone or
+imports installed packages; what lies beside it is not importable, because a stage's process is sent the text of this
+one file and nothing else, so that all processes of a comparison run the same code even when the file is edited
+meanwhile.
 """
 
 from __future__ import annotations
@@ -20,8 +21,12 @@ from prefzoo.errors import PrefzooError
 _sources: dict[str, str] = {}
 
 
-def load_plugins(files: Iterable[str | Path]) -> None:
+def load_plugins(files: Iterable[str | Path], named_by: str = "--plugin ") -> None:
     """Run plug-in files that this process has not run yet, or not as they are now.
+
+    Args:
+        files: relative to the current folder.
+        named_by: what the sentence of an error begins with: where the file was named.
 
     Raises:
         PrefzooError: for a file that does not exist, fails (the sentence names file and line), or registers nothing.
@@ -29,24 +34,25 @@ def load_plugins(files: Iterable[str | Path]) -> None:
     for file in files:
         path = Path(file).expanduser().resolve()
         if not path.is_file():
-            raise PrefzooError(f"--plugin {file}: there is no such file")
+            raise PrefzooError(f"{named_by}{file}: there is no such file")
         try:
             source = path.read_text(encoding="utf-8")
         except UnicodeDecodeError:
-            raise PrefzooError(f"--plugin {file}: is not a Python file in UTF-8") from None
+            raise PrefzooError(f"{named_by}{file}: is not a Python file in UTF-8") from None
         if _sources.get(str(path)) == source:
             continue
-        before = registry.registered()
+        before, policies = registry.registered(), registry.registered_policies()
         try:
             _run(path, source)
         except (Exception, SystemExit) as error:
-            registry.restore(before)
+            registry.restore(before, policies)
             raise PrefzooError(
-                f"--plugin {file}:{_line(error, path)}: {type(error).__name__}: {_said(error)}"
+                f"{named_by}{file}:{_line(error, path)}: {type(error).__name__}: {_said(error)}"
             ) from error
-        if all(before.get(name) is cls for name, cls in registry.registered().items()):
+        now = {**registry.registered(), **registry.registered_policies()}
+        if all(({**before, **policies}).get(name) is cls for name, cls in now.items()):
             raise PrefzooError(
-                f'--plugin {file}: registers no algorithm; decorate its class with @prefzoo.register("name")'
+                f'{named_by}{file}: registers no algorithm; decorate its class with @prefzoo.register("name")'
             )
         _sources[str(path)] = source
 

@@ -1,4 +1,4 @@
-"""Names of algorithms, each imported only when it is asked for.
+"""Names of algorithms and kinds of policy, each imported only when it is asked for.
 
 Listing names imports no algorithm file, and no algorithm file imports torch before it trains.
 """
@@ -35,8 +35,15 @@ BUILT_IN = {
     "sft": "prefzoo.zoo.sft:SFT",
 }
 ENTRY_POINTS = "prefzoo.algorithms"
+BUILT_IN_POLICIES = {
+    "adapter": "prefzoo.models.language_model:LanguageModelPolicy",
+    "best_of_n": "prefzoo.rewards.best_of_n_policy:BestOfNPolicy",
+    "model": "prefzoo.models.language_model:LanguageModelPolicy",
+}
+POLICY_ENTRY_POINTS = "prefzoo.policies"
 
 _registered: dict[str, type[Algorithm]] = {}
+_registered_policies: dict[str, type] = {}
 A = TypeVar("A", bound=type[Algorithm])
 
 
@@ -64,10 +71,74 @@ def registered() -> dict[str, type[Algorithm]]:
     return dict(_registered)
 
 
-def restore(algorithms: dict[str, type[Algorithm]]) -> None:
-    """Make `algorithms`, and no others, the ones that are registered."""
+def register_policy(kind: str, cls: type) -> None:
+    """Make policies of this kind loadable: `prefzoo.load_policy` calls `cls.load(folder, start, content)` where
+    `policy.json` says `kind`. `content` is what that file holds, `start` the start policy's folder.
+
+    Raises:
+        ValueError: when `kind` is taken by another class, or `cls` lacks `load`, `save` or `sample`.
+    """
+    if missing := [name for name in ("load", "sample", "save") if not callable(getattr(cls, name, None))]:
+        raise ValueError(f"policy kind {kind!r}: {cls!r} has no method {', '.join(missing)}")
+    other = _registered_policies.get(kind)
+    same = other is not None and (other.__module__, other.__qualname__) == (cls.__module__, cls.__qualname__)
+    if kind in BUILT_IN_POLICIES or (other is not None and not same):
+        holder = "a built-in policy" if other is None else f"{other.__module__}.{other.__qualname__}"
+        raise ValueError(f"the policy kind {kind!r} is taken by {holder}; choose another one for {cls.__qualname__}")
+    _registered_policies[kind] = cls
+
+
+def policy_class(kind: str) -> type:
+    """The class that loads policies of this kind.
+
+    Raises:
+        PrefzooError: for a kind that nothing here registers, with what is known and what to do.
+    """
+    if kind in _registered_policies:
+        return _registered_policies[kind]
+    if kind in BUILT_IN_POLICIES:
+        module, _, attribute = BUILT_IN_POLICIES[kind].partition(":")
+        loaded: type = getattr(importlib.import_module(module), attribute)
+        return loaded
+    points = entry_points(group=POLICY_ENTRY_POINTS)
+    if kind in points.names:
+        try:
+            offered: type = points[kind].load()
+        except (Exception, SystemExit) as error:
+            message = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise PrefzooError(
+                f"the policy kind {kind!r}, {points[kind].value}, cannot be loaded: {message}"
+            ) from error
+        return offered
+    known = ", ".join(sorted({*BUILT_IN_POLICIES, *_registered_policies, *points.names}))
+    raise PrefzooError(
+        f"the policy kind {kind!r} is not registered here (known: {known}). Load the plug-in that registers it: "
+        "`--plugin FILE` on the command line, `prefzoo.plugins.load_plugins([FILE])` in Python"
+    )
+
+
+def registered_policies() -> dict[str, type]:
+    """The kinds of policy that `register_policy` added in this process (worker processes are sent these)."""
+    return dict(_registered_policies)
+
+
+def adopt(algorithms: dict[str, type[Algorithm]], policies: dict[str, type]) -> None:
+    """Register what another process had registered and this one, which ran the same plug-ins, has not."""
+    for name, cls in algorithms.items():
+        if name not in _registered:
+            register(name)(cls)
+    for kind, policy in policies.items():
+        if kind not in _registered_policies:
+            register_policy(kind, policy)
+
+
+def restore(algorithms: dict[str, type[Algorithm]], policies: dict[str, type] | None = None) -> None:
+    """Make `algorithms`, and no others, the ones that are registered; the same for kinds of policy where given."""
     _registered.clear()
     _registered.update(algorithms)
+    if policies is not None:
+        _registered_policies.clear()
+        _registered_policies.update(policies)
 
 
 def names() -> list[str]:

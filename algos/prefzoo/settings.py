@@ -154,7 +154,8 @@ class Training(Settings):
     """Training arguments that every trainer is given alike, so that no library default differs by accident.
 
     An algorithm's own `trainer:` block overrides them for that algorithm, and the report lists what it overrode.
-    `batch_size` counts rows of an optimizer step (pairs, demonstrations, or prompts of an algorithm that samples);
+    `batch_size` counts rows of an optimizer step (pairs, demonstrations, or prompts of an algorithm that samples; two
+    unpaired replies count as one);
     `accumulation` splits it into that many forward passes.
     `learning_rate` left out is chosen by model size and adapter (`recipe.LEARNING_RATES`), then the same for all.
     `optim` is an AdamW: `adamw_8bit` keeps its moments in 8 bits (Dettmers et al. 2022,

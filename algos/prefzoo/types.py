@@ -17,11 +17,11 @@ Prompt = Sequence[Message]
 
 
 Truth = Callable[[Sequence[Prompt], Sequence[str]], list[Mapping[str, float]]]
-"""`(prompts, completions) -> {"gold": score, attribute: part of it, ..}` of each reply: what is really wanted."""
+"""The gold reward: `(prompts, completions) -> [{"gold": score, "gold/<attribute>": part of it, ..}]`, one a reply."""
 
 
 Progress = Callable[[str, int, int], None]
-"""Is told `(what, done, total)` while something long goes on."""
+"""A function that is called as `(what, done, total)` during long work, such as `("sampling", 64, 256)`."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Completion:
     """One sampled reply, exactly as it was generated.
 
     Attributes:
-        text: the reply without special tokens; this is what every reward and judge sees.
-        token_ids: the generated tokens, end-of-sequence included; this is what log-probabilities are taken of.
-        finished: whether the policy ended the reply itself; False when it was cut at `max_new_tokens`.
+        text: the reply without special tokens; every reward and judge sees this.
+        token_ids: the generated tokens, end-of-sequence included; log-probabilities are of these.
+        finished: True when the policy ended the reply, False when it was cut at `max_new_tokens`.
     """
 
     text: str
@@ -45,13 +45,13 @@ class Reward(Protocol):
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]: ...
 
     def spec(self, folder: Path) -> dict[str, Any]:
-        """What `prefzoo.rewards.load_reward.load_reward(spec, folder)` turns back into this reward; paths in it are
-        relative to `folder`."""
+        """Return plain values from which `prefzoo.rewards.load_reward.load_reward(spec, folder)` builds this reward
+        again; paths in them are relative to `folder`."""
         ...
 
 
 class Judge(Protocol):
-    """Says which of two replies is better, and how good one is."""
+    """Compares two replies, and grades one."""
 
     def __call__(
         self,
@@ -60,16 +60,16 @@ class Judge(Protocol):
         second: Sequence[str],
         questions: Sequence[str | None] | None = None,
     ) -> list[float]:
-        """P(first is better) of each pair, over both orders of showing the two; 0.5 is a tie. `questions` say for each
-        pair what is asked about it; None asks which reply is better."""
+        """Return P(first is better) of each pair, averaged over both orders of showing the two; 0.5 is a tie.
+        `questions` holds what is asked about each pair; None asks which reply is better."""
         ...
 
     def grade(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float | None]:
-        """A grade from 0 to 10 for each reply; None where the answer could not be read."""
+        """Return a grade from 0 to 10 for each reply; None where the judge's answer could not be read."""
         ...
 
     def report(self) -> dict[str, Any]:
-        """What was asked so far, `questions` among it."""
+        """Return counts of what was asked so far, `questions` among them."""
         ...
 
 
@@ -86,5 +86,5 @@ class Constitution(Protocol):
     def revision_prompt(self) -> str: ...
 
     def draw(self, prompt: Prompt, rng: random.Random) -> Any:
-        """One principle that applies to the prompt, by weight; None where none does."""
+        """Draw one of the principles that apply to the prompt, by weight; None where none does."""
         ...

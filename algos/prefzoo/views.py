@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +36,20 @@ class Views:
     rankings: list[dict[str, Any]] = field(default_factory=list)
     sampled: bool = False
 
+    @property
+    def unpaired(self) -> list[dict[str, Any]]:
+        """Both replies of each pair as rows of their own, `{"prompt", "completion", "label"}`; the label is True for
+        the chosen one. The pairs keep their order, and the chosen reply of a pair comes right before the rejected one.
+
+        An optimizer step takes two such rows where it takes one pair (`rows_per_example`), so that it sees as many
+        sequences.
+        """
+        return [
+            {"prompt": pair["prompt"], "completion": pair[side], "label": side == "chosen"}
+            for pair in self.preferences
+            for side in ("chosen", "rejected")
+        ]
+
     def chosen(self) -> list[dict[str, Any]]:
         """The chosen replies as demonstrations."""
         return [{"prompt": pair["prompt"], "completion": pair["chosen"]} for pair in self.preferences]
@@ -45,6 +59,12 @@ class Views:
         rows = [{"prompt": p, "completion": assistant_turn(c)} for p, c in zip(prompts, completions, strict=True)]
         return dataclasses.replace(self, demonstrations=rows)
 
+    def with_sampled_pairs(self, pairs: Iterable[tuple[Prompt, str, str]]) -> Views:
+        """These views with preference pairs made of sampled replies: (prompt, chosen text, rejected text) of each.
+        Their prompts are charged as the replies are sampled (`Bench.sample`), and not again as they are trained on."""
+        rows = [{"prompt": list(p), "chosen": assistant_turn(c), "rejected": assistant_turn(r)} for p, c, r in pairs]
+        return dataclasses.replace(self, preferences=rows, sampled=True)
+
     def with_shuffled_labels(self, seed: int) -> Views:
         """A negative control: each pair's chosen and rejected change places with probability one half, ratings go to
         any reply, rankings into any order."""
@@ -53,14 +73,20 @@ class Views:
             {**pair, "chosen": pair["rejected"], "rejected": pair["chosen"]} if rng.random() < 0.5 else pair
             for pair in self.preferences
         ]
-        ratings = [each["rating"] for each in self.ratings]
+        ratings = [row["rating"] for row in self.ratings]
         rng.shuffle(ratings)
         return dataclasses.replace(
             self,
             preferences=shuffled,
-            ratings=[{**each, "rating": rating} for each, rating in zip(self.ratings, ratings, strict=True)],
-            rankings=[{**each, "ranking": rng.sample(each["ranking"], len(each["ranking"]))} for each in self.rankings],
+            ratings=[{**row, "rating": rating} for row, rating in zip(self.ratings, ratings, strict=True)],
+            rankings=[{**row, "ranking": rng.sample(row["ranking"], len(row["ranking"]))} for row in self.rankings],
         )
+
+
+def rows_per_example(rows: Sequence[dict[str, Any]]) -> int:
+    """How many of these training rows count as one of `training.batch_size`: a pair, a demonstration and a prompt count
+    as one each; of unpaired rows, which have a `label`, two do."""
+    return 2 if rows and "label" in rows[0] else 1
 
 
 def assistant_turn(reply: str | None) -> list[dict[str, str]]:

@@ -74,7 +74,7 @@ class LabelledDpo(Algorithm):
             return [(prompt, *sorted(pair)) for prompt, *pair in given]
         from prefzoo.models.language_model import LanguageModelPolicy
 
-        start = LanguageModelPolicy.from_start(bench.start, **bench.loading)
+        start = LanguageModelPolicy.start_of(bench)
         drawn = bench.sample(start, bench.data.prompts, n=2, seed=bench.seed)
         answered = zip(bench.data.prompts, drawn, strict=True)
         return [(prompt, a.text, b.text) for prompt, (a, b) in answered if a.finished and b.finished]
@@ -90,7 +90,7 @@ class LabelledDpo(Algorithm):
             return [rng.choice(POOL).prefers_first(p[-1]["content"], a, b, rng) for p, a, b in pairs]
         from prefzoo.judges.local_judge import local_judge
 
-        return [p > 0.5 for p in local_judge(str(lab.MODEL_DIR), True, bench.loading)(prompts, first, second)]
+        return [p > 0.5 for p in local_judge(str(lab.MODEL_DIR), True, bench.machinery.loading)(prompts, first, second)]
 
 
 def gold(prompt: Any, reply: str) -> float:

@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from measuring import gpu_memory, write
 
 import prefzoo
+from prefzoo.interface import Machinery
 from prefzoo.settings import Adapter, Budget, Generation, Training
 from prefzoo.views import Views
 
@@ -43,7 +44,7 @@ def main(given: dict[str, Any]) -> dict[str, Any]:
         training=Training(batch_size=given["batch"], learning_rate=given["learning_rate"], **given.get("training", {})),
         seed=given["seed"],
         out=Path(given["out"]),
-        loading={"dtype": given.get("dtype", "float32"), "quantization": adapter.quantization},
+        machinery=Machinery(loading={"dtype": given.get("dtype", "float32"), "quantization": adapter.quantization}),
         progress=lambda what, done, total: times.append((time.perf_counter(), time.process_time())),
     )
     if task == "reward":

@@ -45,6 +45,7 @@ def audit_judge(
     pairs: Annotated[int, typer.Option("--pairs", min=1, help="On how many held-out pairs.")] = 500,
     sets: Sets = None,
     out: Out = None,
+    plugins: Plugins = None,
 ) -> None:
     """Say how far the judge of a recipe is to be trusted: agreement, position and length bias, calibration.
 

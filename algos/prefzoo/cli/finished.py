@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from prefzoo.cli.options import RunFolder, show, wide_console
+from prefzoo.cli.options import Plugins, RunFolder, show, wide_console
 from prefzoo.errors import PrefzooError
 
 
@@ -17,6 +17,7 @@ def report(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="For several: where the report goes.")
     ] = None,
+    plugins: Plugins = None,
 ) -> None:
     """Rebuild the report of a finished or partial run, or merge several comparable runs into one.
 
@@ -61,6 +62,7 @@ def sample(
     seed: Annotated[int | None, typer.Option(help="The policies of this seed [the first].")] = None,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
     algorithms: Annotated[str | None, typer.Option(metavar="A,B", help="Only these labels.")] = None,
+    plugins: Plugins = None,
 ) -> None:
     """Show what each trained policy answers, side by side."""
     from rich.table import Table
@@ -82,15 +84,15 @@ def export(
     label: Annotated[str, typer.Argument(metavar="LABEL", help="Which policy; `start` for the start.")],
     to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where to put it.")],
     seed: Annotated[int | None, typer.Option(help="The policy of this seed [the first].")] = None,
+    plugins: Plugins = None,
 ) -> None:
     """Write a policy as a plain transformers folder, adapter merged, that any tool loads."""
     from prefzoo.commands.sample_policies import open_policy
-    from prefzoo.models.language_model import LanguageModelPolicy
     from prefzoo.run.subprocesses import quiet
 
     quiet()
     policy = open_policy(folder, label, seed)
-    if not isinstance(policy, LanguageModelPolicy):
+    if not hasattr(policy, "export"):
         raise PrefzooError(f"{label} is not one model but a way of sampling; export its start and its reward instead")
     if to.exists() and any(to.iterdir()):
         raise PrefzooError(f"--to {to}: the folder is not empty")

@@ -39,7 +39,9 @@ def _load_plugins(files: list[Path] | None) -> list[Path]:
 
 Plugins = Annotated[
     list[Path] | None,
-    typer.Option("--plugin", metavar="FILE", help="A Python file that registers algorithms.", callback=_load_plugins),
+    typer.Option(
+        "--plugin", metavar="FILE", help="A Python file that registers algorithms or policies.", callback=_load_plugins
+    ),
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a comparison.")]
 

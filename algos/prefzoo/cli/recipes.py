@@ -44,7 +44,7 @@ def validate(recipe: RecipeArgument, sets: Sets = None, plugins: Plugins = None)
     print(f"{recipe}: sound ({', '.join(checked.algorithms)}; {len(checked.seeds)} seeds)")
 
 
-def schema() -> None:
+def schema(plugins: Plugins = None) -> None:
     """Print the JSON schema of recipes, for editors.
 
     Example: prefzoo schema > recipe.schema.json, and as the first line of a recipe:
@@ -57,7 +57,7 @@ def schema() -> None:
     print(json.dumps(recipe_schema(), indent=1))
 
 
-def data(recipe: RecipeArgument, sets: Sets = None, out: Out = None) -> None:
+def data(recipe: RecipeArgument, sets: Sets = None, out: Out = None, plugins: Plugins = None) -> None:
     """Read and check only the data of a recipe: counts, lengths, leaks, and what is trained on.
 
     Example: prefzoo data my.yaml --set data.max_prompt_tokens=256

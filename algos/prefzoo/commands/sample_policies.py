@@ -50,8 +50,6 @@ def answer(
 
     A policy with an adapter is merged first, so that the answer is that of the exported model.
     """
-    from prefzoo.models.language_model import LanguageModelPolicy
-
     plan = _plan(folder)
     generation = plan.recipe.generation.model_copy(update={"temperature": temperature})
     messages: Prompt = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
@@ -60,8 +58,7 @@ def answer(
     answers = {}
     for label in labels if labels is not None else [START, *map(str, finished)]:
         policy = open_policy(folder, label, seed)
-        if isinstance(policy, LanguageModelPolicy):
-            policy = policy.merged()
+        policy = policy.merged() if hasattr(policy, "merged") else policy
         answers[label] = policy.sample([messages], generation, seed=seed or 0)[0][0].text
     return answers
 

@@ -61,9 +61,7 @@ TRIALS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
 test rows, and `repeated`, with the right ones, only where that changed something."""
 
 
-def check(
-    name: str, seed: int = 0, console: Console | None = None, sets: Sequence[str] = ()
-) -> Iterator[Finding]:
+def check(name: str, seed: int = 0, console: Console | None = None, sets: Sequence[str] = ()) -> Iterator[Finding]:
     """Try every promise of an algorithm; yields findings as they come.
 
     The quick ones take a minute or two. Learning is tried only when they are all kept, and takes minutes: three seeds

@@ -64,7 +64,7 @@ def demonstrations(split: str, n: int, seed: int = 0) -> list[dict[str, Any]]:
 
 def preferences(split: str, n: int, seed: int = 0) -> list[dict[str, Any]]:
     """The rows of ``prompts`` with ``chosen`` and ``rejected``, two different replies of the ordinary clerk, as
-    labelled by one simulated ``annotator`` drawn from the pool (see ``annotators``)."""
+    labelled by one simulated ``annotator`` drawn from the pool (see ``simulated_annotators``)."""
     _check(split, n)
     rows = []
     for row, scene, rng in _scenes(split, n, seed):

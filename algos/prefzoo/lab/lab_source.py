@@ -28,16 +28,17 @@ class LabSource(Source):
             "validation": max(request.validation, VALIDATION_ROWS),
             "test": max(request.test, TEST_ROWS),
         }
-        return {split: _rows(split, size, request.seed) for split, size in sizes.items()}
+        return {split: labelled_rows(split, size, request.seed) for split, size in sizes.items()}
 
     def gold(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Mapping[str, float]]:
-        """See `Source.gold`; the parts are the attributes of `scoring`."""
+        """See `Source.gold`; the parts are the attributes of `gold_reward`."""
         parts = [breakdown(p[-1]["content"], c) for p, c in zip(prompts, completions, strict=True)]
         return [{"gold": sum(part.values()), **{f"gold/{k}": v for k, v in part.items()}} for part in parts]
 
 
-def _rows(split: str, size: int, seed: int) -> list[Row]:
-    imitated = {each["id"]: each["completion"] for each in demonstrations(split, size, seed)}
+def labelled_rows(split: str, size: int, seed: int) -> list[Row]:
+    """The first `size` rows of a split, each with a pair and a demonstration."""
+    imitated = {row["id"]: row["completion"] for row in demonstrations(split, size, seed)}
     return [
         Row(
             id=pair["id"],

@@ -67,22 +67,22 @@ def flaws(prompt: str, reply: str) -> dict[str, float]:
         cost["correctness"] = max(0.0, 2 - parts["correctness"]) if parts["correctness"] < 0 else 0.0
         missing = 2.0 if parts["correctness"] == 0 else 0.0
         cost["helpfulness"] = 0.5 - parts["helpfulness"] + missing if parts["helpfulness"] < 0 else 0.0
-    found = {name: cost[name] for name in ATTRIBUTES if cost[name] > 0}
-    return dict(sorted(found.items(), key=lambda item: -item[1]))
+    costs = {name: cost[name] for name in ATTRIBUTES if cost[name] > 0}
+    return dict(sorted(costs.items(), key=lambda item: -item[1]))
 
 
 def critique(prompt: str, reply: str, principle: str | None = None) -> str:
     """The target critique: the flaws in words, the worst first, or that there is none; see ``FLAWS``."""
     _check_principle(principle)
-    found = [name for name in flaws(prompt, reply) if principle in (None, name)]
-    return ", ".join(FLAWS[name] for name in found) if found else NO_FLAW
+    named = [name for name in flaws(prompt, reply) if principle in (None, name)]
+    return ", ".join(FLAWS[name] for name in named) if named else NO_FLAW
 
 
 def named_flaws(critique_text: str) -> list[str]:
     """The attributes that a critique names, in its order; anything else in the text is passed over."""
-    words = {flaw: name for name, flaw in FLAWS.items()}
-    said = [part.strip(" .") for part in critique_text.split(",")]
-    return list(dict.fromkeys(words[part] for part in said if part in words))
+    attributes = {flaw: name for name, flaw in FLAWS.items()}
+    parts = [part.strip(" .") for part in critique_text.split(",")]
+    return list(dict.fromkeys(attributes[part] for part in parts if part in attributes))
 
 
 def rewrite_prompt(prompt: str, reply: str, critique_text: str) -> str:
@@ -111,13 +111,13 @@ def _mend_core(scene: Scene, sentences: list[Sentence], rng: random.Random) -> l
 
 def _shorten(sentences: list[Sentence]) -> list[Sentence]:
     """Drop fillers, and all but the first core and the first courtesy."""
-    kept: list[Sentence] = []
+    shorter: list[Sentence] = []
     for sentence in sentences:
         kind = "core" if sentence.kind in CORES else sentence.kind
-        earlier = {"core" if s.kind in CORES else s.kind for s in kept}
+        earlier = {"core" if s.kind in CORES else s.kind for s in shorter}
         if kind != "filler" and not (kind in ("core", "courtesy") and kind in earlier):
-            kept.append(sentence)
-    return kept
+            shorter.append(sentence)
+    return shorter
 
 
 def rewrite(prompt: str, reply: str, attributes: Collection[str], rng: random.Random) -> str:

@@ -1,4 +1,4 @@
-"""The adapter on a base: peft's config for it, the modules it reaches, and its weights as they were drawn."""
+"""The adapter on a base: its config for peft, checks of the modules that it names, and its first weights."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def adapter_config(adapter: Adapter, task: str, modules_to_save: Sequence[str] =
 
 
 def of_adapter(name: str) -> bool:
-    """Whether the weight of this name in a `PeftModel` is the adapter's, a copy of a module to save included."""
+    """True for the name of an adapter's weight in a `PeftModel`, or of a weight in a copy of a module to save."""
     return "lora_" in name or ".modules_to_save." in name
 
 

@@ -10,13 +10,13 @@ from torch.nn.modules.dropout import _DropoutNd
 from transformers import PretrainedConfig, PreTrainedModel
 
 OWN = "own_dropout"
-"""Attribute of a model without dropout: each rate in its configs that was turned off, as (config, name, rate)."""
+"""Attribute of a model without dropout: the rates in its configs that were set to 0, as (config, name, rate)."""
 
 
 def without_dropout(model: PreTrainedModel) -> PreTrainedModel:
-    """The model with its own dropout off: its dropout layers, and the rates that its layers and its configs keep as
-    numbers for functions of dropout. TRL turns off the layers in some trainers, and the numbers in none; here all are
-    off in all, and `adapter.dropout` is what a recipe sets."""
+    """Turn off the model's own dropout, and return the model: its dropout layers, and the rates that its layers and
+    configs hold as numbers. TRL turns off the layers in some trainers and the numbers in none; here both are off in all
+    trainers, and a recipe sets `adapter.dropout`."""
     setattr(model, OWN, [(config, *rate) for config in _configs(model.config) for rate in _rates(config)])
     for config, name, _ in getattr(model, OWN):
         setattr(config, name, 0.0)
@@ -30,7 +30,7 @@ def without_dropout(model: PreTrainedModel) -> PreTrainedModel:
 
 @contextlib.contextmanager
 def own_dropout(model: Any) -> Iterator[None]:
-    """Within this block the configs of a whole model say what they said when it was read, so that they can be saved."""
+    """Within this block the configs of a model hold their own dropout rates again, so that they are saved with them."""
     turned_off = getattr(model, OWN, [])
     for config, name, rate in turned_off:
         setattr(config, name, rate)
@@ -42,11 +42,12 @@ def own_dropout(model: Any) -> Iterator[None]:
 
 
 def _configs(config: PretrainedConfig) -> list[PretrainedConfig]:
-    """A config and all inside it, such as that of a text model beside a vision tower."""
+    """Return a config and all configs inside it, such as those of a text model and a vision tower."""
     inner = [value for value in vars(config).values() if isinstance(value, PretrainedConfig)]
-    return [config, *(each for value in inner for each in _configs(value))]
+    return [config, *(config for value in inner for config in _configs(value))]
 
 
 def _rates(owner: object) -> list[tuple[str, float]]:
-    """Attributes that are a rate of dropout, by name (`attention_dropout`, `attn_pdrop`, `layerdrop`) and range."""
+    """Return the attributes that are dropout rates: by name (`attention_dropout`, `attn_pdrop`, `layerdrop`) and
+    range."""
     return [(k, v) for k, v in vars(owner).items() if "drop" in k and isinstance(v, float) and 0 < v < 1]

@@ -12,11 +12,13 @@ import torch
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from prefzoo.interface import Bench
 from prefzoo.ledger import Ledger
 from prefzoo.models import shared_base
 from prefzoo.models.dropout import own_dropout
 from prefzoo.models.loading import count_parameters, end_of_turn, load_model, load_tokenizer
-from prefzoo.models.policy_kinds import write_policy_file
+from prefzoo.models.policy_kinds import EXTRA, write_policy_file
+from prefzoo.models.weight_counts import weights_of
 from prefzoo.settings import Generation
 from prefzoo.types import Completion, Progress, Prompt
 
@@ -42,21 +44,26 @@ class LanguageModelPolicy:
         self.loading = dict(loading or {})
         ends = model.generation_config.eos_token_id
         listed = ends if isinstance(ends, list) else [ends]
-        found = (*listed, tokenizer.eos_token_id, end_of_turn(tokenizer))
-        self.eos_ids = sorted({i for i in found if i is not None})
+        candidates = (*listed, tokenizer.eos_token_id, end_of_turn(tokenizer))
+        self.eos_ids = sorted({i for i in candidates if i is not None})
         model.generation_config.eos_token_id = self.eos_ids  # for trainers that sample by themselves
 
     @classmethod
     def from_start(cls, start: str, **loading: Any) -> LanguageModelPolicy:
-        """The start policy itself, on weights that others may stand on too (see `bases`)."""
+        """Load the start policy; within `shared_base.shared` its weights are shared with other models."""
         tokenizer = load_tokenizer(start, bool(loading.get("trust_remote_code", False)))
         return cls(shared_base.lend(start, **loading).eval(), tokenizer, start, loading)
 
     @classmethod
-    def load(cls, folder: Path, start: str, noted: dict[str, Any]) -> LanguageModelPolicy:
-        """What `save` wrote, on its start."""
-        loading = noted.get("loading", {})
-        if noted["kind"] == "adapter":
+    def start_of(cls, bench: Bench) -> LanguageModelPolicy:
+        """The start policy of a bench."""
+        return cls.from_start(bench.start, **bench.machinery.loading)
+
+    @classmethod
+    def load(cls, folder: Path, start: str, content: dict[str, Any]) -> LanguageModelPolicy:
+        """Load what `save` wrote, on its start; `content` is that of `policy.json`."""
+        loading = content.get("loading", {})
+        if content["kind"] == "adapter":
             policy = cls.from_start(start, **loading)
             adapted = PeftModel.from_pretrained(policy.model, str(folder)).eval()
             return cls(adapted, policy.tokenizer, start, loading)
@@ -65,12 +72,13 @@ class LanguageModelPolicy:
 
     @property
     def adapted(self) -> bool:
-        """Whether the weights that differ from the start are an adapter, so that switching it off is the start."""
+        """True where the weights that differ from the start are an adapter, so that the policy with its adapter off is
+        the start."""
         return isinstance(self.model, PeftModel)
 
     @property
     def parameters(self) -> int:
-        """Weights that a token passes through, the adapter's included."""
+        """How many weights a token passes through, the adapter's included."""
         return count_parameters(self.model)
 
     @property
@@ -78,20 +86,21 @@ class LanguageModelPolicy:
         return int(self.model.get_input_embeddings().weight.shape[0])
 
     def save(self, folder: Path) -> None:
-        """The adapter alone, or the whole model with its tokenizer, in safetensors, and `policy.json`."""
+        """Write the adapter, or the whole model with its tokenizer, in safetensors, and `policy.json`."""
         folder.mkdir(parents=True, exist_ok=True)
-        alone = {"selected_adapters": ["default"]} if self.adapted else {}  # beside it may be a critic's
-        with own_dropout(self.model):
-            self.model.save_pretrained(str(folder), **alone)
+        if self.adapted:  # beside this adapter may be a critic's
+            self.model.save_pretrained(str(folder), selected_adapters=["default"])
+        else:
+            self._save_model(folder)
         if not self.adapted:
             self.tokenizer.save_pretrained(str(folder))
         write_policy_file(folder, "adapter" if self.adapted else "model", self.start, loading=self.loading)
 
     def merged(self) -> LanguageModelPolicy:
-        """The same policy without an adapter: its weights are added to the base. Uses up this policy's model.
+        """Return the same policy without an adapter: its weights are added to the base. This policy's model changes and
+        must not be used afterwards.
 
-        On a quantized base the adapter is added to the base in full precision, because the sum would not survive
-        being rounded to 4 bits again.
+        A quantized base is read again in full precision for that: rounding the sum to 4 bits would change the policy.
         """
         if not self.adapted:
             return self
@@ -104,15 +113,21 @@ class LanguageModelPolicy:
         return LanguageModelPolicy(model.eval(), self.tokenizer, self.start, self.loading)
 
     def export(self, folder: Path) -> None:
-        """A plain transformers folder, adapter merged, that `AutoModelForCausalLM` and any server load."""
+        """Write a plain transformers folder, adapter merged, that `AutoModelForCausalLM` and any server load."""
         whole = self.merged()
         folder.mkdir(parents=True, exist_ok=True)
-        with own_dropout(whole.model):
-            whole.model.save_pretrained(str(folder))
+        whole._save_model(folder)
         whole.tokenizer.save_pretrained(str(folder))
 
+    def _save_model(self, folder: Path) -> None:
+        """Write the whole language model, without what an algorithm of somebody's own put on it."""
+        own = tuple(f"{name}." for name in getattr(self.model, EXTRA, ()))
+        weights = {name: w for name, w in self.model.state_dict().items() if not name.startswith(own)} if own else None
+        with own_dropout(self.model):
+            self.model.save_pretrained(str(folder), state_dict=weights)
+
     def render(self, prompt: Prompt) -> list[int]:
-        """The token ids of a prompt, up to where the assistant's reply begins."""
+        """Return the token ids of a prompt, up to where the assistant's reply begins."""
         ids = self.tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True, return_dict=False)
         return list(ids)
 
@@ -126,7 +141,8 @@ class LanguageModelPolicy:
         ledger: Ledger | None = None,
         progress: Progress | None = None,
     ) -> list[list[Completion]]:
-        """`n` replies to each prompt, generated in batches sorted by prompt length; the same seed, the same replies."""
+        """Return `n` replies to each prompt, generated in batches sorted by prompt length. The same seed gives the same
+        replies."""
         rendered = [self.render(prompt) for prompt in prompts]
         # Longest first: a batch that does not fit in memory is met at once, not after an hour.
         order = sorted((i for i in range(len(prompts)) for _ in range(n)), key=lambda i: (-len(rendered[i]), i))
@@ -139,7 +155,7 @@ class LanguageModelPolicy:
             if progress is not None:
                 progress("sampling", begin + len(batch), len(order))
         if ledger is not None:
-            ledger.generated(sum(len(c.token_ids) for each in replies for c in each), self.parameters)
+            ledger.generated(sum(len(reply.token_ids) for samples in replies for reply in samples), self.parameters)
             ledger.forwarded(n * sum(map(len, rendered)), self.parameters)
         return replies
 
@@ -159,12 +175,13 @@ class LanguageModelPolicy:
 
     def _completion(self, ids: list[int]) -> Completion:
         end = next((i for i, token in enumerate(ids) if token in self.eos_ids), None)
-        kept = ids if end is None else ids[: end + 1]
-        return Completion(self.tokenizer.decode(kept, skip_special_tokens=True), tuple(kept), end is not None)
+        reply = ids if end is None else ids[: end + 1]
+        return Completion(self.tokenizer.decode(reply, skip_special_tokens=True), tuple(reply), end is not None)
 
     @contextlib.contextmanager
     def as_start(self) -> Iterator[LanguageModelPolicy]:
-        """This policy with its adapter off, which is the start exactly; a fully tuned one loads the start beside it."""
+        """Give this policy with its adapter off, which is exactly the start; for a fully tuned policy, the start,
+        loaded."""
         if self.adapted:
             with self.model.disable_adapter():
                 yield self
@@ -175,7 +192,7 @@ class LanguageModelPolicy:
     def token_log_probabilities(
         self, prompts: Sequence[Prompt], completions: Sequence[Completion], temperature: float = 1.0
     ) -> Iterator[tuple[int, torch.Tensor]]:
-        """For each reply, the log-probabilities over the whole vocabulary at each of its tokens.
+        """Give the log-probabilities over the whole vocabulary at each token of each reply.
 
         Yields:
             (index of the reply, tensor of shape (tokens of the reply, vocabulary)), in order of length.
@@ -201,20 +218,47 @@ class LanguageModelPolicy:
                 scaled = logits[row, first : first + count].float() / temperature
                 yield i, scaled.log_softmax(-1)
 
+    def last_hidden_states(
+        self, prompts: Sequence[Prompt], replies: Sequence[Sequence[Completion]], ledger: Ledger | None = None
+    ) -> torch.Tensor:
+        """The last layer's state at the end of each of the replies to each prompt, all prompts with equally many:
+        (prompts, replies, hidden size), float32."""
+        rendered = [(self.render(prompt), samples) for prompt, samples in zip(prompts, replies, strict=True)]
+        rows = [[*prompt, *reply.token_ids] for prompt, samples in rendered for reply in samples]
+        order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
+        states: list[torch.Tensor] = [torch.empty(0)] * len(rows)
+        for begin in range(0, len(order), 64):
+            batch = order[begin : begin + 64]
+            ids = {"input_ids": [rows[i] for i in batch]}
+            padded = self.tokenizer.pad(ids, padding=True, padding_side="right", return_tensors="pt")
+            batch_states = last_hidden_states(self.model, **padded.to(self.model.device), ledger=ledger)
+            for i, state in zip(batch, batch_states, strict=True):
+                states[i] = state
+        return torch.stack(states).reshape(len(prompts), -1, states[0].shape[-1])
+
     def log_probabilities(
         self, prompts: Sequence[Prompt], completions: Sequence[Completion], temperature: float = 1.0
     ) -> list[list[float]]:
-        """The log-probability of each token of each reply, in nats, under this policy at this temperature."""
+        """Return the log-probability of each token of each reply, in nats, under this policy at this temperature."""
         result: list[list[float]] = [[] for _ in completions]
         for i, table in self.token_log_probabilities(prompts, completions, temperature):
             ids = torch.tensor(completions[i].token_ids, device=table.device, dtype=torch.long)
             result[i] = table.gather(1, ids[:, None])[:, 0].tolist()
         return result
 
+    def log_ratios(
+        self, prompts: Sequence[Prompt], completions: Sequence[Completion], temperature: float = 1.0
+    ) -> list[float]:
+        """log p(reply) under this policy minus that under the start, of each reply, in nats."""
+        own = self.log_probabilities(prompts, completions, temperature)
+        with self.as_start() as start:
+            reference = start.log_probabilities(prompts, completions, temperature)
+        return [sum(ours) - sum(theirs) for ours, theirs in zip(own, reference, strict=True)]
+
     def kl_to_start(
         self, prompts: Sequence[Prompt], completions: Sequence[Completion], temperature: float = 1.0
     ) -> list[float]:
-        """KL(policy || start) of each reply in nats, for replies that this policy sampled at `temperature`.
+        """Return KL(policy || start) of each reply in nats, for replies that this policy sampled at `temperature`.
 
         At each token the exact divergence between the two next-token distributions is summed over the reply
         (the Rao-Blackwellised estimator, Amini et al. 2025, https://arxiv.org/abs/2504.10637): unbiased like the
@@ -222,23 +266,41 @@ class LanguageModelPolicy:
         """
         totals: list[float] = []
         with contextlib.ExitStack() as stack:
-            beside = None if self.adapted else stack.enter_context(self.as_start())
+            separate_start = None if self.adapted else stack.enter_context(self.as_start())
             # Two tables of (tokens x vocabulary) are held for each reply of a part: below 512 MiB each in float32.
             longest = max((len(c.token_ids) for c in completions), default=1)
             size = max(1, min(32, 2**27 // (longest * self._vocabulary)))
             for begin in range(0, len(completions), size):
                 part = (prompts[begin : begin + size], completions[begin : begin + size], temperature)
-                if beside is None:
+                if separate_start is None:
                     with self.as_start() as start:
                         reference = dict(start.token_log_probabilities(*part))
                 else:
-                    reference = dict(beside.token_log_probabilities(*part))
+                    reference = dict(separate_start.token_log_probabilities(*part))
                 own = dict(self.token_log_probabilities(*part))
                 totals += [float((own[i].exp() * (own[i] - reference[i])).sum()) for i in range(len(own))]
         return totals
 
 
+@torch.no_grad()
+def last_hidden_states(
+    model: Any, input_ids: torch.Tensor, attention_mask: torch.Tensor, ledger: Ledger | None = None
+) -> torch.Tensor:
+    """The last layer's state at the last attended token of each row, (rows, hidden size), float32, without a gradient.
+
+    Args:
+        model: a language model, with an adapter or without.
+        input_ids, attention_mask: (rows, tokens), padded on the right.
+        ledger: is charged for the pass.
+    """
+    if ledger is not None:
+        ledger.forwarded(int(attention_mask.sum()), weights_of(model).passed)
+    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    states = inner.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
+    return states[torch.arange(len(states), device=states.device), attention_mask.sum(1) - 1].float()
+
+
 def _derive(seed: int, *parts: object) -> int:
-    """A seed of its own for a part of the work, from the seed of the whole."""
+    """Return a seed for one part of the work, derived from the seed of the whole."""
     text = " ".join(map(str, (seed, *parts)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")

@@ -1,4 +1,4 @@
-"""How likely each of a few answers begins, for many prompts: no sampling, and nothing twice."""
+"""The probabilities of a few next tokens for many prompts, without sampling; what prompts share is computed once."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from prefzoo.types import Prompt
 TOKENS = 4096
 """How many tokens, padding included, are in a batch: more gain nothing on a CPU, and only need memory."""
 SMALL = 200_000_000
-"""Parameters below which batches on a CPU go through side by side, a thread each. Threads that share one operation of
-so small a model mostly wait for each other, on a busy machine many times as long as they work; a larger model keeps
-them busy, and several batches of it need several times the memory."""
+"""Number of parameters below which batches on a CPU run in parallel, one thread each. Threads that share one operation
+of so small a model mostly wait for each other; a larger model keeps them busy, and several of its batches need several
+times the memory."""
 
 
 @dataclass(frozen=True)
 class Next:
-    """What could come first in the answers to some prompts.
+    """Probabilities of the first token of the answers to some prompts.
 
     Attributes:
         probabilities: of each wanted token, shape (prompts, wanted), in float64; not a number for a prompt that is
@@ -43,12 +43,12 @@ def next_token(
     begun: Sequence[int] = (),
     batch_tokens: int = TOKENS,
 ) -> Next:
-    """The probabilities of some tokens as the next one.
+    """Return the probabilities of some tokens as the next one.
 
     Every two prompts that begin alike, such as the same question with two replies in either order, go through the model
     together up to where they part. Those of like length are batched, padded on the right, where no token before it sees
-    the padding: neither that nor the size of a batch changes what is found, but for rounding. No more threads are used
-    than torch has.
+    the padding: neither that nor the size of a batch changes the probabilities, but for rounding. No more threads are
+    used than torch has.
 
     Args:
         wanted: ids of the tokens.
@@ -62,10 +62,10 @@ def next_token(
     order = sorted((i for i in range(len(rows)) if len(rows[i]) <= limit), key=rows.__getitem__)
     couples: dict[int, list[tuple[int, int]]] = {}
     for i, j in _neighbours(rows, order):
-        alike = min(_alike(rows[i], rows[j]), len(rows[i]) - 1, len(rows[j]) - 1)
+        alike = min(_shared_length(rows[i], rows[j]), len(rows[i]) - 1, len(rows[j]) - 1)
         # By up to a quarter less, so that couples of which few share quite as much can be batched.
         couples.setdefault(alike - alike % 2 ** max(0, alike.bit_length() - 3), []).append((i, j))
-    found = torch.full((len(rows), len(wanted)), float("nan"), dtype=torch.float64)
+    probabilities = torch.full((len(rows), len(wanted)), float("nan"), dtype=torch.float64)
     ids, passed, batches = torch.tensor(wanted), 0, list[tuple[int, list[int]]]()
     # As many rows as places where one may end: their logits stay below 256 MiB in float32, whatever the vocabulary.
     most = math.isqrt(2**26 // len(tokenizer)) // 2
@@ -84,13 +84,13 @@ def next_token(
     def fill(batch: tuple[int, list[int]]) -> None:
         shared, flat = batch
         logits = _last_logits(policy, [rows[i] for i in flat], shared)
-        found[flat] = logits.double().softmax(-1).cpu()[:, ids]
+        probabilities[flat] = logits.double().softmax(-1).cpu()[:, ids]
 
-    _side_by_side(fill, batches, policy.model.device.type == "cpu" and policy.parameters < SMALL)
-    return Next(found, passed)
+    _in_parallel(fill, batches, policy.model.device.type == "cpu" and policy.parameters < SMALL)
+    return Next(probabilities, passed)
 
 
-def _side_by_side(work: Callable[[Any], None], batches: Sequence[Any], threaded: bool) -> None:
+def _in_parallel(work: Callable[[Any], None], batches: Sequence[Any], threaded: bool) -> None:
     """Do `work` on each batch; `threaded`, on as many at a time as torch has threads, one for each."""
     threads = torch.get_num_threads()
     if not threaded or threads == 1:
@@ -110,12 +110,14 @@ def _neighbours(rows: list[list[int]], order: list[int]) -> Iterator[tuple[int, 
     waiting = list(reversed(order))
     while waiting:
         i = waiting.pop()
-        nearer = len(waiting) > 1 and _alike(rows[waiting[-1]], rows[waiting[-2]]) > _alike(rows[i], rows[waiting[-1]])
+        nearer = len(waiting) > 1 and _shared_length(rows[waiting[-1]], rows[waiting[-2]]) > _shared_length(
+            rows[i], rows[waiting[-1]]
+        )
         yield i, i if nearer or not waiting else waiting.pop()
 
 
-def _alike(one: list[int], other: list[int]) -> int:
-    """How many tokens both begin with."""
+def _shared_length(one: list[int], other: list[int]) -> int:
+    """Return how many tokens both begin with."""
     pairs = enumerate(zip(one, other, strict=False))
     return next((k for k, (x, y) in pairs if x != y), min(len(one), len(other)))
 
@@ -147,9 +149,9 @@ def _last_logits(policy: LanguageModelPolicy, rows: list[list[int]], shared: int
     return logits[torch.arange(len(rows), device=device), which].float()
 
 
-def spellings(tokenizer: PreTrainedTokenizerBase, words: Sequence[str]) -> list[list[int]]:
-    """Tokens that an answer of one of `words` may begin with: for each way of spelling that makes single tokens of all
-    of them (as it stands, after a space, or right after where the chat template lets a reply begin), one for each word.
+def spellings(tokenizer: PreTrainedTokenizerBase, answers: Sequence[str]) -> list[list[int]]:
+    """Return tokens that one of `answers` may begin with: a list with one token for each answer, for each spelling (as
+    it stands, after a space, or right after where the chat template lets a reply begin) that makes one token of each.
 
     Several tokens are one word to the eye, such as "A" with and without a space before it, and which of them a model
     takes depends on its template; none of its probability is lost when all are asked for.
@@ -158,13 +160,13 @@ def spellings(tokenizer: PreTrainedTokenizerBase, words: Sequence[str]) -> list[
         [{"role": "user", "content": "?"}], add_generation_prompt=True, tokenize=False
     )
     start = list(tokenizer(before, add_special_tokens=False)["input_ids"])
-    ways: list[list[int]] = []
+    single_tokens: list[list[int]] = []
     for space in ("", " "):
-        alone = [list(tokenizer(space + word, add_special_tokens=False)["input_ids"]) for word in words]
-        inside = [list(tokenizer(before + space + word, add_special_tokens=False)["input_ids"]) for word in words]
+        alone = [list(tokenizer(space + word, add_special_tokens=False)["input_ids"]) for word in answers]
+        inside = [list(tokenizer(before + space + word, add_special_tokens=False)["input_ids"]) for word in answers]
         after = [ids[len(start) :] if ids[: len(start)] == start else [] for ids in inside]
-        for way in (alone, after):
-            single = [ids[0] for ids in way if len(ids) == 1]
-            if len(set(single)) == len(words) and single not in ways:
-                ways.append(single)
-    return ways
+        for tokens in (alone, after):
+            single = [ids[0] for ids in tokens if len(ids) == 1]
+            if len(set(single)) == len(answers) and single not in single_tokens:
+                single_tokens.append(single)
+    return single_tokens

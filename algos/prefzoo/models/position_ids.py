@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 
 def from_first_token(model: nn.Module) -> nn.Module:
-    """Have `model` count the positions of each row from its first attended token on, wherever it is not told them.
+    """Have `model` count the positions of each row from its first attended token on, unless it is given positions.
 
-    `generate` does so, and a plain forward pass counts the padding too: where positions are absolute, as in GPT-2, the
-    log-probabilities of a padded row would be others than those it was sampled with. A model whose forward takes no
-    positions, as with ALiBi, makes them from the attention mask by itself.
+    `generate` does so; a plain forward pass counts the padding too. With absolute positions, as in GPT-2, a padded row
+    would get other log-probabilities than those it was sampled with. A model whose forward takes no positions, as with
+    ALiBi, makes them from the attention mask.
 
     Args:
         model: a transformers model, adapted or not; its transformer without the head is changed in place.
@@ -25,15 +25,17 @@ def from_first_token(model: nn.Module) -> nn.Module:
     inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     backbone = inner.base_model
     if "position_ids" in inspect.signature(backbone.forward).parameters:
-        backbone.register_forward_pre_hook(_told, with_kwargs=True)
+        backbone.register_forward_pre_hook(_add_position_ids, with_kwargs=True)
     return model
 
 
-def _told(backbone: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
+def _add_position_ids(
+    backbone: nn.Module, args: tuple[Any, ...], named: dict[str, Any]
+) -> tuple[Any, dict[str, Any]] | None:
     attention: Any = named.get("attention_mask")
-    known = named.get("position_ids") is not None or not isinstance(attention, Tensor) or attention.dim() != 2
-    if known or attention[:, 0].all():  # nothing on the left: what it counts by itself is right
+    already_right = named.get("position_ids") is not None or not isinstance(attention, Tensor) or attention.dim() != 2
+    if already_right or attention[:, 0].all():  # no padding on the left
         return None
-    fed = args[0] if args else named["input_ids"]
+    input_ids = args[0] if args else named["input_ids"]
     positions = (attention.long().cumsum(-1) - 1).clamp(min=0)
-    return args, {**named, "position_ids": positions[:, -fed.shape[1] :]}
+    return args, {**named, "position_ids": positions[:, -input_ids.shape[1] :]}

@@ -11,12 +11,12 @@ from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.models.policy_kinds import load_policy
 
 ATTRIBUTES = frozenset({"model", "tokenizer", "start", "loading", "eos_ids"})
-"""What a policy that has been read holds."""
+"""Attributes of a policy that has been read."""
 
 
 class SavedPolicy(LanguageModelPolicy):
-    """What `save` wrote to a folder. A trial that has trained and saved its policy, and does no more with it, never
-    holds a second base beside the trained one.
+    """The policy that `save` wrote to a folder, read when it is first used. A trial that trains and saves its policy,
+    and does no more with it, never holds a second base in memory.
 
     Args:
         folder: must stay as it is until this policy is used.

@@ -1,7 +1,7 @@
 """One base in a process that measures many policies: its weights are read once, and every model stands on them.
 
-What is lent is a model of its own around the same weights: adapters, hooks and settings are put on that, never on what
-is kept, so that nothing has to be taken off again and several models can stand on one base at a time.
+Each caller gets a model object of its own around the same weights. Adapters, hooks and settings are put on that object
+and never on the stored one, so that nothing has to be taken off again and several models can use one base at a time.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ _depth = 0
 
 @contextlib.contextmanager
 def shared() -> Iterator[None]:
-    """Within this block models are lent instead of read; what was read stays until the process ends.
+    """Within this block models share weights that are read once and stay until the process ends.
 
-    For measuring only: nobody may change in place the weights that he is lent, as merging an adapter does.
+    For measuring only: shared weights must not be changed in place, as merging an adapter does.
     """
     global _depth
     _depth += 1
@@ -64,8 +64,8 @@ def lend_classifier(path: str, pad_token_id: int | None, **loading: Any) -> PreT
         )
     prefix = made.base_model_prefix
     backbone = getattr(causal, prefix, None)
-    beside = [name for name, _ in made.named_parameters() if not name.startswith(f"{prefix}.")]
-    if type(getattr(made, prefix, None)) is not type(backbone) or beside != ["score.weight"]:
+    other_weights = [name for name, _ in made.named_parameters() if not name.startswith(f"{prefix}.")]
+    if type(getattr(made, prefix, None)) is not type(backbone) or other_weights != ["score.weight"]:
         return None
     setattr(made, prefix, backbone)
     made.score.to_empty(device=causal.device).to(causal.dtype)
@@ -91,7 +91,7 @@ def _on_the_weights_of(base: PreTrainedModel) -> PreTrainedModel:
 
 
 def _alias(weight: torch.nn.Parameter) -> torch.nn.Parameter:
-    """A parameter of its own with the same numbers. What says how they are quantized is its own too: bitsandbytes
+    """Return a new parameter on the same numbers, with its own quantization state: bitsandbytes
     moves it from the weight to the layer at the first use (int8), or rewrites it for some processors (4 bits)."""
     alias: Any = torch.Tensor._make_subclass(type(weight), weight.data, weight.requires_grad)
     vars(alias).update(vars(weight))

@@ -1,9 +1,8 @@
 """Log-probabilities of sampled tokens without the logits of all of them at once, where TRL has no kernel for it.
 
-On a GPU TRL's fused head is a kernel. On a CPU it scores the prompts too, works on tiles of the whole vocabulary by
-thousands of tokens, with several copies of each, and computes them again to differentiate. Here a tile is small, and
-the gradient is taken while it is there: that of log p(token) with respect to the hidden state, w[token] - E_p[w], needs
-nothing that comes later.
+On a GPU TRL's fused head is a kernel. On a CPU it scores the prompts too, holds several copies of tiles of the whole
+vocabulary by thousands of tokens, and computes them again in the backward pass. Here tiles are small, and the gradient
+is computed with them in the forward pass: that of log p(token) with respect to the hidden state is w[token] - E_p[w].
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ PLAIN = frozenset(
 )
 """Model types whose logits are the head's output as it is; others scale or cap it."""
 TILE = 2**22
-"""Logits that are held at a time."""
+"""How many logits are held at a time."""
 
 
 class _TokenLogProbabilities(torch.autograd.Function):
@@ -27,8 +26,8 @@ class _TokenLogProbabilities(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor, temperature: float
     ) -> tuple[Tensor, Tensor]:
-        found = hidden.new_empty(len(tokens), dtype=torch.float32)
-        entropy = torch.empty_like(found)
+        log_probabilities = hidden.new_empty(len(tokens), dtype=torch.float32)
+        entropy = torch.empty_like(log_probabilities)
         gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
         size = max(1, TILE // len(weight))
         for begin in range(0, len(tokens), size):
@@ -37,14 +36,14 @@ class _TokenLogProbabilities(torch.autograd.Function):
             logs = nn.functional.linear(hidden[part], weight, bias).float().div_(temperature)
             logs -= logs.logsumexp(-1, keepdim=True)
             p = logs.exp()
-            found[part] = logs.gather(1, chosen)[:, 0]
+            log_probabilities[part] = logs.gather(1, chosen)[:, 0]
             entropy[part] = -torch.linalg.vecdot(p, logs)
             if gradient is not None:
                 p.neg_().scatter_add_(1, chosen, torch.ones_like(p[:, :1]))
                 gradient[part] = (p @ weight.to(p.dtype)).div_(temperature)
         ctx.save_for_backward(gradient)
         ctx.mark_non_differentiable(entropy)
-        return found, entropy
+        return log_probabilities, entropy
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
@@ -53,7 +52,7 @@ class _TokenLogProbabilities(torch.autograd.Function):
 
 
 def plain_head(model: nn.Module) -> nn.Linear | None:
-    """The head of a language model on a CPU, if it is a plain linear layer that is not trained; else None."""
+    """Return the head of a language model on a CPU, if it is a plain linear layer that is not trained; else None."""
     inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     head = inner.get_output_embeddings()
     plain = type(head) is nn.Linear and not any(weight.requires_grad for weight in head.parameters())
@@ -63,10 +62,10 @@ def plain_head(model: nn.Module) -> nn.Linear | None:
 def token_log_probabilities(
     model: nn.Module, head: nn.Linear, ids: Tensor, attention: Tensor, width: int, temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """Log-probability of each of the last `width` tokens, and the entropy of the distribution it was drawn from.
+    """Return the log-probability of each of the last `width` tokens, and the entropy of the distribution it is from.
 
     Args:
-        model: a language model, whose adapters are as they are to be used.
+        model: a language model, its adapters switched on or off as wanted.
         head: its `plain_head`.
         ids, attention: (B, L).
         temperature: what logits are divided by.
@@ -76,9 +75,9 @@ def token_log_probabilities(
     """
     inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     hidden = inner.base_model(input_ids=ids, attention_mask=attention, use_cache=False).last_hidden_state
-    kept = attention[:, -width:].bool()
+    attended = attention[:, -width:].bool()
     values = _TokenLogProbabilities.apply(
-        hidden[:, -width - 1 : -1][kept], head.weight, head.bias, ids[:, -width:][kept], temperature
+        hidden[:, -width - 1 : -1][attended], head.weight, head.bias, ids[:, -width:][attended], temperature
     )
-    found, entropy = (each.new_zeros(kept.shape).masked_scatter(kept, each) for each in values)
-    return found, entropy
+    log_probabilities, entropy = (v.new_zeros(attended.shape).masked_scatter(attended, v) for v in values)
+    return log_probabilities, entropy

@@ -8,6 +8,7 @@ import torch
 
 from prefzoo.models.adapters import of_adapter
 from prefzoo.models.loading import count
+from prefzoo.models.policy_kinds import EXTRA
 
 VALUE = "value"
 """Name of a critic's adapter on the policy's base."""
@@ -17,8 +18,8 @@ HEAD, BACKBONE = "value_head", "value_backbone"
 
 @dataclass(frozen=True)
 class Weights:
-    """Of one model: those that a token passes through, those of them that are trained, and those of the start that it
-    began as."""
+    """Numbers of weights of one model: those that a token passes through, those of them that are trained, and those of
+    the start policy."""
 
     passed: int
     trained: int
@@ -26,19 +27,21 @@ class Weights:
 
 
 def weights_of(model: torch.nn.Module) -> Weights:
-    """Of the policy or reward model that is trained, its adapter included; a critic on it is left out."""
-    named = [(name, weight) for name, weight in model.named_parameters() if not _of_critic(name)]
+    """Count the weights of the policy or reward model that is trained, its adapter included, without a critic on it."""
+    own = tuple(f"{name}." for name in getattr(model, EXTRA, ()))
+    extra = count(weight for name, weight in model.named_parameters() if name.startswith(own)) if own else 0
+    named = [(n, weight) for n, weight in model.named_parameters() if not _of_critic(n) and not n.startswith(own)]
     start = count(weight for name, weight in named if not of_adapter(name))
     adapter = count(weight for name, weight in named if of_adapter(name))
     if not adapter:
-        return Weights(start, start, start)
+        return Weights(start + extra, start + extra, start)
     replaced = count(weight for name, weight in named if ".original_module." in name)
-    return Weights(start - replaced + adapter, adapter, start)
+    return Weights(start - replaced + adapter + extra, adapter + extra, start)
 
 
 def critic_of(model: torch.nn.Module) -> Weights | None:
-    """Of the critic on a policy's model: a backbone of its own, trained whole, or the policy's base under an adapter of
-    the critic's. None where there is none."""
+    """Count the weights of the critic on a policy's model: a backbone of its own, trained whole, or the policy's base
+    with an adapter of the critic's. None where there is no critic."""
     own = count(weight for name, weight in model.named_parameters() if _of_critic(name))
     if not own:
         return None

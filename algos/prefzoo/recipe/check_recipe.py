@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from prefzoo import registry
 from prefzoo.config_fields import trainer_problems
 from prefzoo.errors import PrefzooError, RecipeError, nearest, unknown
+from prefzoo.plugins import load_plugins
 from prefzoo.recipe import recipe_files
 from prefzoo.recipe.cross_check import cross_problems
 from prefzoo.recipe.recipe_files import Draft
@@ -36,7 +37,7 @@ def load(recipe: str | Mapping[str, Any], sets: Iterable[str] = (), algorithms: 
         RecipeError: listing every problem, with its place, the key, the value, what is allowed and the nearest right
             spelling.
     """
-    draft = recipe_files.read(recipe, sets)
+    draft = _with_plugins(recipe_files.read(recipe, sets))
     if algorithms is not None:
         block = draft.content.get("algorithms")
         settings = block if isinstance(block, dict) else {}
@@ -51,7 +52,18 @@ def load(recipe: str | Mapping[str, Any], sets: Iterable[str] = (), algorithms: 
 
 def check(content: Mapping[str, Any]) -> Recipe:
     """`content` as a recipe; nothing of it is read from files. Raises RecipeError like `load`."""
-    return _checked(Draft(recipe_files.plain(content)), "recipe")
+    return _checked(_with_plugins(Draft(recipe_files.plain(content))), "recipe")
+
+
+def _with_plugins(draft: Draft) -> Draft:
+    """Load the plug-ins that a recipe names, before its algorithms are looked up; note the one that fails."""
+    files = draft.content.get("plugins")
+    if isinstance(files, list) and all(isinstance(file, str) for file in files):  # else the schema says what is wrong
+        try:
+            load_plugins(files, "plugins: ")
+        except PrefzooError as error:
+            draft.problems.append(_located(str(error), draft.origins))
+    return draft
 
 
 def _checked(draft: Draft, where: str) -> Recipe:

@@ -173,6 +173,10 @@ def _extended(path: Path, seen: tuple[Path, ...]) -> Draft:
     if not isinstance(content, dict):
         found.problems.append((1, f"a recipe is a block of keys (`key: value`), not {shown(content)}"))
         found.whole, content = False, {}
+    if isinstance(plugins := content.get("plugins"), list):
+        content["plugins"] = [
+            str(path.resolve().parent / Path(file).expanduser()) if isinstance(file, str) else file for file in plugins
+        ]
     origins = {"": f"{path.name}:1", **{key: f"{path.name}:{line}" for key, line in found.lines.items()}}
     problems = [f"{path.name}:{line}: {said}" for line, said in found.problems]
     return _based(Draft(content, origins, problems, found.whole), (*seen, path))

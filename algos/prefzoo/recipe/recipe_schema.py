@@ -184,8 +184,13 @@ class Tracking(Settings):
 
 
 class Recipe(Settings):
-    """One comparison. What is left out has a default; only algorithms must be named."""
+    """One comparison. What is left out has a default; only algorithms must be named.
 
+    `plugins` are Python files that register algorithms or kinds of policy; in a recipe's file their paths are relative
+    to it, elsewhere to the current folder.
+    """
+
+    plugins: list[str] = Field([])
     model: Model = Model()
     adapter: Adapter = Adapter()
     data: Data = Data()
@@ -201,6 +206,11 @@ class Recipe(Settings):
     seeds: list[Annotated[int, Field(ge=0)]] = Field([0, 1, 2], min_length=1)
     evaluation: Evaluation = Evaluation()
     tracking: Tracking = Tracking()
+
+    @field_validator("plugins")
+    @classmethod
+    def _absolute(cls, files: list[str]) -> list[str]:
+        return [str(Path(file).expanduser().resolve()) for file in files]
 
     @field_validator("algorithms", mode="before")
     @classmethod

@@ -123,7 +123,7 @@ def note_call(recipe: Recipe, out: Path) -> None:
         for name, cls in sorted(registry.registered().items())
         if name in used
     }
-    files = [file for file in plugins.loaded() if file in registered.values()]
+    files = [file for file in plugins.loaded() if file in registered.values() and file not in recipe.plugins]
     call = Call(command=shlex.join(sys.argv), folder=str(Path.cwd()), registered=registered, plugins=files)
     content = {**call.model_dump(), "versions": ran_with(), "recipe": recipe.model_dump(mode="json")}
     with (out / CALLS).open("a", encoding="utf-8") as file:

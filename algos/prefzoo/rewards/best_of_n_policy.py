@@ -31,9 +31,14 @@ class BestOfNPolicy:
         """The upper bound on KL(this policy || start), in nats a reply."""
         return math.log(self.n) - (self.n - 1) / self.n
 
+    def kl_to_start(
+        self, prompts: Sequence[Prompt], completions: Sequence[Completion], temperature: float = 1.0
+    ) -> list[float]:
+        """The bound for each reply."""
+        return [self.kl_bound] * len(completions)
+
     def save(self, folder: Path) -> None:
         """`policy.json` alone: the weights are the start's and the reward's."""
-        folder.mkdir(parents=True, exist_ok=True)
         write_policy_file(
             folder, "best_of_n", self.start, n=self.n, reward=self.reward.spec(folder), loading=self.policy.loading
         )

@@ -84,7 +84,7 @@ def start_replies(bench: Bench, prompts: Sequence[Prompt]) -> dict[str, str]:
     """The start's greedy reply to each prompt, by `prompt_key`; charged to the ledger."""
     from prefzoo.models.language_model import LanguageModelPolicy
 
-    start = LanguageModelPolicy.from_start(bench.start, **bench.loading)
+    start = LanguageModelPolicy.start_of(bench)
     greedy = bench.generation.model_copy(update={"temperature": 0.0})
     drawn = bench.replace(generation=greedy).sample(start, prompts, 1, bench.seed)
     return {prompt_key(prompt): replies[0].text for prompt, replies in zip(prompts, drawn, strict=True)}

@@ -162,7 +162,8 @@ class Runner:
         """Start a process for a stage, and those that train together with it."""
         share = self.free.pop(0)
         ours, theirs = self.context.Pipe()
-        payload = cloudpickle.dumps((self.job, self.plan, stage, self.threads, share, registry.registered()))
+        registered = (registry.registered(), registry.registered_policies())
+        payload = cloudpickle.dumps((self.job, self.plan, stage, self.threads, share, *registered))
         sources = plugins.loaded()
 
         def process(target: Callable[..., None], *arguments: Any) -> Any:

@@ -59,11 +59,9 @@ def _set_up(sources: dict[str, str], payload: bytes, environment: dict[str, str]
     distributed.enter(environment)
     importlib.import_module(PRELOAD)  # not sooner: CUDA may read the environment now
     plugins.run_again(sources)  # the payload refers to what they define
-    job, plan, stage, threads, share, algorithms = cloudpickle.loads(payload)
+    job, plan, stage, threads, share, algorithms, policies = cloudpickle.loads(payload)
     share.take()
-    for name, cls in algorithms.items():
-        if name not in registry.registered():
-            registry.register(name)(cls)
+    registry.adopt(algorithms, policies)
     return job, plan, stage, threads
 
 

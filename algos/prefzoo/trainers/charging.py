@@ -21,11 +21,15 @@ class Charging:
     Args:
         trainer, bench: built, and not begun.
         prompts: how many prompts an epoch takes up; 0 where that is charged otherwise.
-        reference: whether a reference passes over the same tokens, forward only.
+        reference: how often a reference passes over the same tokens, forward only.
+        extra_passes: how often the policy itself passes over them beside learning, forward only.
     """
 
-    def __init__(self, trainer: Trainer, bench: Bench, prompts: int, reference: bool) -> None:
-        self.trainer, self.bench, self.prompts, self.reference = trainer, bench, prompts, reference
+    def __init__(
+        self, trainer: Trainer, bench: Bench, prompts: int = 0, reference: int = 0, extra_passes: int = 0
+    ) -> None:
+        self.trainer, self.bench, self.prompts = trainer, bench, prompts
+        self.reference, self.extra_passes = reference, extra_passes
         self.before = replace(bench.ledger)
         self.weights = weights_of(trainer.model)
 
@@ -40,8 +44,8 @@ class Charging:
         if self.trainer.args.include_num_input_tokens_seen != "no":  # else rollouts are charged as they are made
             tokens = int(state.num_input_tokens_seen)
             ledger.trained(tokens, self.weights.passed, self.weights.trained)
-            if self.reference:
-                ledger.forwarded(tokens, self.weights.start)
+            ledger.forwarded(tokens * self.reference, self.weights.start)
+            ledger.forwarded(tokens * self.extra_passes, self.weights.passed)
         ledger.prompts += round(self.prompts * (state.epoch or 0.0))
         return ledger
 

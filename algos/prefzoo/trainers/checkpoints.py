@@ -140,7 +140,7 @@ class Checkpoints(TrainerCallback):
         seconds = self.already + rest["ledger"].pop("seconds")
         for name, value in {**rest["ledger"], "seconds": seconds}.items():
             setattr(self.bench.ledger, name, value)
-        self.bench.memory.update(rest["memory"])
+        self.bench.machinery.memory.update(rest["memory"])
         self.bench.report["resumed_at_step"] = state.global_step
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any) -> None:
@@ -158,7 +158,7 @@ class Checkpoints(TrainerCallback):
             "trainer": {name: getattr(self.trainer, name) for name in KEPT if hasattr(self.trainer, name)},
             "metrics": {mode: dict(values) for mode, values in metrics.items()},
             "ledger": ledger,
-            "memory": self.bench.memory,
+            "memory": self.bench.machinery.memory,
         }
         torch.save(rest, folder / REST.format(args.process_index))
         self.trainer.accelerator.wait_for_everyone()

@@ -60,14 +60,14 @@ def reporting_arguments(bench: Bench) -> dict[str, Any]:
 
     TensorBoard's callback takes its folder from the environment only, which is this process's alone.
     """
-    if not bench.reporting:
+    if not bench.machinery.reporting:
         return {"report_to": "none"}
     done = len(read_rounds(bench.out / CURVES))
-    folder, name = bench.out / "tensorboard", bench.reporting["run_name"]
+    folder, name = bench.out / "tensorboard", bench.machinery.reporting["run_name"]
     if done:
         folder, name = folder / f"round-{done + 1}", f"{name} round {done + 1}"
     os.environ["TENSORBOARD_LOGGING_DIR"] = str(folder)
-    return {**bench.reporting, "run_name": name}
+    return {**bench.machinery.reporting, "run_name": name}
 
 
 def guard_trackers(trainer: Trainer, bench: Bench) -> None:

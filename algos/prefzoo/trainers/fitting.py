@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
+from peft import get_peft_model
 from transformers import TrainerCallback, set_seed
 
 from prefzoo import validation_messages
@@ -18,12 +20,16 @@ from prefzoo.interface import CHECKPOINTS, Bench, Policy
 from prefzoo.models.adapters import adapter_config, check_modules, of_adapter, restore
 from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.models.loading import device
+from prefzoo.models.policy_kinds import load_policy
+from prefzoo.models.policy_with_modules import PolicyWithModules
 from prefzoo.models.saved_policy import SavedPolicy
 from prefzoo.trainers.charging import Charging
 from prefzoo.trainers.checkpoints import Checkpoints, resumable
 from prefzoo.trainers.config_audit import TRAININGS, asked_and_used, training_facts
 from prefzoo.trainers.curves import CURVES, Curves, guard_trackers, losses, reporting_arguments
+from prefzoo.trainers.extra_modules import add_module
 from prefzoo.trainers.milestones import Milestones
+from prefzoo.views import rows_per_example
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
@@ -35,21 +41,29 @@ def fit(
     config_class: type[TrainingArguments],
     rows: list[dict[str, Any]],
     settings: dict[str, Any],
-    reference: bool = False,
+    reference: int = 0,
+    extra_passes: int = 0,
     callbacks: Sequence[TrainerCallback] = (),
+    policy_kind: type[PolicyWithModules] | None = None,
+    policy_settings: Mapping[str, Any] | None = None,
     **more: Any,
-) -> LanguageModelPolicy:
+) -> Any:
     """Train a fresh adapter on the start (or go on with `bench.latest`), save it, and return what was saved, which is
     read when it is first used.
 
     Args:
         bench: gives the start, the adapter, the shared training arguments, the seed and the folder.
-        trainer_class, config_class: a TRL trainer and its config.
-        rows: the training rows, in the format that the trainer takes.
+        trainer_class, config_class: a trainer of TRL's or transformers', and its config.
+        rows: the training rows, in the format that the trainer takes. An optimizer step takes `training.batch_size` of
+            them, or twice as many where they are unpaired (`views.rows_per_example`).
         settings: what is particular to the algorithm; overrides the shared arguments.
-        reference: whether the start passes over the same tokens too, forward only; charged, where the trainer has not
-            done that (`KnownReference`).
+        reference: how often the start passes over the same tokens too, forward only (0 or 1 in most methods); charged
+            where the trainer has not done that itself (`PrecomputedReference`).
+        extra_passes: how often the policy passes over the same tokens beside learning from them, forward only.
         callbacks: of the trainer, beside those that all have.
+        policy_kind: what the trained language model becomes a part of; its modules are put on the trainer's model under
+            their names, and learn with it. None keeps the language model alone.
+        policy_settings: of the policy kind.
         more: further arguments of the trainer.
 
     Raises:
@@ -57,49 +71,73 @@ def fit(
     """
     if not rows:
         raise PrefzooError(f"{trainer_class.__name__} was given no rows to train on")
-    learner = bench.latest or LanguageModelPolicy.from_start(bench.start, **bench.loading)
+    learner = current_policy(bench)
     assert isinstance(learner, LanguageModelPolicy)
-    going_on = _thawed(learner.model) if learner.adapted else {}
+    weights = _unfreeze_adapter(learner.model) if learner.adapted else {}
     if not learner.adapted:
         check_modules(learner.model, bench.adapter)
     set_seed(bench.seed)  # the adapter is drawn here; TRL seeds that itself only from 1.15
     peft_config = None if learner.adapted else adapter_config(bench.adapter, "CAUSAL_LM")
+    args = arguments(bench, config_class, settings, rows_per_example(rows))
+    model = learner.model
+    if _takes_peft_config(trainer_class):
+        more["peft_config"] = peft_config
+    elif peft_config is not None:
+        model = get_peft_model(model, peft_config)
+        if args.gradient_checkpointing:
+            model.enable_input_require_grads()
     trainer = resumable(trainer_class)(
-        model=learner.model,
-        args=arguments(bench, config_class, settings),
+        model=model,
+        args=args,
         train_dataset=Dataset.from_list(rows),
         processing_class=learner.tokenizer,
-        peft_config=peft_config,
         callbacks=[Progress(bench, trainer_class.__name__), *callbacks],
         **more,
     )
     if learner.adapted:
-        _go_on(trainer.model, going_on)
+        _begin_with(trainer.model, weights)
+    if policy_kind is not None:
+        for name, module in policy_kind.new_modules(learner.model).items():
+            add_module(trainer, name, module)
 
-    def policy(model: Any) -> LanguageModelPolicy:
-        return LanguageModelPolicy(model, learner.tokenizer, bench.start, learner.loading)
+    def policy(model: Any) -> Policy:
+        trained = LanguageModelPolicy(model, learner.tokenizer, bench.start, learner.loading)
+        return trained if policy_kind is None else policy_kind(trained, **(policy_settings or {}))
 
     charged_already = bench.data.sampled or settings.get("include_num_input_tokens_seen") == "no"
     prompts = 0 if charged_already else _prompts(rows)
-    reference = reference and not getattr(trainer, "reference_is_charged", False)
-    run_trainer(trainer, bench, not learner.adapted, Charging(trainer, bench, prompts, reference), policy)
+    if getattr(trainer, "reference_is_charged", False):
+        reference = 0
+    charging = Charging(trainer, bench, prompts, reference, extra_passes)
+    run_trainer(trainer, bench, not learner.adapted, charging, policy)
     folder = bench.out / "policy"
     if trainer.is_world_process_zero():
         policy(trainer.accelerator.unwrap_model(trainer.model)).save(folder)
     trainer.accelerator.wait_for_everyone()
-    return SavedPolicy(folder)
+    return SavedPolicy(folder) if policy_kind is None else load_policy(folder)
 
 
-def _thawed(model: Any) -> dict[str, torch.Tensor]:
-    """Let the adapter of a loaded model, which is frozen, be trained on; what its weights are now."""
+def current_policy(bench: Bench) -> Policy:
+    """Return the policy to go on from: `bench.latest`, or the start where there is none."""
+    return bench.latest or LanguageModelPolicy.start_of(bench)
+
+
+def _takes_peft_config(trainer_class: type[Trainer]) -> bool:
+    """Whether the trainer wraps the model itself, as TRL's do; transformers' own wants it wrapped."""
+    initializers = [vars(cls)["__init__"] for cls in trainer_class.__mro__[:-1] if "__init__" in vars(cls)]
+    return any("peft_config" in inspect.signature(init).parameters for init in initializers)
+
+
+def _unfreeze_adapter(model: Any) -> dict[str, torch.Tensor]:
+    """Let the adapter of a loaded model be trained on, and return a copy of its weights."""
     for name, weight in model.named_parameters():
         weight.requires_grad_(of_adapter(name))
     return {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
 
 
-def _go_on(model: Any, weights: dict[str, torch.Tensor]) -> None:
-    """Begin with these weights of the adapter, and with the start as the reference."""
-    # TRL holds what an adapted model is given as to the reference; here that is the start, with the adapter off.
+def _begin_with(model: Any, weights: dict[str, torch.Tensor]) -> None:
+    """Give the adapter these weights. The reference stays the start, with the adapter off: TRL would take the adapter
+    that the model comes with."""
     if "ref" in model.peft_config:
         model.delete_adapter("ref")
     for name, weight in model.named_parameters():
@@ -112,8 +150,13 @@ def _prompts(rows: list[dict[str, Any]]) -> int:
     return len({json.dumps(row.get("prompt", row), sort_keys=True, default=str) for row in rows})
 
 
-def arguments(bench: Bench, config_class: type[TrainingArguments], settings: dict[str, Any]) -> TrainingArguments:
-    """A trainer's config: the bench's shared arguments, then what is particular to the algorithm.
+def arguments(
+    bench: Bench, config_class: type[TrainingArguments], settings: dict[str, Any], per_example: int = 1
+) -> TrainingArguments:
+    """Return a trainer's config: the bench's shared arguments, then what is particular to the algorithm.
+
+    Args:
+        per_example: how many training rows count as one of `training.batch_size`; see `views.rows_per_example`.
 
     Raises:
         PrefzooError: when an optimizer step's rows cannot be divided among the processes, or this machine cannot do
@@ -128,7 +171,7 @@ def arguments(bench: Bench, config_class: type[TrainingArguments], settings: dic
         if settings.get("fp16", training.fp16):
             raise PrefzooError(validation_messages.fp16_without_gpu("training.fp16"))
     processes = int(os.environ.get("WORLD_SIZE", 1))  # set by `accelerate launch`
-    rows, over = divmod(training.batch_size, training.accumulation * processes)
+    rows, over = divmod(training.batch_size * per_example, training.accumulation * processes)
     if over:
         raise PrefzooError(
             f"training.batch_size {training.batch_size} cannot be divided into {training.accumulation} passes "
@@ -187,19 +230,19 @@ def run_trainer(
     Raises:
         PrefzooError: when a logged loss is not a finite number.
     """
-    charging = charging or Charging(trainer, bench, prompts=0, reference=False)
+    charging = charging or Charging(trainer, bench)
     if bench.adapter.type != "full":
         # TRL rounds what is trained on a quantized base to bfloat16, in which small steps are lost.
         if new:
             restore(trainer.model)
-        head = getattr(torch, bench.loading.get("dtype", "float32"))
+        head = getattr(torch, bench.machinery.loading.get("dtype", "float32"))
         for name, weight in trainer.model.named_parameters():
             if weight.requires_grad:
                 weight.data = weight.data.to(torch.float32 if "lora_" in name else head)
     trainer.add_callback(Curves(bench.out / CURVES))
     guard_trackers(trainer, bench)
     checkpoints = Checkpoints(bench, trainer)
-    if bench.milestones and policy is not None:
+    if bench.machinery.milestones and policy is not None:
         trainer.add_callback(Milestones(bench, trainer, charging, checkpoints.folder, policy))
     trainer.add_callback(checkpoints)  # last, for it clears its folder when the training ends
     checkpoints.train()

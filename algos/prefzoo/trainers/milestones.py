@@ -21,7 +21,7 @@ TRAININGS = "trainings"
 
 
 class Milestones(TrainerCallback):
-    """Keeps `bench.milestones` policies at equal shares of a training's optimizer steps.
+    """Keeps the bench's number of policies at equal shares of a training's optimizer steps.
 
     Until the training ends they lie beside its checkpoints, which outlive a kill: those from before the checkpoint that
     it goes on from stay, later ones are kept anew. There they are as deep in the trial's folder as in the end, because
@@ -39,13 +39,13 @@ class Milestones(TrainerCallback):
     ) -> None:
         self.bench, self.trainer, self.charging, self.policy = bench, trainer, charging, policy
         self.folder = folder
-        self.number = bench.memory[TRAININGS] = bench.memory.get(TRAININGS, 0) + 1
+        self.number = bench.machinery.memory[TRAININGS] = bench.machinery.memory.get(TRAININGS, 0) + 1
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any
     ) -> None:
-        self.steps = shares(state.max_steps, self.bench.milestones)
-        if len(self.steps) < self.bench.milestones:
+        self.steps = shares(state.max_steps, self.bench.machinery.milestones)
+        if len(self.steps) < self.bench.machinery.milestones:
             self.bench.report.setdefault("milestones_too_few_steps", []).append(
                 {"training": self.number, "steps": state.max_steps, "kept": len(self.steps)}
             )

@@ -1,9 +1,10 @@
-"""Trainers that learn from their own samples with a reward for each token, on top of TRL's GRPOTrainer.
+"""REINFORCE and PPO on top of TRL's GRPOTrainer: a reward for each token, its advantage, and the losses.
 
-What is overridden of TRL: `_calculate_rewards` (to keep the scores), `_generate_and_score_completions` (to put
-advantages of a token each in the place of GRPO's), `_compute_loss` (no KL term, for the KL is in the reward),
-`_get_per_token_logps_and_entropies` (on a CPU alone; see `fused_head`). Sampling, the reference,
-accumulation and the clipped policy loss stay TRL's.
+What is overridden of TRL: `_calculate_rewards` (to keep the scores), `_generate_and_score_completions` (to replace
+GRPO's advantages by one for each token), `_compute_loss` (no KL term, for the KL is in the reward; the critic's loss),
+`_get_per_token_logps_and_entropies` (on a CPU alone; see `models.token_log_probabilities`). Sampling, the reference,
+gradient accumulation and the clipped policy loss, -min(ratio A, clip(ratio, 1 - epsilon, 1 + epsilon) A) averaged over
+the tokens of an optimizer step, stay TRL's.
 """
 
 from __future__ import annotations
@@ -17,11 +18,13 @@ from trl import GRPOConfig, GRPOTrainer
 
 from prefzoo.models.token_log_probabilities import plain_head, token_log_probabilities
 from prefzoo.trainers import advantages as adv
+from prefzoo.trainers.critic import CriticModules
+from prefzoo.trainers.rollouts import prompts_and_replies
 
 
 @dataclass
 class OnPolicyConfig(GRPOConfig):
-    """GRPO's config, admitting one generation per prompt: the baseline is not the group's mean here."""
+    """GRPO's config that admits one generation per prompt: the baseline is not the group's mean here."""
 
     num_generations: int = 1
     steps_per_generation: int | None = None
@@ -40,14 +43,38 @@ class OnPolicyConfig(GRPOConfig):
 
 @dataclass(frozen=True)
 class TokenRewards:
-    """How a rollout's scores become rewards of tokens; see `prefzoo.zoo.ppo.PPO` for the meaning of each."""
+    """How a rollout's scores become rewards and advantages of tokens.
+
+    Attributes:
+        kl_coefficient: weight of a token's KL in its reward; with `kl_target` its first value.
+        kl_target, kl_horizon: of `advantages.KLController`.
+        kl_estimator: of `advantages.kl_per_token`.
+        whiten_rewards: scale token rewards to variance 1.
+        whiten_advantages: scale advantages to mean 0 and variance 1.
+    """
 
     kl_coefficient: float
     kl_target: float | None
     kl_horizon: int
     kl_estimator: adv.KLEstimator
-    whiten_rewards: bool
-    whiten_advantages: bool
+    whiten_rewards: bool = False
+    whiten_advantages: bool = False
+
+
+@dataclass(frozen=True)
+class CriticSettings:
+    """What the critic estimates and how it learns.
+
+    Attributes:
+        gamma, lam: discount and trace decay of generalized advantage estimation.
+        vf_coef: weight of the value loss.
+        clip_value: how far a value may go from the one at rollout; None does not clip.
+    """
+
+    gamma: float
+    lam: float
+    vf_coef: float
+    clip_value: float | None
 
 
 class OnPolicyTrainer(GRPOTrainer):
@@ -71,7 +98,7 @@ class OnPolicyTrainer(GRPOTrainer):
 
     @property
     def kl_coefficient(self) -> float:
-        """The KL coefficient now; a checkpoint puts it back."""
+        """Return the KL coefficient, which a checkpoint keeps and restores."""
         return self.controller.coefficient
 
     @kl_coefficient.setter
@@ -101,13 +128,14 @@ class OnPolicyTrainer(GRPOTrainer):
             if settings.whiten_advantages:
                 batch["advantages"] = adv.whiten(batch["advantages"], mask, total=self._total)
         mean_kl = self.accelerator.gather(kl.sum(-1)).mean().item()
-        self._note(kl=mean_kl, kl_coefficient=self.kl_coefficient, ended=ended.float().mean().item())
-        self._note(score=scores.mean().item(), returns=(rewards * mask).sum(-1).mean().item())
+        self._record(kl=mean_kl, kl_coefficient=self.kl_coefficient, ended=ended.float().mean().item())
+        self._record(score=scores.mean().item(), returns=(rewards * mask).sum(-1).mean().item())
         self.controller.update(mean_kl, len(self._scores))
         return batch
 
     def _advantages(self, batch: dict[str, Any], rewards: Tensor, mask: Tensor) -> dict[str, Tensor]:
-        """Advantages (B, T), and whatever else the loss will need of this rollout."""
+        """Return advantages (B, T), and whatever else the loss needs of this rollout. Here they are the reply's total
+        reward minus the average of all replies before it."""
         totals = rewards.sum(-1)
         mean, seen = self.average
         everyone = self.accelerator.gather(totals)
@@ -134,41 +162,98 @@ class OnPolicyTrainer(GRPOTrainer):
         compute_entropy: bool = False,
         **more: Any,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        asked = (input_ids, attention_mask, logits_to_keep)
+        inputs = (input_ids, attention_mask, logits_to_keep)
         head = None if self.accelerator.num_processes > 1 or self._entropy_bonus_enabled else plain_head(model)
         if head is None or any(value is not None and value is not False for value in more.values()):
             more |= {"batch_size": batch_size, "compute_entropy": compute_entropy}
-            return super()._get_per_token_logps_and_entropies(model, *asked, **more)
+            return super()._get_per_token_logps_and_entropies(model, *inputs, **more)
         with self.accelerator.autocast():
             size = batch_size or len(input_ids)
             parts = [
                 token_log_probabilities(model, head, ids, attention, logits_to_keep, self.temperature)
                 for ids, attention in zip(input_ids.split(size), attention_mask.split(size), strict=True)
             ]
-        logs, entropies = (torch.cat(each) for each in zip(*parts, strict=True))
+        logs, entropies = (torch.cat(batches) for batches in zip(*parts, strict=True))
         return logs, entropies if compute_entropy else None, None
 
     def _log_probabilities(self, batch: dict[str, Any]) -> Tensor:
-        ids, attention = whole(batch)
+        ids, attention = prompts_and_replies(batch)
         size = self.args.per_device_train_batch_size
         width = batch["completion_ids"].shape[1]
         return self._get_per_token_logps_and_entropies(self.model, ids, attention, width, batch_size=size)[0]
 
     def _ended(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """Whether each reply ended by itself, (B,): a look at the completion only, at its last generated token."""
+        """Return whether each reply ended by itself, (B,): whether its last generated token is an end of sequence."""
         last = ids.gather(1, (mask.long().sum(-1, keepdim=True) - 1).clamp(min=0))[:, 0]
         return torch.isin(last, torch.tensor(self.eos_token_ids, device=ids.device))
 
     def _total(self, own: Tensor) -> Tensor:
-        """The sum over all processes."""
+        """Return the sum over all processes."""
         return self.accelerator.reduce(own, "sum")
 
-    def _note(self, **metrics: float) -> None:
+    def _record(self, **metrics: float) -> None:
+        """Add to the means that are logged as `rollout/..`."""
         for name, value in metrics.items():
             self._metrics["train"][f"rollout/{name}"].append(value)
 
 
-def whole(batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Prompts and replies in one: token ids and attention mask, (B, P + T)."""
-    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
-    return ids, torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
+class ActorCriticTrainer(CriticModules, OnPolicyTrainer):
+    """PPO: generalized advantages from a critic, which shares the policy's base under an adapter of its own.
+
+    The critic learns in a backward pass of its own, so that its activations are gone when the policy's are made.
+
+    Args:
+        critic: what it estimates and how it learns.
+        value_model: a backbone of its own for the critic; None puts an adapter on the policy's base.
+        value_head: weights (1, H) that its head begins with; None draws them.
+    """
+
+    def __init__(
+        self,
+        *,
+        critic: CriticSettings,
+        value_model: nn.Module | None = None,
+        value_head: Tensor | None = None,
+        **more: Any,
+    ) -> None:
+        super().__init__(**more)
+        self.critic = critic
+        self.attach_critic(value_model, value_head)
+
+    def _advantages(self, batch: dict[str, Any], rewards: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """Return generalized advantages, with the values and returns that the value loss needs."""
+        size = self.args.per_device_train_batch_size
+        with self._critic_on():
+            parts = [self.values(_rows(batch, i, i + size)) for i in range(0, len(mask), size)]
+        values = torch.cat(parts) * mask
+        advantages, returns = adv.generalized_advantages(rewards, values, mask, self.critic.gamma, self.critic.lam)
+        generated = mask.bool()
+        spread = returns[generated].var(unbiased=False)
+        unexplained = (returns - values)[generated].var(unbiased=False)
+        self._record(
+            value=values[generated].mean().item(), explained_variance=(1 - unexplained / (spread + 1e-8)).item()
+        )
+        return {"advantages": advantages, "returns": returns, "old_values": values}
+
+    def _compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
+        if torch.is_grad_enabled():
+            with self._critic_on():
+                self.accelerator.backward(self._value_loss(inputs))
+            self.average_critic_gradients()
+        return super()._compute_loss(model, inputs)
+
+    def _value_loss(self, inputs: dict[str, Any]) -> Tensor:
+        """Return `vf_coef` times the mean clipped value loss of the tokens of this optimizer step."""
+        mask = inputs["completion_mask"]
+        values = self.values(inputs)
+        losses = adv.clipped_value_loss(values, inputs["old_values"], inputs["returns"], self.critic.clip_value) * mask
+        # The same normalizer as the policy's loss: all tokens of one optimizer step count alike.
+        tokens = inputs["num_items_in_batch"].clamp(min=1.0) / self.accelerator.num_processes
+        share = self.current_gradient_accumulation_steps / self.args.steps_per_generation
+        loss = self.critic.vf_coef * losses.sum() / (tokens * share)
+        self._metrics["train"]["value_loss"].append((losses.sum() / mask.sum().clamp(min=1)).item())
+        return loss
+
+
+def _rows(batch: dict[str, Any], begin: int, end: int) -> dict[str, Any]:
+    return {k: v[begin:end] for k, v in batch.items() if isinstance(v, Tensor) and v.dim() > 1}

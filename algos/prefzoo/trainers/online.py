@@ -1,4 +1,4 @@
-"""Hand a bench to a trainer that samples its own replies: one set of sampling and batch settings for all of them."""
+"""Hand a bench to a TRL trainer that samples its own replies: one set of sampling and batch settings for all."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 from accelerate.utils import gather_object
 from transformers import TrainerCallback
+from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import Bench
@@ -17,7 +18,7 @@ from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.models.weight_counts import critic_of, weights_of
 from prefzoo.settings import Shaping
 from prefzoo.trainers.fitting import fit
-from prefzoo.trainers.rollouts import sampling
+from prefzoo.trainers.rollouts import with_rollouts
 from prefzoo.types import Prompt
 
 
@@ -41,21 +42,24 @@ def fit_online(
     generations make more forward passes a step, not larger ones.
 
     Args:
+        trainer_class, config_class: TRL's GRPOTrainer or RLOOTrainer, and its config, or subclasses of them.
         settings: what is particular to the algorithm, for its config; with a `beta` above 0 a reference passes over
             each rollout.
         generations: replies to each prompt.
         passes: how often each rollout is learned from.
         rollout: optimizer steps that a rollout is divided into.
         scored_anew: whether the policy passes over each rollout once more for the log-probabilities it was drawn with.
-        missing_eos_penalty: taken off the score of a reply that was cut, after `bench.shaping`.
+        missing_eos_penalty: taken off the score of a reply that was cut, after shaping.
         more: further arguments of the trainer.
 
     Raises:
-        PrefzooError: when there are fewer prompts than one rollout takes, or nothing is sampled (temperature 0).
+        PrefzooError: when the classes are of another kind, when there are fewer prompts than one rollout takes,
+            or when nothing is sampled (temperature 0).
     """
     training = bench.training
+    _check_classes(trainer_class, config_class)
     _check_prompts(bench, rollout)
-    policy = LanguageModelPolicy.from_start(bench.start, **bench.loading)
+    policy = LanguageModelPolicy.start_of(bench)
     if bench.adapter.type != "full" and (share := getattr(bench.reward, "share_base", None)):
         share(policy.model, bench.start)
     shared: dict[str, Any] = {
@@ -75,7 +79,7 @@ def fit_online(
     scorer = _Scorer(bench, policy, generations, passes, shared["beta"] > 0, scored_anew, missing_eos_penalty)
     return fit(
         bench.replace(latest=bench.latest or policy),
-        sampling(trainer_class),
+        with_rollouts(trainer_class),
         config_class,
         [{"prompt": list(prompt)} for prompt in bench.data.prompts],
         shared,
@@ -85,8 +89,21 @@ def fit_online(
     )
 
 
+def _check_classes(trainer_class: Any, config_class: Any) -> None:
+    """Refuse classes that do not sample by the settings of TRL's GRPO and RLOO, which `fit_online` gives them."""
+    for trainer, config in ((GRPOTrainer, GRPOConfig), (RLOOTrainer, RLOOConfig)):
+        if issubclass(trainer_class, trainer) and issubclass(config_class, config):
+            return
+    raise PrefzooError(
+        f"fit_online trains subclasses of GRPOTrainer with a GRPOConfig, and of RLOOTrainer with an RLOOConfig, not "
+        f"{trainer_class.__name__} with {config_class.__name__}. Another online method samples with bench.sample and "
+        "scores with bench.score in rounds, and trains on what that gives with prefzoo.fit or an algorithm, as in "
+        "docs/examples/online_dpo.py."
+    )
+
+
 def _check_prompts(bench: Bench, rollout: int) -> None:
-    """Refuse what cannot be sampled; note the prompts that no rollout takes."""
+    """Refuse what cannot be sampled, and report how many prompts are in no rollout."""
     if bench.generation.temperature == 0:
         raise PrefzooError("generation.temperature is 0: an algorithm that learns from its own samples must sample")
     count, size = len(bench.data.prompts), bench.training.batch_size
@@ -100,7 +117,7 @@ def _check_prompts(bench: Bench, rollout: int) -> None:
 
 
 class _Scorer(TrainerCallback):
-    """The bench's reward of exactly what was generated; charges the ledger for each rollout and its use."""
+    """Scores exactly what was generated with the bench's reward; charges the ledger for each rollout and its use."""
 
     __name__ = "reward"  # under which TRL logs it
 
@@ -111,11 +128,11 @@ class _Scorer(TrainerCallback):
         generations: int,
         passes: int,
         reference: bool,
-        anew: bool,
+        scored_anew: bool,
         penalty: float,
     ) -> None:
         self.bench, self.policy, self.generations, self.passes = bench, policy, generations, passes
-        self.reference, self.anew, self.penalty = reference, anew, penalty
+        self.reference, self.scored_anew, self.penalty = reference, scored_anew, penalty
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **more: Any) -> None:
         self.weights, self.critic = weights_of(model), critic_of(model)
@@ -123,35 +140,35 @@ class _Scorer(TrainerCallback):
     def __call__(
         self, prompts: Sequence[Prompt], completions: Any, completion_ids: Sequence[Sequence[int]], **_: Any
     ) -> list[float]:
-        asked = Counter(map(json.dumps, prompts))  # each prompt is here once for each of its replies
-        read = sum(replies * len(self.policy.render(json.loads(prompt))) for prompt, replies in asked.items())
-        self._charge(read, sum(map(len, completion_ids)))
+        replies = Counter(map(json.dumps, prompts))  # each prompt is here once for each of its replies
+        prompt_tokens = sum(count * len(self.policy.render(json.loads(prompt))) for prompt, count in replies.items())
+        self._charge(prompt_tokens, sum(map(len, completion_ids)))
         self.bench.ledger.prompts += len(prompts) // self.generations
         texts = [self.policy.tokenizer.decode(list(ids), skip_special_tokens=True) for ids in completion_ids]
-        scores = shaped(self.bench.score(prompts, texts), self.bench.shaping, self.bench.memory)
+        scores = shaped(self.bench.score(prompts, texts), self.bench.machinery.shaping, self.bench.machinery.memory)
         cut = [not ids or ids[-1] not in self.policy.eos_ids for ids in completion_ids]
         return [score - self.penalty * missing for score, missing in zip(scores, cut, strict=True)]
 
-    def _charge(self, read: int, written: int) -> None:
-        ledger, whole = self.bench.ledger, read + written
-        ledger.generated(written, self.weights.passed)
-        ledger.forwarded(read, self.weights.passed)
+    def _charge(self, prompt_tokens: int, reply_tokens: int) -> None:
+        ledger, tokens = self.bench.ledger, prompt_tokens + reply_tokens
+        ledger.generated(reply_tokens, self.weights.passed)
+        ledger.forwarded(prompt_tokens, self.weights.passed)
         if self.reference:
-            ledger.forwarded(whole, self.weights.start)
-        if self.anew:
-            ledger.forwarded(whole, self.weights.passed)
-        ledger.trained(self.passes * whole, self.weights.passed, self.weights.trained)
+            ledger.forwarded(tokens, self.weights.start)
+        if self.scored_anew:
+            ledger.forwarded(tokens, self.weights.passed)
+        ledger.trained(self.passes * tokens, self.weights.passed, self.weights.trained)
         if self.critic:  # its values, and then its learning
-            ledger.forwarded(whole, self.critic.passed)
-            ledger.trained(self.passes * whole, self.critic.passed, self.critic.trained)
+            ledger.forwarded(tokens, self.critic.passed)
+            ledger.trained(self.passes * tokens, self.critic.passed, self.critic.trained)
 
 
 def shaped(scores: list[float], shaping: Shaping, memory: dict[str, Any]) -> list[float]:
-    """Scores as `shaping` wants them; the running moments of all scores so far (Welford 1962), those of other processes
-    included, are in `memory`."""
+    """Return scores normalized and clipped as `shaping` says. The running mean and variance of all scores so far, those
+    of other processes included (Welford 1962), are kept in `memory`."""
     if shaping.normalize:
         count, mean, squares = memory.get("scores", (0, 0.0, 0.0))
-        for score in gather_object(scores):  # in the order of the processes, so that all find the same
+        for score in gather_object(scores):  # in the order of the processes, so that all get the same numbers
             count += 1
             before = score - mean
             mean += before / count

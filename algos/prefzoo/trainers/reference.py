@@ -1,4 +1,4 @@
-"""The reference's log-probabilities of pairs: taken once before a training, not again in each of its steps."""
+"""The reference's log-probabilities of preference pairs: computed once before a training, not in each of its steps."""
 
 from __future__ import annotations
 
@@ -22,29 +22,28 @@ Pair = list[Any]
 """The tokens of a prompt, and a list of those of two replies to it, in an order that does not say which was chosen."""
 
 
-class KnownReference:
-    """Mixed into TRL's `DPOTrainer`, which then knows from the beginning what the start says of all pairs.
+class PrecomputedReference:
+    """Mixed into TRL's `DPOTrainer`: computes the start's log-probabilities of all pairs before the training.
 
     The numbers depend on the set of pairs and on nothing else of the trial: the pairs are passed in an order of their
-    own, whatever order and labels they have here, so that every trial on them finds the same bits and one can compute
+    own, whatever order and labels they have here, so that every trial on them gets the same bits and one can compute
     them for all (`Bench.reuse`). The pass is charged to the ledger where it is made or read.
 
     Attributes:
         bench: of the trial.
-        asked: `precompute_ref_log_probs` as the recipe has it; None is true where the training sees every pair, so
+        precompute: `precompute_ref_log_probs` as the recipe has it; None is true where the training sees every pair, so
             that a pass over all of them is no waste, and its reference stays what it is.
-        reference_is_charged: whether that was done.
+        reference_is_charged: whether the pass was made and charged.
     """
 
     bench: ClassVar[Bench]
-    asked: ClassVar[bool | None]
+    precompute: ClassVar[bool | None]
     reference_is_charged = False
 
     def __init__(self, *, args: DPOConfig, train_dataset: Dataset, **more: Any) -> None:
-        if self.asked is None:
-            args.precompute_ref_log_probs = not args.sync_ref_model and _rows(args, len(train_dataset)) >= len(
-                train_dataset
-            )
+        if self.precompute is None:
+            seen = _rows_seen(args, len(train_dataset))
+            args.precompute_ref_log_probs = not args.sync_ref_model and seen >= len(train_dataset)
         super().__init__(args=args, train_dataset=train_dataset, **more)  # type: ignore[call-arg]
 
     def _precompute_ref_logps(self: Any, dataset: Dataset, name: str, batch_size: int) -> Dataset:
@@ -53,39 +52,41 @@ class KnownReference:
         if self.is_deepspeed_enabled or self.is_fsdp_enabled or self.args.use_liger_kernel:
             return super()._precompute_ref_logps(dataset, name, batch_size)  # type: ignore[misc]
         rows = dataset.select_columns(["prompt_ids", "chosen_ids", "rejected_ids"])
-        names = [json.dumps(_pair(row)) for row in rows]  # as text: lists of numbers would take many times the memory
+        keys = [json.dumps(_pair(row)) for row in rows]  # as text: lists of numbers would take many times the memory
         # Longest first, so that what does not fit in memory is met at once.
-        pairs = sorted(set(names), key=lambda name: (-_length(json.loads(name)), name))
-        found = self._found([pairs[begin : begin + batch_size] for begin in range(0, len(pairs), batch_size)])
-        self.bench.ledger.forwarded(found["tokens"], weights_of(self.model).start)
+        pairs = sorted(set(keys), key=lambda key: (-_length(json.loads(key)), key))
+        result = self._read_or_compute(
+            [pairs[begin : begin + batch_size] for begin in range(0, len(pairs), batch_size)]
+        )
+        self.bench.ledger.forwarded(result["tokens"], weights_of(self.model).start)
         self.reference_is_charged = True
-        known = dict(zip(pairs, found["log_probabilities"], strict=True))
+        by_pair = dict(zip(pairs, result["log_probabilities"], strict=True))
         for column, reply in (("ref_chosen_logps", "chosen_ids"), ("ref_rejected_logps", "rejected_ids")):
-            values = [known[name][_pair(row)[1].index(row[reply])] for name, row in zip(names, rows, strict=True)]
+            values = [by_pair[key][_pair(row)[1].index(row[reply])] for key, row in zip(keys, rows, strict=True)]
             dataset = dataset.add_column(column, values)
         return dataset
 
-    def _found(self: Any, batches: list[list[str]]) -> dict[str, Any]:
-        """`log_probabilities` of both replies of each pair, in nats, and how many `tokens` they took. The first process
-        reads what is kept; where there is nothing, all of them compute."""
-        reuse, asked = self.bench.reuse, []
+    def _read_or_compute(self: Any, batches: list[list[str]]) -> dict[str, Any]:
+        """Return `log_probabilities` of both replies of each pair, in nats, and how many `tokens` they took. The first
+        process reads what another trial stored; where nothing is stored, all processes compute together."""
+        reuse, computed = self.bench.machinery.reuse, []
 
         def compute() -> dict[str, Any]:
-            asked.append(True)
+            computed.append(True)
             broadcast_object_list([True])
-            return self._passed(batches)
+            return self._compute(batches)
 
-        found = None
+        result = None
         if self.accelerator.is_main_process:
-            found = reuse.reference(self.bench, self.model, self._key(batches), compute) if reuse else compute()
-            if not asked:
+            result = reuse.reference(self.bench, self.model, self._key(batches), compute) if reuse else compute()
+            if not computed:
                 broadcast_object_list([False])
         elif broadcast_object_list([None])[0]:
-            self._passed(batches)
-        return broadcast_object_list([found])[0]
+            self._compute(batches)
+        return broadcast_object_list([result])[0]
 
-    def _passed(self: Any, batches: list[list[str]]) -> dict[str, Any]:
-        """The same, computed: each process takes its part of the batches."""
+    def _compute(self: Any, batches: list[list[str]]) -> dict[str, Any]:
+        """Compute what `_read_or_compute` returns: each process takes its part of the batches."""
         training = self.model.training
         self.model.eval()
         forward = self.model
@@ -96,34 +97,51 @@ class KnownReference:
             pairs = map(json.loads, batches[i])
             rows = [{"prompt_ids": p, "chosen_ids": one, "rejected_ids": other} for p, (one, other) in pairs]
             inputs = send_to_device(self.data_collator(rows), self.accelerator.device)
-            each = torch.stack(self.compute_ref_log_probs(forward, inputs), dim=1)
-            mine.append((i, each.tolist(), int(inputs["attention_mask"].sum())))
+            both = torch.stack(self.compute_ref_log_probs(forward, inputs), dim=1)  # (B, 2)
+            mine.append((i, both.tolist(), int(inputs["attention_mask"].sum())))
             self.bench.progress("reference", i + 1, len(batches))
         self.model.train(training)
         together = sorted(gather_object(mine))
         return {
-            "log_probabilities": [each for _, values, _ in together for each in values],
+            "log_probabilities": [pair for _, values, _ in together for pair in values],
             "tokens": sum(tokens for _, _, tokens in together),
         }
 
     def _key(self: Any, batches: list[list[str]]) -> dict[str, Any]:
-        """All that the numbers depend on beside the model's weights."""
+        """Return all that the numbers depend on beside the model's weights."""
         return {
             "batches": text_sha256(json.dumps(batches)),
             "collator": dataclasses.asdict(self.data_collator),
-            "loading": dict(self.bench.loading),
+            "loading": dict(self.bench.machinery.loading),
             "precision": self.accelerator.mixed_precision,
             "ld_alpha": self.ld_alpha,
         }
 
 
-def known_reference(trainer_class: Any, bench: Bench, asked: bool | None) -> Any:
-    """`trainer_class` with `KnownReference` mixed in, under its own name."""
-    return type(trainer_class.__name__, (KnownReference, trainer_class), {"bench": bench, "asked": asked})
+class NoReference:
+    """Mixed into TRL's `DPOTrainer` for losses without a reference: none is loaded or computed."""
+
+    def __init__(self, *, args: DPOConfig, **more: Any) -> None:
+        args.precompute_ref_log_probs = True  # TRL then loads no second model
+        super().__init__(args=args, **more)  # type: ignore[call-arg]
+
+    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
+        return dataset
 
 
-def _rows(args: DPOConfig, rows: int) -> float:
-    """How many rows a training takes up, each as often as it does."""
+def precomputed_reference(trainer_class: Any, bench: Bench, precompute: bool | None = None) -> Any:
+    """Return `trainer_class`, a DPOTrainer, with `PrecomputedReference` mixed in, under its own name."""
+    attributes = {"bench": bench, "precompute": precompute}
+    return type(trainer_class.__name__, (PrecomputedReference, trainer_class), attributes)
+
+
+def without_reference(trainer_class: Any) -> Any:
+    """Return `trainer_class`, a DPOTrainer, with `NoReference` mixed in, under its own name."""
+    return type(trainer_class.__name__, (NoReference, trainer_class), {})
+
+
+def _rows_seen(args: DPOConfig, rows: int) -> float:
+    """Return how many rows a training takes up, each counted as often as it is taken."""
     if args.max_steps > 0:
         return args.max_steps * args.per_device_train_batch_size * args.gradient_accumulation_steps * args.world_size
     return args.num_train_epochs * rows
@@ -134,5 +152,5 @@ def _pair(row: dict[str, Any]) -> Pair:
 
 
 def _length(pair: Pair) -> int:
-    """Of the longer of its two sequences."""
+    """Return the number of tokens of the longer of its two sequences."""
     return len(pair[0]) + max(map(len, pair[1]))

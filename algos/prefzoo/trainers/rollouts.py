@@ -1,4 +1,4 @@
-"""What holds for every trainer that samples its own replies, whatever it makes of them."""
+"""What every trainer that samples its own replies needs: positions under left padding, sampling without dropout."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from prefzoo.models.position_ids import from_first_token
 
@@ -32,14 +33,20 @@ class Rollouts:
         return batch
 
 
-def sampling(trainer_class: Any) -> Any:
-    """`trainer_class` with `Rollouts` mixed in, under its own name."""
+def with_rollouts(trainer_class: Any) -> Any:
+    """Return `trainer_class` with `Rollouts` mixed in, under its own name."""
     return type(trainer_class.__name__, (Rollouts, trainer_class), {})
+
+
+def prompts_and_replies(batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Return token ids and attention mask of a rollout's prompts and replies in one, both (B, P + T)."""
+    ids = torch.cat([batch["prompt_ids"], batch["completion_ids"]], dim=1)
+    return ids, torch.cat([batch["prompt_mask"], batch["completion_mask"]], dim=1)
 
 
 @contextlib.contextmanager
 def _without_dropout(model: nn.Module) -> Iterator[None]:
-    """For a while, with all else as it is: TRL asks the model whether it is training."""
+    """Turn off dropout layers alone: TRL asks the model whether it is training, which must stay true."""
     active = [module for module in model.modules() if isinstance(module, nn.Dropout) and module.training]
     for module in active:
         module.eval()

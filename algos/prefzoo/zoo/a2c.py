@@ -2,20 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Annotated, ClassVar, Literal
 
-from prefzoo.interface import Bench, Policy
+from pydantic import Field
+
+from prefzoo.interface import Algorithm, Bench, Policy
 from prefzoo.registry import get
-from prefzoo.zoo.online_bases import ActorCritic
+from prefzoo.zoo.online_bases import TOKEN_REWARDS, check_kl_target
 
 
 @dataclass(frozen=True)
-class A2C(ActorCritic):
+class A2C(Algorithm):
     """Advantage actor-critic (Mnih et al. 2016, https://arxiv.org/abs/1602.01783): PPO with one epoch a rollout and
-    nothing clipped, which is the same gradient (Huang et al. 2022, https://arxiv.org/abs/2205.09123).
-
-    The settings are those of `ActorCritic`.
+    nothing clipped, which is the same gradient (Huang et al. 2022, https://arxiv.org/abs/2205.09123). Every setting
+    means what it does in `PPO`, and has the same default.
     """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})
+    config: ClassVar[str | None] = "trl.trainer.grpo_config:GRPOConfig"
+    owned: ClassVar[Mapping[str, str]] = TOKEN_REWARDS
+
+    missing_eos_penalty: Annotated[float, Field(ge=0)] = 1.0
+    kl_coefficient: Annotated[float, Field(ge=0)] = 0.05
+    kl_target: Annotated[float, Field(gt=0)] | None = None
+    kl_horizon: Annotated[int, Field(gt=0)] = 10_000
+    kl_estimator: Literal["k1", "k3"] = "k1"
+    generations: Annotated[int, Field(ge=1)] = 1
+    vf_coef: Annotated[float, Field(ge=0)] = 0.1
+    gamma: Annotated[float, Field(ge=0, le=1)] = 1.0
+    lam: Annotated[float, Field(ge=0, le=1)] = 0.95
+    whiten_rewards: bool = False
+    whiten_advantages: bool = True
+    value_model: Literal["shared", "separate", "reward"] = "shared"
+
+    def __post_init__(self) -> None:
+        check_kl_target(self.kl_target, self.kl_coefficient)
 
     @property
     def replies_per_row(self) -> int:

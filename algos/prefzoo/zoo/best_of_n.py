@@ -28,7 +28,7 @@ class BestOfN(Algorithm):
         from prefzoo.models.language_model import LanguageModelPolicy
         from prefzoo.rewards.best_of_n_policy import BestOfNPolicy
 
-        start = LanguageModelPolicy.from_start(bench.start, **bench.loading)
+        start = LanguageModelPolicy.start_of(bench)
         assert bench.reward is not None
         policy = BestOfNPolicy(start, bench.reward, self.n)
         policy.save(bench.out / "policy")

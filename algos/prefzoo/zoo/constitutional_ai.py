@@ -16,11 +16,11 @@ from prefzoo.judges import ai_preferences
 from prefzoo.judges.critique_revision import TRANSCRIPTS, Revised, revise
 from prefzoo.registry import get
 from prefzoo.types import Prompt
-from prefzoo.zoo.feedback_loop import Teaching
+from prefzoo.zoo.feedback_loop import FeedbackLoop
 
 
 @dataclass(frozen=True)
-class ConstitutionalAI(Teaching):
+class ConstitutionalAI(FeedbackLoop):
     """Constitutional AI (Bai et al. 2022, https://arxiv.org/abs/2212.08073).
 
     Supervised phase: the start replies to each prompt, its reply is criticised and revised by a principle drawn at
@@ -63,8 +63,8 @@ class ConstitutionalAI(Teaching):
             )
 
     @property
-    def goes_on(self) -> bool:
-        return self.phase == "both" or super().goes_on
+    def continues(self) -> bool:
+        return self.phase == "both" or super().continues
 
     @property
     def compares_samples(self) -> bool:
@@ -77,14 +77,14 @@ class ConstitutionalAI(Teaching):
 
     @property
     def replies_per_row(self) -> int:
-        return (self.phase != "preferences") + (self.taught_replies_per_row if self.phase != "supervised" else 0)
+        return (self.phase != "preferences") + (self.learner_replies_per_row if self.phase != "supervised" else 0)
 
     def train(self, bench: Bench) -> Policy:
         from prefzoo.models.language_model import LanguageModelPolicy
 
         prompts = list(bench.data.prompts)
         random.Random(f"constitutional_ai {bench.seed}").shuffle(prompts)
-        policy: Policy = LanguageModelPolicy.from_start(bench.start, **bench.loading)
+        policy: Policy = LanguageModelPolicy.start_of(bench)
         latest = None
         if self.phase != "preferences":
             policy = latest = self._supervised(bench, policy, prompts)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from prefzoo.interface import Algorithm, Bench, Policy
+from prefzoo.zoo.pairwise import Pairwise
 
 Loss = Literal[
     "sigmoid",
@@ -30,7 +30,7 @@ Loss = Literal[
 
 
 @dataclass(frozen=True)
-class DPO(Algorithm):
+class DPO(Pairwise):
     """Direct preference optimization (Rafailov et al. 2023, https://arxiv.org/abs/2305.18290).
 
     The start is the reference. The sigmoid loss of a pair is -log sigmoid(beta * (chosen log-ratio - rejected
@@ -45,8 +45,6 @@ class DPO(Algorithm):
             `exo_pair` needs a value above 0 (its paper uses 1e-3).
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"preferences"})
-    config: ClassVar[str | None] = "trl.trainer.dpo_config:DPOConfig"
     owned: ClassVar[Mapping[str, str]] = {name: name for name in ("beta", "loss_type", "label_smoothing")}
 
     beta: Annotated[float, Field(gt=0)] = 0.1
@@ -65,17 +63,10 @@ class DPO(Algorithm):
                 "trainer.sync_ref_model: true moves it. Allowed: one of the two."
             )
 
-    def train(self, bench: Bench) -> Policy:
-        from trl import DPOConfig, DPOTrainer
-
-        from prefzoo.trainers.fitting import fit
-        from prefzoo.trainers.reference import known_reference
-
-        settings = {
+    def trainer_settings(self) -> dict[str, Any]:
+        return {
             "beta": self.beta,
             "loss_type": [self.loss_type] if isinstance(self.loss_type, str) else list(self.loss_type),
             "label_smoothing": self.label_smoothing,
             **self.trainer,
         }
-        trainer = known_reference(DPOTrainer, bench, asked=self.trainer.get("precompute_ref_log_probs"))
-        return fit(bench, trainer, DPOConfig, bench.data.preferences, settings, reference=True)

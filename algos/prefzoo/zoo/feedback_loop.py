@@ -1,4 +1,4 @@
-"""What algorithms have in common that make their feedback themselves and hand it to a learner."""
+"""Base class of algorithms that make preferences themselves and have another algorithm learn from them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from prefzoo.registry import get, load
 from prefzoo.types import Prompt
 from prefzoo.zoo.sft import SFT
 
-GIVEN = frozenset({"preferences", "prompts", "demonstrations", "reward"})
-"""What a learner may need, because it can be made for it."""
+LEARNER_NEEDS = frozenset({"preferences", "prompts", "demonstrations", "reward"})
+"""What a learner may need: what the loop or the data can give it."""
 
 
 @dataclass(frozen=True)
-class Teaching(Algorithm):
+class FeedbackLoop(Algorithm):
     """Makes preferences in rounds and has a learner learn from them.
 
     Attributes:
@@ -38,23 +38,23 @@ class Teaching(Algorithm):
     def __post_init__(self) -> None:
         try:
             needs = load(self.learner).needs
-            learner = self.taught()
+            learner = self.build_learner()
         except KeyError as error:
             raise ValueError(f"learner: {error.args[0]}") from error
         except RecipeError as error:
             raise ValueError("; ".join(f"learner_settings.{problem}" for problem in error.problems)) from error
-        if stray := sorted(needs - GIVEN):
+        if stray := sorted(needs - LEARNER_NEEDS):
             raise ValueError(f"learner: {self.learner!r} needs {', '.join(stray)}, which cannot be made for it")
         if isinstance(learner, SFT) and learner.on != "chosen":
             raise ValueError(
                 f"learner_settings.on: {learner.on!r} imitates the data's own replies, whatever the feedback says. "
                 "Allowed: chosen."
             )
-        if self.goes_on and not load(self.learner).trains:
+        if self.continues and not load(self.learner).trains:
             raise ValueError(f"learner: {self.learner!r} trains nothing, and cannot go on from an earlier policy")
 
     @property
-    def goes_on(self) -> bool:
+    def continues(self) -> bool:
         """Whether the learner is ever to go on from a policy that is not the start."""
         return self.rounds > 1
 
@@ -63,23 +63,22 @@ class Teaching(Algorithm):
         """Whether it has two sampled replies to a prompt compared, which must then be able to differ."""
         return True
 
-    def taught(self) -> Algorithm:
-        """The learner with its settings."""
+    def build_learner(self) -> Algorithm:
+        """Return the learner with its settings."""
         return get(self.learner, **self.learner_settings)
 
     @property
-    def taught_replies_per_row(self) -> int:
-        """Sequences that a prompt contributes to an epoch of the learner's training and of its reward model's."""
-        learner = self.taught()
+    def learner_replies_per_row(self) -> int:
+        """How many sequences a prompt contributes to an epoch of the learner's training and of its reward model's."""
+        learner = self.build_learner()
         return learner.replies_per_row + (2 if "reward" in learner.needs else 0)
 
     def learn(self, bench: Bench, prompts: Sequence[Prompt], pairs: list[dict[str, Any]]) -> Policy:
-        """Have the learner go on from `bench.latest` with these prompts and pairs, and the bench's reward if it has
-        one."""
-        learner = self.taught()
-        bench = bench.replace(
-            data=dataclasses.replace(bench.data, prompts=list(prompts), preferences=pairs, sampled=True)
-        )
+        """Train the learner from `bench.latest` on these prompts and pairs. One that needs a reward gets the bench's,
+        or a reward model trained on the pairs."""
+        learner = self.build_learner()
+        data = dataclasses.replace(bench.data, prompts=list(prompts), preferences=pairs, sampled=True)
+        bench = bench.replace(data=data)
         if "reward" in learner.needs and bench.reward is None:
             from prefzoo.rewards.train_reward import train_reward_model
 

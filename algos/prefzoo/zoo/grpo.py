@@ -15,7 +15,7 @@ class GRPO(Grouped):
     """Group relative policy optimization (Shao et al. 2024, https://arxiv.org/abs/2402.03300): a reply's advantage is
     its reward relative to the other replies to the same prompt, in standard deviations; the KL is in the loss.
 
-    The paper uses 64 generations and a KL coefficient of 0.04; the settings are those of `Grouped`.
+    The paper uses 64 generations and a KL coefficient of 0.04.
     """
 
     owned: ClassVar[Mapping[str, str]] = {**Grouped.owned, **NO_TOOLS}
@@ -26,12 +26,12 @@ class GRPO(Grouped):
 
         from prefzoo.trainers.online import fit_online
 
-        particular = {"beta": self.kl_coefficient, "epsilon": self.clip, "loss_type": "grpo", "scale_rewards": "group"}
+        settings = {"beta": self.kl_coefficient, "epsilon": self.clip, "loss_type": "grpo", "scale_rewards": "group"}
         return fit_online(
             bench,
             GRPOTrainer,
             GRPOConfig,
-            {**particular, **self.trainer},
+            {**settings, **self.trainer},
             generations=self.generations,
             missing_eos_penalty=self.missing_eos_penalty,
             passes=self.epochs,

@@ -1,10 +1,11 @@
-"""Hyper-parameters that several online algorithms have, said once."""
+"""What algorithms that learn from their own samples share: which trainer fields a recipe may not set for them, and the
+base class of those that compare a reply with the others to its prompt."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -58,109 +59,43 @@ OWN_LOSS = dict.fromkeys(
     ),
     "the loss is the algorithm's own",
 )
+TOKEN_REWARDS: Mapping[str, str] = {
+    **SAMPLED,
+    **NO_TOOLS,
+    **NOT_CLIPPED,
+    **OWN_LOSS,
+    "num_iterations": "each rollout is learned from once",
+    "scale_rewards": "advantages are the algorithm's own",
+    "multi_objective_aggregation": "advantages are the algorithm's own",
+    "use_bias_correction_kl": "the KL is in the reward of tokens",
+    "mask_truncated_completions": "missing_eos_penalty",
+}
+"""`Algorithm.owned` of REINFORCE and A2C, which learn from a reward for each token."""
+
+
+def check_kl_target(kl_target: float | None, kl_coefficient: float) -> None:
+    """Refuse a target for a coefficient of 0, which nothing multiplies away from 0."""
+    if kl_target is not None and kl_coefficient == 0:
+        raise ValueError("kl_target adapts kl_coefficient, which must then be above 0")
 
 
 @dataclass(frozen=True)
-class Sampling(Algorithm):
-    """Learns from the reward of its own replies.
-
-    Attributes:
-        missing_eos_penalty: taken off the score of a reply that was cut at the length limit, after `reward.normalize`
-            and `reward.clip`; the same default for all of them, so that they are compared on one reward.
-    """
-
-    needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})
-
-    missing_eos_penalty: Annotated[float, Field(ge=0)] = 1.0
-
-
-@dataclass(frozen=True)
-class TokenRewarded(Sampling):
-    """Learns from a reward a reply and a KL penalty a token (Ziegler et al. 2019, https://arxiv.org/abs/1909.08593).
-
-    Attributes:
-        kl_coefficient: weight of the KL to the start in a token's reward; with `kl_target` its value at the beginning.
-        kl_target: nats a reply that an adaptive coefficient aims at; None keeps it fixed.
-        kl_horizon: replies over which it adapts, by a fifth at most; a rollout of more counts as that many.
-        kl_estimator: `k1`, the log-ratio, or `k3`, never negative.
-        generations: replies to each prompt.
-
-    `missing_eos_penalty` is that of `Sampling`.
-    """
-
-    config: ClassVar[str | None] = "trl.trainer.grpo_config:GRPOConfig"
-    owned: ClassVar[Mapping[str, str]] = {
-        **SAMPLED,
-        **NO_TOOLS,
-        **NOT_CLIPPED,
-        **OWN_LOSS,
-        "num_iterations": "each rollout is learned from once",
-        "scale_rewards": "advantages are the algorithm's own",
-        "multi_objective_aggregation": "advantages are the algorithm's own",
-        "use_bias_correction_kl": "the KL is in the reward of tokens",
-        "mask_truncated_completions": "missing_eos_penalty",
-    }
-
-    kl_coefficient: Annotated[float, Field(ge=0)] = 0.05
-    kl_target: Annotated[float, Field(gt=0)] | None = None
-    kl_horizon: Annotated[int, Field(gt=0)] = 10_000
-    kl_estimator: Literal["k1", "k3"] = "k1"
-    generations: Annotated[int, Field(ge=1)] = 1
-
-    def __post_init__(self) -> None:
-        if self.kl_target is not None and self.kl_coefficient == 0:
-            raise ValueError("kl_target adapts kl_coefficient, which must then be above 0")
-
-    def token_rewards(self, whiten_rewards: bool, whiten_advantages: bool) -> Any:
-        """The trainer's `TokenRewards`."""
-        from prefzoo.trainers.on_policy import TokenRewards
-
-        return TokenRewards(
-            self.kl_coefficient,
-            self.kl_target,
-            self.kl_horizon,
-            self.kl_estimator,
-            whiten_rewards,
-            whiten_advantages,
-        )
-
-
-@dataclass(frozen=True)
-class ActorCritic(TokenRewarded):
-    """Learns from the advantages of tokens, which a critic estimates.
-
-    Attributes:
-        vf_coef: weight of the value loss.
-        gamma, lam: discount, and trace decay of generalized advantage estimation.
-        whiten_rewards: scale token rewards to variance 1.
-        whiten_advantages: scale advantages to mean 0 and variance 1.
-        value_model: `shared`, an adapter of the critic's own on the policy's base; `separate`, a model of its own,
-            trained whole (with full fine-tuning it always is); `reward`, the same, that begins as the reward model.
-    """
-
-    vf_coef: Annotated[float, Field(ge=0)] = 0.1
-    gamma: Annotated[float, Field(ge=0, le=1)] = 1.0
-    lam: Annotated[float, Field(ge=0, le=1)] = 0.95
-    whiten_rewards: bool = False
-    whiten_advantages: bool = True
-    value_model: Literal["shared", "separate", "reward"] = "shared"
-
-
-@dataclass(frozen=True)
-class Grouped(Sampling):
+class Grouped(Algorithm):
     """Compares a reply with the other replies to the same prompt.
 
     Attributes:
+        missing_eos_penalty: taken off the score of a reply that was cut at the length limit, after `reward.normalize`
+            and `reward.clip`; the same default for all online algorithms, so that they are compared on one reward.
         generations: replies to each prompt.
         kl_coefficient: weight of the KL to the start.
         epochs: how often each rollout is learned from.
         clip: how far the probability ratio may go from 1 before its gradient is cut.
-
-    `missing_eos_penalty` is that of `Sampling`.
     """
 
+    needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})
     owned: ClassVar[Mapping[str, str]] = {**SAMPLED, "num_iterations": "epochs", "epsilon": "clip"}
 
+    missing_eos_penalty: Annotated[float, Field(ge=0)] = 1.0
     generations: Annotated[int, Field(ge=2)] = 4
     kl_coefficient: Annotated[float, Field(ge=0)] = 0.05
     epochs: Annotated[int, Field(ge=1)] = 1

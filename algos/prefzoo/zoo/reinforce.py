@@ -2,21 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Annotated, ClassVar, Literal
 
-from prefzoo.interface import Bench, Policy
-from prefzoo.zoo.online_bases import TokenRewarded
+from pydantic import Field
+
+from prefzoo.interface import Algorithm, Bench, Policy
+from prefzoo.zoo.online_bases import TOKEN_REWARDS, check_kl_target
 
 
 @dataclass(frozen=True)
-class Reinforce(TokenRewarded):
+class Reinforce(Algorithm):
     """REINFORCE (Williams 1992, https://doi.org/10.1007/BF00992696) on whole replies: the advantage of every token is
     the reply's reward less its KL to the start, minus the average of all replies before it (Ahmadian et al. 2024,
     https://arxiv.org/abs/2402.14740).
 
-    The settings are those of `TokenRewarded`. Advantages are not whitened: that would put the rollout's own mean in the
-    place of the average.
+    Advantages are not whitened: that would put the rollout's own mean in the place of the average.
+
+    Attributes:
+        missing_eos_penalty: taken off the score of a reply that was cut at the length limit.
+        kl_coefficient: weight of the KL to the start in a token's reward; with `kl_target` its first value.
+        kl_target: nats a reply that an adaptive coefficient aims at; None keeps it fixed.
+        kl_horizon: replies over which it adapts, by a fifth at most; a rollout of more counts as that many.
+        kl_estimator: `k1`, the log-ratio, or `k3`, never negative.
+        generations: replies to each prompt.
     """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})
+    config: ClassVar[str | None] = "trl.trainer.grpo_config:GRPOConfig"
+    owned: ClassVar[Mapping[str, str]] = TOKEN_REWARDS
+
+    missing_eos_penalty: Annotated[float, Field(ge=0)] = 1.0
+    kl_coefficient: Annotated[float, Field(ge=0)] = 0.05
+    kl_target: Annotated[float, Field(gt=0)] | None = None
+    kl_horizon: Annotated[int, Field(gt=0)] = 10_000
+    kl_estimator: Literal["k1", "k3"] = "k1"
+    generations: Annotated[int, Field(ge=1)] = 1
+
+    def __post_init__(self) -> None:
+        check_kl_target(self.kl_target, self.kl_coefficient)
 
     @property
     def replies_per_row(self) -> int:
@@ -24,7 +49,7 @@ class Reinforce(TokenRewarded):
         return self.generations
 
     def train(self, bench: Bench) -> Policy:
-        from prefzoo.trainers.on_policy import OnPolicyConfig, OnPolicyTrainer
+        from prefzoo.trainers.on_policy import OnPolicyConfig, OnPolicyTrainer, TokenRewards
         from prefzoo.trainers.online import fit_online
 
         return fit_online(
@@ -34,5 +59,5 @@ class Reinforce(TokenRewarded):
             {"beta": self.kl_coefficient, "loss_type": "dapo", "scale_rewards": "none", **self.trainer},
             generations=self.generations,
             missing_eos_penalty=self.missing_eos_penalty,
-            token_rewards=self.token_rewards(whiten_rewards=False, whiten_advantages=False),
+            token_rewards=TokenRewards(self.kl_coefficient, self.kl_target, self.kl_horizon, self.kl_estimator),
         )

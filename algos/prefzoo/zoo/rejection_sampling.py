@@ -54,9 +54,9 @@ class RejectionSampling(Algorithm):
         return {"top_k": self.k, "threshold": self.n}.get(self.keep, 1)
 
     def train(self, bench: Bench) -> Policy:
-        from prefzoo.models.language_model import LanguageModelPolicy
+        from prefzoo.trainers.fitting import current_policy
 
-        policy: Policy = bench.latest or LanguageModelPolicy.from_start(bench.start, **bench.loading)
+        policy = current_policy(bench)
         prompts = list(bench.data.prompts)
         random.Random(bench.seed).shuffle(prompts)
         learner = get("sft", on="demonstrations", trainer=self.trainer)

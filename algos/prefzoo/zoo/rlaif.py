@@ -15,11 +15,11 @@ from prefzoo.judges import ai_preferences
 from prefzoo.rewards.judge_reward import By
 from prefzoo.types import Prompt
 from prefzoo.views import prompt_key
-from prefzoo.zoo.feedback_loop import Teaching
+from prefzoo.zoo.feedback_loop import FeedbackLoop
 
 
 @dataclass(frozen=True)
-class RLAIF(Teaching):
+class RLAIF(FeedbackLoop):
     """Reinforcement learning from AI feedback (Lee et al. 2023, https://arxiv.org/abs/2309.00267).
 
     Each round samples two replies to each of its prompts, has the judge compare them in both orders, and hands the
@@ -40,14 +40,14 @@ class RLAIF(Teaching):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.mode == "direct":
-            if "reward" not in self.taught().needs:
+            if "reward" not in self.build_learner().needs:
                 raise ValueError(f"mode: 'direct' needs a learner that learns from a reward, not {self.learner!r}")
-            if self.score == "comparison" and not self.taught().trains:
+            if self.score == "comparison" and not self.build_learner().trains:
                 raise ValueError(
                     f"learner: {self.learner!r} asks for the reward of replies to test prompts too, for which score "
                     "'comparison' has no reply of the start. Allowed: a learner that trains, or score: grade."
                 )
-            if getattr(self.taught(), "value_model", None) == "reward":
+            if getattr(self.build_learner(), "value_model", None) == "reward":
                 raise ValueError(
                     "learner_settings.value_model: 'reward' begins as the reward model, and with mode 'direct' the "
                     "reward is a judge. Allowed here: shared, separate."
@@ -67,7 +67,7 @@ class RLAIF(Teaching):
 
     @property
     def replies_per_row(self) -> int:
-        return self.taught().replies_per_row if self.mode == "direct" else self.taught_replies_per_row
+        return self.build_learner().replies_per_row if self.mode == "direct" else self.learner_replies_per_row
 
     def train(self, bench: Bench) -> Policy:
         from prefzoo.models.language_model import LanguageModelPolicy
@@ -77,7 +77,7 @@ class RLAIF(Teaching):
         if self.mode == "direct":
             policy = self._direct(bench, prompts)
         else:
-            policy = LanguageModelPolicy.from_start(bench.start, **bench.loading)
+            policy = LanguageModelPolicy.start_of(bench)
             for i in range(self.rounds):
                 part = prompts[i :: self.rounds]
                 pairs = self._pairs(bench, policy, part, i)

@@ -15,7 +15,7 @@ class RLOO(Grouped):
     """REINFORCE leave-one-out (Ahmadian et al. 2024, https://arxiv.org/abs/2402.14740): a reply's advantage is its
     reward less its KL to the start, minus the mean of the other replies to the same prompt.
 
-    The paper uses 2 and 4 generations; the settings are those of `Grouped`, and `clip` matters only where a rollout is
+    The paper uses 2 and 4 generations; `clip` matters only where a rollout is
     used again.
     """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,11 @@ from transformers import set_seed
 from prefzoo.data import splits
 from prefzoo.data.row_views import views_of
 from prefzoo.errors import PrefzooError
-from prefzoo.interface import MILESTONES, Policy
+from prefzoo.interface import MILESTONES, HasLogProbabilities, Policy
 from prefzoo.judges.critique_revision import TRANSCRIPTS, by_principle
 from prefzoo.ledger import Ledger
 from prefzoo.models import shared_base
-from prefzoo.models.language_model import LanguageModelPolicy
-from prefzoo.models.policy_kinds import load_policy
-from prefzoo.rewards.best_of_n_policy import BestOfNPolicy
+from prefzoo.models.policy_kinds import kl_to_start, load_policy
 from prefzoo.run.evaluation_records import JUDGING, PRINCIPLES, RECORDS, not_numbers
 from prefzoo.run.resources import forget_peak, metered
 from prefzoo.run.stage_graph import INCOMPLETE, START, Plan, Stage
@@ -56,6 +54,7 @@ def evaluate(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None
         gold=gold_metric(plan, None if of_start else plan.stages[f"evaluate {START} seed {stage.seed}"].folder),
         proxy=reward_of(plan, stage.seed) if has_reward else None,
         progress=progress,
+        start=lambda: start_policy(recipe, start_path(plan)),
     )
     measure(policy, ledger, folder)
     (folder / "ledger.json").write_text(json.dumps(asdict(ledger)), encoding="utf-8")
@@ -77,6 +76,7 @@ class Measure:
         gold: the truth, or None.
         proxy: the reward that was learned from, or None.
         progress: is told how far it is.
+        start: loads the start policy, for the KL of a policy that has log-probabilities alone.
     """
 
     prompts: Sequence[Prompt]
@@ -86,6 +86,7 @@ class Measure:
     gold: Truth | None
     proxy: Reward | None
     progress: Progress
+    start: Callable[[], HasLogProbabilities]
 
     def __call__(self, policy: Policy, ledger: Ledger, folder: Path) -> None:
         """Sample one reply to each prompt, measure it, and write a line for each to `replies.jsonl` in `folder`.
@@ -113,12 +114,7 @@ class Measure:
             (folder / JUDGING).write_text(json.dumps(self.gold.report(), indent=1), encoding="utf-8")
         scores = self.proxy(self.prompts, texts) if self.proxy else [None] * len(self.prompts)
         self.progress("KL to the start", 1, 2)
-        if isinstance(policy, LanguageModelPolicy):
-            divergences = policy.kl_to_start(self.prompts, replies, temperature=self.generation.temperature or 1.0)
-        elif isinstance(policy, BestOfNPolicy):
-            divergences = [policy.kl_bound] * len(self.prompts)
-        else:
-            divergences = []
+        divergences = kl_to_start(policy, self.prompts, replies, self.generation.temperature or 1.0, self.start)
         records: list[dict[str, Any]] = []
         for i, (prompt, reply) in enumerate(zip(self.prompts, replies, strict=True)):
             record: dict[str, Any] = {
@@ -128,7 +124,7 @@ class Measure:
                 "length": len(reply.token_ids),
                 "finished": reply.finished,
             }
-            if divergences:
+            if divergences is not None:
                 record["kl"] = divergences[i]
             if scores[i] is not None:
                 record["proxy"] = scores[i]

@@ -9,7 +9,7 @@ from typing import Any
 
 from prefzoo.data import splits
 from prefzoo.data.row_views import views_of
-from prefzoo.interface import Assistant, Bench
+from prefzoo.interface import Assistant, Bench, Machinery
 from prefzoo.judges.assistant import EndpointAssistant, ModelAssistant
 from prefzoo.judges.build_judge import build_judge, load_truth
 from prefzoo.judges.endpoint import EndpointClient
@@ -124,10 +124,12 @@ def bench_of(
         out=folder,
         ledger=Ledger(),
         progress=progress,
-        loading=loading(recipe, recipe.adapter),
-        reporting=_trainer_trackers(plan, stage),
-        shaping=recipe.reward.shaping,
-        reuse=SharedWork(plan.out / SHARED_WORK),
+        machinery=Machinery(
+            loading=loading(recipe, recipe.adapter),
+            reporting=_trainer_trackers(plan, stage),
+            shaping=recipe.reward.shaping,
+            reuse=SharedWork(plan.out / SHARED_WORK),
+        ),
     )
 
 

@@ -1,0 +1,112 @@
+"""The critic's weights on the policy's model: where they are, and when they are used, trained and removed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+
+from peft import PeftModel
+from torch import Tensor, nn
+
+from prefzoo.models.position_ids import from_first_token
+from prefzoo.models.weight_counts import BACKBONE, HEAD, VALUE
+from prefzoo.trainers.rollouts import prompts_and_replies
+
+
+class CriticModules:
+    """Mixed into a trainer: a linear head on the hidden states of a backbone, which is the policy's base under an
+    adapter of the critic's own, or a model of its own."""
+
+    def attach_critic(self: Any, value_model: nn.Module | None, value_head: Tensor | None) -> None:
+        """Add the critic to the trainer's model.
+
+        Args:
+            value_model: its backbone; None puts an adapter on the policy's base.
+            value_head: weights (1, H) that its head begins with; None draws them.
+        """
+        model = self.model
+        if value_model is None:
+            if not isinstance(model, PeftModel):
+                raise ValueError("a critic on the policy's base needs an adapter; give it a model of its own instead")
+            model.add_adapter(VALUE, model.peft_config["default"])
+            model.set_adapter("default")
+            _unfreeze_critic(model)
+        else:
+            model.add_module(BACKBONE, from_first_token(value_model))
+        self._backbone = value_model
+        hidden = model.config.get_text_config().hidden_size if value_head is None else value_head.shape[1]
+        head = nn.Linear(hidden, 1)
+        # Values begin small beside any reward (Huang et al. 2024, detail 7, for scalar heads).
+        nn.init.normal_(head.weight, std=1 / (hidden + 1) ** 0.5)
+        nn.init.zeros_(head.bias)
+        if value_head is not None:
+            head.weight.data.copy_(value_head)
+        model.add_module(HEAD, head.to(self.accelerator.device))
+
+    def train(self: Any, *args: Any, **more: Any) -> Any:
+        """Train as TRL does, and remove the critic afterwards, so that what is saved is the policy alone."""
+        output = super().train(*args, **more)  # type: ignore[misc]
+        self.remove_critic()
+        return output
+
+    def remove_critic(self: Any) -> None:
+        """Remove the critic's adapter, head and backbone from the model."""
+        if isinstance(self.model, PeftModel) and VALUE in self.model.peft_config:
+            self.model.delete_adapter(VALUE)
+        for name in (HEAD, BACKBONE):
+            if hasattr(self.model, name):
+                delattr(self.model, name)
+
+    @contextlib.contextmanager
+    def without_critic(self: Any) -> Iterator[None]:
+        """Within this block the critic's own modules are off the model, so that the policy can be saved alone."""
+        model = self.accelerator.unwrap_model(self.model)
+        # The order of modules stays: the norm of all gradients is summed in it.
+        own = {name: module for name, module in model.named_children() if name in (HEAD, BACKBONE)}
+        for name in own:
+            delattr(model, name)
+        try:
+            yield
+        finally:
+            for name, module in own.items():
+                model.add_module(name, module)
+
+    def values(self: Any, batch: dict[str, Any]) -> Tensor:
+        """Return what the critic expects from each token of the replies on, before that token is generated, (B, T)."""
+        ids, attention = prompts_and_replies(batch)
+        model = self.accelerator.unwrap_model(self.model)
+        backbone = self._backbone if self._backbone is not None else model.get_base_model().base_model
+        with self.accelerator.autocast():
+            hidden = backbone(input_ids=ids, attention_mask=attention).last_hidden_state  # (B, P + T, H)
+            width, head = batch["completion_ids"].shape[1], model.value_head
+            return head(hidden[:, -width - 1 : -1].to(head.weight.dtype))[..., 0].float()
+
+    def average_critic_gradients(self: Any) -> None:
+        """Average them over all processes, once a step: distributed training averages those of the policy alone."""
+        if self.accelerator.num_processes > 1 and self.accelerator.sync_gradients:
+            model = self.accelerator.unwrap_model(self.model)
+            for name, weight in model.named_parameters():
+                if weight.grad is not None and (f".{VALUE}." in name or name.startswith((HEAD, BACKBONE))):
+                    weight.grad.copy_(self.accelerator.reduce(weight.grad, "mean"))
+
+    @contextlib.contextmanager
+    def _critic_on(self: Any) -> Iterator[None]:
+        """Within this block the policy's base runs under the critic's adapter."""
+        model = self.accelerator.unwrap_model(self.model)
+        if self._backbone is not None:
+            yield
+            return
+        model.set_adapter(VALUE)
+        try:
+            yield
+        finally:
+            model.set_adapter("default")
+            _unfreeze_critic(model)
+
+
+def _unfreeze_critic(model: nn.Module) -> None:
+    """Let the critic's adapter be trained: peft freezes all adapters but the active one."""
+    for name, weight in model.named_parameters():
+        if f".{VALUE}." in name:
+            weight.requires_grad_(True)

@@ -1,0 +1,96 @@
+"""Base classes of algorithms that learn from preference pairs: TRL's losses, or a loss of one's own."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from prefzoo.interface import Algorithm, Bench, Policy
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from trl import DPOTrainer
+
+    from prefzoo.trainers.pairwise_trainer import ReplyBatch
+
+OWN_LOSS = "the loss is the algorithm's own"
+
+
+@dataclass(frozen=True)
+class Pairwise(Algorithm):
+    """Learns from preference pairs with TRL's DPOTrainer. The start is the reference, whose log-probabilities are taken
+    once before a training that sees every pair (`trainers.reference`), else in each step.
+
+    A subclass may override `trainer_class` (any subclass of DPOTrainer) and `trainer_settings`.
+    """
+
+    needs: ClassVar[frozenset[str]] = frozenset({"preferences"})
+    config: ClassVar[str | None] = "trl.trainer.dpo_config:DPOConfig"
+
+    reference: ClassVar[bool] = True
+    """Whether the loss compares the policy with the start; without, no reference is loaded, computed or charged."""
+
+    def trainer_class(self) -> type[DPOTrainer]:
+        """Return the trainer that computes the loss."""
+        from trl import DPOTrainer
+
+        return DPOTrainer
+
+    def trainer_settings(self) -> dict[str, Any]:
+        """Return what the trainer's config is given beside what all algorithms of a comparison share."""
+        return dict(self.trainer)
+
+    def train(self, bench: Bench) -> Policy:
+        from trl import DPOConfig
+
+        from prefzoo.trainers.fitting import fit
+        from prefzoo.trainers.reference import precomputed_reference, without_reference
+
+        trainer, settings = self.trainer_class(), self.trainer_settings()
+        if self.reference:
+            trainer = precomputed_reference(trainer, bench, settings.get("precompute_ref_log_probs"))
+        else:
+            trainer = without_reference(trainer)
+        return fit(bench, trainer, DPOConfig, bench.data.preferences, settings, reference=self.reference)
+
+
+@dataclass(frozen=True)
+class PairwiseLoss(Pairwise):
+    """A loss of one's own on preference pairs. A subclass is a frozen dataclass of hyper-parameters with a method
+    `loss`, such as `return (1 - self.beta * (chosen.log_ratios - rejected.log_ratios)).relu()`;
+    `docs/examples/simpo.py` is one.
+    """
+
+    owned: ClassVar[Mapping[str, str]] = dict.fromkeys(
+        (
+            "beta",
+            "loss_type",
+            "loss_weights",
+            "label_smoothing",
+            "f_divergence_type",
+            "f_alpha_divergence_coef",
+            "use_weighting",
+            "discopop_tau",
+            "ld_alpha",
+            "use_liger_kernel",
+            "router_aux_loss_coef",
+        ),
+        OWN_LOSS,
+    )
+
+    def trainer_class(self) -> type[DPOTrainer]:
+        from prefzoo.trainers.pairwise_trainer import pairwise_trainer
+
+        return pairwise_trainer(self)
+
+    @abstractmethod
+    def loss(self, chosen: ReplyBatch, rejected: ReplyBatch) -> Tensor:
+        """Return the loss of each pair, (B,), or their mean; it is minimized."""
+
+    def reward(self, replies: ReplyBatch) -> Tensor:
+        """Return what the curves show as the reward of each reply, (B,): here `beta` (1 where the algorithm has none)
+        times the log-ratio, or the log-probability where there is no reference. It is not learned from."""
+        scores = replies.log_ratios if self.reference else replies.log_probabilities
+        return getattr(self, "beta", 1.0) * scores
