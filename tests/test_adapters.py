@@ -67,7 +67,7 @@ def test_each_begins_as_the_start_and_trains(name: str, adapter: str, adapted, k
     replies = [each[0] for each in policy.sample(prompts, trial.generation, seed=0)]
     found = policy.log_probabilities(prompts, replies)
     with policy.as_start() as start:
-        own = LanguageModelPolicy.from_start(trial.start, **trial.machinery.loading)
+        own = LanguageModelPolicy.from_start(trial.start, **trial.loading)
         assert start.log_probabilities(prompts, replies) == own.log_probabilities(prompts, replies) != found
     assert policy.adapted == (kind != "full")
     model = trial.report["model"]
@@ -145,7 +145,7 @@ def test_a_step_of_size_0_leaves_the_start_and_the_reward_model_comes_back(adapt
     assert RewardModel.load(str(rewards.out / "reward"))(prompts, texts) == scores
     with shared_base.shared():
         lent = RewardModel.load(str(rewards.out / "reward"))
-        beside = LanguageModelPolicy.from_start(trial.start, **trial.machinery.loading)
+        beside = LanguageModelPolicy.from_start(trial.start, **trial.loading)
         assert lent(prompts, texts) == scores and lent.parameters == scored.parameters
     own = storages(lent.model) - storages(beside.model)
     assert len(own) == (1 if adapter != "full" else len(storages(lent.model))), "the head alone, under an adapter"

@@ -358,7 +358,7 @@ def test_a_bench_of_the_lab_trains_what_needs_preferences_a_reward_or_a_judge(na
     from prefzoo.settings import Adapter
 
     trial = lab.bench(rows=8, seed=1, out=tmp_path / "trial", milestones=0, adapter=Adapter(type="qlora", r=4))
-    assert trial.machinery.loading["quantization"] == trial.adapter.quantization is not None
+    assert trial.loading["quantization"] == trial.adapter.quantization is not None
     policy = prefzoo.get(name).train(trial)
     prompts = trial.data.prompts
     replies = trial.sample(policy, prompts, n=1, seed=0)

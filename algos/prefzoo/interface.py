@@ -152,7 +152,7 @@ class Bench:
         judge: answers which of two replies is better; charged by `prefer`; other questions by `ledger.judged`.
         assistant: writes critiques and revisions.
         constitution: the principles that feedback is given by.
-        machinery: what trainers and stages need; an algorithm passes it on with the bench and reads `loading` at most.
+        machinery: what trainers and stages need; an algorithm passes it on with the bench.
     """
 
     start: str
@@ -172,6 +172,11 @@ class Bench:
     assistant: Assistant | None = None
     constitution: Constitution | None = None
     machinery: Machinery = field(default_factory=Machinery)
+
+    @property
+    def loading(self) -> Mapping[str, Any]:
+        """How model files are read: `LanguageModelPolicy.from_start(bench.start, **bench.loading)`."""
+        return self.machinery.loading
 
     def replace(self, **changes: Any) -> Bench:
         """Return a bench that differs only in `changes`; ledger and report stay shared. This is how one algorithm

@@ -50,7 +50,7 @@ class WithAdapter(Algorithm):
 
     def train(self, bench: Bench) -> Policy:
         adapter = Adapter(**{**bench.adapter.model_dump(exclude_unset=True), "type": self.type})
-        loading = {**bench.machinery.loading, "quantization": adapter.quantization}
+        loading = {**bench.loading, "quantization": adapter.quantization}
         return prefzoo.get(self.learner, **self.settings).train(bench.replace(adapter=adapter, loading=loading))
 
 

@@ -90,7 +90,7 @@ class LabelledDpo(Algorithm):
             return [rng.choice(POOL).prefers_first(p[-1]["content"], a, b, rng) for p, a, b in pairs]
         from prefzoo.judges.local_judge import local_judge
 
-        return [p > 0.5 for p in local_judge(str(lab.MODEL_DIR), True, bench.machinery.loading)(prompts, first, second)]
+        return [p > 0.5 for p in local_judge(str(lab.MODEL_DIR), True, bench.loading)(prompts, first, second)]
 
 
 def gold(prompt: Any, reply: str) -> float:

@@ -57,7 +57,7 @@ class LanguageModelPolicy:
     @classmethod
     def start_of(cls, bench: Bench) -> LanguageModelPolicy:
         """The start policy of a bench."""
-        return cls.from_start(bench.start, **bench.machinery.loading)
+        return cls.from_start(bench.start, **bench.loading)
 
     @classmethod
     def load(cls, folder: Path, start: str, content: dict[str, Any]) -> LanguageModelPolicy:

@@ -29,8 +29,8 @@ def train_reward_model(bench: Bench, settings: dict[str, Any], loss: RewardLoss 
     from trl import RewardConfig, RewardTrainer
 
     set_seed(bench.seed)
-    tokenizer = load_tokenizer(bench.start, bool(bench.machinery.loading.get("trust_remote_code", False)))
-    model, _ = classifier(bench.start, tokenizer, **bench.machinery.loading)
+    tokenizer = load_tokenizer(bench.start, bool(bench.loading.get("trust_remote_code", False)))
+    model, _ = classifier(bench.start, tokenizer, **bench.loading)
     check_modules(model, bench.adapter, head=False)
     if loss == "bradley_terry":
         trainer = resumable(RewardTrainer)(
@@ -51,7 +51,7 @@ def train_reward_model(bench: Bench, settings: dict[str, Any], loss: RewardLoss 
     folder.mkdir(parents=True, exist_ok=True)
     with own_dropout(trainer.model):
         trainer.model.save_pretrained(str(folder))
-    description: dict[str, Any] = {"loading": dict(bench.machinery.loading)}
+    description: dict[str, Any] = {"loading": dict(bench.loading)}
     if bench.adapter.type == "full":
         tokenizer.save_pretrained(str(folder))
     else:

@@ -37,8 +37,8 @@ def asked_and_used(bench: Bench, trainer: Trainer) -> dict[str, Any]:
     args: Any = trainer.args
     asked = {
         "adapter": bench.adapter.settings,
-        "dtype": bench.machinery.loading.get("dtype", "float32"),
-        "attn_implementation": bench.machinery.loading.get("attn_implementation"),
+        "dtype": bench.loading.get("dtype", "float32"),
+        "attn_implementation": bench.loading.get("attn_implementation"),
         "optim": str(getattr(args.optim, "value", args.optim)),
         "precision": "bf16" if args.bf16 else "fp16" if args.fp16 else "no",
         "gradient_checkpointing": bool(args.gradient_checkpointing),

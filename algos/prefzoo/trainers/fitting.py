@@ -235,7 +235,7 @@ def run_trainer(
         # TRL rounds what is trained on a quantized base to bfloat16, in which small steps are lost.
         if new:
             restore(trainer.model)
-        head = getattr(torch, bench.machinery.loading.get("dtype", "float32"))
+        head = getattr(torch, bench.loading.get("dtype", "float32"))
         for name, weight in trainer.model.named_parameters():
             if weight.requires_grad:
                 weight.data = weight.data.to(torch.float32 if "lora_" in name else head)

@@ -112,7 +112,7 @@ class PrecomputedReference:
         return {
             "batches": text_sha256(json.dumps(batches)),
             "collator": dataclasses.asdict(self.data_collator),
-            "loading": dict(self.bench.machinery.loading),
+            "loading": dict(self.bench.loading),
             "precision": self.accelerator.mixed_precision,
             "ld_alpha": self.ld_alpha,
         }

@@ -94,12 +94,10 @@ class PPO(Algorithm):
         if self.value_model == "reward":
             if (critic := getattr(bench.reward, "critic", None)) is None:
                 raise PrefzooError("value_model: 'reward' begins as the reward model, and the reward is not one model")
-            backbone, head = critic(
-                load_tokenizer(bench.start, bool(bench.machinery.loading.get("trust_remote_code", False)))
-            )
+            backbone, head = critic(load_tokenizer(bench.start, bool(bench.loading.get("trust_remote_code", False))))
         elif self.value_model == "separate" or bench.adapter.type == "full":
             # Trained whole, which 4 bits do not allow.
-            backbone = load_model(bench.start, **{**bench.machinery.loading, "quantization": None}).base_model
+            backbone = load_model(bench.start, **{**bench.loading, "quantization": None}).base_model
         rewards = TokenRewards(
             self.kl_coefficient,
             self.kl_target,
