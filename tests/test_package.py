@@ -38,6 +38,7 @@ def test_the_wheel_holds_recipes_lab_and_templates_and_works_in_an_empty_folder(
         "prefzoo/report/templates/style.css",
         "prefzoo/report/templates/filter.js",
         "prefzoo/report/templates/replies.html.jinja",
+        "prefzoo/report/prose.yaml",
         "prefzoo/py.typed",
     ):
         assert needed in names

@@ -131,7 +131,10 @@ def test_the_table_and_the_report_show_it(probed, tmp_path) -> None:
     assert [list(column.cells)[1] for column in shown.columns][-2:] == ["300", "4 stages"]
     assert "1:00" in sentences(replace(found, wall_seconds=60.2))[0]
     ledger = {**dict.fromkeys(found.labels["dpo"], 0.0), "trained_tokens": 330.0, "seconds": 15.0}
-    trials = {"0": SimpleNamespace(ledger=ledger), "1": SimpleNamespace(ledger={**ledger, "seconds": 17.0})}
+    trials = {
+        str(seed): SimpleNamespace(ledger={**ledger, "seconds": seconds}, training={})
+        for seed, seconds in enumerate((15.0, 17.0))
+    }
     recipe = plan.recipe.model_dump(mode="json")
     results = SimpleNamespace(recipe=recipe, algorithms={"dpo": SimpleNamespace(seeds=trials)})
     assert estimated_cells(results, tmp_path) is None, "nothing was estimated"

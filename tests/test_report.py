@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 
+from rich.console import Console
+
+from prefzoo import lab
+from prefzoo.data.formats import Row
+from prefzoo.judges.control_judges import random_judge
+from prefzoo.judges.judge_audit import audit
 from prefzoo.recipe.check_recipe import load
 from prefzoo.report import axes, report_files
 from prefzoo.report.figures import drawn_labels, pictures
-from prefzoo.report.render_pages import inline_svg, render_markdown
-from prefzoo.report.sections import Picture
+from prefzoo.report.render_pages import inline_svg, render_html, render_markdown
+from prefzoo.report.render_terminal import print_sections
+from prefzoo.report.sections import Fold, Picture, Points, Section, Table, Text, tables
 from prefzoo.report.summary_text import column_notes, open_note, sentence, title
 from prefzoo.report.verdict_section import facts, grouped_warnings
 from prefzoo.results.caveats import notes
@@ -74,6 +82,53 @@ def test_the_page_is_whole_and_in_order(tmp_path) -> None:
     assert len(ids) == len(set(ids))
     assert set(re.findall(r'(?:href="|url\()#([^")]+)', page)) <= set(ids)
     assert '<td class="better">better</td>' in page and "&lt;script&gt;" in page
+
+
+def test_every_medium_renders_the_same_sections() -> None:
+    table = Table((["policy", "cost"], [["dpo", "3 | 4"]]), "what it took", key="cost")
+    parts = [
+        Text("Seconds of all.", "heading"), table, Text("Read it so."), Text("For eyes.", only=("html",)),
+        Fold("dpo", [Table((["fact", "seed 0"], [["kept", "3"]]), "facts", key="facts")]), Points(["one", "two"]),
+    ]  # fmt: skip
+    sections = [Section("verdict", "All", [Text("It won.", "verdict")]), Section("believing", "Facts", parts)]
+    sections += [Section("cost", "For Markdown", [table], only=("markdown",)), Section("judge", "Nothing", [])]
+    page = render_html(sections)
+    assert "<h1>All</h1>" in page and '<p class="verdict">It won.</p>' in page and "<td>3 | 4</td>" in page
+    assert '<h2 id="believing">Facts</h2>' in page and page.count("<li>") == 2 and "For eyes." in page
+    assert page.count("<a href=") == 1 and "For Markdown" not in page and "Nothing" not in page
+    assert render_markdown(sections) == (
+        "# All\n\n**It won.**\n\n## Facts\n\nSeconds of all.\n\n"
+        "| policy | cost |\n| --- | ---: |\n| dpo | 3 \\| 4 |\n\n"
+        "Read it so.\n\n### dpo\n\n| fact | seed 0 |\n| --- | ---: |\n| kept | 3 |\n\n- one\n- two\n\n"
+        "## For Markdown\n\n| policy | cost |\n| --- | ---: |\n| dpo | 3 \\| 4 |\n"
+    )
+    console = Console(width=80, file=io.StringIO())
+    print_sections(sections[:2], console)
+    lines = [line.strip() for line in console.file.getvalue().splitlines() if line.strip()]
+    assert lines[0] == "It won." and "dpo     3 | 4" in lines and lines[-2:] == ["- one", "- two"]
+    assert {t.key for t in tables(parts)} == {"cost", "facts"}
+
+
+def test_differences_of_a_run_without_a_win_matrix_stand_under_their_own_title(tmp_path) -> None:
+    text = markdown(made(tmp_path), tmp_path)  # as results of older versions are
+    assert text.index("## Cost") < text.index("## All pairs") < text.index("| dpo - start |")
+
+
+def test_each_judge_has_a_picture_of_its_own_and_the_first_one_the_anchor(tmp_path) -> None:
+    rows = [
+        Row(str(i), [{"role": "user", "content": each["prompt"]}], each["chosen"], each["rejected"])
+        for i, each in enumerate(lab.preferences("test", 40, 5))
+    ]
+    results = made(tmp_path)
+    audits = {name: audit(random_judge(seed), rows, None) for seed, name in enumerate(("judge", "final judge"))}
+    results.judge = {"audits": {name: found.model_dump(mode="json") for name, found in audits.items() if found}}
+    page = render_html(report_files.all_sections(results, tmp_path, {}))
+    assert (
+        page.count("Is it right as often as it is sure?") == 2 == page.count("the number of pairs at each point.</fig")
+    )
+    assert '<h2 id="judge">The judge</h2>' in page and "<h2>The final judge</h2>" in page
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids)) and "<img" not in page
 
 
 def test_markdown_tables_stay_whole_whatever_is_in_a_cell(tmp_path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from prefzoo.report.sections import Cells, Fold, Part, Section, Table, Text
+from prefzoo.report.sections import PROSE, Cells, Fold, Part, Section, Table, Text
 from prefzoo.results.number_format import fixed
 from prefzoo.results.results_schema import Results
 
@@ -21,11 +21,6 @@ PRINCIPLE_COLUMNS = {
     "reward": "reward",
     "comparisons": "comparisons",
 }
-PRINCIPLES = (
-    "Revisions and comparisons: how often a principle was drawn, over all seeds. Came to nothing: a critique or a "
-    "revision that was empty or cut off. Changed the reply: the share of the other revisions that did. Gold and "
-    "reward: what a revision added to them, in the mean over all of these."
-)
 
 
 def details_section(results: Results) -> Section:
@@ -45,7 +40,7 @@ def constitution_section(results: Results) -> Section:
         if files:
             text = "Every critique, revision and comparison with the principle that caused it:"
             parts.append(Text(text, links=[(file, file) for file in files]))
-    return Section("constitution", "The constitution", [*parts, Text(PRINCIPLES)] if parts else [])
+    return Section("constitution", "The constitution", [*parts, Text(PROSE["constitution"])] if parts else [])
 
 
 def detail_cells(results: Results) -> dict[str, Cells]:

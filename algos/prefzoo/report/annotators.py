@@ -6,13 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from prefzoo.data.shares import wilson
+from prefzoo.report.sections import PROSE
 
-RULES = {
-    "majority": "A pair is what most of them say.",
-    "soft": "Every vote is a pair, so that votes count by their share.",
-    "reliability": "A pair is what is likelier, each of them weighed by how often it is found to be right (one-coin "
-    "Dawid-Skene), which takes for granted that most of what is said is right.",
-}
 PAIRS = {
     "all": "every two that differ",
     "adjacent": "neighbours only",
@@ -48,7 +43,7 @@ def annotator_facts(annotators: Mapping[str, Mapping[str, Any]]) -> list[str]:
                 text += f"; Krippendorff's alpha {alpha:.2f} (1: always agree, 0: as by chance)"
         lines.append(f"{text}.")
         if several and (rule := agreement.get("rule")):
-            lines[-1] += f" {RULES[rule]}"
+            lines[-1] += f" {PROSE[rule]}"
         lines += _people(kind, agreement.get("annotators", {}))
     return lines
 

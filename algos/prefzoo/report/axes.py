@@ -1,4 +1,4 @@
-"""The axes of each picture: what is drawn into them, and the same numbers as text."""
+"""What is drawn into the axes of each picture."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from prefzoo.judges.judge_audit import Bin
-from prefzoo.results.number_format import fixed
 from prefzoo.results.results_schema import Milestone, Results, SeedResult, Summary
 from prefzoo.run.stage_graph import START
 
@@ -31,8 +30,7 @@ def score(axes: Any, results: Results, labels: list[str]) -> None:
         axes.errorbar(result.summary[metric].mean, i, xerr=_error(result.summary[metric]), capsize=3, **style)
     _line_of_start(axes.axvline, results)
     axes.set_yticks(range(len(labels)), labels[::-1])
-    axes.set_ylim(-0.6, len(labels) - 0.4)
-    axes.set_xlabel(f"{metric} reward")
+    axes.set(xlabel=f"{metric} reward", ylim=(-0.6, len(labels) - 0.4))
 
 
 def frontier(axes: Any, results: Results, labels: list[str]) -> None:
@@ -42,8 +40,7 @@ def frontier(axes: Any, results: Results, labels: list[str]) -> None:
     axes.set_xlim(left=0)
     axes.xaxis.get_major_locator().set_params(nbins=6)
     _line_of_start(axes.axhline, results)
-    axes.set_xlabel("KL to the start (nats a reply)")
-    axes.set_ylabel(f"{results.primary} reward")
+    axes.set(xlabel="KL to the start (nats a reply)", ylabel=f"{results.primary} reward")
 
 
 def gold_proxy(axes: Any, results: Results, labels: list[str]) -> None:
@@ -51,14 +48,12 @@ def gold_proxy(axes: Any, results: Results, labels: list[str]) -> None:
     _cloud(axes, results, labels, "proxy", "gold")
     start = results.algorithms[START].summary
     for label in labels:
-        summaries = (results.algorithms[label].summary, start)
-        if label != START and all({"gold", "proxy"} <= summary.keys() for summary in summaries):
-            ends = [(summary["proxy"].mean, summary["gold"].mean) for summary in summaries]
-            colour = _style(label, labels)["color"]
-            arrow = {"arrowstyle": "->", "color": colour, "alpha": 0.6, "shrinkA": 2, "shrinkB": 4}
-            axes.annotate("", *ends, arrowprops=arrow)
-    axes.set_xlabel("proxy reward")
-    axes.set_ylabel("gold reward")
+        ends = (results.algorithms[label].summary, start)
+        if label != START and all({"gold", "proxy"} <= end.keys() for end in ends):
+            arrow = {"arrowstyle": "->", "alpha": 0.6, "shrinkA": 2, "shrinkB": 4}
+            points = [(end["proxy"].mean, end["gold"].mean) for end in ends]
+            axes.annotate("", *points, arrowprops={**arrow, "color": _style(label, labels)["color"]})
+    axes.set(xlabel="proxy reward", ylabel="gold reward")
 
 
 def cost(axes: Any, results: Results, labels: list[str], ledger: str, unit: str) -> None:
@@ -73,8 +68,7 @@ def cost(axes: Any, results: Results, labels: list[str], ledger: str, unit: str)
     axes.xaxis.set_major_locator(LogLocator(subs=subs, numticks=12))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel(unit)
-    axes.set_ylabel(f"{results.primary} reward")
+    axes.set(xlabel=unit, ylabel=f"{results.primary} reward")
 
 
 def training(axes: Any, labels: list[str], curves: Mapping[str, Sequence[Curve]], name: str, quantity: str) -> None:
@@ -95,8 +89,7 @@ def training(axes: Any, labels: list[str], curves: Mapping[str, Sequence[Curve]]
             dashes = LINES[_place(label, labels) // len(COLOURS) % len(LINES)]
             axes.plot(*zip(*means, strict=True), dashes, color=colour, linewidth=2, label=label, **line)
     _legend(axes)
-    axes.set_xlabel("optimizer step")
-    axes.set_ylabel(quantity)
+    axes.set(xlabel="optimizer step", ylabel=quantity)
 
 
 def calibration(axes: Any, bins: Sequence[Bin]) -> None:
@@ -110,38 +103,6 @@ def calibration(axes: Any, bins: Sequence[Bin]) -> None:
     axes.set(xlabel="how sure the judge is of the reply it prefers", ylabel="how often it is right (95% interval)")
     axes.set(xlim=(0.48, 1.04), ylim=(-0.02, 1.04))
     axes.legend(loc="lower right", frameon=False, fontsize=9)
-
-
-def mean_cost(results: Results, label: str, ledger: str) -> float:
-    """Return the mean over seeds of what a policy took in all."""
-    values = [trial.ledger.get(ledger, 0.0) for trial in results.algorithms[label].seeds.values()]
-    return float(np.mean(values)) if values else 0.0
-
-
-def path_text(results: Results, label: str, ledger: str) -> str:
-    """Return the points of a policy's first trial as text."""
-    trial = next(iter(results.algorithms[label].seeds.values()))
-    return ", ".join(f"{fixed(score)} at {amount(x)}" for x, score in path(trial, f"ledger/{ledger}", results.primary))
-
-
-def ends(of_seeds: Sequence[Curve], name: str) -> str:
-    """Return where curves begin and end, in the mean of the seeds."""
-    values = [[entry[name] for entry in curve if name in entry] for curve in of_seeds]
-    first, last = (float(np.mean([of_seed[i] for of_seed in values])) for i in (0, -1))
-    return f"{first:.3g} to {last:.3g}"
-
-
-def amount(value: float) -> str:
-    """Return a number with a prefix, such as 1.2 G."""
-    from matplotlib.ticker import EngFormatter
-
-    return EngFormatter(places=1)(value)
-
-
-def with_interval(summary: Summary) -> str:
-    """Return a mean and its interval as text."""
-    ends = f" ({fixed(summary.ci95[0])} to {fixed(summary.ci95[1])})" if summary.ci95 else ""
-    return fixed(summary.mean) + ends
 
 
 def _cloud(

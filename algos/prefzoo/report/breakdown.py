@@ -4,34 +4,23 @@ from __future__ import annotations
 
 from typing import TypeGuard
 
-from prefzoo.report.sections import Cells, Part, Section, Table, Text
+from prefzoo.report.sections import PROSE, Cells, Part, Section, Table, Text
 from prefzoo.results.number_format import fixed, interval
 from prefzoo.results.results_schema import AlgorithmResult, LengthAdjusted, Results, Summary
 from prefzoo.run.stage_graph import START
-
-HEAT = (
-    "Means over seeds and prompts, in brackets the difference to the start, paired by seed and prompt, with half of "
-    "its 95% interval. Coloured is only what that interval tells from the start: green above it and red below, the "
-    "stronger the further. The intervals are not corrected for the number of cells: of those in which nothing differs, "
-    "about one in twenty is coloured by chance."
-)
-ADJUSTED = (
-    "Longer replies are often preferred for being longer. Here each policy's outcome against the start is fitted by "
-    "least squares on the difference of the two replies' lengths, over all seeds and prompts, and read where that "
-    "difference is 0 (after Dubois et al. 2024, who fit a logistic model): the intercept, with a 95% interval that "
-    "covers the error of the slope. It is an extrapolation for a policy whose replies all have other lengths than the "
-    "start's."
-)
 
 
 def breakdown_sections(results: Results, labels: list[str]) -> list[Section]:
     """Return one section for a page, and for Markdown, which has no captions, one for each table."""
     maps = heat_maps(results, labels)
-    parts: list[Part] = [*maps, *([Text(HEAT)] if maps else [])]
+    parts: list[Part] = [*maps, *([Text(PROSE["heat"])] if maps else [])]
     in_markdown = [Section("breakdown", table.title, [table], only=("markdown",)) for table in maps]
     if cells := length_cells(results):
         title = "At equal length"
-        adjusted = [Table(cells, "each policy against the start at equal length", key=title.lower()), Text(ADJUSTED)]
+        adjusted = [
+            Table(cells, "each policy against the start at equal length", key=title.lower()),
+            Text(PROSE["equal_length"]),
+        ]
         parts += [Text(title, "heading"), *adjusted]
         in_markdown.append(Section("breakdown", title, adjusted, only=("markdown",)))
     return [Section("breakdown", "Attributes and length", parts, only=("html",)), *in_markdown]

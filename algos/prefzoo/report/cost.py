@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from prefzoo.report.sections import Cells, Figures, Part, Picture, Section, Table, Text
+from prefzoo.report.sections import PROSE, Cells, Figures, Part, Picture, Section, Table, Text
 from prefzoo.results.cost_record import Estimate
 from prefzoo.results.equal_budgets import FINAL
 from prefzoo.results.number_format import fixed
@@ -25,41 +25,11 @@ COLUMNS = {
     "answering_seconds": "seconds to answer",
     "peak_memory_bytes": "peak memory",
 }
-LEGEND = (
-    "A row for each policy holds the mean of its trials (of the peak memory, the largest): what training and answering "
-    "the test prompts took. What is made once all trials share; a policy with reward calls rests on the reward's row "
-    "too. A prompt counts each time that replies to it are sampled or a row with it is learned from. Tokens trained on "
-    "include those of the prompts; forward only passed those of prompts to sample from, of references, old "
-    "log-probabilities and values. FLOPs are counted as 2 a weight and token forward, 2 more back through every weight "
-    "and 2 for the gradient of each that is trained (Kaplan et al. 2020), of the frozen base, the adapter, references, "
-    "rewards and judges alike. A trial that reads what another one has sampled or judged is charged as if it had done "
-    "so itself. What measuring costs is in no row. "
-)
-ESTIMATED = (
-    "A row for each policy holds what `prefzoo plan` estimated for a trial on the machine that it ran on, and the mean "
-    "of the trials (of the peak memory, the largest)."
-)
 ESTIMATE_NAMES = {"generated_tokens": "sampled tokens", "seconds": "seconds", **COLUMNS}
 ESTIMATE_COLUMNS = ("seconds", "peak_memory_bytes", "generated_tokens", "trained_tokens", "judge_calls")
 FREE_BLOCKS = ("algorithms", "seeds", "tracking")
 """Blocks of a recipe that may change after an estimate without making it one of something else."""
 AXES = {"prompts": "prompts", "generated_tokens": "tokens sampled", "flops": "FLOPs", "seconds": "seconds"}
-EQUAL = (
-    "Each column is a budget of training, what one of the algorithms used in all; those that used about the same share "
-    "a column. A cell holds the mean over seeds and prompts of the policy that one would have for at most that much, "
-    "and in brackets its difference to the start, paired by seed and prompt, and half its 95% interval. That is the "
-    "latest policy that was measured by then. Nothing is interpolated: where a training had not come to its first "
-    "measured policy, because it sampled or labelled before its first step, that policy is still the start; and one "
-    "that had ended by then, marked final, used no more of the budget. A policy on the way has not come to the end of "
-    "its learning-rate schedule, as one that is given no more would have. What is made once for all, as a reward "
-    "model, is in no budget."
-)
-ANSWERS = (
-    "Tokens and FLOPs of one answer to a test prompt, in the mean of the trials; those of a policy that chooses among "
-    "several replies are of all of them, and of scoring them where the reward is a model. A policy that costs nothing "
-    "to train and more to answer is in no budget of training: the last columns say after how many answers it has cost "
-    "more FLOPs than training the policy of the row and answering with that."
-)
 
 
 def cost_section(results: Results, out: Path, labels: list[str], pictures: Mapping[str, Picture]) -> Section:
@@ -67,7 +37,7 @@ def cost_section(results: Results, out: Path, labels: list[str], pictures: Mappi
     parts: list[Part] = [Table(cost_cells(results), "what each policy took", key="cost"), Text(cost_legend(results))]
     if estimated := estimated_cells(results, out):
         table = Table(estimated, "what was estimated and what it really took")
-        parts += [Text("Estimated and actual", "heading"), table, Text(ESTIMATED)]
+        parts += [Text("Estimated and actual", "heading"), table, Text(PROSE["estimated"])]
     if budgets := budget_tables(results, labels):
         parts.append(Text(f"{results.primary.capitalize()} reward at equal budgets", "heading"))
         for axis, cells in budgets.items():
@@ -75,7 +45,7 @@ def cost_section(results: Results, out: Path, labels: list[str], pictures: Mappi
         parts.append(Text(budget_legend(results)))
     if answers := answer_cells(results):
         table = Table(answers, "what an answer of each policy costs", key="answers")
-        parts += [Text("What an answer costs", "heading"), table, Text(ANSWERS)]
+        parts += [Text("What an answer costs", "heading"), table, Text(PROSE["answers"])]
     curves = [picture for name, picture in pictures.items() if name.startswith("cost_")]
     return Section("cost", "Cost", [*parts, Figures(curves, only=("html",))])
 
@@ -83,12 +53,7 @@ def cost_section(results: Results, out: Path, labels: list[str], pictures: Mappi
 def cost_cells(results: Results) -> Cells:
     """Return the compute ledger: a row for each label with a result, then for each shared stage that cost anything;
     columns of zeros are left out."""
-    ledgers = {
-        label: mean_ledger([_split(s.ledger, s.training) for s in result.seeds.values()])
-        for label, result in results.algorithms.items()
-        if result.seeds
-    }
-    ledgers |= {
+    ledgers = _mean_ledgers(results) | {
         f"{name}, made once": _split(ledger, ledger) for name, ledger in results.shared.items() if any(ledger.values())
     }
     columns = [c for c in COLUMNS if any(ledger.get(c) for ledger in ledgers.values())]
@@ -104,6 +69,7 @@ def _split(ledger: Mapping[str, float], training: Mapping[str, float]) -> dict[s
         "sampled_tokens": ledger["generated_tokens"] - ledger["inference_tokens"],
         "training_seconds": seconds,
         "answering_seconds": ledger["seconds"] - seconds,
+        "training_flops": training.get("flops", 0.0),
     }
 
 
@@ -111,30 +77,35 @@ def cost_legend(results: Results) -> str:
     """Return how to read the table of costs."""
     counts = ", then ".join(map(str, results.workers))
     stages = f"stages that ran {counts} at a time" if counts else "stages that may have run side by side"
-    return (
-        f"{LEGEND}Seconds are by the clock, of {stages} on one machine, and hold what each took from the others and "
-        "what else the machine did: the same training may well take twice as long beside others. Compare algorithms by "
-        "FLOPs and tokens, or by seconds of a comparison that ran with --workers 1."
-    )
+    return PROSE["cost"].format(stages=stages)
 
 
-def mean_ledger(ledgers: list[dict[str, float]]) -> dict[str, float]:
-    """Return the mean of several trials' ledgers; of the peak memory, the largest."""
-    total = {name: sum(ledger[name] for ledger in ledgers) / len(ledgers) for name in ledgers[0]}
-    return {**total, "peak_memory_bytes": max(ledger["peak_memory_bytes"] for ledger in ledgers)}
+def _mean_ledgers(results: Results) -> dict[str, dict[str, float]]:
+    """Return for each label with a result the mean of its trials' ledgers; of the peak memory, the largest."""
+    means = {}
+    for label, result in results.algorithms.items():
+        if ledgers := [_split(trial.ledger, trial.training) for trial in result.seeds.values()]:
+            means[label] = {name: sum(ledger[name] for ledger in ledgers) / len(ledgers) for name in ledgers[0]}
+            means[label]["peak_memory_bytes"] = max(ledger["peak_memory_bytes"] for ledger in ledgers)
+    return means
 
 
 def format_cost(name: str, value: float) -> str:
     """Return an entry of a ledger as text, such as `1.2 G`, `3.5`, `0.25 GiB` or `1,500`."""
-    from matplotlib.ticker import EngFormatter
-
     if name == "flops":
-        return EngFormatter(places=1)(value) if value else "0"
+        return format_number(value) if value else "0"
     if name.endswith("seconds"):
         return f"{value:,.1f}"
     if name == "peak_memory_bytes":
         return f"{value / 2**30:.2f} GiB"
     return f"{value:,.0f}"
+
+
+def format_number(value: float) -> str:
+    """Return a number with a prefix, such as `1.2 G`."""
+    from matplotlib.ticker import EngFormatter
+
+    return EngFormatter(places=1)(value)
 
 
 def estimated_cells(results: Results, out: Path) -> Cells | None:
@@ -143,12 +114,11 @@ def estimated_cells(results: Results, out: Path) -> Cells | None:
     estimate = Estimate.load(out)
     if estimate is None or any(estimate.recipe[k] != v for k, v in results.recipe.items() if k not in FREE_BLOCKS):
         return None
+    settings = [recipe["algorithms"] for recipe in (estimate.recipe, results.recipe)]
     ledgers = {
-        label: mean_ledger([trial.ledger for trial in result.seeds.values()])
-        for label, result in results.algorithms.items()
-        if result.seeds
-        and label in estimate.labels
-        and estimate.recipe["algorithms"].get(label) == results.recipe["algorithms"].get(label)
+        label: ledger
+        for label, ledger in _mean_ledgers(results).items()
+        if label in estimate.labels and settings[0].get(label) == settings[1].get(label)
     }
     names = [n for n in ESTIMATE_COLUMNS if any(ledger[n] or estimate.labels[k][n] for k, ledger in ledgers.items())]
     headings = [cell for n in names for cell in (f"{ESTIMATE_NAMES[n]}: estimated", "actual")]
@@ -184,7 +154,7 @@ def budget_legend(results: Results) -> str:
         f"{label} ({reason}{'' if len(axes) == all_axes else ': ' + ', '.join(axes)})"
         for (label, reason), axes in missing.items()
     ]
-    return f"{EQUAL} Not in them: {'; '.join(reasons)}." if reasons else EQUAL
+    return PROSE["equal_budgets"] + (f" Not in them: {'; '.join(reasons)}." if reasons else "")
 
 
 def _budget_cell(column: EqualBudget, label: str) -> str:
@@ -200,14 +170,9 @@ def _budget_cell(column: EqualBudget, label: str) -> str:
 
 def answer_cells(results: Results) -> Cells | None:
     """Return what one answer costs, a row for each policy; None where every policy but the start was trained."""
-    training, answer, tokens = {}, {}, {}
-    for label, result in results.algorithms.items():
-        if result.seeds:
-            ledger = mean_ledger([trial.ledger for trial in result.seeds.values()])
-            flops = [trial.training.get("flops", 0.0) for trial in result.seeds.values()]
-            training[label] = sum(flops) / len(flops)
-            answer[label] = (ledger["flops"] - training[label]) / results.test_prompts
-            tokens[label] = ledger["inference_tokens"] / results.test_prompts
+    ledgers = _mean_ledgers(results)
+    training = {label: ledger["training_flops"] for label, ledger in ledgers.items()}
+    answer = {label: (ledger["flops"] - training[label]) / results.test_prompts for label, ledger in ledgers.items()}
     recorded = [label for label in training if all(s.training for s in results.algorithms[label].seeds.values())]
     untrained = [label for label in recorded if not training[label] and answer[label]]
     if not untrained:
@@ -218,7 +183,7 @@ def answer_cells(results: Results) -> Cells | None:
     rows = [
         [
             label,
-            f"{tokens[label]:.1f}",
+            f"{ledgers[label]['inference_tokens'] / results.test_prompts:.1f}",
             format_cost("flops", answer[label]),
             f"{answer[label] / start:.1f}" if start else "-",
             format_cost("flops", training[label]),

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from prefzoo.report import axes
-from prefzoo.report.sections import Picture
+from prefzoo.report.cost import format_number
+from prefzoo.report.sections import PROSE, Picture
 from prefzoo.results.number_format import fixed
-from prefzoo.results.results_schema import Results
+from prefzoo.results.results_schema import Results, SeedResult, Summary
 from prefzoo.results.training_history import read_curve
 from prefzoo.run.stage_graph import START
 
@@ -55,48 +56,38 @@ def drawn_labels(results: Results) -> list[str]:
 
 def _measured(results: Results, labels: list[str], height: float) -> Iterator[Picture]:
     """Draw what was measured."""
-    metric, the_metric = results.primary, results.primary.capitalize()
+    metric = results.primary
     summaries = {label: results.algorithms[label].summary for label in labels}
-    caption = f"{the_metric} reward: mean and 95% interval; the grey line is the start."
-    text = ", ".join(f"{label} {axes.with_interval(summaries[label][metric])}" for label in labels)
-    drawing = partial(axes.score, results=results, labels=labels)
-    yield draw("score", caption, text, drawing, 1.2 + 0.38 * max(4, len(labels)))
+    trials = {label: [*results.algorithms[label].seeds.values()] for label in labels}
+
+    def picture(name: str, texts: Iterable[str], drawing: Any, height: float = height, **cost: str) -> Picture:
+        caption = PROSE[f"{name}_picture"].format(metric=metric, Metric=metric.capitalize(), **cost)
+        return draw(name, caption, ", ".join(texts), partial(drawing, results=results, labels=labels, **cost), height)
+
+    texts = [f"{label} {_with_interval(summary[metric])}" for label, summary in summaries.items()]
+    yield picture("score", texts, axes.score, 1.2 + 0.38 * max(4, len(labels)))
     if with_kl := {label: summary for label, summary in summaries.items() if "kl" in summary}:
-        caption = (
-            f"The frontier: {metric} reward against KL to the start (square-root scale), measured alike for all. "
-            "Large: the mean of a policy with its 95% interval, which may run off the edge. Small: each seed, joined "
-            "to the policies on its way where some were kept."
-        )
-        points = [(label, fixed(s[metric].mean), fixed(s["kl"].mean)) for label, s in with_kl.items()]
-        text = ", ".join(f"{label} {score} at {kl} nats" for label, score, kl in points)
-        yield draw("frontier", caption, text, partial(axes.frontier, results=results, labels=labels), height)
+        texts = [f"{k} {fixed(s[metric].mean)} at {fixed(s['kl'].mean)} nats" for k, s in with_kl.items()]
+        yield picture("frontier", texts, axes.frontier)
     with_both = {label: summary for label, summary in summaries.items() if {"gold", "proxy"} <= summary.keys()}
     if with_both.keys() - {START}:
-        caption = (
-            "Gold, the truth, against the proxy reward that algorithms may learn from, with an arrow from the start to "
-            "each policy. To the right and down is over-optimization: what the reward sees got better, the truth worse."
-        )
-        points = [(label, fixed(s["gold"].mean), fixed(s["proxy"].mean)) for label, s in with_both.items()]
-        text = ", ".join(f"{label} gold {gold}, proxy {proxy}" for label, gold, proxy in points)
-        yield draw("gold_proxy", caption, text, partial(axes.gold_proxy, results=results, labels=labels), height)
-    for name, unit in (("prompts", "prompts"), ("flops", "FLOPs"), ("seconds", "seconds")):
-        costs = {label: axes.mean_cost(results, label, name) for label in labels}
-        along = name == "prompts"  # what training took up, and not what answering did
-        if not (results.equal_budgets if along else any(c for label, c in costs.items() if label != START)):
-            continue
-        if along:
-            caption = f"{the_metric} reward along training, against the prompts that it had taken up"
-            texts = [f"{label} {axes.path_text(results, label, name)}" for label in labels if costs[label]]
-        else:
-            caption = (
-                f"{the_metric} reward against the {unit} that a policy took, to train and at the end to answer the "
-                "test prompts"
-            )
-            scores = {label: fixed(summaries[label][metric].mean) for label in labels if label != START}
-            texts = [f"{label} {score} for {axes.amount(costs[label])}" for label, score in scores.items()]
-        caption += " (logarithmic scale); the grey line is the start."
-        drawing = partial(axes.cost, results=results, labels=labels, ledger=name, unit=unit)
-        yield draw(f"cost_{name}", caption, ", ".join(texts), drawing, height)
+        texts = [f"{k} gold {fixed(s['gold'].mean)}, proxy {fixed(s['proxy'].mean)}" for k, s in with_both.items()]
+        yield picture("gold_proxy", texts, axes.gold_proxy)
+    if results.equal_budgets:
+        paths = {k: axes.path(trials[k][0], "ledger/prompts", metric) for k in labels if _mean(trials[k], "prompts")}
+        points = {k: [f"{fixed(score)} at {format_number(x)}" for x, score in path] for k, path in paths.items()}
+        texts = [f"{label} {', '.join(of_label)}" for label, of_label in points.items()]
+        yield picture("cost_prompts", texts, axes.cost, ledger="prompts", unit="prompts")
+    for name, unit in (("flops", "FLOPs"), ("seconds", "seconds")):
+        costs = {label: _mean(trials[label], name) for label in labels if label != START}
+        if any(costs.values()):
+            texts = [f"{k} {fixed(summaries[k][metric].mean)} for {format_number(x)}" for k, x in costs.items()]
+            yield picture(f"cost_{name}", texts, axes.cost, ledger=name, unit=unit)
+
+
+def _mean(trials: Sequence[SeedResult], name: str) -> float:
+    """Return the mean over trials of an entry of the ledger."""
+    return sum(trial.ledger.get(name, 0.0) for trial in trials) / max(1, len(trials))
 
 
 def _trained(labels: list[str], curves: Curves, height: float) -> Iterator[Picture]:
@@ -104,14 +95,26 @@ def _trained(labels: list[str], curves: Curves, height: float) -> Iterator[Pictu
     for name, quantity in LOGGED.items():
         logged = {label: [c for c in curves.get(label, []) if _logs(c, name)] for label in labels}
         if of_seeds := {label: seeds for label, seeds in logged.items() if seeds}:
-            caption = f"Training: {quantity}, by optimizer step. Thick: the mean of the seeds. Thin: each seed."
-            text = ", ".join(f"{label} {axes.ends(seeds, name)}" for label, seeds in of_seeds.items())
+            caption = PROSE["training_picture"].format(quantity=quantity)
+            text = ", ".join(f"{label} {_ends(seeds, name)}" for label, seeds in of_seeds.items())
             drawing = partial(axes.training, labels=labels, curves=of_seeds, name=name, quantity=quantity)
             yield draw(f"curve_{name.replace('/', '_')}", caption, text, drawing, height)
 
 
 def _logs(curve: Sequence[Mapping[str, float]], name: str) -> bool:
     return any(name in entry and not (name == "loss" and "reward" in entry) for entry in curve)
+
+
+def _ends(curves: Sequence[Sequence[Mapping[str, float]]], name: str) -> str:
+    """Return where curves begin and end, in the mean of the seeds."""
+    values = [[entry[name] for entry in curve if name in entry] for curve in curves]
+    first, last = (sum(of_seed[i] for of_seed in values) / len(values) for i in (0, -1))
+    return f"{first:.3g} to {last:.3g}"
+
+
+def _with_interval(summary: Summary) -> str:
+    ends = f" ({fixed(summary.ci95[0])} to {fixed(summary.ci95[1])})" if summary.ci95 else ""
+    return fixed(summary.mean) + ends
 
 
 def draw(name: str, caption: str, text: str, drawing: Callable[[Any], None], height: float) -> Picture:

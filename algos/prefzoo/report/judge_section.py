@@ -8,7 +8,7 @@ from prefzoo.judges.judge_audit import Audit
 from prefzoo.judges.judge_audit_text import calibration_cells, cells, sentences
 from prefzoo.report import axes
 from prefzoo.report.figures import draw
-from prefzoo.report.sections import Figures, Fold, Part, Picture, Points, Section, Table
+from prefzoo.report.sections import PROSE, Figures, Fold, Part, Picture, Points, Section, Table
 from prefzoo.results.results_schema import Results
 
 
@@ -20,10 +20,8 @@ def judge_sections(results: Results) -> list[Section]:
 
 def _section(name: str, audit: Audit) -> Section:
     title = f"The {name}"
-    parts: list[Part] = [
-        Points(sentences(audit)),
-        Table(cells(audit), "how far the judge is to be trusted", key=title),
-    ]
+    table = Table(cells(audit), "how far the judge is to be trusted", key=title)
+    parts: list[Part] = [Points(sentences(audit)), table]
     if bins := calibration_cells(audit):
         table = Table(bins, "reliability of the judge's probabilities")
         picture = calibration_picture(audit, f"calibration_{name.replace(' ', '_')}")
@@ -35,12 +33,10 @@ def calibration_picture(audit: Audit, name: str = "judge_calibration") -> Pictur
     """Draw how often the judge is right by how sure it is, with 95% intervals, beside the line on which both are the
     same; the number of pairs stands at each point."""
     assert audit.calibration is not None, "without a truth nothing is known of calibration"
-    caption = (
-        "How often the judge is right by how sure it is, with 95% intervals and the number of pairs at each point."
-    )
     text = ", ".join(
         f"{b.right.share:.2f} where it is sure to {b.mean:.2f}"
         for b in audit.calibration.bins
         if b.mean is not None and b.right is not None
     )
-    return draw(name, caption, text, partial(axes.calibration, bins=audit.calibration.bins), height=4.0)
+    drawing = partial(axes.calibration, bins=audit.calibration.bins)
+    return draw(name, PROSE["calibration_picture"], text, drawing, height=4.0)

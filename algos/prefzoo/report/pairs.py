@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-from prefzoo.report.sections import Cells, Fold, Part, Section, Table, Text
-from prefzoo.report.summary_text import OPEN, marked
+from dataclasses import replace
+
+from prefzoo.report.sections import PROSE, Cells, Fold, Part, Section, Table, Text
+from prefzoo.report.summary_text import marked
 from prefzoo.results.number_format import fixed, interval
 from prefzoo.results.results_schema import Results, Summary
 from prefzoo.run.stage_graph import START
 
-WIN_RATES = (
-    "How often the policy of a row scores higher than that of a column, on the same prompt with the same seed, ties "
-    "counted half. A star: their difference is told from chance at the 5% level after Holm's correction."
-)
-RATINGS = (
-    "Rating: Bradley-Terry, in log-odds of winning, with the start at 0. Interquartile mean: of the middle half of all "
-    "scores, which a few extreme replies do not move. Improves: the probability that a policy with any seed scores "
-    "higher on a prompt than the start with any seed (both after Agarwal et al. 2021). All with 95% intervals that are "
-    "not corrected for the number of policies: one that leaves out the start's number (0, or one half) is no verdict."
-)
-DIFFERENCES = (
-    "The verdict and p are corrected for the number of comparisons (Holm; those with the start are one family, those "
-    f"between policies another), the intervals are not: {OPEN} marks what one alone would have shown. Effect "
-    "size: the mean of the paired differences over their standard deviation (Cohen's d of pairs). Detectable: the "
-    "smallest true difference that another comparison of this size would find with 80% probability after that "
-    "correction. It is wider than the interval, the more so the fewer seeds there are, whose luck it has to allow for; "
-    "where nothing was shown, smaller differences are not ruled out."
-)
 OPEN_ROWS = 12
 """A page shows up to this many differences without folding them away."""
 
@@ -34,17 +18,14 @@ def pairs_section(results: Results, labels: list[str]) -> Section:
     """Return the section on all pairs; `labels` in the order of the rows."""
     parts: list[Part] = []
     if win_rates := win_matrix(results, labels):
-        parts += [win_rates, Text(WIN_RATES)]
+        parts += [win_rates, Text(PROSE["win_rates"])]
     if ratings := rating_cells(results, labels):
-        parts += [Table(ratings, "ratings", key="ratings"), Text(RATINGS)]
+        parts += [Table(ratings, "ratings", key="ratings"), Text(PROSE["ratings"])]
     if differences := difference_cells(results):
         title = f"Differences in {results.primary} reward, all pairs"
         table = Table(differences, "differences of all pairs", verdicts=True)
-        parts += [
-            Fold(title, [table], open=len(differences[1]) <= OPEN_ROWS, only=("html",)),
-            Table(differences, table.label, only=("markdown",)),
-            Text(DIFFERENCES),
-        ]
+        fold = Fold(title, [table], open=len(differences[1]) <= OPEN_ROWS, only=("html",))
+        parts += [fold, replace(table, only=("markdown",)), Text(PROSE["differences"])]
     return Section("pairs", "All pairs", parts)
 
 
@@ -69,9 +50,7 @@ def win_matrix(results: Results, labels: list[str]) -> Table | None:
 def rating_cells(results: Results, labels: list[str]) -> Cells | None:
     """Return a row for each policy with a rating, best first; None where there are none."""
     improves = {pair.b: pair.probability_of_improvement for pair in results.pairs if pair.a == START}
-    rated = sorted(
-        (label for label in labels if label in results.ratings), key=lambda label: -results.ratings[label].mean
-    )
+    rated = sorted(filter(results.ratings.__contains__, labels), key=lambda label: -results.ratings[label].mean)
     rows = [
         [
             label,

@@ -65,12 +65,12 @@ def rich_table(
 def training_examples(preflight: dict[str, Any]) -> list[RichText]:
     """Return a few training rows as the model sees them, what carries loss bold and green and in `OPEN` and `CLOSE`;
     prompts alone where nothing carries loss yet."""
-    examples = []
-    for example in preflight["examples"]:
-        text = RichText(f"{example['id']}\n", style="dim")
-        text.append(example["untrained"], style="not dim")
-        if example["trained"]:
-            text.append(f"{OPEN}{example['trained']}{CLOSE}", style="not dim bold green")
-        text.append("\n")
-        examples.append(text)
-    return examples
+    return [
+        RichText.assemble(
+            (f"{row['id']}\n", "dim"),
+            row["untrained"],
+            (f"{OPEN}{row['trained']}{CLOSE}" if row["trained"] else "", "bold green"),
+            "\n",
+        )
+        for row in preflight["examples"]
+    ]

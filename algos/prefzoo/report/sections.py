@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any, Literal
+
+import yaml
 
 Medium = Literal["html", "markdown", "terminal"]
 Style = Literal["verdict", "note", "heading", "quiet", ""]
+PROSE: dict[str, str] = yaml.safe_load(files("prefzoo.report").joinpath("prose.yaml").read_text("utf-8"))
+"""How to read each table and picture."""
 Cells = tuple[list[str], list[list[str]]]
 """Headings, and rows of as many cells."""
 
@@ -115,7 +120,9 @@ class Section:
 
     def shown(self, medium: Medium) -> list[Part]:
         """Return the parts that this medium shows."""
-        return [part for part in self.parts if all(medium in (x.only or (medium,)) for x in (self, part))]
+        if self.only and medium not in self.only:
+            return []
+        return [part for part in self.parts if not part.only or medium in part.only]
 
 
 def tables(parts: Sequence[Part]) -> Iterator[Table]:

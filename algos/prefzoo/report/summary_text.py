@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from prefzoo.data.read_files import COLUMNS
+from prefzoo.report.sections import PROSE
 from prefzoo.results.results_schema import Results, Verdict
 from prefzoo.results.statistics import ALPHA
 from prefzoo.run.stage_graph import START
 
 OPEN = "†"
 """Stands behind an inconclusive verdict whose own interval leaves out 0."""
+NOTED = ("gold", "proxy", "win_rate", "kl", "length", "distinct_2")
+"""Metrics whose columns in the first table have a note, in order."""
 MOST_NAMED = 6
 """More policies than this are not all named in a title or a sentence."""
 
@@ -16,14 +19,13 @@ MOST_NAMED = 6
 def title(results: Results) -> str:
     """Return what was compared, e.g. `sft, dpo and ppo against the start: 3 seeds, 256 test prompts`."""
     labels = _shortened([label for label in results.algorithms if label != START])
-    listed = " and ".join(part for part in (", ".join(labels[:-1]), labels[-1]) if part)
+    listed = " and ".join(filter(None, (", ".join(labels[:-1]), labels[-1])))
     return f"{listed} against the start: {size(results)}"
 
 
 def _shortened(labels: list[str]) -> list[str]:
-    if len(labels) <= MOST_NAMED:
-        return labels
-    return [*labels[: MOST_NAMED - 1], f"{len(labels) - MOST_NAMED + 1} more"]
+    more = len(labels) - MOST_NAMED + 1
+    return [*labels[: MOST_NAMED - 1], f"{more} more"] if more > 1 else labels
 
 
 def _named(labels: list[str]) -> str:
@@ -131,34 +133,13 @@ def column_notes(results: Results) -> dict[str, str]:
     seeds = (
         "prompts; with one seed, not other trainings" if len(results.recipe["seeds"]) == 1 else "trainings and prompts"
     )
-    truth = "The mean gold reward of the test replies: the truth, as far as this data knows it."
-    if results.recipe["gold"] == "judge":
-        truth = "How probable the judge finds it that a reply is better than the start's: 0.50 is as good."
-    sentences = {
-        "gold": truth,
-        "proxy": "The mean of the reward that algorithms may learn from.",
-        "win_rate": (
-            f"Win rate against the start: the share of test prompts that a policy answers with a higher {metric} "
-            "reward than the start does, ties counted half, so that the start has 0.50."
-        ),
-        "kl": (
-            "KL to the start, in nats a reply: how far a policy has moved, estimated on its own test replies as the "
-            "exact divergence of the two next-token distributions, summed over each reply's tokens (Amini et al. 2025)."
-        ),
-        "length": "The mean length of a reply, its end included.",
-        "distinct_2": "Different pairs of neighbouring words as a share of all, over all replies.",
-    }
-    return {name: text for name, text in sentences.items() if name in measured} | {
+    texts = {name: PROSE[name].format(metric=metric) for name in NOTED if name in measured}
+    if "gold" in texts and results.recipe["gold"] == "judge":
+        texts["gold"] = PROSE["gold_by_judge"]
+    return texts | {
         "±": f"Half of a 95% interval, which covers other {seeds}{_not_covered(results)}.",
-        "over start": (
-            "The mean difference to the start, paired by seed and prompt, with its own 95% interval, which is not "
-            "corrected for the number of policies."
-        ),
-        "verdict": (
-            f"Better or worse where that difference has p < {ALPHA:g} after Holm's correction for the number of "
-            "policies; inconclusive means not shown, and not that they are equal; "
-            f"with {OPEN}, the interval alone would have shown it."
-        ),
+        "over start": PROSE["over_start"],
+        "verdict": PROSE["verdict"].format(alpha=ALPHA),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from prefzoo.report.data_summary import data_facts
-from prefzoo.report.sections import Cells, Figures, Fold, Part, Picture, Points, Section, Table, Text
+from prefzoo.report.sections import PROSE, Cells, Figures, Fold, Part, Picture, Points, Section, Table, Text
 from prefzoo.report.summary_text import column_notes, left_open, marked, open_note, sentence, setting, size, title
 from prefzoo.results.number_format import fixed, interval
 from prefzoo.results.results_schema import Results, Summary
@@ -23,10 +23,6 @@ FIRST_PICTURES = ("score", "frontier")
 """The pictures beside the verdict."""
 WARNS_OF_VERDICT = ("over_optimization", "slice", "length_explains")
 """Kinds of warnings about the difference to the start over all prompts, which has a verdict."""
-UNCORRECTED = (
-    "Each rests on a 95% interval that leaves out 0 (or the limit of what matters) and is not corrected for the number "
-    "of policies: of signs that mean nothing, about one in twenty is told all the same."
-)
 
 
 def summary_sections(results: Results, pictures: Mapping[str, Picture]) -> list[Section]:
@@ -45,7 +41,7 @@ def summary_sections(results: Results, pictures: Mapping[str, Picture]) -> list[
     verdict += [Figures([pictures[name] for name in FIRST_PICTURES if name in pictures]), Text(setting(results))]
     notes = {COLUMNS.get(name, name): text for name, text in column_notes(results).items()}
     how_to_read, definitions = "How to read the table", Points([*notes.values()], [*notes])
-    warnings = [Points(grouped_warnings(results)), Text(UNCORRECTED, only=("html",))] if results.warnings else []
+    warnings = [Points(grouped_warnings(results)), Text(PROSE["warnings"], only=("html",))] if results.warnings else []
     believing = [Points(facts(results)), Fold(how_to_read, [definitions], only=("html",))]
     return [
         Section("verdict", title(results), verdict),
