@@ -202,13 +202,4 @@ def load_model(path: str, **loading: Any) -> PreTrainedModel:
     model.generation_config = GenerationConfig(
         bos_token_id=shipped.bos_token_id, eos_token_id=shipped.eos_token_id, pad_token_id=shipped.pad_token_id
     )
-    return without_dropout(keep_differentiable(model))
-
-
-def keep_differentiable(model: PreTrainedModel) -> PreTrainedModel:
-    """Return the model with its weights in 4 bits left as they were read. On a CPU with AVX512-BF16 bitsandbytes would
-    repack them in the first pass in eval mode, for a kernel that carries no gradient back, not even in training."""
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
-    return model
+    return without_dropout(model)
