@@ -44,8 +44,8 @@ class AgainstTheStart:
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Mapping[str, float]]:
         assert list(prompts) == [record["prompt"] for record in self.records], "every policy answers the same prompts"
         self.judge.asked, self.judge.examples = Asked(), []
-        probabilities = self.judge(prompts, completions, [record["reply"] for record in self.records])
-        return [{"gold": p} for p in probabilities]
+        better = self.judge(prompts, completions, [record["reply"] for record in self.records])
+        return [{"gold": p} for p in better]
 
     def report(self) -> dict[str, Any]:
         """What the judge was asked about the last replies (see `judge.Asked`), and some unreadable answers."""
