@@ -43,6 +43,20 @@ def test_a_quantized_policy_is_another_model_of_the_same_size() -> None:
     assert not torch.allclose(small.model(ids).logits, whole.model(ids).logits, atol=1e-3)
 
 
+def test_a_pass_in_eval_mode_leaves_the_gradients_of_training_as_they_are() -> None:
+    """bitsandbytes repacks weights in 4 bits in such a pass on some processors, for a kernel that has no gradient."""
+    ids, gradients = torch.arange(5, 25)[None], []
+    for passes in (0, 1):
+        model = LanguageModelPolicy.from_start(str(MODEL_DIR), **LOADING).model.eval()
+        with torch.no_grad():
+            for _ in range(passes):
+                model(ids)
+        inputs = model.get_input_embeddings()(ids).detach().requires_grad_(True)
+        model.train()(inputs_embeds=inputs).logits.square().mean().backward()
+        gradients.append(inputs.grad)
+    assert torch.equal(*gradients) and gradients[0].abs().max() > 0
+
+
 def test_dpo_begins_at_ln_2_and_comes_back_from_disk(bench) -> None:
     dpo = registry.get("dpo", trainer={"logging_steps": 1})
     policy = dpo.train(bench)

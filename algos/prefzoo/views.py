@@ -85,8 +85,8 @@ class Views:
 
 def rows_per_example(rows: Sequence[dict[str, Any]]) -> int:
     """How many of these training rows count as one of `training.batch_size`: a pair, a demonstration and a prompt count
-    as one each; of unpaired rows, which have a `label`, two do."""
-    return 2 if rows and "label" in rows[0] else 1
+    as one each; of unpaired rows, which have a `completion` and a `label`, two do."""
+    return 2 if rows and {"completion", "label"} <= rows[0].keys() else 1
 
 
 def assistant_turn(reply: str | None) -> list[dict[str, str]]:

@@ -16,7 +16,7 @@ KLEstimator = Literal["k1", "k3"]
 
 
 def kl_per_token(policy: Tensor, reference: Tensor, estimator: KLEstimator) -> Tensor:
-    """An estimate of KL(policy || reference) at each sampled token, in nats, (B, T).
+    """Return an estimate of KL(policy || reference) at each sampled token, in nats, (B, T).
 
     Args:
         policy, reference: log-probabilities of the sampled tokens, (B, T).
@@ -28,7 +28,7 @@ def kl_per_token(policy: Tensor, reference: Tensor, estimator: KLEstimator) -> T
 
 
 def token_rewards(scores: Tensor, kl: Tensor, mask: Tensor, coefficient: float) -> Tensor:
-    """What each token earns, (B, T): minus `coefficient` times its KL, and a reply's whole score at its last token.
+    """Return the reward of each token, (B, T): -`coefficient` times its KL, and the reply's score at its last token.
 
     The last token is the end-of-sequence token of a reply that was ended, and the last generated one of a reply that
     was cut (Ziegler et al. 2019, https://arxiv.org/abs/1909.08593).
@@ -44,7 +44,7 @@ def token_rewards(scores: Tensor, kl: Tensor, mask: Tensor, coefficient: float) 
 def generalized_advantages(
     rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float
 ) -> tuple[Tensor, Tensor]:
-    """Generalized advantage estimation (Schulman et al. 2016, https://arxiv.org/abs/1506.02438).
+    """Compute generalized advantages (Schulman et al. 2016, https://arxiv.org/abs/1506.02438).
 
     With d_t = r_t + gamma V_{t+1} - V_t, the advantage is A_t = d_t + gamma lam A_{t+1}; beyond a reply's last token V
     and A are 0.
@@ -71,24 +71,24 @@ def generalized_advantages(
 def whiten(
     values: Tensor, mask: Tensor, shift_mean: bool = True, total: Callable[[Tensor], Tensor] = lambda own: own
 ) -> Tensor:
-    """`values` (B, T) with variance 1 over the masked tokens, and mean 0 unless `shift_mean` is off; 0 elsewhere.
+    """Return `values` (B, T) with variance 1 over the masked tokens, 0 elsewhere; with mean 0 if `shift_mean` is on.
 
     Args:
         total: sums a tensor over all processes that hold a part of the rollout.
     """
-    kept = values[mask.bool()].double()
-    count, summed = total(torch.stack([torch.full_like(kept.sum(), kept.numel()), kept.sum()]))
+    generated = values[mask.bool()].double()
+    count, summed = total(torch.stack([torch.full_like(generated.sum(), generated.numel()), generated.sum()]))
     if count < 2:
         return values * mask
     mean = summed / count
-    std = (total((kept - mean).square().sum()) / count + 1e-8).sqrt()
+    std = (total((generated - mean).square().sum()) / count + 1e-8).sqrt()
     centre = torch.zeros_like(mean) if shift_mean else mean
     return ((values - mean) / std + centre).to(values.dtype) * mask
 
 
 def clipped_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float | None) -> Tensor:
-    """Half the squared error of each token's value, (B, T), the larger one of the value and of the value clipped to
-    within `clip` of the one at rollout; None does not clip."""
+    """Return half the squared error of each token's value, (B, T): the larger one of that of the value, and of that of
+    the value clipped to within `clip` of the one at rollout; None does not clip."""
     loss = (values - returns).square()
     if clip is not None:
         near = old_values + (values - old_values).clamp(-clip, clip)

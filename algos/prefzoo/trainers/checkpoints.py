@@ -1,4 +1,4 @@
-"""Trainings that go on where they were killed, to the same numbers.
+"""Checkpoints, from which a killed training goes on to the same numbers.
 
 transformers' Trainer keeps the optimizer, the schedule, the random states and the place in the data. What it does not
 keep, or not for several adapters on one model, is kept here: all trained weights, the rollout that is being learned
@@ -84,12 +84,12 @@ class Resumable:
 
 
 def resumable(trainer_class: Any) -> Any:
-    """`trainer_class` with `Resumable` mixed in, under its own name."""
+    """Return `trainer_class` with `Resumable` mixed in, under its own name."""
     return type(trainer_class.__name__, (Resumable, trainer_class), {})
 
 
 class Checkpoints(TrainerCallback):
-    """Has a training saved every `SECONDS`, and puts back what transformers' Trainer does not.
+    """Saves a training every `SECONDS`, and restores what transformers' Trainer does not.
 
     Args:
         bench: whose folder they are in and whose ledger is kept.
@@ -98,7 +98,7 @@ class Checkpoints(TrainerCallback):
 
     def __init__(self, bench: Bench, trainer: Trainer) -> None:
         self.bench, self.trainer = bench, trainer
-        self.began = self.saved = self.asked = time.monotonic()
+        self.began = self.saved = self.step_ended = time.monotonic()
         self.cost, self.already = 0.0, bench.ledger.seconds
         self.folder = bench.out / CHECKPOINTS / _key(trainer)
         trainer.args.output_dir = str(self.folder)
@@ -106,7 +106,7 @@ class Checkpoints(TrainerCallback):
         self.step = int(self.resumed.name.rpartition("-")[2]) if self.resumed else 0
 
     def train(self) -> None:
-        """Have the trainer train, from the latest checkpoint where there is one.
+        """Train, from the latest checkpoint where there is one.
 
         Raises:
             PrefzooError: when that checkpoint cannot be used; the next call begins anew.
@@ -122,9 +122,9 @@ class Checkpoints(TrainerCallback):
             ) from error
 
     def latest(self) -> Path | None:
-        """The newest checkpoint that was written to its end."""
-        found = [p for p in self.folder.glob("checkpoint-*") if (p / WHOLE).exists()]
-        return max(found, key=lambda p: int(p.name.rpartition("-")[2]), default=None)
+        """Return the newest checkpoint that was written to its end."""
+        complete = [p for p in self.folder.glob("checkpoint-*") if (p / WHOLE).exists()]
+        return max(complete, key=lambda p: int(p.name.rpartition("-")[2]), default=None)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any
@@ -144,8 +144,8 @@ class Checkpoints(TrainerCallback):
         self.bench.report["resumed_at_step"] = state.global_step
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any) -> None:
-        self.asked = time.monotonic()
-        if self.asked - self.saved >= SECONDS * max(1.0, self.cost) and state.global_step < state.max_steps:
+        self.step_ended = time.monotonic()
+        if self.step_ended - self.saved >= SECONDS * max(1.0, self.cost) and state.global_step < state.max_steps:
             control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any) -> None:
@@ -164,7 +164,7 @@ class Checkpoints(TrainerCallback):
         self.trainer.accelerator.wait_for_everyone()
         if args.should_save:
             (folder / WHOLE).touch()
-        self.cost = time.monotonic() - self.asked
+        self.cost = time.monotonic() - self.step_ended
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any) -> None:
         if args.should_save:
@@ -172,7 +172,7 @@ class Checkpoints(TrainerCallback):
 
 
 def _key(trainer: Trainer) -> str:
-    """What tells the trainings of one trial apart, so that none takes another's checkpoint."""
+    """Return a hash that tells the trainings of one trial apart, so that none takes another's checkpoint."""
     rows = trainer.train_dataset
     some = [len(rows), *(rows[i] for i in (0, len(rows) // 2, len(rows) - 1))]
     content = json.dumps([trainer.args.to_dict(), some], sort_keys=True, default=str)

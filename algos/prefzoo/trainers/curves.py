@@ -24,12 +24,12 @@ WRITE_SECONDS = 3.0
 
 
 def read_rounds(path: Path) -> list[list[dict[str, Any]]]:
-    """The logged metrics of each training so far; an algorithm of several rounds has several."""
+    """Return the logged metrics of each training so far; an algorithm of several rounds has several."""
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
 
 
 class Curves(TrainerCallback):
-    """Keeps the losses that one training logs as the last round of `path`, whole at any moment."""
+    """Writes what one training logs as the last round of `path`, a complete file at any moment."""
 
     def __init__(self, path: Path) -> None:
         self.path, self.earlier, self.written = path, read_rounds(path), 0.0
@@ -42,7 +42,7 @@ class Curves(TrainerCallback):
         self.write(state)
 
     def write(self, state: TrainerState) -> None:
-        """Put the file in place at once, for who reads it meanwhile."""
+        """Replace the file atomically, for those who read it meanwhile."""
         if not state.is_world_process_zero:
             return
         self.written = time.monotonic()
@@ -51,12 +51,12 @@ class Curves(TrainerCallback):
 
 
 def losses(state: TrainerState) -> list[dict[str, Any]]:
-    """The entries of a trainer's log that hold a loss; the last one is that of the whole training."""
+    """Return the entries of a trainer's log that hold a loss; the last one is that of the whole training."""
     return [entry for entry in state.log_history if "loss" in entry or "train_loss" in entry]
 
 
 def reporting_arguments(bench: Bench) -> dict[str, Any]:
-    """The training arguments of the trackers that the recipe names; each round of a trial is a run of its own.
+    """Return the training arguments of the trackers that the recipe names; each round of a trial is a run of its own.
 
     TensorBoard's callback takes its folder from the environment only, which is this process's alone.
     """

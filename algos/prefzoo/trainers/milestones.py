@@ -1,4 +1,4 @@
-"""Policies that a training keeps on its way."""
+"""Milestones: policies that a training saves on its way, to be measured too."""
 
 from __future__ import annotations
 
@@ -52,33 +52,33 @@ class Milestones(TrainerCallback):
         if state.is_world_process_zero:
             for i, step in enumerate(self.steps):
                 if step > state.global_step:
-                    shutil.rmtree(self._place(i), ignore_errors=True)
+                    shutil.rmtree(self._folder_of(i), ignore_errors=True)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any) -> None:
         if state.global_step not in self.steps:
             return
-        used = self.charging.so_far()
+        ledger = self.charging.so_far()
         name = f"step {state.global_step} of {state.max_steps}"
-        alone = getattr(self.trainer, "without_critic", contextlib.nullcontext)
-        with alone():
+        policy_alone = getattr(self.trainer, "without_critic", contextlib.nullcontext)
+        with policy_alone():
             model = self.trainer.accelerator.unwrap_model(self.trainer.model)
-            named = name if self.number == 1 else f"training {self.number}, {name}"
-            self.bench.keep(self.policy(model), named, used, self._place(self.steps.index(state.global_step)))
+            title = name if self.number == 1 else f"training {self.number}, {name}"
+            self.bench.keep(self.policy(model), title, ledger, self._folder_of(self.steps.index(state.global_step)))
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any) -> None:
         if not state.is_world_process_zero:
             return
-        place = self.bench.out / MILESTONES
-        place.mkdir(exist_ok=True)
-        before = len(list(place.iterdir()))
+        milestones = self.bench.out / MILESTONES
+        milestones.mkdir(exist_ok=True)
+        before = len(list(milestones.iterdir()))
         for i in range(len(self.steps)):
-            self._place(i).rename(place / f"{before + i:02d}")
+            self._folder_of(i).rename(milestones / f"{before + i:02d}")
 
-    def _place(self, i: int) -> Path:
+    def _folder_of(self, i: int) -> Path:
         return self.folder.with_name(f"{self.folder.name}-milestone-{i:02d}")
 
 
 def shares(steps: int, parts: int) -> list[int]:
-    """The steps after 1, 2, .. of `parts` + 1 equal shares of a training; fewer where it has too few steps."""
+    """Return the steps after 1, 2, .. of `parts` + 1 equal shares of a training; fewer where it has too few steps."""
     wanted = {round(steps * i / (parts + 1)) for i in range(1, parts + 1)}
     return sorted(step for step in wanted if 0 < step < steps)

@@ -111,57 +111,58 @@ class ConstitutionalAI(FeedbackLoop):
         """Fine-tune on revisions, and on demonstrations for the other prompts."""
         demonstrated = [row for row in bench.data.demonstrations if self.helpful_share > 0]
         helpful = min(round(self.helpful_share * len(prompts)), len(demonstrated))
-        found = revise(bench, start, prompts[helpful:], self.revisions)
-        bench.record(TRANSCRIPTS, [each.transcript() for each in found])
-        kept = [each for each in found if each.dropped is None]
+        revised = revise(bench, start, prompts[helpful:], self.revisions)
+        bench.record(TRANSCRIPTS, [reply.transcript() for reply in revised])
+        usable = [reply for reply in revised if reply.dropped is None]
         bench.report["supervised"] = {
-            **_reasons(found),
+            **_counts(revised),
             "helpful": helpful,
             "helpful_wanted": round(self.helpful_share * len(prompts)),
         }
-        if not kept:
-            raise PrefzooError(f"constitutional_ai: no reply of {len(found)} could be revised: {_reasons(found)}")
-        data = bench.data.with_demonstrations([e.prompt for e in kept], [e.final for e in kept])
-        imitated = data.demonstrations + random.Random(bench.seed).sample(demonstrated, helpful)
-        random.Random(bench.seed).shuffle(imitated)
+        if not usable:
+            raise PrefzooError(f"constitutional_ai: no reply of {len(revised)} could be revised: {_counts(revised)}")
+        data = bench.data.with_demonstrations([r.prompt for r in usable], [r.final for r in usable])
+        rows = data.demonstrations + random.Random(bench.seed).sample(demonstrated, helpful)
+        random.Random(bench.seed).shuffle(rows)
         learner = get("sft", on="demonstrations", trainer=self.trainer)
         bench.ledger.prompts += round(helpful * bench.budget.epochs)
-        return learner.train(bench.replace(data=dataclasses.replace(data, demonstrations=imitated, sampled=True)))
+        return learner.train(bench.replace(data=dataclasses.replace(data, demonstrations=rows, sampled=True)))
 
     def _pairs(self, bench: Bench, policy: Policy, prompts: Sequence[Prompt], i: int) -> list[dict[str, Any]]:
-        """One round's pairs, each compared by a principle; what became of each is in the transcripts."""
+        """Return one round's pairs, each compared by a principle; the transcripts say what became of each."""
         assert bench.constitution is not None
         rng = random.Random(f"principles {bench.seed} {i}")
         drawn = [(prompt, bench.constitution.draw(prompt, rng)) for prompt in prompts]
         fitting = [(prompt, principle) for prompt, principle in drawn if principle is not None]
         principles = [principle for _, principle in fitting]
-        asked = [prompt for prompt, _ in fitting]
         questions = [principle.preference for principle in principles]
-        found = ai_preferences.ask(bench, policy, asked, bench.seed * 1000 + 500 + i, questions) if fitting else []
+        seed = bench.seed * 1000 + 500 + i
+        compared = ai_preferences.ask(bench, policy, [p for p, _ in fitting], seed, questions) if fitting else []
         records = [
             {
                 "phase": f"preferences, round {i + 1}",
-                "prompt": each.prompt,
+                "prompt": pair.prompt,
                 "principle": principle.id,
-                "first": each.first.text,
-                "second": each.second.text,
-                "first_better": each.first_better,
-                "dropped": each.dropped,
+                "first": pair.first.text,
+                "second": pair.second.text,
+                "first_better": pair.first_better,
+                "dropped": pair.dropped,
             }
-            for principle, each in zip(principles, found, strict=True)
+            for principle, pair in zip(principles, compared, strict=True)
         ]
         bench.record(TRANSCRIPTS, records)
-        counts = {**ai_preferences.counts(found), "prompts": len(prompts)}
+        counts = {**ai_preferences.counts(compared), "prompts": len(prompts)}
         if missed := len(prompts) - len(fitting):
             counts["no_principle_applies"] = missed
         bench.report.setdefault("preferences", []).append(counts)
-        pairs = ai_preferences.preferences(found)
+        pairs = ai_preferences.preferences(compared)
         if not pairs:
             raise PrefzooError(f"constitutional_ai: of {len(prompts)} prompts no pair could be made: {counts}")
         return pairs
 
 
-def _reasons(found: Sequence[Revised]) -> dict[str, int]:
-    """How many replies were revised, and how many were left out for which reason."""
-    dropped = [each.dropped for each in found if each.dropped is not None]
-    return {"prompts": len(found), "revised": len(found) - len(dropped), **{r: dropped.count(r) for r in set(dropped)}}
+def _counts(replies: Sequence[Revised]) -> dict[str, int]:
+    """Return how many replies were revised, and how many were left out for each reason."""
+    reasons = [reply.dropped for reply in replies if reply.dropped is not None]
+    left_out = {reason: reasons.count(reason) for reason in set(reasons)}
+    return {"prompts": len(replies), "revised": len(replies) - len(reasons), **left_out}

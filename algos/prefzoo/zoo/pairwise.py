@@ -16,6 +16,13 @@ if TYPE_CHECKING:
     from prefzoo.trainers.pairwise_trainer import ReplyBatch
 
 OWN_LOSS = "the loss is the algorithm's own"
+REFERENCE_FIELDS = (
+    "precompute_ref_log_probs",
+    "precompute_ref_batch_size",
+    "sync_ref_model",
+    "ref_model_mixup_alpha",
+    "ref_model_sync_steps",
+)
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,11 @@ class PairwiseLoss(Pairwise):
         ),
         OWN_LOSS,
     )
+
+    def __init_subclass__(cls, **more: Any) -> None:
+        super().__init_subclass__(**more)
+        if not cls.reference:
+            cls.owned = {**cls.owned, **dict.fromkeys(REFERENCE_FIELDS, "the loss has no reference")}
 
     def trainer_class(self) -> type[DPOTrainer]:
         from prefzoo.trainers.pairwise_trainer import pairwise_trainer

@@ -61,21 +61,21 @@ class RejectionSampling(Algorithm):
         random.Random(bench.seed).shuffle(prompts)
         learner = get("sft", on="demonstrations", trainer=self.trainer)
         for i in range(self.iterations):
-            kept = self.select(bench, policy, prompts[i :: self.iterations], i)
-            data = dataclasses.replace(bench.data.with_demonstrations(*kept), sampled=True)
+            selected = self.select(bench, policy, prompts[i :: self.iterations], i)
+            data = dataclasses.replace(bench.data.with_demonstrations(*selected), sampled=True)
             policy = learner.train(bench.replace(data=data, latest=policy))
         return policy
 
     def select(
         self, bench: Bench, policy: Policy, prompts: Sequence[Prompt], iteration: int
     ) -> tuple[list[Prompt], list[str]]:
-        """Sample, score and keep: the prompts and replies to imitate. What became of every sample is reported.
+        """Sample and score replies, and return the prompts and replies to imitate; counts are reported.
 
         Raises:
             PrefzooError: when nothing was kept.
         """
         drawn = bench.sample(policy, prompts, self.n, seed=bench.seed * 1000 + iteration)
-        flat = [(i, candidate) for i, each in enumerate(drawn) for candidate in each]
+        flat = [(i, candidate) for i, candidates in enumerate(drawn) for candidate in candidates]
         scores = bench.score([prompts[i] for i, _ in flat], [candidate.text for _, candidate in flat])
         groups: list[list[Scored]] = [[] for _ in prompts]
         for (i, candidate), score in zip(flat, scores, strict=True):
@@ -83,26 +83,26 @@ class RejectionSampling(Algorithm):
             if candidate.finished:
                 groups[i].append((score, candidate.text))
         rng = random.Random(f"{bench.seed} {iteration}")
-        kept = [
+        selected = [
             (prompt, *pair) for prompt, group in zip(prompts, groups, strict=True) for pair in self._keep(group, rng)
         ]
         bench.report.setdefault("rejection_sampling", []).append(
             {
                 "sampled": len(flat),
                 "unfinished": len(flat) - sum(map(len, groups)),
-                "kept": len(kept),
+                "kept": len(selected),
                 "prompts": len(prompts),
-                "prompts_kept": len({id(prompt) for prompt, _, _ in kept}),
+                "prompts_kept": len({id(prompt) for prompt, _, _ in selected}),
                 "reward_sampled": sum(scores) / max(1, len(scores)),
-                "reward_kept": sum(score for _, score, _ in kept) / max(1, len(kept)),
+                "reward_kept": sum(score for _, score, _ in selected) / max(1, len(selected)),
             }
         )
-        if not kept:
+        if not selected:
             raise PrefzooError(
                 f"rejection_sampling: none of {len(flat)} sampled replies was kept "
                 f"(keep: {self.keep}, threshold: {self.threshold}; highest reward {max(scores):.3g})"
             )
-        return [prompt for prompt, _, _ in kept], [text for _, _, text in kept]
+        return [prompt for prompt, _, _ in selected], [text for _, _, text in selected]
 
     def _keep(self, group: list[Scored], rng: random.Random) -> list[Scored]:
         if self.keep == "threshold":

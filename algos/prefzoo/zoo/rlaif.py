@@ -97,17 +97,18 @@ class RLAIF(FeedbackLoop):
         return self.learn(bench.replace(reward=reward), prompts, bench.data.preferences)
 
     def _pairs(self, bench: Bench, policy: Policy, prompts: Sequence[Prompt], i: int) -> list[dict[str, Any]]:
-        """One round's pairs: people's for a share of the prompts, the judge's for the rest; counts are reported."""
+        """Return one round's pairs and report counts: people's for a share of the prompts, the judge's for the rest."""
         wanted = round(self.human_fraction * len(prompts))
-        compared = {prompt_key(pair["prompt"]): pair for pair in reversed(bench.data.preferences)}
-        by_people = [prompt for prompt in prompts if prompt_key(prompt) in compared][:wanted]
+        human_pairs = {prompt_key(pair["prompt"]): pair for pair in reversed(bench.data.preferences)}
+        by_people = [prompt for prompt in prompts if prompt_key(prompt) in human_pairs][:wanted]
         taken = {prompt_key(prompt) for prompt in by_people}
         rest = [prompt for prompt in prompts if prompt_key(prompt) not in taken]
-        found = ai_preferences.ask(bench, policy, rest, bench.seed * 1000 + i) if rest else []
+        labelled = ai_preferences.ask(bench, policy, rest, bench.seed * 1000 + i) if rest else []
         bench.ledger.prompts += round(len(by_people) * bench.budget.epochs)
-        counts = ai_preferences.counts(found) | {"by_people": len(by_people), "by_people_wanted": wanted}
+        counts = ai_preferences.counts(labelled) | {"by_people": len(by_people), "by_people_wanted": wanted}
         bench.report.setdefault("rlaif", []).append(counts)
-        pairs = [compared[prompt_key(prompt)] for prompt in by_people] + ai_preferences.preferences(found)
+        pairs = [human_pairs[prompt_key(prompt)] for prompt in by_people]
+        pairs += ai_preferences.preferences(labelled)
         if not pairs:
             raise PrefzooError(
                 f"rlaif: of two replies to each of {len(prompts)} prompts no pair could be made: {counts}"
