@@ -274,6 +274,22 @@ def test_a_head_of_ones_own_learns_is_saved_and_is_resumed(adapter, value_filter
     assert resumed.ledger.forward_tokens == bench.ledger.forward_tokens > 0
 
 
+def test_a_later_round_goes_on_with_the_head(value_filter, make_bench) -> None:
+    bench = make_bench()
+    first = value_filter().train(bench)
+    later = make_bench(name="later", learning_rate=0.0)
+    value_filter().train(later.replace(latest=first))
+    assert same(weights_in(bench.out / "policy"), weights_in(later.out / "policy"))
+
+
+def test_a_kind_that_is_not_registered_is_refused_before_it_is_trained(value_filter, make_bench) -> None:
+    algorithm, bench = value_filter(), make_bench()
+    registry.restore(registry.registered(), {})
+    with pytest.raises(PrefzooError, match="'value_filtered' is not registered"):
+        algorithm.train(bench)
+    assert not (bench.out / "policy").exists() and bench.ledger.trained_tokens == 0
+
+
 def test_weights_of_a_head_are_counted_as_trained(value_filter, make_bench) -> None:
     bench = make_bench()
     value_filter().train(bench)

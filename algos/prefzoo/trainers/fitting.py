@@ -14,7 +14,7 @@ from datasets import Dataset
 from peft import get_peft_model
 from transformers import TrainerCallback, set_seed
 
-from prefzoo import validation_messages
+from prefzoo import registry, validation_messages
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import CHECKPOINTS, Bench, Policy
 from prefzoo.models.adapters import adapter_config, check_modules, of_adapter, restore
@@ -61,17 +61,22 @@ def fit(
             where the trainer has not done that itself (`PrecomputedReference`).
         extra_passes: how often the policy passes over the same tokens beside learning from them, forward only.
         callbacks: of the trainer, beside those that all have.
-        policy_kind: what the trained language model becomes a part of; its modules are put on the trainer's model under
-            their names, and learn with it. None keeps the language model alone.
+        policy_kind: what the trained language model becomes a part of; its modules (those of `bench.latest`, where that
+            has them) are put on the trainer's model under their names, and learn with it. None keeps the language
+            model alone.
         policy_settings: of the policy kind.
         more: further arguments of the trainer.
 
     Raises:
-        PrefzooError: when there are no rows, or the loss stopped being a number.
+        PrefzooError: when there are no rows, the policy kind is not registered, or the loss stopped being a number.
     """
     if not rows:
         raise PrefzooError(f"{trainer_class.__name__} was given no rows to train on")
-    learner = current_policy(bench)
+    if policy_kind is not None:
+        registry.policy_class(policy_kind.kind)  # raises before the training what loading would raise after it
+    latest = current_policy(bench)
+    modules = latest.modules if isinstance(latest, PolicyWithModules) else None
+    learner = latest.policy if isinstance(latest, PolicyWithModules) else latest
     assert isinstance(learner, LanguageModelPolicy)
     weights = _unfreeze_adapter(learner.model) if learner.adapted else {}
     if not learner.adapted:
@@ -97,7 +102,7 @@ def fit(
     if learner.adapted:
         _begin_with(trainer.model, weights)
     if policy_kind is not None:
-        for name, module in policy_kind.new_modules(learner.model).items():
+        for name, module in (modules or policy_kind.new_modules(learner.model)).items():
             add_module(trainer, name, module)
 
     def policy(model: Any) -> Policy:
