@@ -8,7 +8,8 @@ from pathlib import Path
 from prefzoo.data import splits
 from prefzoo.data.row_views import once_each
 from prefzoo.errors import PrefzooError
-from prefzoo.judges import judge_audit as audits
+from prefzoo.judges.judge_audit import AUDIT_FILE
+from prefzoo.judges.judge_audit_measures import audit as audit_judge
 from prefzoo.run.stage_graph import Plan, Stage
 from prefzoo.run.stages.judge_for_stage import judge_of
 from prefzoo.run.stages.recipe_inputs import gold_function
@@ -30,7 +31,7 @@ def audit(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     drawn = random.Random("audit").sample(pairs, min(judge.audit_pairs, len(pairs)))
     progress("asking the judge", 0, 1)
     asked = judge_of(plan, judge, progress=progress)
-    found = audits.audit(asked, drawn, gold_function(recipe), labelled=recipe.data.label_with != "judge")
+    found = audit_judge(asked, drawn, gold_function(recipe), labelled=recipe.data.label_with != "judge")
     if found is None:
         raise PrefzooError(f"of {len(test)} test rows, not one is a pair of replies of which one is known to be better")
-    (folder / audits.AUDIT_FILE).write_text(found.model_dump_json(indent=1), encoding="utf-8")
+    (folder / AUDIT_FILE).write_text(found.model_dump_json(indent=1), encoding="utf-8")
