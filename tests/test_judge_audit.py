@@ -10,7 +10,8 @@ from prefzoo.data.formats import Row
 from prefzoo.errors import RecipeError
 from prefzoo.judges.build_judge import gold_judge, random_judge
 from prefzoo.judges.judge import Judge
-from prefzoo.judges.judge_audit import Audit, Case, audit, figures
+from prefzoo.judges.judge_audit import Audit
+from prefzoo.judges.judge_audit_measures import Case, audit, figures
 from prefzoo.judges.judge_audit_text import cells, sentences, verdict, warnings
 from prefzoo.judges.local_judge import local_judge
 from prefzoo.lab import MODEL_DIR

@@ -15,7 +15,6 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from prefzoo.errors import RecipeError, unknown
 from prefzoo.settings import Settings
 from prefzoo.types import Prompt
-from prefzoo.validation_messages import validation_problems
 
 FOLDER = Path(__file__).parent / "constitutions"
 
@@ -112,34 +111,35 @@ def find(name: str) -> str:
     return str(shipped().get(name) or Path(name).expanduser())
 
 
-def problems(name: str) -> list[str]:
-    """Every mistake in the constitution of this name or file, a sentence each; empty where it is sound."""
-    path = Path(find(name))
-    if not path.is_file():
-        return [f"constitution: {unknown('constitution', name, shipped())} Or a YAML file."]
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        return [f"constitution: {path} is no YAML: {' '.join(str(error).split())}"]
-    if not isinstance(content, dict):
-        return [f"constitution: {path} must hold {', '.join(Constitution.model_fields)}"]
-    try:
-        Constitution.model_validate(content)
-    except ValidationError as error:
-        problems = validation_problems(error, content, _fields_at)
-        return [f"constitution: {path}: {problem.key}: {problem.message}" for problem in problems]
-    return []
-
-
 def load(name: str) -> Constitution:
     """The constitution of this name or file.
 
     Raises:
         RecipeError: listing every mistake in it.
     """
-    if mistakes_found := problems(name):
-        raise RecipeError("constitution", mistakes_found)
-    return Constitution.model_validate(yaml.safe_load(Path(find(name)).read_text(encoding="utf-8")))
+    path = Path(find(name))
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return Constitution.model_validate(content)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        problems = [f"{path} is no YAML: {' '.join(str(error).split())}"]
+    except ValidationError as error:
+        problems = [f"{path} must hold {', '.join(Constitution.model_fields)}"]
+        if not path.is_file():
+            problems = [f"{unknown('constitution', name, shipped())} Or a YAML file."]
+        elif isinstance(content, dict):
+            mistakes = validation_problems(error, content, _fields_at)
+            problems = [f"{path}: {problem.key}: {problem.message}" for problem in mistakes]
+    raise RecipeError("constitution", [f"constitution: {problem}" for problem in problems])
+
+
+def problems(name: str) -> list[str]:
+    """Every mistake in the constitution of this name or file, a sentence each; empty where it is sound."""
+    try:
+        load(name)
+    except RecipeError as error:
+        return error.problems
+    return []
 
 
 def _fields_at(path: Sequence[Any]) -> list[str]:

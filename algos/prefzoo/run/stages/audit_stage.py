@@ -8,7 +8,8 @@ from pathlib import Path
 from prefzoo.data import splits
 from prefzoo.data.row_views import distinct_pairs
 from prefzoo.errors import PrefzooError
-from prefzoo.judges import judge_audit as audits
+from prefzoo.judges.judge_audit import AUDIT_FILE
+from prefzoo.judges.judge_audit_measures import audit as audit_judge
 from prefzoo.run.stage_graph import Plan, Stage
 from prefzoo.run.stages.recipe_inputs import gold_function, judge_of
 from prefzoo.types import Progress
@@ -28,7 +29,7 @@ def audit(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     sample = random.Random("audit").sample(pairs, min(settings.audit_pairs, len(pairs)))
     progress("asking the judge", 0, 1)
     judge = judge_of(plan, settings, progress=progress)
-    result = audits.audit(judge, sample, gold_function(recipe), labelled=recipe.data.label_with != "judge")
+    result = audit_judge(judge, sample, gold_function(recipe), labelled=recipe.data.label_with != "judge")
     if result is None:
         raise PrefzooError(f"of {len(test)} test rows, not one is a pair of replies of which one is known to be better")
-    (folder / audits.AUDIT_FILE).write_text(result.model_dump_json(indent=1), encoding="utf-8")
+    (folder / AUDIT_FILE).write_text(result.model_dump_json(indent=1), encoding="utf-8")

@@ -1,0 +1,173 @@
+"""How far a judge is to be trusted: what it says of pairs whose better reply is known, asked in both orders."""
+
+from __future__ import annotations
+
+import statistics
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from prefzoo.data.formats import Row
+from prefzoo.data.shares import wilson
+from prefzoo.judges.judge import Judge
+from prefzoo.judges.judge_audit import Audit, Bin, Calibration, Figures, KnownBy, LengthBias, Share
+from prefzoo.types import Truth
+
+EDGES = (0.6, 0.7, 0.8, 0.9)
+"""Where the bins of the reliability table end; the first begins at 0.5."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One pair, its better reply first where a truth is known.
+
+    Attributes:
+        forth, back: P(the one shown first is better) with the first shown first, and with the second shown first; None
+            where unreadable.
+        longer: by how many characters the first is longer.
+        slice: the named part of the prompts that it belongs to.
+    """
+
+    forth: float | None
+    back: float | None
+    longer: int
+    slice: str | None
+
+    @property
+    def orders(self) -> tuple[float, float]:
+        """`forth` and `back`, one half where unreadable."""
+        return 0.5 if self.forth is None else self.forth, 0.5 if self.back is None else self.back
+
+    @property
+    def p(self) -> float:
+        """P(first better) over both orders, rounded so that what cancels out is a tie."""
+        forth, back = self.orders
+        return round((forth + 1 - back) / 2, 9)
+
+
+def audit(judge: Judge, rows: Sequence[Row], gold: Truth | None, labelled: bool = True) -> Audit | None:
+    """Ask a judge about pairs whose better reply is known, in both orders, and compare.
+
+    Args:
+        judge: whom to audit.
+        rows: held-out rows; those without a pair are passed over.
+        gold: the truth; where there is none, the labels of the rows are.
+        labelled: False where these labels come from a judge, and without `gold` nothing is known.
+
+    Returns:
+        The audit; None where there is no pair to ask about.
+    """
+    pairs = [(row, row.chosen, row.rejected) for row in rows if row.chosen is not None and row.rejected is not None]
+    judged = pairs
+    if gold is not None:
+        prompts = [row.prompt for row, _, _ in pairs]
+        sides = [[a for _, a, _ in pairs], [b for _, _, b in pairs]]
+        scores = [[score["gold"] for score in gold(prompts, texts)] for texts in sides]
+        judged = [
+            (row, a, b) if x > y else (row, b, a) for (row, a, b), x, y in zip(pairs, *scores, strict=True) if x != y
+        ]
+    if not judged:
+        return None
+    rows, better, worse = zip(*judged, strict=True)
+    forth, back = judge.compare_both_orders([row.prompt for row in rows], better, worse)
+    cases = [Case(p, q, len(a) - len(b), row.slice) for (row, a, b), p, q in zip(judged, forth, back, strict=True)]
+    truth: KnownBy | None = "gold" if gold is not None else "labels" if labelled else None
+    slices = sorted({case.slice for case in cases if case.slice is not None})
+    return Audit(
+        **dict(figures(cases, truth is not None)),
+        judge=judge.name,
+        truth=truth,
+        questions=2 * len(cases),
+        without_truth=len(pairs) - len(judged),
+        slices={name: figures([case for case in cases if case.slice == name], truth is not None) for name in slices},
+    )
+
+
+def figures(cases: Sequence[Case], known: bool) -> Figures:
+    """The figures of these pairs.
+
+    Args:
+        cases: at least one.
+        known: whether the first reply of each is truly the better one.
+    """
+    orders = [case.orders for case in cases]
+    consistent = [(p > 0.5) != (q > 0.5) for p, q in orders if p != 0.5 and q != 0.5]
+    return Figures(
+        pairs=len(cases),
+        agreement=_share([_win(case.p) for case in cases]) if known else None,
+        consistency=_share(consistent) if consistent else None,
+        first_preferred=_share_of_questions([(_win(p), _win(q)) for p, q in orders]),
+        ties=_share([case.p == 0.5 for case in cases]),
+        failures=_share_of_questions([(case.forth is None, case.back is None) for case in cases]),
+        length=_length([case for case in cases if case.longer], known),
+        calibration=_calibration([case.p for case in cases]) if known else None,
+    )
+
+
+def _length(cases: Sequence[Case], known: bool) -> LengthBias | None:
+    if not cases:
+        return None
+    where_longer = [_win(case.p) for case in cases if case.longer > 0]
+    where_shorter = [_win(case.p) for case in cases if case.longer < 0]
+    preferred = _share([_win(case.p) if case.longer > 0 else 1 - _win(case.p) for case in cases])
+    if not known:
+        return LengthBias(longer_preferred=preferred)
+    longer, shorter = (_share(wins) if wins else None for wins in (where_longer, where_shorter))
+    favour = interval = None
+    if longer is not None and shorter is not None:
+        low, high = longer.share - longer.ci95[0], longer.ci95[1] - longer.share
+        below, above = shorter.share - shorter.ci95[0], shorter.ci95[1] - shorter.share
+        favour = longer.share - shorter.share
+        interval = (favour - (low**2 + above**2) ** 0.5, favour + (high**2 + below**2) ** 0.5)
+    return LengthBias(
+        longer_preferred=preferred,
+        longer_better=len(where_longer) / len(cases),
+        where_longer_is_better=longer,
+        where_shorter_is_better=shorter,
+        favour=favour,
+        favour_ci95=interval,
+    )
+
+
+def _calibration(better: Sequence[float]) -> Calibration:
+    """The reliability table.
+
+    Args:
+        better: P(the better reply is better) of each pair.
+    """
+    members: list[list[tuple[float, float]]] = [[] for _ in range(len(EDGES) + 1)]
+    for p in better:
+        members[bisect_right(EDGES, max(p, 1 - p))].append((max(p, 1 - p), _win(p)))
+    bins, gaps = [], []
+    for low, high, cases in zip((0.5, *EDGES), (*EDGES, 1.0), members, strict=True):
+        mean, right = None, None
+        if cases:
+            mean, right = statistics.fmean(sure for sure, _ in cases), _share([win for _, win in cases])
+            gaps.append(len(cases) * abs(mean - right.share))
+        bins.append(Bin(low=low, high=high, pairs=len(cases), mean=mean, right=right))
+    return Calibration(
+        bins=bins,
+        error=sum(gaps) / len(better),
+        brier=statistics.fmean((1 - p) ** 2 for p in better),
+        sure=statistics.fmean(max(p, 1 - p) for p in better),
+    )
+
+
+def _win(p: float) -> float:
+    return 1.0 if p > 0.5 else 0.5 if p == 0.5 else 0.0
+
+
+def _share(values: Sequence[float]) -> Share:
+    share = statistics.fmean(values)
+    return Share(share=share, ci95=wilson(share, len(values)), count=len(values))
+
+
+def _share_of_questions(pairs: Sequence[tuple[float, float]]) -> Share:
+    """A share over both questions of each pair, which are not independent: of a judge that looks at replies alone, the
+    answers of the two orders are opposites. The interval is Wilson's for as many independent questions as would vary
+    as much (Kish's effective sample size), and where nothing varies, as there are pairs."""
+    means = [statistics.fmean(pair) for pair in pairs]
+    share = statistics.fmean(means)
+    variance = statistics.variance(means) / len(means) if len(means) > 1 else 0.0
+    count = share * (1 - share) / variance if variance else len(means)
+    return Share(share=share, ci95=wilson(share, count), count=2 * len(pairs))
