@@ -90,8 +90,8 @@ class Adapter(Settings):
             why = "is drawn from data before training, which is not done here"
         else:
             why = "is not offered here"
-        said = f"{str(value).lower()!r} {why}; allowed: true, gaussian."
-        raise ValueError(said + did_you_mean(value, ["gaussian"]))
+        problem = f"{str(value).lower()!r} {why}; allowed: true, gaussian."
+        raise ValueError(problem + did_you_mean(value, ["gaussian"]))
 
     @field_validator("*")
     @classmethod
@@ -121,8 +121,8 @@ class Adapter(Settings):
     def settings(self) -> dict[str, Any]:
         """The keys that have a meaning here, with their values."""
         lora = [name for name in type(self).model_fields if name != "type" and name not in QUANTIZATION]
-        kept = {} if self.type == "full" else {name: getattr(self, name) for name in lora}
-        return {"type": self.type, **kept, **(self.quantization or {})}
+        used = {} if self.type == "full" else {name: getattr(self, name) for name in lora}
+        return {"type": self.type, **used, **(self.quantization or {})}
 
 
 FOUR_BITS = ("double_quant", "compute_dtype", "storage_dtype")

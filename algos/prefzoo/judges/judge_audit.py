@@ -10,8 +10,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from prefzoo.data.agreement import wilson
 from prefzoo.data.formats import Row
-from prefzoo.data.shares import wilson
 from prefzoo.judges.judge import Judge
 from prefzoo.types import Truth
 

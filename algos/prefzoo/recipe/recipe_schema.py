@@ -70,8 +70,8 @@ class Splits(Settings):
     def _whole(self) -> Splits:
         shares = self.model_dump()
         if abs(sum(shares.values()) - 1) > 1e-6:
-            said = " + ".join(f"{name} {share:g}" for name, share in shares.items())
-            raise ValueError(f"{said} is {sum(shares.values()):g}; the shares must add up to 1")
+            total = " + ".join(f"{name} {share:g}" for name, share in shares.items())
+            raise ValueError(f"{total} is {sum(shares.values()):g}; the shares must add up to 1")
         return self
 
 

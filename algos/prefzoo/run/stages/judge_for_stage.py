@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from prefzoo.data.agreement import wilson
 from prefzoo.data.formats import Row
-from prefzoo.data.shares import wilson
 from prefzoo.interface import Assistant
 from prefzoo.judges.assistant import EndpointAssistant, ModelAssistant
 from prefzoo.judges.build_judge import build
