@@ -156,7 +156,7 @@ class Training(Settings):
     An algorithm's own `trainer:` block overrides them for that algorithm, and the report lists what it overrode.
     `batch_size` counts rows of an optimizer step (pairs, demonstrations, or prompts of an algorithm that samples);
     `accumulation` splits it into that many forward passes.
-    `learning_rate` left out is chosen by model size and adapter (`recipe.LEARNING_RATES`), then the same for all.
+    `learning_rate` left out is chosen by model size and adapter (`check_recipe.LEARNING_RATES`), then the same for all.
     `optim` is an AdamW: `adamw_8bit` keeps its moments in 8 bits (Dettmers et al. 2022,
     https://arxiv.org/abs/2110.02861), a `paged` one moves them to the CPU's memory when a GPU's is full.
     `bf16` and `fp16` compute in 16 bits what `model.dtype` float32 keeps in 32; `fp16` and paging need a GPU.
