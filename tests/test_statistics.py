@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from prefzoo.data.shares import wilson
+from prefzoo.data.agreement import wilson
 from prefzoo.results import statistics
 from prefzoo.rewards.reward_accuracy import reward_report
 from prefzoo.run.evaluation_records import distinct

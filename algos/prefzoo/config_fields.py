@@ -88,8 +88,8 @@ _KNOWN = {"bool": bool, "int": int, "float": float, "str": str, "list": list, "d
 def trainer_problems(
     config: str, settings: Mapping[str, Any], prefix: str, owned: Mapping[str, str] | None = None
 ) -> list[str]:
-    """Every setting that the config class `"module:Class"` does not have, that is not the trainer's to be told (`OWNED`
-    and `owned`: field -> what to do instead), or whose value is none of its values."""
+    """A sentence for every setting that the config class `"module:Class"` does not have, that no `trainer:` block may
+    set (`OWNED` and `owned`: field -> what to do instead), or whose value the field cannot take."""
     fields = config_fields(config)
     taken = {**OWNED, **(owned or {})}
     settable = [field for field in fields if field not in taken]
@@ -99,8 +99,8 @@ def trainer_problems(
             problems.append(f"{prefix}{key}: {unknown('key', key, settable)}")
         elif key in taken:
             problems.append(f"{prefix}{key}: cannot be set here (got {value!r}); {taken[key]}.")
-        elif said := _value_problem(config, key, value, fields[key]):
-            problems.append(f"{prefix}{key}: {said}")
+        elif problem := _value_problem(config, key, value, fields[key]):
+            problems.append(f"{prefix}{key}: {problem}")
     return problems
 
 
@@ -111,7 +111,7 @@ def _value_problem(config: str, key: str, value: Any, annotation: str) -> str | 
     try:
         # Strict, because the trainer will be given the value as it was written.
         strict = ConfigDict(strict=True, arbitrary_types_allowed=True)
-        TypeAdapter(meaning(annotation), config=strict).validate_python(value)
+        TypeAdapter(annotated_type(annotation), config=strict).validate_python(value)
     except ValidationError:
         return unknown("value", value, options) if options else f"must be {annotation} (got {value!r})"
     try:
@@ -128,7 +128,7 @@ def config_fields(config: str) -> dict[str, str]:
     return _fields_in_source(module, name)
 
 
-def meaning(annotation: str) -> Any:
+def annotated_type(annotation: str) -> Any:
     """The type behind an annotation; `Any` for what only its own module could build."""
     try:
         return eval(annotation, {"__builtins__": {}}, _Names(_KNOWN))
@@ -140,13 +140,14 @@ def meaning(annotation: str) -> Any:
 def _options(annotation: str) -> list[str]:
     """The words that a field annotated with one of transformers' enumerations may hold; empty for other fields."""
     names = set(re.findall(r"\w+", annotation))
-    found = []
-    for module in ENUMERATIONS:
-        for node in _source(module).body:
-            if isinstance(node, ast.ClassDef) and node.name in names:
-                values = [each.value for each in node.body if isinstance(each, ast.Assign)]
-                found += [v.value for v in values if isinstance(v, ast.Constant) and isinstance(v.value, str)]
-    return found
+    classes = [
+        node
+        for module in ENUMERATIONS
+        for node in _source(module).body
+        if isinstance(node, ast.ClassDef) and node.name in names
+    ]
+    values = [line.value for enumeration in classes for line in enumeration.body if isinstance(line, ast.Assign)]
+    return [v.value for v in values if isinstance(v, ast.Constant) and isinstance(v.value, str)]
 
 
 @lru_cache
@@ -162,20 +163,20 @@ def _compared(config: str, key: str) -> list[str]:
     compared = [
         node for node in ast.walk(tree) if isinstance(node, ast.Compare) and getattr(node.left, "attr", None) == key
     ]
-    sides = [each for node in compared for side in node.comparators for each in ast.walk(side)]
-    words = {each.value for each in sides if isinstance(each, ast.Constant) and isinstance(each.value, str)}
-    return sorted({*words, *more})
+    sides = [node for compare in compared for side in compare.comparators for node in ast.walk(side)]
+    values = {node.value for node in sides if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return sorted({*values, *more})
 
 
 def _fields_in_source(module: str, name: str) -> dict[str, str]:
     tree = _source(module)
-    found = next((node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name), None)
-    if found is None:  # a package's own name for a class that is written elsewhere
+    definition = next((node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name), None)
+    if definition is None:  # a package's own name for a class that is written elsewhere
         cls = getattr(importlib.import_module(module), name)
         return {f.name: f.type if isinstance(f.type, str) else "Any" for f in dataclasses.fields(cls)}
     own = {
         node.target.id: ast.unparse(node.annotation)
-        for node in found.body
+        for node in definition.body
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
     }
     origins = {
@@ -185,7 +186,7 @@ def _fields_in_source(module: str, name: str) -> dict[str, str]:
         for alias in node.names
     }
     inherited: dict[str, str] = {}
-    for base in found.bases:
+    for base in definition.bases:
         if not (isinstance(base, ast.Name) and base.id in origins):
             continue
         source, level, original = origins[base.id]

@@ -1,4 +1,4 @@
-"""What a user did that cannot work, said so that they can mend it."""
+"""Errors that a user can mend, and the nearest right spelling of a name."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterable
 
 
 class PrefzooError(Exception):
-    """A mistake in what the user asked for; its message is meant to be read without a traceback."""
+    """A problem with what the user asked for; its message is meant to be read without a traceback."""
 
 
 class RecipeError(PrefzooError):
     """Everything that is wrong with a recipe, at once.
 
     Attributes:
-        problems: one sentence a mistake, each naming the key, the value and what is allowed.
+        problems: a sentence each, naming the key, the value and what is allowed.
     """
 
     def __init__(self, where: str, problems: Iterable[str]) -> None:

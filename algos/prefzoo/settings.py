@@ -90,8 +90,8 @@ class Adapter(Settings):
             why = "is drawn from data before training, which is not done here"
         else:
             why = "is not offered here"
-        said = f"{str(value).lower()!r} {why}; allowed: true, gaussian."
-        raise ValueError(said + did_you_mean(value, ["gaussian"]))
+        problem = f"{str(value).lower()!r} {why}; allowed: true, gaussian."
+        raise ValueError(problem + did_you_mean(value, ["gaussian"]))
 
     @field_validator("*")
     @classmethod
@@ -121,8 +121,8 @@ class Adapter(Settings):
     def settings(self) -> dict[str, Any]:
         """The keys that have a meaning here, with their values."""
         lora = [name for name in type(self).model_fields if name != "type" and name not in QUANTIZATION]
-        kept = {} if self.type == "full" else {name: getattr(self, name) for name in lora}
-        return {"type": self.type, **kept, **(self.quantization or {})}
+        used = {} if self.type == "full" else {name: getattr(self, name) for name in lora}
+        return {"type": self.type, **used, **(self.quantization or {})}
 
 
 FOUR_BITS = ("double_quant", "compute_dtype", "storage_dtype")
@@ -157,7 +157,7 @@ class Training(Settings):
     `batch_size` counts rows of an optimizer step (pairs, demonstrations, or prompts of an algorithm that samples; two
     unpaired replies count as one);
     `accumulation` splits it into that many forward passes.
-    `learning_rate` left out is chosen by model size and adapter (`recipe.LEARNING_RATES`), then the same for all.
+    `learning_rate` left out is chosen by model size and adapter (`check_recipe.LEARNING_RATES`), then the same for all.
     `optim` is an AdamW: `adamw_8bit` keeps its moments in 8 bits (Dettmers et al. 2022,
     https://arxiv.org/abs/2110.02861), a `paged` one moves them to the CPU's memory when a GPU's is full.
     `bf16` and `fp16` compute in 16 bits what `model.dtype` float32 keeps in 32; `fp16` and paging need a GPU.

@@ -1,4 +1,4 @@
-"""Agreement between annotators."""
+"""Agreement between annotators, and intervals of shares."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+
+from scipy import stats
 
 from prefzoo.data.votes import Vote
 
@@ -99,3 +101,12 @@ def vote_agreement(items: Sequence[Sequence[Vote]], skills: Mapping[str, float] 
 def rating_agreement(replies: Sequence[Sequence[float]]) -> dict[str, Any]:
     """Agreement on how good each reply is: `judgement_counts`, and `alpha` of squared differences."""
     return {**judgement_counts(replies), "alpha": krippendorff_alpha(replies, squared_differences)}
+
+
+def wilson(share: float, count: float) -> tuple[float, float]:
+    """Wilson's 95% interval of a share (Wilson 1927)."""
+    z = float(stats.norm.ppf(0.975))
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z / (1 + z * z / count) * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5
+    # The share lies within; at 0 and 1 rounding would leave it outside by a hair, which no error bar can be drawn of.
+    return max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))

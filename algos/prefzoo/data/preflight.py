@@ -1,4 +1,4 @@
-"""What is known of the rows before anything is trained: tokens, lengths, leaks."""
+"""Facts about the rows before anything is trained: tokens, lengths, near-duplicates across splits."""
 
 from __future__ import annotations
 
@@ -122,15 +122,15 @@ def near_duplicates(splits: Mapping[str, Sequence[Row]]) -> dict[str, dict[str, 
 
     index = MinHashLSH(threshold=NEAR, num_perm=PERMUTATIONS)
     known: list[tuple[Row, set[str]]] = []
-    found = {}
+    near_prompts = {}
     for name in ("train", "validation", "test"):
         distinct = list({prompt_key(row.prompt): row for row in reversed(splits[name])}.values())[::-1]
         shingles = [_shingles(row) for row in distinct]
-        hashes = MinHash.bulk(([s.encode() for s in each] for each in shingles), num_perm=PERMUTATIONS)
+        hashes = MinHash.bulk(([s.encode() for s in own] for own in shingles), num_perm=PERMUTATIONS)
         count = 0
         examples: list[list[str]] = []
-        for row, each, hashed in zip(distinct, shingles, hashes, strict=True):
-            near = next((k for k in sorted(index.query(hashed)) if _jaccard(known[k][1], each) >= NEAR), None)
+        for row, own, hashed in zip(distinct, shingles, hashes, strict=True):
+            near = next((k for k in sorted(index.query(hashed)) if _jaccard(known[k][1], own) >= NEAR), None)
             if near is not None:
                 count += 1
                 if len(examples) < SHOWN:
@@ -138,9 +138,9 @@ def near_duplicates(splits: Mapping[str, Sequence[Row]]) -> dict[str, dict[str, 
                     examples.append([row.id, other.id, _text(row), _text(other)])
             if name == "train":
                 index.insert(len(known), hashed, check_duplication=False)
-                known.append((row, each))
-        found[name] = {"count": count, "prompts": len(distinct), "examples": examples}
-    return found
+                known.append((row, own))
+        near_prompts[name] = {"count": count, "prompts": len(distinct), "examples": examples}
+    return near_prompts
 
 
 def _shingles(row: Row) -> set[str]:

@@ -63,7 +63,7 @@ def load_split(folder: Path, split: str) -> list[Row]:
 def clean(rows: Sequence[Row], dropped: Rejects) -> list[Row]:
     """Rows without empty replies, identical pairs, exact duplicates and halves of characters, which cannot be written
     to a file; what is left out is named in `dropped`."""
-    kept, seen = [], set()
+    sound, seen = [], set()
     for row in rows:
         replies = (row.chosen, row.rejected, row.vote, row.demonstration, row.reply, *(row.ranking or []))
         key = (prompt_key(row.prompt), *replies)
@@ -77,8 +77,8 @@ def clean(rows: Sequence[Row], dropped: Rejects) -> list[Row]:
             dropped.add("duplicate_row", row.id, row.prompt[-1]["content"])
         else:
             seen.add(key)
-            kept.append(row)
-    return kept
+            sound.append(row)
+    return sound
 
 
 def _writable(row: Row) -> bool:
@@ -103,7 +103,7 @@ def fit_lengths(
     is dropped, and so is one whose prompt `prompt_tokens` rejects. Returns the rows and the ids of those whose
     prompt was shortened.
     """
-    kept, shortened = [], []
+    fitting, shortened = [], []
     for row in rows:
         if any(reply_tokens(reply) > max_completion_tokens for reply in row.replies()):
             dropped.add("reply_too_long", row.id, max(row.replies(), key=len))
@@ -118,8 +118,8 @@ def fit_lengths(
             continue
         if prompt != row.prompt:
             shortened.append(row.id)
-        kept.append(replace(row, prompt=prompt))
-    return kept, shortened
+        fitting.append(replace(row, prompt=prompt))
+    return fitting, shortened
 
 
 def _shorten(prompt: list[dict[str, str]], tokens: Callable[[Prompt], int], limit: int) -> list[dict[str, str]] | None:

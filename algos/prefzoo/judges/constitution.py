@@ -15,6 +15,7 @@ from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from prefzoo.errors import RecipeError, unknown
 from prefzoo.settings import Settings
 from prefzoo.types import Prompt
+from prefzoo.validation_messages import validation_problems
 
 FOLDER = Path(__file__).parent / "constitutions"
 

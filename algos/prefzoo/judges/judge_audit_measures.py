@@ -7,8 +7,8 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from prefzoo.data.agreement import wilson
 from prefzoo.data.formats import Row
-from prefzoo.data.shares import wilson
 from prefzoo.judges.judge import Judge
 from prefzoo.judges.judge_audit import Audit, Bin, Calibration, Figures, KnownBy, LengthBias, Share
 from prefzoo.types import Truth

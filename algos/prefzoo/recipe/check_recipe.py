@@ -15,9 +15,16 @@ from prefzoo.plugins import load_plugins
 from prefzoo.recipe import recipe_files
 from prefzoo.recipe.cross_check import cross_problems
 from prefzoo.recipe.recipe_files import Draft
-from prefzoo.recipe.recipe_schema import LEARNING_RATES, TINY_BYTES, Recipe, Start, weight_bytes
+from prefzoo.recipe.recipe_schema import Recipe, Start, weight_bytes
 from prefzoo.validation_messages import Problem, shown, validation_problems
 
+LEARNING_RATES = {
+    "tiny": {"lora": 2e-3, "qlora": 2e-3, "full": 5e-4},
+    "other": {"lora": 1e-4, "qlora": 1e-4, "full": 1e-5},
+}
+"""What `training.learning_rate` is when a recipe leaves it out: by size of the model (`TINY_BYTES`) and adapter."""
+TINY_BYTES = 40_000_000
+"""Models with less weight in files than this, as the lab's, learn nothing at the rates of large ones."""
 REWARD_CONFIG = "trl.trainer.reward_config:RewardConfig"
 HOW_TO_NAME = "name at least one, such as `algorithms: {dpo: {}, sft: {}}`. `prefzoo ls` lists them"
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")

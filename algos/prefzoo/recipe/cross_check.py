@@ -92,21 +92,21 @@ def package_problems(recipe: Recipe) -> list[str]:
     parts = {f"{key}.adapter": part.adapter for key, part in recipe.reward.places.items()}
     quantized = [key for key, a in {"adapter": recipe.adapter, **parts}.items() if a is not None and a.type == "qlora"]
     bitsandbytes = "needs the package bitsandbytes: pip install 'prefzoo[qlora]'"
-    wanted = [("bitsandbytes", f"{key}.type: 'qlora' {bitsandbytes}") for key in quantized]
+    needed = [("bitsandbytes", f"{key}.type: 'qlora' {bitsandbytes}") for key in quantized]
     if (optimizer := recipe.training.optim) != "adamw_torch_fused":
-        wanted.append(("bitsandbytes", f"training.optim: {optimizer!r} {bitsandbytes}"))
+        needed.append(("bitsandbytes", f"training.optim: {optimizer!r} {bitsandbytes}"))
     if (attention := recipe.model.attn_implementation) == "flash_attention_2":
-        wanted.append(("flash_attn", f"model.attn_implementation: {attention!r} needs the package flash-attn."))
-    wanted += [
+        needed.append(("flash_attn", f"model.attn_implementation: {attention!r} needs the package flash-attn."))
+    needed += [
         ("openai", f"{key}.type: 'openai' needs the package openai: pip install 'prefzoo[judge]'")
         for key, judge in models.judge_blocks(recipe).items()
         if judge.type == "openai"
     ]
-    wanted += [
+    needed += [
         (name, f"tracking.report_to: {name!r} is not installed here; pip install {name}.")
         for name in recipe.tracking.report_to
     ]
-    return [problem for package, problem in wanted if find_spec(package) is None]
+    return [problem for package, problem in needed if find_spec(package) is None]
 
 
 def path_problems(recipe: Recipe) -> list[str]:

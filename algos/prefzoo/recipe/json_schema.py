@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from prefzoo import registry
-from prefzoo.config_fields import OWNED, config_fields, meaning
+from prefzoo.config_fields import OWNED, annotated_type, config_fields
 from prefzoo.recipe.check_recipe import LABEL, REWARD_CONFIG
 from prefzoo.recipe.recipe_schema import Recipe
 
@@ -62,15 +62,11 @@ def _algorithm(name: str, names: list[str]) -> dict[str, Any]:
 
 def _trainer(config: str, owned: Mapping[str, str] | None = None) -> dict[str, Any]:
     taken = {*OWNED, *(owned or {})}
-    fields = {name: _value(annotation) for name, annotation in config_fields(config).items() if name not in taken}
+    annotations = {name: text for name, text in config_fields(config).items() if name not in taken}
     cls = config.partition(":")[2]
     return {
         "type": "object",
         "description": f"Any field of {cls} that the comparison does not set itself.",
-        "properties": fields,
+        "properties": {name: TypeAdapter(annotated_type(text)).json_schema() for name, text in annotations.items()},
         "additionalProperties": False,
     }
-
-
-def _value(annotation: str) -> dict[str, Any]:
-    return TypeAdapter(meaning(annotation)).json_schema()

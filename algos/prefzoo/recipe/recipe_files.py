@@ -95,7 +95,7 @@ def read(recipe: str | Mapping[str, Any], sets: Iterable[str] = ()) -> Draft:
             draft.problems.append(f"--set {assignment!r}: write key.sub=value")
             continue
         value = _parsed(text)
-        draft.problems += [f"--set {key}: {said}" for _, said in value.problems]
+        draft.problems += [f"--set {key}: {problem}" for _, problem in value.problems]
         if value.whole and (problem := _assign(draft, key.split("."), value.content)):
             draft.problems.append(f"--set {key}: {problem}")
     return draft
@@ -103,6 +103,8 @@ def read(recipe: str | Mapping[str, Any], sets: Iterable[str] = ()) -> Draft:
 
 @dataclass
 class _Parsed:
+    """Content of YAML, the line of each dotted key, what is wrong by line, and whether it could be read."""
+
     content: Any = None
     lines: dict[str, int] = field(default_factory=dict)
     problems: list[tuple[int, str]] = field(default_factory=list)
@@ -110,76 +112,75 @@ class _Parsed:
 
 
 def _parsed(text: str) -> _Parsed:
-    """YAML, the line of each dotted key, and what is wrong with it by line."""
-    found = _Parsed()
+    parsed = _Parsed()
     loader = None
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
-        _walk(node, "", found)
-        found.content = loader.construct_document(node) if node is not None else None
+        _note_lines(node, "", parsed)
+        parsed.content = loader.construct_document(node) if node is not None else None
     except yaml.YAMLError as error:
-        found.whole = False
-        found.problems.append(_unreadable(error))
+        parsed.whole = False
+        parsed.problems.append(_unreadable(error))
     finally:
         if loader is not None:
             loader.dispose()
-    return found
+    return parsed
 
 
 def _unreadable(error: yaml.YAMLError) -> tuple[int, str]:
     """The line and the reason."""
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return 1, f"not readable as YAML: {' '.join(str(error).split())}"
-    said, line = str(error.problem), error.problem_mark.line + 1
+    reason, line = str(error.problem), error.problem_mark.line + 1
     if str(error.context).startswith("expected"):
-        return line, f"not readable as YAML: {error.context} {said}"
-    if "\\t" in said:
-        said += " (YAML is indented by spaces, not tabs)"
-    elif "<block" in said or "not allowed here" in said:
-        said += " (is the line indented like its neighbours, and a text with ': ' in it quoted?)"
+        reason = f"{error.context} {reason}"
+    elif "\\t" in reason:
+        reason += " (YAML is indented by spaces, not tabs)"
+    elif "<block" in reason or "not allowed here" in reason:
+        reason += " (is the line indented like its neighbours, and a text with ': ' in it quoted?)"
     elif error.context_mark is not None and error.context_mark.line + 1 < line:
-        said += f" (to close what was opened in line {error.context_mark.line + 1})"
-    return line, f"not readable as YAML: {said}"
+        reason += f" (to close what was opened in line {error.context_mark.line + 1})"
+    return line, f"not readable as YAML: {reason}"
 
 
-def _walk(node: yaml.Node | None, prefix: str, found: _Parsed, around: tuple[yaml.Node, ...] = ()) -> None:
+def _note_lines(node: yaml.Node | None, prefix: str, parsed: _Parsed, around: tuple[yaml.Node, ...] = ()) -> None:
     """Note the line of each dotted key below `node`, and each that is there twice. Whatever a key looks like, it is
     text: a label may be called 1."""
     if not isinstance(node, yaml.MappingNode):
         return
     if node in around:
         raise yaml.MarkedYAMLError(problem="a block that contains itself", problem_mark=node.start_mark)
-    own: dict[str, int] = {}
+    first: dict[str, int] = {}
     for key, value in node.value:
         if not isinstance(key, yaml.ScalarNode) or key.tag.endswith(":merge"):
             continue
         key.tag = "tag:yaml.org,2002:str"
-        line = key.start_mark.line + 1
-        name = f"{prefix}{key.value}"
-        if key.value in own:
-            found.problems.append((line, f"{name}: is given twice, first in line {own[key.value]}"))
-        own.setdefault(key.value, line)
-        found.lines[name] = line
-        _walk(value, f"{name}.", found, (*around, node))
+        line, name = key.start_mark.line + 1, f"{prefix}{key.value}"
+        if key.value in first:
+            parsed.problems.append((line, f"{name}: is given twice, first in line {first[key.value]}"))
+        first.setdefault(key.value, line)
+        parsed.lines[name] = line
+        _note_lines(value, f"{name}.", parsed, (*around, node))
 
 
 def _extended(path: Path, seen: tuple[Path, ...]) -> Draft:
+    """The recipe in a file, laid over what it extends; `seen` are the files that extend it."""
     try:
-        found = _parsed(path.read_text(encoding="utf-8"))
+        parsed = _parsed(path.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
-        found = _Parsed(problems=[(1, f"not readable as YAML: {error}")], whole=False)
-    content = {} if found.content is None else found.content
+        parsed = _Parsed(problems=[(1, f"not readable as YAML: {error}")], whole=False)
+    content = {} if parsed.content is None else parsed.content
     if not isinstance(content, dict):
-        found.problems.append((1, f"a recipe is a block of keys (`key: value`), not {shown(content)}"))
-        found.whole, content = False, {}
+        parsed.problems.append((1, f"a recipe is a block of keys (`key: value`), not {shown(content)}"))
+        parsed.whole, content = False, {}
     if isinstance(plugins := content.get("plugins"), list):
         content["plugins"] = [
             str(path.resolve().parent / Path(file).expanduser()) if isinstance(file, str) else file for file in plugins
         ]
-    origins = {"": f"{path.name}:1", **{key: f"{path.name}:{line}" for key, line in found.lines.items()}}
-    problems = [f"{path.name}:{line}: {said}" for line, said in found.problems]
-    return _based(Draft(content, origins, problems, found.whole), (*seen, path))
+    origins = {"": f"{path.name}:1", **{key: f"{path.name}:{line}" for key, line in parsed.lines.items()}}
+    problems = [f"{path.name}:{line}: {problem}" for line, problem in parsed.problems]
+    return _based(Draft(content, origins, problems, parsed.whole), (*seen, path))
 
 
 def _based(draft: Draft, seen: tuple[Path, ...]) -> Draft:
@@ -187,25 +188,21 @@ def _based(draft: Draft, seen: tuple[Path, ...]) -> Draft:
     name = draft.content.pop("extends", None)
     if name is None:
         return draft
-    said = None if isinstance(name, str) else f"must be the name or the path of one recipe (got {shown(name)})"
+    problem = None if isinstance(name, str) else f"must be the name or the path of one recipe (got {shown(name)})"
     try:
         path = find(str(name), by=seen[-1] if seen else None)
         if path in seen:
-            said = f"{' -> '.join(p.name for p in (*seen, path))} goes in a circle"
+            problem = f"{' -> '.join(p.name for p in (*seen, path))} goes in a circle"
     except RecipeError as error:
-        said = said or error.problems[0]
-    if said is not None:
+        problem = problem or error.problems[0]
+    if problem is not None:
         place = f"{draft.origins['extends']}: " if "extends" in draft.origins else ""
-        draft.problems.append(f"{place}extends: {said}")
+        draft.problems.append(f"{place}extends: {problem}")
         draft.whole = False
         return draft
     base = _extended(path, seen)
-    return Draft(
-        merge(base.content, draft.content),
-        {**base.origins, **draft.origins},
-        base.problems + draft.problems,
-        base.whole and draft.whole,
-    )
+    content, origins = merge(base.content, draft.content), {**base.origins, **draft.origins}
+    return Draft(content, origins, base.problems + draft.problems, base.whole and draft.whole)
 
 
 def plain(content: Any) -> Any:
@@ -226,17 +223,17 @@ def merge(base: dict[str, Any], delta: dict[str, Any]) -> dict[str, Any]:
 
 def _assign(draft: Draft, keys: list[str], value: Any) -> str | None:
     """Put `value` there; a sentence where that cannot be."""
-    said, content = f"--set {'.'.join(keys)}", draft.content
+    dotted, content = ".".join(keys), draft.content
+    origin = f"--set {dotted}"
     for depth, key in enumerate(keys[:-1], 1):
         if content.get(key) is None:
             content[key] = {}
-            draft.origins[".".join(keys[:depth])] = said
+            draft.origins[".".join(keys[:depth])] = origin
         content = content[key]
         if not isinstance(content, dict):
             return f"{'.'.join(keys[:depth])!r} holds {shown(content)}, which has no keys of its own"
-    dotted = ".".join(keys)
     for below in [key for key in draft.origins if key.startswith(f"{dotted}.")]:
         del draft.origins[below]
-    draft.origins[dotted] = said
+    draft.origins[dotted] = origin
     content[keys[-1]] = value
     return None

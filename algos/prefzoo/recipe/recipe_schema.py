@@ -20,14 +20,6 @@ from prefzoo.judges.judge_settings import JudgeSettings
 from prefzoo.rewards.reward_settings import RewardSettings
 from prefzoo.settings import Adapter, Budget, Generation, Settings, Training
 
-LEARNING_RATES = {
-    "tiny": {"lora": 2e-3, "qlora": 2e-3, "full": 5e-4},
-    "other": {"lora": 1e-4, "qlora": 1e-4, "full": 1e-5},
-}
-"""What `training.learning_rate` is when a recipe leaves it out: by size of the model (`TINY_BYTES`) and adapter."""
-TINY_BYTES = 40_000_000
-"""Models with less weight in files than this, as the lab's, learn nothing at the rates of large ones."""
-
 
 def weight_bytes(path: str) -> int | None:
     """How much the files of a model's weights hold; None for what is no folder here."""
@@ -70,8 +62,8 @@ class Splits(Settings):
     def _whole(self) -> Splits:
         shares = self.model_dump()
         if abs(sum(shares.values()) - 1) > 1e-6:
-            said = " + ".join(f"{name} {share:g}" for name, share in shares.items())
-            raise ValueError(f"{said} is {sum(shares.values()):g}; the shares must add up to 1")
+            total = " + ".join(f"{name} {share:g}" for name, share in shares.items())
+            raise ValueError(f"{total} is {sum(shares.values()):g}; the shares must add up to 1")
         return self
 
 
@@ -245,10 +237,9 @@ class Recipe(Settings):
         """What the data has, of `data.sources.PROVIDES`; pairs count as preferences however they are made."""
         if self.source is not None:
             return sources.load(self.source).provides
-        given = {"prompts", *self.data.files()}
-        return frozenset(
-            given | ({"preferences"} if self.data.label_with or given & {"rankings", "ratings"} else set())
-        )
+        kinds = {"prompts", *self.data.files()}
+        paired = self.data.label_with or kinds & {"rankings", "ratings"}
+        return frozenset({*kinds, "preferences"} if paired else kinds)
 
     @property
     def gold_source(self) -> str | GoldFunction:

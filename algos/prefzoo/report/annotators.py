@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from prefzoo.data.shares import wilson
+from prefzoo.data.agreement import wilson
 from prefzoo.report.sections import PROSE
 
 PAIRS = {

@@ -8,9 +8,9 @@ from typing import Any
 
 from scipy import stats
 
+from prefzoo.data.agreement import wilson
 from prefzoo.data.formats import Row
 from prefzoo.data.row_views import distinct_pairs
-from prefzoo.data.shares import wilson
 from prefzoo.types import Reward, Truth
 
 

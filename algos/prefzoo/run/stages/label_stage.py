@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from prefzoo.data import splits
+from prefzoo.data.agreement import wilson
 from prefzoo.data.formats import Row
 from prefzoo.data.rejects import Rejects
 from prefzoo.data.row_views import views_of
-from prefzoo.data.shares import wilson
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import Policy
 from prefzoo.judges.ai_preferences import label_pairs
