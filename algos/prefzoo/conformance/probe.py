@@ -205,7 +205,8 @@ def described(seen: Seen, bench: Bench) -> Trial:
     for each, passes in trained.items():
         count = _occurrences(each, of_data)
         if each in sampled or not count:
-            made.append(each)
+            if any(prompt in each for prompt in known):
+                made.append(each)
         elif passes > (most := math.ceil(count * bench.budget.epochs)):
             over[each] = passes - most
     everything = {text(row) for row in (*seen.trained, *seen.forwarded)}
@@ -222,9 +223,7 @@ def described(seen: Seen, bench: Bench) -> Trial:
         over=(max(over.values(), default=0), len(over)),
         strangers=sorted(each for each in everything if not any(prompt in each for prompt in known)),
         made=sorted(map(hash_of, made)),
-        batches=[
-            {**asdict(batch), "rows": sorted(hash_of(text(row)) for row in batch.rows)} for batch in seen.batches
-        ],
+        batches=[{**asdict(batch), "rows": sorted(hash_of(text(row)) for row in batch.rows)} for batch in seen.batches],
         learned_greedily=len(other.intersection(made)),
         trainings=seen.trainings,
         milestones=len(list((bench.out / MILESTONES).glob("*"))),

@@ -15,6 +15,7 @@ from prefzoo.conformance.probe import Trial, is_alike, plain
 from prefzoo.conformance.vary import Variations
 from prefzoo.interface import Algorithm
 from prefzoo.settings import Adapter, Budget, Generation, Training
+from prefzoo.trainers.departures import departures, expected_facts
 
 TOLERANCE = 1e-4
 """Log-probabilities (nats a token) that differ by less are the same; batches of other shapes round differently."""
@@ -93,7 +94,8 @@ def reloads(trials: Trials) -> Finding:
         gap = furthest(before["log_probabilities"], after["log_probabilities"])
         if not gap <= TOLERANCE:
             return _broken(
-                "reloads", f"log-probabilities of the loaded policy are up to {gap:.3g} nats a token from the returned one's"
+                "reloads",
+                f"log-probabilities of the loaded policy are up to {gap:.3g} nats a token from the returned one's",
             )
         return _kept("reloads", f"log-probabilities within {gap:.1g} nats a token")
     if before["replies"] != after["replies"]:
@@ -158,13 +160,13 @@ def budget(trials: Trials) -> Finding:
     if trial.strangers:
         return _broken("budget", f"sequences hold no prompt of bench.data, for example {trial.strangers[0]!r}")
     usual = 2 if "preferences" in trials.algorithm.needs else 1
-    own = f"; it allows itself {per_row} a row, where {usual} is usual, and the report says so" if per_row > usual else ""
+    own = (
+        f"; it allows itself {per_row} a row, where {usual} is usual, and the report says so" if per_row > usual else ""
+    )
     return _kept("budget", f"{trial.sequences} sequences of {allowed:g} ({how}{own})")
 
 
 def recipe(trials: Trials) -> Finding:
-    from prefzoo.trainers.config_audit import departures, expected_facts
-
     if not trials.algorithm.trains:
         return Finding("recipe", "untried", "nothing is trained")
     expected = expected_facts(trials.adapter, trials.budget, trials.generation, trials.training)
@@ -183,8 +185,10 @@ def recipe(trials: Trials) -> Finding:
             problems.append("no policy was kept on the way where two milestones were asked for")
     if problems:
         return _broken("recipe", "; ".join(problems))
-    tried = ", ".join(k for k in getattr(variations, "with_effect", ()) if k.startswith(("adapter.", "training.", "budget.")))
-    told = [f"{len(trials.first.trainings)} trainers as the recipe says", *admitted]
+    tried = ", ".join(
+        k for k in getattr(variations, "with_effect", ()) if k.startswith(("adapter.", "training.", "budget."))
+    )
+    told = [f"trainings that are as the recipe says: {len(trials.first.trainings)}", *admitted]
     return _kept("recipe", "; ".join([*told, *([f"what is learned changes with {tried}"] if tried else [])]))
 
 
@@ -253,7 +257,9 @@ def base(trials: Trials) -> Finding:
     reloaded = {} if isinstance(trials.reloaded, Exception) else trials.reloaded
     for which, policy in (("returned", answers), ("loaded", reloaded)):
         if "adapter_off" in policy and not (gap := furthest(policy["adapter_off"], trials.start)) <= TOLERANCE:
-            return _broken("base", f"with its adapter off, the {which} policy is up to {gap:.3g} nats a token from the start")
+            return _broken(
+                "base", f"with its adapter off, the {which} policy is up to {gap:.3g} nats a token from the start"
+            )
     off = "; with the adapter off the policy is the start" if "adapter_off" in answers else ""
     return _kept("base", f"the start's files are the same{off}")
 

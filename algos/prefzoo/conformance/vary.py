@@ -119,9 +119,7 @@ class _Trainings:
         out = self.bench.out / "variation-milestones"
         out.mkdir()
         with contextlib.suppress(Exception):
-            self.algorithm.train(
-                self.bench.replace(out=out, ledger=Ledger(), memory={}, report={}, milestones=2)
-            )
+            self.algorithm.train(self.bench.replace(out=out, ledger=Ledger(), memory={}, report={}, milestones=2))
         return len(list((out / MILESTONES).glob("*")))
 
 
@@ -134,7 +132,9 @@ def varied(trainings: _Trainings) -> Variations:
     if not result.repeatable:
         return result
     alternatives = {**_alternatives(trainings.algorithm), **_of_trainer(trainings)}
-    result.untried = sorted(_untyped(trainings.algorithm) | {name for name, values in alternatives.items() if not values})
+    result.untried = sorted(
+        _untyped(trainings.algorithm) | {name for name, values in alternatives.items() if not values}
+    )
     for name, values in alternatives.items():
         if not values:
             continue
@@ -200,7 +200,9 @@ def _recipe_keys(trainings: _Trainings) -> dict[str, list[Any]]:
         keys["training.lr_scheduler_type"] = ["constant" if schedule != "constant" else "linear"]
         explained = {"num_train_epochs": "budget.epochs", "max_steps": "budget.epochs"}
         explained |= {name: f"training.{name}" for name in ("learning_rate", "lr_scheduler_type")}
-        explained |= dict.fromkeys(("per_device_train_batch_size", "gradient_accumulation_steps"), "training.batch_size")
+        explained |= dict.fromkeys(
+            ("per_device_train_batch_size", "gradient_accumulation_steps"), "training.batch_size"
+        )
         for name in given:
             keys.pop(explained.get(name, ""), None)
     if trainings.sampled:

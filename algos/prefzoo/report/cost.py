@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from prefzoo.results.results_schema import Results
+from prefzoo.trainers.departures import SAMPLING, TRAININGS
 
 Cells = tuple[list[str], list[list[str]]]
 """Headings, and rows of as many cells."""
@@ -53,8 +54,8 @@ def cost_cells(results: Results) -> Cells:
     return ["policy", *[COLUMNS[c] for c in columns]], rows
 
 
-ELSEWHERE = ("principles", "transcripts")
-"""Facts that a section of their own shows."""
+ELSEWHERE = ("principles", "transcripts", TRAININGS, SAMPLING)
+"""Facts that a section of their own shows, or a note where they depart from the recipe."""
 
 
 def detail_cells(results: Results) -> dict[str, Cells]:

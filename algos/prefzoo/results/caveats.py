@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prefzoo.errors import ended
@@ -60,9 +60,16 @@ def notes(
     for label, each in algorithms.items():
         if each.differs:
             said.append(f"{label} was trained with other arguments than the rest: {json.dumps(each.differs)}.")
+        if departed := getattr(each, "departures", None):
+            listed = ", ".join(f"{key} {_used(d.used)} (recipe: {_used([d.recipe])})" for key, d in departed.items())
+            said.append(f"{label} did not use what the recipe says: {listed}.")
         if each.algorithm == "best_of_n":
             said.append(f"The KL of {label} is the upper bound log n - (n - 1) / n, not a measurement.")
     return said
+
+
+def _used(values: Sequence[Any]) -> str:
+    return " and ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
 
 
 def judge_notes(plan: Plan, outcomes: Mapping[str, Outcome], judge: Mapping[str, Any]) -> list[str]:

@@ -48,6 +48,7 @@ from prefzoo.run.stages.time_and_memory import forget_peak, metered
 from prefzoo.run.stages.trainer_trackers import reporting
 from prefzoo.run.trial_identity import IDENTITY, identity
 from prefzoo.scoring_function import FunctionReward
+from prefzoo.trainers.config_audit import noting_sampling
 from prefzoo.types import Progress, Prompt, Reward
 
 
@@ -174,7 +175,7 @@ def train(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     if "constitution" in draws_on:
         constitution = constitutions.load(recipe.constitution_name)
         bench = bench.replace(constitution=constitution, assistant=assistant_of(plan, progress))
-    with metered(ledger):
+    with metered(ledger), noting_sampling(bench.report):
         algorithm.train(bench.replace(began=time.perf_counter()))
     if distributed.makes_room():  # what follows is for the first process to keep
         return
