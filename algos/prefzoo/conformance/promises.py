@@ -20,7 +20,7 @@ from prefzoo.trainers.departures import departures, expected_facts
 TOLERANCE = 1e-4
 """Log-probabilities (nats a token) that differ by less are the same; batches of other shapes round differently."""
 SLACK = 0.98
-"""A ledger may count this share of what was seen: numbers of weights and of padded positions are matters of counting."""
+"""A ledger may hold a little less than was seen: how weights and padding are counted is a matter of definition."""
 FIXED = 8
 """So many sampled replies, or more, that two seeds have in common were drawn by one."""
 
