@@ -205,7 +205,8 @@ def described(seen: Seen, bench: Bench) -> Trial:
     for each, passes in trained.items():
         count = _occurrences(each, of_data)
         if each in sampled or not count:
-            made.append(each)
+            if any(prompt in each for prompt in known):
+                made.append(each)
         elif passes > (most := math.ceil(count * bench.budget.epochs)):
             over[each] = passes - most
     everything = {text(row) for row in (*seen.trained, *seen.forwarded)}

@@ -16,11 +16,12 @@ from prefzoo.conformance.probe import Trial, is_alike, plain
 from prefzoo.conformance.vary import Variations
 from prefzoo.interface import Algorithm
 from prefzoo.settings import Adapter, Budget, Generation, Training
+from prefzoo.trainers.departures import departures, expected_facts
 
 TOLERANCE = 1e-4
 """Log-probabilities (nats a token) that differ by less are the same; batches of other shapes round differently."""
 SLACK = 0.98
-"""A ledger may count this share of what was seen: numbers of weights and of padded positions are matters of counting."""
+"""A ledger may hold a little less than was seen: how weights and padding are counted is a matter of definition."""
 FIXED = 8
 """So many sampled replies, or more, that two seeds have in common were drawn by one."""
 
@@ -167,8 +168,6 @@ def budget(trials: Trials) -> Finding:
 
 
 def recipe(trials: Trials) -> Finding:
-    from prefzoo.trainers.config_audit import departures, expected_facts
-
     if not trials.algorithm.trains:
         return Finding("recipe", "untried", "nothing is trained")
     expected = expected_facts(trials.adapter, trials.budget, trials.generation, trials.training)
@@ -190,7 +189,7 @@ def recipe(trials: Trials) -> Finding:
     tried = ", ".join(
         k for k in getattr(variations, "with_effect", ()) if k.startswith(("adapter.", "training.", "budget."))
     )
-    told = [f"{len(trials.first.trainings)} trainers as the recipe says", *admitted]
+    told = [f"trainings that are as the recipe says: {len(trials.first.trainings)}", *admitted]
     return _kept("recipe", "; ".join([*told, *([f"what is learned changes with {tried}"] if tried else [])]))
 
 

@@ -16,7 +16,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def prefzoo_conformance() -> Callable[..., None]:
-    """`prefzoo_conformance(name, seed=0, sets=())` tries every promise of an algorithm; see `prefzoo.conformance.check`."""
+    """`prefzoo_conformance(name, seed=0, sets=())` tries every promise; see `prefzoo.conformance.check`."""
 
     def conforms(name: str, seed: int = 0, sets: Sequence[str] = ()) -> None:
         from prefzoo.conformance import check

@@ -21,15 +21,16 @@ from prefzoo.conformance.probe import DETAILS, Trial, answers, probed
 from prefzoo.conformance.promises import Trials, quick_findings, weights_of
 from prefzoo.conformance.vary import Variations, vary
 from prefzoo.data import splits
+from prefzoo.data.row_views import views_of
 from prefzoo.recipe.check_recipe import load
 from prefzoo.recipe.recipe_schema import Recipe
 from prefzoo.results.results_schema import Results, Verdict
-from prefzoo.run.evaluation_records import read_records
 from prefzoo.run.executor import Outcome, Runner
 from prefzoo.run.progress_display import Watcher
 from prefzoo.run.resources import default_workers
 from prefzoo.run.stage_graph import START, Plan, make_plan
-from prefzoo.types import Completion
+from prefzoo.settings import Generation
+from prefzoo.types import Completion, Prompt
 
 QUICK: dict[str, Any] = {
     "tracking": {"wandb": {"mode": "disabled"}},
@@ -125,7 +126,6 @@ def quick(
 
 def _quick(plan: Plan, seed: int, console: Console) -> Iterator[Finding]:
     folders = {label: plan.stages[f"train {label} seed {seed}"].folder for label in TRIALS}
-    measured = [f"evaluate {label} seed {seed}" for label in ("first", "again")]
     outcomes = _run(plan, [f"train {label} seed {seed}" for label in ("first", "other", "resumed", "varied")], console)
     data = plan.stages["data"].folder
     if not data.is_dir():
@@ -151,7 +151,6 @@ def _quick(plan: Plan, seed: int, console: Console) -> Iterator[Finding]:
     same = again.status == "ok" and _alike(folders["first"], folders["again"])
     if not same:
         _run(plan, [f"train repeated seed {seed}"], console)
-    _run(plan, measured if again.status == "ok" else measured[:1], console)
     yield Finding("trains", "kept", f"a {first.returned}")
     yield Finding("saves", "kept", ", ".join(sorted(f.name for f in (folders["first"] / "policy").iterdir())))
     yield from quick_findings(_trials(plan, folders, outcomes, again, same, seed))
@@ -173,7 +172,6 @@ def _trials(
         reloaded = answers(load_policy(folders["first"] / "policy"), prompts, completions)
     except Exception as error:
         reloaded = error
-    measured = [plan.stages[f"evaluate {label} seed {seed}"].folder for label in ("first", "again")]
     variations: Variations | str = _failed(outcomes, f"train varied seed {seed}")
     if not variations:
         variations = Variations(**_details(folders["varied"]))
@@ -182,6 +180,7 @@ def _trials(
         alike = weights_of(folders["first"] / "policy") == weights_of(folders["resumed"] / "policy")
         resumed = {**_details(folders["resumed"]), "same": alike}
     hidden = [row for name in ("validation", "test") for row in splits.load_split(plan.stages["data"].folder, name)]
+    asked = views_of(hidden).prompts[-recipe.evaluation.prompts :]
     other_rows = Trial(**_details(folders["again"])) if again.status == "ok" else f"its training fails: {again.error}"
     repeated = "again" if same else "repeated"
     return Trials(
@@ -196,13 +195,22 @@ def _trials(
         same=same,
         repeated=None if same else _alike(folders["first"], folders["repeated"]),
         policies=(folders["first"] / "policy", folders[repeated] / "policy", folders["other"] / "policy"),
-        replies=tuple([r["reply"] for r in read_records(f)] if f.is_dir() else None for f in measured),
+        replies=tuple(_replies(folders[label] / "policy", asked, recipe.generation) for label in ("first", repeated)),
         reloaded=reloaded,
         start=start_policy(recipe, start_path(plan)).log_probabilities(prompts, completions),
         hidden=frozenset(row.prompt[-1]["content"] for row in hidden),
         variations=variations,
         resumed=resumed,
     )
+
+
+def _replies(folder: Path, prompts: Sequence[Prompt], generation: Generation) -> list[str] | None:
+    """What a saved policy answers; None where it cannot be asked."""
+    from prefzoo.models.policy_kinds import load_policy
+
+    with contextlib.suppress(Exception):  # that it does not load is the finding of another promise
+        return [replies[0].text for replies in load_policy(folder).sample(prompts, generation, seed=10_000)]
+    return None
 
 
 def _recipe(content: Mapping[str, Any], seed: int, sets: Iterable[str]) -> Recipe:

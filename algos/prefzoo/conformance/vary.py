@@ -131,6 +131,15 @@ def varied(trainings: _Trainings) -> Variations:
     result = Variations(trainings.outcome({}, again=True) == base, trainings.sampled)
     if not result.repeatable:
         return result
+    for key, values in _recipe_keys(trainings).items():
+        block, _, name = key.partition(".")
+        outcomes = {value: trainings.outcome({}, {block: {name: value}}) for value in values if not trainings.late}
+        if any(outcome is not None and outcome != base for outcome in outcomes.values()):
+            result.with_effect.append(key)
+        elif any(outcome is not None for outcome in outcomes.values()):
+            result.without_effect[key] = list(outcomes)
+    if trainings.algorithm.trains:
+        result.milestones = trainings.milestones()
     alternatives = {**_alternatives(trainings.algorithm), **_of_trainer(trainings)}
     result.untried = sorted(
         _untyped(trainings.algorithm) | {name for name, values in alternatives.items() if not values}
@@ -152,15 +161,6 @@ def varied(trainings: _Trainings) -> Variations:
             result.untried.append(name)
         else:
             result.without_effect[name] = tried
-    for key, values in _recipe_keys(trainings).items():
-        block, _, name = key.partition(".")
-        outcomes = {value: trainings.outcome({}, {block: {name: value}}) for value in values if not trainings.late}
-        if any(outcome is not None and outcome != base for outcome in outcomes.values()):
-            result.with_effect.append(key)
-        elif any(outcome is not None for outcome in outcomes.values()):
-            result.without_effect[key] = list(outcomes)
-    if trainings.algorithm.trains:
-        result.milestones = trainings.milestones()
     return result
 
 

@@ -8,11 +8,12 @@ from typing import Any
 from prefzoo.report.sections import PROSE, Cells, Fold, Part, Section, Table, Text
 from prefzoo.results.number_format import fixed
 from prefzoo.results.results_schema import Results
+from prefzoo.trainers.departures import SAMPLING, TRAININGS
 
 MOST_FACTS = 60
 """Rows of one algorithm's facts that a report shows."""
-SHOWN_ELSEWHERE = ("principles", "transcripts")
-"""Facts of the section on the constitution."""
+SHOWN_ELSEWHERE = ("principles", "transcripts", TRAININGS, SAMPLING)
+"""Facts of the section on the constitution, and those that a note holds where they depart from the recipe."""
 PRINCIPLE_COLUMNS = {
     "revisions": "revisions",
     "unrevised": "came to nothing",

@@ -41,6 +41,9 @@ def size(results: Results) -> str:
 BUDGET = {"max_steps", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps"}
 """Fields under `trainer:` that change how much an algorithm trains on."""
 
+GIVEN_ALIKE = {"budget.epochs", "training.batch_size", "generation.max_new_tokens"}
+"""Keys of the recipe that `setting` says every algorithm was given alike."""
+
 
 def setting(results: Results) -> str:
     """Return the model and data of the comparison, and what every algorithm was given alike."""
@@ -48,13 +51,29 @@ def setting(results: Results) -> str:
     data, budget = recipe["data"], recipe["budget"]
     origin = ", ".join(data[kind] for kind in COLUMNS if data.get(kind)) or data["source"] or "lab"
     prompts = results.manifest["splits"]["train"]["prompts"]
-    others = [label for label, result in results.algorithms.items() if BUDGET & result.differs.keys()]
+    others = [
+        label
+        for label, result in results.algorithms.items()
+        if BUDGET & result.differs.keys() or GIVEN_ALIKE & result.departures.keys()
+    ]
     who = f"Every algorithm but {', '.join(others)} was" if others else "Every algorithm was"
     return (
         f"Model {recipe['model']['path']}, adapter {recipe['adapter']['type']}, data {origin}. {who} "
         f"given the same {prompts} training prompts, {budget['epochs']:g} epoch{'s' if budget['epochs'] != 1 else ''}, "
-        f"and replies of at most {recipe['generation']['max_new_tokens']} tokens."
+        f"and replies of at most {recipe['generation']['max_new_tokens']} tokens.{_passes(results)}"
     )
+
+
+def _passes(results: Results) -> str:
+    """How many sequences of a row each policy may have trained on in an epoch, where that is not the same for all."""
+    labels: dict[int, list[str]] = {}
+    for label, result in results.algorithms.items():
+        if result.replies_per_row is not None:
+            labels.setdefault(result.replies_per_row, []).append(label)
+    if len(labels) < 2:
+        return ""
+    listed = "; ".join(f"{count} ({_named(names)})" for count, names in sorted(labels.items()))
+    return f" Sequences that an epoch may train on for each row of the data, by each algorithm's own word: {listed}."
 
 
 def sentence(results: Results) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prefzoo.errors import ended
@@ -60,9 +60,19 @@ def notes(
     for label, result in algorithms.items():
         if result.differs:
             sentences.append(f"{label} was trained with other arguments than the rest: {json.dumps(result.differs)}.")
+        if result.departures:
+            used = ", ".join(
+                f"{key} {_used(departure.used)} (recipe: {_used([departure.recipe])})"
+                for key, departure in result.departures.items()
+            )
+            sentences.append(f"{label} did not use what the recipe says: {used}.")
         if result.algorithm == "best_of_n":
             sentences.append(f"The KL of {label} is the upper bound log n - (n - 1) / n, not a measurement.")
     return sentences
+
+
+def _used(values: Sequence[Any]) -> str:
+    return " and ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
 
 
 def judge_notes(plan: Plan, outcomes: Mapping[str, Outcome], judge: Mapping[str, Any]) -> list[str]:

@@ -15,13 +15,14 @@ from prefzoo.interface import MILESTONES
 from prefzoo.judges.critique_revision import TRANSCRIPTS
 from prefzoo.judges.judge_audit import AUDIT_FILE
 from prefzoo.ledger import Ledger
+from prefzoo.recipe.recipe_schema import Recipe
 from prefzoo.results import analysis, statistics
 from prefzoo.results.analysis import Tables, to_summary
 from prefzoo.results.caveats import judge_notes, notes, ungraded
 from prefzoo.results.equal_budgets import at_equal_budgets
 from prefzoo.results.length_adjustment import length_adjusted
 from prefzoo.results.results_file import identities, last_call
-from prefzoo.results.results_schema import AlgorithmResult, Milestone, Results, SeedResult, Status
+from prefzoo.results.results_schema import AlgorithmResult, Departure, Milestone, Results, SeedResult, Status
 from prefzoo.results.training_history import milestone_tables, read_curves
 from prefzoo.results.warnings import find_warnings
 from prefzoo.run.evaluation_records import DETAILS, JUDGING, PRINCIPLES, RECORDS, distinct, not_numbers, read_records
@@ -29,6 +30,7 @@ from prefzoo.run.executor import Outcome, read_worker_counts
 from prefzoo.run.integrity import refuse_edited, unsealed
 from prefzoo.run.stage_graph import AUDIT, LABEL, START, Plan
 from prefzoo.run.trial_identity import IDENTITY, refuse_unequal
+from prefzoo.trainers.departures import SAMPLING, TRAININGS, departures, expected_facts
 
 
 def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
@@ -139,10 +141,31 @@ def _algorithm(plan: Plan, outcomes: Mapping[str, Outcome], label: str) -> tuple
         algorithm=name,
         settings=recipe.start.parameters if label == START else settings,
         differs=dict(settings.get("trainer", {})),
+        departures=_departures(recipe, seeds, recipe.start.parameters if label == START else settings),
+        replies_per_row=_replies_per_row(recipe, label),
         seeds=seeds,
         summary={},
     )
     return result, tables
+
+
+def _departures(recipe: Recipe, seeds: Mapping[str, SeedResult], settings: Mapping[str, Any]) -> dict[str, Departure]:
+    """What the trainings of a label used otherwise than the recipe says, and than its own `trainer:` does."""
+    expected = expected_facts(recipe.adapter, recipe.budget, recipe.generation, recipe.training)
+    facts = [fact for trial in seeds.values() for name in (TRAININGS, SAMPLING) for fact in trial.details.get(name, ())]
+    found = departures(expected, facts, settings.get("trainer") or {})
+    return {key: Departure(recipe=expected[key], used=used) for key, used in found.items()}
+
+
+def _replies_per_row(recipe: Recipe, label: str) -> int | None:
+    """By the algorithm's own word; None for one that trains nothing, or that is not registered here."""
+    if label == START:
+        return None
+    try:
+        algorithm = recipe.algorithm(label)
+    except (KeyError, PrefzooError):  # a report of an earlier run, without its plug-in
+        return None
+    return algorithm.replies_per_row if algorithm.trains else None
 
 
 def seed_result(plan: Plan, label: str, seed: int) -> tuple[SeedResult, dict[str, list[float]]]:

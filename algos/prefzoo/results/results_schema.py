@@ -170,6 +170,13 @@ class SeedResult(Block):
     )
 
 
+class Departure(Block):
+    """A key of the recipe of which a label used another value, which its own settings do not say."""
+
+    recipe: Any
+    used: list[Any] = Field(description="each value once, over all trainings and seeds")
+
+
 class AlgorithmResult(Block):
     """All trials of one label."""
 
@@ -178,6 +185,12 @@ class AlgorithmResult(Block):
     algorithm: str
     settings: dict[str, Any]
     differs: dict[str, Any] = Field(description="training arguments that this label alone sets differently")
+    departures: dict[str, Departure] = Field(
+        default={}, description="what its trainings really used otherwise than the recipe says, whoever made it"
+    )
+    replies_per_row: int | None = Field(
+        default=None, description="sequences that a row may contribute to an epoch, by the algorithm's own word"
+    )
     seeds: dict[str, SeedResult]
     summary: dict[str, Summary]
     interquartile_mean: Summary | None = Field(

@@ -1,16 +1,17 @@
 """What a training was asked to use, what it did use, and where the two differ: nothing is changed without a word.
 
 Two questions are answered. Did the libraries do what the trainer's own arguments ask for (`asked_and_used`)? And are
-those arguments, whoever made them, the ones that the recipe gives to all algorithms alike (`training_facts`,
-`departures`)?
+those arguments, whoever made them, the ones that the recipe gives to all algorithms alike? `training_facts` and
+`noting_sampling` keep what is needed for that, and `trainers.departures` answers it.
 """
 
 from __future__ import annotations
 
-import math
+import contextlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import torch
 from peft import PeftModel
@@ -20,13 +21,11 @@ from peft.utils import ModulesToSaveWrapper
 from prefzoo.interface import Bench
 from prefzoo.models.adapters import of_adapter
 from prefzoo.models.loading import count_parameters
-from prefzoo.settings import Adapter, Budget, Generation, Training
+from prefzoo.trainers.departures import SAMPLING
 
 if TYPE_CHECKING:
     from transformers import Trainer
 
-TRAININGS = "trainings"
-"""In `Bench.report`: the facts of each training of a trial, in order."""
 
 QUANTIZED = ("Params4bit", "Int8Params")
 """Classes of bitsandbytes' weights."""
@@ -187,67 +186,28 @@ def adapter_facts(model: Any) -> dict[str, Any]:
     return {f"adapter.{name}": used[name] for name in names}
 
 
-def expected_facts(adapter: Adapter, budget: Budget, generation: Generation, training: Training) -> dict[str, Any]:
-    """Return what `training_facts` finds where these blocks of a recipe are kept to."""
-    facts: dict[str, Any] = {"adapter.type": adapter.type}
-    if adapter.type != "full":
-        scale = adapter.alpha / adapter.r ** (0.5 if adapter.use_rslora else 1.0)
-        facts |= {"adapter.r": adapter.r, "adapter.scale": scale, "adapter.use_dora": adapter.use_dora}
-    names = [name for name in Training.model_fields if name not in ("accumulation", "gradient_checkpointing")]
-    return {
-        **facts,
-        "budget.epochs": budget.epochs,
-        **{f"training.{name}": getattr(training, name) for name in names},
-        "generation.temperature": generation.temperature,
-        "generation.max_new_tokens": generation.max_new_tokens,
-    }
+@contextlib.contextmanager
+def noting_sampling(report: dict[str, Any]) -> Iterator[None]:
+    """While the block runs, keep in `report` how replies were drawn by any model of this process, each way once; by the
+    recipe's names. Greedy answers, such as a judge's, are no sampling."""
+    from transformers import GenerationMixin
 
+    generate = GenerationMixin.generate
 
-ARGUMENTS = {
-    "num_train_epochs": "budget.epochs",
-    "max_steps": "budget.epochs",
-    "per_device_train_batch_size": "training.batch_size",
-    "gradient_accumulation_steps": "training.batch_size",
-    "warmup_steps": "training.warmup_ratio",
-    **{name: f"training.{name}" for name in Training.model_fields},
-}
-"""Fields of a trainer's config -> what they are called in a recipe."""
+    def noted(model: Any, *args: Any, **kwargs: Any) -> Any:
+        config = kwargs.get("generation_config") or model.generation_config
 
+        def setting(name: str) -> Any:
+            return kwargs[name] if kwargs.get(name) is not None else getattr(config, name, None)
 
-def departures(
-    expected: Mapping[str, Any], facts: Iterable[Mapping[str, Any]], declared: Mapping[str, Any]
-) -> dict[str, list[Any]]:
-    """Return where trainings departed from a recipe: its key -> the values that were used instead, each once.
+        if setting("do_sample"):
+            facts = {f"generation.{name}": setting(name) for name in ("temperature", "max_new_tokens")}
+            if facts not in report.setdefault(SAMPLING, []):
+                report[SAMPLING].append(facts)
+        return generate(model, *args, **kwargs)
 
-    Args:
-        expected: as `expected_facts` gives it.
-        facts: of each training.
-        declared: fields that the label's own `trainer:` sets, which a reader of the recipe sees; what they say is no
-            departure.
-    """
-    known: dict[str, Any] = {}
-    for name, value in declared.items():
-        if name in ARGUMENTS:
-            known[ARGUMENTS[name]] = None if name in COUNTED else value
-    found: dict[str, list[Any]] = {}
-    for training in facts:
-        for key, wanted in expected.items():
-            used = training.get(key, wanted)
-            if _equal(used, wanted) or (key in known and (known[key] is None or _equal(used, known[key]))):
-                continue
-            if used not in found.setdefault(key, []):
-                found[key].append(used)
-    return found
-
-
-COUNTED = ("max_steps", "per_device_train_batch_size", "gradient_accumulation_steps")
-"""Arguments that a fact is computed from, and does not repeat."""
-
-
-def _equal(a: Any, b: Any) -> bool:
-    if isinstance(a, int | float) and isinstance(b, int | float):
-        return math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-12)
-    return bool(a == b)
+    with mock.patch.object(GenerationMixin, "generate", noted):
+        yield
 
 
 def _plain(value: Any) -> str:

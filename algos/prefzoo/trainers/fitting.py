@@ -25,8 +25,9 @@ from prefzoo.models.policy_with_modules import PolicyWithModules
 from prefzoo.models.saved_policy import SavedPolicy
 from prefzoo.trainers.charging import Charging
 from prefzoo.trainers.checkpoints import Checkpoints, resumable
-from prefzoo.trainers.config_audit import TRAININGS, asked_and_used, training_facts
+from prefzoo.trainers.config_audit import asked_and_used, training_facts
 from prefzoo.trainers.curves import CURVES, Curves, guard_trackers, losses, reporting_arguments
+from prefzoo.trainers.departures import TRAININGS
 from prefzoo.trainers.extra_modules import add_module
 from prefzoo.trainers.milestones import Milestones
 from prefzoo.views import rows_per_example

@@ -14,6 +14,7 @@ from prefzoo.run.resources import metered
 from prefzoo.run.stage_graph import Plan, Stage
 from prefzoo.run.stages.recipe_inputs import assistant_of, bench_of, judge_of, reward_of
 from prefzoo.run.stages.start_stage import start_path
+from prefzoo.trainers.config_audit import noting_sampling
 from prefzoo.types import Progress
 
 
@@ -38,7 +39,7 @@ def train(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     if "constitution" in draws_on:
         constitution = constitutions.load(recipe.constitution_name)
         bench = bench.replace(constitution=constitution, assistant=assistant_of(plan, progress))
-    with metered(bench.ledger):
+    with metered(bench.ledger), noting_sampling(bench.report):
         algorithm.train(bench.replace(began=time.perf_counter()))
     if distributed.is_follower():  # the first process writes the rest
         return
