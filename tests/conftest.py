@@ -37,6 +37,17 @@ def one_thread() -> None:
         torch.set_num_threads(1)
 
 
+READ_PICTURES = {"test_report", "test_report_tables", "test_page", "test_old_results", "test_tracking", "test_judge_audit"}
+READ_PICTURES |= {"test_budgets", "test_compare"}
+
+
+@pytest.fixture(autouse=True)
+def pictures_only_where_they_are_read(request, monkeypatch) -> None:
+    """Drawing takes a comparison of this size three seconds of a core."""
+    if request.module.__name__ not in READ_PICTURES:
+        monkeypatch.setattr("prefzoo.report.report_files.pictures", lambda results, curves: [])
+
+
 @pytest.fixture(scope="session")
 def lab_rows():
     """A few lab rows as the data stage makes them."""
