@@ -9,7 +9,19 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "algos" / "prefzoo"
 LAYERS = (
     *("errors", "types", "views", "settings", "version", "ledger", "validation_messages", "config_fields"),
-    *("scoring_function", "machine", "interface", "registry", "plugins", "data", "lab", "models", "judges", "trainers"),
+    *(
+        "atomic_files",
+        "scoring_function",
+        "machine",
+        "interface",
+        "registry",
+        "plugins",
+        "data",
+        "lab",
+        "models",
+        "judges",
+        "trainers",
+    ),
     *("rewards", "zoo", "recipe", "run", "results", "report", "tracking", "commands", "__init__", "conformance", "cli"),
 )
 """From below: a part imports what stands before it, and itself."""
