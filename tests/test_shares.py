@@ -134,9 +134,9 @@ def changed(recipe: Recipe, key: str, value: str) -> Recipe:
 def test_a_quota_of_time_counts_as_fewer_cores(machine, monkeypatch, tmp_path, says: str, expected: int) -> None:
     quota = tmp_path / "cpu.max"
     quota.write_text(says)
-    monkeypatch.setattr(module, "QUOTA", quota)
+    monkeypatch.setattr("prefzoo.machine.QUOTA", quota)
     assert cores() == expected
-    monkeypatch.setattr(module, "QUOTA", tmp_path / "none")
+    monkeypatch.setattr("prefzoo.machine.QUOTA", tmp_path / "none")
     assert cores() == 4
 
 
