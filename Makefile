@@ -9,7 +9,7 @@ OLDEST := .venv-oldest
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup compare test test-learning test-oldest bench-speed bench-gpu bench-ppo bench-llamafactory lint format
+.PHONY: help setup compare test test-faults test-slow test-learning test-oldest bench-speed bench-gpu bench-ppo bench-llamafactory lint format
 .PHONY: lab wheel clean
 
 help: ## this list
@@ -28,7 +28,13 @@ compare: $(READY) ## the main job: compare the algorithms on the embedded lab
 	$(BIN)/prefzoo compare quickstart
 
 test: $(READY) ## the tests that fit into some minutes, two at a time
-	$(BIN)/python -m pytest -m "not learning" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not learning and not faults and not slow" -n 2 --dist loadfile
+
+test-faults: $(READY) ## kills, interrupts, dead servers and several processes
+	$(BIN)/python -m pytest -m faults -n 2 --dist loadfile
+
+test-slow: $(READY) ## whole comparisons from end to end
+	$(BIN)/python -m pytest -m "slow and not faults" -n 2 --dist loadfile
 
 test-learning: $(READY) ## the learning tests with their negative controls; eight minutes on 4 cores
 	$(BIN)/python -m pytest -m learning

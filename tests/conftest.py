@@ -1,9 +1,11 @@
-"""Shared fixtures: everything runs on the bundled lab model, on the CPU, without a network."""
+"""Shared fixtures: everything runs on the bundled lab model, without a network, and on the CPU unless
+`PREFZOO_TEST_DEVICE=gpu` says otherwise."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
 os.environ["DO_NOT_TRACK"] = "1"
 os.environ["WANDB_MODE"] = "disabled"
-os.environ["CUDA_VISIBLE_DEVICES"] = ""
+if os.environ.get("PREFZOO_TEST_DEVICE", "cpu") == "cpu":
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import pytest
 
@@ -27,11 +30,11 @@ OFFLINE = [*TRACKED, "tracking.wandb.mode=offline"]
 LABELS = ["dpo", "rejection_sampling"]
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(autouse=True)
 def one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
+    """Two workers share the cores; a test that needs no torch does not wait for it."""
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,8 @@ import pytest
 from prefzoo import compare
 from prefzoo.report.principles import principle_cells
 
+pytestmark = pytest.mark.slow
+
 SMALL = {
     "extends": "base",
     "start": "none",

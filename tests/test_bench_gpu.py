@@ -61,6 +61,7 @@ def test_the_shapes_are_those_that_are_named(gpu) -> None:
         assert sum(p.numel() for p in model.parameters()) == pytest.approx(weights, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_tiny_shape_in_nf4_on_the_cpu(gpu, in_this_process, tmp_path) -> None:
     pytest.importorskip("bitsandbytes")
     from transformers import AutoTokenizer

@@ -230,6 +230,7 @@ def test_a_start_that_was_changed_ends_what_builds_on_it(tmp_path, broken) -> No
     assert "no longer the one that was made" in (found.algorithms["touches"].error or "")
 
 
+@pytest.mark.faults
 def test_a_killed_process_is_told_as_such(tmp_path, broken) -> None:
     found = prefzoo.compare("quickstart", ["breaks"], seeds=[1], sets=SMALL, out=tmp_path, workers=1)
     assert "SIGKILL" in (found.algorithms["breaks"].error or "")
@@ -248,6 +249,7 @@ def test_a_folder_in_use_is_refused(tmp_path) -> None:
         prefzoo.compare("quickstart", ["sft"], out=tmp_path)
 
 
+@pytest.mark.faults
 def test_killed_in_the_middle_it_goes_on_where_it_stopped(small_run, tmp_path) -> None:
     results, _ = small_run
     code = f"import prefzoo; prefzoo.compare('quickstart', ['sft'], seeds=2, sets={SMALL!r}, out={str(tmp_path)!r})"

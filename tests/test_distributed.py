@@ -22,6 +22,8 @@ from prefzoo.run import distributed
 from prefzoo.settings import Shaping
 from prefzoo.trainers import online
 
+pytestmark = pytest.mark.faults
+
 SCRIPT = Path(__file__).with_name("two_processes.py")
 
 

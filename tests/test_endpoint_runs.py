@@ -9,6 +9,8 @@ import pytest
 from chat_server import ChatServer, Reply, said
 from prefzoo import compare, lab
 
+pytestmark = pytest.mark.faults
+
 SECRET = "sk-never/written+0123456789abcdef"
 JUDGED = re.compile(r"(?P<prompt>.*)\nA: (?P<a>.*)\nB: (?P<b>.*)\nBetter\?", re.S)
 

@@ -21,6 +21,8 @@ from prefzoo.results.results_file import load
 from prefzoo.run.stage_graph import load_plan
 from prefzoo.run.subprocesses import interrupt_blocked
 
+pytestmark = pytest.mark.faults
+
 SLEEPS = """
 import os, pathlib, time
 from dataclasses import dataclass

@@ -64,6 +64,7 @@ def recipe(tmp_path_factory) -> Path:
     return folder / "mine.yaml"
 
 
+@pytest.mark.slow
 def test_a_base_model_prompts_and_a_scoring_function_go_the_whole_way_in_small(recipe, tmp_path) -> None:
     pytest.importorskip("vaderSentiment")
     sets = ["budget={prompts: 40, epochs: 1}", "evaluation.prompts=12"]

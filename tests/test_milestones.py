@@ -98,6 +98,7 @@ def test_keeping_takes_nothing_off_the_budget_of_seconds(make_bench, monkeypatch
 KILLED = [("ppo", {"epochs": 2}, 1, 7), ("rejection_sampling", {"n": 2, "iterations": 2}, 2, 3)]
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize(("name", "settings", "training", "step"), KILLED, ids=str)
 def test_milestones_are_there_again_after_a_kill(name, settings, training, step, make_bench, monkeypatch) -> None:
     def bench() -> Bench:

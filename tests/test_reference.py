@@ -176,6 +176,7 @@ def test_ours_are_those_of_trl_bit_for_bit_where_batches_are_alike(bench, adapte
     assert ours.ref_model is None, "no second model in memory"
 
 
+@pytest.mark.faults
 def test_killed_and_resumed_is_as_never_killed_and_keeps_the_time_that_the_pass_took(
     bench, passed, monkeypatch, tmp_path
 ) -> None:

@@ -63,16 +63,21 @@ def same(one, other) -> None:
 
 
 CASES = [
-    ("sft", {}, "lora"),
     ("dpo", {}, "lora"),
-    ("dpo", {}, "full"),
-    ("ppo", {"kl_target": 0.5}, "lora"),
-    ("ppo", {"minibatches": 2, "epochs": 2}, "full"),
     ("ppo", {"epochs": 2}, "qlora"),
-    ("a2c", {"value_model": "separate"}, "lora"),
-    ("reinforce", {}, "lora"),
-    ("grpo", {"epochs": 2, "generations": 2}, "lora"),
-    ("rloo", {"generations": 2}, "lora"),
+    *(
+        pytest.param(*case, marks=pytest.mark.faults)
+        for case in (
+            ("sft", {}, "lora"),
+            ("dpo", {}, "full"),
+            ("ppo", {"kl_target": 0.5}, "lora"),
+            ("ppo", {"minibatches": 2, "epochs": 2}, "full"),
+            ("a2c", {"value_model": "separate"}, "lora"),
+            ("reinforce", {}, "lora"),
+            ("grpo", {"epochs": 2, "generations": 2}, "lora"),
+            ("rloo", {"generations": 2}, "lora"),
+        )
+    ),
 ]
 
 
@@ -104,6 +109,7 @@ def test_killed_and_resumed_is_as_never_killed(name, settings, adapter, make_ben
         assert not list((fresh.out / "checkpoints").iterdir())
 
 
+@pytest.mark.faults
 def test_a_reward_model_resumes(make_bench, monkeypatch) -> None:
     whole = make_bench(epochs=2.0, name="whole")
     train_reward_model(whole, LOG)
@@ -134,6 +140,7 @@ def dying(plan, stage, folder, progress) -> None:
     run_stage(plan, stage, folder, watch)
 
 
+@pytest.mark.faults
 def test_a_comparison_whose_every_training_was_killed_has_the_same_metrics(tmp_path, monkeypatch) -> None:
     sets = [*SMALL, "training.batch_size=8", "evaluation.milestones=2", "algorithms={dpo: {}, ppo: {}}"]
     whole = prefzoo.compare("quickstart", seeds=1, sets=sets, out=tmp_path / "whole")
@@ -170,6 +177,7 @@ def test_a_checkpoint_of_another_training_is_not_taken(make_bench, monkeypatch) 
     assert "resumed_at_step" not in other.report
 
 
+@pytest.mark.faults
 def test_a_checkpoint_that_was_cut_off_is_not_taken_and_a_damaged_one_not_twice(make_bench, monkeypatch) -> None:
     monkeypatch.setattr(checkpoints, "SECONDS", 0.0)
     with pytest.raises(Killed):

@@ -59,6 +59,7 @@ results = prefzoo.compare(
 '''
 
 
+@pytest.mark.slow
 def test_postponed_annotations_of_a_script_are_known_where_it_trains(tmp_path) -> None:
     path = tmp_path / "script.py"
     path.write_text(SCRIPT)

@@ -22,6 +22,8 @@ from prefzoo.tracking import tracker as tracking
 from prefzoo.trainers.fitting import arguments
 from wandb_files import read_runs
 
+pytestmark = pytest.mark.faults
+
 KEY = "0123456789abcdef" * 2 + "01234567"
 
 

@@ -202,12 +202,16 @@ def load_model(path: str, **loading: Any) -> PreTrainedModel:
     model.generation_config = GenerationConfig(
         bos_token_id=shipped.bos_token_id, eos_token_id=shipped.eos_token_id, pad_token_id=shipped.pad_token_id
     )
-    return without_dropout(keep_differentiable(model))
+    return without_dropout(with_one_kernel(model))
 
 
-def keep_differentiable(model: PreTrainedModel) -> PreTrainedModel:
-    """Return the model with its weights in 4 bits left as they were read. On a CPU with AVX512-BF16 bitsandbytes would
-    repack them in the first pass in eval mode, for a kernel that carries no gradient back, not even in training."""
+def with_one_kernel(model: PreTrainedModel) -> PreTrainedModel:
+    """Return the model with its 4-bit layers set to compute in evaluation as they do in training.
+
+    On a CPU with AVX512-BF16 bitsandbytes lays the weights out anew at the first pass without a gradient, and
+    multiplies in bfloat16 from then on. A policy would then be measured as another one than was trained, its KL to the
+    start would not be 0 before the first step, and no other model could share its weights.
+    """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False

@@ -16,15 +16,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 from prefzoo.errors import PrefzooError
 from prefzoo.models import shared_base
 from prefzoo.models.dropout import without_dropout
-from prefzoo.models.loading import (
-    count_parameters,
-    device,
-    keep_differentiable,
-    load_tokenizer,
-    positions,
-    resolve,
-    source,
-)
+from prefzoo.models.loading import count_parameters, device, load_tokenizer, positions, resolve, source, with_one_kernel
 from prefzoo.rewards.reward_files import REWARD_FILE, critic_problem, resolve_path
 from prefzoo.types import Prompt
 
@@ -188,5 +180,5 @@ def classifier(path: str, tokenizer: PreTrainedTokenizerBase, **loading: Any) ->
     model, info = AutoModelForSequenceClassification.from_pretrained(
         place, num_labels=1, output_loading_info=True, **settings
     )
-    without_dropout(keep_differentiable(model)).config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    without_dropout(with_one_kernel(model)).config.get_text_config().pad_token_id = tokenizer.pad_token_id
     return model, sorted(info["missing_keys"])

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
     from prefzoo.trainers.pairwise_trainer import ReplyBatch
 
-OWN_LOSS = "the loss is the algorithm's own"
+LOSS_FIELDS = (
+    "beta", "loss_type", "loss_weights", "label_smoothing", "f_divergence_type", "f_alpha_divergence_coef",
+    "use_weighting", "discopop_tau", "ld_alpha", "use_liger_kernel", "router_aux_loss_coef",
+)  # fmt: skip
 REFERENCE_FIELDS = (
-    "precompute_ref_log_probs",
-    "precompute_ref_batch_size",
-    "sync_ref_model",
-    "ref_model_mixup_alpha",
+    "precompute_ref_log_probs", "precompute_ref_batch_size", "sync_ref_model", "ref_model_mixup_alpha",
     "ref_model_sync_steps",
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -70,22 +70,7 @@ class PairwiseLoss(Pairwise):
     `docs/examples/simpo.py` is one.
     """
 
-    owned: ClassVar[Mapping[str, str]] = dict.fromkeys(
-        (
-            "beta",
-            "loss_type",
-            "loss_weights",
-            "label_smoothing",
-            "f_divergence_type",
-            "f_alpha_divergence_coef",
-            "use_weighting",
-            "discopop_tau",
-            "ld_alpha",
-            "use_liger_kernel",
-            "router_aux_loss_coef",
-        ),
-        OWN_LOSS,
-    )
+    owned: ClassVar[Mapping[str, str]] = dict.fromkeys(LOSS_FIELDS, "the loss is the algorithm's own")
 
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
