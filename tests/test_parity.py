@@ -141,7 +141,7 @@ def test_parity_of_what_samples(make_bench, tmp_path, name, particular) -> None:
         return worded(prompts, [turns[0]["content"] for turns in completions])
 
     rows = [{"prompt": list(prompt)} for prompt in bench.data.prompts]
-    config = {**steps, **sampling, **particular}
+    config = {"max_steps": steps["max_steps"], **sampling, **particular}
     raw = raw_trl(name.upper(), model, rows, str(tmp_path / "raw"), config, reward, task_type="CAUSAL_LM")
     curve = json.loads((bench.out / "curves.json").read_text())[-1]
     for logged in ("reward", "grad_norm", "completions/mean_length"):
