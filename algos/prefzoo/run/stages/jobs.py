@@ -125,7 +125,7 @@ def reward(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     report = {"type": settings.type, **reward_report(built, test, gold), **bench.report, "ledger": asdict(ledger)}
     single = built.parts if isinstance(built, Ensemble) else parts
     if len(single) > 1:
-        report["splits"] = [reward_report(each, test, gold) for each in single]
+        report["parts"] = [reward_report(each, test, gold) for each in single]
     (folder / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
 
 
