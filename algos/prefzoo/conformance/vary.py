@@ -148,7 +148,7 @@ def varied(trainings: _Trainings) -> Variations:
         if not values:
             continue
         effect, tried = _effect(trainings, name, values)
-        if not effect and not trainings.late:
+        if not effect:
             effect = any(
                 _effect(trainings, name, values, {other: value})[0]
                 for other, others in alternatives.items()
@@ -171,7 +171,7 @@ def _effect(
     that is known to be not so."""
     beside = beside or {}
     tried: list[Any] = []
-    base = trainings.outcome(beside)
+    base = None if trainings.late else trainings.outcome(beside)
     for value in values:
         if trainings.late or base is None:
             break
