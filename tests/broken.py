@@ -219,6 +219,10 @@ class AsksTheJudgeItself(Imitates):
 
     needs: ClassVar[frozenset[str]] = frozenset({"prompts", "judge"})
 
+    @property
+    def replies_per_row(self) -> int:
+        return 2
+
     def train(self, bench: Bench) -> Policy:
         prompts = bench.data.prompts
         drawn = bench.sample(start_policy(bench), prompts, 2, seed=bench.seed)
@@ -338,8 +342,8 @@ class SamplesItsOwnWay(Imitates):
     needs: ClassVar[frozenset[str]] = frozenset({"prompts"})
 
     def train(self, bench: Bench) -> Policy:
-        way = bench.generation.model_copy(update={"temperature": 0.4, "max_new_tokens": 32})
-        drawn = bench.replace(generation=way).sample(start_policy(bench), bench.data.prompts, 1, seed=3)
+        colder = bench.generation.model_copy(update={"temperature": 0.4, "max_new_tokens": 32})
+        drawn = bench.replace(generation=colder).sample(start_policy(bench), bench.data.prompts, 1, seed=3)
         return imitating(bench, [replies[0].text or "-" for replies in drawn])
 
 

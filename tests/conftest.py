@@ -37,7 +37,14 @@ def one_thread() -> None:
         torch.set_num_threads(1)
 
 
-READ_PICTURES = {"test_report", "test_report_tables", "test_page", "test_old_results", "test_tracking", "test_judge_audit"}
+READ_PICTURES = {
+    "test_report",
+    "test_report_tables",
+    "test_page",
+    "test_old_results",
+    "test_tracking",
+    "test_judge_audit",
+}
 READ_PICTURES |= {"test_budgets", "test_compare"}
 
 

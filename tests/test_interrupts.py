@@ -104,7 +104,7 @@ def test_what_is_started_under_a_block_never_hears_of_ctrl_c_and_the_caller_does
     ("statuses", "says"), [(["kept", "kept"], "so far"), (["broken"], "broken: trains"), ([], "so far")]
 )
 def test_an_interrupted_check_shows_what_it_found(monkeypatch, statuses, says) -> None:
-    def check(name, seed, console):
+    def check(name, seed, console, sets=()):
         yield from (Finding(promise, status, "seen") for promise, status in zip(PROMISES, statuses, strict=False))
         raise KeyboardInterrupt
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from prefzoo.conformance.watch import Row, Seen, watching
+from prefzoo.conformance.seen import Row, Seen
+from prefzoo.conformance.watch import watching
 from prefzoo.interface import CHECKPOINTS, MILESTONES, Algorithm, Bench, Policy
 from prefzoo.settings import Generation
 from prefzoo.types import Completion, Prompt
@@ -235,7 +236,7 @@ def is_alike(batch: dict[str, Any], generation: Generation) -> bool:
     """Whether a call of `generate` samples as the recipe says, from the whole distribution."""
     if generation.temperature == 0:
         return not batch["sampling"] and batch["max_new_tokens"] == generation.max_new_tokens
-    whole = batch["top_p"] in (None, 1.0) and not batch["top_k"]
+    whole = batch["top_p"] in (None, 1.0) and not batch["top_k"] and not batch["altered"]
     same = (batch["temperature"], batch["max_new_tokens"]) == (generation.temperature, generation.max_new_tokens)
     return bool(batch["sampling"] and whole and same)
 

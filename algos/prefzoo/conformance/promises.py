@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from prefzoo.atomic_files import file_sha256
 from prefzoo.conformance.findings import Finding
 from prefzoo.conformance.probe import Trial, is_alike, plain
+from prefzoo.conformance.trials import Trials, furthest, weights_of
 from prefzoo.conformance.vary import Variations
 from prefzoo.interface import Algorithm
-from prefzoo.settings import Adapter, Budget, Generation, Training
 from prefzoo.trainers.departures import departures, expected_facts
 
 TOLERANCE = 1e-4
@@ -24,47 +21,6 @@ SLACK = 0.98
 """A ledger may hold a little less than was seen: how weights and padding are counted is a matter of definition."""
 FIXED = 8
 """So many sampled replies, or more, that two seeds have in common were drawn by one."""
-
-
-@dataclass(frozen=True)
-class Trials:
-    """What small trainings of one algorithm left behind.
-
-    Attributes:
-        algorithm: the algorithm, with the hyper-parameters that it is tried with.
-        adapter, budget, generation, training: the recipe's blocks of those names.
-        first, other: a trial, and one with another seed.
-        again: the first one once more, with other rows in the place of those that policies are measured by; the error
-            where that failed.
-        same: whether it ended with the same weights and answers as the first; where it did not, `repeated` says whether
-            one more, with the rows in their place, did.
-        policies: folders of the saved policies: of the first trial, of its repetition, of the other seed's.
-        replies: what the first two saved policies answered to the test prompts; None where that failed.
-        reloaded: the first policy's answers after loading it here, or the error that this ended with.
-        start: the log-probabilities that the start gives to the replies asked for.
-        hidden: prompts of the rows that policies are measured by.
-        variations: what changed what is learned; the error where that could not be tried.
-        resumed: of a training that was killed: `{"killed": whether it came so far, "same": whether it ended alike}`;
-            the error where it did not end.
-    """
-
-    algorithm: Algorithm
-    adapter: Adapter
-    budget: Budget
-    generation: Generation
-    training: Training
-    first: Trial
-    other: Trial
-    again: Trial | str
-    same: bool
-    policies: tuple[Path, Path, Path]
-    replies: tuple[list[str] | None, ...]
-    reloaded: dict[str, Any] | Exception
-    start: list[list[float]]
-    repeated: bool | None = None
-    hidden: frozenset[str] = frozenset()
-    variations: Variations | str = "not tried"
-    resumed: Mapping[str, Any] | str = field(default_factory=lambda: {"killed": False, "same": True})
 
 
 def quick_findings(trials: Trials) -> Iterator[Finding]:
@@ -123,6 +79,9 @@ def seed(trials: Trials) -> Finding:
         return Finding("seed", "untried", "nothing is trained")
     if weights_of(trials.policies[0]) == weights_of(trials.policies[2]):
         return _broken("seed", "trainings with two seeds saved the same weights: `bench.seed` is not used")
+    both = zip(trials.first.trainings, trials.other.trainings, strict=False)
+    if fixed := [one["trainer"] for one, other in both if "seed" in one and one["seed"] == other.get("seed")]:
+        return _broken("seed", f"{fixed[0]} had the same seed in trainings with two: `bench.seed` is not used")
     return _kept("seed", "the weights differ")
 
 
@@ -200,7 +159,7 @@ def sampling(trials: Trials) -> Finding:
     problems = []
     if unlike:
         names = ("temperature", "max_new_tokens", "top_p", "top_k")
-        how = ", ".join(f"{name} {unlike[0][name]}" for name in names)
+        how = ", ".join([*(f"{name} {unlike[0][name]}" for name in names), *unlike[0]["altered"]])
         asked = f"temperature {generation.temperature}, max_new_tokens {generation.max_new_tokens}, and no truncation"
         problems.append(f"it sampled with {how}; the recipe says {asked}")
     if trial.learned_greedily:
@@ -293,21 +252,9 @@ def resumes(trials: Trials) -> Finding:
     return _kept("resumes", f"{how}, to the same weights")
 
 
-def furthest(a: list[list[float]], b: list[list[float]]) -> float:
-    """The largest difference between two sets of log-probabilities; not a number if one of them is none."""
-    return float(np.max(np.abs(np.subtract(np.concatenate(a), np.concatenate(b)))))
-
-
-def weights_of(folder: Path) -> dict[str, str]:
-    """Return a hash of each weight file of a saved policy."""
-    return {str(f.relative_to(folder)): file_sha256(f) for f in folder.rglob("*.safetensors")}
-
-
 def _explained(algorithm: Algorithm, key: str, wanted: Any, values: list[Any]) -> str | None:
     """The hyper-parameter that a training argument is, or by which the recipe's is multiplied; it stands in the recipe
     beside the label, so that a reader sees it."""
-    import dataclasses
-
     if not key.startswith("training."):
         return None
     own = {f.name: getattr(algorithm, f.name) for f in dataclasses.fields(algorithm) if f.name != "trainer"}

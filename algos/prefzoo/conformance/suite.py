@@ -14,21 +14,20 @@ from typing import Any
 from rich.console import Console
 
 from prefzoo import registry
-from prefzoo.commands.comparison import compare, run_stage
+from prefzoo.commands.comparison import run_stage
 from prefzoo.conformance import probe
 from prefzoo.conformance.findings import PROMISES, Finding
+from prefzoo.conformance.learning import learning, recipe_of
 from prefzoo.conformance.probe import DETAILS, Trial, answers, probed
-from prefzoo.conformance.promises import Trials, quick_findings, weights_of
+from prefzoo.conformance.promises import quick_findings
+from prefzoo.conformance.trials import Trials, weights_of
 from prefzoo.conformance.vary import Variations, vary
 from prefzoo.data import splits
 from prefzoo.data.row_views import views_of
-from prefzoo.recipe.check_recipe import load
-from prefzoo.recipe.recipe_schema import Recipe
-from prefzoo.results.results_schema import Results, Verdict
 from prefzoo.run.executor import Outcome, Runner
 from prefzoo.run.progress_display import Watcher
 from prefzoo.run.resources import default_workers
-from prefzoo.run.stage_graph import START, Plan, make_plan
+from prefzoo.run.stage_graph import Plan, make_plan
 from prefzoo.settings import Generation
 from prefzoo.types import Completion, Prompt
 
@@ -39,17 +38,6 @@ QUICK: dict[str, Any] = {
     "evaluation": {"prompts": 16},
     "generation": {"max_new_tokens": 24},
 }
-LONG: dict[str, Any] = {
-    "tracking": {"wandb": {"mode": "disabled"}},
-    "budget": {"prompts": 800},
-    "evaluation": {"prompts": 256},
-    "training": {"learning_rate": 5e-4},
-}
-"""The rate is a quarter of the lab's own, at which DPO with its paper's beta over-optimizes: an algorithm is tried here
-with its defaults, and is to be shown able to learn, not to be tuned."""
-SEEDS = 3
-CHANCE = 0.01
-"""A control is broken only by a rise less likely than this without any: suites are run often."""
 TRIALS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "first": (probe.observe, {}),
     "other": (probe.observe, {"seed_offset": 1}),
@@ -112,10 +100,10 @@ def quick(
         registry.register(watched)(probed(inner, train))
         algorithms[label] = {"algorithm": watched, **more}
     try:
-        recipe = _recipe({**content, "algorithms": algorithms}, seed, sets)
+        recipe = recipe_of({**content, "algorithms": algorithms}, seed, sets)
         algorithm = recipe.algorithm("first")
         if "reward" in algorithm.required:
-            recipe = _recipe({**content, "algorithms": algorithms, "reward": {"type": "trained"}}, seed, sets)
+            recipe = recipe_of({**content, "algorithms": algorithms, "reward": {"type": "trained"}}, seed, sets)
         out.mkdir(parents=True, exist_ok=True)
         plan = make_plan(recipe, out)
         plan.save()
@@ -213,19 +201,6 @@ def _replies(folder: Path, prompts: Sequence[Prompt], generation: Generation) ->
     return None
 
 
-def _recipe(content: Mapping[str, Any], seed: int, sets: Iterable[str]) -> Recipe:
-    """The recipe of a check; what `sets` says of hyper-parameters is said to every label."""
-    blocks = {*Recipe.model_fields} - {"algorithms"}
-    assignments = [f"seeds=[{seed}]"] if "seeds" not in content else []
-    for text in sets:
-        key = text.partition("=")[0]
-        if key.partition(".")[0] in blocks and "." in key:
-            assignments.append(text)
-        else:
-            assignments += [f"algorithms.{label}.{text}" for label in content["algorithms"]]
-    return load(content, assignments)
-
-
 def _run(plan: Plan, wanted: Sequence[str], console: Console) -> dict[str, Outcome]:
     """Run some stages and what they need, as far as that is not done."""
     names = list(wanted)
@@ -272,58 +247,6 @@ def _details(folder: Path) -> dict[str, Any]:
 def _failed(outcomes: Mapping[str, Outcome], name: str) -> str:
     """Why a stage has no result; empty where it has one."""
     return "" if outcomes[name].status == "ok" else outcomes[name].error or "it failed"
-
-
-def learning(
-    name: str, seed: int, out: Path, console: Console | None = None, sets: Sequence[str] = ()
-) -> Iterator[Finding]:
-    """Gold rises over the start's, paired by seed and prompt; and does not in a negative control."""
-    content: dict[str, Any] = {
-        **LONG,
-        "reward": {"type": "random"},
-        "data": {"source": "lab", "seed": seed},
-        "algorithms": {name: {}},
-        "seeds": list(range(seed, seed + SEEDS)),
-    }
-    needs = _recipe(content, seed, sets).algorithm(name).required
-    content["reward"] = {"type": "trained" if "reward" in needs else "random"}
-    recipe = _recipe(content, seed, sets).model_dump(mode="json")
-    real = _over_start(compare(recipe, out=out, console=console), name)
-    if isinstance(real, str):
-        yield Finding("learns", "broken", real)
-    else:
-        better = real.verdict == "better"
-        yield Finding("learns", "kept" if better else "broken", f"gold over the start: {_numbers(real)}")
-    control: list[str] = []
-    if needs & {"preferences", "demonstrations"}:
-        control.append("data.shuffle_labels=true")
-    if "reward" in needs:
-        control.append("reward.type=random")
-    if "judge" in needs:
-        control.append("judge.type=random")
-    if not control:
-        yield Finding("control", "untried", "it learns from neither preferences nor a reward nor a judge")
-        return
-    named = {"data": "shuffled labels", "reward": "a random reward", "judge": "a judge that tosses a coin"}
-    what = " and ".join(named[key.partition(".")[0]] for key in control)
-    null = _over_start(compare(recipe, sets=control, out=out, console=console), name)
-    if isinstance(null, str):
-        yield Finding("control", "broken", f"with {what}: {null}")
-    else:
-        rises = null.difference > 0 and null.p_adjusted < CHANCE
-        yield Finding("control", "broken" if rises else "kept", f"with {what}, gold over the start: {_numbers(null)}")
-
-
-def _over_start(results: Results, label: str) -> Verdict | str:
-    """The verdict on gold against the start; the error when there is none."""
-    if results.algorithms[label].status != "ok":
-        return str(results.algorithms[label].error)
-    return next(v for v in results.verdicts if (v.metric, v.a, v.b) == ("gold", label, START))
-
-
-def _numbers(verdict: Verdict) -> str:
-    low, high = verdict.ci95
-    return f"{verdict.difference:+.2f} [{low:+.2f}, {high:+.2f}], p = {verdict.p_adjusted:.2g}"
 
 
 def _untried(promises: Iterable[str], why: str) -> Iterator[Finding]:

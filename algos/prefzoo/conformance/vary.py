@@ -22,7 +22,7 @@ ROWS, BATCH = 16, 8
 TRIES = 4
 """Other values of a hyper-parameter that are tried, at most."""
 LIMIT = 300.0
-"""Seconds after which nothing more is tried."""
+"""Seconds of processor time after which nothing more is tried."""
 
 
 @dataclasses.dataclass
@@ -72,12 +72,12 @@ class _Trainings:
             milestones=0,
         )
         self.done: dict[str, str | None] = {}
-        self.began = time.monotonic()
+        self.began = time.process_time()
         self.sampled = False
 
     @property
     def late(self) -> bool:
-        return time.monotonic() - self.began > LIMIT
+        return time.process_time() - self.began > LIMIT
 
     def folder(self, i: int) -> Path:
         return self.bench.out / f"variation-{i:02d}" / "policy"
@@ -148,7 +148,7 @@ def varied(trainings: _Trainings) -> Variations:
         if not values:
             continue
         effect, tried = _effect(trainings, name, values)
-        if not effect and not trainings.late:
+        if not effect:
             effect = any(
                 _effect(trainings, name, values, {other: value})[0]
                 for other, others in alternatives.items()
@@ -171,7 +171,7 @@ def _effect(
     that is known to be not so."""
     beside = beside or {}
     tried: list[Any] = []
-    base = trainings.outcome(beside)
+    base = None if trainings.late else trainings.outcome(beside)
     for value in values:
         if trainings.late or base is None:
             break
@@ -260,7 +260,7 @@ def _candidates(now: Any, hint: Any) -> Iterator[Any]:
     elif isinstance(now, bool):
         yield not now
     elif isinstance(now, int):
-        yield from (now + 1, 2 * now, 1, 0, 10 * now)
+        yield from (now + 1, 2 * now, 1, now + 10, now + 100, 0, now - 1)
     elif isinstance(now, float):
         yield from (now / 2, 2 * now, now / 100, 100 * now, now + 1, 0.5, 0.0)
     elif now is None:

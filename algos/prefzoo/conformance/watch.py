@@ -5,87 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from prefzoo.conformance.seen import UNALTERED, Batch, Seen, in_backward, learns, mask_of, rows_of, token_ids
 from prefzoo.interface import Bench
-
-Row = tuple[int, ...]
-"""The attended token ids of one sequence."""
-
-
-@dataclass
-class Batch:
-    """One call of `generate`.
-
-    Attributes:
-        sampling: whether it draws at random (False is greedy).
-        temperature, top_p, top_k, max_new_tokens: its settings.
-        by_assistant: whether the bench's assistant made it.
-        rows: prompts with their replies, ends included.
-    """
-
-    sampling: bool
-    temperature: float | None
-    top_p: float | None
-    top_k: int | None
-    max_new_tokens: int | None
-    by_assistant: bool
-    rows: list[Row]
-
-
-@dataclass
-class Seen:
-    """All that passed through any transformers model of this process, rewards and judges left out.
-
-    Attributes:
-        trained, forwarded: sequence -> how often it passed with a gradient, and without one.
-        sequences: passes with a gradient, also of sequences that cannot be read.
-        trained_tokens: attended tokens of passes with a gradient.
-        forward_tokens: attended tokens of passes without one; of `generate`, those of the prompts.
-        generated_tokens: tokens that `generate` made, ends included.
-        flops: the least that these passes cost, by the weights of the models that they went through.
-        batches: the calls of `generate`.
-        reward_calls, judge_calls: replies scored by a reward, questions put to the bench's judge.
-        asked: the last turns of all prompts that a reward or the judge was given.
-        trainings: `config_audit.training_facts` of every `transformers.Trainer` that trained.
-        opened: files that are sealed from a training, and that this process opened.
-    """
-
-    trained: Counter[Row] = field(default_factory=Counter)
-    forwarded: Counter[Row] = field(default_factory=Counter)
-    sequences: int = 0
-    trained_tokens: int = 0
-    forward_tokens: int = 0
-    generated_tokens: int = 0
-    flops: float = 0.0
-    batches: list[Batch] = field(default_factory=list)
-    reward_calls: int = 0
-    judge_calls: int = 0
-    asked: set[str] = field(default_factory=set)
-    trainings: list[dict[str, Any]] = field(default_factory=list)
-    opened: list[str] = field(default_factory=list)
-
-    def passed(self, rows: list[Row], tokens: int, sequences: int, weights: int, gradient: bool) -> None:
-        """Note one forward pass of a batch.
-
-        Args:
-            rows: those of its sequences that can be read.
-            weights: of the model.
-            gradient: whether its output has one.
-        """
-        if gradient:
-            self.trained.update(rows)
-            self.sequences += sequences
-            self.trained_tokens += tokens
-        else:
-            self.forwarded.update(rows)
-            self.forward_tokens += tokens
-        self.flops += (4.0 if gradient else 2.0) * weights * tokens
 
 
 class _Watcher:
@@ -117,14 +43,14 @@ class _Watcher:
             with self.within() as outermost:
                 output = original(model, *args, **kwargs)
             if outermost:
-                ids = _token_ids(model, args, kwargs)
+                ids = token_ids(model, args, kwargs)
                 if ids is not None:
-                    mask = _mask(ids, kwargs.get("attention_mask"))
+                    mask = mask_of(ids, kwargs.get("attention_mask"))
                     cached = kwargs.get("past_key_values")
                     whole = cached is None or cached.get_seq_length() <= ids.shape[1]
-                    rows = _rows(ids, mask)
+                    rows = rows_of(ids, mask)
                     tokens = sum(map(len, rows))
-                    self.seen.passed(rows if whole else [], tokens, len(rows), self.weights(model), _learns(output))
+                    self.seen.passed(rows if whole else [], tokens, len(rows), self.weights(model), learns(output))
             return output
 
         return call
@@ -135,11 +61,11 @@ class _Watcher:
         def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
             output = original(layer, *args, **kwargs)
             first = getattr(getattr(layer, "self_attn", None), "layer_idx", 0) == 0
-            if self.depth == 0 and first and not _in_backward():
+            if self.depth == 0 and first and not in_backward():
                 hidden = kwargs.get("hidden_states", args[0] if args else None)
                 if hidden is not None:
                     size = int(hidden.shape[:-1].numel())
-                    self.seen.passed([], size, len(hidden), self.weights(layer), _learns(output))
+                    self.seen.passed([], size, len(hidden), self.weights(layer), learns(output))
             return output
 
         return call
@@ -155,13 +81,19 @@ class _Watcher:
             config = kwargs.get("generation_config") or model.generation_config
             settings = {
                 name: kwargs[name] if kwargs.get(name) is not None else getattr(config, name, None)
-                for name in ("do_sample", "temperature", "top_p", "top_k", "max_new_tokens", "eos_token_id")
+                for name in (
+                    *("do_sample", "temperature", "top_p", "top_k", "max_new_tokens", "eos_token_id"),
+                    *UNALTERED,
+                )
             }
-            ids = _token_ids(model, args, kwargs)
+            altered = [f"{name} {settings[name]}" for name, usual in UNALTERED.items() if settings[name] not in usual]
+            if kwargs.get("logits_processor"):
+                altered.append("a logits_processor")
+            ids = token_ids(model, args, kwargs)
             sequences = getattr(output, "sequences", output)
             given = kwargs.get("input_ids", kwargs.get("inputs", args[0] if args else None))
             replies = sequences[:, given.shape[1] :] if given is not None else sequences
-            prompts = _rows(ids, _mask(ids, kwargs.get("attention_mask")))
+            prompts = rows_of(ids, mask_of(ids, kwargs.get("attention_mask")))
             prompts = [prompt for prompt in prompts for _ in range(len(replies) // len(prompts))]
             ends = torch.tensor(settings["eos_token_id"], device=replies.device).flatten()
             ended = torch.isin(replies, ends)
@@ -180,6 +112,7 @@ class _Watcher:
                     settings["top_p"],
                     settings["top_k"],
                     settings["max_new_tokens"],
+                    altered,
                     self.assisting > 0,
                     rows,
                 )
@@ -266,48 +199,6 @@ def watching(bench: Bench, sealed: Callable[[Path], bool] = lambda path: False) 
             stack.enter_context(mock.patch.object(target, name, wrap(getattr(target, name))))
         stack.enter_context(_hearing(lambda path: watcher.seen.opened.append(str(path)) if sealed(path) else None))
         yield watcher.seen
-
-
-def _token_ids(model: Any, args: Any, kwargs: Any) -> Any:
-    """The token ids (B, T) that a model is given; embeddings are read back as the tokens that they are nearest to."""
-    import torch
-
-    for name in ("input_ids", "inputs"):
-        if kwargs.get(name) is not None:
-            return kwargs[name]
-    if args and torch.is_tensor(args[0]) and not args[0].is_floating_point():
-        return args[0]
-    embeddings = kwargs.get("inputs_embeds")
-    if embeddings is None:
-        return None
-    table = model.get_input_embeddings().weight.detach().float()
-    return torch.cdist(embeddings.detach().float().flatten(0, 1), table).argmin(1).view(embeddings.shape[:2])
-
-
-def _mask(ids: Any, mask: Any) -> Any:
-    """Which positions are attended, (B, T); all of them where the model is given no mask of that shape."""
-    if mask is None or mask.dim() != 2 or mask.shape[1] < ids.shape[1]:
-        return ids == ids
-    return mask[:, -ids.shape[1] :].bool()
-
-
-def _rows(ids: Any, mask: Any) -> list[Row]:
-    return [tuple(row[own].tolist()) for row, own in zip(ids, mask, strict=True)]
-
-
-def _learns(output: Any) -> bool:
-    """Whether anything in a model's output has a gradient."""
-    import torch
-
-    values = output.values() if isinstance(output, dict) else output if isinstance(output, tuple) else [output]
-    return any(torch.is_tensor(value) and value.requires_grad for value in values)
-
-
-def _in_backward() -> bool:
-    """Whether a backward pass runs, in which gradient checkpointing computes layers again."""
-    import torch
-
-    return torch._C._current_graph_task_id() != -1
 
 
 _listeners: list[Callable[[Path], object]] = []

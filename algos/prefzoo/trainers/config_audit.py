@@ -151,8 +151,8 @@ def _name(dtype: torch.dtype) -> str:
 def training_facts(trainer: Any) -> dict[str, Any]:
     """Return what a trainer that is done really used, by the recipe's names, so that it can be held against the recipe.
 
-    `trainer` is the name of its class and `rows` the size of its data; `budget.epochs` is what its arguments come to
-    where they count steps, and `training.batch_size` counts rows of an optimizer step, as the recipe does.
+    `trainer` is the name of its class, `rows` the size of its data; `budget.epochs` is what its arguments come to where
+    they count steps, and `training.batch_size` counts rows of an optimizer step, as the recipe does.
     """
     args = trainer.args
     generations = getattr(args, "num_generations", None) or 1
@@ -161,6 +161,7 @@ def training_facts(trainer: Any) -> dict[str, Any]:
     facts: dict[str, Any] = {
         "trainer": type(trainer).__name__,
         "rows": rows,
+        "seed": args.seed,
         "budget.epochs": args.num_train_epochs if args.max_steps <= 0 else args.max_steps * batch / rows,
         "training.batch_size": batch,
         "training.learning_rate": args.learning_rate,

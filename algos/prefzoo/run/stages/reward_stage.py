@@ -43,7 +43,7 @@ def make_reward(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> N
     report = {**scores, **bench.report, "ledger": asdict(bench.ledger)}
     members = reward.parts if isinstance(reward, Ensemble) else parts
     if len(members) > 1:
-        report["splits"] = [reward_report(member, test, gold) for member in members]
+        report["parts"] = [reward_report(member, test, gold) for member in members]
     (folder / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
 
 
