@@ -394,13 +394,37 @@ def test_settings_of_a_check_are_hyper_parameters_or_keys_of_the_recipe() -> Non
 
 
 def test_a_built_in_algorithm_keeps_the_quick_promises(shared) -> None:
-    findings = by_promise(quick("rejection_sampling", 0, shared))
+    findings = by_promise(quick("dpo", 0, shared))
     assert list(findings) == list(PROMISES)[:-2]
-    assert {str(f) for f in findings.values() if f.status != "kept"} == set()
+    assert {str(f) for f in findings.values() if f.status == "broken"} == set()
+    assert {f.promise for f in findings.values() if f.status == "untried"} == {"sampling"}
     seen = json.loads((load_plan(shared).stages["train first seed 0"].folder / "details.json").read_text())["probe"]
-    assert seen["sequences"] == 48 == seen["rows"]
-    for what in ("trained_tokens", "forward_tokens", "generated_tokens", "reward_calls"):
+    assert seen["sequences"] == 96 == 2 * seen["rows"]
+    for what in ("trained_tokens", "forward_tokens"):
         assert seen["seen"][what] == seen["charged"][what] > 0, what
+
+
+@pytest.mark.parametrize("name", ["rejection_sampling", "ppo", "best_of_n"])
+def test_the_probe_counts_what_the_ledger_counts(make_bench, name) -> None:
+    bench = make_bench().replace(reward=Length())
+    observe(prefzoo.get(name), bench)
+    first = Trial(**bench.report["probe"])
+    assert first.seen.keys() == first.charged.keys()
+    for what in ("trained_tokens", "forward_tokens", "generated_tokens", "reward_calls"):
+        assert first.seen[what] == first.charged[what], what
+    assert first.seen["flops"] <= first.charged["flops"] and first.strangers == [] and first.over == (0, 0)
+    if name != "best_of_n":
+        assert first.seen["generated_tokens"] > 0 and first.made and first.learned_greedily == 0
+
+
+class Length:
+    """A reward that can be saved."""
+
+    def __call__(self, prompts: Any, completions: Any) -> list[float]:
+        return [len(text) / 50 for text in completions]
+
+    def spec(self, folder: Path) -> dict[str, Any]:
+        return {"type": "random", "seed": 0}
 
 
 def test_learning_from_test_rows_on_the_disk_is_named(shared, register) -> None:

@@ -34,8 +34,12 @@ class _Watcher:
             self.depth -= 1
 
     def weights(self, module: Any) -> int:
+        """Count the weights that every token passes through: of several adapters not all may be on."""
+        from prefzoo.models.adapters import of_adapter
+
         if id(module) not in self.sizes:
-            self.sizes[id(module)] = module, sum(weight.numel() for weight in module.parameters())
+            frozen = [weight for name, weight in module.named_parameters() if not of_adapter(f".{name}")]
+            self.sizes[id(module)] = module, sum(weight.numel() for weight in frozen)
         return self.sizes[id(module)][1]
 
     def model_call(self, original: Callable[..., Any]) -> Callable[..., Any]:
