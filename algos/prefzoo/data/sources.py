@@ -29,6 +29,10 @@ class RowRequest:
     seed: int
 
 
+Wanted = RowRequest
+"""The name by which sources of other packages know it."""
+
+
 class Source(ABC):
     """A named origin of rows: `data: {source: NAME}`.
 
