@@ -208,9 +208,9 @@ def load_model(path: str, **loading: Any) -> PreTrainedModel:
 def keep_differentiable(model: PreTrainedModel) -> PreTrainedModel:
     """Return the model with its weights in 4 bits left as they were read.
 
-    On a CPU with AVX512-BF16 bitsandbytes would repack them in the first pass in eval mode, for a kernel that multiplies
-    in bfloat16 and carries no gradient back: what is measured would be another policy than what is trained, its KL to
-    the start would not begin at 0, and no other model could share its weights.
+    On a CPU with AVX512-BF16 bitsandbytes would repack them in the first pass in eval mode, for a kernel that
+    multiplies in bfloat16 and carries no gradient back: what is measured would be another policy than what is trained,
+    its KL to the start would not begin at 0, and no other model could share its weights.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
