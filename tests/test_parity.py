@@ -147,7 +147,7 @@ def test_parity_of_what_samples(make_bench, tmp_path, name, particular) -> None:
     for logged in ("reward", "grad_norm", "completions/mean_length"):
         found, theirs = ([each[logged] for each in log if logged in each] for log in (curve, raw.state.log_history))
         assert len(found) == 3 and found == pytest.approx(theirs, rel=1e-4), logged
-    # Log-probabilities that differ in their last digit move a weight of tiny gradient by 2e-6: Adam divides by its size.
+    # Adam divides by a gradient's size: where it is tiny, the last digit of a log-probability moves a weight by 2e-6.
     assert torch.allclose(learned(ours.model), learned(raw.model), atol=1e-5)
     assert (learned(ours.model) - learned(model_of_step_0(bench))).abs().max() > 1e-4
 
