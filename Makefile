@@ -49,7 +49,7 @@ $(OLDEST)/.ready: pyproject.toml constraints.txt
 	touch $@
 
 test-oldest: $(OLDEST)/.ready ## what trains, on the oldest TRL and transformers that pyproject.toml admits
-	$(OLDEST)/bin/python -m pytest tests/test_trainers.py tests/test_trainer_fields.py tests/test_parity.py tests/test_online.py tests/test_rollouts.py tests/test_left_padding.py tests/test_fused_head.py tests/test_reference.py tests/test_resume.py tests/test_qlora.py tests/test_quantized_start.py tests/test_adapters.py
+	$(OLDEST)/bin/python -m pytest tests/test_trainers.py tests/test_trainer_fields.py tests/test_parity.py tests/test_online.py tests/test_rollouts.py tests/test_left_padding.py tests/test_fused_head.py tests/test_reference.py tests/test_resume.py tests/test_qlora.py tests/test_quantized_start.py tests/test_adapters.py tests/test_examples.py
 
 $(TRL112)/.ready: benchmarks/trl112/requirements.txt constraints.txt
 	$(PYTHON) -m venv $(TRL112)
