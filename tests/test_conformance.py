@@ -33,7 +33,7 @@ from prefzoo.results.results_schema import Departure
 from prefzoo.run.executor import Outcome
 from prefzoo.run.stage_graph import load_plan
 from prefzoo.settings import Adapter, Budget, Generation, Training
-from prefzoo.trainers.departures import departures, expected_facts
+from prefzoo.trainers.recipe_deviations import expected_facts, find_deviations
 from reported import made
 from test_ledger import length
 
@@ -484,15 +484,18 @@ def test_the_fixture_is_offered_to_every_project() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_departures_are_what_the_recipe_and_the_label_do_not_say() -> None:
+def test_deviations_are_what_the_recipe_and_the_label_do_not_say() -> None:
     expected = expected_facts(Adapter(r=4, alpha=8), Budget(), Generation(), TRAINING)
     trained = {**expected, "budget.epochs": 4, "training.learning_rate": 5e-3}
     sampled = {"generation.temperature": 0.3, "generation.max_new_tokens": 40}
-    assert departures(expected, [expected], {}) == {}
-    found = departures(expected, [expected, trained, trained, sampled], {})
-    assert found == {"budget.epochs": [4], "training.learning_rate": [5e-3], "generation.temperature": [0.3]}
-    assert set(departures(expected, [trained], {"num_train_epochs": 4})) == {"training.learning_rate"}
-    assert set(departures(expected, [trained], {"num_train_epochs": 2})) == {"budget.epochs", "training.learning_rate"}
+    assert find_deviations(expected, [expected], {}) == {}
+    deviations = find_deviations(expected, [expected, trained, trained, sampled], {})
+    assert deviations == {"budget.epochs": [4], "training.learning_rate": [5e-3], "generation.temperature": [0.3]}
+    assert set(find_deviations(expected, [trained], {"num_train_epochs": 4})) == {"training.learning_rate"}
+    assert set(find_deviations(expected, [trained], {"num_train_epochs": 2})) == {
+        "budget.epochs",
+        "training.learning_rate",
+    }
 
 
 def test_the_report_says_who_was_not_given_the_same(tmp_path) -> None:

@@ -88,7 +88,7 @@ def test_labels_are_hashed_row_by_row(run) -> None:
     from dataclasses import replace
 
     from prefzoo.data import splits
-    from prefzoo.run.stage_graph import LABEL, Stage
+    from prefzoo.run.stage_graph import LABEL_STAGE, Stage
 
     plan = load_plan(run)
     data = plan.stages["data"].folder
@@ -99,7 +99,7 @@ def test_labels_are_hashed_row_by_row(run) -> None:
     splits.save_splits({name: [*rows, *added.get(name, [])] for name, rows in parts.items()}, folder)
     noted = {name: {"sha256": splits.sha256_of(rows)} for name, rows in added.items()}
     (folder / "labels.json").write_text(json.dumps({"splits": noted}))
-    plan.stages[LABEL] = Stage(LABEL, "label", folder)
+    plan.stages[LABEL_STAGE] = Stage(LABEL_STAGE, "label", folder)
     refuse_edited(plan)
     seal(folder)
     for line in (-1, 0):

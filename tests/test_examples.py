@@ -92,7 +92,7 @@ def test_killed_and_resumed_is_as_never_killed(name, make_bench, monkeypatch) ->
 
     algorithm.train(whole := bench("whole"))
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(checkpoints, "SECONDS", 0.0)
+        patch.setattr(checkpoints, "CHECKPOINT_INTERVAL_SECONDS", 0.0)
         algorithm.train(bench("killed").replace(progress=killed_at(3)))
     clear((fresh := bench("killed")).out)
     algorithm.train(fresh)
@@ -235,7 +235,7 @@ def test_a_plain_trainer_trains_the_adapter_and_resumes(adapter, make_bench, mon
     losses = [entry["loss"] for entry in curve(whole)]
     assert sum(losses[3:]) < sum(losses[:3]), "of the second epoch and of the first"
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(checkpoints, "SECONDS", 0.0)
+        patch.setattr(checkpoints, "CHECKPOINT_INTERVAL_SECONDS", 0.0)
         algorithm.train(make_bench(adapter, epochs=2.0, name="killed").replace(progress=killed_at(4)))
     clear((fresh := make_bench(adapter, epochs=2.0, name="killed")).out)
     algorithm.train(fresh)

@@ -20,7 +20,7 @@ from prefzoo.report.judge_section import calibration_picture
 from prefzoo.results.caveats import judge_notes
 from prefzoo.run.evaluation_records import read_records
 from prefzoo.run.executor import Outcome
-from prefzoo.run.stage_graph import AUDIT, LABEL, make_plan
+from prefzoo.run.stage_graph import AUDIT, LABEL_STAGE, make_plan
 from test_cli import prefzoo as run
 
 STAGE = AUDIT.format("judge")
@@ -172,10 +172,12 @@ def plan_of(tmp_path, **judge):
 
 def test_the_audit_is_planned_where_the_judge_is_used_and_nothing_waits_for_it(tmp_path) -> None:
     plan = plan_of(tmp_path)
-    assert list(plan.stages)[-1] == STAGE and plan.stages[STAGE].needs == (LABEL,)
+    assert list(plan.stages)[-1] == STAGE and plan.stages[STAGE].needs == (LABEL_STAGE,)
     assert not any(STAGE in (*stage.needs, *stage.after) for stage in plan.stages.values())
     fewer = plan_of(tmp_path, audit_pairs=7)
-    assert fewer.stages[LABEL].folder == plan.stages[LABEL].folder, "how much is audited does not label again"
+    assert fewer.stages[LABEL_STAGE].folder == plan.stages[LABEL_STAGE].folder, (
+        "how much is audited does not label again"
+    )
     assert fewer.stages[STAGE].folder != plan.stages[STAGE].folder
     assert STAGE not in plan_of(tmp_path, audit_pairs=0).stages
     unused = recipes.load("quickstart")

@@ -111,7 +111,7 @@ def test_milestones_are_there_again_after_a_kill(name, settings, training, step,
 
     whole = kept(train())
     shutil.rmtree(bench().out)
-    monkeypatch.setattr(checkpoints, "SECONDS", 0.0)
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_INTERVAL_SECONDS", 0.0)
     begun = [0]
 
     def progress(what: str, done: int, total: int) -> None:

@@ -235,7 +235,7 @@ def test_a_head_of_ones_own_learns_is_saved_and_is_resumed(adapter, value_filter
     from prefzoo.settings import Generation
     from prefzoo.trainers import checkpoints
 
-    monkeypatch.setattr(checkpoints, "SECONDS", 0.0)
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_INTERVAL_SECONDS", 0.0)
     bench = adapted(adapter, batch_size=4).replace(milestones=1)
     policy = value_filter().train(bench)
     assert type(policy).__name__ == "ValueFiltered" and policy.settings == {"candidates": 3}

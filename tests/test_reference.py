@@ -183,7 +183,7 @@ def test_killed_and_resumed_is_as_never_killed_and_keeps_the_time_that_the_pass_
     whole = bench("whole", shared=False, epochs=2.0)
     get("dpo", trainer=EVERY_STEP).train(whole)
     with pytest.raises(Killed), monkeypatch.context() as patch:
-        patch.setattr(checkpoints, "SECONDS", 0.0)
+        patch.setattr(checkpoints, "CHECKPOINT_INTERVAL_SECONDS", 0.0)
         get("dpo", trainer=EVERY_STEP).train(bench("killed", epochs=2.0).replace(progress=killed_at(3)))
     [kept] = (tmp_path / SHARED_WORK).glob("references-*.json")
     content = json.loads(kept.read_text())

@@ -97,7 +97,7 @@ def test_killed_and_resumed_is_as_never_killed(name, settings, adapter, make_ben
     steps = json.loads((whole.out / "curves.json").read_text())[0][-1]["step"]
     for kill in (2, steps // 2 + 1, steps) if name == "dpo" else (steps // 2 + 2,):
         trial = bench(f"killed at {kill}")
-        monkeypatch.setattr(checkpoints, "SECONDS", 0.0)
+        monkeypatch.setattr(checkpoints, "CHECKPOINT_INTERVAL_SECONDS", 0.0)
         with pytest.raises(Killed):
             algorithm.train(trial.replace(progress=killed_at(kill)))
         fresh = bench(f"killed at {kill}")
@@ -113,7 +113,7 @@ def test_killed_and_resumed_is_as_never_killed(name, settings, adapter, make_ben
 def test_a_reward_model_resumes(make_bench, monkeypatch) -> None:
     whole = make_bench(epochs=2.0, name="whole")
     train_reward_model(whole, LOG)
-    monkeypatch.setattr(checkpoints, "SECONDS", 0.0)
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_INTERVAL_SECONDS", 0.0)
     with pytest.raises(Killed):
         train_reward_model(make_bench(epochs=2.0, name="killed").replace(progress=killed_at(4)), LOG)
     fresh = make_bench(epochs=2.0, name="killed")
@@ -129,7 +129,7 @@ def dying(plan, stage, folder, progress) -> None:
     from prefzoo.trainers import checkpoints
 
     died = folder.with_suffix(".died")
-    checkpoints.SECONDS = 60.0 if died.exists() else 0.0
+    checkpoints.CHECKPOINT_INTERVAL_SECONDS = 60.0 if died.exists() else 0.0
 
     def watch(what: str, done: int, total: int) -> None:
         progress(what, done, total)
@@ -169,7 +169,7 @@ def test_a_comparison_whose_every_training_was_killed_has_the_same_metrics(tmp_p
 
 
 def test_a_checkpoint_of_another_training_is_not_taken(make_bench, monkeypatch) -> None:
-    monkeypatch.setattr(checkpoints, "SECONDS", 0.0)
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_INTERVAL_SECONDS", 0.0)
     with pytest.raises(Killed):
         get("dpo").train(make_bench(name="trial").replace(progress=killed_at(3)))
     other = make_bench(name="trial").replace(seed=8)
@@ -179,11 +179,11 @@ def test_a_checkpoint_of_another_training_is_not_taken(make_bench, monkeypatch) 
 
 @pytest.mark.faults
 def test_a_checkpoint_that_was_cut_off_is_not_taken_and_a_damaged_one_not_twice(make_bench, monkeypatch) -> None:
-    monkeypatch.setattr(checkpoints, "SECONDS", 0.0)
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_INTERVAL_SECONDS", 0.0)
     with pytest.raises(Killed):
         get("dpo").train(make_bench().replace(progress=killed_at(3)))
     (newest,) = make_bench().out.rglob("checkpoint-2")
-    (newest / checkpoints.WHOLE).unlink()
+    (newest / checkpoints.COMPLETE_MARKER).unlink()
     (newest / checkpoints.WEIGHTS).write_bytes(b"cut")
     older = newest.with_name("checkpoint-1")
     (older / checkpoints.WEIGHTS).write_bytes(b"cut")
@@ -207,7 +207,7 @@ def test_checkpoints_come_by_the_minute_and_rarer_where_writing_is_slow(waited, 
 
 
 def test_a_checkpoint_of_other_weights_is_refused(make_bench, monkeypatch) -> None:
-    monkeypatch.setattr(checkpoints, "SECONDS", 0.0)
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_INTERVAL_SECONDS", 0.0)
     with pytest.raises(Killed):
         get("dpo").train(make_bench().replace(progress=killed_at(3)))
     for file in make_bench().out.rglob(checkpoints.WEIGHTS):

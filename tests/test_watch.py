@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from prefzoo.run.progress_display import Watcher
-from prefzoo.run.stage_graph import SECONDS, Stage
+from prefzoo.run.stage_graph import SECONDS_FILE, Stage
 
 
 class Clock:
@@ -84,7 +84,7 @@ def test_failed_stages_say_nothing_of_the_time_and_the_end_nothing_at_all(trials
 
 
 def test_an_earlier_run_of_the_folder_is_gone_by(trials, tmp_path) -> None:
-    (tmp_path / SECONDS).write_text("40.5")
+    (tmp_path / SECONDS_FILE).write_text("40.5")
     before = stage("train a 0", folder=tmp_path)
     told = Told([before, stage("train a 1"), stage("train a 2")], workers=1)
     told.watcher.ended(before, "ok", None, 0.0, reused=True)

@@ -25,7 +25,7 @@ from prefzoo.run import distributed
 from prefzoo.run.executor import OUTCOMES, Outcome, Runner, add_worker_count
 from prefzoo.run.progress_display import Watcher
 from prefzoo.run.resources import default_workers
-from prefzoo.run.stage_graph import LABEL, PLAN_FILE, START, Plan, Stage, load_plan, make_plan
+from prefzoo.run.stage_graph import LABEL_STAGE, PLAN_FILE, START, Plan, Stage, load_plan, make_plan
 from prefzoo.run.stages.run_stage import run_stage
 from prefzoo.tracking.tracker import Tracker
 from prefzoo.tracking.wandb_process import read_state
@@ -191,7 +191,7 @@ def _run(plan: Plan, workers: int, console: Console) -> dict[str, Outcome]:
             if _comparable(runner.outcomes):
                 _report(plan, runner.outcomes)
             raise
-    _refuse_failed(outcomes, [name for name in ("data", START, LABEL) if name in plan.stages])
+    _refuse_failed(outcomes, [name for name in ("data", START, LABEL_STAGE) if name in plan.stages])
     _save_outcomes(outcomes, plan.out)
     return outcomes
 

@@ -118,7 +118,7 @@ def resume(algorithm: Algorithm, bench: Bench) -> Policy:
     from prefzoo.run.worker import clear
     from prefzoo.trainers import checkpoints
 
-    with mock.patch.object(checkpoints, "SECONDS", 0.0):
+    with mock.patch.object(checkpoints, "CHECKPOINT_INTERVAL_SECONDS", 0.0):
         killed = False
         try:
             with _killed_after(KILLED_AFTER):

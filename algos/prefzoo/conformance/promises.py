@@ -13,7 +13,7 @@ from prefzoo.conformance.probe import Trial, is_alike, plain
 from prefzoo.conformance.trials import Trials, furthest, weights_of
 from prefzoo.conformance.vary import Variations
 from prefzoo.interface import Algorithm
-from prefzoo.trainers.departures import departures, expected_facts
+from prefzoo.trainers.recipe_deviations import expected_facts, find_deviations
 
 TOLERANCE = 1e-4
 """Log-probabilities (nats a token) that differ by less are the same; batches of other shapes round differently."""
@@ -132,7 +132,7 @@ def recipe(trials: Trials) -> Finding:
     expected = expected_facts(trials.adapter, trials.budget, trials.generation, trials.training)
     facts = [*trials.first.trainings, trials.first.adapter]
     problems, admitted = [], []
-    for key, values in departures(expected, facts, trials.algorithm.trainer).items():
+    for key, values in find_deviations(expected, facts, trials.algorithm.trainer).items():
         wanted, used = expected[key], ", ".join(f"{v:g}" if isinstance(v, float) else str(v) for v in values)
         if name := _explained(trials.algorithm, key, wanted, values):
             admitted.append(f"{key} is {used} by its setting {name}")

@@ -27,7 +27,7 @@ TINY_BYTES = 40_000_000
 """Models with less weight in files than this, as the lab's, learn nothing at the rates of large ones."""
 REWARD_CONFIG = "trl.trainer.reward_config:RewardConfig"
 HOW_TO_NAME = "name at least one, such as `algorithms: {dpo: {}, sft: {}}`. `prefzoo ls` lists them"
-LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+LABEL_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 LONGEST_LABEL = 100
 """A label is part of file names, which have at most 255 letters, and of W&B's run ids, which have at most 128."""
 
@@ -177,7 +177,7 @@ def _place(problem: str) -> tuple[str, int]:
 
 def _algorithm_problems(recipe: Recipe, label: str) -> list[str]:
     prefix = f"algorithms.{label}"
-    if not LABEL.fullmatch(label) or label == "start":
+    if not LABEL_PATTERN.fullmatch(label) or label == "start":
         reason = "'start' names the start" if label == "start" else "a label is letters, digits, '_', '-' and '.'"
         return [f"{prefix}: {reason}; write for instance `my-dpo: {{algorithm: dpo}}`"]
     if len(label) > LONGEST_LABEL:

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from prefzoo import registry
 from prefzoo.config_fields import OWNED, annotated_type, config_fields
-from prefzoo.recipe.check_recipe import LABEL, REWARD_CONFIG
+from prefzoo.recipe.check_recipe import LABEL_PATTERN, REWARD_CONFIG
 from prefzoo.recipe.recipe_schema import Recipe
 
 
@@ -36,7 +36,7 @@ def recipe_schema() -> dict[str, Any]:
         "type": "object",
         "description": "A label and its settings; the label is the algorithm unless `algorithm:` says otherwise.",
         "properties": {name: {"anyOf": [{"type": "null"}, {"$ref": f"#/$defs/algorithm:{name}"}]} for name in names},
-        "propertyNames": {"pattern": f"^{LABEL.pattern}$"},
+        "propertyNames": {"pattern": f"^{LABEL_PATTERN.pattern}$"},
         "additionalProperties": {"type": "object", "required": ["algorithm"], "allOf": chosen},
     }
     # A recipe that others extend may name no algorithm.

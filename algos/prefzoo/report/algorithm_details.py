@@ -8,7 +8,7 @@ from typing import Any
 from prefzoo.report.sections import PROSE, Cells, Fold, Part, Section, Table, Text
 from prefzoo.results.number_format import fixed
 from prefzoo.results.results_schema import Results
-from prefzoo.trainers.departures import SAMPLING, TRAININGS
+from prefzoo.trainers.recipe_deviations import SAMPLING, TRAININGS
 
 MOST_FACTS = 60
 """Rows of one algorithm's facts that a report shows."""

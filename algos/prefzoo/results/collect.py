@@ -28,9 +28,9 @@ from prefzoo.results.warnings import find_warnings
 from prefzoo.run.evaluation_records import DETAILS, JUDGING, PRINCIPLES, RECORDS, distinct, not_numbers, read_records
 from prefzoo.run.executor import Outcome, read_worker_counts
 from prefzoo.run.integrity import refuse_edited, unsealed
-from prefzoo.run.stage_graph import AUDIT, LABEL, START, Plan
+from prefzoo.run.stage_graph import AUDIT, LABEL_STAGE, START, Plan
 from prefzoo.run.trial_identity import IDENTITY, refuse_unequal
-from prefzoo.trainers.departures import SAMPLING, TRAININGS, departures, expected_facts
+from prefzoo.trainers.recipe_deviations import SAMPLING, TRAININGS, expected_facts, find_deviations
 
 
 def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
@@ -153,8 +153,8 @@ def _departures(recipe: Recipe, seeds: Mapping[str, SeedResult], settings: Mappi
     """What the trainings of a label used otherwise than the recipe says, and than its own `trainer:` does."""
     expected = expected_facts(recipe.adapter, recipe.budget, recipe.generation, recipe.training)
     facts = [fact for trial in seeds.values() for name in (TRAININGS, SAMPLING) for fact in trial.details.get(name, ())]
-    found = departures(expected, facts, settings.get("trainer") or {})
-    return {key: Departure(recipe=expected[key], used=used) for key, used in found.items()}
+    deviations = find_deviations(expected, facts, settings.get("trainer") or {})
+    return {key: Departure(recipe=expected[key], used=used) for key, used in deviations.items()}
 
 
 def _replies_per_row(recipe: Recipe, label: str) -> int | None:
@@ -244,9 +244,9 @@ def _total(ledgers: Sequence[dict[str, float]]) -> dict[str, float]:
 def _data(plan: Plan) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Return the preflight, the manifest, and what the judge who labelled the pairs reports, where one did."""
     preflight, manifest = (_read(plan.stages["data"].folder / f"{name}.json") for name in ("preflight", "manifest"))
-    if LABEL not in plan.stages or not plan.stages[LABEL].folder.is_dir():
+    if LABEL_STAGE not in plan.stages or not plan.stages[LABEL_STAGE].folder.is_dir():
         return preflight, manifest, {}
-    labels = preflight["labels"] = _read(plan.stages[LABEL].folder / "labels.json")
+    labels = preflight["labels"] = _read(plan.stages[LABEL_STAGE].folder / "labels.json")
     manifest["labels"] = {name: part["sha256"] for name, part in labels["splits"].items()}
     return preflight, manifest, labels["judge"]
 

@@ -16,7 +16,7 @@ from prefzoo.data import splits
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import CHECKPOINTS
 from prefzoo.run.cache import fingerprint
-from prefzoo.run.stage_graph import LABEL, START, Plan, Stage
+from prefzoo.run.stage_graph import LABEL_STAGE, START, Plan, Stage
 
 SEAL = "sha256.json"
 SEALED = ("label", "reward", "train", "evaluate", "audit")
@@ -79,7 +79,7 @@ def _changed_rows(plan: Plan) -> Iterator[str]:
     for name, split in manifest.items():
         if _rows_hash(data, name) != split["sha256"]:
             yield f"manifest.{name}: the rows in {data / name}.jsonl are not those of the manifest"
-    if LABEL not in plan.stages or not (labels := plan.stages[LABEL].folder).is_dir():
+    if LABEL_STAGE not in plan.stages or not (labels := plan.stages[LABEL_STAGE].folder).is_dir():
         return
     for name, added in _read(labels / "labels.json")["splits"].items():
         rows, expected = manifest[name]["rows"], (manifest[name]["sha256"], added["sha256"])

@@ -27,10 +27,10 @@ from prefzoo.version import __version__
 
 Kind = Literal["data", "start", "label", "reward", "train", "evaluate", "audit"]
 START = "start"
-LABEL = "label"
+LABEL_STAGE = "label"
 AUDIT = "audit {}"
 INCOMPLETE = "incomplete"
-SECONDS = "seconds.txt"
+SECONDS_FILE = "seconds.txt"
 PLAN_FILE = "plan.json"
 
 
@@ -65,7 +65,7 @@ class Stage:
     def seconds(self) -> float | None:
         """How long it took; None where it is not done."""
         try:
-            return float((self.folder / SECONDS).read_text(encoding="utf-8"))
+            return float((self.folder / SECONDS_FILE).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
 
@@ -88,7 +88,7 @@ class Plan:
     @property
     def rows_name(self) -> str:
         """The stage whose rows are learned from: `data`, or `label`, which adds preferences to them."""
-        return LABEL if self.recipe.data.label_with else "data"
+        return LABEL_STAGE if self.recipe.data.label_with else "data"
 
     def reward_name(self, seed: int) -> str:
         """The reward stage that trials of this seed learn from."""
@@ -167,7 +167,7 @@ class _PlanBuilder:
 
     def labels(self) -> None:
         inputs = {"generation": self.dump["generation"], **self.judge, "seed": self.shared_seed}
-        self.add(LABEL, "label", inputs, ("data", START))
+        self.add(LABEL_STAGE, "label", inputs, ("data", START))
 
     def rewards(self) -> None:
         """One reward for all seeds; where labels are shuffled by seed, one for each."""

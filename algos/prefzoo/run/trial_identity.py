@@ -25,7 +25,7 @@ from prefzoo.errors import PrefzooError
 from prefzoo.judges import constitution as constitutions
 from prefzoo.recipe.recipe_schema import GoldFunction, Recipe
 from prefzoo.run.cache import fingerprint, judge_fingerprint
-from prefzoo.run.stage_graph import LABEL, START, Plan
+from prefzoo.run.stage_graph import LABEL_STAGE, START, Plan
 
 IDENTITY = "identity.json"
 TEACHERS = "taught by"
@@ -58,8 +58,8 @@ def identity(plan: Plan, label: str | None = None) -> dict[str, Any]:
     dump = recipe.model_dump(mode="json")
     manifest = _read(plan.stages["data"].folder / "manifest.json")
     hashes = {name: part["sha256"] for name, part in manifest["splits"].items()}
-    if LABEL in plan.stages:
-        labelled = _read(plan.stages[LABEL].folder / "labels.json")["splits"]
+    if LABEL_STAGE in plan.stages:
+        labelled = _read(plan.stages[LABEL_STAGE].folder / "labels.json")["splits"]
         hashes |= {f"labels of {name}": part["sha256"] for name, part in labelled.items()}
     start = _read(plan.stages[START].folder / "start.json")
     gold = recipe.gold_source

@@ -22,7 +22,7 @@ from prefzoo.atomic_files import move_into_place, partial_folder
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import CHECKPOINTS
 from prefzoo.run import distributed
-from prefzoo.run.stage_graph import SECONDS, Plan, Stage
+from prefzoo.run.stage_graph import SECONDS_FILE, Plan, Stage
 from prefzoo.run.subprocesses import hide_bars, output_to
 
 PRELOAD = "prefzoo.run.preload"
@@ -82,7 +82,7 @@ def _do(job: Callable[..., None], plan: Plan, stage: Stage, threads: int, connec
         clear(partial)
         _logged(log, threads, lambda: job(plan, stage, partial, progress))
         shutil.rmtree(partial / CHECKPOINTS, ignore_errors=True)
-        (partial / SECONDS).write_text(f"{time.monotonic() - began:.2f}", encoding="utf-8")
+        (partial / SECONDS_FILE).write_text(f"{time.monotonic() - began:.2f}", encoding="utf-8")
         move_into_place(folder)  # only an incomplete result can be there
         message: tuple[str, str | None] = ("ok", None)
     except PrefzooError as error:

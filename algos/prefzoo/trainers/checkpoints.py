@@ -26,12 +26,12 @@ from prefzoo.interface import CHECKPOINTS, Bench
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
-SECONDS = 60.0
+CHECKPOINT_INTERVAL_SECONDS = 60.0
 """How much work a kill may cost: the next optimizer step after this time is followed by a checkpoint. Where writing one
 takes c seconds, c above 1, it is c times as long, so that large models do not spend their time on writing."""
 
-WEIGHTS, REST, WHOLE = "trained.safetensors", "rest-{}.pt", "whole"
-KEPT = (
+WEIGHTS, EXTRA_STATE_FILE, COMPLETE_MARKER = "trained.safetensors", "rest-{}.pt", "whole"
+TRAINER_STATE_ATTRIBUTES = (
     "_tr_loss",
     "_total_loss_scalar",
     "_globalstep_last_logged",
@@ -89,7 +89,7 @@ def resumable(trainer_class: Any) -> Any:
 
 
 class Checkpoints(TrainerCallback):
-    """Saves a training every `SECONDS`, and restores what transformers' Trainer does not.
+    """Saves a training every `CHECKPOINT_INTERVAL_SECONDS`, and restores what transformers' Trainer does not.
 
     Args:
         bench: whose folder they are in and whose ledger is kept.
@@ -123,7 +123,7 @@ class Checkpoints(TrainerCallback):
 
     def latest(self) -> Path | None:
         """Return the newest checkpoint that was written to its end."""
-        complete = [p for p in self.folder.glob("checkpoint-*") if (p / WHOLE).exists()]
+        complete = [p for p in self.folder.glob("checkpoint-*") if (p / COMPLETE_MARKER).exists()]
         return max(complete, key=lambda p: int(p.name.rpartition("-")[2]), default=None)
 
     def on_train_begin(
@@ -131,21 +131,24 @@ class Checkpoints(TrainerCallback):
     ) -> None:
         if self.resumed is None:
             return
-        rest = torch.load(self.resumed / REST.format(args.process_index), weights_only=True)
-        for name, value in rest["trainer"].items():
+        extra_state = torch.load(self.resumed / EXTRA_STATE_FILE.format(args.process_index), weights_only=True)
+        for name, value in extra_state["trainer"].items():
             setattr(self.trainer, name, value)
-        for mode, metrics in rest["metrics"].items():
+        for mode, metrics in extra_state["metrics"].items():
             self.trainer._metrics[mode].update(metrics)
         # What was done before the training is done or read anew, in this process's own time.
-        seconds = self.already + rest["ledger"].pop("seconds")
-        for name, value in {**rest["ledger"], "seconds": seconds}.items():
+        seconds = self.already + extra_state["ledger"].pop("seconds")
+        for name, value in {**extra_state["ledger"], "seconds": seconds}.items():
             setattr(self.bench.ledger, name, value)
-        self.bench.machinery.memory.update(rest["memory"])
+        self.bench.machinery.memory.update(extra_state["memory"])
         self.bench.report["resumed_at_step"] = state.global_step
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any) -> None:
         self.step_ended = time.monotonic()
-        if self.step_ended - self.saved >= SECONDS * max(1.0, self.cost) and state.global_step < state.max_steps:
+        if (
+            self.step_ended - self.saved >= CHECKPOINT_INTERVAL_SECONDS * max(1.0, self.cost)
+            and state.global_step < state.max_steps
+        ):
             control.should_save = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any) -> None:
@@ -154,16 +157,18 @@ class Checkpoints(TrainerCallback):
         ledger = dataclasses.asdict(self.bench.ledger)
         ledger["seconds"] += self.saved - self.began - self.already
         metrics = getattr(self.trainer, "_metrics", {})
-        rest = {
-            "trainer": {name: getattr(self.trainer, name) for name in KEPT if hasattr(self.trainer, name)},
+        extra_state = {
+            "trainer": {
+                name: getattr(self.trainer, name) for name in TRAINER_STATE_ATTRIBUTES if hasattr(self.trainer, name)
+            },
             "metrics": {mode: dict(values) for mode, values in metrics.items()},
             "ledger": ledger,
             "memory": self.bench.machinery.memory,
         }
-        torch.save(rest, folder / REST.format(args.process_index))
+        torch.save(extra_state, folder / EXTRA_STATE_FILE.format(args.process_index))
         self.trainer.accelerator.wait_for_everyone()
         if args.should_save:
-            (folder / WHOLE).touch()
+            (folder / COMPLETE_MARKER).touch()
         self.cost = time.monotonic() - self.step_ended
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any) -> None:

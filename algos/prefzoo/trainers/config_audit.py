@@ -2,7 +2,7 @@
 
 Two questions are answered. Did the libraries do what the trainer's own arguments ask for (`asked_and_used`)? And are
 those arguments, whoever made them, the ones that the recipe gives to all algorithms alike? `training_facts` and
-`noting_sampling` keep what is needed for that, and `trainers.departures` answers it.
+`noting_sampling` keep what is needed for that, and `trainers.recipe_deviations` answers it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from peft.utils import ModulesToSaveWrapper
 from prefzoo.interface import Bench
 from prefzoo.models.adapters import of_adapter
 from prefzoo.models.loading import count_parameters
-from prefzoo.trainers.departures import SAMPLING
+from prefzoo.trainers.recipe_deviations import SAMPLING
 
 if TYPE_CHECKING:
     from transformers import Trainer

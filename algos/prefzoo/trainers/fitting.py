@@ -27,9 +27,9 @@ from prefzoo.trainers.charging import Charging
 from prefzoo.trainers.checkpoints import Checkpoints, resumable
 from prefzoo.trainers.config_audit import asked_and_used, training_facts
 from prefzoo.trainers.curves import CURVES, Curves, guard_trackers, losses, reporting_arguments
-from prefzoo.trainers.departures import TRAININGS
 from prefzoo.trainers.extra_modules import add_module
 from prefzoo.trainers.milestones import Milestones
+from prefzoo.trainers.recipe_deviations import TRAININGS
 from prefzoo.views import rows_per_example
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Where trainings departed from what the recipe gives to all algorithms alike; light, for reports too."""
+"""Where trainings deviated from what the recipe gives to all algorithms alike; light, for reports too."""
 
 from __future__ import annotations
 
@@ -39,30 +39,30 @@ ARGUMENTS = {
 """Fields of a trainer's config -> what they are called in a recipe."""
 
 
-def departures(
+def find_deviations(
     expected: Mapping[str, Any], facts: Iterable[Mapping[str, Any]], declared: Mapping[str, Any]
 ) -> dict[str, list[Any]]:
-    """Return where trainings departed from a recipe: its key -> the values that were used instead, each once.
+    """Return where trainings deviated from a recipe: its key -> the values that were used instead, each once.
 
     Args:
         expected: as `expected_facts` gives it.
         facts: of each training.
         declared: fields that the label's own `trainer:` sets, which a reader of the recipe sees; what they say is no
-            departure.
+            deviation.
     """
     known: dict[str, Any] = {}
     for name, value in declared.items():
         if name in ARGUMENTS:
             known[ARGUMENTS[name]] = None if name in COUNTED else value
-    found: dict[str, list[Any]] = {}
+    deviations: dict[str, list[Any]] = {}
     for training in facts:
         for key, wanted in expected.items():
             used = training.get(key, wanted)
             if _equal(used, wanted) or (key in known and (known[key] is None or _equal(used, known[key]))):
                 continue
-            if used not in found.setdefault(key, []):
-                found[key].append(used)
-    return found
+            if used not in deviations.setdefault(key, []):
+                deviations[key].append(used)
+    return deviations
 
 
 COUNTED = ("max_steps", "per_device_train_batch_size", "gradient_accumulation_steps")
