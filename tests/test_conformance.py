@@ -19,10 +19,10 @@ from prefzoo import registry
 from prefzoo.conformance import check
 from prefzoo.conformance.findings import PROMISES, Finding
 from prefzoo.conformance.learning import learning, recipe_of
-from prefzoo.conformance.probe import Trial, observe, questions, resume
+from prefzoo.conformance.probe import ObservedTrial, observe, questions, resume
 from prefzoo.conformance.promises import quick_findings
 from prefzoo.conformance.suite import QUICK, quick
-from prefzoo.conformance.trials import Trials, weights_of
+from prefzoo.conformance.trials import Trials, weight_hashes
 from prefzoo.conformance.vary import Variations, _Trainings, varied
 from prefzoo.errors import RecipeError
 from prefzoo.judges.judge import Judge
@@ -75,7 +75,7 @@ def answers(shift: float = 0.0) -> dict[str, Any]:
     return {"replies": [[1, 2]], "log_probabilities": moved, "adapted": True, "adapter_off": start}
 
 
-def trial(**changes: Any) -> Trial:
+def trial(**changes: Any) -> ObservedTrial:
     """What a sound training of 24 rows leaves, but for `changes`."""
     charges = {"trained_tokens": 100, "forward_tokens": 50, "generated_tokens": 0, "reward_calls": 0, "judge_calls": 0}
     fact = expected_facts(Adapter(r=4, alpha=8), Budget(), Generation(), TRAINING)
@@ -90,7 +90,7 @@ def trial(**changes: Any) -> Trial:
         "trainings": [fact],
         "answers": answers(0.1),
     }
-    return Trial(**{**usual, **changes})
+    return ObservedTrial(**{**usual, **changes})
 
 
 TRAINING = Training(batch_size=8, learning_rate=1e-3)
@@ -162,8 +162,8 @@ SEEDED = {**expected_facts(Adapter(r=4, alpha=8), Budget(), Generation(), TRAINI
         ({"same": False, "repeated": True}, "unseen", "in the place of the test and validation rows: it learns"),
         ({"first": {"opened": ["/x/data-1/test.jsonl"]}}, "unseen", "no training may read: data-1/test.jsonl"),
         ({"first": {"sequences": 25}}, "budget", "25 sequences were trained on; the budget allows 24"),
-        ({"first": {"over": (3, 12)}}, "budget", "12 sequences of the data passed up to 3 times more often"),
-        ({"first": {"strangers": ["who?"]}}, "budget", "hold no prompt of bench.data, for example 'who?'"),
+        ({"first": {"excess_passes": (3, 12)}}, "budget", "12 sequences of the data passed up to 3 times more often"),
+        ({"first": {"foreign_sequences": ["who?"]}}, "budget", "hold no prompt of bench.data, for example 'who?'"),
         ({"variations": Variations(True, milestones=0)}, "recipe", "no policy was kept on the way"),
         (
             {"variations": Variations(True, without_effect={"adapter.r": [2]}, milestones=2)},
@@ -190,7 +190,11 @@ SEEDED = {**expected_facts(Adapter(r=4, alpha=8), Budget(), Generation(), TRAINI
             "sampling",
             "the same replies with two seeds",
         ),
-        ({"first": {"made": MANY}, "other": trial(made=MANY)}, "sampling", "the same replies with two seeds"),
+        (
+            {"first": {"generated_digests": MANY}, "other": trial(generated_digests=MANY)},
+            "sampling",
+            "the same replies with two seeds",
+        ),
         (
             {"variations": Variations(True, without_effect={"beta": [0.05, 0.2]}, milestones=2)},
             "settings",
@@ -238,7 +242,7 @@ def test_a_rate_that_a_hyper_parameter_says_is_admitted_and_told(trials) -> None
 
 
 def test_a_prompt_that_policies_are_measured_by_is_named(trials) -> None:
-    told = broken_ones(trials(first={"strangers": ["Question: where? Here."]}, hidden=frozenset({"where?"})))
+    told = broken_ones(trials(first={"foreign_sequences": ["Question: where? Here."]}, hidden=frozenset({"where?"})))
     assert "a prompt that policies are measured by passed through a model" in told["unseen"]
 
 
@@ -271,7 +275,7 @@ def test_the_probe_sees_what_a_broken_algorithm_does(trials, make_bench, cls, pr
     bench = make_bench()
     bench = bench.replace(reward=length, judge=length_judge())
     observe(cls(), bench)
-    first = Trial(**bench.report["probe"])
+    first = ObservedTrial(**bench.report["probe"])
     adapted = {"adapter_off": first.answers["adapter_off"]} if first.answers.get("adapted") else {}
     start = broken.start_policy(bench).log_probabilities(*questions(bench))
     told = broken_ones(
@@ -305,7 +309,7 @@ def test_a_killed_training_that_does_not_resume_is_told_from_one_that_does(make_
         broken.LosesItsPlace.started.clear()
         resume(cls(), killed)
         assert killed.report["probe"]["killed"]
-        weights[cls] = weights_of(whole.out / "policy") == weights_of(killed.out / "policy")
+        weights[cls] = weight_hashes(whole.out / "policy") == weight_hashes(killed.out / "policy")
     assert weights == {broken.Imitates: True, broken.LosesItsPlace: False}
 
 
@@ -408,13 +412,17 @@ def test_a_built_in_algorithm_keeps_the_quick_promises(shared) -> None:
 def test_the_probe_counts_what_the_ledger_counts(make_bench, name) -> None:
     bench = make_bench().replace(reward=Length())
     observe(prefzoo.get(name), bench)
-    first = Trial(**bench.report["probe"])
+    first = ObservedTrial(**bench.report["probe"])
     assert first.seen.keys() == first.charged.keys()
     for what in ("trained_tokens", "forward_tokens", "generated_tokens", "reward_calls"):
         assert first.seen[what] == first.charged[what], what
-    assert first.seen["flops"] <= first.charged["flops"] and first.strangers == [] and first.over == (0, 0)
+    assert (
+        first.seen["flops"] <= first.charged["flops"]
+        and first.foreign_sequences == []
+        and first.excess_passes == (0, 0)
+    )
     if name != "best_of_n":
-        assert first.seen["generated_tokens"] > 0 and first.made and first.learned_greedily == 0
+        assert first.seen["generated_tokens"] > 0 and first.generated_digests and first.learned_greedily == 0
 
 
 class Length:

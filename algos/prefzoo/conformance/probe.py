@@ -21,7 +21,7 @@ from prefzoo.settings import Generation
 from prefzoo.types import Completion, Prompt
 
 DETAILS = "probe"
-"""Where a trial's details hold its `Trial`."""
+"""Where a trial's details hold its `ObservedTrial`."""
 ASKED = 8
 """How many prompts a policy is asked about."""
 CHARGED = ("trained_tokens", "forward_tokens", "generated_tokens", "reward_calls", "judge_calls", "flops")
@@ -31,7 +31,7 @@ KILLED_AFTER = 2
 
 
 @dataclass
-class Trial:
+class ObservedTrial:
     """What was seen of one training.
 
     Attributes:
@@ -41,9 +41,10 @@ class Trial:
         sequences: that passed with a gradient.
         seen, charged: the names in `CHARGED` -> what was counted, and what the ledger was charged.
         prompts_seen, prompts_charged: prompts of the data in what was trained on; what the ledger was charged.
-        over: the most passes that a sequence of the data's own made beyond one an epoch, and how many made too many.
-        strangers: sequences and questions that hold no prompt of the bench.
-        made: a digest of each sequence that was trained on and is not one of the data's.
+        excess_passes: the most passes that a sequence of the data's own made beyond one an epoch, and how many made too
+            many.
+        foreign_sequences: sequences and questions that hold no prompt of the bench.
+        generated_digests: a digest of each sequence that was trained on and is not one of the data's.
         batches: calls of `generate`: their settings, and a digest of each row.
         learned_greedily: replies that were trained on and came only from calls that are no sampling as the recipe's.
         trainings: `config_audit.training_facts` of each training.
@@ -61,9 +62,9 @@ class Trial:
     charged: dict[str, float] = field(default_factory=dict)
     prompts_seen: int = 0
     prompts_charged: int = 0
-    over: tuple[int, int] = (0, 0)
-    strangers: list[str] = field(default_factory=list)
-    made: list[int] = field(default_factory=list)
+    excess_passes: tuple[int, int] = (0, 0)
+    foreign_sequences: list[str] = field(default_factory=list)
+    generated_digests: list[int] = field(default_factory=list)
     batches: list[dict[str, Any]] = field(default_factory=list)
     learned_greedily: int = 0
     trainings: list[dict[str, Any]] = field(default_factory=list)
@@ -181,7 +182,7 @@ class _killed_after:
             raise _Killed
 
 
-def described(seen: Seen, bench: Bench) -> Trial:
+def described(seen: Seen, bench: Bench) -> ObservedTrial:
     """Return what was seen, read with the bench's data."""
     from prefzoo.models.loading import load_tokenizer
 
@@ -201,31 +202,33 @@ def described(seen: Seen, bench: Bench) -> Trial:
     trained: Counter[str] = Counter()
     for row, passes in seen.trained.items():
         trained[text(row)] += passes
-    over = {}
-    made = []
-    for each, passes in trained.items():
-        count = _occurrences(each, of_data)
-        if each in sampled or not count:
-            if any(prompt in each for prompt in known):
-                made.append(each)
+    excess = {}
+    generated = []
+    for sequence, passes in trained.items():
+        count = _occurrences(sequence, of_data)
+        if sequence in sampled or not count:
+            if any(prompt in sequence for prompt in known):
+                generated.append(sequence)
         elif passes > (most := math.ceil(count * bench.budget.epochs)):
-            over[each] = passes - most
+            excess[sequence] = passes - most
     everything = {text(row) for row in (*seen.trained, *seen.forwarded)}
-    everything |= {text(row) for batch in seen.batches for row in batch.rows} | set(map(plain, seen.asked))
+    everything |= {text(row) for batch in seen.batches for row in batch.rows} | set(map(plain, seen.asked_prompts))
     data = bench.data
-    return Trial(
+    return ObservedTrial(
         returned=None,
         rows=max(len(data.prompts), len(data.preferences), len(data.demonstrations)),
         sequences=seen.sequences,
         seen={name: getattr(seen, name) for name in CHARGED},
         charged={name: getattr(bench.ledger, name) for name in CHARGED},
-        prompts_seen=sum(any(prompt in each for each in trained) for prompt in known),
+        prompts_seen=sum(any(prompt in sequence for sequence in trained) for prompt in known),
         prompts_charged=bench.ledger.prompts,
-        over=(max(over.values(), default=0), len(over)),
-        strangers=sorted(each for each in everything if not any(prompt in each for prompt in known)),
-        made=sorted(map(hash_of, made)),
+        excess_passes=(max(excess.values(), default=0), len(excess)),
+        foreign_sequences=sorted(
+            sequence for sequence in everything if not any(prompt in sequence for prompt in known)
+        ),
+        generated_digests=sorted(map(hash_of, generated)),
         batches=[{**asdict(batch), "rows": sorted(hash_of(text(row)) for row in batch.rows)} for batch in seen.batches],
-        learned_greedily=len(other.intersection(made)),
+        learned_greedily=len(other.intersection(generated)),
         trainings=seen.trainings,
         milestones=len(list((bench.out / MILESTONES).glob("*"))),
         opened=sorted(set(seen.opened)),
@@ -273,7 +276,7 @@ def questions(bench: Bench) -> tuple[list[Prompt], list[Completion]]:
     tokenizer = load_tokenizer(bench.start)
     pairs = bench.data.preferences[:ASKED]
     ids = [(*tokenizer(pair["chosen"][0]["content"])["input_ids"], tokenizer.eos_token_id) for pair in pairs]
-    return [pair["prompt"] for pair in pairs], [Completion("", each, True) for each in ids]
+    return [pair["prompt"] for pair in pairs], [Completion("", token_ids, True) for token_ids in ids]
 
 
 def answers(policy: Policy, prompts: Sequence[Prompt], completions: Iterable[Completion]) -> dict[str, Any]:

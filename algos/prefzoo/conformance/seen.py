@@ -56,7 +56,7 @@ class Seen:
         flops: the least that these passes cost, by the weights of the models that they went through.
         batches: the calls of `generate`.
         reward_calls, judge_calls: replies scored by a reward, questions put to the bench's judge.
-        asked: the last turns of all prompts that a reward or the judge was given.
+        asked_prompts: the last turns of all prompts that a reward or the judge was given.
         trainings: `config_audit.training_facts` of every `transformers.Trainer` that trained.
         opened: files that are sealed from a training, and that this process opened.
     """
@@ -71,7 +71,7 @@ class Seen:
     batches: list[Batch] = field(default_factory=list)
     reward_calls: int = 0
     judge_calls: int = 0
-    asked: set[str] = field(default_factory=set)
+    asked_prompts: set[str] = field(default_factory=set)
     trainings: list[dict[str, Any]] = field(default_factory=list)
     opened: list[str] = field(default_factory=list)
 

@@ -30,12 +30,14 @@ def show(name: str, seed: int, progress: Console, console: Console, sets: Sequen
             progress.print(Text(f"{count} {finding.promise}: {finding.status}", style=STYLES[finding.status]))
     except KeyboardInterrupt:
         rest = list(PROMISES)[len(findings) :]
-        console.print(_table(name, seed, [*findings, *(Finding(each, "untried", "interrupted") for each in rest)]))
-        console.print(_broken(findings) or "nothing is broken so far", style="bold", markup=False)
+        console.print(
+            _table(name, seed, [*findings, *(Finding(promise, "untried", "interrupted") for promise in rest)])
+        )
+        console.print(_name_broken(findings) or "nothing is broken so far", style="bold", markup=False)
         progress.print(f"interrupted after {len(findings)} of {len(PROMISES)} promises; the same command begins anew")
         raise
     console.print(_table(name, seed, findings))
-    broken = _broken(findings)
+    broken = _name_broken(findings)
     console.print(broken or f"{name} keeps its promises", style="bold", markup=False)
     return not broken
 
@@ -48,7 +50,7 @@ def _table(name: str, seed: int, findings: Sequence[Finding]) -> Table:
     return table
 
 
-def _broken(findings: Sequence[Finding]) -> str:
+def _name_broken(findings: Sequence[Finding]) -> str:
     """The broken promises by name; empty when there are none."""
     names = [finding.promise for finding in findings if finding.status == "broken"]
     return f"broken: {', '.join(names)}" if names else ""

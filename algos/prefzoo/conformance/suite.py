@@ -18,9 +18,9 @@ from prefzoo.commands.comparison import run_stage
 from prefzoo.conformance import probe
 from prefzoo.conformance.findings import PROMISES, Finding
 from prefzoo.conformance.learning import learning, recipe_of
-from prefzoo.conformance.probe import DETAILS, Trial, answers, probed
+from prefzoo.conformance.probe import DETAILS, ObservedTrial, answers, probed
 from prefzoo.conformance.promises import quick_findings
-from prefzoo.conformance.trials import Trials, weights_of
+from prefzoo.conformance.trials import Trials, weight_hashes
 from prefzoo.conformance.vary import Variations, vary
 from prefzoo.data import splits
 from prefzoo.data.row_views import views_of
@@ -129,7 +129,7 @@ def _quick(plan: Plan, seed: int, console: Console) -> Iterator[Finding]:
             yield Finding("saves", "broken", error)
         yield from _untried(rest if unsaved else ["saves", *rest], "there is no trained policy")
         return
-    first = Trial(**_details(folders["first"]))
+    first = ObservedTrial(**_details(folders["first"]))
     if first.returned is None:
         yield Finding("trains", "broken", "`train` returned something that cannot sample; it must return the policy")
         yield from _untried(["saves", *rest], "there is no trained policy")
@@ -151,7 +151,7 @@ def _trials(
     from prefzoo.run.stages.start_stage import start_path, start_policy
 
     recipe = plan.recipe
-    first = Trial(**_details(folders["first"]))
+    first = ObservedTrial(**_details(folders["first"]))
     assert first.answers is not None
     prompts = first.answers["prompts"]
     completions = [Completion("", tuple(ids), True) for ids in first.answers["completions"]]
@@ -165,11 +165,13 @@ def _trials(
         variations = Variations(**_details(folders["varied"]))
     resumed: dict[str, Any] | str = _failed(outcomes, f"train resumed seed {seed}")
     if not resumed:
-        alike = weights_of(folders["first"] / "policy") == weights_of(folders["resumed"] / "policy")
+        alike = weight_hashes(folders["first"] / "policy") == weight_hashes(folders["resumed"] / "policy")
         resumed = {**_details(folders["resumed"]), "same": alike}
     hidden = [row for name in ("validation", "test") for row in splits.load_split(plan.stages["data"].folder, name)]
-    asked = views_of(hidden).prompts[-recipe.evaluation.prompts :]
-    other_rows = Trial(**_details(folders["again"])) if again.status == "ok" else f"its training fails: {again.error}"
+    test_prompts = views_of(hidden).prompts[-recipe.evaluation.prompts :]
+    other_rows = (
+        ObservedTrial(**_details(folders["again"])) if again.status == "ok" else f"its training fails: {again.error}"
+    )
     repeated = "again" if same else "repeated"
     return Trials(
         algorithm=recipe.algorithm("first"),
@@ -178,12 +180,14 @@ def _trials(
         generation=recipe.generation,
         training=recipe.training,
         first=first,
-        other=Trial(**_details(folders["other"])),
+        other=ObservedTrial(**_details(folders["other"])),
         again=other_rows,
         same=same,
         repeated=None if same else _alike(folders["first"], folders["repeated"]),
         policies=(folders["first"] / "policy", folders[repeated] / "policy", folders["other"] / "policy"),
-        replies=tuple(_replies(folders[label] / "policy", asked, recipe.generation) for label in ("first", repeated)),
+        replies=tuple(
+            _replies(folders[label] / "policy", test_prompts, recipe.generation) for label in ("first", repeated)
+        ),
         reloaded=reloaded,
         start=start_policy(recipe, start_path(plan)).log_probabilities(prompts, completions),
         hidden=frozenset(row.prompt[-1]["content"] for row in hidden),
@@ -235,7 +239,7 @@ def _other_rows(folder: Path) -> Iterator[None]:
 
 def _alike(one: Path, other: Path) -> bool:
     """Whether two trials saved the same weights and returned policies that answer alike."""
-    if not other.is_dir() or weights_of(one / "policy") != weights_of(other / "policy"):
+    if not other.is_dir() or weight_hashes(one / "policy") != weight_hashes(other / "policy"):
         return False
     return bool(_details(one)["answers"] == _details(other)["answers"])
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from prefzoo.conformance.probe import Trial
+from prefzoo.conformance.probe import ObservedTrial
 from prefzoo.conformance.vary import Variations
 from prefzoo.interface import Algorithm
 from prefzoo.settings import Adapter, Budget, Generation, Training
@@ -43,9 +43,9 @@ class Trials:
     budget: Budget
     generation: Generation
     training: Training
-    first: Trial
-    other: Trial
-    again: Trial | str
+    first: ObservedTrial
+    other: ObservedTrial
+    again: ObservedTrial | str
     same: bool
     policies: tuple[Path, Path, Path]
     replies: tuple[list[str] | None, ...]
@@ -62,7 +62,7 @@ def furthest(a: list[list[float]], b: list[list[float]]) -> float:
     return float(np.max(np.abs(np.subtract(np.concatenate(a), np.concatenate(b)))))
 
 
-def weights_of(folder: Path) -> dict[str, str]:
+def weight_hashes(folder: Path) -> dict[str, str]:
     """Return a hash of each weight file of a saved policy."""
     return {
         str(f.relative_to(folder)): hashlib.sha256(f.read_bytes()).hexdigest() for f in folder.rglob("*.safetensors")

@@ -111,7 +111,7 @@ class _Trainings:
         with watching(bench) as seen:
             policy = algorithm.train(bench)
         if not self.done:
-            self.sampled = seen.generated_tokens > 0 or bool(described(seen, bench).made)
+            self.sampled = seen.generated_tokens > 0 or bool(described(seen, bench).generated_digests)
         return _digest(policy, out / "policy", bench)
 
     def milestones(self) -> int:
@@ -147,10 +147,10 @@ def varied(trainings: _Trainings) -> Variations:
     for name, values in alternatives.items():
         if not values:
             continue
-        effect, tried = _effect(trainings, name, values)
+        effect, tried = _try_values(trainings, name, values)
         if not effect:
             effect = any(
-                _effect(trainings, name, values, {other: value})[0]
+                _try_values(trainings, name, values, {other: value})[0]
                 for other, others in alternatives.items()
                 if other != name
                 for value in others
@@ -164,18 +164,25 @@ def varied(trainings: _Trainings) -> Variations:
     return result
 
 
-def _effect(
-    trainings: _Trainings, name: str, values: list[Any], beside: Mapping[str, Any] | None = None
+def _try_values(
+    trainings: _Trainings, name: str, values: list[Any], other_parameters: Mapping[str, Any] | None = None
 ) -> tuple[bool, list[Any]]:
-    """Whether one of the values changes what is learned, beside other parameters that are changed; and those of which
-    that is known to be not so."""
-    beside = beside or {}
+    """Train with each of the values in turn, until one changes what is learned.
+
+    Args:
+        name: of the hyper-parameter that takes the values.
+        other_parameters: hyper-parameters that are changed in all of these trainings.
+
+    Returns:
+        True if a value changed what is learned; the values that changed nothing.
+    """
+    other_parameters = other_parameters or {}
     tried: list[Any] = []
-    base = None if trainings.late else trainings.outcome(beside)
+    base = None if trainings.late else trainings.outcome(other_parameters)
     for value in values:
         if trainings.late or base is None:
             break
-        outcome = trainings.outcome({**beside, name: value})
+        outcome = trainings.outcome({**other_parameters, name: value})
         if outcome is None:
             continue
         if outcome != base:
@@ -192,7 +199,6 @@ def _recipe_keys(trainings: _Trainings) -> dict[str, list[Any]]:
         if bench.adapter.type != "full":
             r, alpha = bench.adapter.r, bench.adapter.alpha
             keys |= {"adapter.r": [r // 2 or 2 * r], "adapter.alpha": [2 * alpha]}
-        given = algorithm.trainer
         rate, schedule = bench.training.learning_rate, bench.training.lr_scheduler_type
         keys["budget.epochs"] = [2 * bench.budget.epochs]
         keys["training.learning_rate"] = [(rate or 1e-3) / 2]
@@ -203,7 +209,7 @@ def _recipe_keys(trainings: _Trainings) -> dict[str, list[Any]]:
         explained |= dict.fromkeys(
             ("per_device_train_batch_size", "gradient_accumulation_steps"), "training.batch_size"
         )
-        for name in given:
+        for name in algorithm.trainer:
             keys.pop(explained.get(name, ""), None)
     if trainings.sampled:
         temperature, longest = bench.generation.temperature, bench.generation.max_new_tokens
@@ -217,8 +223,8 @@ def _of_trainer(trainings: _Trainings) -> dict[str, list[Any]]:
     algorithm, rate = trainings.algorithm, trainings.bench.training.learning_rate
     if algorithm.config is None:
         return {}
-    given = algorithm.trainer.get("learning_rate", rate or 1e-3)
-    return {"trainer": [{**algorithm.trainer, "learning_rate": given / 2}]}
+    learning_rate = algorithm.trainer.get("learning_rate", rate or 1e-3)
+    return {"trainer": [{**algorithm.trainer, "learning_rate": learning_rate / 2}]}
 
 
 def _untyped(algorithm: Algorithm) -> set[str]:
@@ -230,7 +236,7 @@ def _untyped(algorithm: Algorithm) -> set[str]:
 
 def _alternatives(algorithm: Algorithm) -> dict[str, list[Any]]:
     """Hyper-parameter -> other values that the algorithm admits beside its other settings as they are."""
-    found = {}
+    alternatives = {}
     try:
         hints = typing.get_type_hints(type(algorithm))
     except NameError:  # its annotations name what is no longer there
@@ -243,8 +249,8 @@ def _alternatives(algorithm: Algorithm) -> dict[str, list[Any]]:
         if candidates:
             admitted = [value for value in candidates if value != now and _admits(algorithm, field.name, value)]
             unique = list(dict.fromkeys(admitted))
-            found[field.name] = unique if _options(hints.get(field.name)) else unique[:TRIES]
-    return found
+            alternatives[field.name] = unique if _options(hints.get(field.name)) else unique[:TRIES]
+    return alternatives
 
 
 def _options(hint: Any) -> list[Any]:

@@ -95,19 +95,19 @@ class _Watcher:
                 altered.append("a logits_processor")
             ids = token_ids(model, args, kwargs)
             sequences = getattr(output, "sequences", output)
-            given = kwargs.get("input_ids", kwargs.get("inputs", args[0] if args else None))
-            replies = sequences[:, given.shape[1] :] if given is not None else sequences
+            prompt_ids = kwargs.get("input_ids", kwargs.get("inputs", args[0] if args else None))
+            replies = sequences[:, prompt_ids.shape[1] :] if prompt_ids is not None else sequences
             prompts = rows_of(ids, mask_of(ids, kwargs.get("attention_mask")))
             prompts = [prompt for prompt in prompts for _ in range(len(replies) // len(prompts))]
             ends = torch.tensor(settings["eos_token_id"], device=replies.device).flatten()
             ended = torch.isin(replies, ends)
-            kept = ended.cumsum(1) - ended.long() == 0
-            written = [tuple(row[own].tolist()) for row, own in zip(replies, kept, strict=True)]
+            in_reply = ended.cumsum(1) - ended.long() == 0
+            written = [tuple(row[own].tolist()) for row, own in zip(replies, in_reply, strict=True)]
             weights = self.weights(model)
-            read, made = sum(map(len, prompts)), sum(map(len, written))
+            read, generated = sum(map(len, prompts)), sum(map(len, written))
             self.seen.forward_tokens += read
-            self.seen.generated_tokens += made
-            self.seen.flops += 2.0 * weights * (read + made)
+            self.seen.generated_tokens += generated
+            self.seen.flops += 2.0 * weights * (read + generated)
             rows = [prompt + reply for prompt, reply in zip(prompts, written, strict=True)]
             self.seen.batches.append(
                 Batch(
@@ -140,7 +140,7 @@ class _Watcher:
             with self.within() as outermost:
                 if outermost:
                     self.seen.reward_calls += len(completions)
-                    self._ask(prompts)
+                    self._note_prompts(prompts)
                 return original(reward, prompts, completions, *args, **kwargs)
 
         return score
@@ -150,7 +150,7 @@ class _Watcher:
 
         def answer(prompts: Any, *args: Any, **kwargs: Any) -> Any:
             self.seen.judge_calls += len(prompts)
-            self._ask(prompts)
+            self._note_prompts(prompts)
             with self.within():
                 return original(prompts, *args, **kwargs)
 
@@ -166,8 +166,8 @@ class _Watcher:
 
         return answer
 
-    def _ask(self, prompts: Any) -> None:
-        self.seen.asked.update(prompt[-1]["content"] for prompt in prompts)
+    def _note_prompts(self, prompts: Any) -> None:
+        self.seen.asked_prompts.update(prompt[-1]["content"] for prompt in prompts)
 
 
 @contextlib.contextmanager
@@ -201,29 +201,31 @@ def watching(bench: Bench, sealed: Callable[[Path], bool] = lambda path: False) 
     with contextlib.ExitStack() as stack:
         for target, name, wrap in targets:
             stack.enter_context(mock.patch.object(target, name, wrap(getattr(target, name))))
-        stack.enter_context(_hearing(lambda path: watcher.seen.opened.append(str(path)) if sealed(path) else None))
+        stack.enter_context(
+            _watching_opened_files(lambda path: watcher.seen.opened.append(str(path)) if sealed(path) else None)
+        )
         yield watcher.seen
 
 
 _listeners: list[Callable[[Path], object]] = []
 
 
-def _hear(event: str, arguments: tuple[Any, ...]) -> None:
+def _notify_listeners(event: str, arguments: tuple[Any, ...]) -> None:
     if _listeners and event == "open" and isinstance(arguments[0], str | bytes):
         for listener in _listeners:
             listener(Path(os.path.abspath(os.fsdecode(arguments[0]))))
 
 
-_hooked = False
+_hook_installed = False
 
 
 @contextlib.contextmanager
-def _hearing(listener: Callable[[Path], object]) -> Iterator[None]:
+def _watching_opened_files(listener: Callable[[Path], object]) -> Iterator[None]:
     """Tell `listener` of every file that Python opens. Python never lets go of an audit hook, so that there is one."""
-    global _hooked
-    if not _hooked:
-        sys.addaudithook(_hear)
-        _hooked = True
+    global _hook_installed
+    if not _hook_installed:
+        sys.addaudithook(_notify_listeners)
+        _hook_installed = True
     _listeners.append(listener)
     try:
         yield
