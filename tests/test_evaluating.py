@@ -106,7 +106,7 @@ def test_policies_that_share_a_base_are_found_as_by_processes_of_their_own(run, 
     assert len({process for process, _ in calls}) == 1 and [tables for _, tables in calls] == [1, 1, 1, 1]
     run.evaluate("best_of_n", "sft")
     assert run.records() == together, "another order"
-    monkeypatch.setattr(executor, "SEVERAL", ())
+    monkeypatch.setattr(executor, "REUSABLE_STAGE_KINDS", ())
     run.evaluate(job=alone)
     apart = run.calls()
     assert len({process for process, _ in apart}) == 3 and min(tables for _, tables in apart) == 2

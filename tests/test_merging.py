@@ -15,7 +15,7 @@ import pytest
 from conftest import SMALL
 from prefzoo.commands.comparison import rebuild
 from prefzoo.commands.merge_runs import merge
-from prefzoo.commands.power_analysis import needed
+from prefzoo.commands.power_analysis import analyze_power
 from prefzoo.commands.sample_policies import answer, open_policy
 from prefzoo.errors import PrefzooError
 from prefzoo.recipe.check_recipe import load as load_recipe
@@ -192,7 +192,7 @@ def test_folders_that_cannot_be_merged_are_told(two, tmp_path) -> None:
 
 
 def test_a_pilot_says_how_much_a_difference_needs(two, tmp_path) -> None:
-    found = needed(two[0], 1.0)
+    found = analyze_power(two[0], 1.0)
     assert (found.metric, set(found.power), found.pilot.seeds, found.pilot.prompts) == ("gold", {"sft", "dpo"}, 2, 16)
     values = {(design.seeds, design.prompts): power for design, power in found.power["dpo"].items()}
     enough = found.prompts("dpo", 20)
@@ -200,12 +200,12 @@ def test_a_pilot_says_how_much_a_difference_needs(two, tmp_path) -> None:
     assert len(found.tables()[0].columns) == 3
     assert values[20, 2048] > values[2, 64] and all(0 <= each <= 1 for each in values.values())
     with pytest.raises(PrefzooError, match="run a small one first"):
-        needed(tmp_path, 1.0)
+        analyze_power(tmp_path, 1.0)
     with pytest.raises(PrefzooError, match="above 0"):
-        needed(two[0], 0.0)
+        analyze_power(two[0], 0.0)
     change(two[0], lambda content: [each["seeds"].pop("1") for each in content["algorithms"].values()])
     with pytest.raises(PrefzooError, match="at least 2 seeds"):
-        needed(two[0], 1.0)
+        analyze_power(two[0], 1.0)
 
 
 def test_results_that_are_not_of_the_trials_beside_them_are_refused(two, tmp_path) -> None:

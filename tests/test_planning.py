@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from conftest import SMALL
-from prefzoo.commands.cost_estimate import estimate, in_proportion, on_the_line, scaled, sentences, table
-from prefzoo.commands.cost_probe import Probe, Size, Took, sizes
+from prefzoo.commands.cost_estimate import estimate, extrapolate_linear, in_proportion, scaled, sentences, table
+from prefzoo.commands.cost_probe import Probe, Size, StageCost, sizes
 from prefzoo.recipe.check_recipe import load
 from prefzoo.report.cost import estimated_cells
 from prefzoo.results.cost_record import Estimate
@@ -23,11 +23,13 @@ PREFZOO = str(Path(sys.executable).with_name("prefzoo"))
 
 
 def test_a_line_through_two_sizes_tells_the_beginning_from_what_grows() -> None:
-    assert on_the_line([(64, 10.0), (256, 22.0)], 800) == pytest.approx(6 + 800 / 16)
-    assert on_the_line([(64, 3.0), (256, 3.0)], 800) == 3.0, "what does not grow"
-    assert on_the_line([(64, 3.2), (256, 3.0)], 800) == 3.2, "nor by chance"
-    assert on_the_line([(64, 1.0)], 128) == pytest.approx(2.0), "one size tells no beginning"
-    assert on_the_line([(64, 1.0), (256, 8.0)], 800) == pytest.approx(25.0), "it cannot begin with less than nothing"
+    assert extrapolate_linear([(64, 10.0), (256, 22.0)], 800) == pytest.approx(6 + 800 / 16)
+    assert extrapolate_linear([(64, 3.0), (256, 3.0)], 800) == 3.0, "what does not grow"
+    assert extrapolate_linear([(64, 3.2), (256, 3.0)], 800) == 3.2, "nor by chance"
+    assert extrapolate_linear([(64, 1.0)], 128) == pytest.approx(2.0), "one size tells no beginning"
+    assert extrapolate_linear([(64, 1.0), (256, 8.0)], 800) == pytest.approx(25.0), (
+        "it cannot begin with less than nothing"
+    )
     assert in_proportion([(16, 90.0), (32, 200.0)], 48) == pytest.approx(300.0)
     assert in_proportion([(16, 0.0), (32, 0.0)], 48) == 0.0
 
@@ -58,23 +60,23 @@ def probed(tmp_path):
     plan = make_plan(load("quickstart", [*SMALL, "seeds=2"], ["dpo"]), tmp_path)
     plan.stages["data"].folder.mkdir(parents=True)
 
-    def took(seconds: float, trained: int = 0, generated: int = 0, peak: int = 0, disk: int = 0) -> Took:
+    def stage_cost(seconds: float, trained: int = 0, generated: int = 0, peak: int = 0, disk: int = 0) -> StageCost:
         charged = {"seconds": seconds - 1, "trained_tokens": trained, "generated_tokens": generated}
-        return Took(seconds, {**charged, "peak_memory_bytes": peak}, disk)
+        return StageCost(seconds, {**charged, "peak_memory_bytes": peak}, disk)
 
     small = {
-        ("start", None): took(2.0),
-        ("reward", None): took(4.0),
-        ("train", "dpo"): took(5.0, trained=110, peak=700, disk=1000),
-        ("evaluate", "start"): took(1.5, generated=9),
-        ("evaluate", "dpo"): took(1.5, generated=10, peak=900, disk=20),
+        ("start", None): stage_cost(2.0),
+        ("reward", None): stage_cost(4.0),
+        ("train", "dpo"): stage_cost(5.0, trained=110, peak=700, disk=1000),
+        ("evaluate", "start"): stage_cost(1.5, generated=9),
+        ("evaluate", "dpo"): stage_cost(1.5, generated=10, peak=900, disk=20),
     }
     large = {
-        ("start", None): took(3.0),
-        ("reward", None): took(5.0),
-        ("train", "dpo"): took(9.0, trained=200, peak=800, disk=1000),
-        ("evaluate", "start"): took(2.5, generated=44),
-        ("evaluate", "dpo"): took(3.0, generated=40, peak=900, disk=80),
+        ("start", None): stage_cost(3.0),
+        ("reward", None): stage_cost(5.0),
+        ("train", "dpo"): stage_cost(9.0, trained=200, peak=800, disk=1000),
+        ("evaluate", "start"): stage_cost(2.5, generated=44),
+        ("evaluate", "dpo"): stage_cost(3.0, generated=40, peak=900, disk=80),
     }
     probes = [
         Probe(Size(16, 16, 4), small, {}, shared_bytes=100, seconds=20.0, starting=3.0),
@@ -115,8 +117,8 @@ def test_what_is_done_counts_as_nothing(probed) -> None:
 
 def test_what_failed_in_either_probe_is_not_guessed(probed) -> None:
     plan, (small, large) = probed
-    rest = {which: took for which, took in large.took.items() if which[0] != "train"}
-    broken = replace(large, took=rest, failed={("train", "dpo"): "out of memory"})
+    rest = {which: cost for which, cost in large.costs.items() if which[0] != "train"}
+    broken = replace(large, costs=rest, failed={("train", "dpo"): "out of memory"})
     found = scaled(plan, WHOLE, [small, broken], workers=1)
     assert found.failed == {"train dpo": "out of memory"}
     assert set(found.labels) == {"start"} and found.wall_seconds == pytest.approx(3 + 4 + 6 + 2 * (2.5 + 3))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from prefzoo.commands import power_analysis
-from prefzoo.commands.power_analysis import ENDLESS, PROMPTS, SEEDS, Needed, needed, otherwise
+from prefzoo.commands.power_analysis import ENDLESS, PROMPTS, SEEDS, PowerAnalysis, analyze_power, recipe_differences
 from prefzoo.errors import PrefzooError
 from prefzoo.results.statistics import Design
 
@@ -20,21 +20,21 @@ def power(few: list[float], many: list[float]) -> dict[Design, float]:
 def test_where_no_number_of_prompts_is_enough_that_is_said_and_chances_are_of_the_hardest() -> None:
     seedy = power([0.5, 0.6, 0.7, 0.799, 0.79, 0.79, 0.79], [0.9] * 7)
     noisy = power([0.1, 0.2, 0.3, 0.4, 0.75, 0.75, 0.85], [0.3, 0.9, 0.95, 0.95, 0.95, 0.95, 0.95])
-    found = Needed("gold", 0.5, Design(2, 16), 2, {"seedy": seedy, "noisy": noisy}, [])
+    found = PowerAnalysis("gold", 0.5, Design(2, 16), 2, {"seedy": seedy, "noisy": noisy}, [])
     fewest, chance = ([list(column.cells) for column in table.columns] for table in found.tables())
     assert (fewest[1][0], fewest[2][0]) == ("at most 79%", "over 2048")
     assert (fewest[1][-1], fewest[2][-1]) == ("64", "128")
     assert [column[0] for column in chance[1:]] == ["10%", "20%", "30%", "40%", "75%", "75%"]
     assert [column[-1] for column in chance[1:3]] == ["30%", "90%"]
     assert '"at most"' in found.sentences()[1]
-    enough = Needed("gold", 0.5, Design(2, 16), 1, {"noisy": noisy}, [])
+    enough = PowerAnalysis("gold", 0.5, Design(2, 16), 1, {"noisy": noisy}, [])
     assert len(enough.sentences()) == 1
 
 
 @pytest.mark.parametrize("difference", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_difference_that_is_no_number_above_0_is_refused(small_run, difference) -> None:
     with pytest.raises(PrefzooError, match=r"--difference .*above 0"):
-        needed(small_run[1], difference)
+        analyze_power(small_run[1], difference)
 
 
 def test_the_hardest_comes_first_and_what_does_not_vary_is_left_out(small_run, monkeypatch) -> None:
@@ -50,7 +50,7 @@ def test_the_hardest_comes_first_and_what_does_not_vary_is_left_out(small_run, m
     run = power_analysis.load(small_run[1])
     run.algorithms = dict(zip(gold, [run.algorithms["start"]] * 4, strict=True))
     monkeypatch.setattr(power_analysis, "load", lambda folder: run)
-    found = needed(small_run[1], 0.2)
+    found = analyze_power(small_run[1], 0.2)
     assert list(found.power) == ["rejection_sampling", "dpo"] and found.family == 3
     assert found.unvaried == ["random_choice"]
     assert found.sentences()[-1] == "Not in the tables: random_choice, of which nothing varied."
@@ -58,13 +58,13 @@ def test_the_hardest_comes_first_and_what_does_not_vary_is_left_out(small_run, m
 
 def test_a_pilot_of_another_recipe_is_told_and_one_of_another_size_is_not(small_run, tmp_path) -> None:
     out = small_run[1]
-    (said,) = otherwise(out, "quickstart")
+    (said,) = recipe_differences(out, "quickstart")
     assert "budget.prompts: 800 and 48" in said and "evaluation.prompts" not in said
     as_it_ran = tmp_path / "recipe.yaml"
     text = (out / "recipe.resolved.yaml").read_text()
     as_it_ran.write_text(text)
-    assert otherwise(out, str(as_it_ran)) == []
+    assert recipe_differences(out, str(as_it_ran)) == []
     as_it_ran.write_text(text.replace("algorithms:\n", "algorithms:\n  strong: {algorithm: dpo, beta: 0.3}\n"))
-    (said,) = otherwise(out, str(as_it_ran))
+    (said,) = recipe_differences(out, str(as_it_ran))
     assert said.endswith("(there the second of two values): without strong.")
-    assert "cannot be read" in otherwise(out, "quickstrat")[0]
+    assert "cannot be read" in recipe_differences(out, "quickstrat")[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 from rich.console import Console
 
-from prefzoo.cli import checks, finished, recipes, training
+from prefzoo.cli import checks, recipes, run_commands, training
 from prefzoo.errors import PrefzooError
 
 app = typer.Typer(
@@ -25,10 +25,10 @@ for command in (  # in the order in which `prefzoo --help` shows them
     training.run,
     checks.check,
     checks.audit_judge,
-    finished.report,
-    finished.power,
-    finished.sample,
-    finished.export,
+    run_commands.report,
+    run_commands.power,
+    run_commands.sample,
+    run_commands.export,
 ):
     app.command()(command)
 

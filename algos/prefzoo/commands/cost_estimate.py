@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from prefzoo.commands.comparison import checked_recipe, locked_folder, run_alone
-from prefzoo.commands.cost_probe import Part, Probe, Size, Took, part, probe, sizes
+from prefzoo.commands.cost_probe import Probe, Size, StageCost, StageGroup, probe, sizes, stage_group
 from prefzoo.ledger import CHARGES
 from prefzoo.report.cost import ESTIMATE_COLUMNS, ESTIMATE_NAMES, format_cost
 from prefzoo.results.cost_record import Estimate
@@ -60,7 +60,7 @@ def estimate(
             place = folder / FOLDER / f"{size.train}-prompts"
             probes.append(probe(plan, size, labels, workers, place, console))
             broken = {label for _, label in probes[-1].failed}
-            if broken and not any(kind == "train" for kind, _ in probes[-1].took):
+            if broken and not any(kind == "train" for kind, _ in probes[-1].costs):
                 break  # a larger probe would show nothing else
             labels = [label for label in labels if label not in broken]
         result = scaled(plan, whole, probes, workers)
@@ -70,7 +70,7 @@ def estimate(
     return result
 
 
-def on_the_line(points: Sequence[tuple[float, float]], x: float) -> float:
+def extrapolate_linear(points: Sequence[tuple[float, float]], x: float) -> float:
     """The value at `x` of the straight line through points `(x, y)`, which begins with what a stage takes at all.
 
     What did not grow is constant. What grew faster than in proportion, by chance of timing, is taken in proportion to
@@ -98,35 +98,35 @@ def scaled(plan: Plan, whole: Size, probes: Sequence[Probe], workers: int) -> Es
         probes: of two sizes, the smaller first.
         workers: stages at a time.
     """
-    known = set.intersection(*(set(probe.took) for probe in probes))
+    known = set.intersection(*(set(probe.costs) for probe in probes))
 
-    def of(stage: Stage, value: Callable[[Took], float], grows: Any = on_the_line) -> float:
-        points = [(_amount(plan, stage, probe.size), value(probe.took[part(stage)])) for probe in probes]
+    def scale_stage_cost(stage: Stage, value: Callable[[StageCost], float], grows: Any = extrapolate_linear) -> float:
+        points = [(_amount(plan, stage, probe.size), value(probe.costs[stage_group(stage)])) for probe in probes]
         return float(grows(points, _amount(plan, stage, whole)))
 
     def charged(stage: Stage, name: str, grows: Any) -> float:
-        return of(stage, lambda took: took.ledger.get(name, 0.0), grows)
+        return scale_stage_cost(stage, lambda cost: cost.ledger.get(name, 0.0), grows)
 
     def ledger(stages: Sequence[Stage]) -> dict[str, float]:
         counts = {name: sum(charged(stage, name, in_proportion) for stage in stages) for name in CHARGES}
-        seconds = sum(charged(stage, "seconds", on_the_line) for stage in stages)
-        took = [probe.took[part(stage)] for stage in stages for probe in probes]
-        peak = max((each.ledger.get("peak_memory_bytes", 0.0) for each in took), default=0.0)
+        seconds = sum(charged(stage, "seconds", extrapolate_linear) for stage in stages)
+        costs = [probe.costs[stage_group(stage)] for stage in stages for probe in probes]
+        peak = max((cost.ledger.get("peak_memory_bytes", 0.0) for cost in costs), default=0.0)
         return {**counts, "seconds": seconds, "peak_memory_bytes": peak}
 
     labels = {}
     for label in (START, *plan.recipe.algorithms):
         of_first_seed = (label, plan.recipe.seeds[0])
         trial = [s for s in plan.stages.values() if s.kind in TRIAL and (s.label, s.seed) == of_first_seed]
-        if known.issuperset(map(part, trial)):
+        if known.issuperset(map(stage_group, trial)):
             labels[label] = ledger(trial)
-    shared: dict[Part, Stage] = {}
+    shared: dict[StageGroup, Stage] = {}
     for stage in plan.stages.values():
-        if stage.kind not in TRIAL and part(stage) in known:
-            shared.setdefault(part(stage), stage)
+        if stage.kind not in TRIAL and stage_group(stage) in known:
+            shared.setdefault(stage_group(stage), stage)
     left = {name: stage for name, stage in plan.stages.items() if not stage.done}
-    to_run = {name: stage for name, stage in left.items() if part(stage) in known}
-    usual = {name: of(stage, lambda took: took.seconds) for name, stage in to_run.items()}
+    to_run = {name: stage for name, stage in left.items() if stage_group(stage) in known}
+    usual = {name: scale_stage_cost(stage, lambda cost: cost.seconds) for name, stage in to_run.items()}
     shared_bytes = in_proportion([(probe.size.train, probe.shared_bytes) for probe in probes], whole.train)
     rows = [_row_name(stage) for stage in left.values()]
     return Estimate(
@@ -137,7 +137,7 @@ def scaled(plan: Plan, whole: Size, probes: Sequence[Probe], workers: int) -> Es
         left={name: rows.count(name) for name in rows},
         workers=workers,
         wall_seconds=probes[0].starting + seconds_left(to_run, usual, {}, workers) if to_run else 0.0,
-        disk_bytes=sum(of(stage, lambda took: took.disk_bytes) for stage in to_run.values())
+        disk_bytes=sum(scale_stage_cost(stage, lambda cost: cost.disk_bytes) for stage in to_run.values())
         + len(plan.recipe.seeds) * shared_bytes,
         probe={
             "prompts": [probe.size.train for probe in probes],

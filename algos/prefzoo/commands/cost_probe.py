@@ -25,8 +25,8 @@ STEPS = 8
 FEWEST_TESTED = 16
 """Prompts in the test split of a probe, where there are so many."""
 
-Part = tuple[str, str | None]
-"""Kind and label of stages, which take about the same whatever their seed."""
+StageGroup = tuple[str, str | None]
+"""The kind and label of stages, which cost about the same whatever their seed."""
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,8 @@ class Size:
 
 
 @dataclass(frozen=True)
-class Took:
-    """What one stage took: seconds from beginning to end, its ledger, and bytes on disk."""
+class StageCost:
+    """What one stage cost: seconds from beginning to end, its ledger, and bytes on disk."""
 
     seconds: float
     ledger: dict[str, float]
@@ -60,16 +60,16 @@ class Probe:
 
     Attributes:
         size: of the probe.
-        took: of each part that ended well.
-        failed: the error of each part that failed.
+        costs: of each group of stages that ended well.
+        failed: the error of each group that failed.
         shared_bytes: on disk, of work that trials share.
         seconds: of the whole probe.
         starting: the seconds of it in which nothing ran yet, because libraries were imported.
     """
 
     size: Size
-    took: dict[Part, Took]
-    failed: dict[Part, str]
+    costs: dict[StageGroup, StageCost]
+    failed: dict[StageGroup, str]
     shared_bytes: int
     seconds: float
     starting: float
@@ -120,17 +120,17 @@ def probe(plan: Plan, size: Size, labels: Collection[str], workers: int, folder:
         watcher.expect(list(todo.values()))
         outcomes = Runner(small, run_stage, workers, watcher).run()
     seconds = time.monotonic() - began
-    took = {part(stage): _took(stage) for stage in todo.values() if stage.done}
-    ran = {name: took[part(stage)].seconds if stage.done else 0.0 for name, stage in todo.items()}
-    failed = {part(s): str(outcomes[n].error) for n, s in todo.items() if outcomes[n].status == "failed"}
+    costs = {stage_group(stage): _stage_cost(stage) for stage in todo.values() if stage.done}
+    ran = {name: costs[stage_group(stage)].seconds if stage.done else 0.0 for name, stage in todo.items()}
+    failed = {stage_group(s): str(outcomes[n].error) for n, s in todo.items() if outcomes[n].status == "failed"}
     starting = max(0.0, seconds - seconds_left(todo, ran, {}, workers))
     own = {parent for stage in small.stages.values() for parent in stage.folder.parents}
     shared = sum(_bytes(place) for place in folder.iterdir() if place not in own)
-    return Probe(size, took, failed, shared, seconds, starting)
+    return Probe(size, costs, failed, shared, seconds, starting)
 
 
-def part(stage: Stage) -> Part:
-    """The part of a comparison that a stage belongs to."""
+def stage_group(stage: Stage) -> StageGroup:
+    """The kind and label of a stage."""
     return stage.kind, stage.label
 
 
@@ -143,13 +143,13 @@ def _copy_data(plan: Plan, small: Plan, size: Size) -> None:
     splits.seal(parts, {}, Rejects()).save(folder)
 
 
-def _took(stage: Stage) -> Took:
+def _stage_cost(stage: Stage) -> StageCost:
     ledger: dict[str, Any] = {}
     if (file := stage.folder / "ledger.json").is_file():
         ledger = json.loads(file.read_text(encoding="utf-8"))
     elif stage.kind == "reward":
         ledger = json.loads((stage.folder / "report.json").read_text(encoding="utf-8"))["ledger"]
-    return Took(stage.seconds or 0.0, ledger, _bytes(stage.folder))
+    return StageCost(stage.seconds or 0.0, ledger, _bytes(stage.folder))
 
 
 def _bytes(place: Path) -> int:

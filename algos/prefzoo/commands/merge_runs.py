@@ -112,11 +112,11 @@ def _compared(runs: dict[str, Results]) -> list[str]:
     (first, reference), *others = runs.items()
     problems, notes = [], [f"Merged from {', '.join(runs)}."]
     for name, run in others:
-        refused, noted = differences(_identity(reference), _identity(run))
+        refused, non_blocking = differences(_identity(reference), _identity(run))
         if reference.recipe["seeds"] != run.recipe["seeds"]:
             refused["seeds"] = f"{reference.recipe['seeds']} and {run.recipe['seeds']}"
         problems += [f"{key}: {values} (in {first} and {name})" for key, values in refused.items()]
-        notes += [f"{first} and {name} differ in {key}: {values}." for key, values in noted.items()]
+        notes += [f"{first} and {name} differ in {key}: {values}." for key, values in non_blocking.items()]
         if _metrics(run) != _metrics(reference):
             notes.append(f"The start of {name} was sampled anew and gave other replies; those of {first} are used.")
     if problems:

@@ -22,12 +22,12 @@ PROMPTS = (64, 128, 256, 512, 1024, 2048)
 
 ENDLESS = 10**9
 """Prompts so many that more would change nothing."""
-OF_ITS_SIZE = ("seeds", "tracking", "evaluation.prompts", "evaluation.milestones")
+SIZE_KEYS = ("seeds", "tracking", "evaluation.prompts", "evaluation.milestones")
 """What a pilot may do otherwise than the recipe that it is for."""
 
 
 @dataclass(frozen=True)
-class Needed:
+class PowerAnalysis:
     """The seeds and prompts that a difference of this size to the start needs.
 
     Attributes:
@@ -86,7 +86,7 @@ class Needed:
         return f"at most {math.floor(100 * most)}%"
 
 
-def needed(folder: Path, difference: float) -> Needed:
+def analyze_power(folder: Path, difference: float) -> PowerAnalysis:
     """The power to find a difference to the start in comparisons of many sizes, from the run in `folder`.
 
     Raises:
@@ -123,21 +123,21 @@ def needed(folder: Path, difference: float) -> Needed:
     }
     hardest_first = dict(sorted(power.items(), key=lambda row: sum(row[1].values())))
     left = [label for label in of_metric if label not in pilots]
-    return Needed(metric, difference, size, family, hardest_first, left)
+    return PowerAnalysis(metric, difference, size, family, hardest_first, left)
 
 
-def otherwise(folder: Path, recipe: str) -> list[str]:
+def recipe_differences(folder: Path, recipe: str) -> list[str]:
     """The differences between this recipe and that of the run in `folder`, apart from sizes, as sentences."""
     try:
         wanted = read_recipe(recipe).model_dump(mode="json")
     except PrefzooError as error:
         return [f"Whether {folder} was of {recipe} is not known, because that cannot be read: {error}"]
     ran = load(folder).recipe
-    refused, noted = differences(wanted, ran)
+    refused, non_blocking = differences(wanted, ran)
     left = [label for label in wanted["algorithms"] if label not in ran["algorithms"]]
     more = [label for label in ran["algorithms"] if label not in wanted["algorithms"]]
-    apart = (*OF_ITS_SIZE, *(f"algorithms.{label}." for label in (*left, *more)))
-    keys = [f"{key}: {values}" for key, values in {**refused, **noted}.items() if not key.startswith(apart)]
+    apart = (*SIZE_KEYS, *(f"algorithms.{label}." for label in (*left, *more)))
+    keys = [f"{key}: {values}" for key, values in {**refused, **non_blocking}.items() if not key.startswith(apart)]
     parts = [*[f"without {label}" for label in left], *[f"with {label}" for label in more], *keys]
     if not parts:
         return []

@@ -10,7 +10,7 @@ from prefzoo.run.stage_graph import START
 
 OPEN = "†"
 """Stands behind an inconclusive verdict whose own interval leaves out 0."""
-NOTED = ("gold", "proxy", "win_rate", "kl", "length", "distinct_2")
+EXPLAINED_METRICS = ("gold", "proxy", "win_rate", "kl", "length", "distinct_2")
 """Metrics whose columns in the first table have a note, in order."""
 MOST_NAMED = 6
 """More policies than this are not all named in a title or a sentence."""
@@ -152,7 +152,7 @@ def column_notes(results: Results) -> dict[str, str]:
     seeds = (
         "prompts; with one seed, not other trainings" if len(results.recipe["seeds"]) == 1 else "trainings and prompts"
     )
-    texts = {name: PROSE[name].format(metric=metric) for name in NOTED if name in measured}
+    texts = {name: PROSE[name].format(metric=metric) for name in EXPLAINED_METRICS if name in measured}
     if "gold" in texts and results.recipe["gold"] == "judge":
         texts["gold"] = PROSE["gold_by_judge"]
     return texts | {

@@ -24,7 +24,7 @@ from prefzoo.run.progress_display import Watcher
 from prefzoo.run.resources import Share, shares, threads_asked
 from prefzoo.run.stage_graph import Plan, Stage
 from prefzoo.run.subprocesses import interrupt_blocked, main_hidden
-from prefzoo.run.worker import PRELOAD, SEVERAL, follow, work
+from prefzoo.run.worker import PRELOAD, REUSABLE_STAGE_KINDS, follower_main, worker_main
 
 # A dataclass that was typed in a script travels by value, and its fields ask whether a default *is* this very object.
 copyreg.pickle(type(dataclasses.MISSING), lambda missing: "MISSING")
@@ -98,7 +98,7 @@ class Runner:
             while waiting or self.running:
                 self._settle(waiting)
                 ready = [s for s in waiting.values() if self._ready(s)][: self.workers - len(self.running)]
-                self._end_resting(all_but=sum(stage.kind in SEVERAL for stage in ready))
+                self._end_resting(all_but=sum(stage.kind in REUSABLE_STAGE_KINDS for stage in ready))
                 for stage in ready:
                     del waiting[stage.name]
                     running = self._hand_over(stage) or self._start(stage)
@@ -138,7 +138,7 @@ class Runner:
 
     def _hand_over(self, stage: Stage) -> _Running | None:
         """Give an evaluation to a process that has just finished one; None where there is no such process."""
-        while stage.kind in SEVERAL and self.resting:
+        while stage.kind in REUSABLE_STAGE_KINDS and self.resting:
             worker = self.resting.pop()
             try:
                 worker.connection.send((stage, {**distributed.environments(1)[0], **worker.share.environment}))
@@ -173,7 +173,10 @@ class Runner:
 
         environments = distributed.environments(self.together if stage.kind == "train" else 1)
         lead, *others = [{**environment, **share.environment} for environment in environments]
-        leader, followers = process(work, theirs, lead), [process(follow, environment) for environment in others]
+        leader, followers = (
+            process(worker_main, theirs, lead),
+            [process(follower_main, environment) for environment in others],
+        )
         if self.context.get_start_method() == "forkserver":
             with interrupt_blocked(), main_hidden():
                 forkserver.ensure_running()
@@ -197,7 +200,7 @@ class Runner:
         if status == "progress":
             self.watcher.progressed(stage, *content)
             return
-        if status == "ok" and stage.kind in SEVERAL:
+        if status == "ok" and stage.kind in REUSABLE_STAGE_KINDS:
             self.resting.append(worker)
         else:
             self._close(worker)

@@ -7,7 +7,7 @@ and its `trainer:` are compared, and no part of this.
 A difference is refused where it changes what a policy may learn or what a number in the table means: rows, start,
 adapter, budget, shared training arguments, sampling, test prompts, gold, the judge where one decides, and the reward
 (for algorithms that use none, too: their proxy column would mean something else). It is only noted where it changes
-numbers by rounding or by chance: versions of libraries, and how work is cut into batches (`NOTED`). The judge and the
+numbers by rounding or by chance: versions of libraries, and how work is cut into batches (`NON_BLOCKING_KEYS`). The judge and the
 constitution that an algorithm learns from are its settings; they are noted because a label does not show them
 (`TEACHERS`).
 """
@@ -29,7 +29,7 @@ from prefzoo.run.stage_graph import LABEL_STAGE, START, Plan
 
 IDENTITY = "identity.json"
 TEACHERS = "taught by"
-NOTED = (
+NON_BLOCKING_KEYS = (
     f"{TEACHERS}.",
     "versions.",
     "generation.batch_size",
@@ -102,19 +102,19 @@ def teachers(recipe: Recipe, label: str) -> dict[str, Any]:
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
-    """The differences between two identities: those that must be refused, and those that are only noted.
+    """The differences between two identities: those that must be refused, and those that block no comparison and are only noted.
 
     Returns:
         For each, the key (`adapter.r`) -> both values (`16 and 8`).
     """
     one, other = _flat(a), _flat(b)
     refused: dict[str, str] = {}
-    noted: dict[str, str] = {}
+    non_blocking: dict[str, str] = {}
     for key in dict.fromkeys([*one, *other]):
         if one.get(key) != other.get(key):
-            values = noted if key.startswith(NOTED) else refused
+            values = non_blocking if key.startswith(NON_BLOCKING_KEYS) else refused
             values[key] = f"{_shown(one.get(key))} and {_shown(other.get(key))}"
-    return refused, noted
+    return refused, non_blocking
 
 
 def refuse_unequal(trials: Mapping[str, Mapping[str, Any]], where: str) -> None:

@@ -28,14 +28,14 @@ from prefzoo.run.subprocesses import hide_bars, output_to
 PRELOAD = "prefzoo.run.preload"
 """What every stage needs, imported by the server that stages are forked from, or else by each of them."""
 
-SEVERAL = ("evaluate",)
+REUSABLE_STAGE_KINDS = ("evaluate",)
 """Kinds of stages of which one process may do several, one after another."""
 
 
-def work(sources: dict[str, str], payload: bytes, connection: Connection, environment: dict[str, str]) -> None:
+def worker_main(sources: dict[str, str], payload: bytes, connection: Connection, environment: dict[str, str]) -> None:
     """Do a stage, and further evaluations that the connection gives; what a stage's own process runs."""
     job, plan, stage, threads = _set_up(sources, payload, environment)
-    while _do(job, plan, stage, threads, connection) and stage.kind in SEVERAL:
+    while _do(job, plan, stage, threads, connection) and stage.kind in REUSABLE_STAGE_KINDS:
         try:
             stage, environment = connection.recv()
         except EOFError:  # nothing more to do
@@ -44,7 +44,7 @@ def work(sources: dict[str, str], payload: bytes, connection: Connection, enviro
     connection.close()
 
 
-def follow(sources: dict[str, str], payload: bytes, environment: dict[str, str]) -> None:
+def follower_main(sources: dict[str, str], payload: bytes, environment: dict[str, str]) -> None:
     """Train together with a stage's own process, which writes the result."""
     job, plan, stage, threads = _set_up(sources, payload, environment)
     log = stage.folder.with_name(f"{stage.folder.name}.{environment['RANK']}.log")

@@ -46,14 +46,14 @@ def power(
 
     Example: prefzoo power quickstart --difference 0.3
     """
-    from prefzoo.commands.power_analysis import needed, otherwise
+    from prefzoo.commands.power_analysis import analyze_power, recipe_differences
 
     of_recipe = not Path(pilot).is_dir()
     folder = Path("runs") / Path(pilot).stem if of_recipe else Path(pilot)
-    found = needed(folder, difference)
+    analysis = analyze_power(folder, difference)
     console = wide_console()
-    console.print(*found.tables())
-    print(f"From {folder}.", *found.sentences(), *(otherwise(folder, pilot) if of_recipe else []), sep="\n")
+    console.print(*analysis.tables())
+    print(f"From {folder}.", *analysis.sentences(), *(recipe_differences(folder, pilot) if of_recipe else []), sep="\n")
 
 
 def sample(
