@@ -23,6 +23,7 @@ from prefzoo.models.adapters import of_adapter
 from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.models.loading import load_model
 from prefzoo.models.policy_kinds import load_policy
+from prefzoo.models.shared_base import load_with_shared_weights
 from prefzoo.rewards.reward_model import RewardModel
 from prefzoo.rewards.train_reward import train_reward_model
 from prefzoo.types import Completion
@@ -34,6 +35,7 @@ FRESH = """
 import json, sys
 from prefzoo.interface import Completion
 from prefzoo.models.policy_kinds import load_policy
+from prefzoo.models.shared_base import load_with_shared_weights
 for folder, (prompts, ids, found) in json.load(open(sys.argv[1])).items():
     replies = [Completion("", tuple(each), True) for each in ids]
     assert load_policy(folder).log_probabilities(prompts, replies) == found, folder
@@ -115,18 +117,20 @@ def test_a_base_is_read_once_for_each_way_and_again_when_its_files_changed(base,
     folder = str(shutil.copytree(base, tmp_path / "base"))
     with shared_base.shared():
         first, again, other = (
-            shared_base.lend(folder),
-            shared_base.lend(folder, dtype="float32"),
-            shared_base.lend(folder, dtype="float16"),
+            load_with_shared_weights(folder),
+            load_with_shared_weights(folder, dtype="float32"),
+            load_with_shared_weights(folder, dtype="float16"),
         )
         assert storages(first) == storages(again) and storages(first).isdisjoint(storages(other))
         first.get_input_embeddings().weight.data = torch.zeros(1)  # puts another in its place, which is its own affair
-        assert storages(shared_base.lend(folder)) == storages(again)
+        assert storages(load_with_shared_weights(folder)) == storages(again)
         changed = load_model(base)
         torch.nn.init.zeros_(changed.model.norm.weight)
         changed.save_pretrained(folder)
-        assert not shared_base.lend(folder).model.norm.weight.any() and again.model.norm.weight.all()
-    assert storages(shared_base.lend(folder)).isdisjoint(storages(shared_base.lend(folder))), "outside, everybody's own"
+        assert not load_with_shared_weights(folder).model.norm.weight.any() and again.model.norm.weight.all()
+    assert storages(load_with_shared_weights(folder)).isdisjoint(storages(load_with_shared_weights(folder))), (
+        "outside, everybody's own"
+    )
 
 
 @pytest.mark.parametrize("adapter", [a for a in ADAPTERS if a != "saved"])

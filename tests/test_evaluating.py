@@ -49,7 +49,8 @@ def alone(plan, stage, folder, progress) -> None:
     from prefzoo.models import shared_base
     from prefzoo.models.loading import load_model
 
-    shared_base.lend, shared_base.lend_classifier = load_model, lambda *args, **more: None
+    shared_base.load_with_shared_weights = load_model
+    shared_base.load_classifier_with_shared_weights = lambda *args, **more: None
     run_stage(plan, stage, folder, progress)
 
 

@@ -62,22 +62,24 @@ def check_modules(model: torch.nn.Module, adapter: Adapter, head: bool = True) -
     problems = []
     output = model.get_output_embeddings() if head and isinstance(model, PreTrainedModel) else None
     for target in targets if isinstance(targets, list) else [targets] * (targets != "all-linear"):
-        key, found = "adapter.target_modules", _targets(modules, target, isinstance(targets, list))
-        if any(module is output for module in found):
+        key, layers = "adapter.target_modules", _targets(modules, target, isinstance(targets, list))
+        if any(module is output for module in layers):
             problems.append(validation_messages.adapter_on_head(key, target))
-        elif not found:
+        elif not layers:
             problems.append(
                 validation_messages.unknown_module(key, target, _with_weights(modules), isinstance(targets, list))
             )
-        elif head and _tied(model, found):
+        elif head and _tied(model, layers):
             problems.append(validation_messages.tied_module(key, target))
     for name in adapter.modules_to_save:
-        key, found = "adapter.modules_to_save", _named(modules, name)
-        if not found and head:
+        key, layers = "adapter.modules_to_save", _named(modules, name)
+        if not layers and head:
             problems.append(validation_messages.unknown_module(key, name, _with_weights(modules), listed=True))
-        elif any(not w.is_floating_point() or type(w).__name__ == "Params4bit" for m in found for w in m.parameters()):
+        elif any(
+            not w.is_floating_point() or type(w).__name__ == "Params4bit" for m in layers for w in m.parameters()
+        ):
             problems.append(f"{key}: {name!r} is quantized here; an adapter can train it")
-        elif _tied(model, found):
+        elif _tied(model, layers):
             problems.append(validation_messages.tied_module(key, name))
     if problems:
         raise PrefzooError("; ".join(problems))
@@ -116,9 +118,9 @@ def _with_weights(modules: dict[str, torch.nn.Module]) -> set[str]:
     return {path.rpartition(".")[2] for path, module in modules.items() if list(module.parameters(False))}
 
 
-def _tied(model: torch.nn.Module, found: list[torch.nn.Module]) -> bool:
+def _tied(model: torch.nn.Module, layers: list[torch.nn.Module]) -> bool:
     uses: dict[int, int] = {}
     for module in model.modules():
         for weight in module.parameters(recurse=False):
             uses[id(weight)] = uses.get(id(weight), 0) + 1
-    return any(uses[id(weight)] > 1 for module in found for weight in module.parameters())
+    return any(uses[id(weight)] > 1 for module in layers for weight in module.parameters())

@@ -9,7 +9,7 @@ from typing import Any
 from torch.nn.modules.dropout import _DropoutNd
 from transformers import PretrainedConfig, PreTrainedModel
 
-OWN = "own_dropout"
+TURNED_OFF_RATES = "own_dropout"
 """Attribute of a model without dropout: the rates in its configs that were set to 0, as (config, name, rate)."""
 
 
@@ -17,8 +17,8 @@ def without_dropout(model: PreTrainedModel) -> PreTrainedModel:
     """Turn off the model's own dropout, and return the model: its dropout layers, and the rates that its layers and
     configs hold as numbers. TRL turns off the layers in some trainers and the numbers in none; here both are off in all
     trainers, and a recipe sets `adapter.dropout`."""
-    setattr(model, OWN, [(config, *rate) for config in _configs(model.config) for rate in _rates(config)])
-    for config, name, _ in getattr(model, OWN):
+    setattr(model, TURNED_OFF_RATES, [(config, *rate) for config in _configs(model.config) for rate in _rates(config)])
+    for config, name, _ in getattr(model, TURNED_OFF_RATES):
         setattr(config, name, 0.0)
     for module in model.modules():
         for name, _ in _rates(module):
@@ -31,7 +31,7 @@ def without_dropout(model: PreTrainedModel) -> PreTrainedModel:
 @contextlib.contextmanager
 def own_dropout(model: Any) -> Iterator[None]:
     """Within this block the configs of a model hold their own dropout rates again, so that they are saved with them."""
-    turned_off = getattr(model, OWN, [])
+    turned_off = getattr(model, TURNED_OFF_RATES, [])
     for config, name, rate in turned_off:
         setattr(config, name, rate)
     try:

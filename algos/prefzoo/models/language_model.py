@@ -52,7 +52,7 @@ class LanguageModelPolicy:
     def from_start(cls, start: str, **loading: Any) -> LanguageModelPolicy:
         """Load the start policy; within `shared_base.shared` its weights are shared with other models."""
         tokenizer = load_tokenizer(start, bool(loading.get("trust_remote_code", False)))
-        return cls(shared_base.lend(start, **loading).eval(), tokenizer, start, loading)
+        return cls(shared_base.load_with_shared_weights(start, **loading).eval(), tokenizer, start, loading)
 
     @classmethod
     def start_of(cls, bench: Bench) -> LanguageModelPolicy:

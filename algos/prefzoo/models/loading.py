@@ -116,20 +116,21 @@ def _pad_like(tokenizer: PreTrainedTokenizerBase) -> list[str]:
     return [t for t in sorted(tokenizer.get_added_vocab()) if any(name in t.lower() for name in names)]
 
 
-def weights(
+def from_pretrained_arguments(
     dtype: str = "float32",
     trust_remote_code: bool = False,
     quantization: Mapping[str, Any] | None = None,
     attn_implementation: str | None = None,
 ) -> dict[str, Any]:
-    """How `from_pretrained` is to read a model's weights: safetensors only, in `dtype`, onto this machine's device, as
-    `Adapter.quantization` says, with this implementation of attention (None is what transformers chooses).
+    """Return the arguments with which `from_pretrained` reads a model's weights: safetensors only, in `dtype`, onto
+    this machine's device, as `Adapter.quantization` says, with this implementation of attention (None is what
+    transformers chooses).
 
     Raises:
         PrefzooError: for an implementation that this machine cannot run.
     """
-    if device().type == "cpu" and (said := validation_messages.attention_without_gpu(attn_implementation)):
-        raise PrefzooError(said)
+    if device().type == "cpu" and (message := validation_messages.attention_without_gpu(attn_implementation)):
+        raise PrefzooError(message)
     settings: dict[str, Any] = {
         "dtype": getattr(torch, dtype),
         "use_safetensors": True,
@@ -165,18 +166,20 @@ def use_quantized_copy(path: str, folder: Path, **loading: Any) -> None:
     A model that is quantized while it is read is in memory in both forms for a while, and quantizing takes a CPU far
     longer than reading. What is read from the copy is the same, bit by bit.
     """
-    _copies[_asked(path, loading)] = folder
+    _copies[_quantized_copy_key(path, loading)] = folder
 
 
 def source(path: str, **loading: Any) -> tuple[str, dict[str, Any]]:
-    """Where a model is read from, and the settings of `from_pretrained` for it; `loading` is as `weights` takes it."""
-    copy = _copies.get(_asked(path, loading))
+    """Where a model is read from, and the arguments of `from_pretrained` for it; `loading` is as
+    `from_pretrained_arguments` takes it."""
+    copy = _copies.get(_quantized_copy_key(path, loading))
     if copy is None:
-        return path, weights(**loading)
-    return str(copy), weights(**{**loading, "quantization": None})  # the copy says itself how it was quantized
+        return path, from_pretrained_arguments(**loading)
+    # The copy says itself how it was quantized.
+    return str(copy), from_pretrained_arguments(**{**loading, "quantization": None})
 
 
-def _asked(path: str, loading: Mapping[str, Any]) -> str:
+def _quantized_copy_key(path: str, loading: Mapping[str, Any]) -> str:
     decisive = {name: loading.get(name) for name in ("dtype", "quantization", "trust_remote_code")}
     return json.dumps([str(Path(path).resolve()), decisive], sort_keys=True)
 
@@ -192,8 +195,8 @@ def count(parameters: Iterable[torch.nn.Parameter]) -> int:
 
 
 def load_model(path: str, **loading: Any) -> PreTrainedModel:
-    """A causal language model on this machine's device, ready to be trained or sampled; `loading` is as `weights` takes
-    it."""
+    """A causal language model on this machine's device, ready to be trained or sampled; `loading` is as
+    `from_pretrained_arguments` takes it."""
     place, settings = source(path, **loading)
     model = AutoModelForCausalLM.from_pretrained(place, **settings)
     # The end-of-sequence tokens are the model's; every other sampling default it ships is left behind, because

@@ -18,7 +18,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
 from prefzoo.models.loading import load_model
 
-_kept: dict[str, tuple[Any, PreTrainedModel]] = {}
+_base_cache: dict[str, tuple[Any, PreTrainedModel]] = {}
 _depth = 0
 
 
@@ -36,16 +36,17 @@ def shared() -> Iterator[None]:
         _depth -= 1
 
 
-def lend(path: str, **loading: Any) -> PreTrainedModel:
+def load_with_shared_weights(path: str, **loading: Any) -> PreTrainedModel:
     """The causal language model in a folder, as `load_model` reads it; within `shared`, on weights that are read once
     for each folder and way of reading it, and again where its files have changed."""
     if not _depth or not Path(path).is_dir():
         return load_model(path, **loading)
-    return _on_the_weights_of(_base(path, loading))
+    return _clone_sharing_weights(_base(path, loading))
 
 
-def lend_classifier(path: str, pad_token_id: int | None, **loading: Any) -> PreTrainedModel | None:
-    """The model with one scalar head instead of the language model's, on the same weights as what `lend` gives.
+def load_classifier_with_shared_weights(path: str, pad_token_id: int | None, **loading: Any) -> PreTrainedModel | None:
+    """The model with one scalar head instead of the language model's, on the same weights as the model that
+    `load_with_shared_weights` gives.
 
     The head is zero: it is for an adapter that brings its own.
 
@@ -55,7 +56,7 @@ def lend_classifier(path: str, pad_token_id: int | None, **loading: Any) -> PreT
     """
     if not _depth or not Path(path).is_dir():
         return None
-    causal = _on_the_weights_of(_base(path, loading))
+    causal = _clone_sharing_weights(_base(path, loading))
     config = copy.deepcopy(causal.config)
     config.num_labels, config.get_text_config().pad_token_id = 1, pad_token_id
     with torch.device("meta"):
@@ -79,13 +80,13 @@ def _base(path: str, loading: dict[str, Any]) -> PreTrainedModel:
     read = {"dtype": "float32", **{name: value for name, value in loading.items() if value}}
     key = json.dumps([str(Path(path).resolve()), read], sort_keys=True)
     files = sorted((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in Path(path).iterdir() if f.is_file())
-    if key not in _kept or _kept[key][0] != files:
-        _kept.pop(key, None)
-        _kept[key] = files, load_model(path, **loading)
-    return _kept[key][1]
+    if key not in _base_cache or _base_cache[key][0] != files:
+        _base_cache.pop(key, None)
+        _base_cache[key] = files, load_model(path, **loading)
+    return _base_cache[key][1]
 
 
-def _on_the_weights_of(base: PreTrainedModel) -> PreTrainedModel:
+def _clone_sharing_weights(base: PreTrainedModel) -> PreTrainedModel:
     memo: dict[int, Any] = {id(weight): _alias(weight) for weight in base.parameters()}
     return copy.deepcopy(base, memo)
 

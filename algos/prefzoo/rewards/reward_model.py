@@ -67,8 +67,10 @@ class RewardModel:
         base = resolve_path(description["base"], folder) if is_adapter else resolve(path)
         loading = dict(description.get("loading", loading or {}))
         tokenizer = load_tokenizer(base, bool(loading.get("trust_remote_code", False)), replies=False)
-        lent = shared_base.lend_classifier(base, tokenizer.pad_token_id, **loading) if is_adapter else None
-        model, missing = (lent, []) if lent is not None else classifier(base, tokenizer, **loading)
+        shared = None
+        if is_adapter:
+            shared = shared_base.load_classifier_with_shared_weights(base, tokenizer.pad_token_id, **loading)
+        model, missing = (shared, []) if shared is not None else classifier(base, tokenizer, **loading)
         if is_adapter:
             return cls(PeftModel.from_pretrained(model, str(folder)), tokenizer, folder, loading, base)
         if missing:
