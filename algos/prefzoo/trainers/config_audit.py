@@ -1,7 +1,7 @@
 """What a training was asked to use, what it did use, and where the two differ: nothing is changed without a word.
 
-Two questions are answered. Did the libraries do what the trainer's own arguments ask for (`asked_and_used`)? And are
-those arguments, whoever made them, the ones that the recipe gives to all algorithms alike? `training_facts` and
+Two questions are answered. Did the libraries do what the trainer's own arguments ask for (`requested_and_actual`)? And
+are those arguments, whoever made them, the ones that the recipe gives to all algorithms alike? `training_facts` and
 `noting_sampling` keep what is needed for that, and `trainers.recipe_deviations` answers it.
 """
 
@@ -31,10 +31,10 @@ QUANTIZED = ("Params4bit", "Int8Params")
 """Classes of bitsandbytes' weights."""
 
 
-def asked_and_used(bench: Bench, trainer: Trainer) -> dict[str, Any]:
+def requested_and_actual(bench: Bench, trainer: Trainer) -> dict[str, Any]:
     """Of a training that has ended: `asked`, `used`, and `differs`, a sentence for each thing that is not as asked."""
     args: Any = trainer.args
-    asked = {
+    requested = {
         "adapter": bench.adapter.settings,
         "dtype": bench.loading.get("dtype", "float32"),
         "attn_implementation": bench.loading.get("attn_implementation"),
@@ -43,7 +43,7 @@ def asked_and_used(bench: Bench, trainer: Trainer) -> dict[str, Any]:
         "gradient_checkpointing": bool(args.gradient_checkpointing),
     }
     used = {**_of_model(trainer.accelerator.unwrap_model(trainer.model)), **_of_training(trainer)}
-    return {"asked": asked, "used": used, "differs": _differences(asked, used)}
+    return {"asked": requested, "used": used, "differs": _differences(requested, used)}
 
 
 def _of_model(model: Any) -> dict[str, Any]:
@@ -110,33 +110,34 @@ def _of_training(trainer: Any) -> dict[str, Any]:
     }
 
 
-def _differences(asked: dict[str, Any], used: dict[str, Any]) -> list[str]:
-    wanted, found = dict(asked["adapter"]), used["adapter"]
+def _differences(requested: dict[str, Any], used: dict[str, Any]) -> list[str]:
+    wanted, actual = dict(requested["adapter"]), used["adapter"]
     if "r" in wanted:
         wanted["scale"] = wanted["alpha"] / wanted["r"] ** (0.5 if wanted["use_rslora"] else 1.0)
     if "compute_dtype" in wanted:
-        wanted["compute_dtype"] = wanted["compute_dtype"] or asked["dtype"]
-    pairs = {f"adapter.{key}": (value, found[key]) for key, value in wanted.items() if key in found}
-    pairs |= {key: (asked[key], used[key]) for key in ("dtype", "precision", "gradient_checkpointing")}
-    if asked["attn_implementation"]:
-        pairs["attn_implementation"] = (asked["attn_implementation"], used["attn_implementation"])
-    pairs["paged optimizer"] = ("paged" in asked["optim"], used["paged"])
+        wanted["compute_dtype"] = wanted["compute_dtype"] or requested["dtype"]
+    pairs = {f"adapter.{key}": (value, actual[key]) for key, value in wanted.items() if key in actual}
+    pairs |= {key: (requested[key], used[key]) for key in ("dtype", "precision", "gradient_checkpointing")}
+    if requested["attn_implementation"]:
+        pairs["attn_implementation"] = (requested["attn_implementation"], used["attn_implementation"])
+    pairs["paged optimizer"] = ("paged" in requested["optim"], used["paged"])
     pairs.pop("adapter.modules_to_save", None)  # one name may stand for several modules
-    said = [f"{key}: {was!r} was asked for, {got!r} used" for key, (was, got) in pairs.items() if was != got]
-    names, modules = wanted.get("modules_to_save", ()), found.get("modules_to_save", ())
-    said += [f"adapter.modules_to_save: this model has no {n!r}" for n in names if not any(_is(m, n) for m in modules)]
-    said += [
+    sentences = [f"{key}: {was!r} was asked for, {got!r} used" for key, (was, got) in pairs.items() if was != got]
+    names, modules = wanted.get("modules_to_save", ()), actual.get("modules_to_save", ())
+    lacking = [name for name in names if not any(_is(module, name) for module in modules)]
+    sentences += [f"adapter.modules_to_save: this model has no {name!r}" for name in lacking]
+    sentences += [
         f"adapter.modules_to_save: {m!r} is trained too, because its name ends like one that was asked for"
         for m in modules
         if m != "score" and not any(_is(m, n) for n in names)
     ]
     small = used["optimizer_state"].get("uint8", 0.0)
-    if "8bit" in asked["optim"] and small < 0.5:
-        said.append(
-            f"optim: {asked['optim']!r} was asked for, and {small:.0%} of the optimizer's state is in 8 bits; "
+    if "8bit" in requested["optim"] and small < 0.5:
+        sentences.append(
+            f"optim: {requested['optim']!r} was asked for, and {small:.0%} of the optimizer's state is in 8 bits; "
             "bitsandbytes keeps that of weights with fewer than 4,096 numbers in 32"
         )
-    return said
+    return sentences
 
 
 def _is(path: str, name: str) -> bool:
@@ -195,7 +196,7 @@ def noting_sampling(report: dict[str, Any]) -> Iterator[None]:
 
     generate = GenerationMixin.generate
 
-    def noted(model: Any, *args: Any, **kwargs: Any) -> Any:
+    def noting_generate(model: Any, *args: Any, **kwargs: Any) -> Any:
         config = kwargs.get("generation_config") or model.generation_config
 
         def setting(name: str) -> Any:
@@ -207,7 +208,7 @@ def noting_sampling(report: dict[str, Any]) -> Iterator[None]:
                 report[SAMPLING].append(facts)
         return generate(model, *args, **kwargs)
 
-    with mock.patch.object(GenerationMixin, "generate", noted):
+    with mock.patch.object(GenerationMixin, "generate", noting_generate):
         yield
 
 

@@ -25,7 +25,7 @@ from prefzoo.models.policy_with_modules import PolicyWithModules
 from prefzoo.models.saved_policy import SavedPolicy
 from prefzoo.trainers.charging import Charging
 from prefzoo.trainers.checkpoints import Checkpoints, resumable
-from prefzoo.trainers.config_audit import asked_and_used, training_facts
+from prefzoo.trainers.config_audit import requested_and_actual, training_facts
 from prefzoo.trainers.curves import CURVES, Curves, guard_trackers, losses, reporting_arguments
 from prefzoo.trainers.extra_modules import add_module
 from prefzoo.trainers.milestones import Milestones
@@ -50,7 +50,8 @@ def fit(
     **more: Any,
 ) -> Any:
     """Train a fresh adapter on the start (or go on with `bench.latest`), save it, and return what was saved, which is
-    read when it is first used.
+    read when it is first used. TRL's trainer turns the messages of the rows into tokens by the chat template of the
+    tokenizer.
 
     Args:
         bench: gives the start, the adapter, the shared training arguments, the seed and the folder.
@@ -253,7 +254,7 @@ def run_trainer(
     trainer.add_callback(checkpoints)  # last, for it clears its folder when the training ends
     checkpoints.train()
     charging.settle()
-    bench.report["model"] = asked_and_used(bench, trainer)
+    bench.report["model"] = requested_and_actual(bench, trainer)
     bench.report.setdefault(TRAININGS, []).append(training_facts(trainer))
     logged = [
         (float(entry.get("loss", entry.get("train_loss", 0.0))), entry["step"]) for entry in losses(trainer.state)

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from datasets import Dataset
     from trl import DPOConfig
 
-Pair = list[Any]
-"""The tokens of a prompt, and a list of those of two replies to it, in an order that does not say which was chosen."""
+PairTokens = list[Any]
+"""`[prompt_ids, [reply_ids, reply_ids]]` of a preference pair; the replies are sorted, so that their order does not say
+which was chosen."""
 
 
 class PrecomputedReference:
@@ -52,7 +53,8 @@ class PrecomputedReference:
         if self.is_deepspeed_enabled or self.is_fsdp_enabled or self.args.use_liger_kernel:
             return super()._precompute_ref_logps(dataset, name, batch_size)  # type: ignore[misc]
         rows = dataset.select_columns(["prompt_ids", "chosen_ids", "rejected_ids"])
-        keys = [json.dumps(_pair(row)) for row in rows]  # as text: lists of numbers would take many times the memory
+        # As text, because lists of numbers would take many times the memory.
+        keys = [json.dumps(_pair_tokens(row)) for row in rows]
         # Longest first, so that what does not fit in memory is met at once.
         pairs = sorted(set(keys), key=lambda key: (-_length(json.loads(key)), key))
         result = self._read_or_compute(
@@ -62,7 +64,7 @@ class PrecomputedReference:
         self.reference_is_charged = True
         by_pair = dict(zip(pairs, result["log_probabilities"], strict=True))
         for column, reply in (("ref_chosen_logps", "chosen_ids"), ("ref_rejected_logps", "rejected_ids")):
-            values = [by_pair[key][_pair(row)[1].index(row[reply])] for key, row in zip(keys, rows, strict=True)]
+            values = [by_pair[key][_pair_tokens(row)[1].index(row[reply])] for key, row in zip(keys, rows, strict=True)]
             dataset = dataset.add_column(column, values)
         return dataset
 
@@ -147,10 +149,10 @@ def _rows_seen(args: DPOConfig, rows: int) -> float:
     return args.num_train_epochs * rows
 
 
-def _pair(row: dict[str, Any]) -> Pair:
+def _pair_tokens(row: dict[str, Any]) -> PairTokens:
     return [row["prompt_ids"], sorted([row["chosen_ids"], row["rejected_ids"]])]
 
 
-def _length(pair: Pair) -> int:
+def _length(pair: PairTokens) -> int:
     """Return the number of tokens of the longer of its two sequences."""
     return len(pair[0]) + max(map(len, pair[1]))
