@@ -11,10 +11,12 @@ from pydantic import Field
 
 from prefzoo.interface import Algorithm
 
-ANOTHER = "what is sampled must be the distribution that is trained; `generation.temperature` sharpens both"
+CHANGES_DISTRIBUTION = (
+    "what is sampled must be the distribution that is trained; `generation.temperature` sharpens both"
+)
 ROLLOUT = "a rollout is `training.batch_size` prompts"
 REFERENCE = "the reference is the start, for every algorithm and throughout"
-SAMPLED: Mapping[str, str] = {
+ONLINE_MANAGED_FIELDS: Mapping[str, str] = {
     "beta": "kl_coefficient",
     "num_generations": "generations",
     "gradient_accumulation_steps": "say `training.accumulation`",
@@ -23,12 +25,12 @@ SAMPLED: Mapping[str, str] = {
     "auto_find_batch_size": ROLLOUT,
     "max_completion_length": "say `generation.max_new_tokens`",
     "temperature": "say `generation.temperature`",
-    "top_p": ANOTHER,
-    "top_k": ANOTHER,
-    "min_p": ANOTHER,
-    "repetition_penalty": ANOTHER,
-    "generation_kwargs": ANOTHER,
-    "vllm_structured_outputs_regex": ANOTHER,
+    "top_p": CHANGES_DISTRIBUTION,
+    "top_k": CHANGES_DISTRIBUTION,
+    "min_p": CHANGES_DISTRIBUTION,
+    "repetition_penalty": CHANGES_DISTRIBUTION,
+    "generation_kwargs": CHANGES_DISTRIBUTION,
+    "vllm_structured_outputs_regex": CHANGES_DISTRIBUTION,
     "chat_template_kwargs": "prompts are written alike in training and in evaluation",
     "num_generations_eval": "policies are measured after training: say `evaluation`",
     "reward_weights": "there is one reward; its parts are weighed by `reward.of`",
@@ -41,7 +43,7 @@ SAMPLED: Mapping[str, str] = {
 Of a truncated distribution, or one that was changed otherwise, the log-probabilities that algorithms learn from are not
 those of the sampled tokens. For what vLLM computes otherwise GRPOTrainer corrects (`vllm_importance_sampling_*`)."""
 NO_TOOLS = {"max_tool_calling_iterations": "no tools are called"}
-NOT_CLIPPED = dict.fromkeys(
+CLIPPING_FIELDS = dict.fromkeys(
     ("epsilon", "epsilon_high", "delta", "off_policy_mask_threshold"),
     "nothing is clipped: each rollout is learned from once, by the policy that it was drawn from",
 )
@@ -60,9 +62,9 @@ OWN_LOSS = dict.fromkeys(
     "the loss is the algorithm's own",
 )
 TOKEN_REWARDS: Mapping[str, str] = {
-    **SAMPLED,
+    **ONLINE_MANAGED_FIELDS,
     **NO_TOOLS,
-    **NOT_CLIPPED,
+    **CLIPPING_FIELDS,
     **OWN_LOSS,
     "num_iterations": "each rollout is learned from once",
     "scale_rewards": "advantages are the algorithm's own",
@@ -93,7 +95,7 @@ class Grouped(Algorithm):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})
-    owned: ClassVar[Mapping[str, str]] = {**SAMPLED, "num_iterations": "epochs", "epsilon": "clip"}
+    owned: ClassVar[Mapping[str, str]] = {**ONLINE_MANAGED_FIELDS, "num_iterations": "epochs", "epsilon": "clip"}
 
     missing_eos_penalty: Annotated[float, Field(ge=0)] = 1.0
     generations: Annotated[int, Field(ge=2)] = 4

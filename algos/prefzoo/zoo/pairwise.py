@@ -28,7 +28,8 @@ REFERENCE_FIELDS = (
 @dataclass(frozen=True)
 class Pairwise(Algorithm):
     """Learns from preference pairs with TRL's DPOTrainer. The start is the reference, whose log-probabilities are taken
-    once before a training that sees every pair (`trainers.reference`), else in each step.
+    once before a training that sees every pair (`trainers.reference`), else in each step. DPOTrainer turns the messages
+    of the rows into tokens by the chat template of the tokenizer.
 
     A subclass may override `trainer_class` (any subclass of DPOTrainer) and `trainer_settings`.
     """

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import Algorithm, Bench, Policy
-from prefzoo.zoo.online_bases import NOT_CLIPPED, TOKEN_REWARDS, check_kl_target
+from prefzoo.zoo.online_bases import CLIPPING_FIELDS, TOKEN_REWARDS, check_kl_target
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class PPO(Algorithm):
     needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})
     config: ClassVar[str | None] = "trl.trainer.grpo_config:GRPOConfig"
     owned: ClassVar[Mapping[str, str]] = {
-        **{field: reason for field, reason in TOKEN_REWARDS.items() if field not in NOT_CLIPPED},
+        **{field: reason for field, reason in TOKEN_REWARDS.items() if field not in CLIPPING_FIELDS},
         "num_iterations": "epochs",
         "epsilon": "clip",
     }
