@@ -92,13 +92,13 @@ class Judge:
         counts = self.counts
         counts.failures += sum(p is None for order in both for p in order)
         counts.undecided += sum(p is None and q is None for p, q in zip(*both, strict=True))
-        forth, back = ([0.5 if p is None else p for p in order] for order in both)
-        verdicts = [(p + (1 - q)) / 2 for p, q in zip(forth, back, strict=True)]
+        original, swapped = ([0.5 if p is None else p for p in order] for order in both)
+        verdicts = [(p + (1 - q)) / 2 for p, q in zip(original, swapped, strict=True)]
         counts.pairs += len(verdicts)
         counts.questions += 2 * len(verdicts)
         counts.ties += sum(math.isclose(p, 0.5, abs_tol=1e-9) for p in verdicts)
-        counts.inconsistent += sum((p - 0.5) * (q - 0.5) > 0 for p, q in zip(forth, back, strict=True))
-        counts.first_preferred += sum((p > 0.5) + (p == 0.5) / 2 for p in (*forth, *back))
+        counts.inconsistent += sum((p - 0.5) * (q - 0.5) > 0 for p, q in zip(original, swapped, strict=True))
+        counts.first_preferred += sum((p > 0.5) + (p == 0.5) / 2 for p in (*original, *swapped))
         return [0.5 if math.isclose(p, 0.5, abs_tol=1e-9) else p for p in verdicts]
 
     def compare_both_orders(

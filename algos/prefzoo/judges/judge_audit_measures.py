@@ -22,27 +22,28 @@ class Case:
     """One pair, its better reply first where a truth is known.
 
     Attributes:
-        forth, back: P(the one shown first is better) with the first shown first, and with the second shown first; None
-            where unreadable.
+        p_original_order, p_swapped_order: P(the one shown first is better) with the first shown first, and with the
+            second shown first; None where unreadable.
         longer: by how many characters the first is longer.
         slice: the named part of the prompts that it belongs to.
     """
 
-    forth: float | None
-    back: float | None
+    p_original_order: float | None
+    p_swapped_order: float | None
     longer: int
     slice: str | None
 
     @property
     def orders(self) -> tuple[float, float]:
-        """`forth` and `back`, one half where unreadable."""
-        return 0.5 if self.forth is None else self.forth, 0.5 if self.back is None else self.back
+        """P(the one shown first is better) in both orders, one half where unreadable."""
+        original, swapped = (0.5 if p is None else p for p in (self.p_original_order, self.p_swapped_order))
+        return original, swapped
 
     @property
     def p(self) -> float:
         """P(first better) over both orders, rounded so that what cancels out is a tie."""
-        forth, back = self.orders
-        return round((forth + 1 - back) / 2, 9)
+        original, swapped = self.orders
+        return round((original + 1 - swapped) / 2, 9)
 
 
 def audit(judge: Judge, rows: Sequence[Row], gold: Truth | None, labelled: bool = True) -> Audit | None:
@@ -69,8 +70,10 @@ def audit(judge: Judge, rows: Sequence[Row], gold: Truth | None, labelled: bool 
     if not judged:
         return None
     rows, better, worse = zip(*judged, strict=True)
-    forth, back = judge.compare_both_orders([row.prompt for row in rows], better, worse)
-    cases = [Case(p, q, len(a) - len(b), row.slice) for (row, a, b), p, q in zip(judged, forth, back, strict=True)]
+    original, swapped = judge.compare_both_orders([row.prompt for row in rows], better, worse)
+    cases = [
+        Case(p, q, len(a) - len(b), row.slice) for (row, a, b), p, q in zip(judged, original, swapped, strict=True)
+    ]
     truth: KnownBy | None = "gold" if gold is not None else "labels" if labelled else None
     slices = sorted({case.slice for case in cases if case.slice is not None})
     return Audit(
@@ -98,7 +101,7 @@ def figures(cases: Sequence[Case], known: bool) -> Figures:
         consistency=_share(consistent) if consistent else None,
         first_preferred=_share_of_questions([(_win(p), _win(q)) for p, q in orders]),
         ties=_share([case.p == 0.5 for case in cases]),
-        failures=_share_of_questions([(case.forth is None, case.back is None) for case in cases]),
+        failures=_share_of_questions([(case.p_original_order is None, case.p_swapped_order is None) for case in cases]),
         length=_length([case for case in cases if case.longer], known),
         calibration=_calibration([case.p for case in cases]) if known else None,
     )

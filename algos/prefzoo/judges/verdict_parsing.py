@@ -54,5 +54,5 @@ def _read(text: str, value: str, field: str, reasoning: bool) -> str | None:
         if not matches or matches[-1 if reasoning else 0] is None:
             return None
         values = {match[1] for match in (matches[-1:] if reasoning else matches) if match}
-    distinct = {found.upper() for found in values}
+    distinct = {value.upper() for value in values}
     return distinct.pop() if len(distinct) == 1 else None
