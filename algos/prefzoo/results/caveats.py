@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prefzoo.errors import ended
+from prefzoo.errors import with_full_stop
 from prefzoo.judges.judge_audit import Audit
 from prefzoo.judges.judge_audit_text import verdict
 from prefzoo.recipe.recipe_schema import Recipe
@@ -46,7 +46,7 @@ def notes(
             "num_train_epochs), or another model may make it better."
         )
     if reward.get("error"):
-        sentences.append(ended(f"There is no proxy reward: its stage {reward['error']}"))
+        sentences.append(with_full_stop(f"There is no proxy reward: its stage {reward['error']}"))
     if recipe.data.shuffle_labels:
         sentences.append("Negative control: preference labels were shuffled; nothing should have been learned.")
     if recipe.reward.type == "random":
@@ -92,7 +92,7 @@ def judge_notes(plan: Plan, outcomes: Mapping[str, Outcome], judge: Mapping[str,
             why = "audit_pairs is 0"
         else:
             why = "the data has no pairs to hold its verdicts against"
-        sentences.append(ended(f"The {name} was not audited: {why}"))
+        sentences.append(with_full_stop(f"The {name} was not audited: {why}"))
     if recipe.final_judge is not None:
         sentences.append(
             "No truth is known here: the verdict is by a judge, who compares each reply with the start's to the same "

@@ -242,7 +242,7 @@ class Results(Block):
     @property
     def primary(self) -> str:
         """The metric that decides: gold where a truth is known, else the proxy reward."""
-        return "gold" if any("gold" in each.summary for each in self.algorithms.values()) else "proxy"
+        return "gold" if any("gold" in result.summary for result in self.algorithms.values()) else "proxy"
 
     @property
     def test_prompts(self) -> int:

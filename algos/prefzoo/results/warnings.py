@@ -14,12 +14,11 @@ import numpy as np
 from scipy import stats
 
 from prefzoo.results import statistics
+from prefzoo.results.analysis import Tables
 from prefzoo.results.number_format import fixed, interval
 from prefzoo.results.results_schema import Kind, LengthAdjusted, Warning
 from prefzoo.results.statistics import ALPHA, Estimate, paired_difference
 from prefzoo.results.training_history import Milestones
-
-Tables = Mapping[str, np.ndarray]
 
 PEAK = 0.1
 """Of what the best milestone had gained over the start: a smaller fall since is not worth a warning."""

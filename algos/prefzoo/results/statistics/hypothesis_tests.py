@@ -1,12 +1,13 @@
 """Paired differences, proportions, and verdicts corrected for multiple testing.
 
-Where nothing varies, mean squares know no error; but that n prompts show the same does not say that every prompt would.
-At the level of our intervals, of all prompts at most a share of 1 - (ALPHA / 2)^(1 / n) does otherwise (Clopper and
-Pearson 1934, Biometrika 26:404, for n of n; nearly the rule of three). Those may be as far on the other side, as far as
-anybody knows: such an interval of a difference excludes 0 from six prompts on, exactly where the sign test has a
-p-value below 5%, which is 2^(1 - n) when all n differ in one direction.
+Where nothing varies, the interval of the analysis of variance has no width, although n equal prompts do not prove that
+all prompts are equal. The bound of Clopper and Pearson is used instead (1934, Biometrika 26:404, for n successes of n;
+close to the rule of three): with the confidence of our intervals, at most a share of 1 - (ALPHA / 2)^(1 / n) of all
+prompts differs from these n. In the interval of a difference, that share is taken to lie as far on the other side of 0.
+Such an interval excludes 0 from six prompts on, exactly where the sign test has a p-value below 5%: when all n prompts
+differ in one direction, that p-value is 2^(1 - n).
 
-Replies of several seeds to one prompt are no further prompts: seeds that agree are counted once.
+Replies of several seeds to one prompt are not independent: n counts a prompt once, however many seeds there are.
 """
 
 from __future__ import annotations
