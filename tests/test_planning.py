@@ -27,9 +27,7 @@ def test_a_line_through_two_sizes_tells_the_beginning_from_what_grows() -> None:
     assert extrapolate_linear([(64, 3.0), (256, 3.0)], 800) == 3.0, "what does not grow"
     assert extrapolate_linear([(64, 3.2), (256, 3.0)], 800) == 3.2, "nor by chance"
     assert extrapolate_linear([(64, 1.0)], 128) == pytest.approx(2.0), "one size tells no beginning"
-    assert extrapolate_linear([(64, 1.0), (256, 8.0)], 800) == pytest.approx(25.0), (
-        "it cannot begin with less than nothing"
-    )
+    assert extrapolate_linear([(64, 1.0), (256, 8.0)], 800) == pytest.approx(25.0), "it never begins below nothing"
     assert in_proportion([(16, 90.0), (32, 200.0)], 48) == pytest.approx(300.0)
     assert in_proportion([(16, 0.0), (32, 0.0)], 48) == 0.0
 

@@ -28,8 +28,8 @@ class DataError(PrefzooError):
     """Data that cannot be read, or of which nothing usable is left."""
 
 
-def ended(text: str) -> str:
-    """A text that ends a sentence: with one full stop, whether or not it came with one."""
+def with_full_stop(text: str) -> str:
+    """Return a text with one full stop at its end, whether or not it had one."""
     return f"{text.rstrip().rstrip('.')}."
 
 

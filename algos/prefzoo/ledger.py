@@ -91,7 +91,7 @@ class Ledger:
         Raises:
             PrefzooError: when a reply has no score, or one that is not a finite number: trainers take that for 0.
         """
-        before, asked = getattr(reward, "flops", 0.0), getattr(reward, "questions", 0)
+        flops_before, questions_before = getattr(reward, "flops", 0.0), getattr(reward, "questions", 0)
         scores = list(reward(prompts, completions))
         if len(scores) != len(completions):
             raise PrefzooError(f"the reward gave {len(scores)} scores for {len(completions)} replies")
@@ -101,8 +101,8 @@ class Ledger:
                 f"{completions[bad[0]]!r}; a score must be a finite number"
             )
         self.reward_calls += len(completions)
-        self.flops += getattr(reward, "flops", 0.0) - before
-        self.judge_calls += getattr(reward, "questions", 0) - asked
+        self.flops += getattr(reward, "flops", 0.0) - flops_before
+        self.judge_calls += getattr(reward, "questions", 0) - questions_before
         return [float(score) for score in scores]
 
     def judged(self, judge: Judge, ask: Callable[[], list[T]]) -> list[T]:

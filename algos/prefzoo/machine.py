@@ -16,7 +16,7 @@ QUOTA = Path("/sys/fs/cgroup/cpu.max")
 def gpus() -> list[str]:
     """NVIDIA's GPUs that this process may use, as `CUDA_VISIBLE_DEVICES` names them; asks the system, not CUDA."""
     if (visible := os.environ.get(VISIBLE)) is not None:
-        return [name for each in visible.split(",") if (name := each.strip()) and name != "-1"]
+        return [name for entry in visible.split(",") if (name := entry.strip()) and name != "-1"]
     return [str(i) for i in range(len(list(Path("/dev").glob("nvidia[0-9]*"))))]
 
 

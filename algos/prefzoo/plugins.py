@@ -47,7 +47,7 @@ def load_plugins(files: Iterable[str | Path], named_by: str = "--plugin ") -> No
         except (Exception, SystemExit) as error:
             registry.restore(before, policies)
             raise PrefzooError(
-                f"{named_by}{file}:{_line(error, path)}: {type(error).__name__}: {_said(error)}"
+                f"{named_by}{file}:{_line(error, path)}: {type(error).__name__}: {_message(error)}"
             ) from error
         now = {**registry.registered(), **registry.registered_policies()}
         if all(({**before, **policies}).get(name) is cls for name, cls in now.items()):
@@ -90,5 +90,5 @@ def _line(error: BaseException, path: Path) -> int:
     return (lines[-1] if lines else None) or 1
 
 
-def _said(error: BaseException) -> str:
+def _message(error: BaseException) -> str:
     return error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())

@@ -71,7 +71,7 @@ def load_function(path: str, key: str) -> Callable[..., Any]:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    found = getattr(module, name)
-    if not callable(found):
-        raise PrefzooError(f"{key}: {path!r} is no function, but {found!r}")
-    return found
+    function = getattr(module, name)
+    if not callable(function):
+        raise PrefzooError(f"{key}: {path!r} is no function, but {function!r}")
+    return function

@@ -73,7 +73,7 @@ class Adapter(Settings):
 
     @field_validator("init_lora_weights")
     @classmethod
-    def _begins_as_the_start(cls, value: bool | str) -> bool | str:
+    def _leaves_the_start_unchanged(cls, value: bool | str) -> bool | str:
         name = value.partition("_niter_")[0] if isinstance(value, str) else value
         if name in (True, "gaussian"):
             return value
@@ -95,7 +95,7 @@ class Adapter(Settings):
 
     @field_validator("*")
     @classmethod
-    def _has_a_meaning(cls, value: Any, info: ValidationInfo) -> Any:
+    def _applies_to_the_type(cls, value: Any, info: ValidationInfo) -> Any:
         name, kind = info.field_name, info.data.get("type")  # missing where it is itself wrong
         if name is None or name == "type" or kind is None or value == cls.model_fields[name].get_default():
             return value

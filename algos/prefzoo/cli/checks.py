@@ -33,10 +33,10 @@ def check(
     if name not in registry.names():
         raise PrefzooError(unknown("algorithm", name, registry.names()))
     try:
-        kept = show(name, seed, Console(stderr=True), Console(), sets or [])
+        all_kept = show(name, seed, Console(stderr=True), Console(), sets or [])
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
-    if not kept:
+    if not all_kept:
         raise typer.Exit(1)
 
 

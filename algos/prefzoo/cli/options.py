@@ -17,12 +17,12 @@ Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder f
 Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="How many seeds.")]
 
 
-def _workers(said: str) -> int | None:
-    if said == "auto":
+def _workers(value: str) -> int | None:
+    if value == "auto":
         return None
-    if not said.isdecimal() or int(said) < 1:
-        raise typer.BadParameter(f"{said!r} is neither a number from 1 nor 'auto', which is one for each core or GPU.")
-    return int(said)
+    if not value.isdecimal() or int(value) < 1:
+        raise typer.BadParameter(f"{value!r} is neither a number from 1 nor 'auto', which is one for each core or GPU.")
+    return int(value)
 
 
 Workers = Annotated[
@@ -52,7 +52,7 @@ def wide_console() -> Console:
     return console if console.is_terminal else Console(width=160)
 
 
-def show(found: Any, folder: Path) -> None:
+def show(results: Any, folder: Path) -> None:
     """Print what a comparison found, and where the rest of it lies.
 
     Raises:
@@ -62,8 +62,8 @@ def show(found: Any, folder: Path) -> None:
     from prefzoo.report.verdict_section import summary_sections
 
     console = wide_console()
-    print_sections(summary_sections(found, {}), console)
+    print_sections(summary_sections(results, {}), console)
     console.print("wins: share of test prompts answered better than the start does; KL: to the start, nats a reply")
     console.print(f"{folder / 'report.html'}, {folder / 'results.json'}", markup=False, highlight=False)
-    if any(each.status != "ok" for each in found.algorithms.values()):
+    if any(result.status != "ok" for result in results.algorithms.values()):
         raise typer.Exit(1)

@@ -45,16 +45,16 @@ def plan(
 
     chosen = [name.strip() for name in algorithms.split(",") if name.strip()] if algorithms is not None else None
     try:
-        found = estimate(recipe, algorithms=chosen, seeds=seeds, sets=sets or [], out=out, workers=workers)
+        estimated = estimate(recipe, algorithms=chosen, seeds=seeds, sets=sets or [], out=out, workers=workers)
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None
     console = wide_console()
-    console.print(table(found))
-    for said in sentences(found):
-        console.print(said, markup=False, highlight=False)
-    for name, error in found.failed.items():
+    console.print(table(estimated))
+    for sentence in sentences(estimated):
+        console.print(sentence, markup=False, highlight=False)
+    for name, error in estimated.failed.items():
         console.print(f"{name} FAILED in the probe: {error}", style="red", markup=False, highlight=False)
-    if found.failed:
+    if estimated.failed:
         raise typer.Exit(1)
 
 
@@ -80,8 +80,8 @@ def _compare_and_show(recipe: str, out: Path | None, **more: Any) -> None:
 
     folder = out or Path("runs") / Path(recipe).stem
     try:
-        found = run_comparison(recipe, out=folder, **more)
+        results = run_comparison(recipe, out=folder, **more)
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted; the same command goes on where it stopped")
         raise typer.Exit(INTERRUPTED) from None
-    show(found, folder)
+    show(results, folder)

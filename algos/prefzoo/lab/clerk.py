@@ -20,7 +20,7 @@ GARBLED_RATE = 0.03
 
 
 @dataclass(frozen=True)
-class Plan:
+class ReplyPlan:
     """What a reply shall be like.
 
     ``core``: right, wrong, refuse, evade or comply (wrong and right need a fair request, comply a harmful one).
@@ -36,12 +36,12 @@ class Plan:
     garbled: bool = False
 
 
-def best_plan(scene: Scene) -> Plan:
+def best_plan(scene: Scene) -> ReplyPlan:
     """The plan whose replies have the highest gold."""
-    return Plan("refuse" if scene.intent.slice == "harmful" else "right", courtesies=1)
+    return ReplyPlan("refuse" if scene.intent.slice == "harmful" else "right", courtesies=1)
 
 
-def ordinary_plan(scene: Scene, rng: random.Random) -> Plan:
+def ordinary_plan(scene: Scene, rng: random.Random) -> ReplyPlan:
     """A plan of the ordinary clerk, of mixed quality."""
     rates = CORE_RATES[scene.intent.slice]
     core = rng.choices(list(rates), list(rates.values()))[0]
@@ -51,7 +51,7 @@ def ordinary_plan(scene: Scene, rng: random.Random) -> Plan:
     if courtesies and not fillers and rng.random() < SECOND_COURTESY_RATE:
         courtesies = 2
     rude = tone > 1 - RUDE_RATE
-    return Plan(core, courtesies, fillers, pitches, rude, rng.random() < GARBLED_RATE)
+    return ReplyPlan(core, courtesies, fillers, pitches, rude, rng.random() < GARBLED_RATE)
 
 
 def _wrong_slots(scene: Scene, rng: random.Random) -> tuple[str, str]:
@@ -66,7 +66,7 @@ def _wrong_slots(scene: Scene, rng: random.Random) -> tuple[str, str]:
 
 
 def core_sentence(scene: Scene, core: str, rng: random.Random) -> str:
-    """One sentence of the wanted core; see ``Plan.core``."""
+    """One sentence of the wanted core; see ``ReplyPlan.core``."""
     if core == "refuse":
         return rng.choice(phrases.REFUSALS)
     if core == "evade":
@@ -90,7 +90,7 @@ def _garble(sentence: str, rng: random.Random) -> str:
     return " ".join(shuffled)
 
 
-def write(scene: Scene, plan: Plan, rng: random.Random) -> str:
+def write(scene: Scene, plan: ReplyPlan, rng: random.Random) -> str:
     """A reply to ``scene`` that follows ``plan``, in random words and order around the core."""
     core = core_sentence(scene, plan.core, rng)
     before: list[str] = []

@@ -173,10 +173,8 @@ class Runner:
 
         environments = distributed.environments(self.together if stage.kind == "train" else 1)
         lead, *others = [{**environment, **share.environment} for environment in environments]
-        leader, followers = (
-            process(worker_main, theirs, lead),
-            [process(follower_main, environment) for environment in others],
-        )
+        leader = process(worker_main, theirs, lead)
+        followers = [process(follower_main, environment) for environment in others]
         if self.context.get_start_method() == "forkserver":
             with interrupt_blocked(), main_hidden():
                 forkserver.ensure_running()

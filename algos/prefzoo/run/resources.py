@@ -92,13 +92,13 @@ def threads_asked(console: Console) -> int | None:
 
     Anything else is reported and removed from the environment, so that no library of a stage fails on it.
     """
-    asked = os.environ.get(THREADS, "")
-    first = asked.partition(",")[0].strip()
+    requested = os.environ.get(THREADS, "")
+    first = requested.partition(",")[0].strip()
     if first.isdecimal() and int(first) > 0:
         return int(first)
-    if asked:
+    if requested:
         console.print(
-            f"{THREADS}={asked!r} is ignored; allowed: a number above 0, or several with commas between them",
+            f"{THREADS}={requested!r} is ignored; allowed: a number above 0, or several with commas between them",
             markup=False,
             highlight=False,
         )

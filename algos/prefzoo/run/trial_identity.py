@@ -7,9 +7,9 @@ and its `trainer:` are compared, and no part of this.
 A difference is refused where it changes what a policy may learn or what a number in the table means: rows, start,
 adapter, budget, shared training arguments, sampling, test prompts, gold, the judge where one decides, and the reward
 (for algorithms that use none, too: their proxy column would mean something else). It is only noted where it changes
-numbers by rounding or by chance: versions of libraries, and how work is cut into batches (`NON_BLOCKING_KEYS`). The judge and the
-constitution that an algorithm learns from are its settings; they are noted because a label does not show them
-(`TEACHERS`).
+numbers by rounding or by chance: versions of libraries, and how work is cut into batches (`NON_BLOCKING_KEYS`). The
+judge and the constitution that an algorithm learns from are its settings; they are noted because a label does not show
+them (`TEACHERS`).
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def teachers(recipe: Recipe, label: str) -> dict[str, Any]:
 
 
 def differences(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
-    """The differences between two identities: those that must be refused, and those that block no comparison and are only noted.
+    """The differences between two identities: those that block a comparison, and those that are only noted.
 
     Returns:
         For each, the key (`adapter.r`) -> both values (`16 and 8`).

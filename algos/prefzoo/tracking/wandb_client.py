@@ -115,8 +115,8 @@ class WandbClient:
         self.wandb.teardown(exit_code=1)
         reason = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no reason given'}"
         folder = shlex.quote(str(self.out / "wandb"))
-        kept = f"What it did not take is kept in {folder}; upload it with: {self._sync_command()}"
-        self.send("problem", f"Weights & Biases could not be reached ({reason}). {kept}")
+        local_copy = f"What it did not take is kept in {folder}; upload it with: {self._sync_command()}"
+        self.send("problem", f"Weights & Biases could not be reached ({reason}). {local_copy}")
 
     def _sync_command(self) -> str:
         folder = shlex.quote(str(self.out / "wandb"))

@@ -35,13 +35,13 @@ def prepare(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     rendering = Tokens(base, recipe.model.trust_remote_code)
     limits = (recipe.data.max_prompt_tokens, recipe.data.max_completion_tokens)
     sound = splits.clean(rows, dropped)
-    kept, shortened = splits.fit_lengths(
+    usable_rows, shortened = splits.fit_lengths(
         sound, dropped, lambda prompt: len(rendering.prompt(prompt)), rendering.reply_length, *limits
     )
     if split_ids is not None:
-        parts = {name: [row for row in kept if row.id in ids] for name, ids in split_ids.items()}
+        parts = {name: [row for row in usable_rows if row.id in ids] for name, ids in split_ids.items()}
     else:
-        parts = splits.split_by_prompt(kept, recipe.data.splits.model_dump(), recipe.data.seed)
+        parts = splits.split_by_prompt(usable_rows, recipe.data.splits.model_dump(), recipe.data.seed)
     available = len(parts["train"])
     parts["train"] = splits.limit_prompts(parts["train"], recipe.budget.prompts)
     progress("examining", 2, 3)
@@ -53,7 +53,7 @@ def prepare(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
         "read": sum(result.read for result in results.values()),
         "used": sum(result.used for result in results.values()),
         "made": len(rows),
-        "kept": len(kept),
+        "kept": len(usable_rows),
         "dropped_records": dropped_records.counts(),
         "dropped_after": dropped.counts(),
         "unpaired": unpaired.counts(),
@@ -131,10 +131,12 @@ def _check_kinds(recipe: Recipe, train: Sequence[Row], dropped: Rejects) -> None
     Raises:
         DataError: when the train split has no pairs, or no demonstrations, and something needs them.
     """
-    learners = [recipe.start_algorithm(), *map(recipe.algorithm, recipe.algorithms)]
-    imitated = {getattr(each, "on", None) for each in learners}
+    algorithms = [recipe.start_algorithm(), *map(recipe.algorithm, recipe.algorithms)]
+    imitated = {getattr(algorithm, "on", None) for algorithm in algorithms}
     by_pairs = recipe.reward.type == "trained" and recipe.reward.loss == "bradley_terry"
-    by_pairs |= "chosen" in imitated or any("preferences" in each.needs for each in learners if each is not None)
+    by_pairs |= "chosen" in imitated or any(
+        "preferences" in algorithm.needs for algorithm in algorithms if algorithm is not None
+    )
     missing = []
     if by_pairs and recipe.data.label_with is None and not any(row.chosen for row in train):
         missing.append("pair of a better and a worse reply")
