@@ -75,9 +75,7 @@ def check_modules(model: torch.nn.Module, adapter: Adapter, head: bool = True) -
         key, layers = "adapter.modules_to_save", _named(modules, name)
         if not layers and head:
             problems.append(validation_messages.unknown_module(key, name, _with_weights(modules), listed=True))
-        elif any(
-            not w.is_floating_point() or type(w).__name__ == "Params4bit" for m in layers for w in m.parameters()
-        ):
+        elif any(not w.is_floating_point() or type(w).__name__ == "Params4bit" for m in layers for w in m.parameters()):
             problems.append(f"{key}: {name!r} is quantized here; an adapter can train it")
         elif _tied(model, layers):
             problems.append(validation_messages.tied_module(key, name))
