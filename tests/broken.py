@@ -227,7 +227,7 @@ class AsksTheJudgeItself(Imitates):
         prompts = bench.data.prompts
         drawn = bench.sample(start_policy(bench), prompts, 2, seed=bench.seed)
         sides = [a.text for a, _ in drawn], [b.text for _, b in drawn]
-        better = bench.judge.answers(prompts, *sides, [None] * len(prompts))  # type: ignore[union-attr]
+        better = bench.judge.compare_once(prompts, *sides, [None] * len(prompts))  # type: ignore[union-attr]
         return prefzoo.get("dpo").train(pair_rows(bench, prompts, drawn, better))
 
 

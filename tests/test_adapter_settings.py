@@ -75,7 +75,7 @@ def test_the_report_notes_what_differs_once() -> None:
     recipe = recipes.check({"algorithms": {"dpo": {}}})
     other = {"model": {"differs": ["dtype: 'bfloat16' was asked for, 'float32' used"]}}
     seed = SimpleNamespace(details=other, metrics={"finished": 1.0}, ledger={"reward_calls": 0})
-    dpo = SimpleNamespace(differs={}, algorithm="dpo", seeds={"0": seed, "1": seed})
+    dpo = SimpleNamespace(differs={}, departures={}, algorithm="dpo", seeds={"0": seed, "1": seed})
     said = notes(recipe, {"dpo": dpo}, {}, {"splits": {"test": {"prompts": 300}}})
     assert [n for n in said if n.startswith("The model")] == [
         "The model of dpo: dtype: 'bfloat16' was asked for, 'float32' used."

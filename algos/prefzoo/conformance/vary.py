@@ -21,7 +21,7 @@ ROWS, BATCH = 16, 8
 """Rows and batch size of each training: two optimizer steps."""
 TRIES = 4
 """Other values of a hyper-parameter that are tried, at most."""
-LIMIT = 300.0
+LIMIT = 120.0
 """Seconds of processor time after which nothing more is tried."""
 
 

@@ -194,7 +194,7 @@ def watching(bench: Bench, sealed: Callable[[Path], bool] = lambda path: False) 
         *((cls, "__call__", watcher.reward) for cls in rewards),
     ]
     if bench.judge is not None:
-        names = [name for name in ("answers", "grades") if getattr(bench.judge, name, None) is not None]
+        names = [name for name in ("compare_once", "grade_replies") if getattr(bench.judge, name, None) is not None]
         targets += [(bench.judge, name, watcher.judge) for name in names]
     if bench.assistant is not None:
         targets.append((type(bench.assistant), "__call__", watcher.assistant))
