@@ -46,7 +46,7 @@ def test_the_hardest_comes_first_and_what_does_not_vary_is_left_out(small_run, m
         "rejection_sampling": start + rng.normal(0, 1, (3, 64)),
         "random_choice": start,
     }
-    monkeypatch.setattr(power_analysis, "read_tables", lambda each, folder: {"gold": gold.pop(next(iter(gold)))})
+    monkeypatch.setattr(power_analysis, "load_tables", lambda each, folder: {"gold": gold.pop(next(iter(gold)))})
     run = power_analysis.load(small_run[1])
     run.algorithms = dict(zip(gold, [run.algorithms["start"]] * 4, strict=True))
     monkeypatch.setattr(power_analysis, "load", lambda folder: run)

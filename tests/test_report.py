@@ -6,12 +6,12 @@ import io
 import re
 from pathlib import Path
 
-from prefzoo.judges.control_judges import random_judge
 from rich.console import Console
 
 from prefzoo import lab
 from prefzoo.data.formats import Row
-from prefzoo.judges.judge_audit import audit
+from prefzoo.judges.build_judge import random_judge
+from prefzoo.judges.judge_audit_measures import audit
 from prefzoo.recipe.check_recipe import load
 from prefzoo.report import axes, report_files
 from prefzoo.report.figures import drawn_labels, pictures

@@ -71,8 +71,8 @@ def estimate(
 
 
 def extrapolate_linear(points: Sequence[tuple[float, float]], x: float) -> float:
-    """Return the value at `x` of the straight line through the first and the last of the points `(x, y)`, whose value at
-    0 is what a stage takes whatever its size.
+    """Return the value at `x` of the straight line through the first and the last of the points `(x, y)`. Its value
+    at 0 is what a stage takes whatever its size.
 
     What did not grow is constant. What grew faster than in proportion, by chance of timing, is taken in proportion to
     the last point, and so is what is known at one size only.
