@@ -397,6 +397,7 @@ def test_settings_of_a_check_are_hyper_parameters_or_keys_of_the_recipe() -> Non
         recipe_of(content, 3, ["beto=0.3"])
 
 
+@pytest.mark.slow
 def test_a_built_in_algorithm_keeps_the_quick_promises(shared) -> None:
     findings = by_promise(quick("dpo", 0, shared))
     assert list(findings) == list(PROMISES)[:-2]
@@ -435,6 +436,7 @@ class Length:
         return {"type": "random", "seed": 0}
 
 
+@pytest.mark.slow
 def test_learning_from_test_rows_on_the_disk_is_named(shared, register) -> None:
     findings = by_promise(quick(register(broken.ReadsTheTest), 0, shared))
     assert findings["unseen"].status == "broken" and "test.jsonl" in findings["unseen"].message
@@ -454,6 +456,7 @@ def test_a_third_partys_algorithm_is_listed_compared_and_conforms(site, shared, 
     assert {f.promise for f in quick("tiny", 0, shared) if f.status != "kept"} == {"sampling"}
 
 
+@pytest.mark.slow
 def test_the_pytest_fixture_and_the_command_fail_with_what_is_broken(tmp_path) -> None:
     file = tmp_path / "test_theirs.py"
     file.write_text(

@@ -82,6 +82,7 @@ def test_it_trains_is_charged_and_comes_back_from_disk(name, make_bench, monkeyp
     assert any(weight.abs().max() > 0 for n, weight in policy.model.named_parameters() if "lora_B" in n)
 
 
+@pytest.mark.faults
 @pytest.mark.parametrize("name", LINES)
 def test_killed_and_resumed_is_as_never_killed(name, make_bench, monkeypatch) -> None:
     algorithm = prefzoo.get(name, trainer=EVERY_STEP)
