@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from prefzoo.interface import Bench
 from prefzoo.ledger import Ledger
 from prefzoo.models import shared_base
+from prefzoo.models.batch_invariance import Batching, is_attention_only, sampling_batches
 from prefzoo.models.dropout import own_dropout
 from prefzoo.models.loading import count_parameters, end_of_turn, load_model, load_tokenizer
 from prefzoo.models.policy_kinds import EXTRA, write_policy_file
@@ -85,6 +87,16 @@ class LanguageModelPolicy:
     def _vocabulary(self) -> int:
         return int(self.model.get_input_embeddings().weight.shape[0])
 
+    @cached_property
+    def attention_only(self) -> bool:
+        """Whether all layers are attention."""
+        return is_attention_only(self.model)
+
+    @cached_property
+    def _batching(self) -> Batching:
+        """Which prompts are sampled side by side."""
+        return "padded" if self.attention_only else sampling_batches(self.model)
+
     def save(self, folder: Path) -> None:
         """Write the adapter, or the whole model with its tokenizer, in safetensors, and `policy.json`."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -142,18 +154,23 @@ class LanguageModelPolicy:
         progress: Progress | None = None,
     ) -> list[list[Completion]]:
         """Return `n` replies to each prompt, generated in batches sorted by prompt length. The same seed gives the same
-        replies."""
+        replies. Recurrent models that would answer otherwise beside other prompts are given those of one length, or
+        one at a time."""
         rendered = [self.render(prompt) for prompt in prompts]
         # Longest first: a batch that does not fit in memory is met at once, not after an hour.
         order = sorted((i for i in range(len(prompts)) for _ in range(n)), key=lambda i: (-len(rendered[i]), i))
         replies: list[list[Completion]] = [[] for _ in prompts]
-        for begin in range(0, len(order), generation.batch_size):
-            batch = order[begin : begin + generation.batch_size]
+        begin = 0
+        while begin < len(order):
+            batch = order[begin : begin + (1 if self._batching == "single" else generation.batch_size)]
+            if self._batching == "equal":
+                batch = [i for i in batch if len(rendered[i]) == len(rendered[batch[0]])]
             torch.manual_seed(_derive(seed, begin))
             for i, completion in zip(batch, self._generate([rendered[i] for i in batch], generation), strict=True):
                 replies[i].append(completion)
+            begin += len(batch)
             if progress is not None:
-                progress("sampling", begin + len(batch), len(order))
+                progress("sampling", begin, len(order))
         if ledger is not None:
             ledger.generated(sum(len(reply.token_ids) for samples in replies for reply in samples), self.parameters)
             ledger.forwarded(n * sum(map(len, rendered)), self.parameters)

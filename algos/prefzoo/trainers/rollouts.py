@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from prefzoo.models.batch_invariance import check_left_padding
 from prefzoo.models.position_ids import from_first_token
 
 
@@ -26,6 +27,7 @@ class Rollouts:
         for model in (self.model, self.ref_model):
             if model is not None:
                 from_first_token(self.accelerator.unwrap_model(model))
+        check_left_padding(self.accelerator.unwrap_model(self.model))
 
     def _generate_and_score_completions(self: Any, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         with _without_dropout(self.model):
