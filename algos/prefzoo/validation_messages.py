@@ -178,9 +178,25 @@ def tied_module(key: str, name: str) -> str:
     )
 
 
+def fused_module(key: str, name: str) -> str:
+    """For a layer of a Mamba block as a target of an adapter, whose weights its kernels read by themselves."""
+    return (
+        f"{key}: {name!r} would put an adapter on a layer whose weights the kernels of this model's Mamba blocks read "
+        "by themselves, so that it would not be trained. all-linear leaves such layers out"
+    )
+
+
 def adapter_on_head(key: str, name: str) -> str:
     """For a language model's head as a target of an adapter."""
     return (
         f"{key}: {name!r} would put an adapter on the head, whose weight TRL's losses read by itself, so that "
         "it would not be trained. Where the embeddings are not tied, adapter.modules_to_save trains it whole"
+    )
+
+
+def beyond_embeddings(key: str, token: str, number: int, rows: int) -> str:
+    """For a token whose number is no row of the embeddings."""
+    return (
+        f"{key} {token!r} is number {number}, and the model has embeddings for {rows} tokens (0 to {rows - 1}). Name "
+        "one of those in tokenizer_config.json, or save the model with larger embeddings (resize_token_embeddings)."
     )

@@ -28,6 +28,10 @@ ROUNDING = {torch.float32: 1e-3}
 """How far two computations of one distribution may be apart, as their total variation; 0.1 in 16 bits."""
 
 
+Distributions = list[tuple[torch.Tensor, list[int]]]
+"""Of each row the distributions (tokens, V) over the next token, and the tokens that came next or before."""
+
+
 def is_attention_only(model: Any) -> bool:
     """Whether all layers keep keys and values, and nothing else: read off the cache of one token, because configs do
     not say it of every architecture."""
@@ -35,13 +39,15 @@ def is_attention_only(model: Any) -> bool:
         output = model(input_ids=torch.ones((1, 1), dtype=torch.long, device=model.device), use_cache=True)
     cache = getattr(output, "past_key_values", None)
     layers = getattr(cache, "layers", ())
-    return type(cache) is cache_utils.DynamicCache and bool(layers) and all(type(layer) in ATTENTION for layer in layers)
+    return (
+        type(cache) is cache_utils.DynamicCache and bool(layers) and all(type(layer) in ATTENTION for layer in layers)
+    )
 
 
 def takes(model: nn.Module, argument: str) -> bool:
     """Whether the forward pass of the model under the adapter names this argument."""
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
-    return argument in inspect.signature(inner.forward).parameters
+    return argument in inspect.signature(getattr(inner, "forward", inner)).parameters
 
 
 def sampling_batches(model: Any) -> Batching:
@@ -74,8 +80,8 @@ def check_left_padding(model: Any) -> None:
             problem = "the log-probabilities of its replies depend on the padding before their prompts"
     if problem:
         raise PrefzooError(
-            f"model.path: the architecture {model.config.model_type!r} cannot be trained on its own samples: {problem}. "
-            "Algorithms that learn from given replies or sample before they train (dpo, kto, rejection_sampling) can."
+            f"model.path: the architecture {model.config.model_type!r} cannot be trained on its own samples: {problem}."
+            " Algorithms that learn from given replies or sample before they train (dpo, kto, rejection_sampling) can."
         )
 
 
@@ -92,7 +98,7 @@ def _padded_left(model: Any, rows: list[list[int]]) -> dict[str, torch.Tensor]:
 
 
 @torch.inference_mode()
-def _greedy_steps(model: Any, rows: list[list[int]], steps: int = 4) -> list[tuple[torch.Tensor, list[int]]]:
+def _greedy_steps(model: Any, rows: list[list[int]], steps: int = 4) -> Distributions:
     """The distributions of the next tokens of each row, (steps, V), and the tokens that were taken."""
     output = model.generate(
         **_padded_left(model, rows),
@@ -108,13 +114,13 @@ def _greedy_steps(model: Any, rows: list[list[int]], steps: int = 4) -> list[tup
 
 
 @torch.inference_mode()
-def _probabilities(model: Any, rows: list[list[int]]) -> list[tuple[torch.Tensor, list[int]]]:
+def _probabilities(model: Any, rows: list[list[int]]) -> Distributions:
     """The distributions after each token of each row, (tokens, V), and the tokens."""
     logits = model(**_padded_left(model, rows)).logits
     return [(logits[i, -len(row) :].float().softmax(-1), row) for i, row in enumerate(rows)]
 
 
-def _agree(model: Any, some: list[tuple[torch.Tensor, list[int]]], others: list[tuple[torch.Tensor, list[int]]]) -> bool:
+def _agree(model: Any, some: Distributions, others: Distributions) -> bool:
     """Whether distributions are equal to rounding, as long as they follow on the same tokens."""
     for (one, tokens), (other, taken) in zip(some, others, strict=True):
         alike = next((k for k, (x, y) in enumerate(zip(tokens, taken, strict=True)) if x != y), len(tokens) - 1) + 1

@@ -17,6 +17,7 @@ from prefzoo.interface import Bench
 from prefzoo.ledger import Ledger
 from prefzoo.models import shared_base
 from prefzoo.models.batch_invariance import Batching, is_attention_only, sampling_batches
+from prefzoo.models.checkpoint import check_token_ids, read_adapter
 from prefzoo.models.dropout import own_dropout
 from prefzoo.models.loading import count_parameters, end_of_turn, load_model, load_tokenizer
 from prefzoo.models.policy_kinds import EXTRA, write_policy_file
@@ -44,6 +45,7 @@ class LanguageModelPolicy:
     ) -> None:
         self.model, self.tokenizer, self.start = model, tokenizer, start
         self.loading = dict(loading or {})
+        check_token_ids(tokenizer, model, start)
         ends = model.generation_config.eos_token_id
         listed = ends if isinstance(ends, list) else [ends]
         candidates = (*listed, tokenizer.eos_token_id, end_of_turn(tokenizer))
@@ -67,7 +69,7 @@ class LanguageModelPolicy:
         loading = content.get("loading", {})
         if content["kind"] == "adapter":
             policy = cls.from_start(start, **loading)
-            adapted = PeftModel.from_pretrained(policy.model, str(folder)).eval()
+            adapted = read_adapter(policy.model, str(folder)).eval()
             return cls(adapted, policy.tokenizer, start, loading)
         tokenizer = load_tokenizer(str(folder), bool(loading.get("trust_remote_code", False)))
         return cls(load_model(str(folder), **loading).eval(), tokenizer, start, loading)

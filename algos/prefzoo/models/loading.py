@@ -22,6 +22,7 @@ from transformers import (
 
 from prefzoo import validation_messages
 from prefzoo.errors import PrefzooError
+from prefzoo.models.checkpoint import read_weights
 from prefzoo.models.dropout import without_dropout
 
 PLAIN_TEMPLATE = (
@@ -85,11 +86,23 @@ def load_tokenizer(path: str, trust_remote_code: bool = False, replies: bool = T
         )
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        spare = [t for t in (tokenizer.unk_token, *_pad_like(tokenizer)) if t and t != tokenizer.eos_token]
+        embedded = _embeddings(path)
+        spare = [
+            t
+            for t in (tokenizer.unk_token, *_pad_like(tokenizer))
+            if t and t != tokenizer.eos_token and tokenizer.convert_tokens_to_ids(t) < embedded
+        ]
         tokenizer.pad_token = spare[0] if spare else tokenizer.eos_token
     if tokenizer.chat_template is None:
         tokenizer.chat_template = PLAIN_TEMPLATE
     return tokenizer
+
+
+def _embeddings(path: str) -> float:
+    """How many tokens the model in a folder has embeddings for; infinite where its config does not say."""
+    file = Path(path) / "config.json"
+    config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return {**config, **(config.get("text_config") or {})}.get("vocab_size") or float("inf")
 
 
 def positions(config: PreTrainedConfig) -> int | None:
@@ -196,9 +209,13 @@ def count(parameters: Iterable[torch.nn.Parameter]) -> int:
 
 def load_model(path: str, **loading: Any) -> PreTrainedModel:
     """A causal language model on this machine's device, ready to be trained or sampled; `loading` is as
-    `from_pretrained_arguments` takes it."""
+    `from_pretrained_arguments` takes it.
+
+    Raises:
+        PrefzooError: when its files cannot be read, or lack weights.
+    """
     place, settings = source(path, **loading)
-    model = AutoModelForCausalLM.from_pretrained(place, **settings)
+    model = read_weights(AutoModelForCausalLM, place, **settings)
     # The end-of-sequence tokens are the model's; every other sampling default it ships is left behind, because
     # `generate` would merge a top-k or a repetition penalty into settings that the recipe believes to have made.
     shipped = model.generation_config

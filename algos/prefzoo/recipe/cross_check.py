@@ -58,13 +58,29 @@ def training_problems(recipe: Recipe) -> list[str]:
 
 
 def precision_problems(recipe: Recipe) -> list[str]:
-    """fp16 scales gradients, for which weights must be in float32."""
-    if not recipe.training.fp16 or recipe.model.dtype == "float32":
+    """Weights that are trained whole must be in float32: a step of less than about 1/256 of a weight changes nothing
+    in bfloat16 (1/2048 in float16). fp16 scales gradients, for which weights must be in float32 too."""
+    dtype = recipe.model.dtype
+    if dtype == "float32":
         return []
-    return [
-        f"training.fp16: true scales the gradients of weights in float32, and model.dtype is {recipe.model.dtype!r}; "
-        "allowed: float32 (of a quantized base, adapter.compute_dtype may be float16)"
-    ]
+    problems = []
+    if recipe.training.fp16:
+        problems.append(
+            f"training.fp16: true scales the gradients of weights in float32, and model.dtype is {dtype!r}; "
+            "allowed: float32 (of a quantized base, adapter.compute_dtype may be float16)"
+        )
+    trained = {f"{key}.adapter": part.adapter for key, part in recipe.reward.places.items() if part.type == "trained"}
+    for key, adapter in {"adapter": recipe.adapter, **trained}.items():
+        if adapter is None or (adapter.type != "full" and not adapter.modules_to_save):
+            continue
+        whole = f"{key}.type 'full'" if adapter.type == "full" else f"{key}.modules_to_save"
+        compute = "training.fp16" if dtype == "float16" else "training.bf16"
+        narrow = f"`{key}.compute_dtype: {dtype}`" if adapter.type == "qlora" else f"`{compute}: true`"
+        problems.append(
+            f"model.dtype: {dtype!r} would round away most steps of weights that are trained whole ({whole}). Say "
+            f"`model.dtype: float32` and {narrow}, which computes in {dtype} and keeps the weights in float32."
+        )
+    return problems
 
 
 def machine_problems(recipe: Recipe) -> list[str]:
@@ -159,7 +175,7 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (data.algorithm_needs, _HAS),
     (start_problems, ("start",)),
     (training_problems, ("training.batch_size", "training.accumulation")),
-    (precision_problems, ("training.fp16", "model.dtype")),
+    (precision_problems, ("training.fp16", "model.dtype", "adapter", "reward")),
     (judges.sampling_problems, ()),
     (judges.question_problems, ("judge.type", "judge.prompt")),
     (package_problems, ()),

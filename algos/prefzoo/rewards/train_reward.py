@@ -39,7 +39,7 @@ def train_reward_model(bench: Bench, settings: dict[str, Any], loss: RewardLoss 
             train_dataset=Dataset.from_list(bench.data.preferences),
             processing_class=tokenizer,
             # Without the head among the saved modules, a loaded reward model would score with a new random one.
-            peft_config=adapter_config(bench.adapter, "SEQ_CLS", modules_to_save=["score"]),
+            peft_config=adapter_config(bench.adapter, "SEQ_CLS", modules_to_save=["score"], model=model),
             callbacks=[Progress(bench, "RewardTrainer")],
         )
     else:

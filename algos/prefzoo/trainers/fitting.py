@@ -84,7 +84,7 @@ def fit(
     if not learner.adapted:
         check_modules(learner.model, bench.adapter)
     set_seed(bench.seed)  # the adapter is drawn here; TRL seeds that itself only from 1.15
-    peft_config = None if learner.adapted else adapter_config(bench.adapter, "CAUSAL_LM")
+    peft_config = None if learner.adapted else adapter_config(bench.adapter, "CAUSAL_LM", model=learner.model)
     args = arguments(bench, config_class, settings, rows_per_example(rows))
     model = learner.model
     if _takes_peft_config(trainer_class):
