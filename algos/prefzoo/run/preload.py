@@ -19,11 +19,15 @@ with contextlib.suppress(OSError, AttributeError):
 
 import threading  # noqa: E402
 
-import tqdm  # noqa: E402
-import trl  # noqa: E402, F401
-from datasets import Dataset  # noqa: E402, F401
+from prefzoo.machine import may_have_gpu  # noqa: E402
+from prefzoo.run.cuda_unasked import cuda_unasked  # noqa: E402
 
-from prefzoo.run.stages import audit_stage, data_stage, evaluate_stage, label_stage, reward_stage, train_stage  # noqa: E402, F401
+with cuda_unasked() if may_have_gpu() else contextlib.nullcontext():
+    import tqdm
+    from datasets import Dataset  # noqa: F401
+    from trl import DPOTrainer, RewardTrainer, SFTTrainer  # noqa: F401
+
+    from prefzoo.run.stages import audit_stage, data_stage, evaluate_stage, label_stage, reward_stage, train_stage  # noqa: F401
 
 # Each process's first bar would make tqdm a semaphore of the system's, to share the terminal with other processes; one
 # that is ended early leaves it behind, which multiprocessing warns of. Each stage writes to a log of its own instead.

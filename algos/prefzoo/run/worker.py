@@ -25,8 +25,9 @@ from prefzoo.run import distributed
 from prefzoo.run.stage_graph import SECONDS_FILE, Plan, Stage
 from prefzoo.run.subprocesses import hide_bars, output_to
 
-PRELOAD = "prefzoo.run.preload"
-"""What every stage needs, imported by the server that stages are forked from, or else by each of them."""
+PRELOAD, PRELOAD_CHECKED = "prefzoo.run.preload", "prefzoo.run.preload_checked"
+"""What every stage needs, imported by the server that stages are forked from, or else by each of them; checked where
+there may be a GPU."""
 
 REUSABLE_STAGE_KINDS = ("evaluate",)
 """Kinds of stages of which one process may do several, one after another."""
