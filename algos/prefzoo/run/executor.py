@@ -22,7 +22,7 @@ from prefzoo.machine import cores, may_have_gpu
 from prefzoo.run import distributed
 from prefzoo.run.progress_display import Watcher
 from prefzoo.run.resources import Share, shares, threads_asked
-from prefzoo.run.stage_graph import Plan, Stage
+from prefzoo.run.stage_graph import Plan, Stage, lost_need
 from prefzoo.run.subprocesses import interrupt_blocked, main_hidden
 from prefzoo.run.worker import PRELOAD, PRELOAD_CHECKED, REUSABLE_STAGE_KINDS, follower_main, worker_main
 
@@ -131,6 +131,8 @@ class Runner:
                 self._end(stage, Outcome("ok"), reused=True)
             elif failed:
                 self._end(stage, Outcome("skipped", f"{failed[0]}: {self.outcomes[failed[0]].error}"))
+            elif self._ready(stage) and (gone := lost_need(self.plan, stage)):
+                self._end(stage, Outcome("skipped", gone))
             else:
                 continue
             del waiting[stage.name]
