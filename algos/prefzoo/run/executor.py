@@ -22,9 +22,9 @@ from prefzoo.machine import cores, may_have_gpu
 from prefzoo.run import distributed
 from prefzoo.run.progress_display import Watcher
 from prefzoo.run.resources import Share, shares, threads_asked
-from prefzoo.run.stage_graph import Plan, Stage
+from prefzoo.run.stage_graph import Plan, Stage, lost_need
 from prefzoo.run.subprocesses import interrupt_blocked, main_hidden
-from prefzoo.run.worker import PRELOAD, REUSABLE_STAGE_KINDS, follower_main, worker_main
+from prefzoo.run.worker import PRELOAD, PRELOAD_CHECKED, REUSABLE_STAGE_KINDS, follower_main, worker_main
 
 # A dataclass that was typed in a script travels by value, and its fields ask whether a default *is* this very object.
 copyreg.pickle(type(dataclasses.MISSING), lambda missing: "MISSING")
@@ -65,9 +65,9 @@ class Runner:
     """Runs the stages of a plan.
 
     Each stage gets a fresh process: its memory goes back when it ends, its peak can be measured, and when it is
-    killed the others go on. The processes are forked from a server that, where there is no GPU, has imported torch and
-    TRL once. A process that has finished an evaluation takes the next one, if that is the next stage, and ends
-    otherwise. A stage that fails ends its process.
+    killed the others go on. The processes are forked from a server that has imported torch and TRL once. A process
+    that has finished an evaluation takes the next one, if that is the next stage, and ends otherwise. A stage that
+    fails ends its process.
 
     Args:
         plan: what to run.
@@ -88,8 +88,7 @@ class Runner:
         methods = multiprocessing.get_all_start_methods()
         self.context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
         if "forkserver" in methods:
-            # bitsandbytes asks CUDA for its GPUs when it is imported, and what was forked after that can use none.
-            self.context.set_forkserver_preload([] if may_have_gpu() else [PRELOAD])
+            self.context.set_forkserver_preload([PRELOAD_CHECKED if may_have_gpu() else PRELOAD])
 
     def run(self) -> dict[str, Outcome]:
         """Run the stages that are not done, in plan order as far as needs allow, and return how each stage ended."""
@@ -132,6 +131,8 @@ class Runner:
                 self._end(stage, Outcome("ok"), reused=True)
             elif failed:
                 self._end(stage, Outcome("skipped", f"{failed[0]}: {self.outcomes[failed[0]].error}"))
+            elif self._ready(stage) and (gone := lost_need(self.plan, stage)):
+                self._end(stage, Outcome("skipped", gone))
             else:
                 continue
             del waiting[stage.name]

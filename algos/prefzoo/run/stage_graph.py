@@ -95,6 +95,14 @@ class Plan:
         return f"reward seed {seed}" if self.recipe.data.shuffle_labels else "reward"
 
 
+def lost_need(plan: Plan, stage: Stage) -> str | None:
+    """A sentence on what a stage needs and is gone, though what made it ended well; None where all is there."""
+    for need in (plan.stages[name] for name in stage.needs):
+        if not need.folder.is_dir():
+            return f"{need.name}: its result, {need.folder}, is gone; compare again, which makes it anew"
+    return None
+
+
 def make_plan(recipe: Recipe, out: Path, audited: Mapping[str, JudgeSettings] | None = None) -> Plan:
     """The stages of a comparison under `out`.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -62,14 +63,16 @@ def output_to(file: Any) -> Iterator[None]:
 
 
 def quiet() -> None:
-    """Hide bars, transformers' messages below errors, and deprecations that only developers can act on.
+    """Hide bars, messages of transformers and bitsandbytes below errors, and deprecations that only developers can act
+    on.
 
     For a command that loads models at a terminal.
     """
-    from transformers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
     hide_bars()
-    logging.set_verbosity_error()
+    transformers_logging.set_verbosity_error()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
 
 

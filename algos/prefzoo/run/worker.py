@@ -22,11 +22,12 @@ from prefzoo.atomic_files import move_into_place, partial_folder
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import CHECKPOINTS
 from prefzoo.run import distributed
-from prefzoo.run.stage_graph import SECONDS_FILE, Plan, Stage
+from prefzoo.run.stage_graph import SECONDS_FILE, Plan, Stage, lost_need
 from prefzoo.run.subprocesses import hide_bars, output_to
 
-PRELOAD = "prefzoo.run.preload"
-"""What every stage needs, imported by the server that stages are forked from, or else by each of them."""
+PRELOAD, PRELOAD_CHECKED = "prefzoo.run.preload", "prefzoo.run.preload_checked"
+"""What every stage needs, imported by the server that stages are forked from, or else by each of them; checked where
+there may be a GPU."""
 
 REUSABLE_STAGE_KINDS = ("evaluate",)
 """Kinds of stages of which one process may do several, one after another."""
@@ -88,7 +89,10 @@ def _do(job: Callable[..., None], plan: Plan, stage: Stage, threads: int, connec
     except PrefzooError as error:
         message = ("failed", str(error))
     except Exception as error:
-        message = ("failed", f"{type(error).__name__}: {error} (details: {log})")
+        if gone := lost_need(plan, stage):  # while this stage ran
+            message = ("failed", gone)
+        else:
+            message = ("failed", f"{type(error).__name__}: {error} (details: {log})")
     connection.send(message)
     return message[0] == "ok"
 
@@ -105,7 +109,10 @@ def _logged(log: Path, threads: int, work: Callable[[], None]) -> None:
     """Do some work with all that it prints, and the traceback of its error, in a log."""
     import torch
 
+    from prefzoo.run.preload import SAID
+
     with log.open("w", encoding="utf-8") as file, output_to(file):
+        print(SAID, end="", flush=True)
         try:
             torch.set_num_threads(threads)
             hide_bars()

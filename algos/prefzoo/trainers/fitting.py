@@ -28,6 +28,7 @@ from prefzoo.trainers.checkpoints import Checkpoints, resumable
 from prefzoo.trainers.config_audit import requested_and_actual, training_facts
 from prefzoo.trainers.curves import CURVES, Curves, guard_trackers, losses, reporting_arguments
 from prefzoo.trainers.extra_modules import add_module
+from prefzoo.trainers.first_step import learn_from_first_step
 from prefzoo.trainers.milestones import Milestones
 from prefzoo.trainers.recipe_deviations import TRAININGS
 from prefzoo.views import rows_per_example
@@ -116,7 +117,8 @@ def fit(
     if getattr(trainer, "reference_is_charged", False):
         reference = 0
     charging = Charging(trainer, bench, prompts, reference, extra_passes)
-    run_trainer(trainer, bench, not learner.adapted, charging, policy)
+    goes_on = learner.adapted or isinstance(latest, SavedPolicy | PolicyWithModules)
+    run_trainer(trainer, bench, not goes_on, charging, policy)
     folder = bench.out / "policy"
     if trainer.is_world_process_zero():
         policy(trainer.accelerator.unwrap_model(trainer.model)).save(folder)
@@ -230,7 +232,7 @@ def run_trainer(
 
     Args:
         trainer: built by a class that `resumable` returned.
-        new: whether its adapter is a new one.
+        new: whether it begins at the start, with a new adapter.
         charging: its account; None charges what was trained on alone.
         policy: makes a policy of its model, where that is one, so that it can be kept on the way.
 
@@ -246,6 +248,7 @@ def run_trainer(
         for name, weight in trainer.model.named_parameters():
             if weight.requires_grad:
                 weight.data = weight.data.to(torch.float32 if "lora_" in name else head)
+    learn_from_first_step(trainer, goes_on=not new)
     trainer.add_callback(Curves(bench.out / CURVES))
     guard_trackers(trainer, bench)
     checkpoints = Checkpoints(bench, trainer)
