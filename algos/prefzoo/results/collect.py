@@ -17,8 +17,8 @@ from prefzoo.judges.judge_audit import AUDIT_FILE
 from prefzoo.ledger import Ledger
 from prefzoo.recipe.recipe_schema import Recipe
 from prefzoo.results import analysis, statistics
-from prefzoo.results.analysis import Tables, to_summary
-from prefzoo.results.caveats import judge_notes, notes, ungraded
+from prefzoo.results.analysis import PromptGroups, Tables, prompt_groups, to_summary
+from prefzoo.results.caveats import group_notes, judge_notes, notes, skew_notes, ungraded
 from prefzoo.results.equal_budgets import at_equal_budgets
 from prefzoo.results.length_adjustment import length_adjusted
 from prefzoo.results.results_file import identities, last_call
@@ -47,16 +47,20 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
         algorithms[label], tables[label] = _algorithm(plan, outcomes, label)
     refuse_unequal(identities(algorithms), str(plan.out))
     start = tables[START]
+    groups = _prompt_groups(plan)
+    of_all = groups.get(analysis.ALL)
+    means = {label: analysis.group_tables(of_label, groups) for label, of_label in tables.items()}
     metric = analysis.primary_metric(tables) or "proxy"
-    for label, summary in analysis.summaries(tables).items():
+    shares = ("gold",) if recipe.final_judge is not None else ()
+    for label, summary in analysis.summaries(tables, groups, shares).items():
         result = algorithms[label]
         result.summary = summary
         if metric in start and metric in tables[label]:
-            result.interquartile_mean = to_summary(statistics.interquartile_mean(tables[label][metric]))
+            result.interquartile_mean = to_summary(statistics.interquartile_mean(tables[label][metric], of_all))
         if label != START:
-            result.length_adjusted = length_adjusted(tables[label], start, metric)
+            result.length_adjusted = length_adjusted(tables[label], start, metric, of_all)
             result.over_start = {
-                name: to_summary(statistics.paired_difference(table, start[name]))
+                name: analysis.difference(name, table, start[name], groups)
                 for name, table in tables[label].items()
                 if name in start
             }
@@ -73,15 +77,16 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
     judges: dict[str | None, list[Any]] = {None: [judge]}
     judges |= {label: [t.details["judge"] for t in ts if "judge" in t.details] for label, ts in trials.items()}
     warnings = find_warnings(
-        {label: tables[label] for label in recipe.algorithms if tables[label]},
-        start,
+        {label: means[label] for label in recipe.algorithms if means[label]},
+        means[START],
         metric,
         {label: result.length_adjusted for label, result in algorithms.items()},
         read_curves(plan.stages.values()),
         judges,
         {label: [trial.judging for trial in of_label] for label, of_label in trials.items()},
-        {label: milestone_tables(algorithms[label], plan.out) for label in recipe.algorithms},
+        {label: milestone_tables(algorithms[label], plan.out, groups) for label in recipe.algorithms},
     )
+    verdicts = analysis.verdicts(tables, groups)
     return Results(
         recipe=recipe.model_dump(mode="json"),
         manifest=manifest,
@@ -94,20 +99,30 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
         slices={
             name.partition("@")[2]: table.shape[1] for name, table in start.items() if name.startswith(f"{metric}@")
         },
+        groups=int(of_all.max()) + 1 if of_all is not None else None,
+        slice_groups={name: int(g.max()) + 1 for name, g in groups.items() if name != analysis.ALL and g is not None},
         shared=_shared(plan),
         notes=[
             *notes(recipe, algorithms, reward, manifest),
+            *group_notes(groups),
+            *skew_notes(verdicts, metric),
             *judge_notes(plan, outcomes, judge),
             *ungraded(algorithms),
             *unsealed(plan),
         ],
         warnings=warnings,
-        verdicts=analysis.verdicts(tables),
-        pairs=analysis.pairs(tables),
-        equal_budgets=at_equal_budgets(algorithms, tables, plan.out),
-        ratings=analysis.ratings(tables),
+        verdicts=verdicts,
+        pairs=analysis.pairs(tables, groups),
+        equal_budgets=at_equal_budgets(algorithms, tables, plan.out, groups),
+        ratings=analysis.ratings(tables, groups),
         call=last_call(plan.out),
     )
+
+
+def _prompt_groups(plan: Plan) -> PromptGroups:
+    """Return the groups of the test prompts, as the start's evaluation has them; none where there is no such."""
+    folders = [plan.stages[f"evaluate {START} seed {seed}"].folder for seed in plan.recipe.seeds]
+    return next((prompt_groups(read_records(folder)) for folder in folders if (folder / RECORDS).is_file()), {})
 
 
 def _algorithm(plan: Plan, outcomes: Mapping[str, Outcome], label: str) -> tuple[AlgorithmResult, Tables]:
@@ -179,7 +194,9 @@ def seed_result(plan: Plan, label: str, seed: int) -> tuple[SeedResult, dict[str
     start = read_records(start_folder) if start_folder.is_dir() else []
     if not_numbers(start):
         start = []
-    columns = _columns(_finite_records(folder), start)
+    records = _finite_records(folder)
+    groups = prompt_groups(records)
+    columns = _columns(records, start)
     train = plan.stages.get(f"train {label} seed {seed}")
     training = _read(train.folder / "ledger.json") if train else {}
     details_file = (train or plan.stages[START]).folder / DETAILS
@@ -188,11 +205,11 @@ def seed_result(plan: Plan, label: str, seed: int) -> tuple[SeedResult, dict[str
         details["principles"] = _read(folder / PRINCIPLES)
         details["transcripts"] = os.path.relpath(train.folder / TRANSCRIPTS, plan.out)
     result = SeedResult(
-        metrics=_means(columns),
+        metrics=_means(columns, groups),
         ledger=_total([_read(folder / "ledger.json"), training]),
         training=_total([training]) if train else {},
         milestones=[
-            Milestone(**_read(path / "milestone.json"), metrics=_means(_columns(_finite_records(path), start)))
+            Milestone(**_read(path / "milestone.json"), metrics=_means(_columns(_finite_records(path), start), groups))
             for path in sorted((folder / MILESTONES).glob("*"))
         ],
         details=details,
@@ -229,8 +246,9 @@ def _columns(records: Sequence[Mapping[str, Any]], start: Sequence[Mapping[str, 
     return columns | {"distinct_1": [distinct(texts, 1)], "distinct_2": [distinct(texts, 2)]}
 
 
-def _means(columns: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    return {metric: float(np.mean(column)) for metric, column in columns.items()}
+def _means(columns: Mapping[str, Sequence[float]], groups: PromptGroups) -> dict[str, float]:
+    tables = analysis.group_tables({metric: np.array(column) for metric, column in columns.items()}, groups)
+    return {metric: float(np.mean(table)) for metric, table in tables.items()}
 
 
 def _total(ledgers: Sequence[dict[str, float]]) -> dict[str, float]:
