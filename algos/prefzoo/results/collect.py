@@ -24,8 +24,9 @@ from prefzoo.results.length_adjustment import length_adjusted
 from prefzoo.results.results_file import identities, last_call
 from prefzoo.results.results_schema import AlgorithmResult, Departure, Milestone, Results, SeedResult, Status
 from prefzoo.results.training_history import milestone_tables, read_curves
+from prefzoo.results.trial_metrics import StartScores, column_means, finite_records, metric_columns, start_scores_of
 from prefzoo.results.warnings import find_warnings
-from prefzoo.run.evaluation_records import DETAILS, JUDGING, PRINCIPLES, RECORDS, distinct, not_numbers, read_records
+from prefzoo.run.evaluation_records import DETAILS, JUDGING, PRINCIPLES, RECORDS, read_records
 from prefzoo.run.executor import Outcome, read_worker_counts
 from prefzoo.run.integrity import refuse_edited, unsealed
 from prefzoo.run.stage_graph import AUDIT, LABEL_STAGE, START, Plan
@@ -43,8 +44,9 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
     refuse_edited(plan)
     tables: dict[str, Tables] = {}
     algorithms = {}
+    start_scores: dict[int, StartScores] = {}
     for label in (START, *recipe.algorithms):
-        algorithms[label], tables[label] = _algorithm(plan, outcomes, label)
+        algorithms[label], tables[label] = _algorithm(plan, outcomes, label, start_scores)
     refuse_unequal(identities(algorithms), str(plan.out))
     start = tables[START]
     groups = _prompt_groups(plan)
@@ -125,12 +127,14 @@ def _prompt_groups(plan: Plan) -> PromptGroups:
     return next((prompt_groups(read_records(folder)) for folder in folders if (folder / RECORDS).is_file()), {})
 
 
-def _algorithm(plan: Plan, outcomes: Mapping[str, Outcome], label: str) -> tuple[AlgorithmResult, Tables]:
+def _algorithm(
+    plan: Plan, outcomes: Mapping[str, Outcome], label: str, start_scores: dict[int, StartScores]
+) -> tuple[AlgorithmResult, Tables]:
     recipe = plan.recipe
     status: Status = "ok"
     error = None
     seeds: dict[str, SeedResult] = {}
-    columns: dict[str, list[list[float]]] = {}
+    columns: dict[str, list[np.ndarray]] = {}
     for seed in recipe.seeds:
         names = [n for n in (f"train {label} seed {seed}", f"evaluate {label} seed {seed}") if n in plan.stages]
         bad = [outcomes[n] for n in names if n in outcomes and outcomes[n].status != "ok"]
@@ -141,7 +145,7 @@ def _algorithm(plan: Plan, outcomes: Mapping[str, Outcome], label: str) -> tuple
                 error = f"seed {seed}: {bad[0].error}" if bad else f"seed {seed}: was not run"
             continue
         try:
-            seeds[str(seed)], values = seed_result(plan, label, seed)
+            seeds[str(seed)], values = seed_result(plan, label, seed, start_scores)
         except PrefzooError as unusable:
             status, error = "failed", f"seed {seed}: {unusable}"
             continue
@@ -183,20 +187,25 @@ def _replies_per_row(recipe: Recipe, label: str) -> int | None:
     return algorithm.replies_per_row if algorithm.trains else None
 
 
-def seed_result(plan: Plan, label: str, seed: int) -> tuple[SeedResult, dict[str, list[float]]]:
+def seed_result(
+    plan: Plan, label: str, seed: int, start_scores: dict[int, StartScores] | None = None
+) -> tuple[SeedResult, dict[str, np.ndarray]]:
     """Return one trial's result and its columns: metric -> a value for each prompt (or one for the whole).
+
+    Args:
+        start_scores: by seed, what was read of the start for other trials, to which this adds.
 
     Raises:
         PrefzooError: when a measurement of it, or of a milestone, is gone, infinite or not a number.
     """
     folder = plan.stages[f"evaluate {label} seed {seed}"].folder
-    start_folder = plan.stages[f"evaluate {START} seed {seed}"].folder
-    start = read_records(start_folder) if start_folder.is_dir() else []
-    if not_numbers(start):
-        start = []
-    records = _finite_records(folder)
+    start_scores = {} if start_scores is None else start_scores
+    if seed not in start_scores:
+        start_scores[seed] = start_scores_of(plan.stages[f"evaluate {START} seed {seed}"].folder)
+    start = start_scores[seed]
+    records = finite_records(folder)
     groups = prompt_groups(records)
-    columns = _columns(records, start)
+    columns = metric_columns(records, start)
     train = plan.stages.get(f"train {label} seed {seed}")
     training = _read(train.folder / "ledger.json") if train else {}
     details_file = (train or plan.stages[START]).folder / DETAILS
@@ -205,11 +214,14 @@ def seed_result(plan: Plan, label: str, seed: int) -> tuple[SeedResult, dict[str
         details["principles"] = _read(folder / PRINCIPLES)
         details["transcripts"] = os.path.relpath(train.folder / TRANSCRIPTS, plan.out)
     result = SeedResult(
-        metrics=_means(columns, groups),
+        metrics=column_means(columns, groups),
         ledger=_total([_read(folder / "ledger.json"), training]),
         training=_total([training]) if train else {},
         milestones=[
-            Milestone(**_read(path / "milestone.json"), metrics=_means(_columns(_finite_records(path), start), groups))
+            Milestone(
+                **_read(path / "milestone.json"),
+                metrics=column_means(metric_columns(finite_records(path), start), groups),
+            )
             for path in sorted((folder / MILESTONES).glob("*"))
         ],
         details=details,
@@ -219,36 +231,6 @@ def seed_result(plan: Plan, label: str, seed: int) -> tuple[SeedResult, dict[str
         identity=_read(folder / IDENTITY) if (folder / IDENTITY).is_file() else {},
     )
     return result, columns
-
-
-def _finite_records(folder: Path) -> list[dict[str, Any]]:
-    records = read_records(folder)
-    if bad := not_numbers(records):
-        raise PrefzooError(f"{folder / RECORDS} holds what is no finite number: {', '.join(bad)}")
-    return records
-
-
-def _columns(records: Sequence[Mapping[str, Any]], start: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
-    """Return metric -> a value for each prompt, or one for the whole; wins are those over the start's records."""
-    columns = {
-        metric: [float(record[metric]) for record in records]
-        for metric, value in records[0].items()
-        if isinstance(value, int | float)
-    }
-    metric = "gold" if "gold" in columns else "proxy"
-    if metric in columns:
-        if start and metric in start[0]:
-            start_scores = np.array([record[metric] for record in start])
-            columns["win_rate"] = statistics.wins(np.array(columns[metric]), start_scores).tolist()
-        for name in sorted({record["slice"] for record in records if record["slice"]}):
-            columns[f"{metric}@{name}"] = [float(record[metric]) for record in records if record["slice"] == name]
-    texts = [record["reply"] for record in records]
-    return columns | {"distinct_1": [distinct(texts, 1)], "distinct_2": [distinct(texts, 2)]}
-
-
-def _means(columns: Mapping[str, Sequence[float]], groups: PromptGroups) -> dict[str, float]:
-    tables = analysis.group_tables({metric: np.array(column) for metric, column in columns.items()}, groups)
-    return {metric: float(np.mean(table)) for metric, table in tables.items()}
 
 
 def _total(ledgers: Sequence[dict[str, float]]) -> dict[str, float]:
