@@ -16,7 +16,7 @@ from prefzoo.errors import PrefzooError
 from prefzoo.report import report_files as report
 from prefzoo.results import analysis, results_file
 from prefzoo.results.equal_budgets import at_equal_budgets
-from prefzoo.results.results_file import load_tables, load_verified
+from prefzoo.results.results_file import load_groups, load_tables, load_verified
 from prefzoo.results.results_schema import AlgorithmResult, Results, SeedResult, Warning
 from prefzoo.run.stage_graph import START
 from prefzoo.run.trial_identity import TEACHERS, differences
@@ -76,6 +76,7 @@ def _merge(folders: Sequence[Path], out: Path) -> Results:
         algorithms[label] = _moved(trials[name, original], places[name], out)
         tables[label] = load_tables(trials[name, original], places[name])
     first = next(iter(runs.values()))
+    groups = load_groups(first, folders[0])
     settings = {
         label: runs[name].recipe["algorithms"][original]
         for label, (name, original) in origins.items()
@@ -92,10 +93,10 @@ def _merge(folders: Sequence[Path], out: Path) -> Results:
             "call": None,
             "merged": {name: os.path.relpath(place, out) for name, place in places.items()},
             "warnings": _warnings(runs, origins),
-            "verdicts": analysis.verdicts(tables),
-            "pairs": analysis.pairs(tables),
-            "equal_budgets": at_equal_budgets(algorithms, tables, out),
-            "ratings": analysis.ratings(tables),
+            "verdicts": analysis.verdicts(tables, groups),
+            "pairs": analysis.pairs(tables, groups),
+            "equal_budgets": at_equal_budgets(algorithms, tables, out, groups),
+            "ratings": analysis.ratings(tables, groups),
             "workers": list(dict.fromkeys(n for run in runs.values() for n in run.workers)),
         }
     )

@@ -17,15 +17,16 @@ from prefzoo.judges.judge_audit import AUDIT_FILE
 from prefzoo.ledger import Ledger
 from prefzoo.recipe.recipe_schema import Recipe
 from prefzoo.results import analysis, statistics
-from prefzoo.results.analysis import Tables, to_summary
-from prefzoo.results.caveats import judge_notes, notes, ungraded
+from prefzoo.results.analysis import PromptGroups, Tables, prompt_groups, to_summary
+from prefzoo.results.caveats import group_notes, judge_notes, notes, skew_notes, ungraded
 from prefzoo.results.equal_budgets import at_equal_budgets
 from prefzoo.results.length_adjustment import length_adjusted
 from prefzoo.results.results_file import identities, last_call
 from prefzoo.results.results_schema import AlgorithmResult, Departure, Milestone, Results, SeedResult, Status
 from prefzoo.results.training_history import milestone_tables, read_curves
+from prefzoo.results.trial_metrics import StartScores, column_means, finite_records, metric_columns, start_scores_of
 from prefzoo.results.warnings import find_warnings
-from prefzoo.run.evaluation_records import DETAILS, JUDGING, PRINCIPLES, RECORDS, distinct, not_numbers, read_records
+from prefzoo.run.evaluation_records import DETAILS, JUDGING, PRINCIPLES, RECORDS, read_records
 from prefzoo.run.executor import Outcome, read_worker_counts
 from prefzoo.run.integrity import refuse_edited, unsealed
 from prefzoo.run.stage_graph import AUDIT, LABEL_STAGE, START, Plan
@@ -43,20 +44,25 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
     refuse_edited(plan)
     tables: dict[str, Tables] = {}
     algorithms = {}
+    start_scores: dict[int, StartScores] = {}
     for label in (START, *recipe.algorithms):
-        algorithms[label], tables[label] = _algorithm(plan, outcomes, label)
+        algorithms[label], tables[label] = _algorithm(plan, outcomes, label, start_scores)
     refuse_unequal(identities(algorithms), str(plan.out))
     start = tables[START]
+    groups = _prompt_groups(plan)
+    of_all = groups.get(analysis.ALL)
+    means = {label: analysis.group_tables(of_label, groups) for label, of_label in tables.items()}
     metric = analysis.primary_metric(tables) or "proxy"
-    for label, summary in analysis.summaries(tables).items():
+    shares = ("gold",) if recipe.final_judge is not None else ()
+    for label, summary in analysis.summaries(tables, groups, shares).items():
         result = algorithms[label]
         result.summary = summary
         if metric in start and metric in tables[label]:
-            result.interquartile_mean = to_summary(statistics.interquartile_mean(tables[label][metric]))
+            result.interquartile_mean = to_summary(statistics.interquartile_mean(tables[label][metric], of_all))
         if label != START:
-            result.length_adjusted = length_adjusted(tables[label], start, metric)
+            result.length_adjusted = length_adjusted(tables[label], start, metric, of_all)
             result.over_start = {
-                name: to_summary(statistics.paired_difference(table, start[name]))
+                name: analysis.difference(name, table, start[name], groups)
                 for name, table in tables[label].items()
                 if name in start
             }
@@ -73,15 +79,16 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
     judges: dict[str | None, list[Any]] = {None: [judge]}
     judges |= {label: [t.details["judge"] for t in ts if "judge" in t.details] for label, ts in trials.items()}
     warnings = find_warnings(
-        {label: tables[label] for label in recipe.algorithms if tables[label]},
-        start,
+        {label: means[label] for label in recipe.algorithms if means[label]},
+        means[START],
         metric,
         {label: result.length_adjusted for label, result in algorithms.items()},
         read_curves(plan.stages.values()),
         judges,
         {label: [trial.judging for trial in of_label] for label, of_label in trials.items()},
-        {label: milestone_tables(algorithms[label], plan.out) for label in recipe.algorithms},
+        {label: milestone_tables(algorithms[label], plan.out, groups) for label in recipe.algorithms},
     )
+    verdicts = analysis.verdicts(tables, groups)
     return Results(
         recipe=recipe.model_dump(mode="json"),
         manifest=manifest,
@@ -94,28 +101,40 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
         slices={
             name.partition("@")[2]: table.shape[1] for name, table in start.items() if name.startswith(f"{metric}@")
         },
+        groups=int(of_all.max()) + 1 if of_all is not None else None,
+        slice_groups={name: int(g.max()) + 1 for name, g in groups.items() if name != analysis.ALL and g is not None},
         shared=_shared(plan),
         notes=[
             *notes(recipe, algorithms, reward, manifest),
+            *group_notes(groups),
+            *skew_notes(verdicts, metric),
             *judge_notes(plan, outcomes, judge),
             *ungraded(algorithms),
             *unsealed(plan),
         ],
         warnings=warnings,
-        verdicts=analysis.verdicts(tables),
-        pairs=analysis.pairs(tables),
-        equal_budgets=at_equal_budgets(algorithms, tables, plan.out),
-        ratings=analysis.ratings(tables),
+        verdicts=verdicts,
+        pairs=analysis.pairs(tables, groups),
+        equal_budgets=at_equal_budgets(algorithms, tables, plan.out, groups),
+        ratings=analysis.ratings(tables, groups),
         call=last_call(plan.out),
     )
 
 
-def _algorithm(plan: Plan, outcomes: Mapping[str, Outcome], label: str) -> tuple[AlgorithmResult, Tables]:
+def _prompt_groups(plan: Plan) -> PromptGroups:
+    """Return the groups of the test prompts, as the start's evaluation has them; none where there is no such."""
+    folders = [plan.stages[f"evaluate {START} seed {seed}"].folder for seed in plan.recipe.seeds]
+    return next((prompt_groups(read_records(folder)) for folder in folders if (folder / RECORDS).is_file()), {})
+
+
+def _algorithm(
+    plan: Plan, outcomes: Mapping[str, Outcome], label: str, start_scores: dict[int, StartScores]
+) -> tuple[AlgorithmResult, Tables]:
     recipe = plan.recipe
     status: Status = "ok"
     error = None
     seeds: dict[str, SeedResult] = {}
-    columns: dict[str, list[list[float]]] = {}
+    columns: dict[str, list[np.ndarray]] = {}
     for seed in recipe.seeds:
         names = [n for n in (f"train {label} seed {seed}", f"evaluate {label} seed {seed}") if n in plan.stages]
         bad = [outcomes[n] for n in names if n in outcomes and outcomes[n].status != "ok"]
@@ -126,7 +145,7 @@ def _algorithm(plan: Plan, outcomes: Mapping[str, Outcome], label: str) -> tuple
                 error = f"seed {seed}: {bad[0].error}" if bad else f"seed {seed}: was not run"
             continue
         try:
-            seeds[str(seed)], values = seed_result(plan, label, seed)
+            seeds[str(seed)], values = seed_result(plan, label, seed, start_scores)
         except PrefzooError as unusable:
             status, error = "failed", f"seed {seed}: {unusable}"
             continue
@@ -168,18 +187,25 @@ def _replies_per_row(recipe: Recipe, label: str) -> int | None:
     return algorithm.replies_per_row if algorithm.trains else None
 
 
-def seed_result(plan: Plan, label: str, seed: int) -> tuple[SeedResult, dict[str, list[float]]]:
+def seed_result(
+    plan: Plan, label: str, seed: int, start_scores: dict[int, StartScores] | None = None
+) -> tuple[SeedResult, dict[str, np.ndarray]]:
     """Return one trial's result and its columns: metric -> a value for each prompt (or one for the whole).
+
+    Args:
+        start_scores: by seed, what was read of the start for other trials, to which this adds.
 
     Raises:
         PrefzooError: when a measurement of it, or of a milestone, is gone, infinite or not a number.
     """
     folder = plan.stages[f"evaluate {label} seed {seed}"].folder
-    start_folder = plan.stages[f"evaluate {START} seed {seed}"].folder
-    start = read_records(start_folder) if start_folder.is_dir() else []
-    if not_numbers(start):
-        start = []
-    columns = _columns(_finite_records(folder), start)
+    start_scores = {} if start_scores is None else start_scores
+    if seed not in start_scores:
+        start_scores[seed] = start_scores_of(plan.stages[f"evaluate {START} seed {seed}"].folder)
+    start = start_scores[seed]
+    records = finite_records(folder)
+    groups = prompt_groups(records)
+    columns = metric_columns(records, start)
     train = plan.stages.get(f"train {label} seed {seed}")
     training = _read(train.folder / "ledger.json") if train else {}
     details_file = (train or plan.stages[START]).folder / DETAILS
@@ -188,11 +214,14 @@ def seed_result(plan: Plan, label: str, seed: int) -> tuple[SeedResult, dict[str
         details["principles"] = _read(folder / PRINCIPLES)
         details["transcripts"] = os.path.relpath(train.folder / TRANSCRIPTS, plan.out)
     result = SeedResult(
-        metrics=_means(columns),
+        metrics=column_means(columns, groups),
         ledger=_total([_read(folder / "ledger.json"), training]),
         training=_total([training]) if train else {},
         milestones=[
-            Milestone(**_read(path / "milestone.json"), metrics=_means(_columns(_finite_records(path), start)))
+            Milestone(
+                **_read(path / "milestone.json"),
+                metrics=column_means(metric_columns(finite_records(path), start), groups),
+            )
             for path in sorted((folder / MILESTONES).glob("*"))
         ],
         details=details,
@@ -202,35 +231,6 @@ def seed_result(plan: Plan, label: str, seed: int) -> tuple[SeedResult, dict[str
         identity=_read(folder / IDENTITY) if (folder / IDENTITY).is_file() else {},
     )
     return result, columns
-
-
-def _finite_records(folder: Path) -> list[dict[str, Any]]:
-    records = read_records(folder)
-    if bad := not_numbers(records):
-        raise PrefzooError(f"{folder / RECORDS} holds what is no finite number: {', '.join(bad)}")
-    return records
-
-
-def _columns(records: Sequence[Mapping[str, Any]], start: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
-    """Return metric -> a value for each prompt, or one for the whole; wins are those over the start's records."""
-    columns = {
-        metric: [float(record[metric]) for record in records]
-        for metric, value in records[0].items()
-        if isinstance(value, int | float)
-    }
-    metric = "gold" if "gold" in columns else "proxy"
-    if metric in columns:
-        if start and metric in start[0]:
-            start_scores = np.array([record[metric] for record in start])
-            columns["win_rate"] = statistics.wins(np.array(columns[metric]), start_scores).tolist()
-        for name in sorted({record["slice"] for record in records if record["slice"]}):
-            columns[f"{metric}@{name}"] = [float(record[metric]) for record in records if record["slice"] == name]
-    texts = [record["reply"] for record in records]
-    return columns | {"distinct_1": [distinct(texts, 1)], "distinct_2": [distinct(texts, 2)]}
-
-
-def _means(columns: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    return {metric: float(np.mean(column)) for metric, column in columns.items()}
 
 
 def _total(ledgers: Sequence[dict[str, float]]) -> dict[str, float]:

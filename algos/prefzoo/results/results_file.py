@@ -16,12 +16,13 @@ from prefzoo import plugins, registry
 from prefzoo.atomic_files import write_whole
 from prefzoo.errors import PrefzooError
 from prefzoo.recipe.recipe_schema import Recipe
-from prefzoo.results.analysis import Tables, read_tables
+from prefzoo.results.analysis import ALL, PromptGroups, Tables, prompt_groups, read_tables
 from prefzoo.results.results_schema import AlgorithmResult, Call, Results, SeedResult
+from prefzoo.results.statistics import group_means
 from prefzoo.run.cache import ran_with
 from prefzoo.run.evaluation_records import read_records
 from prefzoo.run.integrity import refuse_edited
-from prefzoo.run.stage_graph import load_plan
+from prefzoo.run.stage_graph import START, load_plan
 from prefzoo.run.trial_identity import IDENTITY, differences, judges, refuse_unequal
 
 RESULTS = "results.json"
@@ -94,7 +95,8 @@ def _contradictions(trial: SeedResult, folder: Path) -> Iterator[str]:
     records = read_records(evaluation)
     for metric in ("gold", "proxy", "kl", "length"):
         if metric in trial.metrics and all(metric in record for record in records):
-            mean = float(np.mean([record[metric] for record in records]))
+            values = np.array([record[metric] for record in records])
+            mean = float(np.mean(group_means(values, prompt_groups(records)[ALL])))
             if not np.isclose(mean, trial.metrics[metric], rtol=1e-6, atol=1e-9):
                 yield f"{metric}: {trial.metrics[metric]:.4g} and {mean:.4g}"
 
@@ -113,6 +115,12 @@ def load_tables(result: AlgorithmResult, folder: Path) -> Tables:
     if result.status != "ok":
         return {}
     return read_tables([(folder / trial.replies).parent for trial in result.seeds.values()])
+
+
+def load_groups(results: Results, folder: Path) -> PromptGroups:
+    """Read the groups of the test prompts of the run in `folder`; none where the start was not measured."""
+    trials = results.algorithms[START].seeds.values() if START in results.algorithms else ()
+    return next((prompt_groups(read_records((folder / trial.replies).parent)) for trial in trials), {})
 
 
 def note_call(recipe: Recipe, out: Path) -> None:

@@ -45,6 +45,11 @@ class Verdict(Block):
         description="the difference that another comparison of this size finds with 80% probability, after Holm; "
         "it grows where few seeds leave the error itself uncertain",
     )
+    skewness: float | None = Field(
+        default=None,
+        description="of the mean difference, from that of its prompts; where it is above 0.2 in size, p and the "
+        "interval allow for it",
+    )
 
 
 class Pair(Block):
@@ -218,6 +223,12 @@ class Results(Block):
     judge: dict[str, Any] = Field({})
     preflight: dict[str, Any]
     slices: dict[str, int] = Field(default={}, description="test prompts of each slice")
+    groups: int | None = Field(
+        default=None,
+        description="how many groups the test prompts are, whose members belong together; every mean is one over "
+        "groups, each of which counts once. None where every prompt is its own group",
+    )
+    slice_groups: dict[str, int] = Field(default={}, description="the same of slices in which prompts belong together")
     shared: dict[str, dict[str, float]] = Field(description="ledgers of the stages that all trials share")
     notes: list[str] = Field(description="what a reader must know before believing the table")
     warnings: list[Warning] = Field(default=[], description="signs that a policy games its reward, or of a weak judge")
