@@ -131,7 +131,7 @@ def is_blank(value: Any) -> bool:
 
 
 def replies_of(record: dict[str, Any], first: str, second: str) -> tuple[str, str]:
-    """The replies in two columns beside a prompt; where both are texts that repeat the prompt first, what follows it."""
+    """The replies in two columns beside a prompt; where both are texts that repeat the prompt, what follows it."""
     prompt = record["prompt"]
     sides = [(record[key], key) for key in (first, second)]
     # Where one of them begins with the words of the prompt, that is chance.

@@ -31,7 +31,7 @@ NEIGHBOURS = 16
 LIKELY = 0.65
 """Two prompts are compared in full when at least this share of their hashes is the same."""
 MOST_MISSES = 8
-"""So often may a prompt turn out not to be near another one; more such likely pairs of two such prompts are left out."""
+"""So often may a prompt turn out not to be near another one; then likely pairs of two such prompts are left out."""
 SHOWN = 5
 # Scripts without spaces between words: each sign of theirs counts as a word.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -163,9 +163,8 @@ def _shingles_of(prompt: Prompt) -> NDArray[np.uint32]:
     hashed = np.fromiter(map(_word_hash, words), np.uint64, len(words))
     hashed = np.concatenate([hashed, np.zeros(max(0, 3 - len(words)), np.uint64)])
     first, second, third = _odd(3)
-    return np.unique(((hashed[:-2] * first + hashed[1:-1] * second + hashed[2:] * third) >> np.uint64(32))).astype(
-        np.uint32
-    )
+    mixed = hashed[:-2] * first + hashed[1:-1] * second + hashed[2:] * third
+    return np.unique((mixed >> np.uint64(32)).astype(np.uint32))
 
 
 @lru_cache(maxsize=1 << 18)

@@ -43,8 +43,9 @@ def examine(splits: Mapping[str, Sequence[Row]], shortened: Sequence[str], rende
         `splits`: for each `prompt_tokens` and `chosen_tokens` (see `length_summary`; of demonstrations where there are
         no pairs), `trained_tokens` (tokens of chosen replies, or demonstrations, that carry loss: the reply and its
         end), `unaligned` (replies that do not begin where the prompt alone ends, so that the loss mask is off by some
-        tokens), `replies` (rows with one that carries loss), `shortened`, `slices`; and `examples`: a few rows of the training split as
-        text, the prompt (`untrained`) apart from what carries loss (`trained`, empty where the split has prompts alone).
+        tokens), `replies` (rows with one that carries loss), `shortened`, `slices`; and `examples`: a few rows of the
+        training split as text, the prompt (`untrained`) apart from what carries loss (`trained`, empty where the split
+        has prompts alone).
 
     Raises:
         DataError: when not one token of the training replies carries loss.

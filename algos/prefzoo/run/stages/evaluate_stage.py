@@ -94,8 +94,8 @@ class Measure:
     def __call__(self, policy: Policy, ledger: Ledger, folder: Path) -> None:
         """Sample one reply to each prompt, measure it, and write a line for each to `replies.jsonl` in `folder`.
 
-        A line holds the prompt, the reply, its `slice` and `group`, `length` in tokens (the end included), whether it was `finished`, `kl` to
-        the start in nats, `proxy`, `gold` and `gold/<attribute>`, as far as the recipe has them. Where a judge decides,
+        A line holds the prompt, the reply, `length` in tokens (the end included), whether it was `finished`, `kl` to
+        the start in nats, `proxy`, `gold` and `gold/<attribute>`, `slice` and `group`, as far as there are any. Where a judge decides,
         what it was asked goes into a file beside it. Only sampling is charged to the ledger; scoring and KL are costs
         of measuring.
 
