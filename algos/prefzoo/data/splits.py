@@ -12,6 +12,7 @@ from typing import Any
 from prefzoo.atomic_files import text_sha256
 from prefzoo.data.formats import Row
 from prefzoo.data.rejects import Rejected, Rejects, in_order
+from prefzoo.data.shorten_prompts import LETTERS, shorten
 from prefzoo.errors import DataError
 from prefzoo.types import Prompt
 from prefzoo.views import prompt_key
@@ -99,17 +100,24 @@ def fit_lengths(
 ) -> tuple[list[Row], list[str]]:
     """Make every row fit, once for all algorithms, so that no trainer drops or cuts rows on its own.
 
-    A long prompt loses its oldest turns, then the beginning of its last turn; a row with a reply that is too long
-    is dropped, and so is one whose prompt `prompt_tokens` rejects. Returns the rows and the ids of those whose
+    A long prompt loses its beginning (see `shorten`); a row with a reply that is too long is dropped, and so is one
+    whose prompt `prompt_tokens` rejects. Returns the rows and the ids of those whose
     prompt was shortened.
     """
     fitting, shortened = [], []
+
+    def too_long(reply: str) -> bool:
+        if reply.isascii() and len(reply) + 2 <= max_completion_tokens:
+            return False  # a token is at least a letter; some tokenizers put one before, and the end is one
+        beginning = reply[: LETTERS * max_completion_tokens]
+        return any(reply_tokens(text) > max_completion_tokens for text in dict.fromkeys((beginning, reply)))
+
     for row in rows:
-        if any(reply_tokens(reply) > max_completion_tokens for reply in row.replies()):
+        if any(map(too_long, row.replies())):
             dropped.add("reply_too_long", row.id, max(row.replies(), key=len))
             continue
         try:
-            prompt = _shorten(row.prompt, prompt_tokens, max_prompt_tokens)
+            prompt = shorten(row.prompt, prompt_tokens, max_prompt_tokens)
         except Rejected as error:
             dropped.add(error.reason({}), row.id, error.shown or row.prompt[-1]["content"])
             continue
@@ -120,21 +128,6 @@ def fit_lengths(
             shortened.append(row.id)
         fitting.append(replace(row, prompt=prompt))
     return fitting, shortened
-
-
-def _shorten(prompt: list[dict[str, str]], tokens: Callable[[Prompt], int], limit: int) -> list[dict[str, str]] | None:
-    if tokens(prompt) <= limit:
-        return prompt
-    system = [turn for turn in prompt[:1] if turn["role"] == "system"]
-    turns = prompt[len(system) :]
-    while len(turns) > 1 and (tokens([*system, *turns]) > limit or turns[0]["role"] != "user"):
-        turns = turns[1:]
-    words = turns[0]["content"].split(" ")
-    while tokens([*system, {**turns[0], "content": " ".join(words)}, *turns[1:]]) > limit:
-        if len(words) <= 1:
-            return None
-        words = words[max(1, len(words) // 8) :]
-    return [*system, {**turns[0], "content": " ".join(words)}, *turns[1:]]
 
 
 def with_joined_groups(rows: Sequence[Row]) -> list[Row]:

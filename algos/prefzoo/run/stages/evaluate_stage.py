@@ -95,9 +95,9 @@ class Measure:
         """Sample one reply to each prompt, measure it, and write a line for each to `replies.jsonl` in `folder`.
 
         A line holds the prompt, the reply, `length` in tokens (the end included), whether it was `finished`, `kl` to
-        the start in nats, `proxy`, `gold` and `gold/<attribute>`, `slice` and `group`, as far as there are any. Where a judge decides,
-        what it was asked goes into a file beside it. Only sampling is charged to the ledger; scoring and KL are costs
-        of measuring.
+        the start in nats, `proxy`, `gold` and `gold/<attribute>`, `slice` and `group`, as far as there are any. Where a
+        judge decides, what it was asked goes into a file beside it. Only sampling is charged to the ledger; scoring and
+        KL are costs of measuring.
 
         Raises:
             PrefzooError: when a measurement is infinite or not a number.
