@@ -1,4 +1,4 @@
-"""Facts about the rows before anything is trained: tokens, lengths, near-duplicates across splits."""
+"""Facts about the rows before anything is trained: tokens, lengths, examples."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ from prefzoo.errors import DataError
 from prefzoo.types import Prompt
 from prefzoo.views import prompt_key
 
-NEAR = 0.8
-"""Two prompts are near-duplicates when their sets of three-word sequences have at least this Jaccard index."""
-PERMUTATIONS = 64
 SHOWN = 5
 
 
@@ -35,7 +32,7 @@ class Rendering(Protocol):
 
 
 def examine(splits: Mapping[str, Sequence[Row]], shortened: Sequence[str], rendering: Rendering) -> dict[str, Any]:
-    """Tokens, lengths and near-duplicates of the sealed splits.
+    """Tokens and lengths of the sealed splits.
 
     Args:
         splits: rows by split.
@@ -46,9 +43,9 @@ def examine(splits: Mapping[str, Sequence[Row]], shortened: Sequence[str], rende
         `splits`: for each `prompt_tokens` and `chosen_tokens` (see `length_summary`; of demonstrations where there are
         no pairs), `trained_tokens` (tokens of chosen replies, or demonstrations, that carry loss: the reply and its
         end), `unaligned` (replies that do not begin where the prompt alone ends, so that the loss mask is off by some
-        tokens), `replies` (rows with one that carries loss), `shortened`, `slices`; `near_duplicates`: see
-        `near_duplicates`; `examples`: a few rows of the training split as text, the prompt (`untrained`) apart from
-        what carries loss (`trained`, empty where the split has prompts alone).
+        tokens), `replies` (rows with one that carries loss), `shortened`, `slices`; and `examples`: a few rows of the
+        training split as text, the prompt (`untrained`) apart from what carries loss (`trained`, empty where the split
+        has prompts alone).
 
     Raises:
         DataError: when not one token of the training replies carries loss.
@@ -90,7 +87,7 @@ def examine(splits: Mapping[str, Sequence[Row]], shortened: Sequence[str], rende
             "shortened": sum(row.id in cut for row in rows),
             "slices": slice_counts(rows),
         }
-    return {"splits": parts, "near_duplicates": near_duplicates(splits), "examples": examples}
+    return {"splits": parts, "examples": examples}
 
 
 def length_summary(lengths: Sequence[int]) -> dict[str, int]:
@@ -108,49 +105,8 @@ def slice_counts(rows: Sequence[Row]) -> dict[str, int]:
     return dict(Counter(row.slice for row in rows if row.slice is not None))
 
 
-def near_duplicates(splits: Mapping[str, Sequence[Row]]) -> dict[str, dict[str, Any]]:
-    """Prompts that differ, but hardly: of `test` and `validation` against `train`, and within `train`.
-
-    Candidates come from MinHash and locality-sensitive hashing (Broder 1997; datasketch), and each is compared in full,
-    so that none is counted wrongly; a pair just above the threshold may be missed.
-
-    Returns:
-        By split `count`, its prompts that are near to a training prompt (within `train`: to an earlier one), `prompts`,
-        how many it has, and `examples`: `[id, training id, text, training text]`.
-    """
-    from datasketch import MinHash, MinHashLSH
-
-    index = MinHashLSH(threshold=NEAR, num_perm=PERMUTATIONS)
-    known: list[tuple[Row, set[str]]] = []
-    near_prompts = {}
-    for name in ("train", "validation", "test"):
-        distinct = list({prompt_key(row.prompt): row for row in reversed(splits[name])}.values())[::-1]
-        shingles = [_shingles(row) for row in distinct]
-        hashes = MinHash.bulk(([s.encode() for s in own] for own in shingles), num_perm=PERMUTATIONS)
-        count = 0
-        examples: list[list[str]] = []
-        for row, own, hashed in zip(distinct, shingles, hashes, strict=True):
-            near = next((k for k in sorted(index.query(hashed)) if _jaccard(known[k][1], own) >= NEAR), None)
-            if near is not None:
-                count += 1
-                if len(examples) < SHOWN:
-                    other = known[near][0]
-                    examples.append([row.id, other.id, _text(row), _text(other)])
-            if name == "train":
-                index.insert(len(known), hashed, check_duplication=False)
-                known.append((row, own))
-        near_prompts[name] = {"count": count, "prompts": len(distinct), "examples": examples}
-    return near_prompts
-
-
-def _shingles(row: Row) -> set[str]:
-    words = " ".join(turn["content"] for turn in row.prompt).lower().split()
-    return {" ".join(words[i : i + 3]) for i in range(max(1, len(words) - 2))}
-
-
-def _jaccard(a: set[str], b: set[str]) -> float:
-    return len(a & b) / len(a | b)
-
-
-def _text(row: Row) -> str:
-    return " ".join(" ".join(turn["content"] for turn in row.prompt).split())[:300]
+def group_counts(rows: Sequence[Row]) -> dict[str, int]:
+    """How many distinct `prompts` these rows have, in how many `groups`, and how many the `largest` group has."""
+    group_of = {prompt_key(row.prompt): row.group for row in rows}
+    sizes = Counter(group_of.values())
+    return {"prompts": len(group_of), "groups": len(sizes), "largest": max(sizes.values())}

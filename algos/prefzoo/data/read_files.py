@@ -19,13 +19,14 @@ from prefzoo.errors import DataError, unknown
 TABLE_ENDINGS = (".jsonl", ".json", ".csv", ".jsonl.gz", ".json.gz", ".csv.gz", ".parquet")
 TEXT_ENDINGS = (".txt", ".txt.gz")
 
+_OF_PROMPTS = ("system", "group")
 _PREFERENCES = "prompt chosen rejected completion label response_a response_b preference annotator"
 COLUMNS: dict[str, tuple[str, ...]] = {
-    "preferences": tuple(_PREFERENCES.split()),
-    "rankings": ("prompt", "responses", "ranks", "ranking", "annotator"),
-    "ratings": ("prompt", "response", "rating", "responses", "ratings", "annotator"),
-    "demonstrations": ("prompt", "completion", "messages"),
-    "prompts": ("prompt",),
+    "preferences": (*_PREFERENCES.split(), *_OF_PROMPTS),
+    "rankings": ("prompt", "responses", "ranks", "ranking", "annotator", *_OF_PROMPTS),
+    "ratings": ("prompt", "response", "rating", "responses", "ratings", "annotator", *_OF_PROMPTS),
+    "demonstrations": ("prompt", "completion", "messages", *_OF_PROMPTS),
+    "prompts": ("prompt", *_OF_PROMPTS),
 }
 """What a recipe may give under `data:`, and the columns that are read of each."""
 

@@ -19,7 +19,7 @@ class Rejects:
     rows: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
 
     def add(self, reason: str, row_id: str, text: str) -> None:
-        shown = " ".join(text.split())[:120].encode("utf-8", "replace").decode()
+        shown = writable(" ".join(text[:1000].split())[:120])
         self.rows.setdefault(reason, []).append((row_id, shown))
 
     def counts(self) -> dict[str, int]:
@@ -64,6 +64,11 @@ class Rejected(Exception):
         """The reason that it is counted under; `columns` gives the names that our keys have in the user's data."""
         named = ", ".join(columns.get(key, key) for key in self.keys)
         return f"{self.code}: {named}{self.detail}" if named else self.code
+
+
+def writable(text: str) -> str:
+    """A text with a question mark in the place of each half of a character, which no file could take."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def wrong_type(value: Any, key: str, allowed: str) -> Rejected:

@@ -51,7 +51,8 @@ def data_facts(preflight: dict[str, Any], manifest: dict[str, Any]) -> list[str]
                 f"{name} replies whose tokens do not begin where those of the prompt end, so that tokens at the border "
                 f"are trained on wrongly or not at all: {count}. The chat template or the tokenizer is the cause."
             )
-    return lines + _near_facts(preflight["near_duplicates"]) + _label_facts(preflight.get("labels"))
+    lines += _near_facts(preflight["near_duplicates"]) + _group_facts(preflight.get("test_groups"))
+    return lines + _label_facts(preflight.get("labels"))
 
 
 def _counted(preflight: dict[str, Any], manifest: dict[str, Any]) -> list[str]:
@@ -108,6 +109,19 @@ def _near_facts(near: dict[str, dict[str, Any]]) -> list[str]:
                 f"({count / of_split['prompts']:.0%}), such as {one} and {other}."
             )
     return lines
+
+
+def _group_facts(counts: dict[str, int] | None) -> list[str]:
+    """How many groups the test prompts are in; None where an older run did not count them."""
+    if counts is None:
+        return []
+    text = f"Test prompts: {counts['prompts']}, in {counts['groups']} groups"
+    if counts["groups"] == counts["prompts"]:
+        return [f"{text}: none is nearly the same as another."]
+    return [
+        f"{text} of near-duplicates or of one `group` of the data, the largest of {counts['largest']}; the verdict "
+        "counts groups, because prompts that are alike get like replies."
+    ]
 
 
 def _label_facts(labels: dict[str, Any] | None) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from prefzoo.data import preflight, sources, splits
 from prefzoo.data.formats import Row
+from prefzoo.data.near_duplicates import near_duplicates, with_test_groups
 from prefzoo.data.read_files import ReadOptions
 from prefzoo.data.read_result import ReadResult
 from prefzoo.data.read_rows import read_rows
@@ -38,6 +39,7 @@ def prepare(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     usable_rows, shortened = splits.fit_lengths(
         sound, dropped, lambda prompt: len(rendering.prompt(prompt)), rendering.reply_length, *limits
     )
+    usable_rows = splits.with_joined_groups(usable_rows)
     if split_ids is not None:
         parts = {name: [row for row in usable_rows if row.id in ids] for name, ids in split_ids.items()}
     else:
@@ -73,7 +75,14 @@ def prepare(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     _check_kinds(recipe, parts["train"], dropped)
     check_positions(recipe, base, [row for rows in parts.values() for row in rows], rendering)
     _try_functions(recipe, parts["train"])
-    replace(sealed, preflight={**sealed.preflight, **preflight.examine(parts, shortened, rendering)}).save(folder)
+    near = near_duplicates(parts)
+    test = with_test_groups(parts["test"], near.families)
+    examined = {
+        **preflight.examine(parts, shortened, rendering),
+        "near_duplicates": near.by_split,
+        "test_groups": preflight.group_counts(test),
+    }
+    replace(sealed, splits={**parts, "test": test}, preflight={**sealed.preflight, **examined}).save(folder)
 
 
 def _try_functions(recipe: Recipe, rows: list[Row]) -> None:
