@@ -33,6 +33,7 @@ class Row:
         reply, rating: one reply and how good people found it, higher is better; None where nothing was rated.
         ranking: three or more replies, best first, no two alike in rank; None where nothing was ranked. (Of two
             replies, `chosen` and `rejected` say the same.)
+        token_ids: of `chosen` and `rejected` where they are sampled replies whose text would become other tokens.
         vote: where every vote is a row, the number of this one among those that say the same, from 2 on; else None.
     """
 
@@ -45,6 +46,7 @@ class Row:
     reply: str | None = None
     rating: float | None = None
     ranking: list[str] | None = None
+    token_ids: dict[str, list[int]] | None = None
     vote: int | None = None
 
     def replies(self) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -10,7 +11,7 @@ from collections.abc import Callable, Mapping
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from prefzoo.run.stage_graph import Stage
+from prefzoo.run.stage_graph import PREFLIGHT, Stage
 
 SILENT_SECONDS = 30.0
 """Without a terminal, the longest time without a line while something runs."""
@@ -84,6 +85,9 @@ class Watcher:
             self._print(f"{stage.name}: FAILED: {error}", style="red")
         elif status == "ok" and not self.console.is_terminal:
             self._print(f"{stage.name}: {'already there' if reused else f'{seconds:.1f} s'}{self._and_left()}")
+        if stage.kind == "data" and status == "ok" and (stage.folder / PREFLIGHT).is_file():
+            for note in json.loads((stage.folder / PREFLIGHT).read_text(encoding="utf-8")).get("notes", []):
+                self._print(note)
         self.printed = self.clock()
 
     def tick(self) -> None:

@@ -15,10 +15,18 @@ from prefzoo.data.read_result import ReadResult
 from prefzoo.data.read_rows import read_rows
 from prefzoo.data.rejects import Rejects
 from prefzoo.errors import DataError, PrefzooError
+from prefzoo.models.chat_templates import template_text
 from prefzoo.models.loading import resolve
 from prefzoo.recipe.recipe_schema import GoldFunction, Recipe
 from prefzoo.run.stage_graph import Plan, Stage
-from prefzoo.run.stages.token_lengths import Tokens, check_positions
+from prefzoo.run.stages.token_lengths import (
+    Tokens,
+    check_positions,
+    count_markers,
+    derive_lengths,
+    model_positions,
+    notes,
+)
 from prefzoo.scoring_function import FunctionReward
 from prefzoo.types import Progress
 
@@ -32,11 +40,20 @@ def prepare(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     rows = [row for result in results.values() for row in result.rows]
     progress("fitting lengths", 1, 3)
     base = resolve(recipe.model.path, recipe.model.revision)
-    rendering = Tokens(base, recipe.model.trust_remote_code)
-    limits = (recipe.data.max_prompt_tokens, recipe.data.max_completion_tokens)
+    template = template_text(recipe.model.chat_template)
+    rendering = Tokens(base, recipe.model.trust_remote_code, chat_template=template)
     sound = splits.clean(rows, dropped)
+    positions = model_positions(base, recipe.model.trust_remote_code)
+    lengths = derive_lengths(recipe, sound, rendering, positions)
+    derived = list(recipe.derives)
+    recipe = recipe.with_lengths(lengths)
     usable_rows, shortened = splits.fit_lengths(
-        sound, dropped, lambda prompt: len(rendering.prompt(prompt)), rendering.reply_length, *limits
+        sound,
+        dropped,
+        lambda prompt: len(rendering.prompt(prompt)),
+        rendering.reply_length,
+        lengths["max_prompt_tokens"],
+        lengths["max_completion_tokens"],
     )
     if split_ids is not None:
         parts = {name: [row for row in usable_rows if row.id in ids] for name, ids in split_ids.items()}
@@ -66,6 +83,8 @@ def prepare(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
         "repeated": splits.repeated(sound),
         "shortened_prompts": shortened[:20],
         "shortened_prompt_count": len(shortened),
+        "lengths": {**lengths, "positions": positions, "derived": derived},
+        "markers": count_markers(usable_rows, rendering),
     }
     dropped.merge(dropped_records)
     dropped.merge(unpaired)
@@ -73,7 +92,11 @@ def prepare(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     _check_kinds(recipe, parts["train"], dropped)
     check_positions(recipe, base, [row for rows in parts.values() for row in rows], rendering)
     _try_functions(recipe, parts["train"])
-    replace(sealed, preflight={**sealed.preflight, **preflight.examine(parts, shortened, rendering)}).save(folder)
+    rendering.tokenizer.realigned = 0
+    found = {**sealed.preflight, **preflight.examine(parts, shortened, rendering)}
+    found["realigned"] = rendering.tokenizer.realigned
+    found["notes"] = notes(found, rendering, parts)
+    replace(sealed, preflight=found).save(folder)
 
 
 def _try_functions(recipe: Recipe, rows: list[Row]) -> None:
