@@ -15,6 +15,7 @@ from prefzoo.errors import PrefzooError
 from prefzoo.lab import MODEL_DIR
 from prefzoo.models.loading import load_tokenizer
 from prefzoo.recipe import check_recipe as recipes
+from prefzoo.recipe.recipe_schema import LAB_LENGTHS
 from prefzoo.run.stages.token_lengths import Tokens, check_positions
 
 
@@ -59,7 +60,7 @@ def told(rows: list[Row], path: Path, **blocks: Any) -> list[str]:
     """What is said of these rows and the model in `path`."""
     block = {"model": {"path": str(path)}, "algorithms": {"ppo": {}}, "generation": {"max_new_tokens": 40}, **blocks}
     try:
-        check_positions(recipes.check(block), str(path), rows, Tokens(str(path), False))
+        check_positions(recipes.check(block).with_lengths(LAB_LENGTHS), str(path), rows, Tokens(str(path), False))
     except PrefzooError as error:
         return str(error).splitlines()
     return []

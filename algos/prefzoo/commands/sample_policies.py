@@ -100,4 +100,4 @@ def _plan(folder: Path) -> Plan:
             raise PrefzooError(
                 f"{folder} holds a merged report and no policies; name one of the runs it came from: {names}"
             )
-    return load_plan(folder)
+    return load_plan(folder).with_lengths()

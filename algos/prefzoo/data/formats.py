@@ -35,6 +35,7 @@ class Row:
         reply, rating: one reply and how good people found it, higher is better; None where nothing was rated.
         ranking: three or more replies, best first, no two alike in rank; None where nothing was ranked. (Of two
             replies, `chosen` and `rejected` say the same.)
+        token_ids: of `chosen` and `rejected` where they are sampled replies whose text would become other tokens.
         vote: where every vote is a row, the number of this one among those that say the same, from 2 on; else None.
         group: prompts of one group stand or fall together, as rephrasings of one question do: no group is in two
             splits, and the verdict counts it once. None where the data names none; each test row has one once sealed.
@@ -49,6 +50,7 @@ class Row:
     reply: str | None = None
     rating: float | None = None
     ranking: list[str] | None = None
+    token_ids: dict[str, list[int]] | None = None
     vote: int | None = None
     group: str | None = None
 

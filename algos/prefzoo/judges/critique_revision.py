@@ -75,8 +75,8 @@ def revise(bench: Bench, policy: Policy, prompts: Sequence[Prompt], revisions: i
     samples = bench.sample(policy, prompts, 1, seed=bench.seed * 1000 + 900)
     replies = [Revised(prompt, sample.text) for prompt, (sample,) in zip(prompts, samples, strict=True)]
     for reply, (sample,) in zip(replies, samples, strict=True):
-        if not sample.finished or not sample.text.strip():
-            reply.dropped = "unfinished_reply" if not sample.finished else "empty_reply"
+        if not bench.generation.counts(sample) or not sample.text.strip():
+            reply.dropped = "empty_reply" if bench.generation.counts(sample) else "unfinished_reply"
     for i in range(revisions):
         pairs = []
         for reply in [reply for reply in replies if reply.dropped is None]:

@@ -11,15 +11,22 @@ from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from prefzoo.interface import Bench
 from prefzoo.ledger import Ledger
 from prefzoo.models import shared_base
 from prefzoo.models.batch_invariance import Batching, is_attention_only, sampling_batches
+from prefzoo.models.chat_rendering import EncodedAgain
 from prefzoo.models.checkpoint import check_token_ids, read_adapter
 from prefzoo.models.dropout import own_dropout
-from prefzoo.models.loading import count_parameters, end_of_turn, load_model, load_tokenizer
+from prefzoo.models.loading import (
+    count_parameters,
+    end_of_turn,
+    load_model,
+    load_tokenizer,
+    tokenizer_arguments,
+)
 from prefzoo.models.policy_kinds import EXTRA, write_policy_file
 from prefzoo.models.weight_counts import weights_of
 from prefzoo.settings import Generation
@@ -51,7 +58,7 @@ class LanguageModelPolicy:
     def __init__(
         self,
         model: PreTrainedModel | PeftModel,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: Any,
         start: str,
         loading: dict[str, Any] | None = None,
     ) -> None:
@@ -67,7 +74,7 @@ class LanguageModelPolicy:
     @classmethod
     def from_start(cls, start: str, **loading: Any) -> LanguageModelPolicy:
         """Load the start policy; within `shared_base.shared` its weights are shared with other models."""
-        tokenizer = load_tokenizer(start, bool(loading.get("trust_remote_code", False)))
+        tokenizer = load_tokenizer(start, **tokenizer_arguments(loading))
         return cls(shared_base.load_with_shared_weights(start, **loading).eval(), tokenizer, start, loading)
 
     @classmethod
@@ -83,7 +90,7 @@ class LanguageModelPolicy:
             policy = cls.from_start(start, **loading)
             adapted = read_adapter(policy.model, str(folder)).eval()
             return cls(adapted, policy.tokenizer, start, loading)
-        tokenizer = load_tokenizer(str(folder), bool(loading.get("trust_remote_code", False)))
+        tokenizer = load_tokenizer(str(folder), **tokenizer_arguments(loading))
         return cls(load_model(str(folder), **loading).eval(), tokenizer, start, loading)
 
     @property
@@ -203,12 +210,26 @@ class LanguageModelPolicy:
             eos_token_id=self.eos_ids,
             **sampling,
         )
-        return [self._completion(row) for row in output[:, batch["input_ids"].shape[1] :].tolist()]
+        rows = output[:, batch["input_ids"].shape[1] :].tolist()
+        return [self._completion(prompt, row) for prompt, row in zip(prompts, rows, strict=True)]
 
-    def _completion(self, ids: list[int]) -> Completion:
+    def _completion(self, prompt: list[int], ids: list[int]) -> Completion:
         end = next((i for i, token in enumerate(ids) if token in self.eos_ids), None)
         reply = ids if end is None else ids[: end + 1]
-        return Completion(self.tokenizer.decode(reply, skip_special_tokens=True), tuple(reply), end is not None)
+        return Completion(self._text(prompt, reply), tuple(reply), end is not None)
+
+    def reply_text(self, prompt: Prompt, ids: Sequence[int]) -> str:
+        """The text of a sampled reply, without special tokens."""
+        return self._text(self.render(prompt) if self.tokenizer.continuation else [], ids)
+
+    def _text(self, before: list[int], ids: Sequence[int]) -> str:
+        if self.tokenizer.continuation:  # the space before its first word included
+            return str(self.tokenizer.text_after(before, ids))
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def encoded_again(self, prompt: Prompt, reply: Completion) -> EncodedAgain:
+        """What the text of a sampled reply becomes in this policy's tokens; see `ChatRendering.encoded_again`."""
+        return self.tokenizer.encoded_again(prompt, reply, self.eos_ids)
 
     @contextlib.contextmanager
     def as_start(self) -> Iterator[LanguageModelPolicy]:

@@ -15,7 +15,7 @@ from prefzoo.plugins import load_plugins
 from prefzoo.recipe import recipe_files
 from prefzoo.recipe.cross_check import cross_problems
 from prefzoo.recipe.recipe_files import Draft
-from prefzoo.recipe.recipe_schema import Recipe, Start, weight_bytes
+from prefzoo.recipe.recipe_schema import LAB_LENGTHS, Recipe, Start, weight_bytes
 from prefzoo.validation_messages import Problem, shown, unknown_algorithm, validation_problems
 
 LEARNING_RATES = {
@@ -95,6 +95,8 @@ def _checked(draft: Draft, where: str) -> Recipe:
         kind = "tiny" if 0 < (weight_bytes(recipe.model.path) or 0) < TINY_BYTES else "other"
         rate = {"learning_rate": LEARNING_RATES[kind][recipe.adapter.type]}
         recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update=rate)})
+    if recipe.model.path == "lab":
+        recipe = recipe.with_lengths(LAB_LENGTHS)
     algorithms = content.get("algorithms")
     for label in algorithms if isinstance(algorithms, dict) else ():
         problems += _algorithm_problems(recipe, label)

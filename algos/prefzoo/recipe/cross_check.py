@@ -10,8 +10,9 @@ from typing import Any
 
 from prefzoo import registry, validation_messages
 from prefzoo.data.read_files import COLUMNS
-from prefzoo.errors import unknown
+from prefzoo.errors import PrefzooError, unknown
 from prefzoo.machine import may_have_gpu
+from prefzoo.models.chat_templates import template_text
 from prefzoo.recipe import data_check as data
 from prefzoo.recipe import judge_check as judges
 from prefzoo.recipe import model_check as models
@@ -137,6 +138,30 @@ def path_problems(recipe: Recipe) -> list[str]:
     return problems + [f"{key}: {p}" for key, path in functions.items() if path and (p := function_problem(path))]
 
 
+def template_problems(recipe: Recipe) -> list[str]:
+    """The chat template must be there, and write both sides of a conversation."""
+    try:
+        template_text(recipe.model.chat_template)
+    except PrefzooError as error:
+        return [str(error)]
+    return []
+
+
+def unfinished_problems(recipe: Recipe) -> list[str]:
+    """Where cut replies are as good as any, nothing is taken off them."""
+    if recipe.generation.unfinished == "drop":
+        return []
+    penalized = [
+        f"algorithms.{label}{inner}.missing_eos_penalty"
+        for label, settings in recipe.algorithms.items()
+        for inner, block in (("", settings), (".learner_settings", settings.get("learner_settings") or {}))
+        if isinstance(block, dict) and block.get("missing_eos_penalty")
+    ]
+    return [
+        f"{key}: has no meaning with generation.unfinished: keep. Allowed: 0, or unfinished: drop." for key in penalized
+    ]
+
+
 def seed_problems(recipe: Recipe) -> list[str]:
     """No seed may be negative, and labels that train again with other seeds must have no seed of the first."""
     first: dict[str, tuple[str, int]] = {}
@@ -190,6 +215,8 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (judges.constitution_problems, ("constitution", "model.path")),
     (judges.judge_template_problems, ("judge", "model.path")),
     (judges.final_judge_template_problems, ("evaluation.judge", "model.path")),
+    (template_problems, ("model.chat_template",)),
+    (unfinished_problems, ("generation.unfinished", "algorithms")),
     (seed_problems, ("seeds",)),
 )
 """Each check with the keys whose defaults would mislead it."""

@@ -51,6 +51,7 @@ def data_facts(preflight: dict[str, Any], manifest: dict[str, Any]) -> list[str]
                 f"{name} replies whose tokens do not begin where those of the prompt end, so that tokens at the border "
                 f"are trained on wrongly or not at all: {count}. The chat template or the tokenizer is the cause."
             )
+    lines += preflight.get("notes", [])
     lines += _near_facts(preflight["near_duplicates"]) + _group_facts(preflight.get("test_groups"))
     return lines + _label_facts(preflight.get("labels"))
 

@@ -40,6 +40,7 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
     Raises:
         PrefzooError: when the trials are not alike in all that they must share (`trial_identity`), naming what differs.
     """
+    plan = plan.with_lengths()
     recipe = plan.recipe
     refuse_edited(plan)
     tables: dict[str, Tables] = {}
@@ -88,6 +89,8 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
         {label: [trial.judging for trial in of_label] for label, of_label in trials.items()},
         {label: milestone_tables(algorithms[label], plan.out, groups) for label in recipe.algorithms},
     )
+    if recipe.generation.unfinished == "keep":
+        warnings = [warning for warning in warnings if warning.kind != "cut_off"]
     verdicts = analysis.verdicts(tables, groups)
     return Results(
         recipe=recipe.model_dump(mode="json"),

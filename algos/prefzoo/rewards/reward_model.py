@@ -24,6 +24,7 @@ from prefzoo.models.loading import (
     positions,
     resolve,
     source,
+    tokenizer_arguments,
 )
 from prefzoo.rewards.reward_files import REWARD_FILE, critic_problem, resolve_path
 from prefzoo.types import Prompt
@@ -66,7 +67,7 @@ class RewardModel:
         is_adapter = "base" in description
         base = resolve_path(description["base"], folder) if is_adapter else resolve(path)
         loading = dict(description.get("loading", loading or {}))
-        tokenizer = load_tokenizer(base, bool(loading.get("trust_remote_code", False)), replies=False)
+        tokenizer = load_tokenizer(base, replies=False, **tokenizer_arguments(loading))
         shared = None
         if is_adapter:
             shared = shared_base.load_classifier_with_shared_weights(base, tokenizer.pad_token_id, **loading)

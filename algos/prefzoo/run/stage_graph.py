@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +32,8 @@ AUDIT = "audit {}"
 INCOMPLETE = "incomplete"
 SECONDS_FILE = "seconds.txt"
 PLAN_FILE = "plan.json"
+PREFLIGHT = "preflight.json"
+"""What the data stage found, in its folder."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,13 @@ class Plan:
         stages = [{**asdict(s), "folder": str(s.folder.relative_to(self.out))} for s in self.stages.values()]
         content = {"recipe": self.recipe.model_dump(mode="json"), "versions": self.versions, "stages": stages}
         (self.out / PLAN_FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+    def with_lengths(self) -> Plan:
+        """This plan with the lengths that its data stage derived, where that is done."""
+        file = self.stages["data"].folder / PREFLIGHT if "data" in self.stages else None
+        if not self.recipe.derives or file is None or not file.is_file():
+            return self
+        return replace(self, recipe=self.recipe.with_lengths(json.loads(file.read_text(encoding="utf-8"))["lengths"]))
 
     @property
     def rows_name(self) -> str:
@@ -138,7 +147,8 @@ class _PlanBuilder:
         self.dump = recipe.model_dump(mode="json")
         self.shared_seed = recipe.seeds[0]
         self.shaping = recipe.reward.shaping.model_dump()
-        self.model = {key: self.dump[key] for key in ("model", "training", "adapter")}
+        self.template = fingerprint(recipe.model.chat_template)
+        self.model = {key: self.dump[key] for key in ("model", "training", "adapter")} | {"template": self.template}
         gold, final = recipe.gold, recipe.final_judge
         self.truth = {
             "gold": self.dump["gold"],
@@ -164,8 +174,10 @@ class _PlanBuilder:
             "source": class_fingerprint(type(sources.load(source))) if source not in (None, "lab") else None,
             "base": fingerprint(self.recipe.model.path),
             "model": self.dump["model"],
+            "template": self.template,
             "budget": self.dump["budget"]["prompts"],
             "evaluation": self.dump["evaluation"]["prompts"],
+            "max_new_tokens": self.dump["generation"]["max_new_tokens"] if self.recipe.derives else None,
         }
         self.add("data", "data", inputs)
 

@@ -67,7 +67,12 @@ def identity(plan: Plan, label: str | None = None) -> dict[str, Any]:
     return {
         "manifest": hashes,
         "start": start["sha256"],
-        "model": {"dtype": dump["model"]["dtype"]},
+        "model": {
+            "dtype": dump["model"]["dtype"],
+            **(
+                {"chat_template": fingerprint(template) or template} if (template := recipe.model.chat_template) else {}
+            ),
+        },
         **{key: dump[key] for key in SHARED},
         "evaluation": {key: value for key, value in dump["evaluation"].items() if key not in ("milestones", "judge")},
         "reward files": files if any(files) else None,

@@ -31,7 +31,11 @@ from prefzoo.trainers.extra_modules import add_module
 from prefzoo.trainers.first_step import learn_from_first_step
 from prefzoo.trainers.milestones import Milestones
 from prefzoo.trainers.recipe_deviations import TRAININGS
-from prefzoo.views import rows_per_example
+from prefzoo.types import Completion
+from prefzoo.views import REPLIES, rows_per_example, text_alone
+
+SAMPLED_REPLIES = "sampled_replies"
+"""In `Bench.report`: of each training on sampled replies, in how many of them other tokens than sampled are trained."""
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
@@ -81,6 +85,7 @@ def fit(
     modules = latest.modules if isinstance(latest, PolicyWithModules) else None
     learner = latest.policy if isinstance(latest, PolicyWithModules) else latest
     assert isinstance(learner, LanguageModelPolicy)
+    rows = _as_sampled(bench, learner, rows)
     weights = _unfreeze_adapter(learner.model) if learner.adapted else {}
     if not learner.adapted:
         check_modules(learner.model, bench.adapter)
@@ -129,6 +134,31 @@ def fit(
 def current_policy(bench: Bench) -> Policy:
     """Return the policy to go on from: `bench.latest`, or the start where there is none."""
     return bench.latest or LanguageModelPolicy.start_of(bench)
+
+
+def _as_sampled(bench: Bench, learner: LanguageModelPolicy, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows in which a sampled reply keeps its `token_ids` only where its text would become another text when it is
+    encoded again, or would get an end that was never written; the bench's report counts them."""
+    if not any("token_ids" in turn for row in rows for key in REPLIES for turn in row.get(key, ())):
+        return rows
+    counts = {"replies": 0, "other_tokens_of_the_same_text": 0, "kept_tokens": 0, "cut": 0}
+    trained: list[dict[str, Any]] = []
+    for row, plain in zip(rows, text_alone(rows), strict=True):
+        new = dict(plain)
+        for key in REPLIES:
+            if not (turns := row.get(key)) or (ids := turns[-1].get("token_ids")) is None:
+                continue
+            reply = Completion(turns[-1]["content"], tuple(ids), bool(ids) and ids[-1] in learner.eos_ids)
+            again = learner.encoded_again(row["prompt"], reply)
+            counts["replies"] += 1
+            counts["cut"] += not reply.finished
+            counts["other_tokens_of_the_same_text"] += reply.finished and again == "other tokens"
+            counts["kept_tokens"] += reply.finished and again == "other text"
+            if not reply.finished or again == "other text":
+                new[key] = turns
+        trained.append(new)
+    bench.report.setdefault(SAMPLED_REPLIES, []).append(counts)
+    return trained
 
 
 def _takes_peft_config(trainer_class: type[Trainer]) -> bool:

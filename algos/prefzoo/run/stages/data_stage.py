@@ -16,10 +16,18 @@ from prefzoo.data.read_result import ReadResult
 from prefzoo.data.read_rows import read_rows
 from prefzoo.data.rejects import Rejects
 from prefzoo.errors import DataError, PrefzooError
+from prefzoo.models.chat_templates import template_text
 from prefzoo.models.loading import resolve
 from prefzoo.recipe.recipe_schema import GoldFunction, Recipe
 from prefzoo.run.stage_graph import Plan, Stage
-from prefzoo.run.stages.token_lengths import Tokens, check_positions
+from prefzoo.run.stages.token_lengths import (
+    Tokens,
+    check_positions,
+    count_markers,
+    derive_lengths,
+    model_positions,
+    notes,
+)
 from prefzoo.scoring_function import FunctionReward
 from prefzoo.types import Progress
 
@@ -33,11 +41,20 @@ def prepare(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     rows = [row for result in results.values() for row in result.rows]
     progress("fitting lengths", 1, 3)
     base = resolve(recipe.model.path, recipe.model.revision)
-    rendering = Tokens(base, recipe.model.trust_remote_code)
-    limits = (recipe.data.max_prompt_tokens, recipe.data.max_completion_tokens)
+    template = template_text(recipe.model.chat_template)
+    rendering = Tokens(base, recipe.model.trust_remote_code, chat_template=template)
     sound = splits.clean(rows, dropped)
+    positions = model_positions(base, recipe.model.trust_remote_code)
+    lengths = derive_lengths(recipe, sound, rendering, positions)
+    derived = list(recipe.derives)
+    recipe = recipe.with_lengths(lengths)
     usable_rows, shortened = splits.fit_lengths(
-        sound, dropped, lambda prompt: len(rendering.prompt(prompt)), rendering.reply_length, *limits
+        sound,
+        dropped,
+        lambda prompt: len(rendering.prompt(prompt)),
+        rendering.reply_length,
+        lengths["max_prompt_tokens"],
+        lengths["max_completion_tokens"],
     )
     usable_rows = splits.with_joined_groups(usable_rows)
     if split_ids is not None:
@@ -68,6 +85,8 @@ def prepare(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
         "repeated": splits.repeated(sound),
         "shortened_prompts": shortened[:20],
         "shortened_prompt_count": len(shortened),
+        "lengths": {**lengths, "positions": positions, "derived": derived},
+        "markers": count_markers(usable_rows, rendering),
     }
     dropped.merge(dropped_records)
     dropped.merge(unpaired)
@@ -77,12 +96,13 @@ def prepare(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     _try_functions(recipe, parts["train"])
     near = near_duplicates(parts)
     test = with_test_groups(parts["test"], near.families)
-    examined = {
-        **preflight.examine(parts, shortened, rendering),
-        "near_duplicates": near.by_split,
-        "test_groups": preflight.group_counts(test),
-    }
-    replace(sealed, splits={**parts, "test": test}, preflight={**sealed.preflight, **examined}).save(folder)
+    rendering.tokenizer.realigned = 0
+    examined = {**sealed.preflight, **preflight.examine(parts, shortened, rendering)}
+    examined["realigned"] = rendering.tokenizer.realigned
+    examined["near_duplicates"] = near.by_split
+    examined["test_groups"] = preflight.group_counts(test)
+    examined["notes"] = notes(examined, rendering, parts)
+    replace(sealed, splits={**parts, "test": test}, preflight=examined).save(folder)
 
 
 def _try_functions(recipe: Recipe, rows: list[Row]) -> None:

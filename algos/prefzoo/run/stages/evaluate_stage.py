@@ -18,6 +18,7 @@ from prefzoo.interface import MILESTONES, HasLogProbabilities, Policy
 from prefzoo.judges.critique_revision import TRANSCRIPTS, by_principle
 from prefzoo.ledger import Ledger
 from prefzoo.models import shared_base
+from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.models.policy_kinds import kl_to_start, load_policy
 from prefzoo.run.evaluation_records import JUDGING, PRINCIPLES, RECORDS, not_numbers
 from prefzoo.run.resources import forget_peak, metered
@@ -95,9 +96,9 @@ class Measure:
         """Sample one reply to each prompt, measure it, and write a line for each to `replies.jsonl` in `folder`.
 
         A line holds the prompt, the reply, `length` in tokens (the end included), whether it was `finished`, `kl` to
-        the start in nats, `proxy`, `gold` and `gold/<attribute>`, `slice` and `group`, as far as there are any. Where a
-        judge decides, what it was asked goes into a file beside it. Only sampling is charged to the ledger; scoring and
-        KL are costs of measuring.
+        the start in nats, `proxy`, `gold` and `gold/<attribute>`, `slice` and `group`, as far as there are any, and
+        `token_ids` where the reply's text would become other tokens. Where a judge decides, what it was asked goes into
+        a file beside it. Only sampling is charged to the ledger; scoring and KL are costs of measuring.
 
         Raises:
             PrefzooError: when a measurement is infinite or not a number.
@@ -119,6 +120,7 @@ class Measure:
         self.progress("KL to the start", 1, 2)
         divergences = kl_to_start(policy, self.prompts, replies, self.generation.temperature or 1.0, self.start)
         records: list[dict[str, Any]] = []
+        sampler = getattr(policy, "policy", policy)
         for i, (prompt, reply) in enumerate(zip(self.prompts, replies, strict=True)):
             record: dict[str, Any] = {
                 "prompt": prompt,
@@ -128,6 +130,8 @@ class Measure:
                 "length": len(reply.token_ids),
                 "finished": reply.finished,
             }
+            if isinstance(sampler, LanguageModelPolicy) and sampler.encoded_again(prompt, reply) != "same":
+                record["token_ids"] = list(reply.token_ids)
             if divergences is not None:
                 record["kl"] = divergences[i]
             if scores[i] is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,10 @@ from prefzoo.data.formats import Row
 from prefzoo.data.rejects import Rejects
 from prefzoo.data.row_views import views_of
 from prefzoo.errors import PrefzooError
-from prefzoo.interface import Policy
-from prefzoo.judges.ai_preferences import label_pairs
+from prefzoo.judges.ai_preferences import in_words, label_pairs
 from prefzoo.judges.judge_settings import JudgeSettings
 from prefzoo.ledger import Ledger
+from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.recipe.recipe_schema import Recipe
 from prefzoo.run.resources import metered
 from prefzoo.run.stage_graph import Plan, Stage
@@ -51,7 +51,7 @@ def label(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
         if not pairs:
             raise PrefzooError(
                 f"data.label_with: of two replies to each of the {name} prompts not one pair could be made: "
-                f"{dropped.counts()}. Longer replies: generation.max_new_tokens; others: start, gold."
+                f"{in_words(dropped.counts())}"
             )
     splits.save_splits(parts, folder)
     rows = [row for split in parts.values() for row in split]
@@ -62,7 +62,7 @@ def label(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
 
 def label_split(
     rows: Sequence[Row],
-    policy: Policy,
+    policy: LanguageModelPolicy,
     judge: Judge,
     generation: Generation,
     seed: int,
@@ -91,13 +91,19 @@ def label_split(
     first_better = ledger.judged(judge, lambda: judge(prompts, *replies))
     dropped = Rejects()
     pairs = []
-    for pair in label_pairs(prompts, samples, first_better):
+    for pair in label_pairs(prompts, samples, first_better, generation.unfinished == "keep"):
         row = first_rows[prompt_key(pair.prompt)]
         if pair.dropped:
             dropped.add(pair.dropped, row.id, pair.prompt[-1]["content"])
         else:
+            sampled = {
+                side: list(reply.token_ids)
+                for side, reply in {"chosen": pair.better, "rejected": pair.worse}.items()
+                if not reply.finished or policy.encoded_again(row.prompt, reply) == "other text"
+            }
+            labelled = replace(row, id=f"{row.id} labelled", demonstration=None, reply=None, rating=None, ranking=None)
             pairs.append(
-                Row(f"{row.id} labelled", row.prompt, chosen=pair.chosen, rejected=pair.rejected, slice=row.slice)
+                replace(labelled, chosen=pair.chosen, rejected=pair.rejected, token_ids=sampled or None, vote=None)
             )
     return [*rows, *pairs], dropped
 

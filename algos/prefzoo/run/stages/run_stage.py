@@ -34,6 +34,7 @@ def run_stage(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> Non
         "evaluate": evaluate_stage.evaluate,
         "audit": audit_stage.audit,
     }
+    plan = plan if stage.kind == "data" else plan.with_lengths()
     start_stage.use_quantized_copy(plan)
     work[stage.kind](plan, stage, folder, progress)
     if stage.kind in SEALED and not distributed.is_follower():
