@@ -7,6 +7,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -28,6 +29,7 @@ from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.models.loading import load_model, load_tokenizer
 from prefzoo.models.policy_kinds import load_policy
 from prefzoo.recipe import check_recipe as recipes
+from prefzoo.run.stages import data_stage
 
 SHAPE = {
     "vocab_size": 1024,
@@ -134,7 +136,7 @@ BROKEN = {
     "cut shard": (cut_shard, r"cannot be read; was a download or a copy cut"),
     "lost shard": (lost_shard, r"cannot be read; was a download or a copy cut .*model-00002"),
     "bin alone": (bin_alone, r"pytorch_model\.bin, and only safetensors .*save_pretrained"),
-    "no weights": (lambda f: (f / "model.safetensors").unlink(), r"no weights in it"),
+    "no weights": (lambda f: (f / "model.safetensors").unlink(), r"no weights in it as safetensors"),
     "no tokenizer": (no_tokenizer, r"no tokenizer in it"),
     "not UTF-8": (lambda f: (f / "config.json").write_bytes(b'{"a": "\xff"}'), r"config\.json is not JSON in UTF-8"),
     "not JSON": (lambda f: (f / "tokenizer.json").write_text("{"), r"tokenizer\.json is not JSON in UTF-8"),
@@ -182,6 +184,15 @@ def test_judges_and_reward_models_are_checked_alike(whole, copy, tmp_path) -> No
     reward_model().save_pretrained(tmp_path / "reward")
     shutil.copy(whole / "tokenizer.json", tmp_path / "reward")
     recipes.load("quickstart", [f"reward={{type: path, path: {tmp_path / 'reward'}}}"])
+
+
+def test_a_model_from_the_hub_is_checked_before_anything_is_trained(copy, tmp_path, monkeypatch) -> None:
+    configured(quantization_config={"quant_method": "fp8"})(copy)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *args, **more: str(copy))
+    recipe = recipes.load("quickstart", ["model.path=owner/name", "budget.prompts=8"])
+    plan = SimpleNamespace(recipe=recipe)
+    with pytest.raises(PrefzooError, match=r"model\.path: 'owner/name': its weights are quantized already"):
+        data_stage.prepare(plan, None, tmp_path, lambda *args: None)
 
 
 @pytest.mark.parametrize("name", ["reward model", "compiled", "lost layer", "another shape", "cut shard", "no weights"])

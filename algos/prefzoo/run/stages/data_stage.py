@@ -16,6 +16,7 @@ from prefzoo.data.read_rows import read_rows
 from prefzoo.data.rejects import Rejects
 from prefzoo.errors import DataError, PrefzooError
 from prefzoo.models.loading import resolve
+from prefzoo.recipe.model_check import downloaded_problems
 from prefzoo.recipe.recipe_schema import GoldFunction, Recipe
 from prefzoo.run.stage_graph import Plan, Stage
 from prefzoo.run.stages.token_lengths import Tokens, check_positions
@@ -32,6 +33,8 @@ def prepare(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     rows = [row for result in results.values() for row in result.rows]
     progress("fitting lengths", 1, 3)
     base = resolve(recipe.model.path, recipe.model.revision)
+    if problems := downloaded_problems(recipe, base):
+        raise PrefzooError("\n".join(problems))
     rendering = Tokens(base, recipe.model.trust_remote_code)
     limits = (recipe.data.max_prompt_tokens, recipe.data.max_completion_tokens)
     sound = splits.clean(rows, dropped)
