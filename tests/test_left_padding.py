@@ -20,6 +20,7 @@ from transformers import (
 from trl import GRPOTrainer, RLOOTrainer
 
 from prefzoo import get
+from prefzoo.interface import Machinery
 from prefzoo.lab import MODEL_DIR
 from prefzoo.models.loading import load_tokenizer
 from prefzoo.trainers.rollouts import prompts_and_replies
@@ -62,12 +63,13 @@ def family(tmp_path_factory):
 def build(make_bench, family, monkeypatch):
     """The trainer that an algorithm builds, as it is when training begins."""
 
-    def make(name: str, model: str, adapter: str = "lora", **settings):
+    def make(name: str, model: str, adapter: str = "lora", dtype: str = "float32", **settings):
         def train(self, **more):
             raise Built(self)
 
         monkeypatch.setattr(Trainer, "train", train)
         bench = make_bench(adapter=adapter).replace(start=family[model], reward=lambda p, c: [len(t) for t in c])
+        bench = bench.replace(machinery=Machinery(loading={"dtype": dtype}))
         with pytest.raises(Built) as caught:
             get(name, **settings).train(bench)
         return caught.value.args[0]
@@ -121,6 +123,16 @@ def test_values_of_a_padded_batch_are_those_of_its_rows(model, adapter, value_mo
         for row, alone in enumerate(rows):
             count = alone["completion_ids"].shape[1]
             torch.testing.assert_close(together[row, :count], trainer.values(alone)[0], atol=1e-4, rtol=0)
+
+
+def test_a_critic_that_is_trained_whole_is_kept_in_float32(build) -> None:
+    """In bfloat16 most of its steps would be rounded away."""
+    trainer = build("ppo", "llama", dtype="bfloat16", value_model="separate")
+    trained = {n: w.dtype for n, w in trainer.model.named_parameters() if n.startswith("value_")}
+    assert set(trained.values()) == {torch.float32} and len(trained) > 10
+    assert trainer.model.dtype == torch.bfloat16
+    with torch.no_grad(), trainer._critic_on():
+        assert trainer.values(padded()[0]).isfinite().all()
 
 
 @pytest.mark.parametrize(("name", "adapter"), [("ppo", "lora"), ("grpo", "lora"), ("rloo", "full"), ("ppo", "full")])

@@ -152,12 +152,14 @@ def test_a_critic_that_begins_as_the_reward_model_trains(make_bench, reward, mon
 
 
 def with_two_tokens_swapped(folder):
-    """The lab's tokenizer, in which two tokens have each other's number, beside a config: a model of another one."""
+    """A reward model that was not trained, with the lab's tokenizer, in which two tokens have each other's number."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
     from prefzoo.lab import MODEL_DIR
 
-    folder.mkdir()
-    for file in ("config.json", "tokenizer_config.json"):
-        (folder / file).write_text((MODEL_DIR / file).read_text())
+    config = AutoConfig.from_pretrained(MODEL_DIR, num_labels=1)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    (folder / "tokenizer_config.json").write_text((MODEL_DIR / "tokenizer_config.json").read_text())
     content = json.loads((MODEL_DIR / "tokenizer.json").read_text())
     numbers = content["model"]["vocab"]
     numbers["e"], numbers["t"] = numbers["t"], numbers["e"]

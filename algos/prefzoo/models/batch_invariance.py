@@ -7,6 +7,7 @@ state instead: whether it skips padding, and whether its state can be copied, di
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -24,12 +25,14 @@ ATTENTION = tuple(
 )
 ROWS = (9, 4, 9)
 """Lengths of the sequences that a model is tried on."""
-ROUNDING = {torch.float32: 1e-3}
-"""How far two computations of one distribution may be apart, as their total variation; 0.1 in 16 bits."""
-
-
+FILLS = (0, 7)
+"""Two tokens that padding is made of in turn: what it holds must not matter, which shows in any precision."""
+ROUNDING = 1e-3
+"""How far two computations of one distribution may be apart, as their total variation; in 16 bits 0.1, where one pads
+and the other does not."""
 Distributions = list[tuple[torch.Tensor, list[int]]]
 """Of each row the distributions (tokens, V) over the next token, and the tokens that came next or before."""
+Compute = Callable[[Any, list[list[int]], int], Distributions]
 
 
 def is_attention_only(model: Any) -> bool:
@@ -39,9 +42,8 @@ def is_attention_only(model: Any) -> bool:
         output = model(input_ids=torch.ones((1, 1), dtype=torch.long, device=model.device), use_cache=True)
     cache = getattr(output, "past_key_values", None)
     layers = getattr(cache, "layers", ())
-    return (
-        type(cache) is cache_utils.DynamicCache and bool(layers) and all(type(layer) in ATTENTION for layer in layers)
-    )
+    plain = type(cache) is cache_utils.DynamicCache and len(layers) > 0
+    return plain and all(type(layer) in ATTENTION for layer in layers)
 
 
 def takes(model: nn.Module, argument: str) -> bool:
@@ -54,11 +56,11 @@ def sampling_batches(model: Any) -> Batching:
     """Try which prompts may be sampled side by side, so that each is answered from its own distribution."""
     rows = _sequences(model)
     alone = [_greedy_steps(model, [row])[0] for row in rows]
-    if _agree(model, _greedy_steps(model, rows), alone):
+    if _padding_is_masked(model, _greedy_steps, rows, alone):
         return "padded"
     same = [i for i, row in enumerate(rows) if len(row) == len(rows[0])]
     together = _greedy_steps(model, [rows[i] for i in same])
-    return "equal" if _agree(model, together, [alone[i] for i in same]) else "single"
+    return "equal" if _agree(together, [alone[i] for i in same], _tolerance(model)) else "single"
 
 
 def check_left_padding(model: Any) -> None:
@@ -76,7 +78,7 @@ def check_left_padding(model: Any) -> None:
     else:
         rows = _sequences(model)
         alone = [_probabilities(model, [row])[0] for row in rows]
-        if not _agree(model, _probabilities(model, rows), alone):
+        if not _padding_is_masked(model, _probabilities, rows, alone):
             problem = "the log-probabilities of its replies depend on the padding before their prompts"
     if problem:
         raise PrefzooError(
@@ -85,26 +87,36 @@ def check_left_padding(model: Any) -> None:
         )
 
 
+def _padding_is_masked(model: Any, compute: Compute, rows: list[list[int]], alone: Distributions) -> bool:
+    """Whether rows padded on the left are computed as each alone, whatever the padding holds."""
+    one, other = (compute(model, rows, fill) for fill in FILLS)
+    return _agree(one, other, ROUNDING) and _agree(one, alone, _tolerance(model))
+
+
+def _tolerance(model: Any) -> float:
+    return ROUNDING if model.dtype == torch.float32 else 0.1
+
+
 def _sequences(model: Any) -> list[list[int]]:
     size = int(model.get_input_embeddings().weight.shape[0])
     return [[(13 + 37 * (i + 1) * (k + 2)) % size for k in range(length)] for i, length in enumerate(ROWS)]
 
 
-def _padded_left(model: Any, rows: list[list[int]]) -> dict[str, torch.Tensor]:
+def _padded_left(model: Any, rows: list[list[int]], fill: int) -> dict[str, torch.Tensor]:
     width = max(map(len, rows))
-    ids = torch.tensor([[0] * (width - len(row)) + row for row in rows], device=model.device)
+    ids = torch.tensor([[fill] * (width - len(row)) + row for row in rows], device=model.device)
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device)
     return {"input_ids": ids, "attention_mask": mask}
 
 
 @torch.inference_mode()
-def _greedy_steps(model: Any, rows: list[list[int]], steps: int = 4) -> Distributions:
+def _greedy_steps(model: Any, rows: list[list[int]], fill: int = 0, steps: int = 4) -> Distributions:
     """The distributions of the next tokens of each row, (steps, V), and the tokens that were taken."""
     output = model.generate(
-        **_padded_left(model, rows),
+        **_padded_left(model, rows, fill),
         max_new_tokens=steps,
         do_sample=False,
-        eos_token_id=-1,  # no token: rows of one length
+        eos_token_id=model.get_input_embeddings().weight.shape[0],  # no token, so that no row ends
         pad_token_id=0,
         output_logits=True,
         return_dict_in_generate=True,
@@ -114,17 +126,17 @@ def _greedy_steps(model: Any, rows: list[list[int]], steps: int = 4) -> Distribu
 
 
 @torch.inference_mode()
-def _probabilities(model: Any, rows: list[list[int]]) -> Distributions:
+def _probabilities(model: Any, rows: list[list[int]], fill: int = 0) -> Distributions:
     """The distributions after each token of each row, (tokens, V), and the tokens."""
-    logits = model(**_padded_left(model, rows)).logits
+    logits = model(**_padded_left(model, rows, fill)).logits
     return [(logits[i, -len(row) :].float().softmax(-1), row) for i, row in enumerate(rows)]
 
 
-def _agree(model: Any, some: Distributions, others: Distributions) -> bool:
+def _agree(some: Distributions, others: Distributions, tolerance: float) -> bool:
     """Whether distributions are equal to rounding, as long as they follow on the same tokens."""
     for (one, tokens), (other, taken) in zip(some, others, strict=True):
         alike = next((k for k, (x, y) in enumerate(zip(tokens, taken, strict=True)) if x != y), len(tokens) - 1) + 1
         distance = (one[:alike] - other[:alike]).abs().sum(-1).max() / 2
-        if not distance <= ROUNDING.get(model.dtype, 0.1):  # nor where it is no number
+        if not distance <= tolerance:  # nor where it is no number
             return False
     return True

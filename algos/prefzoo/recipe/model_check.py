@@ -60,6 +60,14 @@ def _path_problems(key: str, path: str, use: Use, remote_code: bool) -> list[str
     return []
 
 
+def downloaded_problems(recipe: Recipe, folder: str) -> list[str]:
+    """What `model_problems` would say of the recipe's model from the hub, now that it is in `folder`."""
+    path = recipe.model.path
+    if path == "lab" or Path(path).expanduser().is_dir():
+        return []
+    return folder_problems("model.path", path, Path(folder), "policy", recipe.model.trust_remote_code)
+
+
 def judge_blocks(recipe: Recipe) -> dict[str, JudgeSettings]:
     """The blocks of a recipe that describe a judge, by key."""
     final = recipe.evaluation.judge

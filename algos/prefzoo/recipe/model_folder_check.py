@@ -82,7 +82,7 @@ def _problems(folder: Path, use: Use, remote_code: bool, state: tuple[tuple[str,
 def _without_safetensors(names: list[str]) -> str:
     others = sorted(n for n in names if n.endswith((".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".ckpt")))
     if not others:
-        return "there are no weights in it (model.safetensors)."
+        return "there are no weights in it as safetensors (model.safetensors), the only format that is read."
     how = (
         " Convert it once: `AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(FOLDER)` writes safetensors."
         if any(name.endswith(".bin") for name in others)

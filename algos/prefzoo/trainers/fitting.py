@@ -23,6 +23,7 @@ from prefzoo.models.loading import device
 from prefzoo.models.policy_kinds import load_policy
 from prefzoo.models.policy_with_modules import PolicyWithModules
 from prefzoo.models.saved_policy import SavedPolicy
+from prefzoo.models.weight_counts import BACKBONE, HEAD
 from prefzoo.trainers.charging import Charging
 from prefzoo.trainers.checkpoints import Checkpoints, resumable
 from prefzoo.trainers.config_audit import requested_and_actual, training_facts
@@ -277,7 +278,9 @@ def run_trainer(
         head = getattr(torch, bench.loading.get("dtype", "float32"))
         for name, weight in trainer.model.named_parameters():
             if weight.requires_grad:
-                weight.data = weight.data.to(torch.float32 if "lora_" in name else head)
+                # Nor is a critic trained in 16 bits, which casts what it is given; a module in the policy cannot.
+                full = "lora_" in name or name.startswith((HEAD, BACKBONE))
+                weight.data = weight.data.to(torch.float32 if full else head)
     learn_from_first_step(trainer, goes_on=not new)
     trainer.add_callback(Curves(bench.out / CURVES))
     guard_trackers(trainer, bench)

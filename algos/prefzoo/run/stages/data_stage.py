@@ -18,6 +18,7 @@ from prefzoo.data.rejects import Rejects
 from prefzoo.errors import DataError, PrefzooError
 from prefzoo.models.chat_templates import template_text
 from prefzoo.models.loading import resolve
+from prefzoo.recipe.model_check import downloaded_problems
 from prefzoo.recipe.recipe_schema import GoldFunction, Recipe
 from prefzoo.run.stage_graph import Plan, Stage
 from prefzoo.run.stages.token_lengths import (
@@ -41,6 +42,8 @@ def prepare(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     rows = [row for result in results.values() for row in result.rows]
     progress("fitting lengths", 1, 3)
     base = resolve(recipe.model.path, recipe.model.revision)
+    if problems := downloaded_problems(recipe, base):
+        raise PrefzooError("\n".join(problems))
     template = template_text(recipe.model.chat_template)
     rendering = Tokens(base, recipe.model.trust_remote_code, chat_template=template)
     sound = splits.clean(rows, dropped)
