@@ -7,6 +7,7 @@ import json
 
 import pytest
 import torch
+from accelerate.utils import send_to_device
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
@@ -22,7 +23,7 @@ from trl import GRPOTrainer, RLOOTrainer
 from prefzoo import get
 from prefzoo.interface import Machinery
 from prefzoo.lab import MODEL_DIR
-from prefzoo.models.loading import load_tokenizer
+from prefzoo.models.loading import device, load_tokenizer
 from prefzoo.trainers.rollouts import prompts_and_replies
 
 ONLINE = ("ppo", "a2c", "reinforce", "grpo", "rloo")
@@ -91,7 +92,7 @@ def padded() -> tuple[dict[str, torch.Tensor], list[dict[str, torch.Tensor]]]:
         side = [(width - row[key].shape[1], 0) for row in rows]
         sides = side if key.startswith("prompt") else [each[::-1] for each in side]
         batch[key] = torch.cat([torch.nn.functional.pad(row[key], s) for row, s in zip(rows, sides, strict=True)])
-    return batch, rows
+    return send_to_device((batch, rows), device())
 
 
 @pytest.mark.parametrize("model", ["gpt2", "llama", "bloom"])
@@ -151,7 +152,7 @@ def test_what_is_learned_from_is_what_was_sampled(name, adapter, make_bench, fam
     get(name, epochs=2, trainer={"max_steps": 1, "logging_steps": 1}).train(bench)
     batch = rollouts[0]
     assert (batch["prompt_mask"][:, 0] == 0).any(), "without padding this shows nothing"
-    start = AutoModelForCausalLM.from_pretrained(family["gpt2"])
+    start = AutoModelForCausalLM.from_pretrained(family["gpt2"]).to(device())
     for row in range(8):
         prompt = batch["prompt_ids"][row][batch["prompt_mask"][row].bool()]
         reply = batch["completion_ids"][row][batch["completion_mask"][row].bool()]

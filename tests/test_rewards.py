@@ -13,6 +13,7 @@ import prefzoo
 from conftest import SMALL
 from prefzoo import get
 from prefzoo.errors import PrefzooError, RecipeError
+from prefzoo.models.loading import device
 from prefzoo.recipe import check_recipe as recipes
 from prefzoo.rewards.load_reward import Ensemble, RandomReward, WeightedSum, load_reward
 from prefzoo.rewards.train_reward import train_reward_model
@@ -213,7 +214,7 @@ def test_the_value_of_the_last_token_is_the_reward_models_score(make_bench, rewa
         [*prompt, {"role": "assistant", "content": text}], return_dict=False, tokenize=True
     )
     with torch.no_grad():
-        hidden = backbone(input_ids=torch.tensor([ids])).last_hidden_state[0, -1]
+        hidden = backbone(input_ids=torch.tensor([ids], device=device())).last_hidden_state[0, -1]
     assert float(hidden @ head[0]) == pytest.approx(reward([prompt], [text])[0], abs=1e-4)
 
 

@@ -13,6 +13,7 @@ import prefzoo
 from conftest import worded
 from prefzoo.errors import PrefzooError
 from prefzoo.models.language_model import LanguageModelPolicy
+from prefzoo.models.loading import device
 from prefzoo.rewards.reward_model import RewardModel, pooled_scores
 from prefzoo.rewards.train_reward import train_reward_model
 from prefzoo.trainers.first_step import learn_from_first_step
@@ -226,11 +227,12 @@ def test_pooling_finds_the_end_even_where_the_pad_token_is_the_end_token(make_be
             model.tokenizer.apply_chat_template(
                 [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}], return_dict=False
             )
-        ]
+        ],
+        device=device(),
     )
     eos = model.tokenizer.eos_token_id
-    padded = torch.cat([ids, torch.full((1, 5), eos)], 1)
-    mask = torch.cat([torch.ones_like(ids), torch.zeros(1, 5, dtype=torch.long)], 1)
+    padded = torch.cat([ids, torch.full((1, 5), eos, device=device())], 1)
+    mask = torch.cat([torch.ones_like(ids), ids.new_zeros(1, 5)], 1)
     with torch.no_grad():
         alone = pooled_scores(model.model, ids, torch.ones_like(ids))
         assert torch.allclose(pooled_scores(model.model, padded, mask), alone, atol=1e-6)

@@ -80,6 +80,11 @@ def check_forks() -> None:
         except BaseException:
             os._exit(1)
     if os.waitpid(child, 0)[1]:
+        print(
+            "Each stage imports its libraries for itself: what is forked after they were cannot use the GPU.",
+            file=sys.stderr,
+            flush=True,
+        )
         # As multiprocessing began it: `.. -c "from multiprocessing.forkserver import main; main(5, 6, ['module'], ..)"`
         command = [re.sub(r"(main\(\d+, \d+, )\[[^]]*\]", r"\1[]", part) for part in sys.orig_argv]
         os.execv(sys.executable, command)

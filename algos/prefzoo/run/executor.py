@@ -18,8 +18,10 @@ from typing import Any, Literal, NamedTuple
 import cloudpickle
 
 from prefzoo import plugins, registry
+from prefzoo.errors import PrefzooError
 from prefzoo.machine import cores, may_have_gpu
 from prefzoo.run import distributed
+from prefzoo.run.memory_words import WHAT_TO_DO, limit, refuse_too_little
 from prefzoo.run.progress_display import Watcher
 from prefzoo.run.resources import Share, shares, threads_asked
 from prefzoo.run.stage_graph import Plan, Stage, lost_need
@@ -91,7 +93,12 @@ class Runner:
             self.context.set_forkserver_preload([PRELOAD_CHECKED if may_have_gpu() else PRELOAD])
 
     def run(self) -> dict[str, Outcome]:
-        """Run the stages that are not done, in plan order as far as needs allow, and return how each stage ended."""
+        """Run the stages that are not done, in plan order as far as needs allow, and return how each stage ended.
+
+        Raises:
+            PrefzooError: when no process can be started.
+        """
+        refuse_too_little()
         waiting = dict(self.plan.stages)
         try:
             while waiting or self.running:
@@ -180,8 +187,14 @@ class Runner:
             with interrupt_blocked(), main_hidden():
                 forkserver.ensure_running()
         with main_hidden():  # here Ctrl-C is heard, because the server answers only when it has imported everything
-            for new in (leader, *followers):
-                new.start()
+            try:
+                for new in (leader, *followers):
+                    new.start()
+            except (EOFError, OSError) as error:
+                raise PrefzooError(
+                    f"{stage.name}: no process could be started for it ({type(error).__name__}: {error}). What stages "
+                    f"are forked from may have found too little memory to begin.{limit()}"
+                ) from error
         theirs.close()
         return _Running(stage, _Worker(leader, ours, share), time.monotonic(), followers)
 
@@ -231,6 +244,6 @@ def read_worker_counts(out: Path) -> list[int]:
 def _death(exitcode: int | None) -> str:
     if exitcode is not None and exitcode < 0:
         name = signal.Signals(-exitcode).name
-        hint = " (out of memory?)" if name == "SIGKILL" else ""
+        hint = f" (out of memory? {WHAT_TO_DO}.{limit()})" if name in ("SIGKILL", "SIGBUS") else ""
         return f"the process was ended by {name}{hint}"
     return f"the process ended with exit code {exitcode} and said nothing"

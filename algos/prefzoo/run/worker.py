@@ -22,6 +22,7 @@ from prefzoo.atomic_files import move_into_place, partial_folder
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import CHECKPOINTS
 from prefzoo.run import distributed
+from prefzoo.run.memory_words import out_of_memory
 from prefzoo.run.stage_graph import SECONDS_FILE, Plan, Stage, lost_need
 from prefzoo.run.subprocesses import hide_bars, output_to
 
@@ -35,7 +36,13 @@ REUSABLE_STAGE_KINDS = ("evaluate",)
 
 def worker_main(sources: dict[str, str], payload: bytes, connection: Connection, environment: dict[str, str]) -> None:
     """Do a stage, and further evaluations that the connection gives; what a stage's own process runs."""
-    job, plan, stage, threads = _set_up(sources, payload, environment)
+    try:
+        job, plan, stage, threads = _set_up(sources, payload, environment)
+    except Exception as error:
+        traceback.print_exc()
+        what = out_of_memory(error) or f"{type(error).__name__}: {error}"
+        connection.send(("failed", f"its process could not begin: {what}"))
+        return
     while _do(job, plan, stage, threads, connection) and stage.kind in REUSABLE_STAGE_KINDS:
         try:
             stage, environment = connection.recv()
@@ -92,7 +99,8 @@ def _do(job: Callable[..., None], plan: Plan, stage: Stage, threads: int, connec
         if gone := lost_need(plan, stage):  # while this stage ran
             message = ("failed", gone)
         else:
-            message = ("failed", f"{type(error).__name__}: {error} (details: {log})")
+            what = out_of_memory(error) or f"{type(error).__name__}: {error}"
+            message = ("failed", f"{what} (details: {log})")
     connection.send(message)
     return message[0] == "ok"
 
