@@ -56,7 +56,7 @@ def show(results: Any, folder: Path) -> None:
     """Print what a comparison found, and where the rest of it lies.
 
     Raises:
-        typer.Exit: with 1, when a label failed or was skipped.
+        typer.Exit: with 1, when a label failed or was skipped, or no policy was scored.
     """
     from prefzoo.report.render_terminal import print_sections
     from prefzoo.report.verdict_section import summary_sections
@@ -65,5 +65,5 @@ def show(results: Any, folder: Path) -> None:
     print_sections(summary_sections(results, {}), console)
     console.print("wins: share of test prompts answered better than the start does; KL: to the start, nats a reply")
     console.print(f"{folder / 'report.html'}, {folder / 'results.json'}", markup=False, highlight=False)
-    if any(result.status != "ok" for result in results.algorithms.values()):
+    if not results.scored or any(result.status != "ok" for result in results.algorithms.values()):
         raise typer.Exit(1)
