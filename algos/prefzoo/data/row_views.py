@@ -34,6 +34,11 @@ def views_of(rows: Sequence[Row]) -> Views:
     )
 
 
+def cluster_of(row: Row) -> str:
+    """Return what pairs that are not independent have in common: the group of their prompt, else the prompt."""
+    return getattr(row, "group", None) or prompt_key(row.prompt)
+
+
 def distinct_pairs(rows: Sequence[Row]) -> list[Row]:
     """Each pair of replies to one prompt once, as most of its rows have it, so that no reward or judge is measured
     several times on the same pair. Rows without a pair, and pairs on which as many rows say the opposite, are left out.

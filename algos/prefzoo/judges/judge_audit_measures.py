@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 
 from prefzoo.data.agreement import clustered_wilson, wilson
 from prefzoo.data.formats import Row
+from prefzoo.data.row_views import cluster_of
 from prefzoo.judges.judge import Judge
 from prefzoo.judges.judge_audit import Audit, Bin, Calibration, Figures, KnownBy, LengthBias, Share
 from prefzoo.types import Truth
@@ -75,7 +75,7 @@ def audit(judge: Judge, rows: Sequence[Row], gold: Truth | None, labelled: bool 
     rows, better, worse = zip(*judged, strict=True)
     original, swapped = judge.compare_both_orders([row.prompt for row in rows], better, worse)
     cases = [
-        Case(p, q, len(a) - len(b), row.slice, _cluster(row))
+        Case(p, q, len(a) - len(b), row.slice, cluster_of(row))
         for (row, a, b), p, q in zip(judged, original, swapped, strict=True)
     ]
     truth: KnownBy | None = "gold" if gold is not None else "labels" if labelled else None
@@ -167,10 +167,6 @@ def _calibration(cases: Sequence[Case]) -> Calibration:
 
 def _win(p: float) -> float:
     return 1.0 if p > 0.5 else 0.5 if p == 0.5 else 0.0
-
-
-def _cluster(row: Row) -> str:
-    return getattr(row, "group", None) or json.dumps(row.prompt)
 
 
 def _clusters(cases: Sequence[Case]) -> list[str | int]:
