@@ -74,7 +74,7 @@ def show(results: Any, folder: Path, tracked: str = "") -> None:
     lies, and where it was logged.
 
     Raises:
-        typer.Exit: with 1, when a label failed or was skipped.
+        typer.Exit: with 1, when a label failed or was skipped, or no policy was scored.
     """
     from prefzoo.report.render_terminal import print_sections
     from prefzoo.report.verdict_section import summary_sections
@@ -85,5 +85,5 @@ def show(results: Any, folder: Path, tracked: str = "") -> None:
     console.print(f"{folder / 'report.html'}, {folder / 'results.json'}", markup=False, highlight=False, soft_wrap=True)
     if tracked:
         console.print(tracked, markup=False, highlight=False, soft_wrap=True)
-    if any(result.status != "ok" for result in results.algorithms.values()):
+    if not results.scored or any(result.status != "ok" for result in results.algorithms.values()):
         raise typer.Exit(1)

@@ -15,6 +15,7 @@ from typing import Any
 from prefzoo.errors import PrefzooError
 from prefzoo.report import report_files as report
 from prefzoo.results import analysis, results_file
+from prefzoo.results.caveats import power_command
 from prefzoo.results.equal_budgets import at_equal_budgets
 from prefzoo.results.results_file import load_groups, load_tables, load_verified
 from prefzoo.results.results_schema import AlgorithmResult, Results, SeedResult, Warning
@@ -82,6 +83,7 @@ def _merge(folders: Sequence[Path], out: Path) -> Results:
         for label, (name, original) in origins.items()
         if label != START
     }
+    verdicts = analysis.verdicts(tables, groups)
     merged = first.model_copy(
         update={
             "recipe": {**first.recipe, "algorithms": settings},
@@ -93,7 +95,8 @@ def _merge(folders: Sequence[Path], out: Path) -> Results:
             "call": None,
             "merged": {name: os.path.relpath(place, out) for name, place in places.items()},
             "warnings": _warnings(runs, origins),
-            "verdicts": analysis.verdicts(tables, groups),
+            "verdicts": verdicts,
+            "power_command": power_command(verdicts, first.primary, len(first.recipe["seeds"]), out),
             "pairs": analysis.pairs(tables, groups),
             "equal_budgets": at_equal_budgets(algorithms, tables, out, groups),
             "ratings": analysis.ratings(tables, groups),

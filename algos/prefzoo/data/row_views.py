@@ -38,6 +38,11 @@ def _turn(row: Row, side: str) -> list[dict[str, Any]]:
     return assistant_turn(getattr(row, side), (row.token_ids or {}).get(side))
 
 
+def cluster_of(row: Row) -> str:
+    """Return what pairs that are not independent have in common: the group of their prompt, else the prompt."""
+    return row.group or prompt_key(row.prompt)
+
+
 def distinct_pairs(rows: Sequence[Row]) -> list[Row]:
     """Each pair of replies to one prompt once, as most of its rows have it, so that no reward or judge is measured
     several times on the same pair. Rows without a pair, and pairs on which as many rows say the opposite, are left out.

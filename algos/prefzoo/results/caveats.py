@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,8 +21,8 @@ from prefzoo.run.executor import Outcome
 from prefzoo.run.stage_graph import AUDIT, START, Plan
 
 TWO_SEEDS = (
-    "Two seeds tell little of how much trainings differ: of pairs of policies that are the same, 3 to 12% are called "
-    "different, and not at most 5%. A third seed mends most of that (docs/calibration.md)."
+    "Two seeds tell little of how much trainings differ: depending on that, of pairs of policies that are the same 3 "
+    "to 12% are called different, and not at most 5% (docs/calibration.md). A third seed makes verdicts surer."
 )
 FEW_GROUPS = 30
 """Groups of prompts of which there are fewer are said to be few."""
@@ -102,6 +104,19 @@ def group_notes(groups: PromptGroups) -> list[str]:
             "few the intervals take for granted that they are not far from normally distributed."
         )
     return sentences
+
+
+def power_command(verdicts: Sequence[Verdict], metric: str, seeds: int, out: Path) -> str | None:
+    """Return the command that says how many seeds and prompts would show half of the smallest difference that could be
+    found where none was; None where every difference to the start was shown, or where one seed tells nothing."""
+    sizes = [
+        v.detectable
+        for v in verdicts
+        if (v.metric, v.b, v.verdict) == (metric, START, "inconclusive") and v.detectable is not None
+    ]
+    if seeds < 2 or not sizes or min(sizes) <= 0:
+        return None
+    return shlex.join(["prefzoo", "power", str(out), "--difference", f"{float(f'{min(sizes) / 2:.1g}'):g}"])
 
 
 def skew_notes(verdicts: Sequence[Verdict], metric: str) -> list[str]:

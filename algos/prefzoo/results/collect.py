@@ -18,7 +18,7 @@ from prefzoo.ledger import Ledger
 from prefzoo.recipe.recipe_schema import Recipe
 from prefzoo.results import analysis, statistics
 from prefzoo.results.analysis import PromptGroups, Tables, prompt_groups, to_summary
-from prefzoo.results.caveats import group_notes, judge_notes, notes, skew_notes, ungraded
+from prefzoo.results.caveats import group_notes, judge_notes, notes, power_command, skew_notes, ungraded
 from prefzoo.results.equal_budgets import at_equal_budgets
 from prefzoo.results.length_adjustment import length_adjusted
 from prefzoo.results.results_file import identities, last_call
@@ -88,6 +88,7 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
         judges,
         {label: [trial.judging for trial in of_label] for label, of_label in trials.items()},
         {label: milestone_tables(algorithms[label], plan.out, groups) for label in recipe.algorithms},
+        "prompts" if of_all is None else "groups of prompts",
     )
     if recipe.generation.unfinished == "keep":
         warnings = [warning for warning in warnings if warning.kind != "cut_off"]
@@ -120,6 +121,7 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
         pairs=analysis.pairs(tables, groups),
         equal_budgets=at_equal_budgets(algorithms, tables, plan.out, groups),
         ratings=analysis.ratings(tables, groups),
+        power_command=power_command(verdicts, metric, len(recipe.seeds), plan.out),
         call=last_call(plan.out),
     )
 

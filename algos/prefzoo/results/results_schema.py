@@ -243,6 +243,11 @@ class Results(Block):
         default=[], description="how many stages ran at a time, different numbers where several calls made the run"
     )
     ratings: dict[str, Summary] = Field(default={}, description="Bradley-Terry, in log-odds; the start has 0")
+    power_command: str | None = Field(
+        default=None,
+        description="where a verdict against the start is inconclusive: what says how many seeds and prompts would "
+        "show half of what this comparison could find; None with one seed, which tells nothing of that",
+    )
     call: Call | None = Field(default=None, description="how the comparison was called last, where that is known")
     merged: dict[str, str] = Field(
         default={}, description="of a merged report: name -> folder of each run in it, relative to results.json"
@@ -254,6 +259,11 @@ class Results(Block):
     def primary(self) -> str:
         """The metric that decides: gold where a truth is known, else the proxy reward."""
         return "gold" if any("gold" in result.summary for result in self.algorithms.values()) else "proxy"
+
+    @property
+    def scored(self) -> bool:
+        """Whether any reply of a policy beside the start was measured by gold or by a reward."""
+        return any(self.primary in each.summary for label, each in self.algorithms.items() if label != "start")
 
     @property
     def test_prompts(self) -> int:

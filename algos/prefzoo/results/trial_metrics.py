@@ -18,6 +18,11 @@ StartScores = Mapping[str, np.ndarray]
 
 
 def finite_records(folder: Path) -> list[dict[str, Any]]:
+    """Read the records of an evaluation.
+
+    Raises:
+        PrefzooError: when a measurement is infinite or not a number, or the file is gone.
+    """
     records = read_records(folder)
     if bad := not_numbers(records):
         raise PrefzooError(f"{folder / RECORDS} holds what is no finite number: {', '.join(bad)}")
@@ -51,4 +56,5 @@ def metric_columns(records: Sequence[Mapping[str, Any]], start: Mapping[str, np.
 
 
 def column_means(columns: Mapping[str, np.ndarray], groups: PromptGroups) -> dict[str, float]:
+    """Return the mean of each metric, in which each group of prompts counts once."""
     return {metric: float(np.mean(means)) for metric, means in group_tables({**columns}, groups).items()}
