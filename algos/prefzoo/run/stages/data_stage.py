@@ -36,8 +36,9 @@ def prepare(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     rendering = Tokens(base, recipe.model.trust_remote_code)
     limits = (recipe.data.max_prompt_tokens, recipe.data.max_completion_tokens)
     sound = splits.clean(rows, dropped)
+    remembered = preflight.RememberedPrompts(rendering, recipe.data.max_prompt_tokens)
     usable_rows, shortened = splits.fit_lengths(
-        sound, dropped, lambda prompt: len(rendering.prompt(prompt)), rendering.reply_length, *limits
+        sound, dropped, lambda prompt: len(remembered.prompt(prompt)), rendering.reply_length, *limits
     )
     usable_rows = splits.with_joined_groups(usable_rows)
     if split_ids is not None:
@@ -78,7 +79,7 @@ def prepare(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     near = near_duplicates(parts)
     test = with_test_groups(parts["test"], near.families)
     examined = {
-        **preflight.examine(parts, shortened, rendering),
+        **preflight.examine(parts, shortened, remembered),
         "near_duplicates": near.by_split,
         "test_groups": preflight.group_counts(test),
     }
