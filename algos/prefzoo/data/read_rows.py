@@ -12,7 +12,7 @@ from prefzoo.data.formats import Row, answerable, is_blank, pair, prompt_in, rep
 from prefzoo.data.rankings_and_ratings import Records, rankings, ratings
 from prefzoo.data.read_files import ALIASES, COLUMNS, ReadOptions, read_records
 from prefzoo.data.read_result import ReadResult
-from prefzoo.data.rejects import Rejected, UnreadableRecord, type_name, writable, wrong_type
+from prefzoo.data.rejects import Rejected, UnreadableRecord, as_text, type_name, writable, wrong_type
 from prefzoo.data.vote_aggregation import VoteRule
 from prefzoo.data.votes import PairKey, VotedPair, add_votes, annotator_of, labels, thumb
 from prefzoo.errors import DataError
@@ -27,6 +27,8 @@ SHAPES = {
     "demonstrations": "'prompt' and 'completion', or 'messages' that end with the assistant's turn",
     "prompts": "'prompt'",
 }
+MOST_COLUMNS = 1000
+"""As many names of columns are kept, for those that are not read to be told."""
 PAIR = ("chosen", "rejected")
 LABELLED_PAIR = ("response_a", "response_b", "preference")
 THUMB = ("completion", "label")
@@ -51,7 +53,8 @@ def read_rows(kind: str, source: str, options: ReadOptions | None = None) -> Rea
         for row_id, record in read_records(kind, source, options):
             result.read += 1
             if isinstance(record, dict):
-                columns.update(dict.fromkeys(map(str, record)))
+                if len(columns) < MOST_COLUMNS:
+                    columns.update((writable(str(key)), None) for key in record)
                 sound = False
                 with result.using(row_id, record):
                     if (group := _group_in(record)) is not None:
@@ -62,7 +65,7 @@ def read_rows(kind: str, source: str, options: ReadOptions | None = None) -> Rea
             elif isinstance(record, UnreadableRecord):
                 result.dropped.add(record.reason, row_id, record.text)
             else:
-                result.dropped.add(f"not_an_object: {type_name(record)}", row_id, str(record))
+                result.dropped.add(f"not_an_object: {type_name(record)}", row_id, as_text(record))
 
     if kind == "preferences":
         _preferences(records(), result, options.annotators)
@@ -80,7 +83,7 @@ def read_rows(kind: str, source: str, options: ReadOptions | None = None) -> Rea
         # The id of a row begins with that of the first record that it was made of, such as `line 17`.
         result.rows = [replace(row, group=groups.get(" ".join(row.id.split(" ")[:2]))) for row in result.rows]
     known = {*COLUMNS[kind], *options.columns.values(), *(a for a, ours in ALIASES.items() if ours in COLUMNS[kind])}
-    result.unread = [column for column in columns if column not in known]
+    result.unread = [column for column in columns if column not in known][:MOST_COLUMNS]
     if not result.rows:
         raise DataError(_no_rows_message(kind, source, result, list(columns)))
     return result

@@ -14,7 +14,7 @@ from prefzoo.data.near_duplicates import near_duplicates, with_test_groups
 from prefzoo.data.read_files import ReadOptions
 from prefzoo.data.read_result import ReadResult
 from prefzoo.data.read_rows import read_rows
-from prefzoo.data.rejects import Rejects
+from prefzoo.data.rejects import Rejects, writable
 from prefzoo.errors import DataError, PrefzooError
 from prefzoo.models.loading import resolve
 from prefzoo.recipe.recipe_schema import GoldFunction, Recipe
@@ -132,7 +132,7 @@ def read_data(recipe: Recipe) -> tuple[dict[str, ReadResult], dict[str, set[str]
 def _called(source: str) -> str:
     """How a file is called in a report, or a hub data set."""
     path = Path(source).expanduser()
-    return path.name if path.is_file() else source
+    return writable(path.name if path.is_file() else source)
 
 
 def _check_kinds(recipe: Recipe, train: Sequence[Row], dropped: Rejects) -> None:
