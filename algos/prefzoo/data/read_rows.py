@@ -9,6 +9,7 @@ from typing import Any
 from prefzoo.data import vote_aggregation
 from prefzoo.data.agreement import vote_agreement
 from prefzoo.data.formats import Row, answerable, is_blank, pair, prompt_in, replies_of, reply_of, split_transcript
+from prefzoo.data.pair_limits import PairLimits
 from prefzoo.data.rankings_and_ratings import Records, rankings, ratings
 from prefzoo.data.read_files import ALIASES, COLUMNS, ReadOptions, read_records
 from prefzoo.data.read_result import ReadResult
@@ -113,6 +114,7 @@ def _preferences(records: Records, result: ReadResult, rule: VoteRule) -> None:
     """Pairs as they are; votes of annotators on one pair by the rule; thumbs up and down of one prompt paired."""
     voted: dict[PairKey, VotedPair] = {}
     seen: set[Hashable] = set()
+    limits = PairLimits()
     thumbs: dict[str, dict[bool, list[tuple[str, list[Message], str]]]] = {}
     for row_id, record in records:
         with result.using(row_id, record):
@@ -136,8 +138,10 @@ def _preferences(records: Records, result: ReadResult, rule: VoteRule) -> None:
             else:
                 prompt = prompt_in(record)
                 reply = reply_of(record["completion"], "completion", record["prompt"])
+                liked = thumb(record["label"])
                 sides = thumbs.setdefault(prompt_key(prompt), {True: [], False: []})
-                sides[thumb(record["label"])].append((row_id, prompt, reply))
+                limits.add(range(len(sides[True]) + len(sides[False])), [reply], len(sides[not liked]))
+                sides[liked].append((row_id, prompt, reply))
     if voted:
         _add_voted_rows(list(voted.values()), result, rule)
     for sides in thumbs.values():
