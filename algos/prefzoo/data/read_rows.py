@@ -13,7 +13,7 @@ from prefzoo.data.pair_limits import PairLimits
 from prefzoo.data.rankings_and_ratings import Records, rankings, ratings
 from prefzoo.data.read_files import ALIASES, COLUMNS, ReadOptions, read_records
 from prefzoo.data.read_result import ReadResult
-from prefzoo.data.rejects import Rejected, UnreadableRecord, as_text, type_name, writable, wrong_type
+from prefzoo.data.rejects import Rejected, UnreadableRecord, UnreadableValue, as_text, type_name, writable, wrong_type
 from prefzoo.data.vote_aggregation import VoteRule
 from prefzoo.data.votes import PairKey, VotedPair, add_votes, annotator_of, labels, thumb
 from prefzoo.errors import DataError
@@ -105,7 +105,7 @@ def _no_rows_message(kind: str, source: str, result: ReadResult, columns: list[s
 def _group_in(record: dict[str, Any]) -> str | None:
     """The group that a record names; None where it names none."""
     group = record.get("group")
-    if isinstance(group, list | dict | bytes):
+    if isinstance(group, list | dict | bytes | UnreadableValue):
         raise wrong_type(group, "group", "a name or a number")
     return None if is_blank(group) else writable(str(group).strip())
 
