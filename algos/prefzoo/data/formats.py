@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from prefzoo.data.rejects import Rejected, type_name, wrong_type
+from prefzoo.data.rejects import Rejected, as_text, type_name, wrong_type
 from prefzoo.types import Message
 
 # The space behind the colon belongs to the format; all other white space is the turn's own.
@@ -200,17 +200,17 @@ def conversation(value: Any, key: str) -> list[Message] | None:
 def _from_json(text: str, key: str, what: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Rejected("wrong_type", key, detail=f" is no {what} in JSON", shown=text) from error
 
 
 def _message(turn: Any, key: str) -> Message:
     if not isinstance(turn, dict):
-        raise Rejected("wrong_type", key, detail=f" has {type_name(turn)} for a message", shown=str(turn))
+        raise Rejected("wrong_type", key, detail=f" has {type_name(turn)} for a message", shown=as_text(turn))
     for part in ("role", "content"):
         if not isinstance(turn.get(part), str):
             problem = f"whose {part} is {type_name(turn[part])}" if part in turn else f"without {part}"
-            raise Rejected("unreadable_message", key, detail=f" has one {problem}", shown=str(turn))
+            raise Rejected("unreadable_message", key, detail=f" has one {problem}", shown=as_text(turn))
     if turn["role"] not in ROLES:
         raise Rejected("unknown_role", key, detail=f" has {turn['role'][:20]!r}, not one of {', '.join(ROLES)}")
     return {"role": turn["role"], "content": turn["content"]}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from typing import Any, Protocol
 
 from prefzoo.data.formats import Row
@@ -13,6 +15,8 @@ from prefzoo.types import Prompt
 from prefzoo.views import prompt_key
 
 SHOWN = 5
+SAMPLE = 5000
+"""As many pairs of a split say how long rejected replies are; more are thinned out evenly."""
 
 
 class Rendering(Protocol):
@@ -31,6 +35,25 @@ class Rendering(Protocol):
         ...
 
 
+class RememberedPrompts:
+    """A rendering that keeps the tokens of prompts of at most `most` tokens, so that none is rendered twice."""
+
+    def __init__(self, rendering: Rendering, most: int) -> None:
+        self._rendering, self._most = rendering, most
+        self._prompts: dict[bytes, array[int]] = {}
+        self.whole, self.text = rendering.whole, rendering.text
+
+    def prompt(self, prompt: Prompt) -> list[int]:
+        """See `Rendering.prompt`."""
+        key = blake2b(json.dumps(list(prompt)).encode(), digest_size=16).digest()
+        if (kept := self._prompts.get(key)) is not None:
+            return kept.tolist()
+        ids = self._rendering.prompt(prompt)
+        if len(ids) <= self._most:
+            self._prompts[key] = array("I", ids)
+        return ids
+
+
 def examine(splits: Mapping[str, Sequence[Row]], shortened: Sequence[str], rendering: Rendering) -> dict[str, Any]:
     """Tokens and lengths of the sealed splits.
 
@@ -43,9 +66,10 @@ def examine(splits: Mapping[str, Sequence[Row]], shortened: Sequence[str], rende
         `splits`: for each `prompt_tokens` and `chosen_tokens` (see `length_summary`; of demonstrations where there are
         no pairs), `trained_tokens` (tokens of chosen replies, or demonstrations, that carry loss: the reply and its
         end), `unaligned` (replies that do not begin where the prompt alone ends, so that the loss mask is off by some
-        tokens), `replies` (rows with one that carries loss), `shortened`, `slices`; and `examples`: a few rows of the
-        training split as text, the prompt (`untrained`) apart from what carries loss (`trained`, empty where the split
-        has prompts alone).
+        tokens), `replies` (rows with one that carries loss), `shortened`, `slices`, and where there are pairs
+        `rejected_tokens` and `length_bias` (see `length_bias`), both of at most `SAMPLE` pairs; and `examples`: a few
+        rows of the training split as text, the prompt (`untrained`) apart from what carries loss (`trained`, empty
+        where the split has prompts alone), and of pairs the `rejected` reply.
 
     Raises:
         DataError: when not one token of the training replies carries loss.
@@ -56,22 +80,26 @@ def examine(splits: Mapping[str, Sequence[Row]], shortened: Sequence[str], rende
     for name, rows in splits.items():
         pairs = any(row.chosen for row in rows)
         replies = pairs or any(row.demonstration for row in rows)
-        prompts = {json.dumps(row.prompt): rendering.prompt(row.prompt) for row in rows}
+        prompt_lengths: dict[int, int] = {}
         trained, unaligned = [], 0
-        for row in rows:
+        both: list[tuple[int, int]] = []
+        step = max(1, len(rows) // SAMPLE)
+        for i, row in enumerate(rows):
             reply = row.chosen if pairs else row.demonstration
-            before = prompts[json.dumps(row.prompt)]
-            if reply is None:
-                if name == "train" and not replies and len(examples) < SHOWN:
-                    examples.append({"id": row.id, "untrained": rendering.text(before), "trained": ""})
-                continue
-            whole = rendering.whole(row.prompt, reply)
-            begin = len(before)
-            trained.append(max(0, len(whole) - begin))
-            unaligned += whole[:begin] != before
-            if name == "train" and len(examples) < SHOWN:
-                shown = {"untrained": rendering.text(whole[:begin]), "trained": rendering.text(whole[begin:])}
-                examples.append({"id": row.id, **shown})
+            before = rendering.prompt(row.prompt)
+            begin = prompt_lengths[hash(json.dumps(row.prompt))] = len(before)
+            if reply is not None:
+                whole = rendering.whole(row.prompt, reply)
+                trained.append(max(0, len(whole) - begin))
+                unaligned += whole[:begin] != before
+                parts_of = {"untrained": whole[:begin], "trained": whole[begin:]}
+                if row.rejected is not None and (i % step == 0 or i < SHOWN):
+                    parts_of["rejected"] = rendering.whole(row.prompt, row.rejected)[begin:]
+                    both.append((trained[-1], len(parts_of["rejected"])))
+            else:
+                parts_of = {} if replies else {"untrained": before, "trained": []}
+            if name == "train" and parts_of and len(examples) < SHOWN:
+                examples.append({"id": row.id, **{part: rendering.text(ids) for part, ids in parts_of.items()}})
         if trained and not sum(trained):
             raise DataError(
                 f"data: not one token of the {len(trained)} {name} replies would be trained on: the chat template of "
@@ -79,7 +107,7 @@ def examine(splits: Mapping[str, Sequence[Row]], shortened: Sequence[str], rende
                 "template that renders the assistant's turns."
             )
         parts[name] = {
-            "prompt_tokens": length_summary([len(ids) for ids in prompts.values()]),
+            "prompt_tokens": length_summary(list(prompt_lengths.values())),
             "chosen_tokens": length_summary(trained),
             "trained_tokens": sum(trained),
             "replies": len(trained),
@@ -87,7 +115,30 @@ def examine(splits: Mapping[str, Sequence[Row]], shortened: Sequence[str], rende
             "shortened": sum(row.id in cut for row in rows),
             "slices": slice_counts(rows),
         }
+        if both:
+            parts[name]["rejected_tokens"] = length_summary([rejected for _, rejected in both])
+            parts[name]["length_bias"] = length_bias(both)
     return {"splits": parts, "examples": examples}
+
+
+def length_bias(pairs: Sequence[tuple[int, int]]) -> dict[str, float]:
+    """How chosen replies differ in length from rejected ones.
+
+    Args:
+        pairs: tokens of the chosen and of the rejected reply.
+
+    Returns:
+        `pairs`, the mean length of `chosen` and `rejected`, and the shares of pairs in which the chosen one is
+        `longer` and `shorter`.
+    """
+    count = len(pairs)
+    return {
+        "pairs": count,
+        "chosen": sum(chosen for chosen, _ in pairs) / count,
+        "rejected": sum(rejected for _, rejected in pairs) / count,
+        "longer": sum(chosen > rejected for chosen, rejected in pairs) / count,
+        "shorter": sum(chosen < rejected for chosen, rejected in pairs) / count,
+    }
 
 
 def length_summary(lengths: Sequence[int]) -> dict[str, int]:

@@ -46,6 +46,8 @@ class SealedSplits:
             rejects = [(*row, reason) for reason, rows in self.dropped.rows.items() for row in rows]
             for row_id, text, reason in sorted(rejects, key=lambda reject: (in_order(reject[0]), reject[2])):
                 file.write(json.dumps({"reason": reason, "row": row_id, "text": text}, ensure_ascii=False) + "\n")
+            for reason, count in sorted(self.dropped.unlisted.items()):
+                file.write(json.dumps({"reason": reason, "more": count}) + "\n")
 
 
 def save_splits(splits: Mapping[str, Sequence[Row]], folder: Path) -> None:

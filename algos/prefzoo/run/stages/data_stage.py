@@ -14,7 +14,7 @@ from prefzoo.data.near_duplicates import near_duplicates, with_test_groups
 from prefzoo.data.read_files import ReadOptions
 from prefzoo.data.read_result import ReadResult
 from prefzoo.data.read_rows import read_rows
-from prefzoo.data.rejects import Rejects
+from prefzoo.data.rejects import Rejects, writable
 from prefzoo.errors import DataError, PrefzooError
 from prefzoo.models.chat_templates import template_text
 from prefzoo.models.loading import resolve
@@ -51,10 +51,11 @@ def prepare(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     lengths = derive_lengths(recipe, sound, rendering, positions)
     derived = list(recipe.derives)
     recipe = recipe.with_lengths(lengths)
+    remembered = preflight.RememberedPrompts(rendering, lengths["max_prompt_tokens"])
     usable_rows, shortened = splits.fit_lengths(
         sound,
         dropped,
-        lambda prompt: len(rendering.prompt(prompt)),
+        lambda prompt: len(remembered.prompt(prompt)),
         rendering.reply_length,
         lengths["max_prompt_tokens"],
         lengths["max_completion_tokens"],
@@ -100,7 +101,7 @@ def prepare(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     near = near_duplicates(parts)
     test = with_test_groups(parts["test"], near.families)
     rendering.tokenizer.realigned = 0
-    examined = {**sealed.preflight, **preflight.examine(parts, shortened, rendering)}
+    examined = {**sealed.preflight, **preflight.examine(parts, shortened, remembered)}
     examined["realigned"] = rendering.tokenizer.realigned
     examined["near_duplicates"] = near.by_split
     examined["test_groups"] = preflight.group_counts(test)
@@ -154,7 +155,7 @@ def read_data(recipe: Recipe) -> tuple[dict[str, ReadResult], dict[str, set[str]
 def _called(source: str) -> str:
     """How a file is called in a report, or a hub data set."""
     path = Path(source).expanduser()
-    return path.name if path.is_file() else source
+    return writable(path.name if path.is_file() else source)
 
 
 def _check_kinds(recipe: Recipe, train: Sequence[Row], dropped: Rejects) -> None:
