@@ -27,7 +27,7 @@ def _show_version(wanted: bool) -> None:
 
 
 @app.callback()
-def options(
+def _before_a_command(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Say which version this is.")
     ] = False,

@@ -147,6 +147,7 @@ def draw(name: str, caption: str, text: str, drawing: Callable[[Any], None], hei
         plot.spines[["top", "right"]].set_visible(False)
         svg, png = io.BytesIO(), io.BytesIO()
         figure.draw_without_rendering()
+        axes.thin_ticks(plot)
         figure.set_layout_engine("none")  # it is laid out now; `savefig` would do it again for each file
         for patch in (figure.patch, plot.patch):
             patch.set_visible(False)
