@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
-from transformers import AddedToken, BatchEncoding, PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from prefzoo.types import Completion, Prompt
 
 BREAK = "\uf8fe\uf8fd\uf8fe"
 """Splits text where tokens must not merge; in no text."""
+LEADS = ("\n", "a", "0")
+"""Texts of which one is sure not to merge with what follows it."""
 _TURNS = [{"role": role, "content": BREAK} for role in ("user", "assistant", "user")]
 
 
@@ -116,12 +117,11 @@ class ChatRendering(PreTrainedTokenizerBase):
         return before, self._after(self._reply_text(turns, **template))
 
     def _written(self, turns: Sequence[Any], prompt: bool = False, **template: Any) -> list[int]:
-        more = {**template, "add_generation_prompt": prompt, "return_dict": False}
+        more = {**template, "add_generation_prompt": prompt}
         broken = [self._broken_turn(turn) for turn in turns]
         if broken == list(turns):
-            return list(super().apply_chat_template(turns, **more))
-        ids = self._clone.apply_chat_template(broken, **more)
-        return [i for i in ids if i != self._break_id]
+            return list(super().apply_chat_template(turns, return_dict=False, **more))
+        return self._without_breaks(str(super().apply_chat_template(broken, tokenize=False, **more)))
 
     def _reply_text(self, turns: Sequence[Any], **template: Any) -> str:
         """What follows the generation prompt: the reply, less the beginning of a thought that the prompt has opened
@@ -161,18 +161,21 @@ class ChatRendering(PreTrainedTokenizerBase):
             return together[len(before) :]
         return self._after(self._broken(turns[-1]["content"]))
 
-    def _after(self, broken: str) -> list[int]:
+    def _without_breaks(self, text: str, add_special_tokens: bool = False) -> list[int]:
+        first, *pieces = text.split(BREAK)
+        ids = list(self(first, add_special_tokens=add_special_tokens)["input_ids"])
+        return [*ids, *(i for piece in pieces for i in self._after(piece))]
+
+    def _after(self, text: str) -> list[int]:
         """The tokens of a text that follows another one, in which no token merges with what is before it and no space
         is put there."""
-        for lead in ("\n", BREAK):
-            ids, first = self._without_breaks(lead + broken), self._without_breaks(lead)
+        whole, *pieces = text.split(BREAK, 1)
+        rest = self._after(pieces[0]) if pieces else []
+        for lead in LEADS:
+            ids, first = (self(each, add_special_tokens=False)["input_ids"] for each in (lead + whole, lead))
             if ids[: len(first)] == first:
-                return ids[len(first) :]
-        return self._without_breaks(broken)
-
-    def _without_breaks(self, text: str, add_special_tokens: bool = False) -> list[int]:
-        ids = self._clone(text, add_special_tokens=add_special_tokens)["input_ids"]
-        return [i for i in ids if i != self._break_id]
+                return [*ids[len(first) :], *rest]
+        return [*self(whole, add_special_tokens=False)["input_ids"], *rest]
 
     def _broken_turn(self, turn: Any) -> Any:
         text = turn["content"]
@@ -215,18 +218,6 @@ class ChatRendering(PreTrainedTokenizerBase):
     def _template_words(self) -> set[str]:
         words = self._controls.sub(" ", self._between_turns).split()
         return {word for word in words if len(word) > 2 and not word.isalnum()}
-
-    @cached_property
-    def _clone(self) -> Any:
-        """A copy that knows `BREAK` as a token, so that nothing merges across it."""
-        clone = copy.deepcopy(self)
-        clone.__class__ = type(self).__mro__[2]
-        clone.add_tokens([AddedToken(BREAK, special=True, normalized=False)], special_tokens=True)
-        return clone
-
-    @cached_property
-    def _break_id(self) -> int:
-        return int(self._clone.convert_tokens_to_ids(BREAK))
 
 
 EncodedAgain = Literal["same", "other tokens", "other text"]
