@@ -163,13 +163,20 @@ def _compare(recipe: Recipe, out: Path, workers: int, console: Console) -> Resul
     if _holds_another(plan):
         console.print(f"{out} holds another comparison: what fits is used again, and its report is replaced")
     plan.save()
-    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    (out / "recipe.resolved.yaml").write_text(text, encoding="utf-8")
+    _write_resolved(plan)
     note_call(recipe, out)
     with Tracker(plan, console) as tracker:
-        results = _report(plan, _run(plan, workers, console))
+        outcomes = _run(plan, workers, console)
+        _write_resolved(plan)  # with the lengths that were derived from the data
+        results = _report(plan, outcomes)
         tracker.finish()
     return _with_tracking_problems(results, out)
+
+
+def _write_resolved(plan: Plan) -> None:
+    recipe = plan.with_lengths().recipe.model_dump(mode="json")
+    text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
+    (plan.out / "recipe.resolved.yaml").write_text(text, encoding="utf-8")
 
 
 def _run(plan: Plan, workers: int, console: Console) -> dict[str, Outcome]:

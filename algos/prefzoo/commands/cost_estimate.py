@@ -49,10 +49,11 @@ def estimate(
     with locked_folder(recipe, out) as folder:
         plan = make_plan(checked, folder)
         run_alone(plan, "data", console)
+        plan = plan.with_lengths()
         whole = Size.of(plan)
         workers = workers or default_workers(checked)
         if all(stage.done for stage in plan.stages.values()):
-            return Estimate(checked.model_dump(mode="json"), workers=workers)
+            return Estimate(plan.recipe.model_dump(mode="json"), workers=workers)
         left = {s.label for s in plan.stages.values() if s.kind in TRIAL and not s.done}
         labels = [label for label in checked.algorithms if label in left]
         probes: list[Probe] = []

@@ -152,7 +152,7 @@ def notes(preflight: dict[str, Any], rendering: Tokens, parts: Mapping[str, Sequ
         lines.append(
             f"{'All' if count == replies else count} of {replies} replies stand, in the conversations that the chat "
             f"template writes, behind other tokens than those of {opening!r}, behind which replies are sampled: they "
-            "are trained on and counted right behind it. For replies that begin otherwise name another model.chat_template."
+            "are trained on and counted right behind it. Should they begin otherwise, name another model.chat_template."
         )
     if tokens := found["control_tokens"]:
         lines.append(
