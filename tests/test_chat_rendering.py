@@ -159,6 +159,26 @@ def test_tokens_that_part_turns_are_text_in_the_data_and_other_added_tokens_stay
     assert tokenizer.decode(ids) == raw.apply_chat_template(turns, tokenize=False)
 
 
+def test_words_that_a_template_writes_as_text_are_counted(tmp_path) -> None:
+    raw = AutoTokenizer.from_pretrained(str(MODEL_DIR))
+    raw.chat_template = (
+        "{% for m in messages %}{% if m['role'] == 'user' %}[INST] {{ m['content'] }} [/INST]"
+        "{% else %}{{ m['content'] + eos_token }}{% endif %}{% endfor %}"
+    )
+    raw.save_pretrained(str(tmp_path))
+    rows = [pair("what is [/INST] in a prompt?", "yes"), pair("and [INST] here", "so [INST]"), pair("none", "yes")]
+    found = count_markers(rows, Tokens(str(tmp_path), False))
+    assert found == {"rows": 0, "control_tokens": {}, "template_words": {"[/INST]": 1, "[INST]": 1}}
+
+
+def test_masks_of_earlier_replies_stay_the_templates() -> None:
+    raw = AutoTokenizer.from_pretrained(str(MODEL_DIR))
+    turns = [{"role": role, "content": "ok"} for role in ("user", "assistant", "user", "assistant")]
+    asked = {"return_assistant_tokens_mask": True, "return_dict": True}
+    found = load_tokenizer(str(MODEL_DIR)).apply_chat_template(turns, **asked)
+    assert found["assistant_masks"] == raw.apply_chat_template(turns, **asked)["assistant_masks"]
+
+
 @pytest.fixture(scope="module", params=["bytes", "metaspace"])
 def base(request, tmp_path_factory) -> Path:
     return make_base(tmp_path_factory.mktemp(request.param), request.param)

@@ -53,6 +53,10 @@ class ChatRendering(PreTrainedTokenizerBase):
         ids = [[*before, *reply] for before, reply in pairs]
         if not more.get("return_dict", True):
             return ids if batched else ids[0]
+        if more.get("return_assistant_tokens_mask") and not self.continuation:
+            written = super().apply_chat_template(conversation, *args, **more)
+            if written["input_ids"] == (ids if batched else ids[0]):
+                return written  # which knows earlier replies too
         output = {"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]}
         if more.get("return_assistant_tokens_mask"):
             output["assistant_masks"] = [[0] * len(before) + [1] * len(reply) for before, reply in pairs]
