@@ -34,6 +34,7 @@ class ChatRendering(PreTrainedTokenizerBase):
 
     continuation: ClassVar[bool] = False
     aligned: ClassVar[bool] = True
+    _last: tuple[Any, list[int]] = (None, [])
     realigned: int = 0
     """How many replies so far the chat template wrote behind something else than the generation prompt."""
 
@@ -106,7 +107,7 @@ class ChatRendering(PreTrainedTokenizerBase):
         replied = not prompt and len(turns) > 1 and turns[-1]["role"] == "assistant"
         if not replied:
             return self._prompt(turns) if self.continuation else self._written(turns, prompt, **template), []
-        before = self._prompt(turns[:-1]) if self.continuation else self._written(turns[:-1], True, **template)
+        before = self._before(turns[:-1], template)
         if (sampled := turns[-1].get("token_ids")) is not None:
             return before, list(sampled)
         if self.continuation:
@@ -119,6 +120,13 @@ class ChatRendering(PreTrainedTokenizerBase):
             return written[: len(before)], written[len(before) :]
         self.realigned += 1
         return before, self._after(self._reply_text(turns, **template))
+
+    def _before(self, turns: list[Any], template: dict[str, Any]) -> list[int]:
+        """The tokens of a prompt; those of the last one are kept, for its next reply."""
+        key = (turns, template, self.chat_template)
+        if self._last[0] != key:
+            self._last = key, self._prompt(turns) if self.continuation else self._written(turns, True, **template)
+        return list(self._last[1])
 
     def _written(self, turns: Sequence[Any], prompt: bool = False, **template: Any) -> list[int]:
         more = {**template, "add_generation_prompt": prompt}
@@ -139,7 +147,9 @@ class ChatRendering(PreTrainedTokenizerBase):
         before, whole = text(prompt, True), text([*prompt, reply])
         if whole.startswith(before):  # tokens merge across the border
             return whole[len(before) :]
-        written_before, _, end = text([*prompt, {**reply, "content": BREAK}]).partition(BREAK)
+        written_before, found, end = text([*prompt, {**reply, "content": BREAK}]).partition(BREAK)
+        if not found:
+            return whole[len(_common(before, whole)) :]
         opened = before[len(_common(before, written_before)) :].strip()
         said = str(reply["content"])
         if opened and said.lstrip().startswith(opened):
@@ -201,7 +211,8 @@ class ChatRendering(PreTrainedTokenizerBase):
     def _controls(self) -> re.Pattern[str]:
         added = self.added_tokens_decoder.values()
         special = {*self.all_special_tokens, *(str(token.content) for token in added if token.special)}
-        parting = {str(token.content) for token in added if str(token.content) in self._between_turns}
+        parting = {str(token.content) for token in added if _marks(str(token.content))}
+        parting = {token for token in parting if token in self._between_turns}
         tokens = sorted((token for token in special | parting if token.strip()), key=lambda t: (-len(t), t))
         return re.compile("|".join(map(re.escape, tokens)) or r"(?!)")
 
@@ -221,7 +232,7 @@ class ChatRendering(PreTrainedTokenizerBase):
     @cached_property
     def _template_words(self) -> set[str]:
         words = self._controls.sub(" ", self._between_turns).split()
-        return {word for word in words if len(word) > 2 and not word.isalnum()}
+        return set(filter(_marks, words))
 
 
 EncodedAgain = Literal["same", "other tokens", "other text"]
@@ -234,6 +245,11 @@ def with_rendering(tokenizer: Any, continuation: bool = False, aligned: bool = T
     attributes = {"continuation": continuation, "aligned": aligned, "__module__": base.__module__}
     tokenizer.__class__ = type(base.__name__, (ChatRendering, base), attributes)
     return tokenizer
+
+
+def _marks(word: str) -> bool:
+    """Whether a word that a template writes stands out from ordinary text."""
+    return len(word) > 2 and not word.isalnum() and not word.isspace()
 
 
 def _common(one: str, other: str) -> str:
