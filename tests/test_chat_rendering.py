@@ -344,7 +344,7 @@ def test_cut_replies_count_where_the_recipe_says_so(make_bench, monkeypatch) -> 
 
 def test_a_comparison_without_an_end_names_the_key_to_change() -> None:
     said = prefzoo.judges.ai_preferences.in_words({"pairs": 0, "unfinished_reply": 16})
-    assert said.startswith("0 pairs, 16 unfinished reply.") and "generation.max_new_tokens" in said
+    assert said.startswith("pairs 0, unfinished_reply 16.") and "generation.max_new_tokens" in said
 
 
 @pytest.mark.slow
