@@ -210,13 +210,20 @@ def run_alone(plan: Plan, name: str, console: Console) -> Stage:
 def _compare(plan: Plan, workers: int, console: Console) -> ComparisonResults:
     recipe, out = plan.recipe, plan.out
     plan.save()
-    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    (out / "recipe.resolved.yaml").write_text(text, encoding="utf-8")
+    _write_resolved(plan)
     results_file.note_call(recipe, out)
     with Tracker(plan) as tracker:
-        results = _report(plan, _run(plan, workers, console))
+        outcomes = _run(plan, workers, console)
+        _write_resolved(plan)  # with the lengths that were derived from the data
+        results = _report(plan, outcomes)
         tracker.finish()
     return ComparisonResults.of(_with_tracking_problems(results, out), out, tracker.location)
+
+
+def _write_resolved(plan: Plan) -> None:
+    recipe = plan.with_lengths().recipe.model_dump(mode="json")
+    text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
+    (plan.out / "recipe.resolved.yaml").write_text(text, encoding="utf-8")
 
 
 def _run(plan: Plan, workers: int, console: Console) -> dict[str, Outcome]:

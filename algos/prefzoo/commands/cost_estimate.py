@@ -57,10 +57,11 @@ def estimate(
         data = run_alone(plan, "data", console)
         # The server of stages is started once in this process; the comparison starts its own.
         starting = 0.0 if done_before else max(0.0, time.monotonic() - began - (data.seconds or 0.0))
+        plan = plan.with_lengths()
         whole = Size.of(plan)
         workers = workers or default_workers(checked)
         if all(stage.done for stage in plan.stages.values()):
-            return Estimate(checked.model_dump(mode="json"), workers=workers)
+            return Estimate(plan.recipe.model_dump(mode="json"), workers=workers)
         left = {s.label for s in plan.stages.values() if s.kind in TRIAL and not s.done}
         labels = [label for label in checked.algorithms if label in left]
         probes: list[Probe] = []

@@ -104,7 +104,7 @@ def probe(plan: Plan, size: Size, labels: Collection[str], workers: int, folder:
         folder: of the probe; its content is deleted.
         console: where progress goes.
     """
-    recipe = plan.with_lengths().recipe.model_copy(
+    recipe = plan.recipe.model_copy(
         update={
             "budget": plan.recipe.budget.model_copy(update={"prompts": size.train}),
             "evaluation": plan.recipe.evaluation.model_copy(update={"prompts": size.evaluated}),

@@ -109,8 +109,8 @@ def counts(pairs: Sequence[LabelledPair]) -> dict[str, int]:
 
 
 def in_words(counts: Mapping[str, int]) -> str:
-    """What became of sampled replies, and what to change where most came to nothing."""
-    text = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
+    """What became of sampled replies, and what to change where some were cut."""
+    text = ", ".join(f"{name} {count}" for name, count in counts.items())
     cut = counts.get("unfinished_reply", 0) or counts.get("unfinished", 0)
     return f"{text}. {CUT}" if cut else f"{text}."
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import Collection, Sequence
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
-from transformers import AddedToken, BatchEncoding, PreTrainedTokenizerBase
+from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 from prefzoo.types import Completion, Prompt
 
 BREAK = "\uf8fe\uf8fd\uf8fe"
 """Splits text where tokens must not merge; in no text."""
+LEADS = ("\n", "a", "0")
+"""Texts of which one is sure not to merge with what follows it."""
 _TURNS = [{"role": role, "content": BREAK} for role in ("user", "assistant", "user")]
 
 
@@ -33,6 +34,7 @@ class ChatRendering(PreTrainedTokenizerBase):
 
     continuation: ClassVar[bool] = False
     aligned: ClassVar[bool] = True
+    _last: tuple[Any, list[int]] = (None, [])
     realigned: int = 0
     """How many replies so far the chat template wrote behind something else than the generation prompt."""
 
@@ -52,6 +54,10 @@ class ChatRendering(PreTrainedTokenizerBase):
         ids = [[*before, *reply] for before, reply in pairs]
         if not more.get("return_dict", True):
             return ids if batched else ids[0]
+        if more.get("return_assistant_tokens_mask") and not self.continuation:
+            written = super().apply_chat_template(conversation, *args, **more)
+            if written["input_ids"] == (ids if batched else ids[0]):
+                return written  # which knows earlier replies too
         output = {"input_ids": ids, "attention_mask": [[1] * len(row) for row in ids]}
         if more.get("return_assistant_tokens_mask"):
             output["assistant_masks"] = [[0] * len(before) + [1] * len(reply) for before, reply in pairs]
@@ -101,7 +107,7 @@ class ChatRendering(PreTrainedTokenizerBase):
         replied = not prompt and len(turns) > 1 and turns[-1]["role"] == "assistant"
         if not replied:
             return self._prompt(turns) if self.continuation else self._written(turns, prompt, **template), []
-        before = self._prompt(turns[:-1]) if self.continuation else self._written(turns[:-1], True, **template)
+        before = self._before(turns[:-1], template)
         if (sampled := turns[-1].get("token_ids")) is not None:
             return before, list(sampled)
         if self.continuation:
@@ -115,13 +121,19 @@ class ChatRendering(PreTrainedTokenizerBase):
         self.realigned += 1
         return before, self._after(self._reply_text(turns, **template))
 
+    def _before(self, turns: list[Any], template: dict[str, Any]) -> list[int]:
+        """The tokens of a prompt; those of the last one are kept, for its next reply."""
+        key = (turns, template, self.chat_template)
+        if self._last[0] != key:
+            self._last = key, self._prompt(turns) if self.continuation else self._written(turns, True, **template)
+        return list(self._last[1])
+
     def _written(self, turns: Sequence[Any], prompt: bool = False, **template: Any) -> list[int]:
-        more = {**template, "add_generation_prompt": prompt, "return_dict": False}
+        more = {**template, "add_generation_prompt": prompt}
         broken = [self._broken_turn(turn) for turn in turns]
         if broken == list(turns):
-            return list(super().apply_chat_template(turns, **more))
-        ids = self._clone.apply_chat_template(broken, **more)
-        return [i for i in ids if i != self._break_id]
+            return list(super().apply_chat_template(turns, return_dict=False, **more))
+        return self._without_breaks(str(super().apply_chat_template(broken, tokenize=False, **more)))
 
     def _reply_text(self, turns: Sequence[Any], **template: Any) -> str:
         """What follows the generation prompt: the reply, less the beginning of a thought that the prompt has opened
@@ -135,7 +147,9 @@ class ChatRendering(PreTrainedTokenizerBase):
         before, whole = text(prompt, True), text([*prompt, reply])
         if whole.startswith(before):  # tokens merge across the border
             return whole[len(before) :]
-        written_before, _, end = text([*prompt, {**reply, "content": BREAK}]).partition(BREAK)
+        written_before, found, end = text([*prompt, {**reply, "content": BREAK}]).partition(BREAK)
+        if not found:
+            return whole[len(_common(before, whole)) :]
         opened = before[len(_common(before, written_before)) :].strip()
         said = str(reply["content"])
         if opened and said.lstrip().startswith(opened):
@@ -161,18 +175,21 @@ class ChatRendering(PreTrainedTokenizerBase):
             return together[len(before) :]
         return self._after(self._broken(turns[-1]["content"]))
 
-    def _after(self, broken: str) -> list[int]:
+    def _without_breaks(self, text: str, add_special_tokens: bool = False) -> list[int]:
+        first, *pieces = text.split(BREAK)
+        ids = list(self(first, add_special_tokens=add_special_tokens)["input_ids"])
+        return [*ids, *(i for piece in pieces for i in self._after(piece))]
+
+    def _after(self, text: str) -> list[int]:
         """The tokens of a text that follows another one, in which no token merges with what is before it and no space
         is put there."""
-        for lead in ("\n", BREAK):
-            ids, first = self._without_breaks(lead + broken), self._without_breaks(lead)
+        whole, *pieces = text.split(BREAK, 1)
+        rest = self._after(pieces[0]) if pieces else []
+        for lead in LEADS:
+            ids, first = (self(each, add_special_tokens=False)["input_ids"] for each in (lead + whole, lead))
             if ids[: len(first)] == first:
-                return ids[len(first) :]
-        return self._without_breaks(broken)
-
-    def _without_breaks(self, text: str, add_special_tokens: bool = False) -> list[int]:
-        ids = self._clone(text, add_special_tokens=add_special_tokens)["input_ids"]
-        return [i for i in ids if i != self._break_id]
+                return [*ids[len(first) :], *rest]
+        return [*self(whole, add_special_tokens=False)["input_ids"], *rest]
 
     def _broken_turn(self, turn: Any) -> Any:
         text = turn["content"]
@@ -194,7 +211,8 @@ class ChatRendering(PreTrainedTokenizerBase):
     def _controls(self) -> re.Pattern[str]:
         added = self.added_tokens_decoder.values()
         special = {*self.all_special_tokens, *(str(token.content) for token in added if token.special)}
-        parting = {str(token.content) for token in added if str(token.content) in self._between_turns}
+        parting = {str(token.content) for token in added if _marks(str(token.content))}
+        parting = {token for token in parting if token in self._between_turns}
         tokens = sorted((token for token in special | parting if token.strip()), key=lambda t: (-len(t), t))
         return re.compile("|".join(map(re.escape, tokens)) or r"(?!)")
 
@@ -214,19 +232,7 @@ class ChatRendering(PreTrainedTokenizerBase):
     @cached_property
     def _template_words(self) -> set[str]:
         words = self._controls.sub(" ", self._between_turns).split()
-        return {word for word in words if len(word) > 2 and not word.isalnum()}
-
-    @cached_property
-    def _clone(self) -> Any:
-        """A copy that knows `BREAK` as a token, so that nothing merges across it."""
-        clone = copy.deepcopy(self)
-        clone.__class__ = type(self).__mro__[2]
-        clone.add_tokens([AddedToken(BREAK, special=True, normalized=False)], special_tokens=True)
-        return clone
-
-    @cached_property
-    def _break_id(self) -> int:
-        return int(self._clone.convert_tokens_to_ids(BREAK))
+        return set(filter(_marks, words))
 
 
 EncodedAgain = Literal["same", "other tokens", "other text"]
@@ -239,6 +245,11 @@ def with_rendering(tokenizer: Any, continuation: bool = False, aligned: bool = T
     attributes = {"continuation": continuation, "aligned": aligned, "__module__": base.__module__}
     tokenizer.__class__ = type(base.__name__, (ChatRendering, base), attributes)
     return tokenizer
+
+
+def _marks(word: str) -> bool:
+    """Whether a word that a template writes stands out from ordinary text."""
+    return len(word) > 2 and not word.isalnum() and not word.isspace()
 
 
 def _common(one: str, other: str) -> str:

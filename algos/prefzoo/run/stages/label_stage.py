@@ -14,6 +14,7 @@ from prefzoo.data.formats import Row
 from prefzoo.data.rejects import Rejects
 from prefzoo.data.row_views import views_of
 from prefzoo.errors import PrefzooError
+from prefzoo.interface import Policy
 from prefzoo.judges.ai_preferences import in_words, label_pairs
 from prefzoo.judges.judge_settings import JudgeSettings
 from prefzoo.ledger import Ledger
@@ -24,7 +25,7 @@ from prefzoo.run.stage_graph import Plan, Stage
 from prefzoo.run.stages.recipe_inputs import gold_function, judge_of
 from prefzoo.run.stages.start_stage import start_path, start_policy
 from prefzoo.settings import Generation
-from prefzoo.types import Judge, Progress
+from prefzoo.types import Completion, Judge, Progress, Prompt
 from prefzoo.views import prompt_key
 
 
@@ -62,7 +63,7 @@ def label(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
 
 def label_split(
     rows: Sequence[Row],
-    policy: LanguageModelPolicy,
+    policy: Policy,
     judge: Judge,
     generation: Generation,
     seed: int,
@@ -96,16 +97,20 @@ def label_split(
         if pair.dropped:
             dropped.add(pair.dropped, row.id, pair.prompt[-1]["content"])
         else:
-            sampled = {
-                side: list(reply.token_ids)
-                for side, reply in {"chosen": pair.better, "rejected": pair.worse}.items()
-                if not reply.finished or policy.encoded_again(row.prompt, reply) == "other text"
-            }
+            sides = {"chosen": pair.better, "rejected": pair.worse}
+            sampled = {side: list(r.token_ids) for side, r in sides.items() if _needs_tokens(policy, row.prompt, r)}
             labelled = replace(row, id=f"{row.id} labelled", demonstration=None, reply=None, rating=None, ranking=None)
             pairs.append(
                 replace(labelled, chosen=pair.chosen, rejected=pair.rejected, token_ids=sampled or None, vote=None)
             )
     return [*rows, *pairs], dropped
+
+
+def _needs_tokens(policy: Policy, prompt: Prompt, reply: Completion) -> bool:
+    """Whether a reply's text alone would be trained on as another text, or with an end that it does not have."""
+    if not reply.finished:
+        return True
+    return isinstance(policy, LanguageModelPolicy) and policy.encoded_again(prompt, reply) == "other text"
 
 
 def _gold_agreement(recipe: Recipe, rows: Sequence[Row]) -> dict[str, Any]:

@@ -150,9 +150,9 @@ def notes(preflight: dict[str, Any], rendering: Tokens, parts: Mapping[str, Sequ
         replies = sum(part["replies"] for part in preflight["splits"].values())
         opening = rendering.opening(next(row.prompt for rows in parts.values() for row in rows))
         lines.append(
-            f"{'All' if count == replies else count} of {replies} replies do not stand behind {opening!r} in the "
-            "conversations that the chat template writes, though it has replies begin there: they are trained on, "
-            "counted and sampled right behind it. If replies should not begin so, name another model.chat_template."
+            f"{'All' if count == replies else count} of {replies} replies stand, in the conversations that the chat "
+            f"template writes, behind other tokens than those of {opening!r}, behind which replies are sampled: they "
+            "are trained on and counted right behind it. Should they begin otherwise, name another model.chat_template."
         )
     if tokens := found["control_tokens"]:
         lines.append(
