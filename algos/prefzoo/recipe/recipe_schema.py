@@ -18,7 +18,7 @@ from prefzoo.errors import PrefzooError, RecipeError
 from prefzoo.interface import Algorithm
 from prefzoo.judges.judge_settings import JudgeSettings
 from prefzoo.rewards.reward_settings import RewardSettings
-from prefzoo.settings import Adapter, Budget, Generation, Settings, Training
+from prefzoo.settings import Adapter, Budget, Generation, PathText, Settings, Training
 
 
 def weight_bytes(path: str) -> int | None:
@@ -35,7 +35,7 @@ class Model(Settings):
     `attn_implementation` is how transformers computes attention; None is what it chooses for the model and machine.
     """
 
-    path: str = "lab"
+    path: PathText = "lab"
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     attn_implementation: Literal["eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3"] | None = (
@@ -84,11 +84,11 @@ class Data(Settings):
     """
 
     source: str | None = None
-    preferences: str | None = None
-    rankings: str | None = None
-    ratings: str | None = None
-    demonstrations: str | None = None
-    prompts: str | None = None
+    preferences: PathText | None = None
+    rankings: PathText | None = None
+    ratings: PathText | None = None
+    demonstrations: PathText | None = None
+    prompts: PathText | None = None
     columns: dict[str, str] = Field({})
     pairs: Pairs = "all"
     annotators: VoteRule = "majority"
@@ -131,7 +131,7 @@ class Start(BaseModel):
 class GoldFunction(Settings):
     """A truth of one's own: `FILE.py:NAME`, called as `(prompts, completions) -> scores`."""
 
-    path: str
+    path: PathText
 
 
 class Evaluation(Settings):
@@ -182,14 +182,14 @@ class Recipe(Settings):
     to it, elsewhere to the current folder.
     """
 
-    plugins: list[str] = Field([])
+    plugins: list[PathText] = Field([])
     model: Model = Model()
     adapter: Adapter = Adapter()
     data: Data = Data()
     start: Start = Start()
     reward: RewardSettings = RewardSettings()
     judge: JudgeSettings = JudgeSettings()
-    constitution: str | None = None
+    constitution: PathText | None = None
     gold: str | GoldFunction | None = None
     budget: Budget = Budget()
     generation: Generation = Generation()
