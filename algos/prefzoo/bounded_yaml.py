@@ -63,7 +63,7 @@ class _Loader(yaml.SafeLoader):
         if node.tag not in TAGS:
             raise _problem(f"the tag {node.tag.replace('tag:yaml.org,2002:', '!!')!r} has no meaning here", node)
         try:
-            value = super().construct_object(node, deep)  # type: ignore[no-untyped-call]
+            value = super().construct_object(node, deep)
         except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError):
             raise _problem(f"{_short(node.value)} is no {node.tag.rpartition(':')[2]}", node) from None
         if problem := value_problem(value):
