@@ -6,8 +6,13 @@ import contextlib
 import difflib
 import errno
 import os
+import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 
+LONGEST = 60
+"""Letters of a word that is looked up; longer ones are no misspelt names."""
 MOST_SHOWN = 100
 """Mistakes of one recipe that are told one by one."""
 
@@ -84,14 +89,44 @@ def with_full_stop(text: str) -> str:
 
 
 def nearest(word: object, allowed: Iterable[str]) -> str | None:
-    """The one of `allowed` that was probably meant; among equally close ones, one that begins with the same letter."""
-    meant, names = str(word), [str(name) for name in allowed]
-    close = difflib.get_close_matches(meant, names, n=max(1, len(names)), cutoff=0.6)
-    return max(
-        close,
-        key=lambda name: (difflib.SequenceMatcher(None, name, meant).ratio(), name[:1] == meant[:1]),
-        default=None,
-    )
+    """The one of `allowed` that was probably meant: at most a third of the longer one's letters away, one letter in
+    names of up to five. Among equally close ones, one that begins with the same letter."""
+    meant = str(word).strip("[]'\" ")  # of a list with one name, the name
+    away = {name: _distance(meant, name) for name in map(str, allowed)}
+    close = [name for name, distance in away.items() if distance <= _tolerated(meant, name)]
+    return min(close, key=lambda name: (away[name], name[:1] != meant[:1]), default=None)
+
+
+def _tolerated(one: str, other: str) -> int:
+    longest = max(len(one), len(other))
+    return min(max(1, longest // 3), longest - 1)
+
+
+def _distance(one: str, other: str) -> int:
+    """How many letters must be added, left out, changed or swapped with their neighbour to make one word the other
+    (optimal string alignment); of words that are certainly too far from each other, or longer than `LONGEST`, infinite.
+    """
+    one, other = one.lower(), other.lower()
+    most = _tolerated(one, other)
+    if max(len(one), len(other)) > LONGEST or abs(len(one) - len(other)) > most:
+        return sys.maxsize
+    if (_letters(one) - _letters(other)).total() > most:
+        return sys.maxsize
+    before: list[int] = []
+    last = list(range(len(other) + 1))
+    for i, letter in enumerate(one, 1):
+        row = [i]
+        for j, theirs in enumerate(other, 1):
+            row.append(min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (letter != theirs)))
+            if i > 1 and j > 1 and (letter, one[i - 2]) == (other[j - 2], theirs):
+                row[j] = min(row[j], before[j - 2] + 1)
+        before, last = last, row
+    return last[-1]
+
+
+@lru_cache(maxsize=1024)
+def _letters(word: str) -> Counter[str]:
+    return Counter(word)
 
 
 def did_you_mean(word: object, allowed: Iterable[str]) -> str:

@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from prefzoo.config_fields import trainer_problems
 from prefzoo.errors import PrefzooError, RecipeError, unknown
 from prefzoo.interface import NEEDS, Algorithm
-from prefzoo.validation_messages import shown, validation_problems
+from prefzoo.validation_messages import shown, unknown_algorithm, validation_problems
 
 BUILT_IN = {
     "a2c": "prefzoo.zoo.a2c:A2C",
@@ -161,7 +161,7 @@ def load(name: str) -> type[Algorithm]:
         return getattr(importlib.import_module(module), attribute)
     offered = _offered(name)
     if not offered:
-        raise KeyError(unknown("algorithm", name, names()))
+        raise KeyError(unknown_algorithm(name, names()))
     if len(offered) > 1:
         raise PrefzooError(f"the algorithm {name!r} is offered by several packages: {', '.join(sorted(offered))}")
     (package, point), *_ = offered.items()

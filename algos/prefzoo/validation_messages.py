@@ -130,6 +130,60 @@ def shown(value: Any) -> str:
     return f"the list {text}" if isinstance(value, list) else text
 
 
+DPO_LOSSES = {
+    "apo": "apo_zero",
+    "bco": "bco_pair",
+    "exo": "exo_pair",
+    "ipo": "ipo",
+    "nca": "nca_pair",
+    "rdpo": "robust",
+    "slic": "hinge",
+    "sppo": "sppo_hard",
+}
+GRPO_FIELDS = {
+    "dapo": "loss_type: dapo",
+    "dr_grpo": "loss_type: dr_grpo",
+    "gspo": "importance_sampling_level: sequence",
+}
+OTHER_NAMES = {"bon": "best_of_n", "cai": "constitutional_ai", "raft": "rejection_sampling", "rlhf": "ppo"}
+EXAMPLES = {"kto": "kto_like.py", "online_dpo": "online_dpo.py", "simpo": "simpo.py"}
+ABSENT = (
+    "cpo",
+    "dpop",
+    "gkd",
+    "minillm",
+    "nash_md",
+    "orpo",
+    "prm",
+    "reinforce++",
+    "remax",
+    "rpo",
+    "rrhf",
+    "spin",
+    "tdpo",
+)
+"""Published algorithms that are not here, whose names are near those of others."""
+
+
+def unknown_algorithm(name: object, allowed: Iterable[str]) -> str:
+    """For a name that no algorithm has; of a published one, how it is had here, or that it is not."""
+    names = sorted(set(allowed))
+    known = str(name).lower().replace("-", "_")
+    if known in DPO_LOSSES:
+        hint = f"It is a loss of dpo: `{known}: {{algorithm: dpo, loss_type: {DPO_LOSSES[known]}}}`."
+    elif known in GRPO_FIELDS:
+        hint = f"It is a setting of grpo: `{known}: {{algorithm: grpo, trainer: {{{GRPO_FIELDS[known]}}}}}`."
+    elif known in OTHER_NAMES:
+        hint = f"Here it is called {OTHER_NAMES[known]!r}."
+    elif known in EXAMPLES:
+        hint = f"It is not built in; docs/examples/{EXAMPLES[known]} of the sources is a start, for --plugin."
+    elif known in ABSENT:
+        hint = "It is not built in; docs/algorithms.md of the sources says how to add one."
+    else:
+        return unknown("algorithm", name, names)
+    return f"unknown algorithm {name!r}. {hint} Allowed: {', '.join(names)}."
+
+
 UNPAGED = {
     "paged_adamw": "adamw_torch_fused",
     "paged_adamw_32bit": "adamw_torch_fused",

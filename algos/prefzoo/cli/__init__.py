@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 from rich.console import Console
 
 from prefzoo.cli import checks, recipes, run_commands, training
 from prefzoo.errors import PrefzooError
+from prefzoo.version import __version__
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Which preference-optimization algorithm should I use on my data? Train them all alike and see.",
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"prefzoo {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
+    """Take what stands before a command."""
+
 
 for command in (  # in the order in which `prefzoo --help` shows them
     recipes.ls,

@@ -33,6 +33,7 @@ def estimate(
     out: str | Path | None = None,
     workers: int | None = None,
     console: Console | None = None,
+    add: Iterable[str] = (),
 ) -> Estimate:
     """Estimate what `compare` with the same arguments will take on this machine, by running all its stages on a small
     part of the budget, twice.
@@ -44,7 +45,7 @@ def estimate(
         RecipeError: for a recipe that cannot run, before anything is loaded.
         PrefzooError: when the data cannot be used.
     """
-    checked = checked_recipe(recipe, algorithms, seeds, sets)
+    checked = checked_recipe(recipe, algorithms, seeds, sets, list(add), out)
     console = console or Console(stderr=True)
     with locked_folder(recipe, out) as folder:
         plan = make_plan(checked, folder)

@@ -22,6 +22,18 @@ from prefzoo.models.weight_counts import weights_of
 from prefzoo.settings import Generation
 from prefzoo.types import Completion, Progress, Prompt
 
+ADAPTER_CARD = """\
+# An adapter trained by Prefzoo
+
+It belongs on the start policy of its comparison, `{base}`, which `adapter_config.json` names too:
+`peft.AutoPeftModelForCausalLM.from_pretrained(THIS_FOLDER)` loads both, from any folder.
+
+Where the run was moved since, that place is gone. `prefzoo.load_policy(THIS_FOLDER)`, `prefzoo sample` and
+`prefzoo export` go by `policy.json`, which has the start's place relative to this folder; peft is told it by hand:
+`peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(START), THIS_FOLDER)`.
+"""
+"""Takes the place of peft's card, which is a form that nobody has filled in."""
+
 
 class LanguageModelPolicy:
     """A model that samples and scores replies.
@@ -90,6 +102,7 @@ class LanguageModelPolicy:
         folder.mkdir(parents=True, exist_ok=True)
         if self.adapted:  # beside this adapter may be a critic's
             self.model.save_pretrained(str(folder), selected_adapters=["default"])
+            (folder / "README.md").write_text(ADAPTER_CARD.format(base=self.start), encoding="utf-8")
         else:
             self._save_model(folder)
         if not self.adapted:

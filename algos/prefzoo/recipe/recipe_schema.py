@@ -45,7 +45,13 @@ class Model(Settings):
 
 
 class Splits(Settings):
-    """Shares of the prompts: what is learned from, what is watched meanwhile, what the verdict is by."""
+    """Shares of the prompts, which add up to 1.
+
+    Attributes:
+        train: what is learned from.
+        validation: what is watched meanwhile.
+        test: what the verdict is by.
+    """
 
     train: float = Field(gt=0)
     validation: float = Field(ge=0)
@@ -116,7 +122,11 @@ class Data(Settings):
 
 class Start(BaseModel):
     """How the start policy comes about: `sft` (with its settings; `on` is what the data has: demonstrations, else
-    chosen replies), or `none`: the model as it is."""
+    chosen replies), or `none`: the model as it is.
+
+    Attributes:
+        algorithm: sft | none.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -129,7 +139,11 @@ class Start(BaseModel):
 
 
 class GoldFunction(Settings):
-    """A truth of one's own: `FILE.py:NAME`, called as `(prompts, completions) -> scores`."""
+    """A truth of one's own.
+
+    Attributes:
+        path: `FILE.py:NAME`, called as `(prompts, completions) -> scores`.
+    """
 
     path: PathText
 

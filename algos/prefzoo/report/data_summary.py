@@ -54,6 +54,20 @@ def data_facts(preflight: dict[str, Any], manifest: dict[str, Any]) -> list[str]
     return lines + _near_facts(preflight["near_duplicates"]) + _label_facts(preflight.get("labels"))
 
 
+def data_in_brief(preflight: dict[str, Any], manifest: dict[str, Any]) -> list[str]:
+    """Return how much there is and what was dropped, and how many more sentences `data_facts` has."""
+    splits = " + ".join(f"{part['rows']} {name}" for name, part in manifest["splits"].items())
+    dropped = [f"{reason_text(reason)} {count}" for reason, count in preflight["dropped"].items()]
+    more = len(data_facts(preflight, manifest)) - len(_counted(preflight, manifest)) - len(dropped)
+    lines = [
+        f"Data {manifest['sha256'][:12]}: {preflight['read']} records, {splits} rows; "
+        f"{'not used: ' + ', '.join(dropped) if dropped else 'nothing dropped'}."
+    ]
+    if more:
+        lines.append(f"{more} more on the data: `prefzoo data RECIPE`, and the report.")
+    return lines
+
+
 def _counted(preflight: dict[str, Any], manifest: dict[str, Any]) -> list[str]:
     """Return how many records and rows there are, so that a reader can add them up."""
     before, after = (sum(preflight[key].values()) for key in ("dropped_records", "dropped_after"))

@@ -6,38 +6,68 @@ import base64
 import hashlib
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from jinja2 import Environment, PackageLoader
 
 from prefzoo.report.figures import INK
 from prefzoo.report.sections import Cells, Figures, Fold, Part, Picture, Points, Section, Table, Text
+from prefzoo.report.verdict_section import summary_sections
+from prefzoo.results.results_schema import Results
 
-NOT_LINKED = "warnings"
-"""The section that follows the page's row of links, which leaves it out."""
 MARKDOWN = ("verdict", "reading", "warnings", "believing", "cost", "pairs", "breakdown", "judge", "details")
 """The ids of the sections in Markdown, in order; replies, the data and the recipe have files of their own."""
+UNPRINTABLE = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f\\ud800-\\udfff]")
 FIGURES = "figures"
 """The folder of pictures beside the files."""
 
 
 def render_html(sections: Sequence[Section]) -> str:
     """Return the page; the title of the first section is its title."""
-    environment = Environment(
-        loader=PackageLoader("prefzoo.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["inline"] = inline_svg
+    environment = _environment()
     assert environment.loader is not None
     script = environment.loader.get_source(environment, "filter.js")[0]
     shown: list[tuple[Section, Sequence[Part], bool]] = []
     for section in sections:
         if parts := section.shown("html"):
             shown.append((section, parts, all(section.id != other.id for other, *_ in shown)))
-    return environment.get_template("report.html.jinja").render(
+    page = environment.get_template("report.html.jinja").render(
         sections=shown,
-        links=[section for section, _, is_first in shown[1:] if is_first and section.id != NOT_LINKED],
+        links=[section for section, _, is_first in shown[1:] if is_first],
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+    return _printable(page)
+
+
+def render_summary(results: Results, picture: Picture | None, report: Path | None) -> str:
+    """Return what a notebook shows: the verdict in words and as a table, a picture, and where the report is."""
+    verdict, *_ = summary_sections(results, {})
+    page = (
+        _environment()
+        .get_template("notebook.html.jinja")
+        .render(
+            title=verdict.title,
+            parts=[part for part in verdict.shown("html") if isinstance(part, Table) or part.kind == "Text"],
+            picture=picture,
+            png=base64.b64encode(picture.png).decode() if picture else "",
+            report=report,
+        )
+    )
+    return _printable(page)
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("prefzoo.report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["inline"] = inline_svg
+    return environment
+
+
+def _printable(text: str) -> str:
+    """Replace what no page or terminal can show: NUL and other control characters, and lone surrogates."""
+    return UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def inline_svg(picture: Picture) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from prefzoo.report.data_summary import data_facts
+from prefzoo.report.data_summary import data_facts, data_in_brief
 from prefzoo.report.sections import PROSE, Cells, Figures, Fold, Part, Picture, Points, Section, Table, Text
 from prefzoo.report.summary_text import column_notes, left_open, marked, open_note, sentence, setting, size, title
 from prefzoo.results.number_format import fixed, interval
@@ -42,7 +42,11 @@ def summary_sections(results: Results, pictures: Mapping[str, Picture]) -> list[
     notes = {COLUMNS.get(name, name): text for name, text in column_notes(results).items()}
     how_to_read, definitions = "How to read the table", Points([*notes.values()], [*notes])
     warnings = [Points(grouped_warnings(results)), Text(PROSE["warnings"], only=("html",))] if results.warnings else []
-    believing = [Points(facts(results)), Fold(how_to_read, [definitions], only=("html",))]
+    believing = [
+        Points(facts(results), only=("html", "markdown")),
+        Points(facts(results, in_brief=True), only=("terminal",)),
+        Fold(how_to_read, [definitions], only=("html",)),
+    ]
     return [
         Section("verdict", title(results), verdict),
         Section("reading", how_to_read, [definitions], only=("markdown",)),
@@ -99,14 +103,16 @@ def grouped_warnings(results: Results) -> list[str]:
     return [", ".join(dict.fromkeys(names)) + text for text, names in policies.items()]
 
 
-def facts(results: Results) -> list[str]:
-    """Return what a reader must know beside the table: failures, notes, the reward, the data."""
+def facts(results: Results, in_brief: bool = False) -> list[str]:
+    """Return what a reader must know beside the table: failures, notes, the reward, the data (in a line or two where
+    `in_brief`)."""
     failures: dict[tuple[str, str], list[str]] = {}
     for label, result in results.algorithms.items():
         if result.error:
             failures.setdefault((result.status, result.error), []).append(label)
     lines = [f"{', '.join(labels)} {status}: {error}" for (status, error), labels in failures.items()]
-    return [*lines, *results.notes, *_reward_facts(results), *data_facts(results.preflight, results.manifest)]
+    of_data = (data_in_brief if in_brief else data_facts)(results.preflight, results.manifest)
+    return [*lines, *results.notes, *_reward_facts(results), *of_data]
 
 
 def _reward_facts(results: Results) -> list[str]:

@@ -12,8 +12,6 @@ import os
 from dataclasses import asdict
 from typing import Any
 
-from rich.console import Console
-
 from prefzoo.run.stage_graph import Plan
 from prefzoo.run.subprocesses import interrupt_blocked, main_hidden
 from prefzoo.tracking.wandb_process import read_state, track, write_state
@@ -27,10 +25,14 @@ STOP_SECONDS = 5.0
 
 
 class Tracker:
-    """A context in which `plan` is tracked, if its recipe says so; `console` gets the line that says where."""
+    """A context in which `plan` is tracked, if its recipe says so.
 
-    def __init__(self, plan: Plan, console: Console) -> None:
-        self.plan, self.console = plan, console
+    Attributes:
+        location: after `finish`, a line that says where it was logged; empty where nothing was.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.location = plan, ""
         self.process: Any = None
 
     def __enter__(self) -> Tracker:
@@ -71,7 +73,7 @@ class Tracker:
             if kind == "problem":
                 problems.append(content)
             elif kind == "location":
-                self.console.print(content, markup=False, highlight=False, soft_wrap=True)
+                self.location = content
             elif kind == "busy":
                 patience = content
             else:

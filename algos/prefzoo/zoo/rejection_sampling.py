@@ -28,12 +28,13 @@ class RejectionSampling(Algorithm):
     samples.
 
     Attributes:
-        n: replies sampled for each prompt. RAFT uses 8 to 32.
+        n: replies sampled for each prompt. Default: Dong et al. 2023, who use 8 to 32.
         keep: `best` keeps the best of the n; `top_k` the k best of the n; `threshold` every reply whose reward is
             at least `threshold`; `random` one of the n at random: the control that shows what selection adds.
-        k: how many replies `top_k` keeps for each prompt, at most n.
-        threshold: the least reward that `threshold` keeps, on the reward's own scale.
-        iterations: rounds of sampling and fine-tuning.
+            Default: Touvron et al. 2023.
+        k: how many replies `top_k` keeps for each prompt, at most n. Default: ours.
+        threshold: the least reward that `threshold` keeps, on the reward's own scale. Default: ours.
+        iterations: rounds of sampling and fine-tuning. Default: ours, for the least cost.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})
