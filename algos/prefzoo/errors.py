@@ -60,14 +60,16 @@ _OS_ADVICE = {
 _OS_ADVICE[errno.ENOTEMPTY] = _OS_ADVICE[errno.ESTALE] = _OS_ADVICE[errno.ENOENT]
 
 
-def os_error_text(error: OSError, doing: str = "") -> str:
+def os_error_text(error: OSError, doing: str) -> str:
     """A sentence for an error of the system: the path, what was being done, and what to do."""
-    reason = error.strerror or (os.strerror(error.errno) if error.errno else "") or str(error) or type(error).__name__
+    if error.errno is None:  # a library's, in its own words
+        return f"while {doing}: {' '.join(str(error).split()) or type(error).__name__}"
+    reason = error.strerror or os.strerror(error.errno)
     path = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
     path = path if len(path) <= 300 else f"{path[:150]}...{path[-50:]}"
     place = f"{path}: " if path and path not in doing else ""
-    advice = _OS_ADVICE.get(error.errno or 0, "check the disk and the folder, and run the same command again")
-    return f"{place}{reason}{f' ({doing})' if doing else ''}; {advice}"
+    advice = _OS_ADVICE.get(error.errno, "check the disk and the folder, and run the same command again")
+    return f"{place}{reason} (while {doing}); {advice}"
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from prefzoo.commands.comparison import checked_recipe, locked_folder, run_alone
 from prefzoo.commands.cost_probe import Probe, Size, StageCost, StageGroup, probe, sizes, stage_group
+from prefzoo.errors import os_errors_told
 from prefzoo.ledger import CHARGES
 from prefzoo.report.cost import ESTIMATE_COLUMNS, ESTIMATE_NAMES, format_cost
 from prefzoo.results.cost_record import Estimate
@@ -25,6 +26,7 @@ FOLDER = "probe"
 TRIAL = ("train", "evaluate")
 
 
+@os_errors_told("estimating")
 def estimate(
     recipe: str | Mapping[str, Any],
     algorithms: Iterable[str] | None = None,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import importlib
 import multiprocessing
 import os
@@ -19,14 +21,16 @@ import cloudpickle
 
 from prefzoo import plugins, registry
 from prefzoo.atomic_files import move_into_place, partial_folder
-from prefzoo.errors import PrefzooError
+from prefzoo.errors import PrefzooError, os_error_text
 from prefzoo.interface import CHECKPOINTS
 from prefzoo.run import distributed
 from prefzoo.run.stage_graph import SECONDS_FILE, Plan, Stage
-from prefzoo.run.subprocesses import hide_bars, output_to
+from prefzoo.run.subprocesses import hide_bars, output_to, print_anything
 
 PRELOAD = "prefzoo.run.preload"
 """What every stage needs, imported by the server that stages are forked from, or else by each of them."""
+
+PR_SET_PDEATHSIG = 1
 
 REUSABLE_STAGE_KINDS = ("evaluate",)
 """Kinds of stages of which one process may do several, one after another."""
@@ -55,6 +59,8 @@ def follower_main(sources: dict[str, str], payload: bytes, environment: dict[str
 def _set_up(sources: dict[str, str], payload: bytes, environment: dict[str, str]) -> tuple[Any, ...]:
     """Prepare a new process of a stage, and return `(job, plan, stage, threads)`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    print_anything()
+    _killed_with_parent()
     threading.Thread(target=_die_with_parent, daemon=True).start()
     distributed.enter(environment)
     importlib.import_module(PRELOAD)  # not sooner: CUDA may read the environment now
@@ -87,6 +93,8 @@ def _do(job: Callable[..., None], plan: Plan, stage: Stage, threads: int, connec
         message: tuple[str, str | None] = ("ok", None)
     except PrefzooError as error:
         message = ("failed", str(error))
+    except OSError as error:
+        message = ("failed", f"{os_error_text(error, 'working on it')} (details: {log})")
     except Exception as error:
         message = ("failed", f"{type(error).__name__}: {error} (details: {log})")
     connection.send(message)
@@ -113,6 +121,13 @@ def _logged(log: Path, threads: int, work: Callable[[], None]) -> None:
         except BaseException:
             traceback.print_exc()
             raise
+
+
+def _killed_with_parent() -> None:
+    """Have Linux kill this process when the one that forked it ends: a thread cannot where C code holds Python's lock,
+    as a regular expression of a reward function may for ever."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _die_with_parent() -> None:
