@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from prefzoo.atomic_files import usable_path
 from prefzoo.errors import did_you_mean
 from prefzoo.types import Completion
+
+
+def _can_be_looked_up(text: str) -> str:
+    usable_path(text)
+    return text
+
+
+PathText = Annotated[str, AfterValidator(_can_be_looked_up)]
+"""A path, or a name that may be one; the system can look there, whether or not something is there."""
 
 
 class Settings(BaseModel):

@@ -66,7 +66,8 @@ def validation_problems(
     for item in error.errors():
         by_path.setdefault(_path(item, content), []).append(item)
     # Where something inside a list or block is wrong, it was meant as one: that it is no text either says nothing.
-    deepest = [p for p in by_path if not any(len(other) > len(p) and other[: len(p)] == p for other in by_path)]
+    around = {path[:length] for path in by_path for length in range(1, len(path))}
+    deepest = [path for path in by_path if path not in around]
     return [Problem(path, _message(path, by_path[path], fields)) for path in deepest]
 
 
@@ -122,7 +123,8 @@ def shown(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Mapping):
-        return f"a block of the keys {', '.join(map(str, value))}" if value else "an empty block"
+        keys = ", ".join(map(str, value))
+        return f"a block of the keys {keys if len(keys) <= 80 else f'{keys[:77]}...'}" if value else "an empty block"
     text = repr(value)
     text = text if len(text) <= 80 else f"{text[:77]}..."
     return f"the list {text}" if isinstance(value, list) else text

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from prefzoo.commands.comparison import checked_recipe, locked_folder, run_alone
 from prefzoo.commands.cost_probe import Probe, Size, StageCost, StageGroup, probe, sizes, stage_group
+from prefzoo.errors import os_errors_told
 from prefzoo.ledger import CHARGES
 from prefzoo.report.cost import ESTIMATE_COLUMNS, ESTIMATE_NAMES, format_cost
 from prefzoo.results.cost_record import Estimate
@@ -29,6 +30,7 @@ TRIAL = ("train", "evaluate")
 ALONE = "too, but for the beginning of each stage; a second probe would have taken longer than what it tells of"
 
 
+@os_errors_told("estimating")
 def estimate(
     recipe: str | Mapping[str, Any],
     algorithms: Iterable[str] | None = None,

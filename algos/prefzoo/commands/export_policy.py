@@ -11,7 +11,7 @@ import yaml
 
 from prefzoo import registry
 from prefzoo.commands.sample_policies import Chosen, choose_policy
-from prefzoo.errors import PrefzooError
+from prefzoo.errors import PrefzooError, os_errors_told
 from prefzoo.models.policy_kinds import POLICY_FILE
 from prefzoo.run.evaluation_records import read_records
 from prefzoo.run.stage_graph import START
@@ -22,6 +22,7 @@ CARD = "README.md"
 MEASURED = ("gold", "proxy", "kl", "length")
 
 
+@os_errors_told("exporting")
 def export(folder: Path, label: str, to: Path, seed: int | None = None) -> Chosen:
     """Write the policy of a label, adapter merged, with its card and the generation settings it was measured under.
 

@@ -12,7 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from prefzoo.errors import PrefzooError
+from prefzoo.atomic_files import refuse_links
+from prefzoo.errors import PrefzooError, os_errors_told
 from prefzoo.report import report_files as report
 from prefzoo.results import analysis, results_file
 from prefzoo.results.caveats import power_command
@@ -23,6 +24,7 @@ from prefzoo.run.stage_graph import START
 from prefzoo.run.trial_identity import TEACHERS, differences
 
 
+@os_errors_told("merging")
 def merge(folders: Sequence[Path], out: Path) -> Results:
     """The union of the labels of several runs, judged anew, with a report in `out`.
 
@@ -72,6 +74,7 @@ def _merge(folders: Sequence[Path], out: Path) -> Results:
     trials = {(name, label): result for name, run in runs.items() for label, result in run.algorithms.items()}
     origins = _origins(trials, places)
     out.mkdir(parents=True, exist_ok=True)
+    refuse_links(out)
     algorithms, tables = {}, {}
     for label, (name, original) in origins.items():
         algorithms[label] = _moved(trials[name, original], places[name], out)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from prefzoo.errors import PrefzooError
+from prefzoo.errors import PrefzooError, os_errors_told
 from prefzoo.recipe.check_recipe import load as read_recipe
 from prefzoo.results import analysis
 from prefzoo.results.results_file import load, load_groups, load_tables
@@ -96,6 +96,7 @@ class PowerAnalysis:
         return f"at most {math.floor(100 * most)}%"
 
 
+@os_errors_told("reading the run")
 def analyze_power(folder: Path, difference: float) -> PowerAnalysis:
     """The power to find a difference to the start in comparisons of many sizes, from the run in `folder`.
 

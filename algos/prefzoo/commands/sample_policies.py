@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from prefzoo.errors import PrefzooError, unknown
+from prefzoo.errors import PrefzooError, os_errors_told, unknown
 from prefzoo.interface import Policy
 from prefzoo.models.policy_kinds import load_policy
 from prefzoo.run.stage_graph import PLAN_FILE, START, Plan, Stage, load_plan
@@ -64,6 +64,7 @@ def open_policy(folder: Path, label: str, seed: int | None = None) -> Policy:
     return choose_policy(folder, label, seed).load()
 
 
+@os_errors_told("sampling")
 def answer(
     folder: Path,
     prompt: str | Prompt,

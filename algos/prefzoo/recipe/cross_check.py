@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec
@@ -9,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from prefzoo import registry, validation_messages
+from prefzoo.atomic_files import read_text
+from prefzoo.bounded_template import chat_template_problem
 from prefzoo.data.read_files import COLUMNS
 from prefzoo.errors import PrefzooError, unknown
 from prefzoo.machine import may_have_gpu
@@ -126,6 +129,34 @@ def package_problems(recipe: Recipe) -> list[str]:
     return [problem for package, problem in needed if find_spec(package) is None]
 
 
+def endless_template_problems(recipe: Recipe) -> list[str]:
+    """Chat templates on this disk must end when they are filled in."""
+    named = {"model.path": recipe.model.path, "model.chat_template": getattr(recipe.model, "chat_template", None)}
+    named |= {f"{key}.path": judge.path for key, judge in models.judge_blocks(recipe).items()}
+    named |= {f"{key}.path": part.path for key, part in recipe.reward.places.items() if part.type == "path"}
+    found = {
+        f"{key}: {path!r}: its chat template": chat_template_problem(text)
+        for key, path in named.items()
+        if path is not None and path != "lab"
+        for text in _chat_templates(Path(path).expanduser())
+    }
+    return [f"{where} {problem}" for where, problem in found.items() if problem]
+
+
+def _chat_templates(place: Path) -> list[str]:
+    """The texts of a model folder's chat templates, or of the one that is a file itself; what is no text is skipped,
+    for loading will say so."""
+    texts = []
+    with contextlib.suppress(PrefzooError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        for file in [place] if place.is_file() else [*place.glob("*.jinja"), *place.glob("additional_*/*.jinja")]:
+            texts.append(read_text(file))
+        if (file := place / "tokenizer_config.json").is_file():
+            templates = json.loads(read_text(file)).get("chat_template")
+            templates = [templates] if isinstance(templates, str) else [each["template"] for each in templates or []]
+            texts += templates
+    return texts
+
+
 def path_problems(recipe: Recipe) -> list[str]:
     """Rewards and scoring functions must be where the recipe says."""
     problems = []
@@ -208,6 +239,7 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (models.adapter_problems, ("adapter", "model.path", "reward")),
     (models.model_problems, ()),
     (models.token_problems, ("model.path", "start", "reward")),
+    (endless_template_problems, ()),
     (path_problems, ("reward.type", "reward.of")),
     (models.critic_problems, ("reward",)),
     (models.critic_token_problems, ("model.path", "reward")),

@@ -19,7 +19,7 @@ from prefzoo.errors import PrefzooError, RecipeError
 from prefzoo.interface import Algorithm
 from prefzoo.judges.judge_settings import JudgeSettings
 from prefzoo.rewards.reward_settings import RewardSettings
-from prefzoo.settings import Adapter, Budget, Generation, Settings, Training
+from prefzoo.settings import Adapter, Budget, Generation, PathText, Settings, Training
 
 
 def weight_bytes(path: str) -> int | None:
@@ -38,7 +38,7 @@ class Model(Settings):
     tokenizer begins any text, and replies go on from there. None is the model's own, or `plain` where it has none.
     """
 
-    path: str = "lab"
+    path: PathText = "lab"
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     attn_implementation: Literal["eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3"] | None = (
@@ -95,11 +95,11 @@ class Data(Settings):
     """
 
     source: str | None = None
-    preferences: str | None = None
-    rankings: str | None = None
-    ratings: str | None = None
-    demonstrations: str | None = None
-    prompts: str | None = None
+    preferences: PathText | None = None
+    rankings: PathText | None = None
+    ratings: PathText | None = None
+    demonstrations: PathText | None = None
+    prompts: PathText | None = None
     columns: dict[str, str] = Field({})
     pairs: Pairs = "all"
     annotators: VoteRule = "majority"
@@ -150,7 +150,7 @@ class GoldFunction(Settings):
         path: `FILE.py:NAME`, called as `(prompts, completions) -> scores`.
     """
 
-    path: str
+    path: PathText
 
 
 class Evaluation(Settings):
@@ -212,14 +212,14 @@ class Recipe(Settings):
     to it, elsewhere to the current folder.
     """
 
-    plugins: list[str] = Field([])
+    plugins: list[PathText] = Field([])
     model: Model = Model()
     adapter: Adapter = Adapter()
     data: Data = Data()
     start: Start = Start()
     reward: RewardSettings = RewardSettings()
     judge: JudgeSettings = JudgeSettings()
-    constitution: str | None = None
+    constitution: PathText | None = None
     gold: str | GoldFunction | None = None
     budget: Budget = Budget()
     generation: Sampling = Sampling()

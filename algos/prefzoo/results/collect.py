@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from prefzoo.atomic_files import read_json
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import MILESTONES
 from prefzoo.judges.critique_revision import TRANSCRIPTS
@@ -19,6 +19,7 @@ from prefzoo.recipe.recipe_schema import Recipe
 from prefzoo.results import analysis, statistics
 from prefzoo.results.analysis import PromptGroups, Tables, prompt_groups, to_summary
 from prefzoo.results.caveats import group_notes, judge_notes, notes, power_command, skew_notes, ungraded
+from prefzoo.results.cost_record import ESTIMATE_FILE
 from prefzoo.results.equal_budgets import at_equal_budgets
 from prefzoo.results.length_adjustment import length_adjusted
 from prefzoo.results.results_file import identities, last_call
@@ -27,7 +28,7 @@ from prefzoo.results.training_history import milestone_tables, read_curves
 from prefzoo.results.trial_metrics import StartScores, column_means, finite_records, metric_columns, start_scores_of
 from prefzoo.results.warnings import find_warnings
 from prefzoo.run.evaluation_records import DETAILS, JUDGING, PRINCIPLES, RECORDS, read_records
-from prefzoo.run.executor import Outcome, read_worker_counts
+from prefzoo.run.executor import OUTCOMES, WORKER_COUNTS, Outcome, read_worker_counts
 from prefzoo.run.integrity import refuse_edited, unsealed
 from prefzoo.run.stage_graph import AUDIT, LABEL_STAGE, START, Plan
 from prefzoo.run.trial_identity import IDENTITY, refuse_unequal
@@ -72,7 +73,7 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
     if recipe.audited:
         stages = {name: plan.stages.get(AUDIT.format(name)) for name in recipe.audited}
         audits = {
-            name: _read(stage.folder / AUDIT_FILE) if stage is not None and stage.folder.is_dir() else None
+            name: read_json(stage.folder / AUDIT_FILE) if stage is not None and stage.folder.is_dir() else None
             for name, stage in stages.items()
         }
         judge = {"type": recipe.judge.type, **judge, "audits": audits}
@@ -124,6 +125,21 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
         power_command=power_command(verdicts, metric, len(recipe.seeds), plan.out),
         call=last_call(plan.out),
     )
+
+
+def damaged_bookkeeping(out: Path) -> list[str]:
+    """A note on the small files of a comparison that are there and cannot be read; what they hold is left out."""
+    damaged = []
+    for name, kind in ((OUTCOMES, dict), (WORKER_COUNTS, list), (ESTIMATE_FILE, dict)):
+        if (out / name).exists():
+            try:
+                read_json(out / name, kind)
+            except PrefzooError:
+                damaged.append(name)
+    if not damaged:
+        return []
+    files = "1 file of this run is" if len(damaged) == 1 else f"{len(damaged)} files of this run are"
+    return [f"{files} damaged, and what it held is left out: {', '.join(damaged)}. Comparing again writes them anew."]
 
 
 def _prompt_groups(plan: Plan) -> PromptGroups:
@@ -212,28 +228,30 @@ def seed_result(
     groups = prompt_groups(records)
     columns = metric_columns(records, start)
     train = plan.stages.get(f"train {label} seed {seed}")
-    training = _read(train.folder / "ledger.json") if train else {}
+    training = read_json(train.folder / "ledger.json") if train else {}
     details_file = (train or plan.stages[START]).folder / DETAILS
-    details = _read(details_file) if train or details_file.is_file() else {}  # a start that is taken as it is has none
+    details = (
+        read_json(details_file) if train or details_file.is_file() else {}
+    )  # a start that is taken as it is has none
     if train and (folder / PRINCIPLES).is_file():
-        details["principles"] = _read(folder / PRINCIPLES)
+        details["principles"] = read_json(folder / PRINCIPLES)
         details["transcripts"] = os.path.relpath(train.folder / TRANSCRIPTS, plan.out)
     result = SeedResult(
         metrics=column_means(columns, groups),
-        ledger=_total([_read(folder / "ledger.json"), training]),
+        ledger=_total([read_json(folder / "ledger.json"), training]),
         training=_total([training]) if train else {},
         milestones=[
             Milestone(
-                **_read(path / "milestone.json"),
+                **read_json(path / "milestone.json"),
                 metrics=column_means(metric_columns(finite_records(path), start), groups),
             )
             for path in sorted((folder / MILESTONES).glob("*"))
         ],
         details=details,
-        judging=_read(folder / JUDGING) if (folder / JUDGING).is_file() else {},
+        judging=read_json(folder / JUDGING) if (folder / JUDGING).is_file() else {},
         policy=os.path.relpath(train.folder / "policy", plan.out) if train else None,
         replies=os.path.relpath(folder / RECORDS, plan.out),
-        identity=_read(folder / IDENTITY) if (folder / IDENTITY).is_file() else {},
+        identity=read_json(folder / IDENTITY) if (folder / IDENTITY).is_file() else {},
     )
     return result, columns
 
@@ -248,10 +266,10 @@ def _total(ledgers: Sequence[dict[str, float]]) -> dict[str, float]:
 
 def _data(plan: Plan) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Return the preflight, the manifest, and what the judge who labelled the pairs reports, where one did."""
-    preflight, manifest = (_read(plan.stages["data"].folder / f"{name}.json") for name in ("preflight", "manifest"))
+    preflight, manifest = (read_json(plan.stages["data"].folder / f"{name}.json") for name in ("preflight", "manifest"))
     if LABEL_STAGE not in plan.stages or not plan.stages[LABEL_STAGE].folder.is_dir():
         return preflight, manifest, {}
-    labels = preflight["labels"] = _read(plan.stages[LABEL_STAGE].folder / "labels.json")
+    labels = preflight["labels"] = read_json(plan.stages[LABEL_STAGE].folder / "labels.json")
     manifest["labels"] = {name: part["sha256"] for name, part in labels["splits"].items()}
     return preflight, manifest, labels["judge"]
 
@@ -262,7 +280,7 @@ def _reward(plan: Plan, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
     for stage in plan.stages.values():
         if stage.kind == "reward":
             if stage.folder.is_dir():
-                reports[str(stage.seed)] = _read(stage.folder / "report.json")
+                reports[str(stage.seed)] = read_json(stage.folder / "report.json")
             else:
                 outcome = outcomes.get(stage.name)
                 reports[str(stage.seed)] = {"error": f"{outcome.status}: {outcome.error}" if outcome else "was not run"}
@@ -274,11 +292,7 @@ def _shared(plan: Plan) -> dict[str, dict[str, float]]:
     shared = {}
     for stage in plan.stages.values():
         if stage.kind in ("start", "label") and stage.folder.is_dir():
-            shared[stage.name] = _total([_read(stage.folder / "ledger.json")])
+            shared[stage.name] = _total([read_json(stage.folder / "ledger.json")])
         if stage.kind == "reward" and stage.folder.is_dir():
-            shared[stage.name] = _total([_read(stage.folder / "report.json").get("ledger", {})])
+            shared[stage.name] = _total([read_json(stage.folder / "report.json").get("ledger", {})])
     return shared
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from prefzoo import plugins, registry
-from prefzoo.atomic_files import write_whole
+from prefzoo.atomic_files import read_json, write_whole
 from prefzoo.errors import PrefzooError
 from prefzoo.recipe.recipe_schema import Recipe
 from prefzoo.results.analysis import ALL, PromptGroups, Tables, prompt_groups, read_tables
@@ -42,6 +42,8 @@ def load(out: Path) -> Results:
     """
     try:
         return Results.model_validate_json((out / RESULTS).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise PrefzooError(f"{out / RESULTS} cannot be read ({error}); `prefzoo report {out}` makes it anew") from error
     except ValidationError as error:
         wrong = [f"{'.'.join(map(str, item['loc'])) or 'all of it'}: {item['msg']}" for item in error.errors()]
         raise PrefzooError(
@@ -87,7 +89,7 @@ def _contradictions(trial: SeedResult, folder: Path) -> Iterator[str]:
     """Yield how the results differ from the folder of one trial's evaluation."""
     evaluation = (folder / trial.replies).parent
     if (evaluation / IDENTITY).is_file():
-        recorded = json.loads((evaluation / IDENTITY).read_text(encoding="utf-8"))
+        recorded = read_json(evaluation / IDENTITY)
         for difference in differences(trial.identity, recorded):
             yield from (f"{key}: {values}" for key, values in difference.items())
     else:
@@ -124,7 +126,8 @@ def load_groups(results: Results, folder: Path) -> PromptGroups:
 
 
 def note_call(recipe: Recipe, out: Path) -> None:
-    """Append this call to `calls.jsonl`, with the versions and the recipe that it ran with."""
+    """Append this call to `calls.jsonl`, with the versions and the recipe that it ran with. What is damaged in that
+    file stays in it."""
     used = {settings.get("algorithm", label) for label, settings in recipe.algorithms.items()}
     registered = {
         name: getattr(sys.modules.get(cls.__module__), "__file__", None) or ""
@@ -134,14 +137,16 @@ def note_call(recipe: Recipe, out: Path) -> None:
     files = [file for file in plugins.loaded() if file in registered.values() and file not in recipe.plugins]
     call = Call(command=shlex.join(sys.argv), folder=str(Path.cwd()), registered=registered, plugins=files)
     content = {**call.model_dump(), "versions": ran_with(), "recipe": recipe.model_dump(mode="json")}
-    with (out / CALLS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(content) + "\n")
+    earlier = (out / CALLS).read_bytes() if (out / CALLS).is_file() else b""
+    earlier += b"" if earlier.endswith(b"\n") or not earlier else b"\n"
+    write_whole(out / CALLS, earlier + json.dumps(content).encode() + b"\n")
 
 
 def last_call(out: Path) -> Call | None:
-    """Return the last call in a folder; None where none was noted, or by a version that noted less."""
-    if not (out / CALLS).is_file():
+    """Return the last call in a folder; None where none was noted, or by a version that noted less, or the last line
+    is damaged."""
+    try:
+        content = json.loads((out / CALLS).read_text(encoding="utf-8").splitlines()[-1])
+        return Call.model_validate({key: content[key] for key in Call.model_fields})
+    except (OSError, ValueError, IndexError, KeyError, TypeError, RecursionError):
         return None
-    content = json.loads((out / CALLS).read_text(encoding="utf-8").splitlines()[-1])
-    known = {key: content[key] for key in Call.model_fields if key in content}
-    return Call(**known) if len(known) == len(Call.model_fields) else None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from prefzoo.atomic_files import read_json
 from prefzoo.interface import MILESTONES
 from prefzoo.results.analysis import NO_GROUPS, PromptGroups, Tables, group_tables, read_tables
 from prefzoo.run.stage_graph import Stage
@@ -22,11 +22,14 @@ Milestones = list[tuple[str, Tables]]
 
 
 def read_curve(folder: Path) -> Curve:
-    """Read a trial's curve; empty where nothing is trained, or not yet."""
-    try:
-        rounds = json.loads((folder / CURVES).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    """Read a trial's curve; empty where nothing is trained, or not yet.
+
+    Raises:
+        PrefzooError: when the file is damaged.
+    """
+    if not (folder / CURVES).is_file():
         return []
+    rounds = read_json(folder / CURVES, list)
     curve, steps_before = [], 0
     for entries in rounds:
         for entry in entries:

@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 import cloudpickle
 
 from prefzoo import plugins, registry
+from prefzoo.atomic_files import read_json, write_whole
 from prefzoo.errors import PrefzooError
 from prefzoo.machine import cores, may_have_gpu
 from prefzoo.run import distributed
@@ -125,6 +126,8 @@ class Runner:
                 process.terminate()
             for process in processes:
                 process.join(10)
+                if process.is_alive():
+                    process.kill()
         return self.outcomes
 
     def _ready(self, stage: Stage) -> bool:
@@ -230,15 +233,23 @@ class Runner:
 def add_worker_count(out: Path, workers: int) -> None:
     """Write down that stages run so many at a time now."""
     counts = dict.fromkeys([*read_worker_counts(out), workers])
-    (out / WORKER_COUNTS).write_text(json.dumps(list(counts)), encoding="utf-8")
+    write_whole(out / WORKER_COUNTS, json.dumps(list(counts)))
 
 
 def read_worker_counts(out: Path) -> list[int]:
-    """How many stages ran at a time, in the order of the calls; empty where that was not written down."""
+    """How many stages ran at a time, in the order of the calls; empty where that was not written down, or damaged."""
     try:
-        return [int(count) for count in json.loads((out / WORKER_COUNTS).read_text(encoding="utf-8"))]
-    except (FileNotFoundError, ValueError):
+        return [int(count) for count in read_json(out / WORKER_COUNTS, list)]
+    except (PrefzooError, ValueError, TypeError):
         return []
+
+
+def read_outcomes(out: Path) -> dict[str, Outcome]:
+    """How each stage ended in the last call; empty where that was not written down, or damaged."""
+    try:
+        return {name: Outcome(**fields) for name, fields in read_json(out / OUTCOMES).items()}
+    except (PrefzooError, TypeError):
+        return {}
 
 
 def _death(exitcode: int | None) -> str:

@@ -16,6 +16,7 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from prefzoo import registry
+from prefzoo.atomic_files import read_json, write_whole
 from prefzoo.data import sources
 from prefzoo.errors import PrefzooError
 from prefzoo.judges import constitution as constitutions
@@ -85,7 +86,7 @@ class Plan:
         """Write `plan.json`, of which a report can be rebuilt later, by other versions too."""
         stages = [{**asdict(s), "folder": str(s.folder.relative_to(self.out))} for s in self.stages.values()]
         content = {"recipe": self.recipe.model_dump(mode="json"), "versions": self.versions, "stages": stages}
-        (self.out / PLAN_FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
+        write_whole(self.out / PLAN_FILE, json.dumps(content, indent=1))
 
     def with_lengths(self) -> Plan:
         """This plan with the lengths that its data stage derived, where that is done."""
@@ -266,18 +267,24 @@ def load_plan(out: Path) -> Plan:
     """
     if not (out / PLAN_FILE).is_file():
         raise PrefzooError(f"{out} holds no prefzoo run: there is no {PLAN_FILE} in it")
-    content = json.loads((out / PLAN_FILE).read_text(encoding="utf-8"))
+    advice = "compare again with the same recipe, which writes it anew and trains nothing twice"
+    content = read_json(out / PLAN_FILE, advice=advice)
     stages = {}
-    for fields in content["stages"]:
-        paths = {"folder": out / fields["folder"], "needs": tuple(fields["needs"]), "after": tuple(fields["after"])}
-        stages[fields["name"]] = Stage(**{**fields, **paths})
+    try:
+        for fields in content["stages"]:
+            paths = {"folder": out / fields["folder"], "needs": tuple(fields["needs"]), "after": tuple(fields["after"])}
+            stages[fields["name"]] = Stage(**{**fields, **paths})
+        versions = dict(content["versions"])
+        content["recipe"].keys()
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise PrefzooError(f"{out / PLAN_FILE} is damaged ({type(error).__name__}: {error}); {advice}") from error
     try:
         recipe = Recipe.model_validate(content["recipe"])
     except ValidationError as error:
-        version = content["versions"].get("prefzoo", "another version")
+        version = versions.get("prefzoo", "another version")
         keys = ", ".join(".".join(map(str, item["loc"])) for item in error.errors())
         raise PrefzooError(
             f"{out} was made by prefzoo {version}, whose recipes this one ({__version__}) does not read ({keys}); "
             "compare again, with the same --out or another"
         ) from error
-    return Plan(recipe, out, stages, content["versions"])
+    return Plan(recipe, out, stages, versions)

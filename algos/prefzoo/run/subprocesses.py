@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import os
 import signal
@@ -60,6 +61,13 @@ def output_to(file: Any) -> Iterator[None]:
         for target, copy in zip((1, 2), saved, strict=True):
             os.dup2(copy, target)
             os.close(copy)
+
+
+def print_anything() -> None:
+    """Have standard output and error write escapes for what their encoding (ASCII, in a C locale) does not have."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def quiet() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from prefzoo.run import distributed
-from prefzoo.run.integrity import SEALED, seal
+from prefzoo.run.integrity import RECORDED, SEALED, seal
 from prefzoo.run.stage_graph import Plan, Stage
 from prefzoo.types import Progress
 
@@ -38,4 +38,4 @@ def run_stage(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> Non
     start_stage.use_quantized_copy(plan)
     work[stage.kind](plan, stage, folder, progress)
     if stage.kind in SEALED and not distributed.is_follower():
-        seal(folder)
+        seal(folder, records=stage.kind in RECORDED)
