@@ -18,6 +18,7 @@ from prefzoo.models import shared_base
 from prefzoo.models.dropout import own_dropout
 from prefzoo.models.loading import count_parameters, end_of_turn, load_model, load_tokenizer
 from prefzoo.models.policy_kinds import EXTRA, write_policy_file
+from prefzoo.models.score_head import backbone
 from prefzoo.models.weight_counts import weights_of
 from prefzoo.settings import Generation
 from prefzoo.types import Completion, Progress, Prompt
@@ -295,8 +296,7 @@ def last_hidden_states(
     """
     if ledger is not None:
         ledger.forwarded(int(attention_mask.sum()), weights_of(model).passed)
-    inner = model.get_base_model() if isinstance(model, PeftModel) else model
-    states = inner.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
+    states = backbone(model)(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
     return states[torch.arange(len(states), device=states.device), attention_mask.sum(1) - 1].float()
 
 

@@ -87,7 +87,9 @@ def reward_of(plan: Plan, seed: int) -> Reward:
     """The reward that trials of this seed learn from, as its stage left it."""
     folder = plan.stages[plan.reward_name(seed)].folder
     spec = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
-    return RandomReward(seed) if spec["type"] == "random" else load_reward(spec, folder)
+    if spec["type"] == "random":
+        return RandomReward(seed)
+    return load_reward(spec, folder, loading(plan.recipe, plan.recipe.adapter))
 
 
 def bench_of(
