@@ -45,7 +45,9 @@ class ScoreHead:
             attention_mask: (B, T), padded on either side; None attends to all.
         """
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
-        hidden = backbone(self)(input_ids=input_ids, attention_mask=mask, use_cache=False).last_hidden_state  # (B, T, H)
+        hidden = backbone(self)(
+            input_ids=input_ids, attention_mask=mask, use_cache=False
+        ).last_hidden_state  # (B, T, H)
         places = torch.arange(mask.shape[1], device=mask.device)
         last = (places * mask).argmax(-1).to(hidden.device)
         return SequenceClassifierOutput(logits=self.score(hidden[torch.arange(len(last), device=hidden.device), last]))

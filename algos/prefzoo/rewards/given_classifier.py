@@ -1,4 +1,4 @@
-"""A reward model that was trained elsewhere: any sequence-classification model of transformers, or with code of its own."""
+"""A reward model that was trained elsewhere: any sequence-classification model."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from prefzoo.models.dropout import without_dropout
 from prefzoo.models.loading import device, keep_differentiable, load_tokenizer, positions, resolve, source
 from prefzoo.models.score_head import backbone
 from prefzoo.rewards.reward_files import reward_label
-from prefzoo.rewards.reward_model import BATCH, RewardModel
+from prefzoo.rewards.reward_model import BATCH, RewardModel, conversation_tokens
 from prefzoo.types import Prompt
 
 SPEAKERS = {"user": "User", "assistant": "Assistant"}
 FIRST_POSITION_AFTER_PADDING = frozenset(
-    "camembert data2vec-text ibert longformer luke mpnet roberta roberta-prelayernorm xlm-roberta xlm-roberta-xl xmod".split()
-)
+    ["camembert", "data2vec-text", "ibert", "longformer", "luke", "mpnet", "roberta", "roberta-prelayernorm"]
+) | {"xlm-roberta", "xlm-roberta-xl", "xmod"}
 """Model types that number the first token one above the pad token's id; the positions before it are nobody's."""
 NO_LIMIT = 10**6
 """From here on a tokenizer's `model_max_length` stands for none; transformers writes 10**30."""
@@ -35,8 +35,8 @@ class GivenClassifier(RewardModel):
     leaves out, so that no score depends on the batch; where the config names none, or the code is the model's own,
     each text is read alone.
 
-    The prompt and the reply are rendered by the chat template of the model's tokenizer. Where an encoder (BERT, DeBERTa,
-    RoBERTa and the like) has none they are a pair of texts, see `pair_of_texts`.
+    The prompt and the reply are rendered by the chat template of the model's tokenizer. Where an encoder (BERT,
+    DeBERTa, RoBERTa and the like) has none they are a pair of texts, see `pair_of_texts`.
     """
 
     @classmethod
@@ -85,11 +85,8 @@ class GivenClassifier(RewardModel):
         """How many tokens the model can read; None where neither it nor its tokenizer states a limit."""
         return most_tokens(self.model.config, self.tokenizer)
 
-    def tokens(self, prompt: Prompt, reply: str) -> dict[str, list[int]]:
-        """See `RewardModel.tokens`."""
-        if self.tokenizer.chat_template is not None:
-            return super().tokens(prompt, reply)
-        return {name: list(row) for name, row in self.tokenizer(*pair_of_texts(prompt, reply)).items()}
+    def _tokens(self, prompt: Prompt, reply: str) -> dict[str, list[int]]:
+        return classifier_tokens(self.tokenizer, prompt, reply)
 
     def batch_scores(self, rows: list[dict[str, list[int]]]) -> torch.Tensor:
         """See `RewardModel.batch_scores`."""
@@ -119,13 +116,24 @@ def classifier_tokenizer(path: str, trust_remote_code: bool, model_type: str) ->
     return load_tokenizer(path, trust_remote_code, replies=False)
 
 
+def classifier_tokens(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, reply: str) -> dict[str, list[int]]:
+    """What a classifier reads of a prompt with a reply.
+
+    Raises:
+        jinja2.TemplateError: when its chat template refuses this conversation.
+    """
+    if tokenizer.chat_template is None:
+        return {name: list(row) for name, row in tokenizer(*pair_of_texts(prompt, reply)).items()}
+    return {"input_ids": conversation_tokens(tokenizer, prompt, reply)}
+
+
 def pair_of_texts(prompt: Prompt, reply: str) -> tuple[str, str]:
     """A prompt and a reply for a tokenizer without a chat template: a single question as it is, several turns each
     behind who speaks, with a blank line between them; and the reply."""
     if len(prompt) == 1:
         return prompt[0]["content"], reply
-    turns = [f"{SPEAKERS[turn['role']]}: {turn['content']}" if turn["role"] in SPEAKERS else turn["content"] for turn in prompt]
-    return "\n\n".join(turns), reply
+    heads = [f"{SPEAKERS[turn['role']]}: " if turn["role"] in SPEAKERS else "" for turn in prompt]
+    return "\n\n".join(head + turn["content"] for head, turn in zip(heads, prompt, strict=True)), reply
 
 
 def most_tokens(config: Any, tokenizer: PreTrainedTokenizerBase) -> int | None:

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 REWARD_FILE = "reward.json"
 """Beside the weights of a reward model that was trained here: how they were read, and the base of an adapter."""
@@ -36,7 +36,7 @@ def tokenizer_folder(folder: Path) -> str | Path:
 
 
 POSITIVE = frozenset(
-    ("label_1", "1", "positive", "pos", "good", "better", "chosen", "preferred", "accepted", "acceptable", "helpful", "yes")
+    ("label_1", "1", "positive", "pos", "good", "better", "chosen", "preferred", "accepted", "acceptable", "helpful")
 )
 """Names of the label whose log-odds are the score of a classifier with two labels, in small letters."""
 
@@ -67,6 +67,22 @@ def reward_label(config: Mapping[str, Any]) -> int | None:
             f"known names: {', '.join(sorted(POSITIVE))}"
         )
     return good[0]
+
+
+def given_problem(folder: Path) -> str | None:
+    """What is wrong with a reward model in a folder that was trained elsewhere, as far as its `config.json` tells; None
+    where nothing is."""
+    if (folder / REWARD_FILE).is_file() or not folder.is_dir():
+        return None
+    if not (folder / "config.json").is_file():
+        if (folder / "adapter_config.json").is_file():
+            return "is an adapter that was trained elsewhere. Merge it into its base, and give the folder of the whole"
+        return "is no model: there is no config.json in it"
+    try:
+        reward_label(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+    except (ValueError, TypeError, AttributeError) as error:
+        return str(error)
+    return None
 
 
 def critic_problem(policy: Mapping[str, int], reward: Mapping[str, int]) -> str | None:

@@ -68,7 +68,7 @@ class RewardModel:
         given = dict(loading or {})
         trusted = bool(given.get("trust_remote_code", False))
         trained = description.get("loading", {})
-        read = {**given, **{key: trained[key] for key in ("dtype", "quantization") if key in trained}}
+        read = {**given, **{key: trained[key] for key in ("dtype", "quantization", "chat_template") if key in trained}}
         base = resolve_path(description["base"], folder) if "base" in description else None
         tokenizer = load_tokenizer(base or path, trusted, replies=False)
         if base is None:
@@ -167,12 +167,16 @@ class RewardModel:
             PrefzooError: when its chat template refuses this conversation.
         """
         try:
-            ids = self.tokenizer.apply_chat_template(
-                [*prompt, {"role": "assistant", "content": reply}], return_dict=False
-            )
+            return self._tokens(prompt, reply)
         except TemplateError as error:
-            raise refused(self.folder, error, [turn["role"] for turn in prompt]) from error
-        return {"input_ids": list(ids)}
+            roles = ", ".join(turn["role"] for turn in prompt)
+            raise PrefzooError(
+                f"the chat template of the reward model in {self.folder} refuses a conversation of {roles}, assistant: "
+                f"{error}"
+            ) from error
+
+    def _tokens(self, prompt: Prompt, reply: str) -> dict[str, list[int]]:
+        return {"input_ids": conversation_tokens(self.tokenizer, prompt, reply)}
 
     def batch_scores(self, rows: list[dict[str, list[int]]]) -> torch.Tensor:
         """The scores of tokenized rows, (B,)."""
@@ -187,12 +191,9 @@ def _storage(weight: torch.Tensor) -> tuple[object, ...]:
     return type(weight), weight.dtype, weight.shape, *quantized
 
 
-def refused(folder: str | Path, error: TemplateError, roles: Sequence[str]) -> PrefzooError:
-    """The error of a conversation with these roles that a reward model's chat template refuses."""
-    return PrefzooError(
-        f"the chat template of the reward model in {folder} refuses a conversation of {', '.join(roles)}, assistant: "
-        f"{error}. Take such rows out of the data, or give another reward model."
-    )
+def conversation_tokens(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, reply: str) -> list[int]:
+    """A prompt with a reply in a chat template, as it is trained and scored."""
+    return list(tokenizer.apply_chat_template([*prompt, {"role": "assistant", "content": reply}], return_dict=False))
 
 
 def pooled_scores(model: PreTrainedModel | PeftModel, input_ids: Any, attention_mask: Any) -> torch.Tensor:

@@ -43,6 +43,12 @@ def main_hidden() -> Iterator[None]:
             setattr(main, name, value)
 
 
+def end_group(leader: int) -> None:
+    """End all that a process which leads a group of its own has started, and itself if it still is there."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGKILL)
+
+
 @contextlib.contextmanager
 def output_to(file: Any) -> Iterator[None]:
     """Write what this process prints to a file, and the output of C code too."""

@@ -55,6 +55,7 @@ def follower_main(sources: dict[str, str], payload: bytes, environment: dict[str
 def _set_up(sources: dict[str, str], payload: bytes, environment: dict[str, str]) -> tuple[Any, ...]:
     """Prepare a new process of a stage, and return `(job, plan, stage, threads)`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    os.setpgid(0, 0)  # what a reward's function started is in this group, and is ended with this process
     threading.Thread(target=_die_with_parent, daemon=True).start()
     distributed.enter(environment)
     importlib.import_module(PRELOAD)  # not sooner: CUDA may read the environment now
@@ -119,4 +120,4 @@ def _die_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-        os._exit(1)
+        os.killpg(0, signal.SIGKILL)
