@@ -7,9 +7,11 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from multiprocessing import resource_tracker
 from typing import Any
+
+import psutil
 
 
 @contextlib.contextmanager
@@ -43,10 +45,20 @@ def main_hidden() -> Iterator[None]:
             setattr(main, name, value)
 
 
-def end_group(leader: int) -> None:
-    """End all that a process which leads a group of its own has started, and itself if it still is there."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(leader, signal.SIGKILL)
+def descendants(*pids: int) -> list[psutil.Process]:
+    """The processes that these have started, and those that they have started, and so on."""
+    found: list[psutil.Process] = []
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):
+            found += psutil.Process(pid).children(recursive=True)
+    return found
+
+
+def kill(processes: Iterable[psutil.Process]) -> None:
+    """End processes that may have ended already."""
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from prefzoo.errors import PrefzooError
 from prefzoo.interface import CHECKPOINTS
 from prefzoo.run import distributed
 from prefzoo.run.stage_graph import SECONDS_FILE, Plan, Stage
-from prefzoo.run.subprocesses import hide_bars, output_to
+from prefzoo.run.subprocesses import descendants, hide_bars, kill, output_to
 
 PRELOAD = "prefzoo.run.preload"
 """What every stage needs, imported by the server that stages are forked from, or else by each of them."""
@@ -55,7 +55,6 @@ def follower_main(sources: dict[str, str], payload: bytes, environment: dict[str
 def _set_up(sources: dict[str, str], payload: bytes, environment: dict[str, str]) -> tuple[Any, ...]:
     """Prepare a new process of a stage, and return `(job, plan, stage, threads)`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    os.setpgid(0, 0)  # what a reward's function started is in this group, and is ended with this process
     threading.Thread(target=_die_with_parent, daemon=True).start()
     distributed.enter(environment)
     importlib.import_module(PRELOAD)  # not sooner: CUDA may read the environment now
@@ -120,4 +119,5 @@ def _die_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
-        os.killpg(0, signal.SIGKILL)
+        kill(descendants(os.getpid()))
+        os._exit(1)
