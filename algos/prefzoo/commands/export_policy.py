@@ -23,13 +23,14 @@ MEASURED = ("gold", "proxy", "kl", "length")
 
 
 @os_errors_told("exporting")
-def export(folder: Path, label: str, to: Path, seed: int | None = None) -> Chosen:
+def export(folder: Path, label: str, to: Path, seed: int | None = None, run_code: bool = False) -> Chosen:
     """Write the policy of a label, adapter merged, with its card and the generation settings it was measured under.
 
     Args:
         folder: of the comparison.
         to: where to; must be new or empty.
         seed: which trial's; None is the first.
+        run_code: whether code may run that the folder names (`load_policy`).
 
     Returns:
         What was written.
@@ -50,7 +51,7 @@ def export(folder: Path, label: str, to: Path, seed: int | None = None) -> Chose
     if to.is_dir() and any(to.iterdir()):
         raise PrefzooError(f"--to {to}: the folder is not empty")
     quiet()
-    policy: Any = chosen.load()
+    policy: Any = chosen.load(run_code)
     policy.export(to)
     if (to / "config.json").is_file():
         _write_generation_config(to, chosen.plan.recipe.generation)

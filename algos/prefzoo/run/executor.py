@@ -26,7 +26,7 @@ from prefzoo.run.memory_words import WHAT_TO_DO, limit, refuse_too_little
 from prefzoo.run.progress_display import Watcher
 from prefzoo.run.resources import Share, shares, threads_asked
 from prefzoo.run.stage_graph import Plan, Stage, lost_need
-from prefzoo.run.subprocesses import interrupt_blocked, main_hidden
+from prefzoo.run.subprocesses import descendants, interrupt_blocked, kill, main_hidden
 from prefzoo.run.worker import PRELOAD, PRELOAD_CHECKED, REUSABLE_STAGE_KINDS, follower_main, worker_main
 
 # A dataclass that was typed in a script travels by value, and its fields ask whether a default *is* this very object.
@@ -122,12 +122,14 @@ class Runner:
             processes = [worker.process for worker in self.resting]
             for running in self.running.values():
                 processes += [running.worker.process, *running.followers]
+            started = descendants(*(process.pid for process in processes))  # by a reward's function, for example
             for process in processes:
                 process.terminate()
             for process in processes:
                 process.join(10)
                 if process.is_alive():
                     process.kill()
+            kill(started)
         return self.outcomes
 
     def _ready(self, stage: Stage) -> bool:

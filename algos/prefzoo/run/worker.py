@@ -26,7 +26,7 @@ from prefzoo.interface import CHECKPOINTS
 from prefzoo.run import distributed
 from prefzoo.run.memory_words import out_of_memory
 from prefzoo.run.stage_graph import SECONDS_FILE, Plan, Stage, lost_need
-from prefzoo.run.subprocesses import hide_bars, output_to, print_anything
+from prefzoo.run.subprocesses import descendants, hide_bars, kill, output_to, print_anything
 
 PRELOAD, PRELOAD_CHECKED = "prefzoo.run.preload", "prefzoo.run.preload_checked"
 """What every stage needs, imported by the server that stages are forked from, or else by each of them; checked where
@@ -148,4 +148,5 @@ def _die_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
+        kill(descendants(os.getpid()))
         os._exit(1)
