@@ -92,15 +92,21 @@ def probed(inner: type[Algorithm], train: Train) -> type[Algorithm]:
 
 def observe(algorithm: Algorithm, bench: Bench) -> Policy:
     """Train on a copy of the start that is this trial's own, sharing no work with others, and report what was seen."""
-    from prefzoo.models.policy_kinds import load_policy
+    from prefzoo.models.saved_policy import SavedPolicy
     from prefzoo.run.cache import fingerprint
     from prefzoo.trainers import fitting
     from prefzoo.trainers.config_audit import adapter_facts
 
+    class PolicyReadAtOnce(SavedPolicy):
+        """What is returned, read before `train` can do anything to what was saved: else the two could not differ."""
+
+        def __init__(self, folder: Path) -> None:
+            super().__init__(folder)
+            self.model  # noqa: B018
+
     own = with_own_start(bench)
     before = fingerprint(own.start)
-    # What is returned is read before `train` can do anything to what was saved: else the two could not differ.
-    with mock.patch.object(fitting, "SavedPolicy", load_policy), watching(own, sealed_from(bench)) as seen:
+    with mock.patch.object(fitting, "SavedPolicy", PolicyReadAtOnce), watching(own, sealed_from(bench)) as seen:
         policy = algorithm.train(own)
     samples = hasattr(policy, "sample")
     model = getattr(policy, "model", None)
