@@ -181,6 +181,8 @@ def test_judges_and_reward_models_are_checked_alike(whole, copy, tmp_path) -> No
     assert f"judge.path: '{copy}': 9 weights are missing" in said(judge__path=copy, algorithms="{rlaif: {}}")
     # A language model has no score head.
     assert "(score.weight)" in said(reward=f"{{type: path, path: {whole}}}")
+    (tmp_path / "nothing").mkdir()
+    assert "is no reward model: there is neither" in said(reward=f"{{type: path, path: {tmp_path / 'nothing'}}}")
     reward_model().save_pretrained(tmp_path / "reward")
     shutil.copy(whole / "tokenizer.json", tmp_path / "reward")
     recipes.load("quickstart", [f"reward={{type: path, path: {tmp_path / 'reward'}}}"])
