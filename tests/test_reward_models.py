@@ -169,32 +169,15 @@ def test_ppo_learns_on_narrow_hidden_states(language_model, make_bench) -> None:
         get("ppo", value_model=value_model, trainer={"max_steps": 1}).train(trial)
 
 
+ENCODERS_WORDS = "yes no red blue lamp open closed the is it a book how much euros"
+
+
 @pytest.fixture
 def encoder(tmp_path):
     """Makes a tiny classifier on an encoder, whose tokenizer knows pairs of texts and has no chat template."""
 
     def make(kind: str, **more: Any) -> Path:
-        words = [
-            "[PAD]",
-            "[UNK]",
-            "[CLS]",
-            "[SEP]",
-            "yes",
-            "no",
-            "red",
-            "blue",
-            "lamp",
-            "open",
-            "closed",
-            "the",
-            "is",
-            "it",
-            "a",
-            "book",
-            "how",
-            "much",
-            "euros",
-        ]
+        words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *ENCODERS_WORDS.split()]
         raw = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
         raw.pre_tokenizer = pre_tokenizers.Whitespace()
         raw.post_processor = processors.TemplateProcessing(
