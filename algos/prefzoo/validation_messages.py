@@ -136,6 +136,11 @@ UNPAGED = {
 """Optimizers that are called otherwise where they are not paged."""
 
 
+def diverged(sign: str) -> str:
+    """The sentence about a training that diverged, which `sign` shows."""
+    return f"training diverged: {sign}; a lower learning_rate usually helps"
+
+
 def paged_without_gpu(key: str, optimizer: str) -> str:
     """For an optimizer that pages, on a machine without a GPU."""
     allowed = UNPAGED.get(optimizer, optimizer.removeprefix("paged_"))

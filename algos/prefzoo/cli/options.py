@@ -43,6 +43,10 @@ Plugins = Annotated[
         "--plugin", metavar="FILE", help="A Python file that registers algorithms or policies.", callback=_load_plugins
     ),
 ]
+RunCode = Annotated[
+    bool,
+    typer.Option("--run-code", help="Run code that the folder names: a model's own, a reward's function."),
+]
 RunFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a comparison.")]
 
 

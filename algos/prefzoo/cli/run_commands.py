@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from prefzoo.cli.options import Plugins, RunFolder, show, wide_console
+from prefzoo.cli.options import Plugins, RunCode, RunFolder, show, wide_console
 from prefzoo.errors import PrefzooError
 
 
@@ -62,6 +62,7 @@ def sample(
     seed: Annotated[int | None, typer.Option(help="The policies of this seed [the first].")] = None,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
     algorithms: Annotated[str | None, typer.Option(metavar="A,B", help="Only these labels.")] = None,
+    run_code: RunCode = False,
     plugins: Plugins = None,
 ) -> None:
     """Show what each trained policy answers, side by side."""
@@ -74,7 +75,8 @@ def sample(
     quiet()
     chosen = algorithms.split(",") if algorithms is not None else None
     shown = Table("policy", "answer", title=Text(prompt), title_justify="left", show_lines=True)
-    for label, text in answer(folder, prompt, seed=seed, temperature=temperature, labels=chosen).items():
+    asked = answer(folder, prompt, seed=seed, temperature=temperature, labels=chosen, run_code=run_code)
+    for label, text in asked.items():
         shown.add_row(label, Text(text))  # what a model says is not markup
     Console().print(shown)
 
@@ -84,6 +86,7 @@ def export(
     label: Annotated[str, typer.Argument(metavar="LABEL", help="Which policy; `start` for the start.")],
     to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where to put it.")],
     seed: Annotated[int | None, typer.Option(help="The policy of this seed [the first].")] = None,
+    run_code: RunCode = False,
     plugins: Plugins = None,
 ) -> None:
     """Write a policy as a plain transformers folder, adapter merged, that any tool loads."""
@@ -91,7 +94,7 @@ def export(
     from prefzoo.run.subprocesses import quiet
 
     quiet()
-    policy = open_policy(folder, label, seed)
+    policy = open_policy(folder, label, seed, run_code)
     if not hasattr(policy, "export"):
         raise PrefzooError(f"{label} is not one model but a way of sampling; export its start and its reward instead")
     if to.exists() and any(to.iterdir()):

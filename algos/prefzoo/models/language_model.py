@@ -13,6 +13,7 @@ import torch
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from prefzoo.errors import PrefzooError
 from prefzoo.interface import Bench
 from prefzoo.ledger import Ledger
 from prefzoo.models import shared_base
@@ -22,9 +23,14 @@ from prefzoo.models.checkpoint import check_token_ids
 from prefzoo.models.dropout import own_dropout
 from prefzoo.models.loading import count_parameters, end_of_turn, load_model, load_tokenizer
 from prefzoo.models.policy_kinds import EXTRA, write_policy_file
+from prefzoo.models.score_head import backbone
 from prefzoo.models.weight_counts import weights_of
 from prefzoo.settings import Generation
 from prefzoo.types import Completion, Progress, Prompt
+from prefzoo.validation_messages import diverged
+
+NO_PROBABILITIES = "probability tensor contains"
+"""In torch's error when a sampled distribution is not one."""
 
 
 class LanguageModelPolicy:
@@ -184,13 +190,18 @@ class LanguageModelPolicy:
         sampling: dict[str, Any] = {"do_sample": False}
         if generation.temperature > 0:
             sampling = {"do_sample": True, "temperature": generation.temperature, "top_k": 0, "top_p": 1.0}
-        output = self.model.generate(
-            **batch.to(self.model.device),
-            max_new_tokens=generation.max_new_tokens,
-            pad_token_id=self.tokenizer.pad_token_id,
-            eos_token_id=self.eos_ids,
-            **sampling,
-        )
+        try:
+            output = self.model.generate(
+                **batch.to(self.model.device),
+                max_new_tokens=generation.max_new_tokens,
+                pad_token_id=self.tokenizer.pad_token_id,
+                eos_token_id=self.eos_ids,
+                **sampling,
+            )
+        except RuntimeError as error:
+            if NO_PROBABILITIES not in str(error):
+                raise
+            raise PrefzooError(diverged("the policy gives no probabilities")) from error
         return [self._completion(row) for row in output[:, batch["input_ids"].shape[1] :].tolist()]
 
     def _completion(self, ids: list[int]) -> Completion:
@@ -315,8 +326,7 @@ def last_hidden_states(
     """
     if ledger is not None:
         ledger.forwarded(int(attention_mask.sum()), weights_of(model).passed)
-    inner = model.get_base_model() if isinstance(model, PeftModel) else model
-    states = inner.base_model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
+    states = backbone(model)(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
     return states[torch.arange(len(states), device=states.device), attention_mask.sum(1) - 1].float()
 
 

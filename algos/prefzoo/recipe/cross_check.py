@@ -16,6 +16,7 @@ from prefzoo.recipe import data_check as data
 from prefzoo.recipe import judge_check as judges
 from prefzoo.recipe import model_check as models
 from prefzoo.recipe.recipe_schema import GoldFunction, Recipe
+from prefzoo.rewards.reward_files import given_problem
 from prefzoo.scoring_function import function_problem
 
 Check = Callable[[Recipe], list[str]]
@@ -133,6 +134,8 @@ def path_problems(recipe: Recipe) -> list[str]:
         path = part.path
         if part.type == "path" and path and not Path(path).expanduser().is_dir() and path.count("/") != 1:
             problems.append(f"{key}.path: {path!r} is neither a folder nor a hub id (owner/name).")
+        elif part.type == "path" and path and (wrong := given_problem(Path(path).expanduser())):
+            problems.append(f"{key}.path: {path!r} {wrong}.")
         functions[f"{key}.path"] = path if part.type == "function" else None
     return problems + [f"{key}: {p}" for key, path in functions.items() if path and (p := function_problem(path))]
 

@@ -23,7 +23,7 @@ from prefzoo.run import distributed
 from prefzoo.run.progress_display import Watcher
 from prefzoo.run.resources import Share, shares, threads_asked
 from prefzoo.run.stage_graph import Plan, Stage
-from prefzoo.run.subprocesses import interrupt_blocked, main_hidden
+from prefzoo.run.subprocesses import descendants, interrupt_blocked, kill, main_hidden
 from prefzoo.run.worker import PRELOAD, REUSABLE_STAGE_KINDS, follower_main, worker_main
 
 # A dataclass that was typed in a script travels by value, and its fields ask whether a default *is* this very object.
@@ -115,10 +115,13 @@ class Runner:
             processes = [worker.process for worker in self.resting]
             for running in self.running.values():
                 processes += [running.worker.process, *running.followers]
+            started = descendants(*(process.pid for process in processes))  # by a reward's function, for example
             for process in processes:
                 process.terminate()
             for process in processes:
                 process.join(10)
+                process.kill()
+            kill(started)
         return self.outcomes
 
     def _ready(self, stage: Stage) -> bool:

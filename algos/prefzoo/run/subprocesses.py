@@ -7,9 +7,11 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from multiprocessing import resource_tracker
 from typing import Any
+
+import psutil
 
 
 @contextlib.contextmanager
@@ -41,6 +43,22 @@ def main_hidden() -> Iterator[None]:
     finally:
         for name, value in hidden.items():
             setattr(main, name, value)
+
+
+def descendants(*pids: int) -> list[psutil.Process]:
+    """The processes that these have started, and those that they have started, and so on."""
+    found: list[psutil.Process] = []
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):
+            found += psutil.Process(pid).children(recursive=True)
+    return found
+
+
+def kill(processes: Iterable[psutil.Process]) -> None:
+    """End processes that may have ended already."""
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
 
 
 @contextlib.contextmanager

@@ -23,7 +23,7 @@ from prefzoo.errors import PrefzooError
 from prefzoo.interface import CHECKPOINTS
 from prefzoo.run import distributed
 from prefzoo.run.stage_graph import SECONDS_FILE, Plan, Stage
-from prefzoo.run.subprocesses import hide_bars, output_to
+from prefzoo.run.subprocesses import descendants, hide_bars, kill, output_to
 
 PRELOAD = "prefzoo.run.preload"
 """What every stage needs, imported by the server that stages are forked from, or else by each of them."""
@@ -119,4 +119,5 @@ def _die_with_parent() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
+        kill(descendants(os.getpid()))
         os._exit(1)

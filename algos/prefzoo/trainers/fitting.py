@@ -18,12 +18,12 @@ from prefzoo import registry, validation_messages
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import CHECKPOINTS, Bench, Policy
 from prefzoo.models.adapters import adapter_config, check_modules, of_adapter, restore
-from prefzoo.models.language_model import LanguageModelPolicy
+from prefzoo.models.language_model import NO_PROBABILITIES, LanguageModelPolicy
 from prefzoo.models.loading import device
 from prefzoo.models.policy_kinds import load_policy
 from prefzoo.models.policy_with_modules import PolicyWithModules
 from prefzoo.models.saved_policy import SavedPolicy
-from prefzoo.models.weight_counts import BACKBONE, HEAD
+from prefzoo.models.weight_counts import BACKBONE, HEAD, is_finite
 from prefzoo.trainers.charging import Charging
 from prefzoo.trainers.checkpoints import Checkpoints, resumable
 from prefzoo.trainers.config_audit import requested_and_actual, training_facts
@@ -31,6 +31,7 @@ from prefzoo.trainers.curves import CURVES, Curves, guard_trackers, losses, repo
 from prefzoo.trainers.extra_modules import add_module
 from prefzoo.trainers.milestones import Milestones
 from prefzoo.trainers.recipe_deviations import TRAININGS
+from prefzoo.validation_messages import diverged
 from prefzoo.views import rows_per_example
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def fit(
     if trainer.is_world_process_zero():
         policy(trainer.accelerator.unwrap_model(trainer.model)).save(folder)
     trainer.accelerator.wait_for_everyone()
-    return SavedPolicy(folder) if policy_kind is None else load_policy(folder)
+    return SavedPolicy(folder) if policy_kind is None else load_policy(folder, run_code=True)
 
 
 def current_policy(bench: Bench) -> Policy:
@@ -255,7 +256,13 @@ def run_trainer(
     if bench.machinery.milestones and policy is not None:
         trainer.add_callback(Milestones(bench, trainer, charging, checkpoints.folder, policy))
     trainer.add_callback(checkpoints)  # last, for it clears its folder when the training ends
-    checkpoints.train()
+    try:
+        checkpoints.train()
+    except Exception as error:
+        if isinstance(error, PrefzooError) or (NO_PROBABILITIES not in str(error) and is_finite(trainer.model)):
+            raise
+        step, last = trainer.state.global_step, trainer.state.max_steps
+        raise PrefzooError(diverged(f"it gives no probabilities after step {step} of {last}")) from error
     charging.settle()
     bench.report["model"] = requested_and_actual(bench, trainer)
     bench.report.setdefault(TRAININGS, []).append(training_facts(trainer))
@@ -264,11 +271,10 @@ def run_trainer(
     ]
     bad = [(loss, step) for loss, step in logged if not math.isfinite(loss)]
     # The last steps may be in no log: what they did to the weights is.
-    if bad or not all(bool(torch.isfinite(w).all()) for w in trainer.model.parameters() if w.requires_grad):
+    if bad or not is_finite(trainer.model):
         loss, step = bad[0] if bad else logged[-1]
         raise PrefzooError(
-            f"training diverged: the loss is {loss} at step {step} of {trainer.state.max_steps}, or weights are not "
-            "finite; a lower learning_rate usually helps"
+            diverged(f"the loss is {loss} at step {step} of {trainer.state.max_steps}, or weights are not finite")
         )
 
 

@@ -87,6 +87,7 @@ class PPO(Algorithm):
 
     def train(self, bench: Bench) -> Policy:
         from prefzoo.models.loading import load_model, load_tokenizer
+        from prefzoo.models.score_head import backbone as backbone_of
         from prefzoo.trainers.on_policy import ActorCriticTrainer, CriticSettings, OnPolicyConfig, TokenRewards
         from prefzoo.trainers.online import fit_online
 
@@ -97,7 +98,7 @@ class PPO(Algorithm):
             backbone, head = critic(load_tokenizer(bench.start, bool(bench.loading.get("trust_remote_code", False))))
         elif self.value_model == "separate" or bench.adapter.type == "full":
             # Trained whole, which 4 bits do not allow.
-            backbone = load_model(bench.start, **{**bench.loading, "quantization": None}).base_model
+            backbone = backbone_of(load_model(bench.start, **{**bench.loading, "quantization": None}))
         rewards = TokenRewards(
             self.kl_coefficient,
             self.kl_target,

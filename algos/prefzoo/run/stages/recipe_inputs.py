@@ -23,6 +23,7 @@ from prefzoo.rewards.load_reward import RandomReward, load_reward
 from prefzoo.run.stage_graph import Plan, Stage
 from prefzoo.run.stages.shared_work import SHARED_WORK, SharedWork
 from prefzoo.settings import Adapter
+from prefzoo.stored_code import check_code
 from prefzoo.types import Progress, Reward, Truth
 
 JUDGE_ANSWERS = "judge-answers"
@@ -87,7 +88,10 @@ def reward_of(plan: Plan, seed: int) -> Reward:
     """The reward that trials of this seed learn from, as its stage left it."""
     folder = plan.stages[plan.reward_name(seed)].folder
     spec = json.loads((folder / "spec.json").read_text(encoding="utf-8"))
-    return RandomReward(seed) if spec["type"] == "random" else load_reward(spec, folder)
+    check_code(spec, folder)
+    if spec["type"] == "random":
+        return RandomReward(seed)
+    return load_reward(spec, folder, loading(plan.recipe, plan.recipe.adapter))
 
 
 def bench_of(

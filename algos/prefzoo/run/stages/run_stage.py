@@ -7,6 +7,7 @@ from pathlib import Path
 from prefzoo.run import distributed
 from prefzoo.run.integrity import SEALED, seal
 from prefzoo.run.stage_graph import Plan, Stage
+from prefzoo.stored_code import allowing, code_in
 from prefzoo.types import Progress
 
 
@@ -35,6 +36,7 @@ def run_stage(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> Non
         "audit": audit_stage.audit,
     }
     start_stage.use_quantized_copy(plan)
-    work[stage.kind](plan, stage, folder, progress)
+    with allowing(code_in(plan.recipe.model_dump(mode="json"))):
+        work[stage.kind](plan, stage, folder, progress)
     if stage.kind in SEALED and not distributed.is_follower():
         seal(folder)

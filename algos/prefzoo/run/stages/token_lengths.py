@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from jinja2 import TemplateError
 from transformers import AutoConfig
@@ -13,7 +12,7 @@ from prefzoo.data.rejects import Rejected
 from prefzoo.errors import PrefzooError
 from prefzoo.models.loading import load_tokenizer, positions
 from prefzoo.recipe.recipe_schema import Recipe
-from prefzoo.rewards.reward_files import critic_problem, tokenizer_folder
+from prefzoo.run.stages.given_rewards import given_reward_problems
 from prefzoo.types import Prompt
 from prefzoo.views import prompt_key
 
@@ -56,7 +55,7 @@ def check_positions(recipe: Recipe, base: str, rows: Sequence[Row], rendering: T
     """Refuse prompts and replies with more tokens than the recipe's model, or a given reward model, has positions.
 
     Beyond its positions, a model with learned ones fails in the middle of a training, and one with rotary ones goes on
-    untrained. Models whose config states no limit, and reward models on the hub, are not checked.
+    untrained. Models whose config states no limit are not checked. A given reward model must be able to read all rows.
 
     Args:
         base: folder of the recipe's model.
@@ -88,19 +87,7 @@ def check_positions(recipe: Recipe, base: str, rows: Sequence[Row], rendering: T
             longest = max((len(rendering.whole(row.prompt, r)) for row in rows for r in row.replies()), default=0)
             advice = f"{lower}data.max_completion_tokens (now {data.max_completion_tokens})."
             check("model.path", recipe.model.path, limit, longest, "a prompt with the data's reply to it", advice)
-    for key, part in recipe.reward.places.items():
-        folder = Path(str(part.path)).expanduser()
-        if part.type != "path" or not folder.is_dir():
-            continue
-        scorer = tokenizer_folder(folder)
-        limit = positions(AutoConfig.from_pretrained(scorer, trust_remote_code=trusted))
-        if limit is None or limit >= most:
-            continue
-        scoring = Tokens(str(scorer), trusted, replies=False)
-        same_tokens = critic_problem(rendering.tokenizer.get_vocab(), scoring.tokenizer.get_vocab()) is None
-        # How many tokens of another tokenizer a reply will have is known when there is one; see `RewardModel`.
-        longest = max(len(scoring.whole(p, "")) for p in prompts) + (new if same_tokens else 1)
-        check(f"{key}.path", str(part.path), limit, longest, "a prompt with a reply to it", sampling)
+    problems += given_reward_problems(recipe, rows, rendering.tokenizer.get_vocab(), new, most, sampling)
     if problems:
         raise PrefzooError("\n".join(problems))
 
