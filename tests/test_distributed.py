@@ -75,11 +75,12 @@ def test_both_processes_learn_the_same_from_what_both_sampled(name, tmp_path) ->
     assert alone["ledger"]["reward_calls"] == 16 and alone["world"] == 1
 
 
-def test_two_processes_take_the_steps_that_one_takes(tmp_path) -> None:
+@pytest.mark.parametrize(("name", "part"), [("dpo", "policy"), ("bradley_terry", "reward"), ("regression", "reward")])
+def test_two_processes_take_the_steps_that_one_takes(name, part, tmp_path) -> None:
     """What is not sampled is the same rows, halved: the same gradients, to rounding."""
-    trained("dpo", 2, tmp_path / "two")
-    trained("dpo", 1, tmp_path / "one")
-    one, two = (load_file(tmp_path / each / "policy" / "adapter_model.safetensors") for each in ("one", "two"))
+    trained(name, 2, tmp_path / "two")
+    trained(name, 1, tmp_path / "one")
+    one, two = (load_file(tmp_path / each / part / "adapter_model.safetensors") for each in ("one", "two"))
     for key, weight in one.items():
         torch.testing.assert_close(two[key], weight, atol=2e-5, rtol=1e-3)
     losses = [

@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from typer.testing import CliRunner
 
@@ -40,6 +41,19 @@ class Sleeps(prefzoo.Algorithm):
             time.sleep(1)
 """
 
+HANGS = """
+import os, pathlib, subprocess, time
+
+def score(prompts, completions):
+    child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    pathlib.Path(os.environ["HANGS"]).write_text(f"{os.getpid()} {child.pid}")
+    while True:
+        try:
+            time.sleep(1)
+        except BaseException:
+            pass
+"""
+
 
 def start(out: Path, environment: dict[str, str], *arguments: str) -> subprocess.Popen:
     sets = [part for each in SMALL for part in ("--set", each)]
@@ -58,6 +72,20 @@ def interrupt(process: subprocess.Popen) -> str:
     for noise in ("Traceback", "leaked", "Warning", "kernels", "bitsandbytes"):
         assert noise not in written, written
     return written
+
+
+def test_a_reward_function_that_hangs_is_interrupted_and_leaves_no_process(tmp_path) -> None:
+    function, seen = tmp_path / "hangs.py", tmp_path / "seen"
+    function.write_text(HANGS)
+    sets = ["--set", "reward.type=function", "--set", f"reward.path={function}:score"]
+    process = start(tmp_path / "run", {"HANGS": str(seen)}, "--algorithms", "ppo", "--seeds", "1", *sets)
+    until = time.monotonic() + 400
+    while not (seen.exists() and seen.read_text()):
+        assert time.monotonic() < until and process.poll() is None
+        time.sleep(0.1)
+    interrupt(process)
+    for pid in map(int, seen.read_text().split()):
+        assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 def test_an_interrupted_comparison_says_so_and_nothing_else_and_goes_on(tmp_path) -> None:

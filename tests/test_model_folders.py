@@ -30,6 +30,7 @@ from prefzoo.models.loading import load_model, load_tokenizer
 from prefzoo.models.policy_kinds import load_policy
 from prefzoo.recipe import check_recipe as recipes
 from prefzoo.run.stages import data_stage
+from prefzoo.settings import Adapter
 
 SHAPE = {
     "vocab_size": 1024,
@@ -181,6 +182,8 @@ def test_judges_and_reward_models_are_checked_alike(whole, copy, tmp_path) -> No
     assert f"judge.path: '{copy}': 9 weights are missing" in said(judge__path=copy, algorithms="{rlaif: {}}")
     # A language model has no score head.
     assert "(score.weight)" in said(reward=f"{{type: path, path: {whole}}}")
+    (tmp_path / "nothing").mkdir()
+    assert "is no reward model: there is neither" in said(reward=f"{{type: path, path: {tmp_path / 'nothing'}}}")
     reward_model().save_pretrained(tmp_path / "reward")
     shutil.copy(whole / "tokenizer.json", tmp_path / "reward")
     recipes.load("quickstart", [f"reward={{type: path, path: {tmp_path / 'reward'}}}"])
@@ -219,6 +222,18 @@ def test_padding_needs_an_embedding_at_load_too(copy) -> None:
     pad_beyond(copy)
     with pytest.raises(PrefzooError, match=r"pad_token '<beyond>' is number 1024"):
         LanguageModelPolicy.from_start(str(copy))
+
+
+def test_a_judge_that_is_quantized_already_is_read_as_it_is(whole, tmp_path) -> None:
+    """Whatever the recipe's base is quantized to."""
+    pytest.importorskip("bitsandbytes")
+    qlora = Adapter(type="qlora").quantization
+    load_model(str(whole), quantization=qlora).save_pretrained(tmp_path / "judge")
+    AutoTokenizer.from_pretrained(whole).save_pretrained(tmp_path / "judge")
+    recipes.load("quickstart", [f"judge.path={tmp_path / 'judge'}"])
+    for asked in (None, qlora, Adapter(type="qlora", quant_type="int8").quantization):
+        model = load_model(str(tmp_path / "judge"), quantization=asked)
+        assert model.model.layers[0].mlp.up_proj.weight.quant_state.quant_type == "nf4"
 
 
 def test_no_pad_token_is_chosen_that_has_no_embedding(copy) -> None:

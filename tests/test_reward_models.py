@@ -20,9 +20,9 @@ from prefzoo.models.loading import load_model, load_tokenizer
 from prefzoo.models.policy_kinds import POLICY_FILE, load_policy
 from prefzoo.models.score_head import backbone, hidden_width, load_score_model, with_score_head
 from prefzoo.recipe import check_recipe as recipes
-from prefzoo.rewards.given_classifier import pair_of_texts
 from prefzoo.rewards.reward_files import relative_path, reward_label
 from prefzoo.rewards.reward_model import RewardModel
+from prefzoo.rewards.reward_text import pair_of_texts
 from prefzoo.rewards.train_reward import train_reward_model
 from prefzoo.run.stages.given_rewards import given_reward_problems
 from prefzoo.scoring_function import FunctionReward
@@ -121,6 +121,8 @@ def test_a_reward_model_is_trained_and_comes_back_without_a_classifier_class(
     scores = model(PROMPTS, REPLIES)
     assert len(set(scores)) == 3
     assert RewardModel.load(str(model.folder), loading)(PROMPTS, REPLIES) == pytest.approx(scores, abs=1e-6)
+    critic, _ = model.critic(model.tokenizer)  # is trained whole, which 4 bits do not allow
+    assert all(weight.is_floating_point() for weight in critic.parameters())
 
 
 def test_it_is_scored_where_it_was_trained_though_the_pad_token_ends_its_turns(
@@ -169,32 +171,15 @@ def test_ppo_learns_on_narrow_hidden_states(language_model, make_bench) -> None:
         get("ppo", value_model=value_model, trainer={"max_steps": 1}).train(trial)
 
 
+ENCODERS_WORDS = "yes no red blue lamp open closed the is it a book how much euros"
+
+
 @pytest.fixture
 def encoder(tmp_path):
     """Makes a tiny classifier on an encoder, whose tokenizer knows pairs of texts and has no chat template."""
 
     def make(kind: str, **more: Any) -> Path:
-        words = [
-            "[PAD]",
-            "[UNK]",
-            "[CLS]",
-            "[SEP]",
-            "yes",
-            "no",
-            "red",
-            "blue",
-            "lamp",
-            "open",
-            "closed",
-            "the",
-            "is",
-            "it",
-            "a",
-            "book",
-            "how",
-            "much",
-            "euros",
-        ]
+        words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *ENCODERS_WORDS.split()]
         raw = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
         raw.pre_tokenizer = pre_tokenizers.Whitespace()
         raw.post_processor = processors.TemplateProcessing(

@@ -8,12 +8,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import prefzoo
 from conftest import SMALL
 from prefzoo import get
 from prefzoo.errors import PrefzooError, RecipeError
+from prefzoo.interface import Machinery
 from prefzoo.models.loading import device
+from prefzoo.models.score_head import load_score_model
 from prefzoo.recipe import check_recipe as recipes
 from prefzoo.rewards.load_reward import Ensemble, RandomReward, WeightedSum, load_reward
 from prefzoo.rewards.train_reward import train_reward_model
@@ -114,6 +117,24 @@ def test_a_reward_that_is_quantized_otherwise_keeps_its_scores(rewards, policys,
     policy = LanguageModelPolicy.from_start(trial.start, dtype=dtype, quantization=others.quantization)
     reward.share_base(policy.model, trial.start)
     assert reward(rows, texts) == before
+
+
+def test_the_head_learns_in_float32_on_a_base_in_bfloat16(make_bench) -> None:
+    """At this rate a step moves a weight by 1e-5 (Adam), which bfloat16 rounds away on all above 0.004."""
+    bench = make_bench(name="reward", learning_rate=1e-5, warmup_ratio=0.0)
+    bench = bench.replace(machinery=Machinery(loading={"dtype": "bfloat16"}))
+    torch.manual_seed(bench.seed)
+    drawn = load_score_model(bench.start, dtype="bfloat16")
+    assert drawn.dtype == torch.bfloat16 and drawn.score.weight.dtype == torch.float32
+    drawn = drawn.score.weight.detach().clone()
+    reward = train_reward_model(bench, {"max_steps": 2})
+    saved = load_file(bench.out / "reward" / "adapter_model.safetensors")
+    (name,) = [name for name in saved if "score" in name]
+    assert saved[name].dtype == torch.float32
+    moved = (saved[name] - drawn).abs()
+    assert (moved > 0).float().mean() > 0.99 and moved.max() < 1e-4
+    (head,) = [w for n, w in reward.model.named_parameters() if ".score.modules_to_save." in n]
+    assert torch.equal(head, saved[name])
 
 
 def test_a_reward_on_other_weights_is_left_alone(make_bench, reward, tmp_path) -> None:

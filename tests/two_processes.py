@@ -20,6 +20,7 @@ from prefzoo.data.row_views import views_of
 from prefzoo.interface import Bench, Machinery
 from prefzoo.lab import MODEL_DIR
 from prefzoo.plugins import load_plugins
+from prefzoo.rewards.train_reward import train_reward_model
 from prefzoo.settings import Adapter, Budget, Generation, Shaping, Training
 from prefzoo.trainers import online
 from prefzoo.trainers.on_policy import ActorCriticTrainer
@@ -49,6 +50,9 @@ def main(name: str, out: Path) -> None:
         out=out,
         machinery=Machinery(milestones=1, shaping=Shaping(normalize=True)),
     )
+    rated = bench.replace(
+        data=views_of([dataclasses.replace(r, reply=r.chosen, rating=float(i)) for i, r in enumerate(rows)])
+    )
     shape = online.shaped
     shapings: list[tuple[list[float], list[float]]] = []
 
@@ -70,6 +74,9 @@ def main(name: str, out: Path) -> None:
     for part in name.split(","):
         if part.endswith(".py"):
             load_plugins([part])
+        if part in ("bradley_terry", "regression"):
+            train_reward_model(rated, {"logging_steps": 1}, part)  # type: ignore[arg-type]
+            continue
         policy = get(Path(part).stem, trainer={"logging_steps": 1}).train(bench)
         for key, weight in policy.model.named_parameters():  # type: ignore[attr-defined]
             if "lora_" in key:

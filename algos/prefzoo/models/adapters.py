@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Sequence
 
 import torch
-from peft import LoraConfig, PeftConfig
+from peft import LoraConfig, PeftConfig, PeftModel
 from peft.tuners.lora import LoraLayer
 from peft.utils import ModulesToSaveWrapper
 from transformers import PreTrainedModel
 
 from prefzoo import validation_messages
 from prefzoo.errors import PrefzooError
+from prefzoo.models.checkpoint import first_sentence
 from prefzoo.settings import Adapter
 
 FUSED = ("out_proj", "dt_proj")
@@ -98,6 +100,20 @@ def check_modules(model: torch.nn.Module, adapter: Adapter, head: bool = True) -
             problems.append(validation_messages.tied_module(key, name))
     if problems:
         raise PrefzooError("; ".join(problems))
+
+
+def read_adapter(model: PreTrainedModel, folder: str) -> PeftModel:
+    """Put the adapter in a folder on a model.
+
+    Raises:
+        PrefzooError: when its files lack weights of it, which peft would draw.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Found missing adapter keys")
+        try:
+            return PeftModel.from_pretrained(model, folder)
+        except UserWarning as error:
+            raise PrefzooError(f"the adapter in {folder} is not whole: {first_sentence(error)}") from error
 
 
 def restore(model: torch.nn.Module) -> None:

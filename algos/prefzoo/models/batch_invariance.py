@@ -83,7 +83,7 @@ def check_left_padding(model: Any) -> None:
     if problem:
         raise PrefzooError(
             f"model.path: the architecture {model.config.model_type!r} cannot be trained on its own samples: {problem}."
-            " Algorithms that learn from given replies or sample before they train (dpo, kto, rejection_sampling) can."
+            " Algorithms that learn from given replies or sample before they train (dpo, sft, rejection_sampling) can."
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 
 import safetensors
 import torch
-from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification, PreTrainedModel
 from transformers.utils import logging
 
@@ -41,20 +39,6 @@ def read_weights(auto_class: Any, place: str, **settings: Any) -> PreTrainedMode
     return model
 
 
-def read_adapter(model: PreTrainedModel, folder: str) -> PeftModel:
-    """Put the adapter in a folder on a model.
-
-    Raises:
-        PrefzooError: when its files lack weights of it, which peft would draw.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", "Found missing adapter keys")
-        try:
-            return PeftModel.from_pretrained(model, folder)
-        except UserWarning as error:
-            raise PrefzooError(f"the adapter in {folder} is not whole: {_first_sentence(error)}") from error
-
-
 def checkpoint_problem(folder: str, classifier: bool = False) -> str | None:
     """A sentence if the model in a folder is none that can be read whole, or no language model that reads from left to
     right; None where nothing is wrong or nothing is known. Weights are not read, but their names and shapes.
@@ -70,7 +54,7 @@ def _problem(folder: str, classifier: bool) -> str | None:
     try:
         config = AutoConfig.from_pretrained(folder)
     except (ValueError, KeyError, TypeError, OSError) as error:  # an unknown architecture, or keys of the wrong kind
-        return f"config.json is of no model that transformers knows: {_first_sentence(error)}"
+        return f"config.json is of no model that transformers knows: {first_sentence(error)}"
     if not classifier and (problem := _no_decoder(config)):
         return problem
     auto_class: Any = AutoModelForSequenceClassification if classifier else AutoModelForCausalLM
@@ -81,7 +65,7 @@ def _problem(folder: str, classifier: bool) -> str | None:
     except PrefzooError as error:
         return str(error).removeprefix(f"the model in {folder}: ")
     except (ValueError, TypeError, AssertionError, RuntimeError, ZeroDivisionError) as error:
-        return f"transformers cannot build it from config.json: {_first_sentence(error)}"
+        return f"transformers cannot build it from config.json: {first_sentence(error)}"
     return None
 
 
@@ -114,7 +98,7 @@ def _no_decoder(config: Any) -> str | None:
 def _unreadable(place: str, error: Exception) -> str:
     folder = Path(place)
     if not folder.is_dir() or list(folder.glob("*.safetensors")):
-        return f"its weights cannot be read; was a download or a copy cut short? ({_first_sentence(error)})"
+        return f"its weights cannot be read; was a download or a copy cut short? ({first_sentence(error)})"
     return "it has no weights in safetensors, the only format that is read."
 
 
@@ -164,7 +148,8 @@ def _named(names: list[str]) -> str:
     return ", ".join(names[:SHOWN]) + (f", and {more} more" if more > 0 else "")
 
 
-def _first_sentence(error: Exception) -> str:
+def first_sentence(error: Exception) -> str:
+    """What an error of another library says, in one line and shortened."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 160 else f"{text[:157]}..."
 

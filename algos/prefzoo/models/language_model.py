@@ -17,9 +17,10 @@ from prefzoo.errors import PrefzooError
 from prefzoo.interface import Bench
 from prefzoo.ledger import Ledger
 from prefzoo.models import shared_base
+from prefzoo.models.adapters import read_adapter
 from prefzoo.models.batch_invariance import Batching, is_attention_only, sampling_batches
 from prefzoo.models.chat_rendering import EncodedAgain
-from prefzoo.models.checkpoint import check_token_ids, read_adapter
+from prefzoo.models.checkpoint import check_token_ids
 from prefzoo.models.dropout import own_dropout
 from prefzoo.models.loading import (
     count_parameters,

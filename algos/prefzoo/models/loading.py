@@ -107,9 +107,14 @@ def tokenizer_arguments(loading: Mapping[str, Any]) -> dict[str, Any]:
 
 def _embeddings(path: str) -> float:
     """How many tokens the model in a folder has embeddings for; infinite where its config does not say."""
-    file = Path(path) / "config.json"
-    config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    config = _config(path)
     return {**config, **(config.get("text_config") or {})}.get("vocab_size") or float("inf")
+
+
+def _config(path: str) -> dict[str, Any]:
+    """The content of a model's config.json; empty where there is none."""
+    file = Path(path) / "config.json"
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
 
 
 def positions(config: PreTrainedConfig) -> int | None:
@@ -194,10 +199,10 @@ def source(path: str, **loading: Any) -> tuple[str, dict[str, Any]]:
     """Where a model is read from, and the arguments of `from_pretrained` for it; `loading` is as
     `from_pretrained_arguments` takes it."""
     copy = _copies.get(_quantized_copy_key(path, loading))
-    if copy is None:
-        return path, from_pretrained_arguments(**loading)
-    # The copy says itself how it was quantized.
-    return str(copy), from_pretrained_arguments(**{**loading, "quantization": None})
+    place = path if copy is None else str(copy)
+    if "quantization_config" in _config(place):  # as the copy: its files say how they were quantized
+        loading["quantization"] = None
+    return place, from_pretrained_arguments(**loading)
 
 
 def _quantized_copy_key(path: str, loading: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from peft import PeftModel
@@ -27,6 +27,8 @@ class ScoreHead:
     """
 
     causal_class: type[PreTrainedModel]
+    # It is trained whole, and in 16 bits most of its steps would be rounded away.
+    _keep_in_fp32_modules_strict: ClassVar[list[str]] = ["score"]
 
     def __init__(self: Any, config: PreTrainedConfig) -> None:
         super().__init__(config)  # type: ignore[call-arg]
@@ -50,7 +52,8 @@ class ScoreHead:
         ).last_hidden_state  # (B, T, H)
         places = torch.arange(mask.shape[1], device=mask.device)
         last = (places * mask).argmax(-1).to(hidden.device)
-        return SequenceClassifierOutput(logits=self.score(hidden[torch.arange(len(last), device=hidden.device), last]))
+        ends = hidden[torch.arange(len(last), device=hidden.device), last]
+        return SequenceClassifierOutput(logits=self.score(ends.to(self.score.weight.dtype)))
 
 
 def backbone(model: nn.Module) -> Any:
@@ -90,6 +93,7 @@ def load_score_model(path: str, draw_head: bool = True, **loading: Any) -> PreTr
         raise PrefzooError(f"{path} has no weights for {', '.join(missing[:5])}{' and others' * (len(missing) > 5)}")
     if SCORE in info["missing_keys"]:
         std = getattr(causal.config.get_text_config(), "initializer_range", 0.02)
+        model.score.float()  # what is in no file was made in the dtype of the others
         model.score.weight.data.copy_(torch.empty(model.score.weight.shape).normal_(0.0, std))
     return without_dropout(keep_differentiable(model))
 
@@ -100,7 +104,7 @@ def with_score_head(causal: PreTrainedModel) -> PreTrainedModel:
     with torch.device("meta"):
         made: Any = _class_for(causal)(_one_label(causal.config))
     setattr(made, _backbone_name(causal), backbone(causal))
-    made.score.to_empty(device=causal.device).to(causal.dtype)
+    made.score.to_empty(device=causal.device).float()
     nn.init.zeros_(made.score.weight)
     for name, value in vars(causal).items():  # that it is quantized, and how
         vars(made).setdefault(name, value)

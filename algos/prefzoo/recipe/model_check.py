@@ -17,7 +17,7 @@ from prefzoo.judges.judge_settings import JudgeSettings
 from prefzoo.lab import MODEL_DIR
 from prefzoo.recipe.model_folder_check import Use, folder_problems
 from prefzoo.recipe.recipe_schema import Recipe
-from prefzoo.rewards.reward_files import critic_problem, tokenizer_folder
+from prefzoo.rewards.reward_files import REWARD_FILE, critic_problem, tokenizer_folder
 from prefzoo.settings import Adapter
 
 TOKENS = ("eos_token", "pad_token")
@@ -40,8 +40,15 @@ def model_problems(recipe: Recipe) -> list[str]:
             problems += _path_problems(f"{key}.path", judge.path, "judge", remote_code)
     for key, part in recipe.reward.places.items():
         folder = Path(part.path or "").expanduser()
-        if part.type == "path" and part.path and (folder / "config.json").is_file():
+        if part.type != "path" or not part.path or not folder.is_dir():
+            continue
+        if (folder / "config.json").is_file():
             problems += folder_problems(f"{key}.path", part.path, folder, "reward", remote_code)
+        elif not (folder / REWARD_FILE).is_file():
+            problems.append(
+                f"{key}.path: {part.path!r} is no reward model: there is neither a config.json in it, as in a whole "
+                f"model, nor a {REWARD_FILE}, as in an adapter that was trained here."
+            )
     return problems
 
 

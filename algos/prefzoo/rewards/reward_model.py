@@ -11,14 +11,24 @@ from typing import Any
 import torch
 from jinja2 import TemplateError
 from peft import PeftModel
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 
 from prefzoo.errors import PrefzooError
 from prefzoo.models import shared_base
-from prefzoo.models.checkpoint import read_adapter
-from prefzoo.models.loading import count_parameters, device, load_tokenizer, positions, tokenizer_arguments
+from prefzoo.models.adapters import read_adapter
+from prefzoo.models.dropout import without_dropout
+from prefzoo.models.loading import (
+    count_parameters,
+    device,
+    keep_differentiable,
+    load_tokenizer,
+    resolve,
+    source,
+    tokenizer_arguments,
+)
 from prefzoo.models.score_head import backbone, load_score_model
-from prefzoo.rewards.reward_files import REWARD_FILE, critic_problem, relative_path, resolve_path
+from prefzoo.rewards.reward_files import REWARD_FILE, critic_problem, relative_path, resolve_path, reward_label
+from prefzoo.rewards.reward_text import classifier_tokenizer, classifier_tokens, conversation_tokens, most_tokens
 from prefzoo.types import Prompt
 
 BATCH = 64
@@ -52,23 +62,23 @@ class RewardModel:
         self.flops = 0.0
 
     @classmethod
-    def load(cls, path: str, loading: Mapping[str, Any] | None = None) -> RewardModel:
+    def load(cls, path: str, loading: Mapping[str, Any] | None = None, quantized: bool = True) -> RewardModel:
         """A reward model that this project trained, or any sequence-classification model (folder or hub id; see
         `GivenClassifier`).
 
         Args:
             loading: how a model's files are read (dtype, trust_remote_code, quantization). One that was trained here is
                 read as it was trained; whether its code may run is said here alone, never by its folder.
+            quantized: False reads a quantized base in full precision.
         """
         folder = Path(path)
         if not (folder / REWARD_FILE).is_file():
-            from prefzoo.rewards.given_classifier import GivenClassifier
-
-            return GivenClassifier.load(path, loading)
+            return GivenClassifier.load(path, loading, quantized)
         description = json.loads((folder / REWARD_FILE).read_text(encoding="utf-8"))
         given = dict(loading or {})
         trained = description.get("loading", {})
         read = {**given, **{key: trained[key] for key in ("dtype", "quantization", "chat_template") if key in trained}}
+        read |= {} if quantized else {"quantization": None}
         base = resolve_path(description["base"], folder) if "base" in description else None
         tokenizer = load_tokenizer(base or path, replies=False, **tokenizer_arguments(read))
         if base is None:
@@ -113,7 +123,7 @@ class RewardModel:
             PrefzooError: when they are other tokens here.
         """
         self._check_critic(policy)
-        model = RewardModel.load(str(self.folder), {**self.loading, "quantization": None}).model
+        model = RewardModel.load(str(self.folder), self.loading, quantized=False).model
         merged = model.merge_and_unload() if isinstance(model, PeftModel) else model
         return backbone(merged), merged.score.weight.detach()
 
@@ -158,7 +168,7 @@ class RewardModel:
     @property
     def positions(self) -> int | None:
         """How many tokens the model can read; None where it states no limit."""
-        return positions(self.model.config)
+        return most_tokens(self.model.config)
 
     def tokens(self, prompt: Prompt, reply: str) -> dict[str, list[int]]:
         """What the model reads of a prompt with a reply: `input_ids`, and whatever else its tokenizer gives.
@@ -184,16 +194,88 @@ class RewardModel:
         return pooled_scores(self.model, **padded.to(device()))
 
 
+class GivenClassifier(RewardModel):
+    """Scores by the model's own forward pass, as it was trained.
+
+    With one label the score is its value; with two it is the log-odds of the good one, in nats
+    (`reward_files.reward_label`). A text is padded with what the model's own config calls padding, which its forward
+    leaves out, so that no score depends on the batch; where the config names none, or the code is the model's own,
+    each text is read alone.
+
+    The prompt and the reply are rendered by the chat template of the model's tokenizer. Where an encoder (BERT,
+    DeBERTa, RoBERTa and the like) has none they are a pair of texts, see `pair_of_texts`.
+    """
+
+    @classmethod
+    def load(cls, path: str, loading: Mapping[str, Any] | None = None, quantized: bool = True) -> GivenClassifier:
+        """The classifier in a folder or on the hub; see `RewardModel.load`.
+
+        Raises:
+            PrefzooError: when it is no classifier, lacks weights, or has labels of which no score can be made.
+        """
+        read = {**(loading or {}), **({} if quantized else {"quantization": None})}
+        place, settings = source(resolve(path), **read)
+        try:
+            model, info = AutoModelForSequenceClassification.from_pretrained(
+                place, output_loading_info=True, **settings
+            )
+        except ValueError as error:
+            raise PrefzooError(f"reward.path: {path!r} could not be read as a reward model: {error}") from error
+        if missing := sorted(info["missing_keys"]):
+            raise PrefzooError(
+                f"reward.path: {path!r} is not a reward model: it has no weights for {', '.join(missing)}"
+            )
+        tokenizer = classifier_tokenizer(place, bool(settings["trust_remote_code"]), model.config.model_type)
+        return cls(without_dropout(keep_differentiable(model)), tokenizer, Path(path), read, None)
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        folder: Path,
+        loading: Mapping[str, Any],
+        base: str | None,
+    ) -> None:
+        super().__init__(model, tokenizer, folder, loading, base)
+        try:
+            self.good = reward_label(model.config.to_dict())
+        except ValueError as error:
+            raise PrefzooError(f"reward.path: {str(folder)!r} {error}.") from error
+        pad = getattr(model.config.get_text_config(), "pad_token_id", None)
+        self.pad = pad if pad is not None and 0 <= pad < len(tokenizer) else None
+        self.side = "right" if hasattr(model, "score") else tokenizer.padding_side
+        alone = self.pad is None or not type(model).__module__.startswith("transformers.")
+        self.batch_size = 1 if alone else BATCH
+
+    def _tokens(self, prompt: Prompt, reply: str) -> dict[str, list[int]]:
+        return classifier_tokens(self.tokenizer, prompt, reply)
+
+    def batch_scores(self, rows: list[dict[str, list[int]]]) -> torch.Tensor:
+        """See `RewardModel.batch_scores`."""
+        if self.pad is not None:
+            self.tokenizer.pad_token = self.tokenizer.convert_ids_to_tokens(self.pad)
+        padded = self.tokenizer.pad(rows, padding=len(rows) > 1, padding_side=self.side, return_tensors="pt")
+        logits = self.model(**padded.to(device())).logits.float()
+        return logits[:, 0] if self.good is None else logits[:, self.good] - logits[:, 1 - self.good]
+
+    def critic(self, policy: PreTrainedTokenizerBase) -> tuple[torch.nn.Module, torch.Tensor]:
+        """See `RewardModel.critic`; of a decoder with one linear head."""
+        self._check_critic(policy)
+        head = getattr(self.model, "score", None)
+        if not isinstance(head, torch.nn.Linear) or head.bias is not None or self.good is not None:
+            raise PrefzooError(
+                f"value_model: 'reward' begins as the reward model, and the one in {self.folder} has no single head on "
+                "the last token of a decoder. Allowed here: shared, separate."
+            )
+        whole = GivenClassifier.load(str(self.folder), self.loading, quantized=False).model
+        return backbone(whole), whole.score.weight.detach()
+
+
 def _storage(weight: torch.Tensor) -> tuple[object, ...]:
     """All that can differ between two copies of one weight in memory; in 4 bits most of it is not in the tensor."""
     state = getattr(weight, "quant_state", None)
     quantized = () if state is None else (state.quant_type, state.blocksize, state.nested, state.dtype)
     return type(weight), weight.dtype, weight.shape, *quantized
-
-
-def conversation_tokens(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, reply: str) -> list[int]:
-    """A prompt with a reply in a chat template, as it is trained and scored."""
-    return list(tokenizer.apply_chat_template([*prompt, {"role": "assistant", "content": reply}], return_dict=False))
 
 
 def pooled_scores(model: PreTrainedModel | PeftModel, input_ids: Any, attention_mask: Any) -> torch.Tensor:

@@ -279,8 +279,8 @@ def run_trainer(
         head = getattr(torch, bench.loading.get("dtype", "float32"))
         for name, weight in trainer.model.named_parameters():
             if weight.requires_grad:
-                # Nor is a critic trained in 16 bits, which casts what it is given; a module in the policy cannot.
-                full = "lora_" in name or name.startswith((HEAD, BACKBONE))
+                # Nor are critics and reward heads, which cast what they are given, as a module in a policy does not.
+                full = "lora_" in name or ".score." in name or name.startswith((HEAD, BACKBONE))
                 weight.data = weight.data.to(torch.float32 if full else head)
     learn_from_first_step(trainer, goes_on=not new)
     trainer.add_callback(Curves(bench.out / CURVES))

@@ -11,8 +11,8 @@ from transformers import AutoConfig
 from prefzoo.data.formats import Row
 from prefzoo.models.loading import resolve
 from prefzoo.recipe.recipe_schema import Recipe
-from prefzoo.rewards.given_classifier import classifier_tokenizer, classifier_tokens, most_tokens
 from prefzoo.rewards.reward_files import critic_problem, tokenizer_folder
+from prefzoo.rewards.reward_text import classifier_tokenizer, classifier_tokens, most_tokens
 from prefzoo.views import prompt_key
 
 
@@ -50,7 +50,7 @@ def given_reward_problems(
                 f"first that of {row.id} (turns of {', '.join(turn['role'] for turn in row.prompt)}): {reason}. Take "
                 "such rows out of the data, or give a reward model that reads them."
             )
-        limit = most_tokens(config, tokenizer)
+        limit = most_tokens(config)
         # How many tokens of another tokenizer a reply will have is known when there is one; see `RewardModel`.
         longest = max(lengths) + (new if critic_problem(policy, tokenizer.get_vocab()) is None else 0)
         if limit is not None and longest > limit and limit < most:
