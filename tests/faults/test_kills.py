@@ -21,7 +21,7 @@ import pytest
 
 import prefzoo
 from prefzoo.atomic_files import partial_folder
-from prefzoo.run.stage_graph import Stage, load_plan
+from prefzoo.run.stage_graph import Plan, load_plan
 
 KILLS = int(os.environ.get("PREFZOO_KILLS", "0"))
 SEED = int(os.environ.get("PREFZOO_TEST_SEED", "0"))
@@ -85,17 +85,19 @@ def found(out: Path) -> tuple[Any, dict[str, str]]:
     return timeless(json.loads((out / "results.json").read_text())), replies
 
 
-def stages_of(out: Path) -> list[Stage]:
-    return list(load_plan(out).stages.values()) if (out / "plan.json").is_file() else []
-
-
-def kill(process: subprocess.Popen, out: Path, left: Counter[str], usual: dict[str, float], rng: random.Random) -> str:
+def kill(process: subprocess.Popen, plan: Plan, out: Path, left: Counter[str], rng: random.Random) -> str:
     """Kill the whole group at a random moment of the first stage that is to be killed (once more) and runs; return its
-    name, or an empty text where the comparison ended before."""
+    name, or an empty text where the comparison ended before.
+
+    Args:
+        plan: of the same comparison in another folder, where it is done.
+        left: how often each stage is to be killed.
+    """
     while process.poll() is None:
-        running = [s for s in stages_of(out) if left[s.name] and partial_folder(s.folder).is_dir()]
+        folders = {stage: partial_folder(out / stage.folder.relative_to(plan.out)) for stage in plan.stages.values()}
+        running = [stage for stage, folder in folders.items() if left[stage.name] and folder.is_dir()]
         if running:
-            time.sleep(rng.uniform(0, 1.2 * usual[running[0].name]))
+            time.sleep(rng.uniform(0, 1.2 * (running[0].seconds or 1.0)))
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
@@ -108,17 +110,19 @@ def test_what_is_killed_again_and_again_ends_as_what_never_was(tmp_path) -> None
     path, rng = recipe(tmp_path), random.Random(SEED)
     assert start(path, tmp_path / "whole").wait() == 0, (tmp_path / "whole.log").read_text()[-3000:]
     wanted = found(tmp_path / "whole")
-    usual = {stage.name: stage.seconds or 1.0 for stage in stages_of(tmp_path / "whole")}
+    plan = load_plan(tmp_path / "whole")
     kills: Counter[str] = Counter()
     chains = 0
     while kills.total() < KILLS:
         chains += 1
         out = tmp_path / f"chain-{chains}"
-        drawn = {name: rng.choice((1, 1, 2)) for name in usual if rng.random() < max(0.2, KILLS / len(usual))}
+        drawn = {
+            name: rng.choice((1, 1, 2)) for name in plan.stages if rng.random() < max(0.2, KILLS / len(plan.stages))
+        }
         left = Counter(drawn)
         while True:
             process = start(path, out)
-            name = kill(process, out, left, usual, rng) if kills.total() < KILLS else ""
+            name = kill(process, plan, out, left, rng) if kills.total() < KILLS else ""
             if not name:
                 break
             left[name] -= 1
@@ -127,4 +131,4 @@ def test_what_is_killed_again_and_again_ends_as_what_never_was(tmp_path) -> None
         assert process.wait() == 0, out.with_suffix(".log").read_text()[-3000:]
         assert found(out) == wanted
         shutil.rmtree(out)
-    print(f"{kills.total()} kills, {chains} chains, {len(kills)} of {len(usual)} stages: {dict(kills)}")
+    print(f"{kills.total()} kills, {chains} chains, {len(kills)} of {len(plan.stages)} stages: {dict(kills)}")
