@@ -22,6 +22,7 @@ from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.recipe.check_recipe import load
 from prefzoo.run.stage_graph import make_plan
 from prefzoo.run.stages.shared_work import SHARED_WORK, SharedWork
+from prefzoo.trainers.config_audit import noting_sampling
 
 
 @pytest.fixture
@@ -50,8 +51,11 @@ def test_what_is_read_is_what_would_have_been_sampled_and_costs_as_much(bench) -
     states = []
     for each in (first, second):
         torch.manual_seed(0)
-        assert each.sample(start_of(each), prompts, 2, seed=5) == drawn
+        with noting_sampling(each.report):
+            assert each.sample(start_of(each), prompts, 2, seed=5) == drawn
         states.append(torch.get_rng_state())
+    how = [{"generation.temperature": 1.0, "generation.max_new_tokens": 24}]
+    assert first.report["sampling"] == second.report["sampling"] == how, "how it was drawn is told of both"
     assert torch.equal(*states), "what is drawn afterwards does not depend on who sampled"
     assert charges(first.ledger) == charges(second.ledger) == charges(alone.ledger)
     assert "reused" not in first.report

@@ -177,6 +177,8 @@ class Training(Settings):
     `batch_size` counts rows of an optimizer step (pairs, demonstrations, or prompts of an algorithm that samples; two
     unpaired replies count as one);
     `accumulation` splits it into that many forward passes.
+    `warmup_ratio` is a share of the steps, rounded up, in which the rate rises from 0; where that is one step, which
+    would change nothing, there is none, and a later round of a method begins above 0 (`trainers.first_step`).
     `learning_rate` left out is chosen by model size and adapter (`check_recipe.LEARNING_RATES`), then the same for all.
     `optim` is an AdamW: `adamw_8bit` keeps its moments in 8 bits (Dettmers et al. 2022,
     https://arxiv.org/abs/2110.02861), a `paged` one moves them to the CPU's memory when a GPU's is full.

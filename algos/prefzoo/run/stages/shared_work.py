@@ -26,6 +26,7 @@ from prefzoo.models.adapters import of_adapter
 from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.run.cache import fingerprint, result_key
 from prefzoo.run.resources import peak_memory
+from prefzoo.trainers.recipe_deviations import SAMPLING
 from prefzoo.types import Completion, Prompt
 
 SHARED_WORK = "kept"
@@ -60,7 +61,8 @@ class SharedWork:
         def compute() -> dict[str, Any]:
             ledger = Ledger()
             replies = [[[c.text, c.token_ids, c.finished] for c in samples] for samples in draw(ledger)]
-            return {"replies": replies, "charges": {name: getattr(ledger, name) for name in CHARGES}}
+            charges = {name: getattr(ledger, name) for name in CHARGES}
+            return {"replies": replies, "charges": charges, "sampling": bench.report.get(SAMPLING, [])}
 
         key = {
             "weights": _weights(policy.model),
@@ -77,6 +79,9 @@ class SharedWork:
             setattr(bench.ledger, name, getattr(bench.ledger, name) + result["charges"][name])
         if reused:
             _count_saved(bench, "generated_tokens", result["charges"]["generated_tokens"])
+            for facts in result.get("sampling", []):  # they were drawn so, by whichever process
+                if facts not in bench.report.setdefault(SAMPLING, []):
+                    bench.report[SAMPLING].append(facts)
         return [[Completion(text, tuple(ids), end) for text, ids, end in samples] for samples in result["replies"]]
 
     def preferences(
