@@ -12,6 +12,7 @@ Other intervals are measured beside the one in use, which is how it was chosen (
 
     python benchmarks/calibration.py pool --work /tmp/pool      # 227 stages, some 10 minutes on 4 cores
     python benchmarks/calibration.py measure                    # minutes; docs/calibration.md too
+    python benchmarks/calibration.py hard                       # families, skew, rare shares, two seeds; minutes
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import calibration_hard_cases as hard_cases
 import numpy as np
 from calibration_intervals import intervals
 from scipy import stats
@@ -35,6 +37,7 @@ from prefzoo.results.statistics.two_way_anova import mean_squares
 HERE = Path(__file__).parent
 POOL = HERE / "results" / "calibration_pool.npz"
 FOUND = HERE / "results" / "calibration.json"
+HARD = HERE / "results" / "calibration_hard_cases.json"
 PAGE = HERE.parent / "docs" / "calibration.md"
 RECIPE = {
     "extends": "base",
@@ -230,6 +233,16 @@ def described(pool: Pool) -> dict[str, Any]:
     return said
 
 
+def measure_hard(pool: Pool, times: int) -> None:
+    """Measure the hard cases and write them into a part of the page of their own."""
+    found = [*hard_cases.rows(times), *hard_cases.of_pool(pool, same, other, times)]
+    HARD.write_text(json.dumps({"times": times, "rows": found}, indent=1) + "\n", encoding="utf-8")
+    before, _, rest = PAGE.read_text(encoding="utf-8").partition("<!-- hard cases -->")
+    after = rest.partition("<!-- measured -->")[2]
+    page = f"{before}<!-- hard cases -->\n{hard_cases.tables(found)}\n<!-- measured -->{after}"
+    PAGE.write_text(page, encoding="utf-8")
+
+
 def percent(found: dict[str, float]) -> str:
     return f"{found['share']:.1%} ({found['low']:.1%} to {found['high']:.1%})"
 
@@ -268,7 +281,7 @@ def tables(found: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["pool", "measure"])
+    parser.add_argument("what", choices=["pool", "measure", "hard"])
     parser.add_argument("--work", type=Path, default=Path("runs/calibration"), help="folder of the pool's run")
     parser.add_argument("--times", type=int, default=2000)
     parser.add_argument("--few", type=int, default=400)
@@ -277,6 +290,9 @@ def main() -> None:
         make_pool(given.work)
         return
     pool = read_pool()
+    if given.what == "hard":
+        measure_hard(pool, given.times)
+        return
     with ProcessPoolExecutor() as processes:
         each = processes.map(partial(measured, times=given.times, few=given.few, pool=pool), SIZES)
         sizes = {f"{seeds} x {prompts}": size for (seeds, prompts), size in zip(SIZES, each, strict=True)}

@@ -28,8 +28,9 @@ def reward_report(
 
     Returns:
         `test_accuracy`: the share of test pairs in which the chosen reply scores higher (a tie counts half), `ci95`
-        its Wilson interval (pairs of one prompt or group are one cluster), `test_pairs` their number, `ties`; and with a truth `gold_correlation`, Pearson's, over
-        all replies of the test pairs, with `gold_correlation_ci95` by Fisher's z over the number of pairs.
+        its Wilson interval, for which pairs of one prompt or group are a cluster, `test_pairs` their number, `ties`;
+        and with a truth `gold_correlation`, Pearson's, over all replies of the test pairs, with
+        `gold_correlation_ci95` by Fisher's z over the number of pairs.
     """
     pairs = distinct_pairs(rows)
     prompts = [row.prompt for row in pairs]
