@@ -37,7 +37,6 @@ from prefzoo.results.statistics.two_way_anova import mean_squares
 HERE = Path(__file__).parent
 POOL = HERE / "results" / "calibration_pool.npz"
 FOUND = HERE / "results" / "calibration.json"
-HARD = HERE / "results" / "calibration_hard_cases.json"
 PAGE = HERE.parent / "docs" / "calibration.md"
 RECIPE = {
     "extends": "base",
@@ -55,6 +54,7 @@ RECIPE = {
 SIZES = ((3, 256), (5, 256), (3, 64), (1, 256))
 SAME = ("sft", "dpo", "dpo-rough")
 OTHER = (("sft", "start"), ("dpo", "start"), ("dpo", "sft"), ("dpo-rough", "dpo"))
+TWO_SEEDS = (*[(label, label) for label in SAME], ("dpo", "start"), ("dpo", "sft"))
 Pool = dict[str, np.ndarray]
 Drawn = tuple[np.ndarray, np.ndarray, float]
 """Two (seeds x prompts) tables and the true difference of their means."""
@@ -233,16 +233,6 @@ def described(pool: Pool) -> dict[str, Any]:
     return said
 
 
-def measure_hard(pool: Pool, times: int) -> None:
-    """Measure the hard cases and write them into a part of the page of their own."""
-    found = [*hard_cases.rows(times), *hard_cases.of_pool(pool, same, other, times)]
-    HARD.write_text(json.dumps({"times": times, "rows": found}, indent=1) + "\n", encoding="utf-8")
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition("<!-- hard cases -->")
-    after = rest.partition("<!-- measured -->")[2]
-    page = f"{before}<!-- hard cases -->\n{hard_cases.tables(found)}\n<!-- measured -->{after}"
-    PAGE.write_text(page, encoding="utf-8")
-
-
 def percent(found: dict[str, float]) -> str:
     return f"{found['share']:.1%} ({found['low']:.1%} to {found['high']:.1%})"
 
@@ -291,7 +281,8 @@ def main() -> None:
         return
     pool = read_pool()
     if given.what == "hard":
-        measure_hard(pool, given.times)
+        draws = {f"{a} and {b}": partial(same, pool, a) if a == b else partial(other, pool, a, b) for a, b in TWO_SEEDS}
+        hard_cases.measure(draws, given.times, PAGE)
         return
     with ProcessPoolExecutor() as processes:
         each = processes.map(partial(measured, times=given.times, few=given.few, pool=pool), SIZES)

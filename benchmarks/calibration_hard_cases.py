@@ -6,17 +6,20 @@ it was chosen among.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import json
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
-from prefzoo.results import analysis, statistics
+from prefzoo.results import statistics
 from prefzoo.results.statistics.two_way_anova import estimate_from_mean_squares, mean_squares
 
-Draw = Callable[[], np.ndarray]
+FOUND = Path(__file__).parent / "results" / "calibration_hard_cases.json"
 Row = dict[str, Any]
 FAMILIES = {
     "20 of 10": [10] * 20,
@@ -27,25 +30,24 @@ FAMILIES = {
 SEEDS = (1, 3, 5)
 
 
-def rows(times: int) -> Iterator[Row]:
-    """Every case with what was found; a seed for each, so that one can be drawn again alone."""
+def cases() -> Iterator[Callable[[int], Row]]:
+    """What measures each case, by so many draws; a seed for each, so that one can be drawn again alone."""
     for name, sizes in FAMILIES.items():
         for seeds in SEEDS:
-            yield families(name, sizes, seeds, times)
+            yield partial(families, name, sizes, seeds)
     for spread in (0.5, 1.0, 1.5, 2.0):
         for seeds, prompts in ((1, 64), (1, 256), (3, 64), (3, 256), (5, 256)):
-            yield skew(spread, seeds, prompts, times)
+            yield partial(skew, spread, seeds, prompts)
     for share in (0.01, 0.02, 0.05, 0.2):
         for seeds, prompts in ((1, 200), (3, 64), (3, 200), (5, 200)):
-            yield shares(share, seeds, prompts, times)
+            yield partial(shares, share, seeds, prompts)
     for spread in (0.0, 0.05, 0.1, 0.3, 1.0):
-        yield seeds_apart(spread, times)
+        yield partial(seeds_apart, spread)
 
 
-def judged(difference: np.ndarray) -> analysis.Verdict:
-    """The verdict on a (seeds x groups) table of differences."""
-    tables = {"a": {"gold": difference}, "b": {"gold": np.zeros_like(difference)}}
-    return analysis.verdict_family("calibration", "gold", [("a", "b")], tables)[0]
+def judged(difference: np.ndarray) -> statistics.Estimate:
+    """What a verdict rests on, of a (seeds x groups) table of differences."""
+    return statistics.paired_difference(difference, np.zeros_like(difference))
 
 
 def t_alone(table: np.ndarray) -> statistics.Estimate:
@@ -63,7 +65,7 @@ def families(name: str, sizes: list[int], seeds: int, times: int) -> Row:
         table = family[:, groups] + rng.normal(0, 1, (seeds, len(groups)))
         means = statistics.group_means(table, groups)
         weighed = table.mean() + (means - table.mean()) * np.bincount(groups) / np.bincount(groups).mean()
-        called["in use"] += judged(means).verdict != "inconclusive"
+        called["in use"] += judged(means).p < statistics.ALPHA
         called["over prompts"] += t_alone(table).p < statistics.ALPHA
         called["mean over prompts, errors by family"] += t_alone(weighed).p < statistics.ALPHA
     return {"kind": "families", "case": name, "seeds": seeds, "prompts": len(groups), **_shares(called, times)}
@@ -77,9 +79,9 @@ def skew(spread: float, seeds: int, prompts: int, times: int) -> Row:
         of_prompts = (rng.lognormal(0, spread, (1, prompts)) - mean) / mean
         table = of_prompts + rng.normal(0, 0.3 if seeds > 1 else 0.0, (seeds, prompts))
         verdict = judged(table)
-        called["in use"] += verdict.verdict != "inconclusive"
+        called["in use"] += verdict.p < statistics.ALPHA
         called["t alone"] += t_alone(table).p < statistics.ALPHA
-        told += abs(verdict.skewness or 0.0) > statistics.SKEWED
+        told += verdict.skewed
     found = _shares({**called, "told in the report": told}, times)
     return {"kind": "skew", "case": f"lognormal {spread:g}", "seeds": seeds, "prompts": prompts, **found}
 
@@ -97,7 +99,7 @@ def shares(share: float, seeds: int, prompts: int, times: int) -> Row:
         covers["in use"] += found.low <= share <= found.high
         covers["symmetric"] += plain.low <= share <= plain.high
         below += plain.low < 0
-        called += judged(table - other).verdict != "inconclusive"
+        called += judged(table - other).p < statistics.ALPHA
     found = _shares({**covers, "symmetric, below 0": below, "equal shares called different": called}, times)
     return {"kind": "shares", "case": f"{share:.0%}", "seeds": seeds, "prompts": prompts, **found}
 
@@ -109,33 +111,44 @@ def seeds_apart(spread: float, times: int) -> Row:
     for _ in range(times):
         for seeds, name in ((2, "two seeds"), (3, "three seeds")):
             table = rng.normal(0, 1, (seeds, 256)) + rng.normal(0, 0.3, (1, 256)) + rng.normal(0, spread, (seeds, 1))
-            counts[name] += judged(table).verdict != "inconclusive"
+            counts[name] += judged(table).p < statistics.ALPHA
             if seeds == 2:
                 counts["two seeds, t over their means"] += stats.ttest_1samp(table.mean(1), 0).pvalue < statistics.ALPHA
     return {"kind": "seeds", "case": f"{spread:g}", "seeds": 2, "prompts": 256, **_shares(counts, times)}
 
 
-def of_pool(pool: dict[str, np.ndarray], same: Callable[..., Any], other: Callable[..., Any], times: int) -> list[Row]:
-    """Two seeds of the pool's trials: equal ones, and how often a true difference is found."""
-    found = []
-    for a, b in (("sft", "sft"), ("dpo", "dpo"), ("dpo-rough", "dpo-rough"), ("dpo", "start"), ("dpo", "sft")):
-        rng = np.random.default_rng([5, len(found)])
-        draw = partial(same, pool, a) if a == b else partial(other, pool, a, b)
-        counts = dict.fromkeys(("two seeds", "two seeds, t over their means", "three seeds"), 0)
-        for _ in range(times):
-            for seeds, name in ((2, "two seeds"), (3, "three seeds")):
-                first, second, _ = draw(seeds, 256, rng)
-                counts[name] += judged(first - second).verdict != "inconclusive"
-                if seeds == 2:
-                    p = stats.ttest_1samp((first - second).mean(1), 0).pvalue
-                    counts["two seeds, t over their means"] += p < statistics.ALPHA
-        case = {"kind": "seeds", "case": f"{a} and {b}", "seeds": 2, "prompts": 256}
-        found.append({**case, **_shares(counts, times)})
-    return found
+def seeds_of_pool(case: str, draw: Callable[[int, int, np.random.Generator], Any], times: int) -> Row:
+    """Two trials of the pool: equal ones, or how often a true difference is found."""
+    rng = np.random.default_rng([5, len(case)])
+    counts = dict.fromkeys(("two seeds", "two seeds, t over their means", "three seeds"), 0)
+    for _ in range(times):
+        for seeds, name in ((2, "two seeds"), (3, "three seeds")):
+            first, second, _ = draw(seeds, 256, rng)
+            counts[name] += judged(first - second).p < statistics.ALPHA
+            if seeds == 2:
+                p = stats.ttest_1samp((first - second).mean(1), 0).pvalue
+                counts["two seeds, t over their means"] += p < statistics.ALPHA
+    return {"kind": "seeds", "case": case, "seeds": 2, "prompts": 256, **_shares(counts, times)}
 
 
 def _shares(counts: dict[str, int], times: int) -> dict[str, float]:
     return {name: count / times for name, count in counts.items()}
+
+
+def measure(draws: Mapping[str, Callable[..., Any]], times: int, page: Path) -> None:
+    """Measure all cases, keep what was found, and write it into a part of the page of its own.
+
+    Args:
+        draws: what draws two trials of the pool, by name (see `seeds_of_pool`).
+    """
+    every = [*cases(), *[partial(seeds_of_pool, name, draw) for name, draw in draws.items()]]
+    with ProcessPoolExecutor() as processes:
+        found = [each.result() for each in [processes.submit(case, times) for case in every]]
+    FOUND.write_text(json.dumps({"times": times, "rows": found}, indent=1) + "\n", encoding="utf-8")
+    before, _, rest = page.read_text(encoding="utf-8").partition("<!-- hard cases -->")
+    after = rest.partition("<!-- measured -->")[2]
+    text = f"{before}<!-- hard cases -->\n{tables(found)}\n<!-- measured -->{after}"
+    page.write_text(text, encoding="utf-8")
 
 
 TITLES = {
