@@ -12,6 +12,7 @@ Other intervals are measured beside the one in use, which is how it was chosen (
 
     python benchmarks/calibration.py pool --work /tmp/pool      # 227 stages, some 10 minutes on 4 cores
     python benchmarks/calibration.py measure                    # minutes; docs/calibration.md too
+    python benchmarks/calibration.py hard                       # families, skew, rare shares, two seeds; minutes
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import calibration_hard_cases as hard_cases
 import numpy as np
 from calibration_intervals import intervals
 from scipy import stats
@@ -52,6 +54,7 @@ RECIPE = {
 SIZES = ((3, 256), (5, 256), (3, 64), (1, 256))
 SAME = ("sft", "dpo", "dpo-rough")
 OTHER = (("sft", "start"), ("dpo", "start"), ("dpo", "sft"), ("dpo-rough", "dpo"))
+TWO_SEEDS = (*[(label, label) for label in SAME], ("dpo", "start"), ("dpo", "sft"))
 Pool = dict[str, np.ndarray]
 Drawn = tuple[np.ndarray, np.ndarray, float]
 """Two (seeds x prompts) tables and the true difference of their means."""
@@ -268,7 +271,7 @@ def tables(found: dict[str, Any]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["pool", "measure"])
+    parser.add_argument("what", choices=["pool", "measure", "hard"])
     parser.add_argument("--work", type=Path, default=Path("runs/calibration"), help="folder of the pool's run")
     parser.add_argument("--times", type=int, default=2000)
     parser.add_argument("--few", type=int, default=400)
@@ -277,6 +280,10 @@ def main() -> None:
         make_pool(given.work)
         return
     pool = read_pool()
+    if given.what == "hard":
+        draws = {f"{a} and {b}": partial(same, pool, a) if a == b else partial(other, pool, a, b) for a, b in TWO_SEEDS}
+        hard_cases.measure(draws, given.times, PAGE)
+        return
     with ProcessPoolExecutor() as processes:
         each = processes.map(partial(measured, times=given.times, few=given.few, pool=pool), SIZES)
         sizes = {f"{seeds} x {prompts}": size for (seeds, prompts), size in zip(SIZES, each, strict=True)}

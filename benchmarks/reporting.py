@@ -1,9 +1,11 @@
-"""How long a large comparison takes to be analysed and reported: 12 policies, 1,000 prompts, 5 seeds, on two cores.
+"""How long a large comparison takes to be analysed and reported, and how much memory: 12 policies, 1,000 prompts, 5
+seeds, on two cores, or as many as is said.
 
     python benchmarks/reporting.py [--work runs/reporting] [--repeats 3] [--out benchmarks/results/reporting.json]
+    python benchmarks/reporting.py --labels 20 --seeds 3 --prompts 2000 --out reporting_large.json
 
-One trial is trained and evaluated on 1,000 prompts; the folders of the other trials are made of it, each with other
-noise in its rewards, so that a finished run of sixty trials lies there. `prefzoo report` is timed on that, as a process
+One trial is trained and evaluated on so many prompts; the folders of the other trials are made of it, each with other
+noise in its rewards, so that a finished run of all trials lies there. `prefzoo report` is timed on that, as a process
 of its own from its start to its end: reading, analysis, tables, figures, page.
 """
 
@@ -24,17 +26,16 @@ from measuring import machine, medians, write
 
 from prefzoo.run.evaluation_records import RECORDS, read_records
 
-PROMPTS, SEEDS, LABELS = 1000, 5, 12
 GOAL = 20.0
 CORES = 2
 
 
-def recipe(labels: int, seeds: int) -> dict[str, Any]:
+def recipe(labels: int, seeds: int, prompts: int) -> dict[str, Any]:
     """Trials of one algorithm under many labels."""
     return {
         "extends": "base",
         "budget": {"prompts": 64},
-        "evaluation": {"prompts": PROMPTS},
+        "evaluation": {"prompts": prompts},
         "reward": {"type": "random"},
         "tracking": {"wandb": {"mode": "disabled"}},
         "seeds": seeds,
@@ -42,16 +43,16 @@ def recipe(labels: int, seeds: int) -> dict[str, Any]:
     }
 
 
-def make_run(work: Path) -> None:
+def make_run(work: Path, labels: int, seeds: int, prompts: int) -> None:
     """A run of which one trial was really made and the others are made of it."""
     import prefzoo
     from prefzoo.recipe.check_recipe import load
     from prefzoo.run.integrity import seal
     from prefzoo.run.stage_graph import make_plan
 
-    prefzoo.compare(recipe(1, 1), out=work)
-    one = {(s.kind, s.seed): s for s in make_plan(load(recipe(1, 1)), work).stages.values()}
-    whole = make_plan(load(recipe(LABELS, SEEDS)), work)
+    prefzoo.compare(recipe(1, 1, prompts), out=work)
+    one = {(s.kind, s.seed): s for s in make_plan(load(recipe(1, 1, prompts)), work).stages.values()}
+    whole = make_plan(load(recipe(labels, seeds, prompts)), work)
     rng = np.random.default_rng(0)
     for stage in whole.stages.values():
         if stage.done:
@@ -73,14 +74,19 @@ def add_noise(folder: Path, rng: np.random.Generator) -> None:
 
 
 def timed(work: Path) -> dict[str, float]:
-    """Seconds of one `prefzoo report`, by the clock and of processor."""
-    began, before = time.perf_counter(), os.times()
-    subprocess.run(
-        [str(Path(sys.executable).with_name("prefzoo")), "report", str(work)], check=True, stdout=subprocess.DEVNULL
-    )
-    after = os.times()
-    spent = after.children_user + after.children_system - before.children_user - before.children_system
-    return {"seconds": time.perf_counter() - began, "processor_seconds": spent}
+    """Seconds of one `prefzoo report`, by the clock and of processor, and the most memory that it held."""
+    began = time.perf_counter()
+    program = str(Path(sys.executable).with_name("prefzoo"))
+    process = subprocess.Popen([program, "report", str(work)], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"prefzoo report {work} ended with {os.waitstatus_to_exitcode(status)}")
+    spent = usage.ru_utime + usage.ru_stime
+    return {
+        "seconds": time.perf_counter() - began,
+        "processor_seconds": spent,
+        "peak_mib": usage.ru_maxrss / 1024,
+    }
 
 
 def main() -> None:
@@ -89,8 +95,11 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/reporting"))
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("reporting.json"))
+    parser.add_argument("--labels", type=int, default=12)
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--prompts", type=int, default=1000)
     args = parser.parse_args()
-    make_run(args.work)
+    make_run(args.work, args.labels, args.seeds, args.prompts)
     os.sched_setaffinity(0, set(sorted(os.sched_getaffinity(0))[:CORES]))
     runs = []
     for _ in range(args.repeats):
@@ -98,8 +107,8 @@ def main() -> None:
         print({key: round(value, 1) for key, value in runs[-1].items()}, flush=True)
     found = json.loads((args.work / "results.json").read_text(encoding="utf-8"))
     measured = [len(each["seeds"]) for label, each in found["algorithms"].items() if label != "start"]
-    if measured != [SEEDS] * LABELS:
-        raise SystemExit(f"the report is not of {LABELS} policies and {SEEDS} seeds: {measured}")
+    if measured != [args.seeds] * args.labels:
+        raise SystemExit(f"the report is not of {args.labels} policies and {args.seeds} seeds: {measured}")
     write(args.out, {"machine": machine(), "cores": CORES, "goal": GOAL, "median": medians(runs), "runs": runs})
 
 

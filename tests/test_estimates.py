@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 
 import numpy as np
 import pytest
+from scipy import stats
 
+from prefzoo.data.agreement import wilson
 from prefzoo.results import analysis, statistics
+from prefzoo.results.caveats import power_command, skew_notes
 from prefzoo.results.statistics.bootstrap import pigeonhole_bootstrap
 from prefzoo.results.statistics.bradley_terry import fit_bradley_terry
 
@@ -120,6 +124,86 @@ def test_families_are_named_and_equal_policies_are_inconclusive() -> None:
     rated = analysis.ratings(tables)
     assert rated["start"].mean == 0.0 and rated["better"].mean == max(each.mean for each in rated.values())
     assert {(pair.a, pair.b) for pair in analysis.pairs(tables)} >= {("start", "a"), ("a", "better")}
+
+
+def test_the_interval_of_a_skewed_mean_is_halls_on_the_side_of_what_is_missing() -> None:
+    table = np.array([[0.0, 0.1, 0.3, 0.2, 0.1, 0.0, 0.4, 0.2, 0.3, 6.0]]) - 2.0
+    found, n = statistics.estimate(table), table.size
+    skewness = float(stats.skew(table[0], bias=False)) / n**0.5
+    assert found.skewness == pytest.approx(skewness) and skewness > statistics.SKEWED
+    assert found.mean - found.low == pytest.approx(stats.t.ppf(0.975, n - 1) * table.std(ddof=1) / n**0.5)
+
+    def hall(t: float) -> float:  # Hall (1992), with the skewness that a sample is taken to miss
+        g = 2 * skewness
+        return t + g * t**2 / 3 + g**2 * t**3 / 27 + g / 6
+
+    # the upper end is the mean that would lie so far below by chance
+    assert hall((found.mean - found.high) / found.error) == pytest.approx(-stats.t.ppf(0.975, n - 1), abs=1e-9)
+    assert found.p == pytest.approx(2 * stats.t.sf(abs(hall(found.mean / found.error)), n - 1), abs=1e-9)
+    turned = statistics.estimate(-table)
+    assert (turned.low, turned.high, turned.p) == pytest.approx((-found.high, -found.low, found.p))
+    along = statistics.estimate(table + 4.0)
+    assert along.p == pytest.approx(stats.ttest_1samp(table[0] + 4.0, 0).pvalue), "the other side stays Student's"
+
+
+@pytest.mark.parametrize(("spread", "seeds", "prompts"), [(1.25, 1, 64), (1.5, 3, 256), (2.0, 1, 256)])
+def test_skewed_differences_are_called_rarely_or_told_to_be_skewed(spread, seeds, prompts) -> None:
+    rng = np.random.default_rng(5)
+    called = told = 0
+    mean, times = np.exp(spread**2 / 2), 600
+    skewed = (rng.lognormal(0, spread, (times, 1, prompts)) - mean) / mean
+    tables = skewed + rng.normal(0, 0.2, (times, seeds, prompts))
+    for table in tables:
+        found = statistics.estimate(table)
+        called += found.p < 0.05
+        told += found.skewed
+        assert (found.p < 0.05) == (not found.low <= 0 <= found.high), "interval and p-value agree"
+    of_t = (stats.ttest_1samp(tables.mean(1), 0, axis=1).pvalue < 0.05).mean()
+    assert called / times <= 0.075 and of_t > 0.08 and told / times > 0.8
+
+
+def test_what_is_skewed_is_said_in_the_report() -> None:
+    rng = np.random.default_rng(0)
+    start = rng.normal(size=(2, 64))
+    odd = start + (rng.permutation(64) < 2) * 50.0 + rng.normal(0, 0.1, (2, 64))
+    found = analysis.verdicts({"start": {"gold": start}, "odd": {"gold": odd}, "even": {"gold": start + 0.1 * start}})
+    (said,) = skew_notes(found, "gold")
+    assert "difference to the start of odd." in said and skew_notes(found, "proxy") == []
+
+
+@pytest.mark.parametrize(("share", "seeds", "prompts"), [(0.01, 5, 200), (0.02, 3, 200), (0.05, 1, 64)])
+def test_intervals_of_rare_shares_lie_within_0_and_1_and_cover(share, seeds, prompts) -> None:
+    rng = np.random.default_rng(6)
+    inside, times = 0, 600
+    for _ in range(times):
+        table = (rng.random((seeds, prompts)) < share) * 1.0
+        found = statistics.proportion(statistics.estimate(table), table)
+        inside += found.low <= share <= found.high
+        assert 0 <= found.low <= found.mean <= found.high <= 1
+    assert inside / times >= 0.93
+
+
+def test_a_share_of_one_seed_has_wilsons_interval() -> None:
+    table = np.array([[1.0] * 3 + [0.0] * 197])
+    found = statistics.proportion(statistics.estimate(table), table)
+    # of 199 replies, whose variance is that of 200 with n - 1, and with t of 199 df, 1.971957, for 1.959964
+    assert (found.low, found.high) == pytest.approx(wilson(0.015, 199 * (1.959964 / 1.971957) ** 2), abs=1e-6)
+
+
+def test_what_to_do_about_an_inconclusive_verdict_is_a_command(tmp_path) -> None:
+    rng = np.random.default_rng(2)
+    start = rng.normal(size=(3, 64))
+    tables = {"start": {"gold": start}, "same": {"gold": start + rng.normal(size=(3, 64))}, "up": {"gold": start + 9}}
+    found = analysis.verdicts(tables)
+    (same,) = (v for v in found if (v.a, v.b) == ("same", "start"))
+    assert same.verdict == "inconclusive" and same.detectable is not None
+    command = power_command(found, "gold", 3, tmp_path / "a run")
+    assert command is not None
+    *words, size = shlex.split(command)
+    assert words == ["prefzoo", "power", str(tmp_path / "a run"), "--difference"]
+    assert float(size) == pytest.approx(same.detectable / 2, rel=0.5)
+    assert power_command(found, "gold", 1, tmp_path) is None
+    assert power_command([v for v in found if v.a == "up"], "gold", 3, tmp_path) is None
 
 
 def test_twelve_policies_are_analysed_in_seconds() -> None:

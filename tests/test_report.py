@@ -24,10 +24,10 @@ from prefzoo.report.render_pages import inline_svg, render_html, render_markdown
 from prefzoo.report.render_terminal import print_sections
 from prefzoo.report.replies_section import side_by_side
 from prefzoo.report.sections import Fold, Picture, Points, Section, Table, Text, tables
-from prefzoo.report.summary_text import column_notes, open_note, sentence, title
+from prefzoo.report.summary_text import column_notes, open_note, power_note, seeds_note, sentence, title
 from prefzoo.report.verdict_section import facts, grouped_warnings
 from prefzoo.results.caveats import notes
-from prefzoo.results.number_format import fixed, interval
+from prefzoo.results.number_format import fixed, interval, with_error
 from prefzoo.results.results_file import load as load_results
 from prefzoo.results.results_schema import Milestone, Results, Summary, Verdict, Warning
 from reported import made
@@ -303,6 +303,30 @@ def test_with_one_seed_the_headline_says_so(tmp_path) -> None:
     assert sentence(results) == "No difference shown: rejection_sampling."
     results.verdicts = [results.verdicts[0].model_copy(update={"verdict": "worse"})]
     assert "worse than the start in gold reward: rejection_sampling" in sentence(results)
+
+
+def test_the_first_screen_says_what_two_seeds_are_worth_and_what_to_do_about_inconclusive(tmp_path) -> None:
+    results = made(tmp_path)
+    assert seeds_note(results) is not None and "Two seeds" in " ".join(results.notes)
+    assert power_note(results) is None, "the folder is not known"
+    results.power_command = "prefzoo power runs/mine --difference 0.3"
+    text = markdown(results, tmp_path)
+    assert text.index("Two seeds: ") < text.index("prefzoo power runs/mine --difference 0.3") < text.index("## ")
+    assert "(rejection_sampling) means not shown" in text
+    for verdict in results.verdicts:
+        verdict.verdict = "inconclusive"
+    assert seeds_note(results) is None, "nothing is claimed"
+    results.recipe["seeds"] = [0]
+    assert "cannot be told from one seed" in str(power_note(results))
+    for verdict in results.verdicts:
+        verdict.verdict = "better"
+    results.recipe["seeds"] = [0, 1, 2]
+    assert seeds_note(results) is None and power_note(results) is None
+
+
+def test_an_interval_whose_ends_are_not_as_far_away_is_shown_whole() -> None:
+    assert with_error(0.5, (0.25, 0.75)) == "0.50 ±0.25" and with_error(0.5, None, "+") == "+0.50"
+    assert with_error(0.02, (0.01, 0.07)) == "0.02 [0.01, 0.07]" and with_error(1.0, (1.0, 1.0)) == "1.00 ±0.00"
 
 
 def test_where_an_interval_and_its_verdict_disagree_the_first_screen_says_why(tmp_path) -> None:

@@ -16,7 +16,7 @@ MOST_NAMED = 6
 """More policies than this are not all named in a title or a sentence."""
 
 
-TWO_SEEDS = "Two seeds: up to one in ten policies that are the same are called different, not at most one in twenty."
+TWO_SEEDS = "Two seeds: up to 12% of policies that are the same are called different, and not at most 5%."
 
 
 def title(results: Results) -> str:

@@ -94,7 +94,7 @@ def group_notes(groups: PromptGroups) -> list[str]:
         return []
     sizes = np.bincount(of_all)
     sentences = [
-        f"The {len(of_all)} test prompts are {len(sizes)} groups (near-duplicates, or the data's own `group`), the "
+        f"The {len(of_all)} test prompts are {len(sizes)} groups (near-duplicates, or the data's own groups), the "
         f"largest of {sizes.max()}: every number is a mean over groups, each of which counts once, and every interval "
         "is one over groups."
     ]

@@ -60,7 +60,9 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
         result = algorithms[label]
         result.summary = summary
         if metric in start and metric in tables[label]:
-            result.interquartile_mean = to_summary(statistics.interquartile_mean(tables[label][metric], of_all))
+            bounds = (0.0, 1.0) if analysis.is_share(tables[label][metric]) else (-np.inf, np.inf)
+            middle = statistics.interquartile_mean(tables[label][metric], of_all)
+            result.interquartile_mean = to_summary(middle, *bounds)
         if label != START:
             result.length_adjusted = length_adjusted(tables[label], start, metric, of_all)
             result.over_start = {

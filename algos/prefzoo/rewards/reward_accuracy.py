@@ -28,8 +28,9 @@ def reward_report(
 
     Returns:
         `test_accuracy`: the share of test pairs in which the chosen reply scores higher (a tie counts half), `ci95`
-        its Wilson interval (pairs of one prompt or group are one cluster), `test_pairs` their number, `ties`; and with a truth `gold_correlation`, Pearson's, over
-        all replies of the test pairs, with `gold_correlation_ci95` by Fisher's z over the number of pairs.
+        its Wilson interval, for which pairs of one prompt or group are a cluster, `test_pairs` their number, `ties`;
+        and with a truth `gold_correlation`, Pearson's, over all replies of the test pairs, with
+        `gold_correlation_ci95` by Fisher's z over the number of prompts.
     """
     pairs = distinct_pairs(rows)
     prompts = [row.prompt for row in pairs]
@@ -41,9 +42,10 @@ def reward_report(
     ties = sum(a == b for a, b in zip(better, worse, strict=True))
     wins = sum(a > b for a, b in zip(better, worse, strict=True))
     right = [0.5 if a == b else float(a > b) for a, b in zip(better, worse, strict=True)]
+    clusters = [cluster_of(row) for row in pairs]
     report: dict[str, Any] = {
         "test_accuracy": (wins + ties / 2) / len(pairs),
-        "ci95": list(clustered_wilson(right, [cluster_of(row) for row in pairs])),
+        "ci95": list(clustered_wilson(right, clusters)),
         "test_pairs": len(pairs),
         "ties": ties,
         "mean_margin": (sum(better) - sum(worse)) / len(pairs),
@@ -53,8 +55,8 @@ def reward_report(
         scores = [*better, *worse]
         if len(set(truth)) > 1 and len(set(scores)) > 1:
             result = stats.pearsonr(scores, truth)
-            # The two replies of a pair share a prompt: counting pairs, not replies, keeps the interval honest.
-            half = stats.norm.ppf(0.975) / max(1.0, (len(pairs) - 3)) ** 0.5
+            # Replies that share a prompt are not independent: counting prompts keeps the interval honest.
+            half = stats.norm.ppf(0.975) / max(1.0, (len(set(clusters)) - 3)) ** 0.5
             z = math.atanh(max(-0.999999, min(0.999999, result.statistic)))
             report["gold_correlation"] = float(result.statistic)
             report["gold_correlation_ci95"] = [math.tanh(z - half), math.tanh(z + half)]

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from prefzoo.data import splits
-from prefzoo.data.agreement import wilson
+from prefzoo.data.agreement import clustered_wilson
 from prefzoo.data.formats import Row
 from prefzoo.data.rejects import Rejects
-from prefzoo.data.row_views import views_of
+from prefzoo.data.row_views import cluster_of, views_of
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import Policy
 from prefzoo.judges.ai_preferences import in_words, label_pairs
@@ -122,8 +122,12 @@ def _gold_agreement(recipe: Recipe, rows: Sequence[Row]) -> dict[str, Any]:
     prompts = [row.prompt for row in pairs]
     chosen = gold(prompts, [row.chosen or "" for row in pairs])
     rejected = gold(prompts, [row.rejected or "" for row in pairs])
-    agrees = [a["gold"] > b["gold"] for a, b in zip(chosen, rejected, strict=True) if a["gold"] != b["gold"]]
+    judged = zip(pairs, chosen, rejected, strict=True)
+    agrees = [(a["gold"] > b["gold"], cluster_of(row)) for row, a, b in judged if a["gold"] != b["gold"]]
     if not agrees:
         return {}
-    share = sum(agrees) / len(agrees)
-    return {"gold_agreement": share, "gold_agreement_ci95": list(wilson(share, len(agrees)))}
+    right, clusters = zip(*agrees, strict=True)
+    return {
+        "gold_agreement": sum(right) / len(right),
+        "gold_agreement_ci95": list(clustered_wilson(right, clusters)),
+    }
