@@ -34,17 +34,15 @@ def shorten(prompt: list[Message], tokens: Callable[[Prompt], int], limit: int) 
     def rest(begin: int) -> list[Message]:
         return [*system, {**last, "content": text[begin:]}]
 
-    if len(text) <= LETTERS * limit or fits(rest(len(text) - LETTERS * limit)):
+    tail = max(0, len(text) - LETTERS * limit)
+    if tail == 0 or fits(rest(tail)):
         if fits(prompt):
             return prompt
-        starts = [i for i in range(len(system), len(prompt)) if prompt[i]["role"] == "user"]
+        starts = [i for i in range(len(system) + 1, len(prompt)) if prompt[i]["role"] == "user"]
         first = bisect_left(starts, True, key=lambda i: fits([*system, *prompt[i:]]))
         if first < len(starts):
             return [*system, *prompt[starts[first] :]]
-    size, fitting = limit, len(text)
-    while (longer := max(0, len(text) - size)) and fits(rest(longer)):
-        size, fitting = 2 * size, longer
-    begin = longer + bisect_left(range(longer, fitting), True, key=lambda start: fits(rest(start)))
+    begin = _first_that_fits(lambda start: tokens(rest(start)), tail, len(text), limit)
     for letter in _letters(text, begin):
         space = re.compile(r"\s").search(text, letter, letter + WORD)
         word = space.end() if space and letter and not text[letter - 1].isspace() else letter
@@ -52,6 +50,31 @@ def shorten(prompt: list[Message], tokens: Callable[[Prompt], int], limit: int) 
             if text[start:].strip() and fits(rest(start)):
                 return rest(start)
     return None
+
+
+def _first_that_fits(count: Callable[[int], int], too_long: int, fits: int, limit: int) -> int:
+    """Where about the longest end of a text begins that has at most `limit` tokens.
+
+    Args:
+        count: the tokens from a place on.
+        too_long, fits: a place from which it is too long, and one from which it fits.
+    """
+    slack = max(1, limit // 32)
+    most, least = count(too_long), 0
+    for step in range(64):
+        if fits - too_long <= 1:
+            break
+        # Tokens are about as long everywhere; where they are not, the range is halved.
+        share = (limit - least) / max(1, most - least) if step < 4 else 0.5
+        guess = min(max(round(fits - share * (fits - too_long)), too_long + 1), fits - 1)
+        found = count(guess)
+        if found > limit:
+            too_long, most = guess, found
+        else:
+            fits, least = guess, found
+            if limit - found <= slack:
+                break
+    return fits
 
 
 def _letters(text: str, begin: int) -> Iterator[int]:
