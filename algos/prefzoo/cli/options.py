@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from prefzoo.errors import PrefzooError
+
 INTERRUPTED = 130
 """The exit code after Ctrl-C."""
 
@@ -60,7 +62,17 @@ Plugins = Annotated[
         "--plugin", metavar="FILE", help="A Python file that registers algorithms or policies.", callback=_load_plugins
     ),
 ]
-RunFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a comparison.")]
+
+
+def are_there(folders: Path | list[Path]) -> Path | list[Path]:
+    """Refuse a folder that is not there, before anything is imported that takes a while."""
+    for folder in folders if isinstance(folders, list) else [folders]:
+        if not folder.is_dir():
+            raise PrefzooError(f"{folder} holds no prefzoo run: there is no such folder")
+    return folders
+
+
+RunFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a comparison.", callback=are_there)]
 
 
 def wide_console() -> Console:
