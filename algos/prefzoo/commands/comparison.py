@@ -35,13 +35,13 @@ from prefzoo.tracking.wandb_process import read_state
 
 def compare(
     recipe: str | Mapping[str, Any],
-    algorithms: Iterable[str] | None = None,
+    algorithms: str | Iterable[str] | None = None,
     seeds: int | list[int] | None = None,
     sets: Iterable[str] = (),
     out: str | Path | None = None,
     workers: int | None = None,
     console: Console | None = None,
-    add: Iterable[str] = (),
+    add: str | Iterable[str] = (),
 ) -> ComparisonResults:
     """Train every algorithm of a recipe from the same start on the same data, measure them alike, and judge.
 
@@ -69,7 +69,8 @@ def compare(
         PrefzooError: when the data or the start failed, without which nothing can be compared; or when finished trials
             in `out` would be left out of the report (see `held_comparison`).
     """
-    add = list(add)
+    algorithms, add = ([names] if isinstance(names, str) else names for names in (algorithms, add))
+    add = list(add or ())
     checked = checked_recipe(recipe, algorithms, seeds, sets, add, out)
     with locked_folder(recipe, out) as folder:
         plan = make_plan(checked, folder)
