@@ -69,13 +69,13 @@ def compare(
         PrefzooError: when the data or the start failed, without which nothing can be compared; or when finished trials
             in `out` would be left out of the report (see `held_comparison`).
     """
-    algorithms, add = ([names] if isinstance(names, str) else names for names in (algorithms, add))
-    add = list(add or ())
-    checked = checked_recipe(recipe, algorithms, seeds, sets, add, out)
+    added = [add] if isinstance(add, str) else list(add)
+    chosen = [algorithms] if isinstance(algorithms, str) else algorithms
+    checked = checked_recipe(recipe, chosen, seeds, sets, added, out)
     with locked_folder(recipe, out) as folder:
         plan = make_plan(checked, folder)
         own_console, console = console is None, console or Console(stderr=True)
-        if note := go_on(plan, add):
+        if note := go_on(plan, added):
             console.print(note, markup=False, highlight=False, soft_wrap=True)
         results = _compare(plan, workers or default_workers(checked), console)
     if results.tracked and own_console:
