@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import importlib
 import inspect
+import math
 import sys
 from collections.abc import Callable, Mapping, Set
 from importlib.metadata import EntryPoint, entry_points
@@ -220,6 +221,11 @@ def build(cls: type[Algorithm], parameters: Mapping[str, Any], prefix: str = "")
     known = [*fields, *(("algorithm", "seed_offset") if prefix.startswith("algorithms.") else ())]
     problems = [f"{prefix}{key}: {unknown('key', key, known)}" for key in parameters if key not in fields]
     settings = {key: value for key, value in parameters.items() if key in fields}
+    problems += [
+        f"{prefix}{key}: must be a finite number (got {value})"
+        for key, value in settings.items()
+        if isinstance(value, float) and not math.isfinite(value)
+    ]
     algorithm = None
     try:
         algorithm = TypeAdapter(cls).validate_python(settings)

@@ -25,9 +25,16 @@ class FunctionReward:
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
         try:
-            scores = [float(score) for score in self.function(list(prompts), list(completions))]
-        except Exception as error:  # the user's own function may raise anything
+            returned = self.function(list(prompts), list(completions))
+        except (Exception, SystemExit) as error:  # the user's own function may raise anything
             raise PrefzooError(f"{self.path} raised {type(error).__name__}: {error}") from error
+        try:
+            scores = [float(score) for score in returned]
+        except Exception as error:
+            raise PrefzooError(
+                f"{self.path} returned {str(returned)[:80]!r}, of type {type(returned).__name__}; it must return one "
+                f"number for each of {len(completions)} completions"
+            ) from error
         if len(scores) != len(completions):
             raise PrefzooError(f"{self.path} returned {len(scores)} scores for {len(completions)} completions")
         if bad := [i for i, score in enumerate(scores) if not math.isfinite(score)]:
@@ -70,7 +77,10 @@ def load_function(path: str, key: str) -> Callable[..., Any]:
     spec = importlib.util.spec_from_file_location(f"prefzoo_user_{location.stem}", location)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        raise PrefzooError(f"{key}: {file} could not be run: {type(error).__name__}: {error}") from error
     function = getattr(module, name)
     if not callable(function):
         raise PrefzooError(f"{key}: {path!r} is no function, but {function!r}")

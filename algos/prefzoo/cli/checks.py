@@ -57,7 +57,4 @@ def audit_judge(
     from prefzoo.commands.audit_recipe_judge import show
 
     folder = out or Path("runs") / Path(recipe).stem
-    try:
-        show(run_audit(recipe, pairs, sets or [], folder), folder)
-    except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None
+    show(run_audit(recipe, pairs, sets or [], folder), folder)

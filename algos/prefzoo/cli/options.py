@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,12 +63,16 @@ Plugins = Annotated[
         "--plugin", metavar="FILE", help="A Python file that registers algorithms or policies.", callback=_load_plugins
     ),
 ]
+RunCode = Annotated[
+    bool,
+    typer.Option("--run-code", help="Run code that the folder names: a model's own, a reward's function."),
+]
 
 
 def are_there(folders: Path | list[Path]) -> Path | list[Path]:
     """Refuse a folder that is not there, before anything is imported that takes a while."""
     for folder in folders if isinstance(folders, list) else [folders]:
-        if not folder.is_dir():
+        if not os.path.isdir(folder):  # False, too, where the system cannot tell
             raise PrefzooError(f"{folder} holds no prefzoo run: there is no such folder")
     return folders
 
@@ -86,7 +91,7 @@ def show(results: Any, folder: Path, tracked: str = "") -> None:
     lies, and where it was logged.
 
     Raises:
-        typer.Exit: with 1, when a label failed or was skipped.
+        typer.Exit: with 1, when a label failed or was skipped, or no policy was scored.
     """
     from prefzoo.report.render_terminal import print_sections
     from prefzoo.report.verdict_section import summary_sections
@@ -97,5 +102,5 @@ def show(results: Any, folder: Path, tracked: str = "") -> None:
     console.print(f"{folder / 'report.html'}, {folder / 'results.json'}", markup=False, highlight=False, soft_wrap=True)
     if tracked:
         console.print(tracked, markup=False, highlight=False, soft_wrap=True)
-    if any(result.status != "ok" for result in results.algorithms.values()):
+    if not results.scored or any(result.status != "ok" for result in results.algorithms.values()):
         raise typer.Exit(1)

@@ -79,6 +79,8 @@ def validate(recipe: RecipeArgument, sets: Sets = None, plugins: Plugins = None)
 
     checked = load(recipe, sets or [])
     print(f"{recipe}: sound ({', '.join(checked.algorithms)}; {len(checked.seeds)} seeds)")
+    if checked.derives:
+        print(f"derived from the data, by `prefzoo data`: {', '.join(checked.derives)}")
 
 
 def schema(plugins: Plugins = None) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from prefzoo.cli.options import Plugins, RunFolder, are_there, show, wide_console
+from prefzoo.cli.options import Plugins, RunCode, RunFolder, are_there, show, wide_console
 from prefzoo.errors import PrefzooError
 
 
@@ -65,6 +65,7 @@ def sample(
     seed: Annotated[int | None, typer.Option(help="The policies of this seed; the first by default.")] = None,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
     algorithms: Annotated[str | None, typer.Option(metavar="A,B", help="Only these labels.")] = None,
+    run_code: RunCode = False,
     plugins: Plugins = None,
 ) -> None:
     """Show what each trained policy answers, side by side."""
@@ -75,7 +76,8 @@ def sample(
 
     chosen = algorithms.split(",") if algorithms is not None else None
     shown = Table("policy", "answer", title=Text(prompt), title_justify="left", show_lines=True)
-    for label, text in answer(folder, prompt, seed=seed, temperature=temperature, labels=chosen).items():
+    asked = answer(folder, prompt, seed=seed, temperature=temperature, labels=chosen, run_code=run_code)
+    for label, text in asked.items():
         shown.add_row(label, Text(text))  # what a model says is not markup
     Console().print(shown)
 
@@ -85,6 +87,7 @@ def export(
     label: Annotated[str, typer.Argument(metavar="LABEL", help="Which policy; `start` for the start.")],
     to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where to put it.")],
     seed: Annotated[int | None, typer.Option(help="The policy of this seed; the first by default.")] = None,
+    run_code: RunCode = False,
     plugins: Plugins = None,
 ) -> None:
     """Write a policy as a plain transformers folder, adapter merged, that any tool loads; its README.md says how it was
@@ -95,6 +98,6 @@ def export(
     from prefzoo.commands.export_policy import export as export_policy
     from prefzoo.run.stage_graph import START
 
-    exported = export_policy(folder, label, to, seed)
+    exported = export_policy(folder, label, to, seed, run_code)
     which = "" if label == START else f", seed {exported.seed} of {', '.join(map(str, exported.plan.recipe.seeds))}"
     Console(soft_wrap=True).print(f"{label}{which}: {to}", markup=False, highlight=False)

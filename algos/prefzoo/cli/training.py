@@ -62,10 +62,7 @@ def plan(
     from prefzoo.commands.cost_estimate import estimate, sentences, table
 
     given: dict[str, Any] = {"algorithms": listed(algorithms), "add": listed(add) or (), "seeds": seeds}
-    try:
-        estimated = estimate(recipe, **given, sets=sets or [], out=out, workers=workers)
-    except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None
+    estimated = estimate(recipe, **given, sets=sets or [], out=out, workers=workers)
     console = wide_console()
     console.print(table(estimated))
     for sentence in sentences(estimated):

@@ -13,18 +13,19 @@ import yaml
 from filelock import FileLock, Timeout
 from rich.console import Console
 
+from prefzoo.atomic_files import refuse_links, write_whole
 from prefzoo.commands.comparison_results import ComparisonResults
 from prefzoo.commands.held_comparison import go_on, held_in
 from prefzoo.commands.merge_runs import merged_from, rebuild_merged
-from prefzoo.errors import PrefzooError
+from prefzoo.errors import PrefzooError, os_errors_told
 from prefzoo.recipe.check_recipe import load
 from prefzoo.recipe.recipe_schema import Recipe
 from prefzoo.report import report_files as report
 from prefzoo.results import results_file
-from prefzoo.results.collect import collect
+from prefzoo.results.collect import collect, damaged_bookkeeping
 from prefzoo.results.results_schema import Results
 from prefzoo.run import distributed
-from prefzoo.run.executor import OUTCOMES, Outcome, Runner, add_worker_count
+from prefzoo.run.executor import OUTCOMES, Outcome, Runner, add_worker_count, read_outcomes
 from prefzoo.run.progress_display import Watcher
 from prefzoo.run.resources import default_workers
 from prefzoo.run.stage_graph import LABEL_STAGE, PLAN_FILE, START, Plan, Stage, load_plan, make_plan
@@ -33,6 +34,7 @@ from prefzoo.tracking.tracker import Tracker
 from prefzoo.tracking.wandb_process import read_state
 
 
+@os_errors_told("comparing")
 def compare(
     recipe: str | Mapping[str, Any],
     algorithms: str | Iterable[str] | None = None,
@@ -83,6 +85,7 @@ def compare(
     return results
 
 
+@os_errors_told("reading the data")
 def prepare_data(
     recipe: str | Mapping[str, Any],
     sets: Iterable[str] = (),
@@ -103,17 +106,20 @@ def prepare_data(
         return run_alone(make_plan(checked, folder), "data", console or Console(stderr=True)).folder
 
 
+@os_errors_told("writing the report")
 def rebuild(out: Path) -> Results:
     """Make results, tables and pictures again, of a finished or partial run, or of the runs of a merged report.
 
     Raises:
         PrefzooError: when `out` holds no run, or nothing of it is finished.
     """
+    refuse_links(out)
     if not (out / PLAN_FILE).is_file() and merged_from(out):
         return rebuild_merged(out)
     return _with_tracking_problems(_report(*_finished(out)), out)
 
 
+@os_errors_told("reading the results")
 def load_results(run: str | Path) -> ComparisonResults:
     """The results of a comparison, of one that is not finished as far as they are there; nothing is written.
 
@@ -131,8 +137,8 @@ def load_results(run: str | Path) -> ComparisonResults:
 def _finished(out: Path) -> tuple[Plan, dict[str, Outcome]]:
     """The plan of the last comparison in a folder, and how each stage that began has ended."""
     plan = load_plan(out)
-    ended = json.loads((out / OUTCOMES).read_text(encoding="utf-8")) if (out / OUTCOMES).is_file() else {}
-    outcomes = {name: Outcome(**ended[name]) for name in plan.stages if name in ended and ended[name]["status"] != "ok"}
+    ended = read_outcomes(out)
+    outcomes = {name: ended[name] for name in plan.stages if name in ended and ended[name].status != "ok"}
     for stage in plan.stages.values():
         if stage.folder.is_dir():
             outcomes[stage.name] = Outcome("ok")
@@ -176,10 +182,12 @@ def locked_folder(recipe: str | Mapping[str, Any], out: str | Path | None) -> It
     """A recipe's folder, made if need be and held against other processes.
 
     Raises:
-        PrefzooError: when another process holds it.
+        PrefzooError: when another process holds it, or symbolic links in it lead elsewhere.
+        OSError: when it cannot be made.
     """
     folder = run_folder(recipe, out)
     folder.mkdir(parents=True, exist_ok=True)
+    refuse_links(folder, ("stages", "trials"))
     lock = FileLock(folder / ".lock", timeout=0)
     try:
         lock.acquire()
@@ -211,13 +219,20 @@ def run_alone(plan: Plan, name: str, console: Console) -> Stage:
 def _compare(plan: Plan, workers: int, console: Console) -> ComparisonResults:
     recipe, out = plan.recipe, plan.out
     plan.save()
-    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    (out / "recipe.resolved.yaml").write_text(text, encoding="utf-8")
+    _write_resolved(plan)
     results_file.note_call(recipe, out)
     with Tracker(plan) as tracker:
-        results = _report(plan, _run(plan, workers, console))
+        outcomes = _run(plan, workers, console)
+        _write_resolved(plan)  # with the lengths that were derived from the data
+        results = _report(plan, outcomes)
         tracker.finish()
     return ComparisonResults.of(_with_tracking_problems(results, out), out, tracker.location)
+
+
+def _write_resolved(plan: Plan) -> None:
+    recipe = plan.with_lengths().recipe.model_dump(mode="json")
+    text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
+    write_whole(plan.out / "recipe.resolved.yaml", text)
 
 
 def _run(plan: Plan, workers: int, console: Console) -> dict[str, Outcome]:
@@ -246,6 +261,7 @@ def _run(plan: Plan, workers: int, console: Console) -> dict[str, Outcome]:
 
 def _report(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
     results = collect(plan, outcomes)
+    results.notes.extend(damaged_bookkeeping(plan.out))
     report.write(results, plan.out)
     return results
 
@@ -267,7 +283,7 @@ def _refuse_failed(outcomes: Mapping[str, Outcome], names: Iterable[str]) -> Non
 def _save_outcomes(outcomes: Mapping[str, Outcome], out: Path) -> None:
     """Write how each stage ended, so that a rebuilt report still says why something failed."""
     content = {name: asdict(outcome) for name, outcome in outcomes.items()}
-    (out / OUTCOMES).write_text(json.dumps(content, indent=1), encoding="utf-8")
+    write_whole(out / OUTCOMES, json.dumps(content, indent=1))
 
 
 def _comparable(outcomes: Mapping[str, Outcome]) -> bool:

@@ -11,7 +11,7 @@ import yaml
 
 from prefzoo import registry
 from prefzoo.commands.sample_policies import Chosen, choose_policy
-from prefzoo.errors import PrefzooError
+from prefzoo.errors import PrefzooError, os_errors_told
 from prefzoo.models.policy_kinds import POLICY_FILE
 from prefzoo.run.evaluation_records import read_records
 from prefzoo.run.stage_graph import START
@@ -22,13 +22,15 @@ CARD = "README.md"
 MEASURED = ("gold", "proxy", "kl", "length")
 
 
-def export(folder: Path, label: str, to: Path, seed: int | None = None) -> Chosen:
+@os_errors_told("exporting")
+def export(folder: Path, label: str, to: Path, seed: int | None = None, run_code: bool = False) -> Chosen:
     """Write the policy of a label, adapter merged, with its card and the generation settings it was measured under.
 
     Args:
         folder: of the comparison.
         to: where to; must be new or empty.
         seed: which trial's; None is the first.
+        run_code: whether code may run that the folder names (`load_policy`).
 
     Returns:
         What was written.
@@ -49,7 +51,7 @@ def export(folder: Path, label: str, to: Path, seed: int | None = None) -> Chose
     if to.is_dir() and any(to.iterdir()):
         raise PrefzooError(f"--to {to}: the folder is not empty")
     quiet()
-    policy: Any = chosen.load()
+    policy: Any = chosen.load(run_code)
     policy.export(to)
     if (to / "config.json").is_file():
         _write_generation_config(to, chosen.plan.recipe.generation)

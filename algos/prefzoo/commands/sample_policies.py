@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from prefzoo.errors import PrefzooError, unknown
+from prefzoo.errors import PrefzooError, os_errors_told, unknown
 from prefzoo.interface import Policy
 from prefzoo.models.policy_kinds import load_policy
 from prefzoo.run.stage_graph import PLAN_FILE, START, Plan, Stage, load_plan
 from prefzoo.run.subprocesses import quiet
+from prefzoo.stored_code import allowing, check_code
 from prefzoo.types import Prompt
 
 
@@ -28,17 +30,28 @@ class Chosen:
     seed: int
     stage: Stage
 
-    def load(self) -> Policy:
-        """Load it, which imports torch."""
+    def load(self, run_code: bool = False) -> Policy:
+        """Load it, which imports torch; `run_code`: whether code may run that the folder names (`load_policy`).
+
+        Raises:
+            PrefzooError: when it names code that may not run.
+        """
         from prefzoo.run.stages.start_stage import start_path, start_policy
 
-        if self.label == START:
-            return start_policy(self.plan.recipe, start_path(self.plan))
-        return load_policy(self.stage.folder / "policy")
+        if self.label != START:
+            return load_policy(self.stage.folder / "policy", run_code)
+        with allowing(None) if run_code else contextlib.nullcontext():
+            check_code(self.plan.recipe.model.model_dump(), self.plan.out)
+        return start_policy(self.plan.recipe, start_path(self.plan))
 
 
 def choose_policy(folder: Path, label: str, seed: int | None = None) -> Chosen:
-    """Find the trained policy of a label, or the start, without loading anything; `seed` None is the first.
+    """Find the trained policy of a label, or the start, without loading anything.
+
+    Args:
+        folder: of a comparison.
+        label: of the policy.
+        seed: of its trial; None is the first.
 
     Raises:
         PrefzooError: when the comparison has no such label or seed, that trial did not finish, or the folder holds a
@@ -59,19 +72,21 @@ def choose_policy(folder: Path, label: str, seed: int | None = None) -> Chosen:
     return Chosen(plan, label, seed, stage)
 
 
-def open_policy(folder: Path, label: str, seed: int | None = None) -> Policy:
-    """The trained policy of a label, or the start. Raises PrefzooError like `choose_policy`."""
-    return choose_policy(folder, label, seed).load()
+def open_policy(folder: Path, label: str, seed: int | None = None, run_code: bool = False) -> Policy:
+    """The trained policy of a label, or the start. Raises PrefzooError like `choose_policy` and `Chosen.load`."""
+    return choose_policy(folder, label, seed).load(run_code)
 
 
+@os_errors_told("sampling")
 def answer(
     folder: Path,
     prompt: str | Prompt,
     seed: int | None = None,
     temperature: float = 0.0,
     labels: Iterable[str] | None = None,
+    run_code: bool = False,
 ) -> dict[str, str]:
-    """The answer of each policy of a comparison to a prompt; `labels` keeps some.
+    """The answer of each policy of a comparison to a prompt; `labels` keeps some, `run_code` is as in `Chosen.load`.
 
     A policy with an adapter is merged first, so that the answer is that of the exported model.
     """
@@ -85,7 +100,7 @@ def answer(
     quiet()
     answers = {}
     for each in chosen:
-        policy = each.load()
+        policy = each.load(run_code)
         policy = policy.merged() if hasattr(policy, "merged") else policy
         answers[each.label] = policy.sample([messages], generation, seed=seed or 0)[0][0].text
     return answers
@@ -100,4 +115,4 @@ def _plan(folder: Path) -> Plan:
             raise PrefzooError(
                 f"{folder} holds a merged report and no policies; name one of the runs it came from: {names}"
             )
-    return load_plan(folder)
+    return load_plan(folder).with_lengths()

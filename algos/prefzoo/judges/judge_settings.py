@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from prefzoo.settings import Settings
+from prefzoo.settings import PathText, Settings
 
 USED_BY = {
     "path": ("local",),
@@ -81,14 +81,14 @@ class JudgeSettings(Settings):
     """
 
     type: Literal["local", "openai", "gold", "random"] = "local"
-    path: str | None = None
+    path: PathText | None = None
     endpoint: EndpointSettings | None = Field(None, validate_default=True)
     audit_pairs: int = Field(500, ge=0)
     verdict: Literal["probabilities", "generated"] = "probabilities"
     reasoning: bool = False
     max_new_tokens: int | None = Field(None, ge=1)
-    prompt: str | None = None
-    grading_prompt: str | None = None
+    prompt: PathText | None = None
+    grading_prompt: PathText | None = None
 
     @field_validator(*USED_BY)
     @classmethod

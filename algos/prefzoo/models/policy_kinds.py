@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 from prefzoo import registry
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import HasKL, HasLogProbabilities, Policy
+from prefzoo.stored_code import allowing, check_code
 from prefzoo.types import Completion, Prompt
 
 POLICY_FILE = "policy.json"
@@ -35,12 +37,17 @@ def write_policy_file(folder: Path, kind: str, start: str, **more: Any) -> None:
     (folder / POLICY_FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
 
 
-def load_policy(folder: Path | str) -> Policy:
+def load_policy(folder: Path | str, run_code: bool = False) -> Policy:
     """Load a policy that `save` wrote.
+
+    Args:
+        folder: holds `policy.json`.
+        run_code: whether code may run that the folder names, of its model or of a reward's function. Within a stage of
+            a comparison that of its recipe may run in any case.
 
     Raises:
         FileNotFoundError: when `folder` holds no policy.
-        PrefzooError: when its kind is not registered in this process.
+        PrefzooError: when its kind is not registered in this process, or it names code that may not run.
     """
     folder = Path(folder)
     content = json.loads((folder / POLICY_FILE).read_text(encoding="utf-8"))
@@ -49,7 +56,9 @@ def load_policy(folder: Path | str) -> Policy:
         cls: Any = registry.policy_class(content["kind"])
     except PrefzooError as error:
         raise PrefzooError(f"{folder}: {error}") from None
-    policy: Policy = cls.load(folder, start, content)
+    with allowing(None) if run_code else contextlib.nullcontext():
+        check_code(content, folder)
+        policy: Policy = cls.load(folder, start, content)
     return policy
 
 

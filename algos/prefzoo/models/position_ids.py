@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
-from peft import PeftModel
 from torch import Tensor, nn
+
+from prefzoo.models.score_head import backbone
 
 
 def from_first_token(model: nn.Module) -> nn.Module:
@@ -22,15 +23,14 @@ def from_first_token(model: nn.Module) -> nn.Module:
     Returns:
         The same model.
     """
-    inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    backbone = inner.base_model
-    if "position_ids" in inspect.signature(backbone.forward).parameters:
-        backbone.register_forward_pre_hook(_add_position_ids, with_kwargs=True)
+    inner = backbone(model)
+    if "position_ids" in inspect.signature(inner.forward).parameters:
+        inner.register_forward_pre_hook(_add_position_ids, with_kwargs=True)
     return model
 
 
 def _add_position_ids(
-    backbone: nn.Module, args: tuple[Any, ...], named: dict[str, Any]
+    module: nn.Module, args: tuple[Any, ...], named: dict[str, Any]
 ) -> tuple[Any, dict[str, Any]] | None:
     attention: Any = named.get("attention_mask")
     already_right = named.get("position_ids") is not None or not isinstance(attention, Tensor) or attention.dim() != 2

@@ -29,5 +29,5 @@ class SavedPolicy(LanguageModelPolicy):
         if name not in ATTRIBUTES:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         with torch.inference_mode(False):  # sampling may be the first use, and training on the next one
-            self.__dict__ |= vars(load_policy(self.folder))
+            self.__dict__ |= vars(load_policy(self.folder, run_code=True))
         return self.__dict__[name]

@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForSequenceClassification, PreTrainedModel
+from transformers import PreTrainedModel
 
 from prefzoo.models.loading import load_model
+from prefzoo.models.score_head import with_score_head
 
 _base_cache: dict[str, tuple[Any, PreTrainedModel]] = {}
 _depth = 0
@@ -44,36 +45,12 @@ def load_with_shared_weights(path: str, **loading: Any) -> PreTrainedModel:
     return _clone_sharing_weights(_base(path, loading))
 
 
-def load_classifier_with_shared_weights(path: str, pad_token_id: int | None, **loading: Any) -> PreTrainedModel | None:
-    """The model with one scalar head instead of the language model's, on the same weights as the model that
-    `load_with_shared_weights` gives.
-
-    The head is zero: it is for an adapter that brings its own.
-
-    Returns:
-        None outside of `shared`, and where this architecture has something else in the place of its head than one
-        linear layer named `score` on the language model's own backbone.
-    """
+def load_score_model_with_shared_weights(path: str, **loading: Any) -> PreTrainedModel | None:
+    """A scorer (`score_head.with_score_head`) on the same weights as the model that `load_with_shared_weights` gives;
+    None outside of `shared`."""
     if not _depth or not Path(path).is_dir():
         return None
-    causal = _clone_sharing_weights(_base(path, loading))
-    config = copy.deepcopy(causal.config)
-    config.num_labels, config.get_text_config().pad_token_id = 1, pad_token_id
-    with torch.device("meta"):
-        made = AutoModelForSequenceClassification.from_config(
-            config, trust_remote_code=bool(loading.get("trust_remote_code", False))
-        )
-    prefix = made.base_model_prefix
-    backbone = getattr(causal, prefix, None)
-    other_weights = [name for name, _ in made.named_parameters() if not name.startswith(f"{prefix}.")]
-    if type(getattr(made, prefix, None)) is not type(backbone) or other_weights != ["score.weight"]:
-        return None
-    setattr(made, prefix, backbone)
-    made.score.to_empty(device=causal.device).to(causal.dtype)
-    torch.nn.init.zeros_(made.score.weight)
-    for name, value in vars(causal).items():  # that it is quantized, and how
-        vars(made).setdefault(name, value)
-    return made
+    return with_score_head(_clone_sharing_weights(_base(path, loading)))
 
 
 def _base(path: str, loading: dict[str, Any]) -> PreTrainedModel:

@@ -49,5 +49,10 @@ def critic_of(model: torch.nn.Module) -> Weights | None:
     return Weights(base + own, own, base + own)
 
 
+def is_finite(model: torch.nn.Module) -> bool:
+    """Whether all weights that are trained are finite numbers."""
+    return all(bool(torch.isfinite(weight).all()) for weight in model.parameters() if weight.requires_grad)
+
+
 def _of_critic(name: str) -> bool:
     return name.startswith((f"{HEAD}.", f"{BACKBONE}.")) or (of_adapter(name) and f".{VALUE}." in name)

@@ -10,12 +10,12 @@ from pydantic import BaseModel, ValidationError
 
 from prefzoo import registry
 from prefzoo.config_fields import trainer_problems
-from prefzoo.errors import PrefzooError, RecipeError, nearest
+from prefzoo.errors import MOST_SHOWN, PrefzooError, RecipeError, nearest
 from prefzoo.plugins import load_plugins
 from prefzoo.recipe import recipe_files
 from prefzoo.recipe.cross_check import cross_problems
 from prefzoo.recipe.recipe_files import Draft
-from prefzoo.recipe.recipe_schema import Recipe, Start, weight_bytes
+from prefzoo.recipe.recipe_schema import LAB_LENGTHS, Recipe, Start, weight_bytes
 from prefzoo.validation_messages import Problem, shown, unknown_algorithm, validation_problems
 
 LEARNING_RATES = {
@@ -70,7 +70,7 @@ def load(
 
 def check(content: Mapping[str, Any]) -> Recipe:
     """`content` as a recipe; nothing of it is read from files. Raises RecipeError like `load`."""
-    return _checked(_with_plugins(Draft(recipe_files.plain(content))), "recipe")
+    return _checked(_with_plugins(recipe_files.drafted(content)), "recipe")
 
 
 def _with_plugins(draft: Draft) -> Draft:
@@ -87,7 +87,9 @@ def _with_plugins(draft: Draft) -> Draft:
 def _checked(draft: Draft, where: str) -> Recipe:
     content = draft.content
     recipe, schema_problems = _without_problems(content)
-    problems = [f"{problem.key}: {problem.message}{_hint(problem, content)}" for problem in schema_problems]
+    first = schema_problems[:MOST_SHOWN]  # what is said of each beyond its sentence takes time
+    problems = [f"{problem.key}: {problem.message}{_hint(problem, content)}" for problem in first]
+    problems += [f"{problem.key}: {problem.message}" for problem in schema_problems[MOST_SHOWN:]]
     if recipe.data.label_with and "start" not in recipe.model_fields_set and not recipe.data.demonstrations:
         # Labels are made of the start's own replies: without demonstrations there is nothing to make a start from.
         recipe = recipe.model_copy(update={"start": Start(algorithm="none")})
@@ -95,6 +97,8 @@ def _checked(draft: Draft, where: str) -> Recipe:
         kind = "tiny" if 0 < (weight_bytes(recipe.model.path) or 0) < TINY_BYTES else "other"
         rate = {"learning_rate": LEARNING_RATES[kind][recipe.adapter.type]}
         recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update=rate)})
+    if recipe.model.path == "lab":
+        recipe = recipe.with_lengths(LAB_LENGTHS)
     algorithms = content.get("algorithms")
     for label in algorithms if isinstance(algorithms, dict) else ():
         problems += _algorithm_problems(recipe, label)
@@ -103,11 +107,11 @@ def _checked(draft: Draft, where: str) -> Recipe:
         problems.append(f"algorithms: {what}; {HOW_TO_NAME}")
     for key, part in recipe.reward.places.items():
         problems += trainer_problems(REWARD_CONFIG, part.trainer, f"{key}.trainer.")
-    if draft.whole:
+    if draft.whole and len(problems) <= MOST_SHOWN:
         problems += cross_problems(recipe, [key for problem in schema_problems for key in _misread(problem)])
     if problems or draft.problems:
-        located = [*draft.problems, *(_located(problem, draft.origins) for problem in problems)]
-        raise RecipeError(where, sorted(located, key=_place))
+        located = [*draft.problems, *(_located(problem, draft.origins) for problem in problems[:MOST_SHOWN])]
+        raise RecipeError(where, [*sorted(located, key=_place), *problems[MOST_SHOWN:]])
     return recipe
 
 

@@ -67,13 +67,14 @@ def rich_table(
 
 
 def training_examples(preflight: dict[str, Any]) -> list[RichText]:
-    """Return a few training rows as the model sees them, what carries loss bold and green and in `OPEN` and `CLOSE`;
-    prompts alone where nothing carries loss yet."""
+    """Return a few training rows as the model sees them, what carries loss bold and green and in `OPEN` and `CLOSE`,
+    and the rejected reply; prompts alone where nothing carries loss yet."""
     return [
         RichText.assemble(
             (f"{row['id']}\n", "dim"),
             row["untrained"],
             (f"{OPEN}{row['trained']}{CLOSE}" if row["trained"] else "", "bold green"),
+            (f"\nrejected: {row['rejected']}" if "rejected" in row else "", "red"),
             "\n",
         )
         for row in preflight["examples"]

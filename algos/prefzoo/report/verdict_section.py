@@ -6,8 +6,19 @@ from collections.abc import Mapping
 
 from prefzoo.report.data_summary import data_facts, data_in_brief
 from prefzoo.report.sections import PROSE, Cells, Figures, Fold, Part, Picture, Points, Section, Table, Text
-from prefzoo.report.summary_text import column_notes, left_open, marked, open_note, sentence, setting, size, title
-from prefzoo.results.number_format import fixed, interval
+from prefzoo.report.summary_text import (
+    column_notes,
+    left_open,
+    marked,
+    open_note,
+    power_note,
+    seeds_note,
+    sentence,
+    setting,
+    size,
+    title,
+)
+from prefzoo.results.number_format import fixed, interval, with_error
 from prefzoo.results.results_schema import Results, Summary
 from prefzoo.run.stage_graph import START
 
@@ -36,8 +47,7 @@ def summary_sections(results: Results, pictures: Mapping[str, Picture]) -> list[
         Table((turned[0], turned[1:]), label, verdicts=True, only=("html",)),
         Table((headings, rows), label, title=size(results), only=("markdown", "terminal")),
     ]
-    if note := open_note(results):
-        verdict.append(Text(note, "note"))
+    verdict += [Text(note, "note") for note in (seeds_note(results), open_note(results), power_note(results)) if note]
     verdict += [Figures([pictures[name] for name in FIRST_PICTURES if name in pictures]), Text(setting(results))]
     notes = {COLUMNS.get(name, name): text for name, text in column_notes(results).items()}
     how_to_read, definitions = "How to read the table", Points([*notes.values()], [*notes])
@@ -63,7 +73,7 @@ def verdict_cells(results: Results) -> Cells:
     rows = []
     for label in ranked(results):
         result = results.algorithms[label]
-        row = [label, *[_number(result.summary.get(c), with_error=c == results.primary) for c in columns]]
+        row = [label, *[_number(result.summary.get(c), with_interval=c == results.primary) for c in columns]]
         if result.status != "ok":
             row += ["", result.status.upper()]
         elif label in verdicts:
@@ -128,9 +138,9 @@ def _reward_facts(results: Results) -> list[str]:
     return [text + "."]
 
 
-def _number(summary: Summary | None, with_error: bool) -> str:
+def _number(summary: Summary | None, with_interval: bool) -> str:
     if summary is None:
         return "-"
-    if summary.ci95 is None or not with_error:
+    if not with_interval:
         return fixed(summary.mean)
-    return f"{fixed(summary.mean)} ±{(summary.ci95[1] - summary.ci95[0]) / 2:.2f}"
+    return with_error(summary.mean, summary.ci95)

@@ -47,7 +47,7 @@ class BestOfNPolicy:
     def load(cls, folder: Path, start: str, settings: dict[str, Any]) -> BestOfNPolicy:
         """The policy that `save` wrote; `settings` are those of `policy.json`."""
         policy = LanguageModelPolicy.from_start(start, **settings["loading"])
-        return cls(policy, load_reward(settings["reward"], folder), settings["n"])
+        return cls(policy, load_reward(settings["reward"], folder, settings["loading"]), settings["n"])
 
     def sample(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,16 +15,22 @@ from prefzoo.types import Prompt, Reward
 Combine = Literal["mean", "min", "mean_minus_std"]
 
 
-def load_reward(spec: dict[str, Any], folder: Path) -> Reward:
-    """The reward that a `spec` describes."""
+def load_reward(spec: dict[str, Any], folder: Path, loading: Mapping[str, Any] | None = None) -> Reward:
+    """The reward that a `spec` describes.
+
+    Args:
+        spec: what `Reward.spec(folder)` gave.
+        folder: what paths in it are relative to.
+        loading: how the files of models are read, and whether their code may run.
+    """
     if spec["type"] == "function":
         return FunctionReward(spec["path"])
     if spec["type"] == "random":
         return RandomReward(spec["seed"])
     if spec["type"] == "sum":
-        return WeightedSum([load_reward(part, folder) for part in spec["of"]], spec["weights"])
+        return WeightedSum([load_reward(part, folder, loading) for part in spec["of"]], spec["weights"])
     if spec["type"] == "ensemble":
-        members = [load_reward(member, folder) for member in spec["members"]]
+        members = [load_reward(member, folder, loading) for member in spec["members"]]
         return Ensemble(members, spec["combine"], spec["std_weight"])
     if spec["type"] == "judge":
         from prefzoo.rewards.judge_reward import load_judge_reward
@@ -32,7 +38,7 @@ def load_reward(spec: dict[str, Any], folder: Path) -> Reward:
         return load_judge_reward(spec, folder)
     from prefzoo.rewards.reward_model import RewardModel
 
-    return RewardModel.load(resolve_path(spec["path"], folder))
+    return RewardModel.load(resolve_path(spec["path"], folder), loading)
 
 
 class RandomReward:

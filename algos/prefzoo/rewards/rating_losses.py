@@ -16,6 +16,7 @@ from trl import RewardConfig
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import Bench
 from prefzoo.models.adapters import adapter_config
+from prefzoo.rewards.reward_model import pooled_scores
 from prefzoo.trainers.checkpoints import resumable
 from prefzoo.trainers.fitting import Progress, arguments
 
@@ -90,7 +91,7 @@ def rating_trainer(
         for group in groups
     ]
     # Without the head among the saved modules, a loaded reward model would score with a new random one.
-    config = adapter_config(bench.adapter, "SEQ_CLS", modules_to_save=["score"])
+    config = adapter_config(bench.adapter, "SEQ_CLS", modules_to_save=["score"], model=model)
     return resumable(_RatingTrainer)(
         model=model if config is None else get_peft_model(model, config),
         args=arguments(bench, RewardConfig, {"remove_unused_columns": False, **settings}),
@@ -125,9 +126,7 @@ class _RatingTrainer(Trainer):
     def compute_loss(
         self, model: PreTrainedModel | PeftModel, inputs: dict[str, Any], *more: Any, **named: Any
     ) -> torch.Tensor:
-        from prefzoo.rewards.reward_model import pooled_scores
-
-        scores = pooled_scores(self.accelerator.unwrap_model(model), inputs["input_ids"], inputs["attention_mask"])
+        scores = pooled_scores(model, inputs["input_ids"], inputs["attention_mask"])
         if self.rating_loss == "regression":
             return regression(scores, inputs["targets"].float())
         return plackett_luce(scores, inputs["sizes"].tolist())

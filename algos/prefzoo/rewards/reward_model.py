@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from jinja2 import TemplateError
 from peft import PeftModel
-from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from prefzoo.errors import PrefzooError
 from prefzoo.models import shared_base
-from prefzoo.models.dropout import without_dropout
-from prefzoo.models.loading import (
-    count_parameters,
-    device,
-    keep_differentiable,
-    load_tokenizer,
-    positions,
-    resolve,
-    source,
-)
-from prefzoo.rewards.reward_files import REWARD_FILE, critic_problem, resolve_path
+from prefzoo.models.checkpoint import read_adapter
+from prefzoo.models.loading import count_parameters, device, load_tokenizer, positions, tokenizer_arguments
+from prefzoo.models.score_head import backbone, load_score_model
+from prefzoo.rewards.reward_files import REWARD_FILE, critic_problem, relative_path, resolve_path
 from prefzoo.types import Prompt
+
+BATCH = 64
+"""How many replies are scored at a time."""
 
 
 class RewardModel:
@@ -36,7 +32,7 @@ class RewardModel:
     the policy's. The score of a reply does not depend on what else is in its batch.
 
     Args:
-        model: a sequence-classification model with one label, or a `PeftModel` over one.
+        model: a `score_head.ScoreHead`, or a `PeftModel` over one.
         tokenizer: the model's own.
         folder: where it is saved.
         loading: how its weights were read.
@@ -57,27 +53,29 @@ class RewardModel:
 
     @classmethod
     def load(cls, path: str, loading: Mapping[str, Any] | None = None) -> RewardModel:
-        """A reward model that this project trained, or any sequence-classification model (folder or hub id), which is
-        read as `loading` says (dtype, trust_remote_code, quantization)."""
+        """A reward model that this project trained, or any sequence-classification model (folder or hub id; see
+        `GivenClassifier`).
+
+        Args:
+            loading: how a model's files are read (dtype, trust_remote_code, quantization). One that was trained here is
+                read as it was trained; whether its code may run is said here alone, never by its folder.
+        """
         folder = Path(path)
-        description: dict[str, Any] = {}
-        if (folder / REWARD_FILE).is_file():
-            description = json.loads((folder / REWARD_FILE).read_text(encoding="utf-8"))
-        is_adapter = "base" in description
-        base = resolve_path(description["base"], folder) if is_adapter else resolve(path)
-        loading = dict(description.get("loading", loading or {}))
-        tokenizer = load_tokenizer(base, bool(loading.get("trust_remote_code", False)), replies=False)
-        shared = None
-        if is_adapter:
-            shared = shared_base.load_classifier_with_shared_weights(base, tokenizer.pad_token_id, **loading)
-        model, missing = (shared, []) if shared is not None else classifier(base, tokenizer, **loading)
-        if is_adapter:
-            return cls(PeftModel.from_pretrained(model, str(folder)), tokenizer, folder, loading, base)
-        if missing:
-            raise PrefzooError(
-                f"reward.path: {path!r} is not a reward model: it has no weights for {', '.join(missing)}"
-            )
-        return cls(model, tokenizer, folder, loading, None)
+        if not (folder / REWARD_FILE).is_file():
+            from prefzoo.rewards.given_classifier import GivenClassifier
+
+            return GivenClassifier.load(path, loading)
+        description = json.loads((folder / REWARD_FILE).read_text(encoding="utf-8"))
+        given = dict(loading or {})
+        trained = description.get("loading", {})
+        read = {**given, **{key: trained[key] for key in ("dtype", "quantization", "chat_template") if key in trained}}
+        base = resolve_path(description["base"], folder) if "base" in description else None
+        tokenizer = load_tokenizer(base or path, replies=False, **tokenizer_arguments(read))
+        if base is None:
+            return cls(load_score_model(path, draw_head=False, **read), tokenizer, folder, read, None)
+        shared = shared_base.load_score_model_with_shared_weights(base, **read)
+        model = shared if shared is not None else load_score_model(base, **read)
+        return cls(read_adapter(model, str(folder)), tokenizer, folder, read, base)
 
     @property
     def parameters(self) -> int:
@@ -94,10 +92,10 @@ class RewardModel:
         """
         if self.base is None or Path(self.base).resolve() != Path(path).resolve():
             return
-        if _backbone(self.model).dtype != _backbone(model).dtype:  # int8 weights of both would look equal
+        if backbone(self.model).dtype != backbone(model).dtype:  # int8 weights of both would look equal
             return
-        shared = {name.replace(".base_layer", ""): module for name, module in _backbone(model).named_modules()}
-        for name, module in _backbone(self.model).named_modules():
+        shared = {name.replace(".base_layer", ""): module for name, module in backbone(model).named_modules()}
+        for name, module in backbone(self.model).named_modules():
             twin = shared.get(name.replace(".base_layer", ""))
             for key, weight in list(module._parameters.items()):
                 other = getattr(twin, key, None)
@@ -114,43 +112,39 @@ class RewardModel:
         Raises:
             PrefzooError: when they are other tokens here.
         """
+        self._check_critic(policy)
+        model = RewardModel.load(str(self.folder), {**self.loading, "quantization": None}).model
+        merged = model.merge_and_unload() if isinstance(model, PeftModel) else model
+        return backbone(merged), merged.score.weight.detach()
+
+    def _check_critic(self, policy: PreTrainedTokenizerBase) -> None:
         if problem := critic_problem(policy.get_vocab(), self.tokenizer.get_vocab()):
             raise PrefzooError(
                 f"value_model: {problem} The policy's tokenizer is that of {policy.name_or_path}, the reward model is "
                 f"in {self.folder}."
             )
-        model = RewardModel.load(str(self.folder), {**self.loading, "quantization": None}).model
-        merged = model.merge_and_unload() if isinstance(model, PeftModel) else model
-        return merged.base_model, merged.score.weight.detach()
 
     def spec(self, folder: Path) -> dict[str, Any]:
         """See `prefzoo.Reward`."""
         local = self.folder.is_dir()
-        return {"type": "model", "path": os.path.relpath(self.folder, folder) if local else str(self.folder)}
+        return {"type": "model", "path": relative_path(self.folder, folder) if local else str(self.folder)}
 
     @torch.inference_mode()
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
-        if not completions:
-            return []
-        conversations = [
-            [*prompt, {"role": "assistant", "content": text}] for prompt, text in zip(prompts, completions, strict=True)
-        ]
-        rows = self.tokenizer.apply_chat_template(conversations, return_dict=False, tokenize=True)
-        limit = positions(self.model.config)
-        if limit is not None and (longest := max(map(len, rows), default=0)) > limit:
+        rows = [self.tokens(prompt, text) for prompt, text in zip(prompts, completions, strict=True)]
+        lengths = [len(row["input_ids"]) for row in rows]
+        limit = self.positions
+        if limit is not None and (longest := max(lengths, default=0)) > limit:
             raise PrefzooError(
                 f"the reward model in {self.folder} has {limit} positions, and a prompt with its reply takes {longest} "
                 "of its tokens. Lower data.max_prompt_tokens or generation.max_new_tokens."
             )
-        self.flops += 2.0 * self.parameters * sum(map(len, rows))
-        order = sorted(range(len(rows)), key=lambda i: -len(rows[i]))
+        self.flops += 2.0 * self.parameters * sum(lengths)
+        order = sorted(range(len(rows)), key=lambda i: -lengths[i])
         scores = [0.0] * len(rows)
-        for begin in range(0, len(order), 64):
-            batch = order[begin : begin + 64]
-            padded = self.tokenizer.pad(
-                {"input_ids": [list(rows[i]) for i in batch]}, padding=True, padding_side="right", return_tensors="pt"
-            ).to(device())
-            for i, value in zip(batch, pooled_scores(self.model, **padded).tolist(), strict=True):
+        for begin in range(0, len(order), self.batch_size):
+            batch = order[begin : begin + self.batch_size]
+            for i, value in zip(batch, self.batch_scores([rows[i] for i in batch]).tolist(), strict=True):
                 scores[i] = value
         if bad := [i for i, score in enumerate(scores) if not math.isfinite(score)]:
             raise PrefzooError(
@@ -159,10 +153,35 @@ class RewardModel:
             )
         return scores
 
+    batch_size = BATCH
 
-def _backbone(model: PreTrainedModel | PeftModel) -> torch.nn.Module:
-    """The transformer without its head; its modules have the same names under every head."""
-    return (model.get_base_model() if isinstance(model, PeftModel) else model).base_model
+    @property
+    def positions(self) -> int | None:
+        """How many tokens the model can read; None where it states no limit."""
+        return positions(self.model.config)
+
+    def tokens(self, prompt: Prompt, reply: str) -> dict[str, list[int]]:
+        """What the model reads of a prompt with a reply: `input_ids`, and whatever else its tokenizer gives.
+
+        Raises:
+            PrefzooError: when its chat template refuses this conversation.
+        """
+        try:
+            return self._tokens(prompt, reply)
+        except TemplateError as error:
+            roles = ", ".join(turn["role"] for turn in prompt)
+            raise PrefzooError(
+                f"the chat template of the reward model in {self.folder} refuses a conversation of {roles}, assistant: "
+                f"{error}"
+            ) from error
+
+    def _tokens(self, prompt: Prompt, reply: str) -> dict[str, list[int]]:
+        return {"input_ids": conversation_tokens(self.tokenizer, prompt, reply)}
+
+    def batch_scores(self, rows: list[dict[str, list[int]]]) -> torch.Tensor:
+        """The scores of tokenized rows, (B,)."""
+        padded = self.tokenizer.pad(rows, padding=True, padding_side="right", return_tensors="pt")
+        return pooled_scores(self.model, **padded.to(device()))
 
 
 def _storage(weight: torch.Tensor) -> tuple[object, ...]:
@@ -172,24 +191,11 @@ def _storage(weight: torch.Tensor) -> tuple[object, ...]:
     return type(weight), weight.dtype, weight.shape, *quantized
 
 
+def conversation_tokens(tokenizer: PreTrainedTokenizerBase, prompt: Prompt, reply: str) -> list[int]:
+    """A prompt with a reply in a chat template, as it is trained and scored."""
+    return list(tokenizer.apply_chat_template([*prompt, {"role": "assistant", "content": reply}], return_dict=False))
+
+
 def pooled_scores(model: PreTrainedModel | PeftModel, input_ids: Any, attention_mask: Any) -> torch.Tensor:
-    """The head's value at the last attended token of each row, shape (B,).
-
-    The model's own forward looks for the pad token instead, and misses the end of a reply whose tokenizer pads with
-    the end-of-sequence token.
-    """
-    inner = model.get_base_model() if isinstance(model, PeftModel) else model
-    hidden = inner.base_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state  # (B, T, H)
-    last = attention_mask.sum(-1) - 1
-    return inner.score(hidden[torch.arange(len(last), device=hidden.device), last]).float()[:, 0]
-
-
-def classifier(path: str, tokenizer: PreTrainedTokenizerBase, **loading: Any) -> tuple[PreTrainedModel, list[str]]:
-    """A model with one scalar head, and the names of weights that `path` does not have: those of a new head, which
-    are drawn from torch's current random state; `loading` is as `weights` takes it."""
-    place, settings = source(path, **loading)
-    model, info = AutoModelForSequenceClassification.from_pretrained(
-        place, num_labels=1, output_loading_info=True, **settings
-    )
-    without_dropout(keep_differentiable(model)).config.get_text_config().pad_token_id = tokenizer.pad_token_id
-    return model, sorted(info["missing_keys"])
+    """The head's value at the last attended token of each row, shape (B,)."""
+    return model(input_ids=input_ids, attention_mask=attention_mask).logits[:, 0].float()

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from prefzoo.interface import Bench
 from prefzoo.models.adapters import adapter_config, check_modules
 from prefzoo.models.dropout import own_dropout
-from prefzoo.models.loading import load_tokenizer
-from prefzoo.rewards.reward_files import REWARD_FILE, RewardLoss
-from prefzoo.rewards.reward_model import RewardModel, classifier
+from prefzoo.models.loading import load_tokenizer, tokenizer_arguments
+from prefzoo.models.score_head import load_score_model
+from prefzoo.rewards.reward_files import REWARD_FILE, RewardLoss, relative_path
+from prefzoo.rewards.reward_model import RewardModel
 from prefzoo.trainers.checkpoints import resumable
 from prefzoo.trainers.fitting import Progress, arguments, run_trainer
+from prefzoo.views import text_alone
 
 
 def train_reward_model(bench: Bench, settings: dict[str, Any], loss: RewardLoss = "bradley_terry") -> RewardModel:
@@ -29,17 +30,17 @@ def train_reward_model(bench: Bench, settings: dict[str, Any], loss: RewardLoss 
     from trl import RewardConfig, RewardTrainer
 
     set_seed(bench.seed)
-    tokenizer = load_tokenizer(bench.start, bool(bench.loading.get("trust_remote_code", False)))
-    model, _ = classifier(bench.start, tokenizer, **bench.loading)
+    tokenizer = load_tokenizer(bench.start, replies=False, **tokenizer_arguments(bench.loading))
+    model = load_score_model(bench.start, **bench.loading)
     check_modules(model, bench.adapter, head=False)
     if loss == "bradley_terry":
         trainer = resumable(RewardTrainer)(
             model=model,
             args=arguments(bench, RewardConfig, settings),
-            train_dataset=Dataset.from_list(bench.data.preferences),
+            train_dataset=Dataset.from_list(text_alone(bench.data.preferences)),
             processing_class=tokenizer,
             # Without the head among the saved modules, a loaded reward model would score with a new random one.
-            peft_config=adapter_config(bench.adapter, "SEQ_CLS", modules_to_save=["score"]),
+            peft_config=adapter_config(bench.adapter, "SEQ_CLS", modules_to_save=["score"], model=model),
             callbacks=[Progress(bench, "RewardTrainer")],
         )
     else:
@@ -48,14 +49,24 @@ def train_reward_model(bench: Bench, settings: dict[str, Any], loss: RewardLoss 
         trainer = rating_trainer(bench, model, tokenizer, loss, settings)
     run_trainer(trainer, bench)
     folder = bench.out / "reward"
+    if trainer.is_world_process_zero():
+        _save(trainer, tokenizer, folder, bench)
+    trainer.accelerator.wait_for_everyone()
+    return RewardModel.load(str(folder), bench.loading)
+
+
+def _save(trainer: Any, tokenizer: Any, folder: Path, bench: Bench) -> None:
+    """Write the adapter with its head, or the whole model with its tokenizer, and `reward.json`."""
     folder.mkdir(parents=True, exist_ok=True)
-    with own_dropout(trainer.model):
-        trainer.model.save_pretrained(str(folder))
     description: dict[str, Any] = {"loading": dict(bench.loading)}
     if bench.adapter.type == "full":
+        # Elsewhere a text's end is looked for before the pad token, which must then not be what ends it.
+        ends = tokenizer.pad_token_id == tokenizer.eos_token_id
+        trainer.model.config.get_text_config().pad_token_id = None if ends else tokenizer.pad_token_id
         tokenizer.save_pretrained(str(folder))
     else:
         local = Path(bench.start).is_dir()
-        description["base"] = os.path.relpath(bench.start, folder) if local else bench.start
+        description["base"] = relative_path(bench.start, folder) if local else bench.start
+    with own_dropout(trainer.model):
+        trainer.model.save_pretrained(str(folder))
     (folder / REWARD_FILE).write_text(json.dumps(description), encoding="utf-8")
-    return RewardModel.load(str(folder))

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import heapq
 import importlib
+import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from prefzoo.run.stage_graph import Stage
+from prefzoo.run.stage_graph import PREFLIGHT, Stage
 
 SILENT_SECONDS = 30.0
 """Without a terminal, the longest time without a line while something runs."""
@@ -90,6 +91,9 @@ class Watcher:
             self._show_running()
         elif status == "ok" and not self.console.is_terminal:
             self._print(f"{stage.name}: {'already there' if reused else f'{seconds:.1f} s'}{self._and_left()}")
+        if stage.kind == "data" and status == "ok" and (stage.folder / PREFLIGHT).is_file():
+            for note in json.loads((stage.folder / PREFLIGHT).read_text(encoding="utf-8")).get("notes", []):
+                self._print(note)
         self.printed = self.clock()
 
     def tick(self) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import logging
 import os
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from multiprocessing import resource_tracker
 from typing import Any
+
+import psutil
 
 
 @contextlib.contextmanager
@@ -43,6 +47,22 @@ def main_hidden() -> Iterator[None]:
             setattr(main, name, value)
 
 
+def descendants(*pids: int) -> list[psutil.Process]:
+    """The processes that these have started, and those that they have started, and so on."""
+    found: list[psutil.Process] = []
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):
+            found += psutil.Process(pid).children(recursive=True)
+    return found
+
+
+def kill(processes: Iterable[psutil.Process]) -> None:
+    """End processes that may have ended already."""
+    for process in processes:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
+
+
 @contextlib.contextmanager
 def output_to(file: Any) -> Iterator[None]:
     """Write what this process prints to a file, and the output of C code too."""
@@ -61,15 +81,24 @@ def output_to(file: Any) -> Iterator[None]:
             os.close(copy)
 
 
+def print_anything() -> None:
+    """Have standard output and error write escapes for what their encoding (ASCII, in a C locale) does not have."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def quiet() -> None:
-    """Hide bars, transformers' messages below errors, and deprecations that only developers can act on.
+    """Hide bars, messages of transformers and bitsandbytes below errors, and deprecations that only developers can act
+    on.
 
     For a command that loads models at a terminal.
     """
-    from transformers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
     hide_bars()
-    logging.set_verbosity_error()
+    transformers_logging.set_verbosity_error()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
 
 

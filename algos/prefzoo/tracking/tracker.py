@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import shutil
+import tempfile
 from dataclasses import asdict
 from typing import Any
 
@@ -41,7 +43,15 @@ class Tracker:
             context = multiprocessing.get_context("spawn")
             self.connection, child_connection = context.Pipe()
             settings = {label: asdict(self.plan.recipe.algorithm(label)) for label in self.plan.recipe.algorithms}
-            arguments = (self.plan.out.resolve(), settings, child_connection, INIT_SECONDS, FINISH_SECONDS)
+            self.scratch = tempfile.mkdtemp(prefix="prefzoo-wandb-")  # short: a socket of wandb's lies in it
+            arguments = (
+                self.plan.out.resolve(),
+                settings,
+                child_connection,
+                INIT_SECONDS,
+                FINISH_SECONDS,
+                self.scratch,
+            )
             self.process = context.Process(target=track, args=arguments, name="tracking", daemon=True)
             with interrupt_blocked(), main_hidden():
                 self.process.start()
@@ -86,3 +96,5 @@ class Tracker:
             self.process.join(STOP_SECONDS)
             if self.process.is_alive():
                 self.process.kill()
+                self.process.join(STOP_SECONDS)
+            shutil.rmtree(self.scratch, ignore_errors=True)

@@ -10,6 +10,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 
 from prefzoo.models.position_ids import from_first_token
+from prefzoo.models.score_head import backbone, hidden_width
 from prefzoo.models.weight_counts import BACKBONE, HEAD, VALUE
 from prefzoo.trainers.rollouts import prompts_and_replies
 
@@ -33,9 +34,10 @@ class CriticModules:
             model.set_adapter("default")
             _unfreeze_critic(model)
         else:
-            model.add_module(BACKBONE, from_first_token(value_model))
+            # It is trained whole, and in 16 bits most of its steps would be rounded away.
+            model.add_module(BACKBONE, from_first_token(value_model.float()))
         self._backbone = value_model
-        hidden = model.config.get_text_config().hidden_size if value_head is None else value_head.shape[1]
+        hidden = hidden_width(model.config) if value_head is None else value_head.shape[1]
         head = nn.Linear(hidden, 1)
         # Values begin small beside any reward (Huang et al. 2024, detail 7, for scalar heads).
         nn.init.normal_(head.weight, std=1 / (hidden + 1) ** 0.5)
@@ -76,9 +78,9 @@ class CriticModules:
         """Return what the critic expects from each token of the replies on, before that token is generated, (B, T)."""
         ids, attention = prompts_and_replies(batch)
         model = self.accelerator.unwrap_model(self.model)
-        backbone = self._backbone if self._backbone is not None else model.get_base_model().base_model
+        read = self._backbone if self._backbone is not None else backbone(model)
         with self.accelerator.autocast():
-            hidden = backbone(input_ids=ids, attention_mask=attention).last_hidden_state  # (B, P + T, H)
+            hidden = read(input_ids=ids, attention_mask=attention).last_hidden_state  # (B, P + T, H)
             width, head = batch["completion_ids"].shape[1], model.value_head
             return head(hidden[:, -width - 1 : -1].to(head.weight.dtype))[..., 0].float()
 

@@ -18,19 +18,26 @@ from prefzoo import registry, validation_messages
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import CHECKPOINTS, Bench, Policy
 from prefzoo.models.adapters import adapter_config, check_modules, of_adapter, restore
-from prefzoo.models.language_model import LanguageModelPolicy
+from prefzoo.models.language_model import NO_PROBABILITIES, LanguageModelPolicy
 from prefzoo.models.loading import device
 from prefzoo.models.policy_kinds import load_policy
 from prefzoo.models.policy_with_modules import PolicyWithModules
 from prefzoo.models.saved_policy import SavedPolicy
+from prefzoo.models.weight_counts import BACKBONE, HEAD, is_finite
 from prefzoo.trainers.charging import Charging
 from prefzoo.trainers.checkpoints import Checkpoints, resumable
 from prefzoo.trainers.config_audit import requested_and_actual, training_facts
 from prefzoo.trainers.curves import CURVES, Curves, guard_trackers, losses, reporting_arguments
 from prefzoo.trainers.extra_modules import add_module
+from prefzoo.trainers.first_step import learn_from_first_step
 from prefzoo.trainers.milestones import Milestones
 from prefzoo.trainers.recipe_deviations import TRAININGS
-from prefzoo.views import rows_per_example
+from prefzoo.types import Completion
+from prefzoo.validation_messages import diverged
+from prefzoo.views import REPLIES, rows_per_example, text_alone
+
+SAMPLED_REPLIES = "sampled_replies"
+"""In `Bench.report`: of each training on sampled replies, in how many of them other tokens than sampled are trained."""
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
@@ -80,11 +87,12 @@ def fit(
     modules = latest.modules if isinstance(latest, PolicyWithModules) else None
     learner = latest.policy if isinstance(latest, PolicyWithModules) else latest
     assert isinstance(learner, LanguageModelPolicy)
+    rows = _as_sampled(bench, learner, rows)
     weights = _unfreeze_adapter(learner.model) if learner.adapted else {}
     if not learner.adapted:
         check_modules(learner.model, bench.adapter)
     set_seed(bench.seed)  # the adapter is drawn here; TRL seeds that itself only from 1.15
-    peft_config = None if learner.adapted else adapter_config(bench.adapter, "CAUSAL_LM")
+    peft_config = None if learner.adapted else adapter_config(bench.adapter, "CAUSAL_LM", model=learner.model)
     args = arguments(bench, config_class, settings, rows_per_example(rows))
     model = learner.model
     if _takes_peft_config(trainer_class):
@@ -116,17 +124,43 @@ def fit(
     if getattr(trainer, "reference_is_charged", False):
         reference = 0
     charging = Charging(trainer, bench, prompts, reference, extra_passes)
-    run_trainer(trainer, bench, not learner.adapted, charging, policy)
+    goes_on = learner.adapted or isinstance(latest, SavedPolicy | PolicyWithModules)
+    run_trainer(trainer, bench, not goes_on, charging, policy)
     folder = bench.out / "policy"
     if trainer.is_world_process_zero():
         policy(trainer.accelerator.unwrap_model(trainer.model)).save(folder)
     trainer.accelerator.wait_for_everyone()
-    return SavedPolicy(folder) if policy_kind is None else load_policy(folder)
+    return SavedPolicy(folder) if policy_kind is None else load_policy(folder, run_code=True)
 
 
 def current_policy(bench: Bench) -> Policy:
     """Return the policy to go on from: `bench.latest`, or the start where there is none."""
     return bench.latest or LanguageModelPolicy.start_of(bench)
+
+
+def _as_sampled(bench: Bench, learner: LanguageModelPolicy, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows in which a sampled reply keeps its `token_ids` only where its text would become another text when it is
+    encoded again, or would get an end that was never written; the bench's report counts them."""
+    if not any("token_ids" in turn for row in rows for key in REPLIES for turn in row.get(key, ())):
+        return rows
+    counts = {"replies": 0, "other_tokens_of_the_same_text": 0, "kept_tokens": 0, "cut": 0}
+    trained: list[dict[str, Any]] = []
+    for row, plain in zip(rows, text_alone(rows), strict=True):
+        new = dict(plain)
+        for key in REPLIES:
+            if not (turns := row.get(key)) or (ids := turns[-1].get("token_ids")) is None:
+                continue
+            reply = Completion(turns[-1]["content"], tuple(ids), bool(ids) and ids[-1] in learner.eos_ids)
+            again = learner.encoded_again(row["prompt"], reply)
+            counts["replies"] += 1
+            counts["cut"] += not reply.finished
+            counts["other_tokens_of_the_same_text"] += reply.finished and again == "other tokens"
+            counts["kept_tokens"] += reply.finished and again == "other text"
+            if not reply.finished or again == "other text":
+                new[key] = turns
+        trained.append(new)
+    bench.report.setdefault(SAMPLED_REPLIES, []).append(counts)
+    return trained
 
 
 def _takes_peft_config(trainer_class: type[Trainer]) -> bool:
@@ -230,7 +264,7 @@ def run_trainer(
 
     Args:
         trainer: built by a class that `resumable` returned.
-        new: whether its adapter is a new one.
+        new: whether it begins at the start, with a new adapter.
         charging: its account; None charges what was trained on alone.
         policy: makes a policy of its model, where that is one, so that it can be kept on the way.
 
@@ -245,14 +279,23 @@ def run_trainer(
         head = getattr(torch, bench.loading.get("dtype", "float32"))
         for name, weight in trainer.model.named_parameters():
             if weight.requires_grad:
-                weight.data = weight.data.to(torch.float32 if "lora_" in name else head)
+                # Nor is a critic trained in 16 bits, which casts what it is given; a module in the policy cannot.
+                full = "lora_" in name or name.startswith((HEAD, BACKBONE))
+                weight.data = weight.data.to(torch.float32 if full else head)
+    learn_from_first_step(trainer, goes_on=not new)
     trainer.add_callback(Curves(bench.out / CURVES))
     guard_trackers(trainer, bench)
     checkpoints = Checkpoints(bench, trainer)
     if bench.machinery.milestones and policy is not None:
         trainer.add_callback(Milestones(bench, trainer, charging, checkpoints.folder, policy))
     trainer.add_callback(checkpoints)  # last, for it clears its folder when the training ends
-    checkpoints.train()
+    try:
+        checkpoints.train()
+    except Exception as error:
+        if isinstance(error, PrefzooError) or (NO_PROBABILITIES not in str(error) and is_finite(trainer.model)):
+            raise
+        step, last = trainer.state.global_step, trainer.state.max_steps
+        raise PrefzooError(diverged(f"it gives no probabilities after step {step} of {last}")) from error
     charging.settle()
     bench.report["model"] = requested_and_actual(bench, trainer)
     bench.report.setdefault(TRAININGS, []).append(training_facts(trainer))
@@ -261,11 +304,10 @@ def run_trainer(
     ]
     bad = [(loss, step) for loss, step in logged if not math.isfinite(loss)]
     # The last steps may be in no log: what they did to the weights is.
-    if bad or not all(bool(torch.isfinite(w).all()) for w in trainer.model.parameters() if w.requires_grad):
+    if bad or not is_finite(trainer.model):
         loss, step = bad[0] if bad else logged[-1]
         raise PrefzooError(
-            f"training diverged: the loss is {loss} at step {step} of {trainer.state.max_steps}, or weights are not "
-            "finite; a lower learning_rate usually helps"
+            diverged(f"the loss is {loss} at step {step} of {trainer.state.max_steps}, or weights are not finite")
         )
 
 

@@ -121,7 +121,8 @@ class ConstitutionalAI(FeedbackLoop):
             "helpful_wanted": round(self.helpful_share * len(prompts)),
         }
         if not usable:
-            raise PrefzooError(f"constitutional_ai: no reply of {len(revised)} could be revised: {_counts(revised)}")
+            counts = ai_preferences.in_words(_counts(revised))
+            raise PrefzooError(f"constitutional_ai: no reply of {len(revised)} could be revised: {counts}")
         data = bench.data.with_demonstrations([r.prompt for r in usable], [r.final for r in usable])
         rows = data.demonstrations + random.Random(bench.seed).sample(demonstrated, helpful)
         random.Random(bench.seed).shuffle(rows)
@@ -158,7 +159,8 @@ class ConstitutionalAI(FeedbackLoop):
         bench.report.setdefault("preferences", []).append(counts)
         pairs = ai_preferences.preferences(compared)
         if not pairs:
-            raise PrefzooError(f"constitutional_ai: of {len(prompts)} prompts no pair could be made: {counts}")
+            words = ai_preferences.in_words(counts)
+            raise PrefzooError(f"constitutional_ai: of {len(prompts)} prompts no pair could be made: {words}")
         return pairs
 
 

@@ -91,7 +91,8 @@ class PPO(Algorithm):
         return 2 * self.generations * self.epochs
 
     def train(self, bench: Bench) -> Policy:
-        from prefzoo.models.loading import load_model, load_tokenizer
+        from prefzoo.models.loading import load_model, load_tokenizer, tokenizer_arguments
+        from prefzoo.models.score_head import backbone as backbone_of
         from prefzoo.trainers.on_policy import ActorCriticTrainer, CriticSettings, OnPolicyConfig, TokenRewards
         from prefzoo.trainers.online import fit_online
 
@@ -99,10 +100,10 @@ class PPO(Algorithm):
         if self.value_model == "reward":
             if (critic := getattr(bench.reward, "critic", None)) is None:
                 raise PrefzooError("value_model: 'reward' begins as the reward model, and the reward is not one model")
-            backbone, head = critic(load_tokenizer(bench.start, bool(bench.loading.get("trust_remote_code", False))))
+            backbone, head = critic(load_tokenizer(bench.start, **tokenizer_arguments(bench.loading)))
         elif self.value_model == "separate" or bench.adapter.type == "full":
             # Trained whole, which 4 bits do not allow.
-            backbone = load_model(bench.start, **{**bench.loading, "quantization": None}).base_model
+            backbone = backbone_of(load_model(bench.start, **{**bench.loading, "quantization": None}))
         rewards = TokenRewards(
             self.kl_coefficient,
             self.kl_target,

@@ -114,6 +114,7 @@ class RLAIF(FeedbackLoop):
         pairs += ai_preferences.preferences(labelled)
         if not pairs:
             raise PrefzooError(
-                f"rlaif: of two replies to each of {len(prompts)} prompts no pair could be made: {counts}"
+                f"rlaif: of two replies to each of {len(prompts)} prompts no pair could be made: "
+                f"{ai_preferences.in_words(counts)}"
             )
         return pairs
