@@ -118,7 +118,7 @@ def test_a_second_call_does_nothing_twice_and_a_changed_setting_only_what_it_con
     times = {path: path.stat().st_mtime_ns for path in out.glob("*/*") if path.is_dir()}
     again = prefzoo.compare("quickstart", seeds=2, sets=SMALL, out=out)
     assert again.model_dump() == results.model_dump()
-    changed = prefzoo.compare("quickstart", ["dpo"], seeds=1, sets=[*SMALL, "algorithms.dpo.beta=0.25"], out=out)
+    changed = prefzoo.compare("quickstart", seeds=1, sets=[*SMALL, "algorithms.dpo.beta=0.25"], out=out)
     new = {path for path in out.glob("*/*") if path.is_dir()} - set(times)
     assert sorted(path.name.rpartition("-")[0] for path in new) == ["evaluate-dpo-seed-0", "train-dpo-seed-0"]
     assert all(path.stat().st_mtime_ns == at for path, at in times.items())

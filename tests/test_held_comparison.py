@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import prefzoo
 from prefzoo.commands.comparison import checked_recipe
 from prefzoo.commands.held_comparison import go_on
 from prefzoo.errors import PrefzooError, RecipeError
@@ -93,7 +94,7 @@ def test_add_is_refused_where_the_settings_differ(out) -> None:
     with pytest.raises(PrefzooError, match="one of the two"):
         planned(out, add=["ppo"], algorithms=["dpo"])
     with pytest.raises(RecipeError, match="--add: unknown algorithm 'dpoo'"):
-        planned(out, add=["dpoo"])
+        prefzoo.compare(RECIPE, out=out, add="dpoo")
 
 
 def test_add_in_an_empty_folder_adds_to_the_recipe(tmp_path) -> None:

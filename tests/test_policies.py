@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
+from peft import AutoPeftModelForCausalLM, LoraConfig, get_peft_model
 
 from prefzoo import get
 from prefzoo.errors import PrefzooError
@@ -18,8 +21,12 @@ from prefzoo.models import shared_base
 from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.models.loading import PLAIN_TEMPLATE, device, end_of_turn, load_model, load_tokenizer, resolve
 from prefzoo.models.policy_kinds import load_policy
+from prefzoo.recipe.check_recipe import check
 from prefzoo.rewards.best_of_n_policy import BestOfNPolicy
 from prefzoo.rewards.load_reward import RandomReward, load_reward
+from prefzoo.run.cache import fingerprint
+from prefzoo.run.stage_graph import make_plan
+from prefzoo.run.stages.start_stage import start_path
 from prefzoo.scoring_function import FunctionReward
 from prefzoo.settings import Adapter, Generation
 from prefzoo.trainers.fitting import adapter_config
@@ -144,6 +151,28 @@ def test_an_adapter_is_saved_merged_and_exported_without_change(tmp_path, start,
     whole = LanguageModelPolicy.from_start(str(tmp_path / "plain"))
     for a, b in zip(before, whole.log_probabilities(prompts, replies), strict=True):
         assert a == pytest.approx(b, abs=1e-3)
+
+
+def test_an_adapter_of_a_run_under_a_relative_path_is_loaded_by_peft_from_any_folder(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    plan = make_plan(check({"algorithms": {"dpo": {}}}), Path("run"))
+    folder = plan.stages["start"].folder
+    shutil.copytree(MODEL_DIR, folder / "model")
+    record = {"path": None, "fingerprint": fingerprint(str(folder / "model")), "sha256": ""}
+    (folder / "start.json").write_text(json.dumps(record))
+    start = start_path(plan)
+    assert Path(start).is_absolute() and Path(start).samefile(folder / "model")
+    policy = LanguageModelPolicy.from_start(start)
+    policy = LanguageModelPolicy(get_peft_model(policy.model, LoraConfig(r=2)), policy.tokenizer, start)
+    policy.save(Path("run/policy"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    loaded = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "run" / "policy")
+    assert loaded.base_model.model.name_or_path == start
+    card = (tmp_path / "run" / "policy" / "README.md").read_text()
+    assert start in card and "More Information Needed" not in card
+    (tmp_path / "run").rename(tmp_path / "moved")
+    assert isinstance(load_policy(tmp_path / "moved" / "policy"), LanguageModelPolicy), "policy.json is relative"
 
 
 def test_a_trained_policy_is_read_from_its_folder_only_when_it_is_used(make_bench, prompts, monkeypatch) -> None:

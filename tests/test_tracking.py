@@ -110,9 +110,9 @@ def test_a_second_call_logs_nothing_again_and_more_seeds_only_their_own(tracked,
     prefzoo.compare("quickstart", LABELS, seeds=2, sets=OFFLINE, out=out)
     assert read_runs(out).keys() == before.keys()
     assert {run["files"] for run in read_runs(out).values()} == {1}
-    prefzoo.compare("quickstart", ["dpo"], seeds=3, sets=OFFLINE, out=out)
+    prefzoo.compare("quickstart", LABELS, seeds=3, sets=OFFLINE, out=out)
     after = read_runs(out)
-    assert after.keys() - before.keys() == {"dpo seed 2", "start seed 2"}
+    assert after.keys() - before.keys() == {"dpo seed 2", "rejection_sampling seed 2", "start seed 2"}
     assert {name: run["id"] for name, run in after.items() if run["type"] == "trial" and name in before} == {
         name: run["id"] for name, run in before.items() if run["type"] == "trial"
     }

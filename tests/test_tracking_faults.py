@@ -104,7 +104,7 @@ def test_disabled_leaves_no_trace(copied) -> None:
 
 def test_a_failed_trial_is_logged_as_failed(copied) -> None:
     sets = [*OFFLINE, "algorithms.rejection_sampling.keep=threshold", "algorithms.rejection_sampling.threshold=1e9"]
-    prefzoo.compare("quickstart", ["rejection_sampling"], seeds=1, sets=sets, out=copied)
+    prefzoo.compare("quickstart", LABELS, seeds=1, sets=sets, out=copied)
     runs = read_runs(copied)
     failed = runs["rejection_sampling seed 0"]
     assert failed["exit_code"] == 1 and failed["summary"]["status"] == "failed"

@@ -132,7 +132,14 @@ def _value_problem(config: str, key: str, value: Any, annotation: str) -> str | 
 def config_fields(config: str) -> dict[str, str]:
     """Field name -> its annotation as written, of a config class `"module:Class"` and of those it inherits from."""
     module, _, name = config.partition(":")
-    return _fields_in_source(module, name)
+    return {field: annotation for field, (annotation, _) in _fields_in_source(module, name).items()}
+
+
+def config_help(config: str) -> dict[str, str]:
+    """Field name -> the first sentence of what its class says of it; empty where it says nothing."""
+    module, _, name = config.partition(":")
+    fields = _fields_in_source(module, name)
+    return {field: " ".join(text.split()).partition(". ")[0] for field, (_, text) in fields.items()}
 
 
 def annotated_type(annotation: str) -> Any:
@@ -175,14 +182,19 @@ def _compared(config: str, key: str) -> list[str]:
     return sorted({*values, *more})
 
 
-def _fields_in_source(module: str, name: str) -> dict[str, str]:
+@lru_cache
+def _fields_in_source(module: str, name: str) -> dict[str, tuple[str, str]]:
+    """Field name -> its annotation as written, and its help."""
     tree = _source(module)
     definition = next((node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name), None)
     if definition is None:  # a package's own name for a class that is written elsewhere
         cls = getattr(importlib.import_module(module), name)
-        return {f.name: f.type if isinstance(f.type, str) else "Any" for f in dataclasses.fields(cls)}
+        return {
+            f.name: (f.type if isinstance(f.type, str) else "Any", f.metadata.get("help", ""))
+            for f in dataclasses.fields(cls)
+        }
     own = {
-        node.target.id: ast.unparse(node.annotation)
+        node.target.id: (ast.unparse(node.annotation), _help(node.value))
         for node in definition.body
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
     }
@@ -192,7 +204,7 @@ def _fields_in_source(module: str, name: str) -> dict[str, str]:
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    inherited: dict[str, str] = {}
+    inherited: dict[str, tuple[str, str]] = {}
     for base in definition.bases:
         if not (isinstance(base, ast.Name) and base.id in origins):
             continue
@@ -203,6 +215,22 @@ def _fields_in_source(module: str, name: str) -> dict[str, str]:
             source = "transformers.training_args"
         inherited |= _fields_in_source(source, original)
     return {**inherited, **own}
+
+
+def _help(value: ast.expr | None) -> str:
+    """What `field(metadata={"help": ..})` says."""
+    pairs = [
+        pair
+        for keyword in (value.keywords if isinstance(value, ast.Call) else ())
+        if keyword.arg == "metadata" and isinstance(keyword.value, ast.Dict)
+        for pair in zip(keyword.value.keys, keyword.value.values, strict=True)
+    ]
+    texts = [
+        t.value
+        for key, t in pairs
+        if isinstance(key, ast.Constant) and key.value == "help" and isinstance(t, ast.Constant)
+    ]
+    return str(texts[0]) if texts else ""
 
 
 @lru_cache

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+
+from prefzoo.errors import PrefzooError
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C."""
@@ -64,7 +67,17 @@ RunCode = Annotated[
     bool,
     typer.Option("--run-code", help="Run code that the folder names: a model's own, a reward's function."),
 ]
-RunFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a comparison.")]
+
+
+def are_there(folders: Path | list[Path]) -> Path | list[Path]:
+    """Refuse a folder that is not there, before anything is imported that takes a while."""
+    for folder in folders if isinstance(folders, list) else [folders]:
+        if not os.path.isdir(folder):  # False, too, where the system cannot tell
+            raise PrefzooError(f"{folder} holds no prefzoo run: there is no such folder")
+    return folders
+
+
+RunFolder = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a comparison.", callback=are_there)]
 
 
 def wide_console() -> Console:

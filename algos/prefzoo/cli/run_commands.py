@@ -8,12 +8,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from prefzoo.cli.options import Plugins, RunCode, RunFolder, show, wide_console
+from prefzoo.cli.options import Plugins, RunCode, RunFolder, are_there, show, wide_console
 from prefzoo.errors import PrefzooError
 
 
 def report(
-    folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="The folder of a comparison, or of several.")],
+    folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="DIR...", help="The folder of a comparison, or of several.", callback=are_there),
+    ],
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Of several runs: where their report goes.")
     ] = None,

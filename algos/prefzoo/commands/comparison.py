@@ -37,13 +37,13 @@ from prefzoo.tracking.wandb_process import read_state
 @os_errors_told("comparing")
 def compare(
     recipe: str | Mapping[str, Any],
-    algorithms: Iterable[str] | None = None,
+    algorithms: str | Iterable[str] | None = None,
     seeds: int | list[int] | None = None,
     sets: Iterable[str] = (),
     out: str | Path | None = None,
     workers: int | None = None,
     console: Console | None = None,
-    add: Iterable[str] = (),
+    add: str | Iterable[str] = (),
 ) -> ComparisonResults:
     """Train every algorithm of a recipe from the same start on the same data, measure them alike, and judge.
 
@@ -71,12 +71,13 @@ def compare(
         PrefzooError: when the data or the start failed, without which nothing can be compared; or when finished trials
             in `out` would be left out of the report (see `held_comparison`).
     """
-    add = list(add)
-    checked = checked_recipe(recipe, algorithms, seeds, sets, add, out)
+    added = [add] if isinstance(add, str) else list(add)
+    chosen = [algorithms] if isinstance(algorithms, str) else algorithms
+    checked = checked_recipe(recipe, chosen, seeds, sets, added, out)
     with locked_folder(recipe, out) as folder:
         plan = make_plan(checked, folder)
         own_console, console = console is None, console or Console(stderr=True)
-        if note := go_on(plan, add):
+        if note := go_on(plan, added):
             console.print(note, markup=False, highlight=False, soft_wrap=True)
         results = _compare(plan, workers or default_workers(checked), console)
     if results.tracked and own_console:

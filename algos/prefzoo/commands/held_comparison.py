@@ -95,7 +95,7 @@ def _changed(held: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, st
     def shared(content: Mapping[str, Any]) -> dict[str, Any]:
         common = {label: content["algorithms"][label] for label in held["algorithms"] if label in recipe["algorithms"]}
         rest = {key: value for key, value in content.items() if key not in CHANGES_NO_TRIAL}
-        rest["judge"] = {key: value for key, value in content["judge"].items() if key != "audit_pairs"}
+        rest["judge"] = {key: value for key, value in content.get("judge", {}).items() if key != "audit_pairs"}
         return {**rest, "the first of seeds": content["seeds"][0], "algorithms": common}
 
     refused, noted = differences(shared(held), shared(recipe))

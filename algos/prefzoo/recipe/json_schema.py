@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from prefzoo import registry
-from prefzoo.config_fields import OWNED, annotated_type, config_fields
+from prefzoo.config_fields import OWNED, annotated_type, config_fields, config_help
 from prefzoo.recipe.check_recipe import LABEL_PATTERN, REWARD_CONFIG
 from prefzoo.recipe.key_descriptions import about, describe_keys, hyper_parameters
 from prefzoo.recipe.recipe_schema import Recipe
@@ -84,10 +84,13 @@ def _algorithm(name: str, names: list[str]) -> dict[str, Any]:
 def _trainer(config: str, owned: Mapping[str, str] | None = None) -> dict[str, Any]:
     taken = {*OWNED, *(owned or {})}
     annotations = {name: text for name, text in config_fields(config).items() if name not in taken}
-    cls = config.partition(":")[2]
+    cls, help_of = config.partition(":")[2], config_help(config)
     return {
         "type": "object",
         "description": f"Any field of {cls} that the comparison does not set itself.",
-        "properties": {name: TypeAdapter(annotated_type(text)).json_schema() for name, text in annotations.items()},
+        "properties": {
+            name: {**TypeAdapter(annotated_type(text)).json_schema(), "description": help_of[name] or f"See {cls}."}
+            for name, text in annotations.items()
+        },
         "additionalProperties": False,
     }
