@@ -25,6 +25,7 @@ from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.models.loading import end_of_turn, load_tokenizer
 from prefzoo.recipe import check_recipe as recipes
 from prefzoo.recipe.recipe_schema import LAB_LENGTHS
+from prefzoo.results.caveats import encoded_otherwise
 from prefzoo.run.stage_graph import make_plan
 from prefzoo.run.stages.data_stage import prepare
 from prefzoo.run.stages.token_lengths import Tokens, count_markers, derive_lengths, notes
@@ -230,6 +231,15 @@ def test_sampled_replies_keep_their_tokens_where_their_text_would_become_another
         {"replies": 2, "other_tokens_of_the_same_text": 0, "kept_tokens": int(lost), "cut": 1}
     ]
     assert ("token_ids" in kept["chosen"][0]) == lost
+
+
+def test_replies_that_were_encoded_otherwise_are_told() -> None:
+    def result(others: int) -> Any:
+        counts = {"replies": 200, "other_tokens_of_the_same_text": others, "kept_tokens": 0, "cut": 0}
+        return SimpleNamespace(seeds={0: SimpleNamespace(details={"sampled_replies": [counts]})})
+
+    (told,) = encoded_otherwise({"few": result(2), "many": result(30), "none": SimpleNamespace(seeds={})})
+    assert told.startswith("many learned from 200 sampled replies, 30 of them (15%) in other tokens")
 
 
 def test_a_continuation_is_read_with_its_first_space(base) -> None:

@@ -18,7 +18,7 @@ from prefzoo.ledger import Ledger
 from prefzoo.recipe.recipe_schema import Recipe
 from prefzoo.results import analysis, statistics
 from prefzoo.results.analysis import Tables, to_summary
-from prefzoo.results.caveats import judge_notes, notes, ungraded
+from prefzoo.results.caveats import encoded_otherwise, judge_notes, notes, ungraded
 from prefzoo.results.equal_budgets import at_equal_budgets
 from prefzoo.results.length_adjustment import length_adjusted
 from prefzoo.results.results_file import identities, last_call
@@ -102,6 +102,7 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
             *notes(recipe, algorithms, reward, manifest),
             *judge_notes(plan, outcomes, judge),
             *ungraded(algorithms),
+            *encoded_otherwise(algorithms),
             *unsealed(plan),
         ],
         warnings=warnings,
