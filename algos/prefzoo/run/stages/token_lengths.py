@@ -30,6 +30,7 @@ class Tokens:
         self, base: str, trust_remote_code: bool, replies: bool = True, chat_template: str | None = None
     ) -> None:
         self.tokenizer: Any = load_tokenizer(base, trust_remote_code, replies, chat_template)
+        self._reply_lengths: dict[str, int] = {}
 
     def prompt(self, prompt: Prompt) -> list[int]:
         """Token ids up to where the reply begins.
@@ -58,7 +59,9 @@ class Tokens:
 
     def reply_length(self, reply: str) -> int:
         """Tokens of a reply and its end."""
-        return len(self.tokenizer.text_ids(reply)) + 1
+        if reply not in self._reply_lengths:
+            self._reply_lengths[reply] = len(self.tokenizer.text_ids(reply)) + 1
+        return self._reply_lengths[reply]
 
     def end_length(self, prompt: Prompt) -> int:
         """Tokens that stand behind a reply, its end among them."""
