@@ -175,8 +175,8 @@ def test_rejection_sampling_keeps_what_it_says(make_bench, keep) -> None:
     drawn = {repr(p): each for p, each in zip(prompts, start.sample(prompts, bench.generation, 7000, n=4), strict=True)}
     assert bench.ledger.reward_calls == 4 * len(prompts)
     by_prompt: dict[str, list[str]] = {}
-    for prompt, text in zip(kept_prompts, kept, strict=True):
-        by_prompt.setdefault(repr(prompt), []).append(text)
+    for prompt, reply in zip(kept_prompts, kept, strict=True):
+        by_prompt.setdefault(repr(prompt), []).append(reply.text)
     for prompt, texts in by_prompt.items():
         lengths = sorted((len(c.text) for c in drawn[prompt] if c.finished), reverse=True)
         if keep == "best":
