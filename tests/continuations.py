@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
-from typing import Any
 
+FILES = ("beginnings.txt", "sentiment.py")
 SCORE = """
-def cheerful(prompts, completions):
+def positive(prompts, completions):
     return [sum(c in "aeiou" for c in text) / max(1, len(text)) for text in completions]
 """
 
@@ -66,22 +66,13 @@ def beginnings(count: int) -> list[str]:
     return [f"The {rng.choice(things)} of row {i} {rng.choice(words)}" for i in range(count)]
 
 
-def task(folder: Path, count: int = 60) -> dict[str, Any]:
-    """The recipe of the task, with its files in `folder`."""
-    make_base(folder / "base")
+def documented_task(folder: Path, count: int = 60) -> str:
+    """The recipe of the documentation, with its model and files in `folder`."""
+    documentation = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-8")
+    recipe = documentation.partition("**Texts to continue.**")[2].partition("```yaml\n")[2].partition("```")[0]
     (folder / "beginnings.txt").write_text("\n".join(beginnings(count)) + "\n")
-    (folder / "score.py").write_text(SCORE)
-    score = f"{folder / 'score.py'}:cheerful"
-    return {
-        "model": {"path": str(folder / "base"), "chat_template": "none"},
-        "data": {"prompts": str(folder / "beginnings.txt"), "label_with": "gold"},
-        "gold": {"path": score},
-        "reward": {"type": "function", "path": score},
-        "generation": {"max_new_tokens": 8, "unfinished": "keep"},
-        "budget": {"prompts": 24},
-        "training": {"batch_size": 4},
-        "algorithms": {"dpo": {}, "ppo": {}, "rejection_sampling": {"n": 2}, "grpo": {}, "best_of_n": {"n": 2}},
-        "evaluation": {"prompts": 8},
-        "tracking": {"wandb": {"mode": "disabled"}},
-        "seeds": 1,
-    }
+    (folder / "sentiment.py").write_text(SCORE)
+    for named, file in {"gpt2-large": make_base(folder / "base"), **{n: folder / n for n in FILES}}.items():
+        assert named in recipe
+        recipe = recipe.replace(named, str(file))
+    return recipe

@@ -8,13 +8,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import yaml
 from datasets import Dataset
 from transformers import AutoTokenizer
 from trl import DPOTrainer, SFTTrainer
 
 import prefzoo
-from continuations import beginnings, make_base, task
+from continuations import beginnings, documented_task, make_base
 from prefzoo.data import preflight
 from prefzoo.data.formats import Row
 from prefzoo.data.row_views import views_of
@@ -25,6 +24,7 @@ from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.models.loading import end_of_turn, load_tokenizer
 from prefzoo.recipe import check_recipe as recipes
 from prefzoo.recipe.recipe_schema import LAB_LENGTHS
+from prefzoo.results.caveats import encoded_otherwise
 from prefzoo.run.stage_graph import make_plan
 from prefzoo.run.stages.data_stage import prepare
 from prefzoo.run.stages.token_lengths import Tokens, count_markers, derive_lengths, notes
@@ -232,6 +232,15 @@ def test_sampled_replies_keep_their_tokens_where_their_text_would_become_another
     assert ("token_ids" in kept["chosen"][0]) == lost
 
 
+def test_replies_that_were_encoded_otherwise_are_told() -> None:
+    def result(others: int) -> Any:
+        counts = {"replies": 200, "other_tokens_of_the_same_text": others, "kept_tokens": 0, "cut": 0}
+        return SimpleNamespace(seeds={0: SimpleNamespace(details={"sampled_replies": [counts]})})
+
+    (told,) = encoded_otherwise({"few": result(2), "many": result(30), "none": SimpleNamespace(seeds={})})
+    assert told.startswith("many learned from 200 sampled replies, 30 of them (15%) in other tokens")
+
+
 def test_a_continuation_is_read_with_its_first_space(base) -> None:
     policy = LanguageModelPolicy.from_start(str(base), chat_template="none")
     (row,) = (policy.sample([[{"role": "user", "content": "The film was"}]], Generation(max_new_tokens=3), 0, n=20),)
@@ -351,15 +360,18 @@ def test_a_comparison_without_an_end_names_the_key_to_change() -> None:
 @pytest.mark.timeout(3600)
 def test_texts_are_continued_by_every_kind_of_algorithm(tmp_path) -> None:
     """The sentiment task of the DPO paper, small: beginnings of texts, and a function that scores what follows."""
-    recipe = task(tmp_path)
-    assert len(yaml.safe_dump(recipe, default_flow_style=None).splitlines()) <= 14
-    found = prefzoo.compare(recipe, out=tmp_path / "run")
+    recipe = documented_task(tmp_path)
+    assert len(recipe.splitlines()) <= 12
+    (tmp_path / "recipe.yaml").write_text(recipe)
+    small = ["generation.max_new_tokens=8", "budget.prompts=24", "training.batch_size=4", "evaluation.prompts=8"]
+    run = {"sets": [*small, "tracking.wandb.mode=disabled"], "seeds": 1, "out": tmp_path / "run"}
+    found = prefzoo.compare(str(tmp_path / "recipe.yaml"), **run)
     assert {label: result.status for label, result in found.algorithms.items()} == dict.fromkeys(
         ("start", "dpo", "ppo", "rejection_sampling", "grpo", "best_of_n"), "ok"
     )
     pairs = [json.loads(line) for line in next(tmp_path.glob("run/stages/label-*/train.jsonl")).open()]
-    made = [row for row in pairs if row["chosen"] is not None]
-    assert made and all(len(row["token_ids"]["chosen"]) == 8 for row in made if "chosen" in (row["token_ids"] or {}))
+    kept = [row["token_ids"] for row in pairs if row["chosen"] is not None and row["token_ids"]]
+    assert kept and all(len(ids) == 8 for sides in kept for ids in sides.values())  # cut, and without an end
     assert not [warning for warning in found.warnings if warning.kind == "cut_off"]
-    again = prefzoo.compare(recipe, out=tmp_path / "run")
+    again = prefzoo.compare(str(tmp_path / "recipe.yaml"), **run)
     assert again.verdicts == found.verdicts

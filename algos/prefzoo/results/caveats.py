@@ -19,6 +19,7 @@ from prefzoo.results.results_schema import Verdict
 from prefzoo.results.statistics import SKEWED
 from prefzoo.run.executor import Outcome
 from prefzoo.run.stage_graph import AUDIT, START, Plan
+from prefzoo.trainers.recipe_deviations import SAMPLED_REPLIES
 
 TWO_SEEDS = (
     "Two seeds tell little of how much trainings differ: depending on that, of pairs of policies that are the same 3 "
@@ -177,6 +178,24 @@ def ungraded(algorithms: Mapping[str, Any]) -> list[str]:
         "Questions to which the final judge gave no answer that could be read: "
         f"{'; '.join(sentences)}. Each counts as undecided, which draws a policy towards the start."
     ]
+
+
+OTHER_TOKENS = 0.05
+"""Share of sampled replies above which it is said that they were trained on in other tokens than sampled."""
+
+
+def encoded_otherwise(algorithms: Mapping[str, Any]) -> list[str]:
+    """Return a sentence on each label that learned from many sampled replies in other tokens of the same text."""
+    sentences = []
+    for label, result in algorithms.items():
+        counts = [count for trial in result.seeds.values() for count in trial.details.get(SAMPLED_REPLIES, ())]
+        replies, others = (sum(c[key] for c in counts) for key in ("replies", "other_tokens_of_the_same_text"))
+        if others > OTHER_TOKENS * replies:
+            sentences.append(
+                f"{label} learned from {replies} sampled replies, {others} of them ({others / replies:.0%}) in other "
+                "tokens of the same text than were sampled: text is encoded in one way, and sampled in any."
+            )
+    return sentences
 
 
 def _used_by(algorithms: Mapping[str, Any]) -> str:

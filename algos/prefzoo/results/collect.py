@@ -18,7 +18,15 @@ from prefzoo.ledger import Ledger
 from prefzoo.recipe.recipe_schema import Recipe
 from prefzoo.results import analysis, statistics
 from prefzoo.results.analysis import PromptGroups, Tables, prompt_groups, to_summary
-from prefzoo.results.caveats import group_notes, judge_notes, notes, power_command, skew_notes, ungraded
+from prefzoo.results.caveats import (
+    encoded_otherwise,
+    group_notes,
+    judge_notes,
+    notes,
+    power_command,
+    skew_notes,
+    ungraded,
+)
 from prefzoo.results.cost_record import ESTIMATE_FILE
 from prefzoo.results.equal_budgets import at_equal_budgets
 from prefzoo.results.length_adjustment import length_adjusted
@@ -117,6 +125,7 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
             *skew_notes(verdicts, metric),
             *judge_notes(plan, outcomes, judge),
             *ungraded(algorithms),
+            *encoded_otherwise(algorithms),
             *unsealed(plan),
         ],
         warnings=warnings,

@@ -31,13 +31,10 @@ from prefzoo.trainers.curves import CURVES, Curves, guard_trackers, losses, repo
 from prefzoo.trainers.extra_modules import add_module
 from prefzoo.trainers.first_step import learn_from_first_step
 from prefzoo.trainers.milestones import Milestones
-from prefzoo.trainers.recipe_deviations import TRAININGS
+from prefzoo.trainers.recipe_deviations import SAMPLED_REPLIES, TRAININGS
 from prefzoo.types import Completion
 from prefzoo.validation_messages import diverged
 from prefzoo.views import REPLIES, rows_per_example, text_alone
-
-SAMPLED_REPLIES = "sampled_replies"
-"""In `Bench.report`: of each training on sampled replies, in how many of them other tokens than sampled are trained."""
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments

@@ -8,6 +8,8 @@ from typing import Any
 
 from prefzoo.settings import Adapter, Budget, Generation, Training
 
+SAMPLED_REPLIES = "sampled_replies"
+"""In `Bench.report`: of each training on sampled replies, in how many of them other tokens than sampled are trained."""
 TRAININGS, SAMPLING = "trainings", "sampling"
 """In `Bench.report`: facts of each training of a trial, in order; and of each way in which replies were drawn."""
 

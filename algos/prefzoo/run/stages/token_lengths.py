@@ -29,6 +29,7 @@ class Tokens:
         self, base: str, trust_remote_code: bool, replies: bool = True, chat_template: str | None = None
     ) -> None:
         self.tokenizer: Any = load_tokenizer(base, trust_remote_code, replies, chat_template)
+        self._reply_lengths: dict[str, int] = {}
 
     def prompt(self, prompt: Prompt) -> list[int]:
         """Token ids up to where the reply begins.
@@ -57,7 +58,9 @@ class Tokens:
 
     def reply_length(self, reply: str) -> int:
         """Tokens of a reply and its end."""
-        return len(self.tokenizer.text_ids(reply)) + 1
+        if reply not in self._reply_lengths:
+            self._reply_lengths[reply] = len(self.tokenizer.text_ids(reply)) + 1
+        return self._reply_lengths[reply]
 
     def end_length(self, prompt: Prompt) -> int:
         """Tokens that stand behind a reply, its end among them."""
@@ -81,16 +84,18 @@ def derive_lengths(recipe: Recipe, rows: Sequence[Row], rendering: Tokens, limit
 
     `max_new_tokens` is the 99th percentile of chosen replies and demonstrations (of all replies where there are none),
     the end included; `max_completion_tokens` and `max_prompt_tokens` are twice the 99th percentile of all replies and
-    prompts. All are rounded up to a multiple of 8. Where prompt and reply do not fit into `limit` positions, each gets
-    what the other leaves, at least half. What the recipe says itself stays.
+    prompts. All are rounded up to a multiple of 8. Where prompt and reply do not fit into `limit` positions, replies
+    get what 99 of 100 prompts leave, at least half, and prompts the rest. What the recipe says itself stays.
     """
-    derived = {key.rpartition(".")[2] for key in recipe.derives}
+    if not (derived := {key.rpartition(".")[2] for key in recipe.derives}):
+        return recipe.lengths
     prompts, replies, good = list[int](), list[int](), list[int]()
     for row in rows[:: max(1, len(rows) // SAMPLE)]:
         try:
             prompts.append(len(rendering.prompt(row.prompt)))
         except Rejected:
             continue
+        shown = row.prompt
         counts = {reply: rendering.reply_length(reply) for reply in row.replies()}
         replies += counts.values()
         good += [counts[reply] for reply in (row.chosen, row.demonstration) if reply is not None]
@@ -104,9 +109,10 @@ def derive_lengths(recipe: Recipe, rows: Sequence[Row], rendering: Tokens, limit
     }
     lengths |= {} if "max_new_tokens" in derived else {"max_new_tokens": recipe.generation.max_new_tokens}
     if limit is not None and prompts:
-        room = limit - rendering.end_length(rows[0].prompt)
+        room = limit - rendering.end_length(shown)
         prompt = lengths["max_prompt_tokens"]
-        left = max(1, room - prompt, room // 2 if "max_prompt_tokens" in derived else 1)
+        needed = _high(prompts) if "max_prompt_tokens" in derived else prompt
+        left = max(1, room - needed, room // 2 if "max_prompt_tokens" in derived else 1)
         lengths |= {
             key: min(lengths[key], left) for key in ("max_completion_tokens", "max_new_tokens") if key in derived
         }
