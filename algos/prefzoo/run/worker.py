@@ -42,7 +42,7 @@ def worker_main(sources: dict[str, str], payload: bytes, connection: Connection,
     while _do(job, plan, stage, threads, connection) and stage.kind in REUSABLE_STAGE_KINDS:
         try:
             stage, environment = connection.recv()
-        except EOFError:  # nothing more to do
+        except (EOFError, OSError):  # nothing more to do, or nobody to do it for
             break
         distributed.enter(environment)
     connection.close()
@@ -97,7 +97,8 @@ def _do(job: Callable[..., None], plan: Plan, stage: Stage, threads: int, connec
         message = ("failed", f"{os_error_text(error, 'working on it')} (details: {log})")
     except Exception as error:
         message = ("failed", f"{type(error).__name__}: {error} (details: {log})")
-    connection.send(message)
+    with contextlib.suppress(OSError):  # the comparison is gone, and ends this process too
+        connection.send(message)
     return message[0] == "ok"
 
 
