@@ -118,6 +118,52 @@ def test_interrupted_while_the_server_of_stages_still_imports(tmp_path) -> None:
     assert "data:" not in interrupt(process)
 
 
+def children(process: subprocess.Popen) -> list[psutil.Process]:
+    return psutil.Process(process.pid).children(recursive=True)
+
+
+def test_sigterm_ends_a_comparison_as_ctrl_c_does(tmp_path) -> None:
+    plugin, seen, out = tmp_path / "sleeps.py", tmp_path / "seen", tmp_path / "run"
+    plugin.write_text(SLEEPS)
+    process = start(
+        out,
+        {"SLEEPS": str(seen)},
+        "--plugin",
+        str(plugin),
+        "--algorithms",
+        "sleeps",
+        "--seeds",
+        "1",
+        "--set",
+        "start=none",
+    )
+    until = time.monotonic() + 400
+    while not seen.exists():
+        assert time.monotonic() < until and process.poll() is None
+        time.sleep(0.1)
+    others = children(process)
+    process.terminate()
+    _, written = process.communicate(timeout=120)
+    assert process.returncode == 130 and "Traceback" not in written
+    assert written.count("interrupted; the same command goes on where it stopped") == 1
+    assert len(others) > 1 and not psutil.wait_procs(others, timeout=20)[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_other_commands_are_interrupted_in_one_line(number, tmp_path) -> None:
+    plugin, seen = tmp_path / "slow.py", tmp_path / "seen"
+    plugin.write_text(f"import pathlib, time\npathlib.Path({str(seen)!r}).touch()\ntime.sleep(600)\n")
+    code = "from prefzoo.cli import main; main()"
+    command = [sys.executable, "-c", code, "validate", "quickstart", "--plugin", str(plugin)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 100
+    while not seen.exists():
+        assert time.monotonic() < until and process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    assert process.communicate(timeout=60) == ("", "interrupted\n") and process.returncode == 130
+
+
 def test_what_is_started_under_a_block_never_hears_of_ctrl_c_and_the_caller_does() -> None:
     code = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))"
     asked = []

@@ -25,10 +25,10 @@ def write_whole(path: Path, content: str | bytes) -> None:
         with partial.open("xb") as file:
             file.write(content.encode(errors="backslashreplace") if isinstance(content, str) else content)
         os.replace(partial, path)
-    except OSError:
+    except OSError as error:
         with contextlib.suppress(OSError):
             partial.unlink()
-        raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def read_text(path: Path, most_bytes: int | None = None) -> str:

@@ -8,6 +8,9 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from prefzoo.errors import PrefzooError, RecipeError
 from prefzoo.judges import constitution
@@ -187,6 +190,102 @@ def test_hostile_recipes_from_python() -> None:
             else:
                 with pytest.raises(RecipeError, match=r"recipe: \d+ mistake"):
                     ask(content)
+
+
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(10**25), 10**25),
+    st.sampled_from([0, 1, -1, 2**31, 2**63 - 1, 0.5, 1e-30, 1e308, -0.0]),
+    st.floats(),
+    st.text(max_size=12),
+    st.sampled_from(["lab", "none", "~", "/", ".", "..", "a\0b", "\ud800", "é" * 300, "x.py:f", "{{", "1e5", "dpo"]),
+    st.lists(st.one_of(st.none(), st.integers(-3, 3), st.text(max_size=3)), max_size=3),
+    st.dictionaries(st.text(max_size=5), st.one_of(st.none(), st.integers(-3, 3), st.text(max_size=3)), max_size=3),
+    st.just({"type": "trained"}),
+    st.just({"algorithm": "dpo"}),
+    st.just({"a": [{"b": [{"c": 1}]}]}),
+)
+RECIPE = recipes.load("quickstart", ["seeds=1"]).model_dump(mode="json", exclude={"plugins"})
+
+
+def paths_in(content, path: tuple = ()) -> list[tuple]:
+    """Every place in a recipe."""
+    items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    return [path] * bool(path) + [below for key, value in items for below in paths_in(value, (*path, key))]
+
+
+PATHS = paths_in(RECIPE)
+
+
+@st.composite
+def damaged_recipes(draw):
+    content = json.loads(json.dumps(RECIPE))
+    for _ in range(draw(st.integers(1, 3))):
+        path = draw(st.sampled_from(PATHS))
+        block = content
+        for key in path[:-1]:
+            block = block[key] if isinstance(block, dict) and key in block else {}
+        if not isinstance(block, dict) or path[-1] not in block:
+            continue
+        what = draw(st.sampled_from(["value", "value", "value", "delete", "rename", "add", "copy"]))
+        if what == "delete":
+            del block[path[-1]]
+        elif what == "rename":
+            block[str(path[-1]) + draw(st.sampled_from(["s", "_", " ", "\0", "é"]))] = block.pop(path[-1])
+        elif what == "copy":
+            block[draw(st.sampled_from([*RECIPE, "path", "type", "trainer"]))] = block[path[-1]]
+        else:
+            key = path[-1] if what == "value" else draw(st.text(max_size=8))
+            block[key] = draw(VALUES)
+    return content
+
+
+def told_or_sound(recipe, sets: tuple[str, ...] = ()) -> None:
+    """A recipe is sound, or its mistakes are told, each beginning with a key or a place."""
+    began = time.process_time()
+    try:
+        recipes.load(recipe, sets)
+    except RecipeError as error:
+        assert error.problems
+        for problem in error.problems:
+            assert ": " in problem and problem.partition(": ")[0].strip(), problem
+            assert not any(noise in problem for noise in ("Traceback", "NoneType", "pydantic", "object at 0x")), problem
+    assert time.process_time() - began < 2
+
+
+EXAMPLES = settings(
+    max_examples=1000, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+)
+
+
+@EXAMPLES
+@given(damaged_recipes())
+def test_a_thousand_damaged_recipes(content) -> None:
+    told_or_sound(content)
+
+
+TEXT = yaml.safe_dump(RECIPE, sort_keys=False)
+PIECES = st.sampled_from(
+    [
+        *"[]{}'\"#|>%@,\t\n\0\x1b\ufeff\u2028é",
+        *(": ", "- ", "? ", "&a ", "*a ", "!!int ", "!x ", "<<: ", "---\n", "...\n"),
+        *(".inf", ".nan", "0x", "2026-99-99", "9" * 30),
+    ]
+)
+
+
+@EXAMPLES
+@given(st.data())
+def test_a_thousand_damaged_files(tmp_path_factory, data) -> None:
+    text = TEXT
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(text)))
+        end = at + data.draw(st.sampled_from([0, 0, 1, 5, 40]))
+        text = text[:at] + data.draw(PIECES) + text[end:]
+    file = tmp_path_factory.getbasetemp() / "damaged.yaml"
+    file.write_bytes(text.encode("utf-8"))
+    told_or_sound(str(file))
 
 
 CONSTITUTION = """

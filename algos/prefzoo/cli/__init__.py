@@ -76,5 +76,8 @@ def main() -> None:
         told = not isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt)
         if end.code != INTERRUPTED or told:
             raise
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # the command is done; the interpreter takes a while to end
     print("interrupted", file=sys.stderr)
     raise SystemExit(INTERRUPTED) from None

@@ -7,12 +7,12 @@ setting of a label makes another comparison, whose report takes the place of the
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prefzoo.atomic_files import read_json
 from prefzoo.errors import PrefzooError
 from prefzoo.run.stage_graph import INCOMPLETE, PLAN_FILE, Plan
 from prefzoo.run.trial_identity import differences
@@ -42,10 +42,10 @@ class Held:
 def held_in(out: Path) -> Held | None:
     """The comparison in a folder; None where there is none that can be read."""
     try:
-        content = json.loads((out / PLAN_FILE).read_text(encoding="utf-8"))
+        content = read_json(out / PLAN_FILE)
         trained = [stage for stage in content["stages"] if stage["kind"] == "train" and _done(out / stage["folder"])]
         return Held(content["recipe"], {(stage["label"], stage["seed"]) for stage in trained})
-    except (OSError, ValueError, KeyError, TypeError):
+    except (PrefzooError, KeyError, TypeError):
         return None
 
 

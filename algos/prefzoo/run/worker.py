@@ -50,7 +50,7 @@ def worker_main(sources: dict[str, str], payload: bytes, connection: Connection,
     while _do(job, plan, stage, threads, connection) and stage.kind in REUSABLE_STAGE_KINDS:
         try:
             stage, environment = connection.recv()
-        except EOFError:  # nothing more to do
+        except (EOFError, OSError):  # nothing more to do, or nobody to do it for
             break
         distributed.enter(environment)
     connection.close()
@@ -108,7 +108,8 @@ def _do(job: Callable[..., None], plan: Plan, stage: Stage, threads: int, connec
             words = os_error_text(error, "working on it") if isinstance(error, OSError) else None
             what = out_of_memory(error) or words or f"{type(error).__name__}: {error}"
             message = ("failed", f"{what} (details: {log})")
-    connection.send(message)
+    with contextlib.suppress(OSError):  # the comparison is gone, and ends this process too
+        connection.send(message)
     return message[0] == "ok"
 
 
