@@ -17,7 +17,8 @@ from prefzoo.data.near_duplicates import near_duplicates
 from prefzoo.errors import DataError, RecipeError
 from prefzoo.lab import MODEL_DIR
 from prefzoo.recipe import check_recipe as recipes
-from prefzoo.report.data_summary import data_facts
+from prefzoo.report.data_summary import _length_facts, data_cells, data_facts
+from prefzoo.report.render_terminal import training_examples
 from prefzoo.run.stage_graph import make_plan
 from prefzoo.run.stages.token_lengths import Tokens
 
@@ -53,7 +54,44 @@ def test_trained_tokens_are_counted_by_hand() -> None:
     assert train["chosen_tokens"] == {"median": 4, "p95": 4, "max": 4}
     assert (train["shortened"], found["splits"]["test"]["trained_tokens"]) == (1, 5)
     assert found["splits"]["validation"]["trained_tokens"] == 0
-    assert found["examples"][0] == {"id": "r ab", "untrained": "ab>", "trained": "yes."}
+    assert found["examples"][0] == {"id": "r ab", "untrained": "ab>", "trained": "yes.", "rejected": "no."}
+    # Chosen replies have 4 and 2 tokens, the rejected one 3.
+    assert train["rejected_tokens"] == {"median": 3, "p95": 3, "max": 3}
+    assert train["length_bias"] == {"pairs": 2, "chosen": 3.0, "rejected": 3.0, "longer": 0.5, "shorter": 0.5}
+    assert "length_bias" not in found["splits"]["test"] and "rejected_tokens" not in found["splits"]["validation"]
+
+
+def test_chosen_and_rejected_lengths_stand_apart_in_the_report() -> None:
+    splits = {"train": [row("ab", "quite long"), row("cd", "y"), row("ef", "yes")], "validation": [], "test": []}
+    found = preflight.examine(splits, [], Letters())
+    manifest = {"splits": {name: {"rows": 0, "prompts": 0} for name in splits}}
+    near = {name: {"count": 0, "prompts": 0, "examples": []} for name in splits}
+    headings, (train, validation, _) = data_cells({**found, "near_duplicates": near}, manifest)
+    assert dict(zip(headings, train, strict=True))["chosen length"] == "4 / 11 / 11"
+    assert dict(zip(headings, train, strict=True))["rejected length"] == "3 / 3 / 3"
+    assert dict(zip(headings, validation, strict=True))["rejected length"] == "-"
+    (said,) = _length_facts(found["splits"]["train"])
+    assert said == (
+        "Chosen replies have 5.7 tokens in the mean, rejected ones 3.0; of 3 train pairs the chosen one is longer in "
+        "67% and shorter in 33%."
+    )
+    assert "rejected: no." in "".join(example.plain for example in training_examples(found))
+
+
+def test_no_prompt_is_rendered_twice() -> None:
+    class Counting(Letters):
+        asked = 0
+
+        def prompt(self, prompt) -> list[int]:
+            self.asked += 1
+            return super().prompt(prompt)
+
+    counting = Counting()
+    remembered = preflight.RememberedPrompts(counting, 5)
+    prompts = [each.prompt for each in (row("ab", "x"), row("cd", "y"), row("ab", "z"), row("too long", "x"))]
+    assert [remembered.prompt(prompt) for prompt in prompts] == [Letters().prompt(prompt) for prompt in prompts]
+    assert [remembered.prompt(prompt) for prompt in prompts] == [Letters().prompt(prompt) for prompt in prompts]
+    assert counting.asked == 4
 
 
 def test_a_template_that_changes_the_prompt_is_told() -> None:
@@ -135,6 +173,7 @@ def test_prefzoo_data_shows_the_data_and_compare_uses_it_again(tmp_path, monkeyp
     shown = CliRunner().invoke(app, ["data", str(recipe), "--out", str(tmp_path / "run")])
     assert shown.exit_code == 0, shown.output
     assert "⟦good<|end|>⟧" in shown.output and "question" in shown.output and "empty reply: 1" in shown.output
+    assert "rejected: bad<|end|>" in shown.output
     train = next(line for line in shown.output.splitlines() if "train" in line and "│" in line)
     made = make_plan(recipes.load(str(recipe)), tmp_path / "run").stages["data"]
     assert made.done
