@@ -15,6 +15,8 @@ os.environ["DO_NOT_TRACK"] = "1"
 os.environ["WANDB_MODE"] = "disabled"
 if os.environ.get("PREFZOO_TEST_DEVICE", "cpu") == "cpu":
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
+else:
+    os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"  # what is computed twice is to be the same to the last bit
 
 import pytest
 
@@ -35,6 +37,8 @@ def one_thread() -> None:
     """Two workers share the cores; a test that needs no torch does not wait for it."""
     if torch := sys.modules.get("torch"):
         torch.set_num_threads(1)
+        if "CUBLAS_WORKSPACE_CONFIG" in os.environ:
+            torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 READ_PICTURES = {

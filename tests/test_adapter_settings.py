@@ -86,7 +86,10 @@ def test_the_report_notes_what_differs_once() -> None:
     ("training", "words"),
     [({"optim": "paged_adamw_8bit"}, "Allowed here: adamw_8bit"), ({"fp16": True}, "Allowed here: training.bf16")],
 )
-def test_what_needs_a_gpu_is_refused_before_training(training: dict[str, Any], words: str, adapted) -> None:
+def test_what_needs_a_gpu_is_refused_before_training(
+    training: dict[str, Any], words: str, adapted, monkeypatch
+) -> None:
+    monkeypatch.setattr("prefzoo.trainers.fitting.device", lambda: SimpleNamespace(type="cpu"))
     with pytest.raises(PrefzooError, match=words):
         registry.get("dpo").train(adapted("lora", **training))
     with pytest.raises(PrefzooError, match=words):

@@ -21,7 +21,7 @@ from prefzoo.judges.local_judge import local_judge
 from prefzoo.models import shared_base
 from prefzoo.models.adapters import of_adapter
 from prefzoo.models.language_model import LanguageModelPolicy
-from prefzoo.models.loading import load_model
+from prefzoo.models.loading import device, load_model
 from prefzoo.models.policy_kinds import load_policy
 from prefzoo.models.shared_base import load_with_shared_weights
 from prefzoo.rewards.reward_model import RewardModel
@@ -175,7 +175,7 @@ def test_going_on_with_an_adapter_keeps_its_weights_and_the_start_as_reference(a
 def test_what_is_exported_is_the_policy(adapter: str, adapted, tmp_path) -> None:
     trial = adapted(adapter)
     policy = registry.get("sft", trainer={"max_steps": 2}).train(trial)
-    ids = torch.arange(5, 25)[None]
+    ids = torch.arange(5, 25, device=device())[None]
     with torch.no_grad():
         logits = policy.model(ids).logits
         policy.export(tmp_path / "exported")

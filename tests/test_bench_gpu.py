@@ -61,24 +61,63 @@ def test_the_shapes_are_those_that_are_named(gpu) -> None:
         assert sum(p.numel() for p in model.parameters()) == pytest.approx(weights, rel=1e-4)
 
 
+TINY = {
+    "vocab_size": 32_000,
+    "hidden_size": 64,
+    "intermediate_size": 64,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "tie_word_embeddings": True,
+}
+
+
+def test_a_rollout_of_four_steps_is_one_and_the_passes_of_a_reference_are_no_steps(gpu) -> None:
+    """Two epochs of two minibatches; by hand: sampling takes 10 s before each rollout, a step 1 s, a processor twice
+    that. From the end of the first rollout to that of the third are 8 steps, in which 4 batches are learned from."""
+    import pairs
+
+    seconds = [10, 11, 12, 13, 24, 25, 26, 27, 38, 39, 40, 41]
+    found = pairs.speed([(t, 2 * t) for t in seconds], minibatches=2, epochs=2)
+    assert found == pytest.approx(
+        {"steps_per_second": 8 / 28, "steps_per_cpu_second": 8 / 56, "batches_per_second": 4 / 28}
+    )
+    # Four steps of 3 s each, after 5 passes of 1 s: 3 steps in 9 s, and in three quarters of 5 s.
+    passes, steps = [(t, t) for t in (7, 8, 9, 10, 11)], [(t, t) for t in (20, 23, 26, 29)]
+    assert pairs.speed(steps, passes)["batches_per_second"] == pytest.approx(3 / (9 + 0.75 * 5))
+    for times, reference, epochs in (([(1, 1)] * 4, [], 4), ([(1, 1), (2, 2)], [(0, 0)], 1)):
+        with pytest.raises(SystemExit, match="too few to tell"):
+            pairs.speed(times, reference, epochs=epochs)
+
+
+def test_what_a_training_counts_is_what_it_learned_from(gpu, in_this_process, tmp_path) -> None:
+    """PPO draws a rollout for each 4 of its steps; DPO passes the reference over its pairs before the first."""
+    import pairs
+
+    shape = gpu.Shape(TINY, dtype="float32", batch=4, words=3, steps=4, online_steps=3, generations=2)
+    given = gpu.prepared(shape, gpu.Shape(TINY), tmp_path / "tiny")
+    given["training"] = {}
+    for task, steps, batches in (("ppo", 12, 3), ("dpo", 4, 4)):
+        run = pairs.trial("prefzoo", task, given, tmp_path / "tiny", task)
+        found = json.loads((tmp_path / "tiny" / task / "found.json").read_text())
+        assert len(found["times"]) == steps and len(found["reference"]) == (4 if task == "dpo" else 0)
+        ends = found["times"][steps // batches - 1 :: steps // batches]
+        spent = ends[-1][0] - ends[0][0]
+        if task == "dpo":
+            spent += 4 / 3 * (found["reference"][3][0] - found["reference"][0][0]) * 3 / 4
+        assert run["batches_per_second"] == pytest.approx((batches - 1) / spent)
+        assert gpu.batch_tokens(shape, task) == 4 * {"ppo": 1, "dpo": 2}[task] * (3 + 3)
+
+
 @pytest.mark.slow
 def test_a_tiny_shape_in_nf4_on_the_cpu(gpu, in_this_process, tmp_path) -> None:
     pytest.importorskip("bitsandbytes")
     from transformers import AutoTokenizer
 
-    tiny = {
-        "vocab_size": 32_000,
-        "hidden_size": 64,
-        "intermediate_size": 64,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "tie_word_embeddings": True,
-    }
     shape = gpu.Shape(
-        tiny, quantized=True, checkpointing=True, batch=2, words=6, steps=3, online_steps=3, generations=2
+        TINY, quantized=True, checkpointing=True, batch=2, words=6, steps=3, online_steps=3, generations=2
     )
-    found = gpu.compare(shape, gpu.Shape(tiny), ["dpo", "grpo", "ppo"], 1, tmp_path / "tiny")
+    found = gpu.compare(shape, gpu.Shape(TINY), ["dpo", "grpo", "ppo"], 1, tmp_path / "tiny")
     for task in ("dpo", "grpo"):
         each = found["tasks"][task]
         assert each["medians"].keys() == {"prefzoo", "trl"} and each["ratios"]["tokens_per_second"] > 0

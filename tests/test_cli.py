@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import re
 import resource
 import shutil
 import subprocess
@@ -11,7 +14,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from prefzoo import registry
 from prefzoo.cli import app
+from prefzoo.recipe.key_descriptions import hyper_parameters
+from prefzoo.version import __version__
 
 PREFZOO = str(Path(sys.executable).with_name("prefzoo"))
 
@@ -37,6 +43,65 @@ def test_ls_shows_algorithms_and_recipes_at_once_and_without_torch() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
+def asked(*arguments: str) -> str:
+    """What a command prints, its lines joined; it must end well."""
+    done = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "300"})
+    assert done.exit_code == 0, done.output
+    return " ".join(done.output.split())
+
+
+def test_every_command_has_help_and_the_program_a_version() -> None:
+    assert asked("--version") == f"prefzoo {__version__}"
+    commands = [each.callback.__name__.replace("_", "-") for each in app.registered_commands]
+    assert {"compare", "ls", "export"} <= {*commands}
+    for command in ([], *([name] for name in commands)):
+        text = asked(*command, "-h")
+        assert text == asked(*command, "--help") and "Usage" in text
+        assert not re.search(r"[a-z] [.,;:]( |$)", text), f"something is left out: {text}"
+
+
+@pytest.mark.parametrize("name", registry.names())
+def test_ls_of_an_algorithm_shows_every_setting_with_meaning_default_range_and_source(name: str) -> None:
+    text, cls = asked("ls", name), registry.load(name)
+    settings = hyper_parameters(cls)
+    named = {field.name for field in dataclasses.fields(cls)} - ({"trainer"} if cls.config is None else set())
+    assert {each.name for each in settings} == named
+    for each in settings:
+        assert all(each), f"{each.name} of {name} lacks something"
+        assert each.name in text and each.default.split()[0] in text
+    assert "http" in text
+
+
+def test_ranges_and_defaults_are_those_of_the_code() -> None:
+    of_dpo, of_ppo = ({each.name: each for each in hyper_parameters(registry.load(n))} for n in ("dpo", "ppo"))
+    assert of_dpo["beta"][1:3] == ("0.1", "a number above 0") and of_dpo["beta"].source == "Rafailov et al. 2023"
+    assert of_dpo["label_smoothing"].allowed == "a number at least 0, below 1"
+    assert of_ppo["kl_target"][1:3] == ("null", "a number above 0 or null")
+    assert of_ppo["lam"].allowed == "a number at least 0, at most 1" and "trace decay" in of_ppo["lam"].meaning
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["export", "bogus", "--to", "x"], "unknown policy 'bogus'"),
+        (["export", "dpo", "--to", "x", "--seed", "7"], "seed 7 was not run"),
+        (["export", "dpo", "--to", "."], "is not empty"),
+        (["sample", "hi", "--algorithms", "dpo,dop"], "unknown policy 'dop'. Did you mean 'dpo'"),
+    ],
+)
+def test_names_are_checked_before_anything_heavy_is_imported(small_run, arguments, says, tmp_path) -> None:
+    command, *rest = arguments
+    (tmp_path / "file").write_text("")
+    code = (
+        "import sys\nfrom prefzoo.cli import main\n"
+        f"sys.argv = ['prefzoo', {command!r}, {str(small_run[1])!r}, *{rest!r}]\n"
+        "try: main()\nexcept SystemExit as ended: assert ended.code == 2\n"
+        "assert not {'torch', 'transformers', 'scipy', 'matplotlib'} & {*sys.modules}"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0 and says in done.stderr, done.stderr
+
+
 def test_validate_says_everything_and_exits_with_2() -> None:
     assert prefzoo("validate", "quickstart").returncode == 0
     wrong = prefzoo("validate", "quickstart", "--set", "algorithms.dpo.bta=1", "--set", "seeds=0")
@@ -53,6 +118,7 @@ def test_validate_says_everything_and_exits_with_2() -> None:
         (["compare", "quickstart", "--algorithms", "dpoo"], "Did you mean 'dpo'"),
         (["compare", "quickstart", "--set", "data.preferences=missing.jsonl"], "neither a file"),
         (["run", "quickstart", "--algorithm", "sftt"], "Did you mean 'sft'"),
+        (["ls", "simpo"], "unknown algorithm 'simpo'. It is not built in; docs/examples/simpo.py"),
         (["report", "nowhere"], "no prefzoo run"),
         (["sample", "nowhere", "hi"], "no prefzoo run"),
     ],
@@ -76,6 +142,14 @@ def test_compare_report_sample_and_export(small_run, tmp_path) -> None:
     assert "%|" not in answers.stderr and "Warning" not in answers.stderr
     exported = prefzoo("export", str(out), "dpo", "--to", str(tmp_path / "dpo"))
     assert exported.returncode == 0, exported.stderr
+    assert exported.stdout.strip() == f"dpo, seed 0 of 0, 1: {tmp_path / 'dpo'}"
+    sampling = json.loads((tmp_path / "dpo" / "generation_config.json").read_text())
+    measured = {"do_sample": True, "temperature": 1.0, "max_new_tokens": 24, "top_k": 0, "top_p": 1.0}
+    assert {key: sampling[key] for key in measured} == measured
+    card = (tmp_path / "dpo" / "README.md").read_text()
+    manifest = json.loads((out / "results.json").read_text())["manifest"]["sha256"]
+    for fact in ("# dpo, seed 0", "beta: 0.5", f"sha256 {manifest}", "temperature 1", "torch ", "prompts: 48"):
+        assert fact in card, fact
     assert "%|" not in exported.stderr and "Warning" not in exported.stderr
     assert (tmp_path / "dpo" / "model.safetensors").is_file()
     assert "not empty" in prefzoo("export", str(out), "dpo", "--to", str(tmp_path / "dpo")).stderr

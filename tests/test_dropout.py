@@ -13,6 +13,7 @@ from prefzoo import registry
 from prefzoo.lab import MODEL_DIR
 from prefzoo.models.dropout import own_dropout, without_dropout
 from prefzoo.models.language_model import LanguageModelPolicy
+from prefzoo.models.loading import device
 from prefzoo.rewards.train_reward import train_reward_model
 from prefzoo.settings import Adapter, Generation
 
@@ -103,6 +104,6 @@ def test_rates_of_configs_inside_configs_are_found_and_nothing_else() -> None:
 
 def test_one_model_answers_alike_in_training_and_in_evaluation(dropping) -> None:
     for folder in dropping.values():
-        model, ids = LanguageModelPolicy.from_start(folder).model, torch.arange(5, 45).reshape(2, 20)
+        model, ids = LanguageModelPolicy.from_start(folder).model, torch.arange(5, 45, device=device()).reshape(2, 20)
         with torch.inference_mode():
             assert torch.equal(model.train()(ids).logits, model.eval()(ids).logits)

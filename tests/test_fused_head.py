@@ -10,14 +10,14 @@ from trl import GRPOTrainer
 from prefzoo import get
 from prefzoo.lab import MODEL_DIR
 from prefzoo.models import token_log_probabilities
-from prefzoo.models.loading import load_model
+from prefzoo.models.loading import device, load_model
 from prefzoo.trainers.on_policy import ActorCriticTrainer
 
 
 def adapted(**more):
     torch.manual_seed(0)
     model = get_peft_model(load_model(str(MODEL_DIR)), LoraConfig(r=4, init_lora_weights=False, **more))
-    ids = torch.randint(5, 1000, (3, 12))
+    ids = torch.randint(5, 1000, (3, 12)).to(device())
     attention = torch.ones_like(ids)
     attention[1, -2:] = 0
     attention[2, :3] = 0
@@ -30,7 +30,7 @@ def test_values_and_gradients_are_those_of_all_logits(tile, monkeypatch) -> None
     model, ids, attention = adapted(target_modules="all-linear")
     weights = [p for p in model.parameters() if p.requires_grad]
     kept = attention[:, -5:]
-    upstream = torch.randn(3, 5) * kept
+    upstream = torch.randn(3, 5).to(device()) * kept
 
     logs = (model(input_ids=ids, attention_mask=attention).logits[:, -6:-1] / 0.7).log_softmax(-1)
     expected = logs.gather(-1, ids[:, -5:, None])[..., 0] * kept

@@ -7,6 +7,7 @@ import json
 
 import pytest
 import torch
+from accelerate.utils import send_to_device
 from transformers import (
     AutoModelForCausalLM,
     BloomConfig,
@@ -20,8 +21,9 @@ from transformers import (
 from trl import GRPOTrainer, RLOOTrainer
 
 from prefzoo import get
+from prefzoo.interface import Machinery
 from prefzoo.lab import MODEL_DIR
-from prefzoo.models.loading import load_tokenizer
+from prefzoo.models.loading import device, load_tokenizer
 from prefzoo.trainers.rollouts import prompts_and_replies
 
 ONLINE = ("ppo", "a2c", "reinforce", "grpo", "rloo")
@@ -62,12 +64,13 @@ def family(tmp_path_factory):
 def build(make_bench, family, monkeypatch):
     """The trainer that an algorithm builds, as it is when training begins."""
 
-    def make(name: str, model: str, adapter: str = "lora", **settings):
+    def make(name: str, model: str, adapter: str = "lora", dtype: str = "float32", **settings):
         def train(self, **more):
             raise Built(self)
 
         monkeypatch.setattr(Trainer, "train", train)
         bench = make_bench(adapter=adapter).replace(start=family[model], reward=lambda p, c: [len(t) for t in c])
+        bench = bench.replace(machinery=Machinery(loading={"dtype": dtype}))
         with pytest.raises(Built) as caught:
             get(name, **settings).train(bench)
         return caught.value.args[0]
@@ -89,7 +92,7 @@ def padded() -> tuple[dict[str, torch.Tensor], list[dict[str, torch.Tensor]]]:
         side = [(width - row[key].shape[1], 0) for row in rows]
         sides = side if key.startswith("prompt") else [each[::-1] for each in side]
         batch[key] = torch.cat([torch.nn.functional.pad(row[key], s) for row, s in zip(rows, sides, strict=True)])
-    return batch, rows
+    return send_to_device((batch, rows), device())
 
 
 @pytest.mark.parametrize("model", ["gpt2", "llama", "bloom"])
@@ -123,6 +126,16 @@ def test_values_of_a_padded_batch_are_those_of_its_rows(model, adapter, value_mo
             torch.testing.assert_close(together[row, :count], trainer.values(alone)[0], atol=1e-4, rtol=0)
 
 
+def test_a_critic_that_is_trained_whole_is_kept_in_float32(build) -> None:
+    """In bfloat16 most of its steps would be rounded away."""
+    trainer = build("ppo", "llama", dtype="bfloat16", value_model="separate")
+    trained = {n: w.dtype for n, w in trainer.model.named_parameters() if n.startswith("value_")}
+    assert set(trained.values()) == {torch.float32} and len(trained) > 10
+    assert trainer.model.dtype == torch.bfloat16
+    with torch.no_grad(), trainer._critic_on():
+        assert trainer.values(padded()[0]).isfinite().all()
+
+
 @pytest.mark.parametrize(("name", "adapter"), [("ppo", "lora"), ("grpo", "lora"), ("rloo", "full"), ("ppo", "full")])
 def test_what_is_learned_from_is_what_was_sampled(name, adapter, make_bench, family, monkeypatch) -> None:
     """Before the first step, policy and reference are the start: its log-probabilities of each reply, alone."""
@@ -139,7 +152,7 @@ def test_what_is_learned_from_is_what_was_sampled(name, adapter, make_bench, fam
     get(name, epochs=2, trainer={"max_steps": 1, "logging_steps": 1}).train(bench)
     batch = rollouts[0]
     assert (batch["prompt_mask"][:, 0] == 0).any(), "without padding this shows nothing"
-    start = AutoModelForCausalLM.from_pretrained(family["gpt2"])
+    start = AutoModelForCausalLM.from_pretrained(family["gpt2"]).to(device())
     for row in range(8):
         prompt = batch["prompt_ids"][row][batch["prompt_mask"][row].bool()]
         reply = batch["completion_ids"][row][batch["completion_mask"][row].bool()]

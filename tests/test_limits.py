@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from prefzoo.commands.comparison import prepare_data
 from prefzoo.data.formats import Row
@@ -15,12 +17,14 @@ from prefzoo.errors import PrefzooError
 from prefzoo.lab import MODEL_DIR
 from prefzoo.models.loading import load_tokenizer
 from prefzoo.recipe import check_recipe as recipes
+from prefzoo.recipe.recipe_schema import LAB_LENGTHS
 from prefzoo.run.stages.token_lengths import Tokens, check_positions
 
 
 def model(folder: Path, template: bool = True, **changes: Any) -> Path:
-    """A folder with the lab's config and tokenizer, whose files say `changes` where they have such keys."""
+    """A folder with the lab's model and tokenizer, whose files say `changes` where they have such keys."""
     folder.mkdir(exist_ok=True)
+    shutil.copy(MODEL_DIR / "model.safetensors", folder)
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         content = json.loads((MODEL_DIR / name).read_text())
         kept = {key: changes.get(key, value) for key, value in content.items()}
@@ -59,7 +63,7 @@ def told(rows: list[Row], path: Path, **blocks: Any) -> list[str]:
     """What is said of these rows and the model in `path`."""
     block = {"model": {"path": str(path)}, "algorithms": {"ppo": {}}, "generation": {"max_new_tokens": 40}, **blocks}
     try:
-        check_positions(recipes.check(block), str(path), rows, Tokens(str(path), False))
+        check_positions(recipes.check(block).with_lengths(LAB_LENGTHS), str(path), rows, Tokens(str(path), False))
     except PrefzooError as error:
         return str(error).splitlines()
     return []
@@ -94,6 +98,8 @@ def test_replies_in_the_data_count_only_where_they_are_learned_from(tmp_path, la
 
 def test_a_reward_model_with_too_few_positions_is_refused(tmp_path) -> None:
     path = str(model(tmp_path / "scores", max_position_embeddings=48))
+    config = AutoConfig.from_pretrained(path, num_labels=1)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(path)
     said = in_the_data_stage(tmp_path, reward={"type": "path", "path": path})
     assert f"reward.path: '{path}' has 48 positions, and a prompt with a reply to it takes up to" in said
     assert "model.path" not in said

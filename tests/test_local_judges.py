@@ -79,7 +79,7 @@ class Scripted:
         passes: the shape of each batch of tokens that went through.
     """
 
-    start, parameters = "scripted", 7
+    start, parameters, attention_only = "scripted", 7, True
 
     def __init__(self, tokenizer, script, reads: int = 100_000) -> None:
         self.tokenizer, self.script, self.passes = tokenizer, script, []

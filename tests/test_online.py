@@ -7,11 +7,13 @@ import json
 
 import pytest
 import torch
+from accelerate.utils import send_to_device
 from trl import GRPOTrainer, RLOOTrainer
 
 from prefzoo import get
 from prefzoo.errors import PrefzooError
 from prefzoo.models.language_model import LanguageModelPolicy
+from prefzoo.models.loading import device
 from prefzoo.settings import Adapter, Generation, Shaping
 from prefzoo.trainers.on_policy import ActorCriticTrainer, OnPolicyTrainer
 
@@ -109,6 +111,7 @@ def test_values_do_not_depend_on_padding_or_batch(bench, caught) -> None:
         "completion_mask": torch.tensor([[1, 1, 1, 0, 0]]).repeat(2, 1),
     }
     with torch.no_grad(), trainer._critic_on():
+        padded, alone = (send_to_device(batch, device()) for batch in (padded, alone))
         torch.testing.assert_close(trainer.values(padded)[1, :3], trainer.values(alone)[0], atol=1e-5, rtol=0)
 
 
@@ -118,8 +121,9 @@ def test_values_are_those_before_the_token(bench, caught) -> None:
     ids = torch.tensor([[5, 6, 7, 8]])
     batch = {"prompt_ids": ids, "prompt_mask": torch.ones_like(ids), "completion_mask": torch.ones(1, 3).long()}
     with torch.no_grad(), caught[0]._critic_on():
-        first = caught[0].values({**batch, "completion_ids": torch.tensor([[9, 10, 11]])})
-        other = caught[0].values({**batch, "completion_ids": torch.tensor([[9, 200, 11]])})
+        replies = (torch.tensor([[9, 10, 11]]), torch.tensor([[9, 200, 11]]))
+        batches = send_to_device([{**batch, "completion_ids": reply} for reply in replies], device())
+        first, other = (caught[0].values(each) for each in batches)
     assert torch.equal(first[:, :2], other[:, :2]) and not torch.equal(first[:, 2], other[:, 2])
 
 
@@ -131,11 +135,12 @@ def test_the_loss_of_token_advantages_by_hand(bench, caught) -> None:
     batch = {"prompt_ids": ids, "prompt_mask": torch.ones_like(ids), "completion_ids": reply}
     batch["completion_mask"] = torch.ones_like(reply)
     batch["num_items_in_batch"] = torch.tensor(3.0)
+    batch = send_to_device(batch, device())
     trainer.current_gradient_accumulation_steps = 1
     with torch.no_grad():
         now = trainer._log_probabilities(batch)
-        batch["old_per_token_logps"] = now - torch.tensor([[0.0, 0.5, -0.5]])
-        batch["advantages"] = torch.tensor([[1.0, 2.0, -3.0]])
+        batch["old_per_token_logps"] = now - torch.tensor([[0.0, 0.5, -0.5]], device=device())
+        batch["advantages"] = torch.tensor([[1.0, 2.0, -3.0]], device=device())
         # Ratios 1, e^0.5 = 1.6487 (clipped to 1.2), e^-0.5 = 0.6065 (clipped to 0.8, which is the larger loss).
         expected = -(1.0 * 1.0 + 2.0 * 1.2 - 3.0 * 0.8) / 3
         assert trainer._compute_loss(trainer.model, batch).item() == pytest.approx(expected, abs=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -119,6 +120,41 @@ def test_it_is_whole_without_javascript(browser, page_file) -> None:
     assert page.locator("#filters").is_hidden() and page.locator("details.answered").count() == 3
     assert page.get_by_text("dpo says yes").is_visible()
     assert page.get_by_text("Better than the start in gold reward: dpo").is_visible()
+
+
+def test_on_a_phone_the_verdict_is_whole_and_wide_tables_say_that_they_scroll(browser, tmp_path) -> None:
+    from prefzoo.report.render_pages import render_html
+    from prefzoo.report.sections import Section, Table
+
+    headings = ["policy", "verdict", "over start [95%]", "gold", "proxy", "tokens"]
+    names = ("dpo", "rejection_sampling", "expert_iteration_of_more_rounds (the_other_run)")
+    rows = [[name, "inconclusive†", "+0.14 [-7.32, +7.61]", "0.09 ±0.66", "0.07", "19.59"] for name in names]
+    small = Table((["a", "b"], [["1", "2"]]), "small")
+    page_of = [Section("verdict", "x", [Table((headings, rows), "verdicts", verdicts=True), small])]
+    (tmp_path / "page.html").write_text(render_html(page_of))
+    page = opened(browser, tmp_path / "page.html", [], viewport={"width": 390, "height": 844})
+    ends = "[...document.querySelectorAll('td:nth-child(2)')].map(cell => cell.getBoundingClientRect().right)"
+    assert max(page.evaluate(ends)) <= 390
+    assert page.evaluate("document.querySelector('td').offsetHeight") < 40, "a short name is not broken"
+    hint = "[...document.querySelectorAll('.scroll')].map(box => getComputedStyle(box, '::after').content)"
+    assert ["scroll sideways" in text for text in page.evaluate(hint)] == [True, False]
+    page.set_viewport_size({"width": 1280, "height": 844})
+    page.locator("[data-wide]").wait_for(state="detached")
+
+
+def test_every_section_is_linked_backticks_are_code_and_nothing_unprintable_is_left(browser, tmp_path) -> None:
+    from prefzoo.report.render_pages import render_html
+    from prefzoo.report.sections import Points, Section, Text
+
+    texts = [Text("say `data.columns`", "note"), Points(["<b>`a<b`</b> \x00\x1b[31m \ud800"])]
+    names = ("verdict", "warnings", "judge", "judge", "repeat")
+    (tmp_path / "page.html").write_text(render_html([Section(name, name.title(), texts) for name in names]), "utf-8")
+    page = opened(browser, tmp_path / "page.html", [])
+    links = page.evaluate("[...document.querySelectorAll('nav a')].map(link => link.getAttribute('href'))")
+    assert links == ["#warnings", "#judge", "#judge-2", "#repeat"]
+    assert all(page.locator(link).count() == 1 for link in links)
+    assert page.locator("code").all_inner_texts()[:2] == ["data.columns", "a<b"] and page.locator("li b").count() == 0
+    assert "`" not in page.inner_text("body") and not re.search("[\x00\x1b]", page.content())
 
 
 def test_a_table_of_many_policies_fits_on_paper(browser, tmp_path) -> None:

@@ -49,7 +49,7 @@ def raw_trl(
             gradient_checkpointing=False,
             report_to="none",
             save_strategy="no",
-            use_cpu=True,
+            use_cpu=not torch.cuda.is_available(),
             **{"max_steps": STEPS, **config},
         ),
         train_dataset=Dataset.from_list(rows),

@@ -11,12 +11,20 @@ from types import SimpleNamespace
 import pytest
 
 from conftest import SMALL
-from prefzoo.commands.cost_estimate import estimate, extrapolate_linear, in_proportion, scaled, sentences, table
-from prefzoo.commands.cost_probe import Probe, Size, StageCost, sizes
+from prefzoo.commands.cost_estimate import (
+    estimate,
+    extrapolate_linear,
+    in_proportion,
+    scaled,
+    sentences,
+    table,
+    worth_a_second,
+)
+from prefzoo.commands.cost_probe import Probe, Size, StageCost, probe, sizes
 from prefzoo.recipe.check_recipe import load
 from prefzoo.report.cost import estimated_cells
 from prefzoo.results.cost_record import Estimate
-from prefzoo.run.stage_graph import make_plan
+from prefzoo.run.stage_graph import SECONDS_FILE, make_plan
 
 WHOLE = Size(train=48, test=32, evaluated=16)
 PREFZOO = str(Path(sys.executable).with_name("prefzoo"))
@@ -99,6 +107,57 @@ def test_an_estimate_by_hand(probed) -> None:
     assert scaled(plan, WHOLE, probes, workers=2).wall_seconds == pytest.approx(3 + 4 + 13 + 6 + 3)
 
 
+@pytest.mark.parametrize(("seeds", "train", "worth"), [(2, 48, False), (3, 48, True), (3, 47, False)])
+def test_a_second_probe_must_not_take_longer_than_what_it_tells_of(probed, tmp_path, seeds, train, worth) -> None:
+    """At least start 2, reward 4 and 8 s a seed; the first probe took 14 s after its start of 3."""
+    _, (small, large) = probed
+    plan = make_plan(load("quickstart", [*SMALL, f"seeds={seeds}"], ["dpo"]), tmp_path)
+    small = replace(small, seconds=17.0)
+    assert worth_a_second(plan, Size(train, 32, 16), small, large.size, workers=1) is worth
+
+
+def test_one_probe_by_hand(probed) -> None:
+    """What came before the first step does not grow: training 2 s of 5 s at 16 prompts, so 2 + 3 * 3 at 48."""
+    plan, (small, _) = probed
+    costs = {which: replace(cost, begun={"train": 2.0}.get(which[0], 0.5)) for which, cost in small.costs.items()}
+    found = scaled(plan, WHOLE, [replace(small, costs=costs)], workers=1)
+    evaluation = 0.5 + 1.0 * 4
+    assert found.wall_seconds == pytest.approx(
+        3 + (0.5 + 1.5 * 3) + (0.5 + 3.5 * 3) + 2 * (2 + 3 * 3 + evaluation + evaluation)
+    )
+    assert found.labels["dpo"]["trained_tokens"] == pytest.approx(330)
+    # 2 policies of 1,000, replies to 16 prompts in place of 4, and what trials share at 48 in place of 16
+    assert found.disk_bytes == pytest.approx(2 * 1000 + 2 * 20 * 4 + 2 * 300)
+    assert "a second probe would have taken longer" in sentences(found)[-1]
+
+
+def test_a_probe_counts_the_start_of_each_process(probed, tmp_path, monkeypatch) -> None:
+    """A stage takes what its process takes from its start on; what it says of itself begins later."""
+    from rich.console import Console
+
+    from prefzoo.run.executor import Outcome
+
+    class Runner:
+        def __init__(self, plan, job, workers, watcher) -> None:
+            self.plan, self.watcher = plan, watcher
+
+        def run(self):
+            for stage in self.plan.stages.values():
+                self.watcher.started(stage)
+                self.watcher.progressed(stage, "step", 1, 2)
+                stage.folder.mkdir(parents=True, exist_ok=True)
+                (stage.folder / "ledger.json").write_text('{"seconds": 1.0}')
+                (stage.folder / SECONDS_FILE).write_text("1.5")
+            return {name: Outcome("ok", seconds=15.0) for name in self.plan.stages}
+
+    monkeypatch.setattr("prefzoo.commands.cost_probe.Runner", Runner)
+    monkeypatch.setattr("prefzoo.commands.cost_probe._copy_data", lambda plan, small, size: None)
+    plan, _ = probed
+    found = probe(plan, Size(16, 16, 4), ["dpo"], 1, tmp_path / "probe", Console(quiet=True))
+    assert {cost.seconds for cost in found.costs.values()} == {15.0}
+    assert all(0 < cost.begun < 5 for cost in found.costs.values())
+
+
 def test_what_is_done_counts_as_nothing(probed) -> None:
     plan, probes = probed
     before = scaled(plan, WHOLE, probes, workers=1)
@@ -154,6 +213,7 @@ def test_it_comes_near_a_real_run(small_run, tmp_path) -> None:
     results, _ = small_run
     found = estimate("quickstart", ["dpo", "rejection_sampling"], seeds=2, sets=SMALL, out=tmp_path)
     assert found.failed == {} and set(found.labels) == {"start", "dpo", "rejection_sampling"}
+    assert found.probe["seconds"] < found.wall_seconds
     for label in found.labels:
         trials = results.algorithms[label].seeds.values()
         for name, factor in (("trained_tokens", 1.15), ("generated_tokens", 1.15), ("seconds", 4)):

@@ -16,7 +16,7 @@ from prefzoo.lab import MODEL_DIR
 from prefzoo.ledger import Ledger
 from prefzoo.models import shared_base
 from prefzoo.models.language_model import LanguageModelPolicy
-from prefzoo.models.loading import PLAIN_TEMPLATE, end_of_turn, load_model, load_tokenizer, resolve
+from prefzoo.models.loading import PLAIN_TEMPLATE, device, end_of_turn, load_model, load_tokenizer, resolve
 from prefzoo.models.policy_kinds import load_policy
 from prefzoo.rewards.best_of_n_policy import BestOfNPolicy
 from prefzoo.rewards.load_reward import RandomReward, load_reward
@@ -85,7 +85,7 @@ def test_log_probabilities_do_not_depend_on_the_batch_and_agree_with_a_plain_for
         assert together[i] == pytest.approx(alone, abs=1e-4)
         ids = start.render(prompts[i]) + list(replies[i].token_ids)
         with torch.no_grad():
-            plain = start.model(torch.tensor([ids])).logits[0].log_softmax(-1)
+            plain = start.model(torch.tensor([ids], device=device())).logits[0].log_softmax(-1)
         first = len(ids) - len(replies[i].token_ids)
         by_hand = [plain[first + t - 1, token].item() for t, token in enumerate(replies[i].token_ids)]
         assert alone == pytest.approx(by_hand, abs=1e-4)

@@ -13,6 +13,7 @@ import prefzoo
 from conftest import SMALL
 from prefzoo.data import preflight, sources, splits
 from prefzoo.data.formats import Row
+from prefzoo.data.near_duplicates import near_duplicates
 from prefzoo.errors import DataError, RecipeError
 from prefzoo.lab import MODEL_DIR
 from prefzoo.recipe import check_recipe as recipes
@@ -102,7 +103,7 @@ def test_near_duplicates_are_found_and_others_are_not() -> None:
         "validation": [row("nothing like any of these was ever asked before now")],
         "test": [row(LONG.replace("old den", "old burrow")), row("short"), row("the quick brown fox eats")],
     }
-    found = preflight.near_duplicates(splits)
+    found = near_duplicates(splits).by_split
     assert {name: part["count"] for name, part in found.items()} == {"train": 1, "validation": 0, "test": 1}
     assert found["train"]["examples"][0][:2] == [f"s {LONG} again", f"r {LONG}"]
     assert found["test"]["examples"][0][2:] == [LONG.replace("old den", "old burrow"), LONG]
@@ -117,7 +118,7 @@ def test_sixty_thousand_rows_are_examined_in_reasonable_time() -> None:
     rng = random.Random(0)
     rows = [row(" ".join(f"w{rng.randrange(3000)}" for _ in range(60))) for _ in range(6000)]
     began = time.perf_counter()
-    found = preflight.near_duplicates({"train": rows[:5000], "validation": [], "test": rows[5000:]})
+    found = near_duplicates({"train": rows[:5000], "validation": [], "test": rows[5000:]}).by_split
     assert found["test"]["count"] == 0
     assert time.perf_counter() - began < 6
 

@@ -14,6 +14,7 @@ from prefzoo import registry
 from prefzoo.errors import RecipeError
 from prefzoo.lab import MODEL_DIR
 from prefzoo.models.language_model import LanguageModelPolicy
+from prefzoo.models.loading import device
 from prefzoo.models.policy_kinds import load_policy
 from prefzoo.recipe import check_recipe as recipes
 from prefzoo.rewards.reward_model import RewardModel
@@ -39,13 +40,13 @@ def test_a_quantized_policy_is_another_model_of_the_same_size() -> None:
     small = LanguageModelPolicy.from_start(str(MODEL_DIR), **LOADING)
     assert four_bit(small.model) and not four_bit(whole.model)
     assert small.parameters == whole.parameters == whole.model.num_parameters()
-    ids = torch.arange(5, 25)[None]
+    ids = torch.arange(5, 25, device=device())[None]
     assert not torch.allclose(small.model(ids).logits, whole.model(ids).logits, atol=1e-3)
 
 
 def test_a_pass_in_eval_mode_leaves_the_gradients_of_training_as_they_are() -> None:
     """bitsandbytes repacks weights in 4 bits in such a pass on some processors, for a kernel that has no gradient."""
-    ids, gradients = torch.arange(5, 25)[None], []
+    ids, gradients = torch.arange(5, 25, device=device())[None], []
     for passes in (0, 1):
         model = LanguageModelPolicy.from_start(str(MODEL_DIR), **LOADING).model.eval()
         with torch.no_grad():

@@ -38,7 +38,7 @@ def no_copies(monkeypatch) -> None:
 @pytest.mark.parametrize("adapter", ADAPTERS)
 def test_a_copy_holds_the_same_bits(tmp_path, adapter: str, dtype: str) -> None:
     how = {"dtype": dtype, "quantization": Adapter(**ADAPTERS[adapter]).quantization}
-    path, ids = str(MODEL_DIR), torch.arange(5, 45).reshape(2, 20)
+    path, ids = str(MODEL_DIR), torch.arange(5, 45, device=loading.device()).reshape(2, 20)
 
     def read():
         torch.manual_seed(0)

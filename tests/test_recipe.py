@@ -214,6 +214,19 @@ def test_the_schema_takes_the_shipped_recipes_and_refuses_mistakes() -> None:
         assert not list(validator.iter_errors(right)), right
 
 
+def test_every_key_of_the_schema_is_described() -> None:
+    schema = recipe_schema()
+    bare = [name for name, each in schema["properties"].items() if not each.get("description")]
+    for block, content in schema["$defs"].items():
+        bare += [f"{block}.{n}" for n, each in content.get("properties", {}).items() if not each.get("description")]
+    assert set(bare) <= {"Generation.max_new_tokens"}
+    described = {name: each["properties"] for name, each in schema["$defs"].items() if "properties" in each}
+    assert described["Adapter"]["r"]["description"] == "rank"  # of recipes/base.yaml
+    assert described["RewardPart"]["members"]["description"].startswith("above 1: an ensemble")
+    assert described["EndpointSettings"]["timeout"]["description"].startswith("seconds")  # of a docstring
+    assert described["algorithm:dpo"]["beta"]["description"].endswith("The default is from: Rafailov et al. 2023.")
+
+
 def test_on_is_a_word_and_true_a_truth_value(tmp_path) -> None:
     (tmp_path / "on.yaml").write_text(
         "start: {on: demonstrations}\nalgorithms: {sft: {on: chosen}}\ntraining: {bf16: true}\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from importlib.util import find_spec
 
@@ -28,12 +29,11 @@ def told(content: Mapping) -> list[str]:
 
 @pytest.fixture
 def model(tmp_path, monkeypatch):
-    """A folder `mymodel` that looks like a model, seen from where it lies."""
+    """A folder `mymodel` that holds a model, seen from where it lies."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     for name in ("mymodel", "other"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text("{}")
+        shutil.copytree(MODEL_DIR, tmp_path / name)
     return tmp_path / "mymodel"
 
 

@@ -34,7 +34,8 @@ NEEDING_A_GPU = {
 }
 
 
-def test_what_needs_a_gpu_is_refused_wherever_it_is_said() -> None:
+def test_what_needs_a_gpu_is_refused_wherever_it_is_said(monkeypatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     said = {p.partition(":")[0]: p.rpartition("Allowed here: ")[2] for p in problems(**NEEDING_A_GPU)}
     assert said == {
         "training.optim": "adamw_torch_fused",
@@ -53,7 +54,8 @@ def test_a_machine_with_a_gpu_may_have_all_of_it(monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("name", ["flash_attention_3", "flex_attention"])
-def test_attention_without_a_backward_pass_on_a_cpu_is_refused(name: str) -> None:
+def test_attention_without_a_backward_pass_on_a_cpu_is_refused(name: str, monkeypatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     (said,) = problems(model={"attn_implementation": name})
     assert said.startswith(f"model.attn_implementation: {name!r} needs a GPU")
     assert said.endswith("Allowed here: sdpa, eager.")
@@ -64,7 +66,8 @@ def test_a_gpu_is_looked_for_in_the_system(monkeypatch) -> None:
     there: set[str] = set()
     monkeypatch.setattr(machine.Path, "exists", lambda place: str(place) in there)
     monkeypatch.setattr(machine.Path, "glob", lambda place, pattern: iter([]))
-    assert not machine.may_have_gpu()  # the tests hide all
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert not machine.may_have_gpu()
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     assert not machine.may_have_gpu()
     there.add("/dev/kfd")

@@ -13,7 +13,7 @@ import pytest
 import prefzoo
 from prefzoo import registry
 from prefzoo.config_fields import config_fields, trainer_problems
-from prefzoo.errors import RecipeError
+from prefzoo.errors import RecipeError, nearest
 from prefzoo.interface import NEEDS, Algorithm
 
 
@@ -33,6 +33,41 @@ def test_every_algorithm_says_what_it_is() -> None:
         assert cls.__doc__ and "http" in cls.__doc__, f"{name} does not name its paper"
         assert set(cls.needs) <= set(NEEDS)
         assert dataclasses.is_dataclass(prefzoo.get(name))
+
+
+@pytest.mark.parametrize(
+    ("word", "allowed", "meant"),
+    [
+        ("simpo", ["ipo", "dpo"], None),
+        ("orpo", ["ppo", "grpo"], "grpo"),
+        ("dop", ["ppo", "dpo"], "dpo"),
+        ("DPO", ["dpo", "ppo"], "dpo"),
+        ("max_tokens", ["max_new_tokens", "temperature"], "max_new_tokens"),
+        ("alpha", ["lora_alpha"], None),
+        ("x", ["r"], None),
+        ("", ["r"], None),
+        ("['cosine']", ["cosine"], "cosine"),
+        ("p" * 300, ["p" * 299], None),
+    ],
+)
+def test_a_suggestion_is_near_in_spelling(word: str, allowed: list[str], meant: str | None) -> None:
+    assert nearest(word, allowed) == meant
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("simpo", "not built in; docs/examples/simpo.py"),
+        ("orpo", "not built in; docs/algorithms.md"),
+        ("IPO", "`ipo: {algorithm: dpo, loss_type: ipo}`"),
+        ("dr-grpo", "`dr_grpo: {algorithm: grpo, trainer: {loss_type: dr_grpo}}`"),
+        ("raft", "called 'rejection_sampling'"),
+    ],
+)
+def test_published_algorithms_that_are_not_here_are_said_not_to_be(name: str, says: str) -> None:
+    with pytest.raises(KeyError) as caught:
+        prefzoo.get(name)
+    assert says in str(caught.value) and "Did you mean" not in str(caught.value)
 
 
 def test_unknown_names_are_answered_with_the_nearest() -> None:

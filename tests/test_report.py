@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import io
+import itertools
+import json
 import re
 from pathlib import Path
+from typing import Any
 
+import pytest
 from rich.console import Console
 
 from prefzoo import lab
+from prefzoo.cli.options import show
 from prefzoo.data.formats import Row
 from prefzoo.judges.build_judge import random_judge
 from prefzoo.judges.judge_audit_measures import audit
 from prefzoo.recipe.check_recipe import load
 from prefzoo.report import axes, report_files
-from prefzoo.report.figures import drawn_labels, pictures
+from prefzoo.report.figures import draw, drawn_labels, pictures
 from prefzoo.report.render_pages import inline_svg, render_html, render_markdown
 from prefzoo.report.render_terminal import print_sections
+from prefzoo.report.replies_section import side_by_side
 from prefzoo.report.sections import Fold, Picture, Points, Section, Table, Text, tables
 from prefzoo.report.summary_text import column_notes, open_note, sentence, title
 from prefzoo.report.verdict_section import facts, grouped_warnings
@@ -114,7 +120,7 @@ def test_differences_of_a_run_without_a_win_matrix_stand_under_their_own_title(t
     assert text.index("## Cost") < text.index("## All pairs") < text.index("| dpo - start |")
 
 
-def test_each_judge_has_a_picture_of_its_own_and_the_first_one_the_anchor(tmp_path) -> None:
+def test_each_judge_has_a_picture_and_an_anchor_of_its_own(tmp_path) -> None:
     rows = [
         Row(str(i), [{"role": "user", "content": each["prompt"]}], each["chosen"], each["rejected"])
         for i, each in enumerate(lab.preferences("test", 40, 5))
@@ -126,7 +132,7 @@ def test_each_judge_has_a_picture_of_its_own_and_the_first_one_the_anchor(tmp_pa
     assert (
         page.count("Is it right as often as it is sure?") == 2 == page.count("the number of pairs at each point.</fig")
     )
-    assert '<h2 id="judge">The judge</h2>' in page and "<h2>The final judge</h2>" in page
+    assert '<h2 id="judge">The judge</h2>' in page and '<h2 id="judge-2">The final judge</h2>' in page
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids)) and "<img" not in page
 
@@ -137,6 +143,84 @@ def test_markdown_tables_stay_whole_whatever_is_in_a_cell(tmp_path) -> None:
     assert "| note | x\\|y | x\\|y |" in text and "| dpo | 2,000 |" in text
     for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("<img src=x onerror=alert(1)>", "&lt;img src=x onerror=alert(1)>"),
+        ("see [here](http://x) or ![a][b]", r"see [here\](http://x) or ![a\][b]"),
+        ("*a* __b__ ~~c~~ best_of_n [+0.84, +1.16]", r"\*a\* \_\_b\_\_ \~~c\~~ best_of_n [+0.84, +1.16]"),
+        ("say `data.columns`, or ` alone", "say `data.columns`, or \\` alone"),
+        ("a\n\n# title", "a # title"),
+        ("&lt;b&gt; & c", "&amp;lt;b&amp;gt; & c"),
+        ("# no heading", "\\# no heading"),
+        ("a\x00b\ud800", "a\ufffdb\ufffd"),
+    ],
+)
+def test_markdown_shows_what_comes_from_data_as_it_is(text: str, shown: str) -> None:
+    table = Table((["policy", text], [["dpo", text]]), "x")
+    written = render_markdown([Section("verdict", "Title", [Points([text]), Text(text, "note"), table])])
+    assert f"\n- {shown}\n" in written and f"\n\n{shown}\n\n" in written
+    assert written.count(f"| {shown} |") == 2
+    written.encode()
+
+
+def test_prompts_on_which_policies_differ_most_come_first_with_the_roles_of_their_turns(tmp_path) -> None:
+    results = made(tmp_path)
+    turns = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Hi"}]
+    prompts = [[{"role": "user", "content": "plain"}], turns, [{"role": "user", "content": "same"}]]
+    scores = {"start": (0.0, 0.0, 1.0), "dpo": (1.0, 3.0, 1.0), "rejection_sampling": (0.5, 0.0, 1.0)}
+    for label, result in results.algorithms.items():
+        rows = [{"prompt": p, "reply": "r", "gold": g} for p, g in zip(prompts, scores[label], strict=True)]
+        (tmp_path / result.seeds["0"].replies).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    first, second, third = side_by_side(results, tmp_path)
+    assert first.prompt == "system: Be kind.\nuser: Hi" and first.spread == 3.0
+    assert (second.prompt, third.prompt) == ("plain", "same"), "who says one turn of the user need not be said"
+    assert [each.prompt for each in side_by_side(results, tmp_path, most=1)] == [first.prompt]
+    page = render_html(report_files.all_sections(results, tmp_path, {}))
+    assert '<span class="role">system</span> Be kind.' in page and "reward differs most" in page
+    assert page.index("Be kind.") < page.index("<summary>plain") < page.index("<summary>same")
+
+
+def test_ticks_do_not_touch_and_a_run_of_one_step_has_a_scale_of_steps() -> None:
+    boxes: list[Any] = []
+
+    def crowded(plot: Any) -> None:
+        plot.set_xticks([i / 100 for i in range(60)], [f"{i / 100:.3f}" for i in range(60)])
+        plot.set_xlim(0, 0.6)
+        boxes.append(plot)
+
+    draw("x", "", "", crowded, 3.0)
+    labels = [tick.label1 for tick in boxes[0].xaxis.get_major_ticks() if tick.label1.get_visible()]
+    ends = [(box.x0, box.x1) for box in (label.get_window_extent() for label in labels)]
+    assert len(ends) > 3 and all(a[1] < b[0] for a, b in itertools.pairwise(ends))
+    curves = {"dpo": [[{"step": 1, "loss": 2e-8}]]}
+    draw("y", "", "", lambda plot: boxes.append(plot) or axes.training(plot, ["dpo"], curves, "loss", "loss"), 3.0)
+    assert boxes[1].get_xlim() == (0, 2) and all(tick == int(tick) for tick in boxes[1].get_xticks())
+    low, high = boxes[1].get_ylim()
+    assert high - low > 1e-4
+
+
+def test_the_terminal_ends_with_the_headline_the_table_and_the_places(tmp_path) -> None:
+    results = made(tmp_path)
+    results.preflight["dropped"], results.preflight["dropped_rows"] = (
+        {"empty_prompt": 2},
+        {"empty_prompt": ["a line 3"]},
+    )
+    results.warnings = [Warning("length", "dpo", "dpo: replies got longer.", 1.0, (0.5, 1.5))]
+    shown = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("prefzoo.cli.options.Console", lambda **more: Console(file=shown, width=160))
+        show(results, Path("runs/x"), "Weights & Biases: 9 runs kept offline")
+    text = shown.getvalue()
+    places, tracked = "runs/x/report.html, runs/x/results.json\n", "Weights & Biases: 9 runs kept offline\n"
+    facts_first = ["replies got longer", "Reward (trained)", "Data 000000000000"]
+    order = [*facts_first, "Better than the start in gold", "over start", "wins: share", places, tracked]
+    assert [text.index(part) for part in order] == sorted(text.index(part) for part in order)
+    assert text.endswith(order[-1]) and "not used: empty prompt 2" in text
+    assert len([line for line in text.splitlines() if "rows" in line or "records" in line]) == 1
+    assert "a line 3" in render_markdown(report_files.all_sections(results, tmp_path, {})), "the report has all of it"
 
 
 def test_pictures_are_drawn_of_what_was_measured_alone(tmp_path) -> None:

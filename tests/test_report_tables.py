@@ -76,7 +76,7 @@ def test_heat_is_the_distance_from_the_start_where_one_is_clear_and_equal_length
         if ends is not None:
             each.over_start = {
                 "gold/courtesy": Summary(mean=value - 1, ci95=ends),
-                "gold@odd": Summary(mean=value - 1, ci95=(-1.0, 1.0)),
+                "gold@odd": Summary(mean=value - 1, ci95=(value - 2, value)),
             }
     results.slices = {"odd": 12}
     parts, slices = heat_maps(results, ["dpo", "rejection_sampling", "start"])

@@ -394,7 +394,9 @@ def test_sample_and_export_have_the_option(tmp_path, monkeypatch) -> None:
     from prefzoo.run.stage_graph import make_plan
 
     recipe = recipes.check({"algorithms": {"dpo": {}}, "model": {"path": "lab", "trust_remote_code": True}})
-    make_plan(recipe, tmp_path).save()
+    plan = make_plan(recipe, tmp_path)
+    plan.save()
+    plan.stages["start"].folder.mkdir(parents=True)
     for command in (["sample", str(tmp_path), "Hi"], ["export", str(tmp_path), "start", "--to", str(tmp_path / "x")]):
         refused = CliRunner().invoke(app, command)
         assert refused.exit_code and "would run code: trust_remote_code" in str(refused.exception or refused.output)

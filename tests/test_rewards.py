@@ -13,6 +13,7 @@ import prefzoo
 from conftest import SMALL
 from prefzoo import get
 from prefzoo.errors import PrefzooError, RecipeError
+from prefzoo.models.loading import device
 from prefzoo.recipe import check_recipe as recipes
 from prefzoo.rewards.load_reward import Ensemble, RandomReward, WeightedSum, load_reward
 from prefzoo.rewards.train_reward import train_reward_model
@@ -152,12 +153,14 @@ def test_a_critic_that_begins_as_the_reward_model_trains(make_bench, reward, mon
 
 
 def with_two_tokens_swapped(folder):
-    """The lab's tokenizer, in which two tokens have each other's number, beside a config: a model of another one."""
+    """A reward model that was not trained, with the lab's tokenizer, in which two tokens have each other's number."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
     from prefzoo.lab import MODEL_DIR
 
-    folder.mkdir()
-    for file in ("config.json", "tokenizer_config.json"):
-        (folder / file).write_text((MODEL_DIR / file).read_text())
+    config = AutoConfig.from_pretrained(MODEL_DIR, num_labels=1)
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
+    (folder / "tokenizer_config.json").write_text((MODEL_DIR / "tokenizer_config.json").read_text())
     content = json.loads((MODEL_DIR / "tokenizer.json").read_text())
     numbers = content["model"]["vocab"]
     numbers["e"], numbers["t"] = numbers["t"], numbers["e"]
@@ -211,7 +214,7 @@ def test_the_value_of_the_last_token_is_the_reward_models_score(make_bench, rewa
         [*prompt, {"role": "assistant", "content": text}], return_dict=False, tokenize=True
     )
     with torch.no_grad():
-        hidden = backbone(input_ids=torch.tensor([ids])).last_hidden_state[0, -1]
+        hidden = backbone(input_ids=torch.tensor([ids], device=device())).last_hidden_state[0, -1]
     assert float(hidden @ head[0]) == pytest.approx(reward([prompt], [text])[0], abs=1e-4)
 
 

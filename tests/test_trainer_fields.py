@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from prefzoo import registry
 from prefzoo.config_fields import OWNED, RANGES, config_fields, trainer_problems
 from prefzoo.errors import RecipeError
+from prefzoo.lab import MODEL_DIR
 from prefzoo.recipe import check_recipe as recipes
 
 DPO = "trl.trainer.dpo_config:DPOConfig"
@@ -234,7 +236,7 @@ def test_tokens_of_the_model_can_be_named_and_those_of_a_hub_model_are_not_known
         "start.trainer.eos_token",
     }
     pieces = {"added_tokens": [], "model": {"vocab": [["a", -1.0], ["</s>", -2.0]]}}  # Unigram's is a list
-    (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "tokenizer.json").write_text(json.dumps(pieces))
-    recipes.check(named("</s>", model={"path": str(tmp_path)}))
-    assert "is no token of" in problems(named("<|end|>", model={"path": str(tmp_path)}))[0]
+    model = shutil.copytree(MODEL_DIR, tmp_path / "model")
+    (model / "tokenizer.json").write_text(json.dumps(pieces))
+    recipes.check(named("</s>", model={"path": str(model)}))
+    assert "is no token of" in problems(named("<|end|>", model={"path": str(model)}))[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 
@@ -9,10 +10,13 @@ import pytest
 import torch
 
 import prefzoo
+from conftest import worded
 from prefzoo.errors import PrefzooError
 from prefzoo.models.language_model import LanguageModelPolicy
+from prefzoo.models.loading import device
 from prefzoo.rewards.reward_model import RewardModel, pooled_scores
 from prefzoo.rewards.train_reward import train_reward_model
+from prefzoo.trainers.first_step import learn_from_first_step
 
 EVERY_STEP = {"logging_steps": 1}
 
@@ -223,11 +227,12 @@ def test_pooling_finds_the_end_even_where_the_pad_token_is_the_end_token(make_be
             model.tokenizer.apply_chat_template(
                 [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "hello"}], return_dict=False
             )
-        ]
+        ],
+        device=device(),
     )
     eos = model.tokenizer.eos_token_id
-    padded = torch.cat([ids, torch.full((1, 5), eos)], 1)
-    mask = torch.cat([torch.ones_like(ids), torch.zeros(1, 5, dtype=torch.long)], 1)
+    padded = torch.cat([ids, torch.full((1, 5), eos, device=device())], 1)
+    mask = torch.cat([torch.ones_like(ids), ids.new_zeros(1, 5)], 1)
     with torch.no_grad():
         alone = pooled_scores(model.model, ids, torch.ones_like(ids))
         assert torch.allclose(pooled_scores(model.model, padded, mask), alone, atol=1e-6)
@@ -246,3 +251,83 @@ def test_the_first_reward_loss_is_that_of_the_formula(make_bench) -> None:
     bad = torch.tensor(model(prompts, [p["rejected"][0]["content"] for p in pairs]))
     by_hand = -torch.nn.functional.logsigmoid(good - bad).mean().item()
     assert sum(logged) / len(logged) == pytest.approx(by_hand, abs=1e-4)
+
+
+def tuned_adapter(model) -> float:
+    """The sum of |B| of a LoRA adapter, which begins at 0."""
+    return sum(float(w.detach().abs().sum()) for name, w in model.named_parameters() if "lora_B" in name)
+
+
+def of_8_rows(bench):
+    data = dataclasses.replace(
+        bench.data, prompts=bench.data.prompts[:8], preferences=bench.data.preferences[:8], demonstrations=[]
+    )
+    return bench.replace(data=data, reward=worded)
+
+
+@pytest.mark.parametrize("name", ["sft", "dpo", "grpo", "rloo", "reinforce", "a2c", "ppo"])
+def test_a_training_of_one_step_trains(make_bench, name) -> None:
+    """8 rows at batch 8; TRL's warm-up rounds a tenth of a step up to one, at rate 0."""
+    settings = {"ppo": {"epochs": 1}, "sft": {"on": "chosen"}}.get(name, {})
+    assert tuned_adapter(prefzoo.get(name, **settings).train(of_8_rows(make_bench())).model) > 0
+
+
+@pytest.mark.parametrize("loss", ["bradley_terry", "regression"])
+def test_a_reward_model_of_one_step_trains(make_bench, loss) -> None:
+    bench = of_8_rows(make_bench())
+    ratings = [
+        {"prompt": pair["prompt"], "completion": pair["chosen"][0]["content"], "rating": float(i)}
+        for i, pair in enumerate(bench.data.preferences)
+    ]
+    bench = bench.replace(data=dataclasses.replace(bench.data, ratings=ratings))
+    assert tuned_adapter(train_reward_model(bench, {}, loss).model) > 0
+
+
+@pytest.mark.parametrize("adapter", ["lora", "full"])
+def test_no_round_loses_its_first_step(make_bench, adapter, monkeypatch) -> None:
+    further = []
+
+    def noted(trainer, goes_on):
+        further.append(goes_on)
+        learn_from_first_step(trainer, goes_on)
+
+    monkeypatch.setattr("prefzoo.trainers.fitting.learn_from_first_step", noted)
+    bench = make_bench(adapter).replace(reward=Longest())
+    prefzoo.get("rejection_sampling", n=4, iterations=3, trainer=EVERY_STEP).train(bench)
+    rounds = json.loads((bench.out / "curves.json").read_text())
+    assert [entries[0]["learning_rate"] for entries in rounds] == [1e-3] * 3  # a round is one step
+    assert further == [False, True, True]
+
+
+@pytest.mark.parametrize(
+    ("steps", "share", "goes_on", "max_steps", "rates"),
+    [
+        (1, 0.1, False, -1, [1]),
+        (1, 0.1, False, 1, [1]),
+        (3, 0.1, False, -1, [1, 2 / 3, 1 / 3]),
+        (3, 0.1, False, 3, [0, 1, 1 / 2]),  # the recipe counts steps: TRL's schedule
+        (3, 0.0, False, -1, [1, 2 / 3, 1 / 3]),
+        (4, 0.5, False, -1, [0, 1 / 2, 1, 1 / 2]),  # TRL's
+        (4, 0.5, True, -1, [1 / 2, 1, 2 / 3, 1 / 3]),
+    ],
+)
+def test_the_rates_of_short_trainings(steps, share, goes_on, max_steps, rates) -> None:
+    from transformers import Trainer, TrainingArguments
+
+    args = TrainingArguments("unused", warmup_steps=share, learning_rate=1.0, max_steps=max_steps, use_cpu=True)
+
+    def scheduled():
+        trainer = Trainer(torch.nn.Linear(1, 1), args)
+        learn_from_first_step(trainer, goes_on)
+        trainer.create_optimizer_and_scheduler(steps)
+        return trainer
+
+    trainer, found = scheduled(), []
+    for done in range(steps):
+        found += trainer.lr_scheduler.get_last_lr()[:1]
+        trainer.optimizer.step()
+        trainer.lr_scheduler.step()
+        if done == 0:  # as a checkpoint does
+            state, trainer = trainer.lr_scheduler.state_dict(), scheduled()
+            trainer.lr_scheduler.load_state_dict(state)
+    assert found == pytest.approx(rates)

@@ -71,16 +71,18 @@ def test_a_verifier_that_one_policy_always_passes(seeds) -> None:
     assert found["mine"]["gold"].ci95 == found["mine"]["win_rate"].ci95 == pytest.approx((0.891119, 1.0), abs=1e-6)
     assert found["start"]["gold"].ci95 == pytest.approx((0.0, 0.108881), abs=1e-6)
     assert found["start"]["win_rate"].ci95 == (0.5, 0.5), "ties with itself"
-    assert found["start"]["kl"].ci95 == (0.0, 0.0) and found["mine"]["kl"].ci95 == (1.25, 1.25), "no shares"
+    assert found["start"]["kl"].ci95 == (0.0, 0.0), "no share"
+    assert found["mine"]["kl"].ci95 is None, "a KL that is the same of all replies is a bound, and varies with no seed"
     assert clopper_pearson_bound(32) == pytest.approx(0.108881, abs=1e-6)
     assert against(right, wrong).verdict == "better"
 
 
-def test_a_share_that_varies_is_estimated_as_any_mean() -> None:
+def test_a_share_that_varies_has_an_interval_within_0_and_1() -> None:
     gold = np.array([[0.0, 1.0, 1.0, 1.0]])
     tables = {"start": {"gold": 1 - gold}, "mine": {"gold": gold}}
-    plain = statistics.estimate(gold)
-    assert analysis.summaries(tables)["mine"]["gold"].ci95 == (plain.low, plain.high)
+    # s^2 = 0.25, squared error 0.0625: as 3 independent replies. t(0.975, 3)^2 / 3 = 3.375988, so Wilson's is
+    # (0.75 + 1.687994 -+ sqrt(3.375988 * 0.1875 + 1.687994^2)) / 4.375988
+    assert analysis.summaries(tables)["mine"]["gold"].ci95 == pytest.approx((0.130690, 0.983570), abs=1e-6)
 
 
 def test_ratings_under_complete_separation_have_an_interval() -> None:

@@ -41,6 +41,10 @@ COMPARED: dict[str, tuple[str | None, tuple[str, ...]]] = {
 trainer's own), and what it takes when it is none of those."""
 
 CHECKPOINTED = "trainings are checkpointed by the clock, and the last policy counts"
+BATCHING = (
+    "transformers' continuous batching samples with a seed of its own at each start, and under bf16 TRL casts the "
+    "whole model for it: no run could be repeated; leave it out"
+)
 OWNED = {
     "output_dir": "a comparison's folder is given by --out",
     "seed": "say `seeds`, or the `seed_offset` of a label",
@@ -62,6 +66,9 @@ OWNED = {
     "resume_from_checkpoint": "the same command again resumes",
     "logging_nan_inf_filter": "a loss that is not a number must be seen",
     "include_num_input_tokens_seen": "the ledger is charged by it",
+    "use_transformers_continuous_batching": BATCHING,
+    "use_transformers_paged": BATCHING,
+    "transformers_continuous_batching_config": BATCHING,
 }
 """Fields that no `trainer:` block may set, because the comparison does, and what to do instead."""
 

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+import errno
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+
+LONGEST = 60
+"""Letters of a word that is looked up; longer ones are no misspelt names."""
+MOST_SHOWN = 100
+"""Mistakes of one recipe that are told one by one."""
 
 
 class PrefzooError(Exception):
@@ -21,11 +32,57 @@ class RecipeError(PrefzooError):
         self.where = where
         self.problems = list(problems)
         count = f"{len(self.problems)} mistake{'s' if len(self.problems) != 1 else ''}"
-        super().__init__(f"{where}: {count}\n" + "\n".join(f"  - {problem}" for problem in self.problems))
+        shown = self.problems[:MOST_SHOWN]
+        more = [f"and {len(self.problems) - MOST_SHOWN} more"] if len(self.problems) > MOST_SHOWN else []
+        super().__init__(f"{where}: {count}\n" + "\n".join(f"  - {problem}" for problem in [*shown, *more]))
 
 
 class DataError(PrefzooError):
     """Data that cannot be read, or of which nothing usable is left."""
+
+
+_OS_ADVICE = {
+    errno.ENOSPC: "make room on that disk and run the same command again",
+    errno.EDQUOT: "your share of that disk is used up; make room and run the same command again",
+    errno.EFBIG: "a file may not grow that large here (ulimit -f); raise the limit and run the same command again",
+    errno.EROFS: "choose a folder that can be written (--out)",
+    errno.EACCES: "choose a folder that you may use (--out), or change its permissions",
+    errno.EPERM: "choose a folder that you may use (--out), or change its permissions",
+    errno.ENAMETOOLONG: "choose a shorter name (--out)",
+    errno.ELOOP: "its symbolic links go in a circle; choose another folder (--out)",
+    errno.ENOTDIR: "a file stands where a folder is needed; choose another folder (--out)",
+    errno.EEXIST: "a file stands where a folder is needed; choose another folder (--out)",
+    errno.EISDIR: "a folder stands where a file is needed; move it away",
+    errno.ENOENT: "was it removed or moved meanwhile? Run the same command again",
+    errno.EMFILE: "too many files are open (ulimit -n); raise the limit and run the same command again",
+    errno.ENOMEM: "free memory and run the same command again",
+}
+_OS_ADVICE[errno.ENOTEMPTY] = _OS_ADVICE[errno.ESTALE] = _OS_ADVICE[errno.ENOENT]
+
+
+def os_error_text(error: OSError, doing: str) -> str:
+    """A sentence for an error of the system: the path, what was being done, and what to do."""
+    if error.errno is None:  # a library's, in its own words
+        return f"while {doing}: {' '.join(str(error).split()) or type(error).__name__}"
+    reason = error.strerror or os.strerror(error.errno)
+    path = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+    path = path if len(path) <= 300 else f"{path[:150]}...{path[-50:]}"
+    place = f"{path}: " if path and path not in doing else ""
+    advice = _OS_ADVICE.get(error.errno, "check the disk and the folder, and run the same command again")
+    return f"{place}{reason} (while {doing}); {advice}"
+
+
+@contextlib.contextmanager
+def os_errors_told(doing: str) -> Iterator[None]:
+    """Turn the system's errors (a full disk, a folder that is gone) into a `PrefzooError` that says what to do.
+
+    Args:
+        doing: what is being done meanwhile, such as `"comparing"`.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise PrefzooError(os_error_text(error, doing)) from error
 
 
 def with_full_stop(text: str) -> str:
@@ -34,14 +91,44 @@ def with_full_stop(text: str) -> str:
 
 
 def nearest(word: object, allowed: Iterable[str]) -> str | None:
-    """The one of `allowed` that was probably meant; among equally close ones, one that begins with the same letter."""
-    meant, names = str(word), [str(name) for name in allowed]
-    close = difflib.get_close_matches(meant, names, n=max(1, len(names)), cutoff=0.6)
-    return max(
-        close,
-        key=lambda name: (difflib.SequenceMatcher(None, name, meant).ratio(), name[:1] == meant[:1]),
-        default=None,
-    )
+    """The one of `allowed` that was probably meant: at most a third of the longer one's letters away, one letter in
+    names of up to five. Among equally close ones, one that begins with the same letter."""
+    meant = str(word).strip("[]'\" ")  # of a list with one name, the name
+    away = {name: _distance(meant, name) for name in map(str, allowed)}
+    close = [name for name, distance in away.items() if distance <= _tolerated(meant, name)]
+    return min(close, key=lambda name: (away[name], name[:1] != meant[:1]), default=None)
+
+
+def _tolerated(one: str, other: str) -> int:
+    longest = max(len(one), len(other))
+    return min(max(1, longest // 3), longest - 1)
+
+
+def _distance(one: str, other: str) -> int:
+    """How many letters must be added, left out, changed or swapped with their neighbour to make one word the other
+    (optimal string alignment); of words that are certainly too far from each other, or longer than `LONGEST`, infinite.
+    """
+    one, other = one.lower(), other.lower()
+    most = _tolerated(one, other)
+    if max(len(one), len(other)) > LONGEST or abs(len(one) - len(other)) > most:
+        return sys.maxsize
+    if (_letters(one) - _letters(other)).total() > most:
+        return sys.maxsize
+    before: list[int] = []
+    last = list(range(len(other) + 1))
+    for i, letter in enumerate(one, 1):
+        row = [i]
+        for j, theirs in enumerate(other, 1):
+            row.append(min(last[j] + 1, row[j - 1] + 1, last[j - 1] + (letter != theirs)))
+            if i > 1 and j > 1 and (letter, one[i - 2]) == (other[j - 2], theirs):
+                row[j] = min(row[j], before[j - 2] + 1)
+        before, last = last, row
+    return last[-1]
+
+
+@lru_cache(maxsize=1024)
+def _letters(word: str) -> Counter[str]:
+    return Counter(word)
 
 
 def did_you_mean(word: object, allowed: Iterable[str]) -> str:
@@ -58,4 +145,5 @@ def unknown(kind: str, word: object, allowed: Iterable[str]) -> str:
         listed = f"{len(names)} names, nearest: {', '.join(near) or 'none'}"
     else:
         listed = ", ".join(names) or "none"
-    return f"unknown {kind} {word!r}.{did_you_mean(word, names)} Allowed: {listed}."
+    said = repr(word) if len(str(word)) <= 80 else f"{str(word)[:77]!r}..."
+    return f"unknown {kind} {said}.{did_you_mean(word, names)} Allowed: {listed}."

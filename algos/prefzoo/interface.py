@@ -270,7 +270,8 @@ class Algorithm(ABC):
     - *Learning.* With the lab's preferences gold rises; with shuffled labels or a random reward it does not.
 
     Attributes:
-        trainer: settings for the trainer behind it, checked against the trainer's own config class `config`.
+        trainer: settings for the trainer behind it, checked against the trainer's own config class `config`. Default:
+            TRL's, but for what `training` sets for all.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset()

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import ModuleType
 
 from prefzoo import registry
-from prefzoo.atomic_files import text_sha256
+from prefzoo.atomic_files import read_text, text_sha256, usable_path
 from prefzoo.errors import PrefzooError
 
 _sources: dict[str, str] = {}
@@ -32,13 +32,16 @@ def load_plugins(files: Iterable[str | Path], named_by: str = "--plugin ") -> No
         PrefzooError: for a file that does not exist, fails (the sentence names file and line), or registers nothing.
     """
     for file in files:
-        path = Path(file).expanduser().resolve()
-        if not path.is_file():
+        try:
+            path = usable_path(str(file)).resolve()
+        except ValueError as error:
+            raise PrefzooError(f"{named_by}{file}: {error}") from None
+        if not path.exists():
             raise PrefzooError(f"{named_by}{file}: there is no such file")
         try:
-            source = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            raise PrefzooError(f"{named_by}{file}: is not a Python file in UTF-8") from None
+            source = read_text(path)
+        except PrefzooError as error:
+            raise PrefzooError(f"{named_by}{file}: is not a Python file in UTF-8: {error}") from None
         if _sources.get(str(path)) == source:
             continue
         before, policies = registry.registered(), registry.registered_policies()

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import importlib
 import inspect
+import math
 import sys
 from collections.abc import Callable, Mapping, Set
 from importlib.metadata import EntryPoint, entry_points
@@ -19,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from prefzoo.config_fields import trainer_problems
 from prefzoo.errors import PrefzooError, RecipeError, unknown
 from prefzoo.interface import NEEDS, Algorithm
-from prefzoo.validation_messages import shown, validation_problems
+from prefzoo.validation_messages import shown, unknown_algorithm, validation_problems
 
 BUILT_IN = {
     "a2c": "prefzoo.zoo.a2c:A2C",
@@ -160,7 +161,7 @@ def load(name: str) -> type[Algorithm]:
         return getattr(importlib.import_module(module), attribute)
     offered = _offered(name)
     if not offered:
-        raise KeyError(unknown("algorithm", name, names()))
+        raise KeyError(unknown_algorithm(name, names()))
     if len(offered) > 1:
         raise PrefzooError(f"the algorithm {name!r} is offered by several packages: {', '.join(sorted(offered))}")
     (package, point), *_ = offered.items()
@@ -220,6 +221,11 @@ def build(cls: type[Algorithm], parameters: Mapping[str, Any], prefix: str = "")
     known = [*fields, *(("algorithm", "seed_offset") if prefix.startswith("algorithms.") else ())]
     problems = [f"{prefix}{key}: {unknown('key', key, known)}" for key in parameters if key not in fields]
     settings = {key: value for key, value in parameters.items() if key in fields}
+    problems += [
+        f"{prefix}{key}: must be a finite number (got {value})"
+        for key, value in settings.items()
+        if isinstance(value, float) and not math.isfinite(value)
+    ]
     algorithm = None
     try:
         algorithm = TypeAdapter(cls).validate_python(settings)

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
+from prefzoo.atomic_files import usable_path
 from prefzoo.errors import did_you_mean
+from prefzoo.types import Completion
+
+
+def _can_be_looked_up(text: str) -> str:
+    usable_path(text)
+    return text
+
+
+PathText = Annotated[str, AfterValidator(_can_be_looked_up)]
+"""A path, or a name that may be one; the system can look there, whether or not something is there."""
 
 
 class Settings(BaseModel):
@@ -143,11 +154,20 @@ class Generation(Settings):
 
     There is no top-p and no top-k: truncated sampling is another distribution than the one whose log-probabilities
     are measured. Temperature 0 is greedy.
+
+    Replies that are cut at `max_new_tokens` are not learned from where an algorithm imitates or compares replies, and
+    `missing_eos_penalty` is taken off them (`unfinished: drop`). With `keep` a cut reply is as good as any: it is
+    learned from in the tokens that were sampled, without an end, and nothing is taken off.
     """
 
     max_new_tokens: int = Field(40, ge=1)
     temperature: float = Field(1.0, ge=0)
     batch_size: int = Field(128, ge=1)
+    unfinished: Literal["drop", "keep"] = "drop"
+
+    def counts(self, reply: Completion) -> bool:
+        """Whether a reply is one to learn from: it came to its end, or needs not."""
+        return reply.finished or self.unfinished == "keep"
 
 
 class Training(Settings):

@@ -66,7 +66,8 @@ def validation_problems(
     for item in error.errors():
         by_path.setdefault(_path(item, content), []).append(item)
     # Where something inside a list or block is wrong, it was meant as one: that it is no text either says nothing.
-    deepest = [p for p in by_path if not any(len(other) > len(p) and other[: len(p)] == p for other in by_path)]
+    around = {path[:length] for path in by_path for length in range(1, len(path))}
+    deepest = [path for path in by_path if path not in around]
     return [Problem(path, _message(path, by_path[path], fields)) for path in deepest]
 
 
@@ -122,10 +123,65 @@ def shown(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Mapping):
-        return f"a block of the keys {', '.join(map(str, value))}" if value else "an empty block"
+        keys = ", ".join(map(str, value))
+        return f"a block of the keys {keys if len(keys) <= 80 else f'{keys[:77]}...'}" if value else "an empty block"
     text = repr(value)
     text = text if len(text) <= 80 else f"{text[:77]}..."
     return f"the list {text}" if isinstance(value, list) else text
+
+
+DPO_LOSSES = {
+    "apo": "apo_zero",
+    "bco": "bco_pair",
+    "exo": "exo_pair",
+    "ipo": "ipo",
+    "nca": "nca_pair",
+    "rdpo": "robust",
+    "slic": "hinge",
+    "sppo": "sppo_hard",
+}
+GRPO_FIELDS = {
+    "dapo": "loss_type: dapo",
+    "dr_grpo": "loss_type: dr_grpo",
+    "gspo": "importance_sampling_level: sequence",
+}
+OTHER_NAMES = {"bon": "best_of_n", "cai": "constitutional_ai", "raft": "rejection_sampling", "rlhf": "ppo"}
+EXAMPLES = {"kto": "kto_like.py", "online_dpo": "online_dpo.py", "simpo": "simpo.py"}
+ABSENT = (
+    "cpo",
+    "dpop",
+    "gkd",
+    "minillm",
+    "nash_md",
+    "orpo",
+    "prm",
+    "reinforce++",
+    "remax",
+    "rpo",
+    "rrhf",
+    "spin",
+    "tdpo",
+)
+"""Published algorithms that are not here, whose names are near those of others."""
+
+
+def unknown_algorithm(name: object, allowed: Iterable[str]) -> str:
+    """For a name that no algorithm has; of a published one, how it is had here, or that it is not."""
+    names = sorted(set(allowed))
+    known = str(name).lower().replace("-", "_")
+    if known in DPO_LOSSES:
+        hint = f"It is a loss of dpo: `{known}: {{algorithm: dpo, loss_type: {DPO_LOSSES[known]}}}`."
+    elif known in GRPO_FIELDS:
+        hint = f"It is a setting of grpo: `{known}: {{algorithm: grpo, trainer: {{{GRPO_FIELDS[known]}}}}}`."
+    elif known in OTHER_NAMES:
+        hint = f"Here it is called {OTHER_NAMES[known]!r}."
+    elif known in EXAMPLES:
+        hint = f"It is not built in; docs/examples/{EXAMPLES[known]} of the sources is a start, for --plugin."
+    elif known in ABSENT:
+        hint = "It is not built in; docs/algorithms.md of the sources says how to add one."
+    else:
+        return unknown("algorithm", name, names)
+    return f"unknown algorithm {name!r}. {hint} Allowed: {', '.join(names)}."
 
 
 UNPAGED = {
@@ -183,9 +239,25 @@ def tied_module(key: str, name: str) -> str:
     )
 
 
+def fused_module(key: str, name: str) -> str:
+    """For a layer of a Mamba block as a target of an adapter, whose weights its kernels read by themselves."""
+    return (
+        f"{key}: {name!r} would put an adapter on a layer whose weights the kernels of this model's Mamba blocks read "
+        "by themselves, so that it would not be trained. all-linear leaves such layers out"
+    )
+
+
 def adapter_on_head(key: str, name: str) -> str:
     """For a language model's head as a target of an adapter."""
     return (
         f"{key}: {name!r} would put an adapter on the head, whose weight TRL's losses read by itself, so that "
         "it would not be trained. Where the embeddings are not tied, adapter.modules_to_save trains it whole"
+    )
+
+
+def beyond_embeddings(key: str, token: str, number: int, rows: int) -> str:
+    """For a token whose number is no row of the embeddings."""
+    return (
+        f"{key} {token!r} is number {number}, and the model has embeddings for {rows} tokens (0 to {rows - 1}). Name "
+        "one of those in tokenizer_config.json, or save the model with larger embeddings (resize_token_embeddings)."
     )

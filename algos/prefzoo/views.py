@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from prefzoo.types import Prompt
+from prefzoo.types import Completion, Prompt
 
 
 def prompt_key(prompt: Prompt) -> str:
@@ -54,13 +54,14 @@ class Views:
         """The chosen replies as demonstrations."""
         return [{"prompt": pair["prompt"], "completion": pair["chosen"]} for pair in self.preferences]
 
-    def with_demonstrations(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> Views:
-        """These views with other replies to imitate."""
+    def with_demonstrations(self, prompts: Sequence[Prompt], completions: Sequence[str | Completion]) -> Views:
+        """These views with other replies to imitate: texts, or sampled replies, which are imitated as they were
+        sampled."""
         rows = [{"prompt": p, "completion": assistant_turn(c)} for p, c in zip(prompts, completions, strict=True)]
         return dataclasses.replace(self, demonstrations=rows)
 
-    def with_sampled_pairs(self, pairs: Iterable[tuple[Prompt, str, str]]) -> Views:
-        """These views with preference pairs made of sampled replies: (prompt, chosen text, rejected text) of each.
+    def with_sampled_pairs(self, pairs: Iterable[tuple[Prompt, str | Completion, str | Completion]]) -> Views:
+        """These views with preference pairs made of sampled replies: (prompt, chosen, rejected) of each.
         Their prompts are charged as the replies are sampled (`Bench.sample`), and not again as they are trained on."""
         rows = [{"prompt": list(p), "chosen": assistant_turn(c), "rejected": assistant_turn(r)} for p, c, r in pairs]
         return dataclasses.replace(self, preferences=rows, sampled=True)
@@ -89,6 +90,30 @@ def rows_per_example(rows: Sequence[dict[str, Any]]) -> int:
     return 2 if rows and {"completion", "label"} <= rows[0].keys() else 1
 
 
-def assistant_turn(reply: str | None) -> list[dict[str, str]]:
+def assistant_turn(reply: str | Completion | None, token_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
+    """The turn of a reply. A sampled one keeps its tokens as `token_ids`, from which `trainers.fitting.fit` takes them
+    where its text would make others."""
     assert reply is not None
-    return [{"role": "assistant", "content": reply}]
+    if isinstance(reply, Completion):
+        token_ids, reply = reply.token_ids, reply.text
+    turn: dict[str, Any] = {"role": "assistant", "content": reply}
+    return [turn if token_ids is None else {**turn, "token_ids": list(token_ids)}]
+
+
+def text_alone(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Training rows without the tokens of sampled replies: for a model with a tokenizer of its own."""
+    return [
+        {
+            key: [*map(_text_turn, value)] if key in REPLIES and isinstance(value, list) else value
+            for key, value in row.items()
+        }
+        for row in rows
+    ]
+
+
+REPLIES = ("chosen", "rejected", "completion")
+"""Keys of training rows that hold the assistant's turn."""
+
+
+def _text_turn(turn: Any) -> Any:
+    return {key: value for key, value in turn.items() if key != "token_ids"} if isinstance(turn, dict) else turn

@@ -8,8 +8,9 @@ and of Qwen2.5-7B, with QLoRA in NF4 and gradient checkpointing. They lack Qwen'
 and alternation are those of `pairs.py`; PPO, A2C and REINFORCE are ours alone, because TRL has none. The reward of
 online trainings has the shape of 0.5B on both sides.
 
-Tokens a second are those of prompts and replies that a step takes up (every generated reply once, however often it is
-passed), by the time between the first and the last step. Replies of random weights practically never end before the
+Tokens a second are those of prompts and replies that are taken up (every generated reply once, however often it is
+passed or learned from), by the time between the first and the last step, or the ends of the first and the last rollout;
+a reference's passes before the training count. Replies of random weights practically never end before the
 length limit. `peak_gpu_bytes` is the most that tensors held, loading included. Without a GPU nothing is measured.
 """
 
@@ -113,8 +114,8 @@ def prepared(shape: Shape, reward: Shape, folder: Path) -> dict[str, Any]:
     return given
 
 
-def step_tokens(shape: Shape, task: str) -> int:
-    """Tokens of prompts and replies that a step takes up; a prompt stands before each of its replies."""
+def batch_tokens(shape: Shape, task: str) -> int:
+    """Tokens of prompts and replies of a batch; a prompt stands before each of its replies."""
     return shape.batch * REPLIES.get(task, shape.generations) * 2 * shape.words
 
 
@@ -132,7 +133,8 @@ def compare(shape: Shape, reward: Shape, tasks: Sequence[str], repeats: int, fol
         for turn in range(repeats):
             for side in sides if turn % 2 == 0 else sides[::-1]:
                 run = trial(side, task, given, folder, f"{task}-{side}-{turn}")
-                runs[side].append({**run, "tokens_per_second": run["steps_per_second"] * step_tokens(shape, task)})
+                tokens = run["batches_per_second"] * batch_tokens(shape, task)
+                runs[side].append({**run, "tokens_per_second": tokens})
             print(f"{task}: {turn + 1} of {repeats}", file=sys.stderr)
         middle = {side: medians(each) for side, each in runs.items()}
         tables[task] = {"medians": middle, "runs": runs}

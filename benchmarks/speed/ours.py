@@ -25,9 +25,10 @@ from prefzoo.views import Views
 
 
 def main(given: dict[str, Any]) -> dict[str, Any]:
-    """Train; the times of the steps and the mean loss."""
+    """Train; the times of the optimizer steps, and of the passes of a reference beforehand, the mean loss, and into how
+    many optimizer steps a rollout is divided and how often it is learned from."""
     rows = json.loads(Path(given["rows"]).read_text())
-    times: list[tuple[float, float]] = []
+    times: dict[str, list[tuple[float, float]]] = {}
     task, reward = given["task"], None
     if task not in ("sft", "reward", "dpo"):
         from prefzoo.rewards.reward_model import RewardModel
@@ -45,18 +46,25 @@ def main(given: dict[str, Any]) -> dict[str, Any]:
         seed=given["seed"],
         out=Path(given["out"]),
         machinery=Machinery(loading={"dtype": given.get("dtype", "float32"), "quantization": adapter.quantization}),
-        progress=lambda what, done, total: times.append((time.perf_counter(), time.process_time())),
+        progress=lambda what, *_: times.setdefault(what, []).append((time.perf_counter(), time.process_time())),
     )
+    rollout = {"minibatches": 1, "epochs": 1}
     if task == "reward":
         from prefzoo.rewards.train_reward import train_reward_model
 
         train_reward_model(bench, {})
     else:
-        # Plain TRL takes nothing off a reply that was cut.
-        online = {"generations": given["generations"], "missing_eos_penalty": 0.0} if reward else {}
-        prefzoo.get(task, **online).train(bench)
+        # Plain TRL takes nothing off a reply that was cut. What TRL does not have keeps its own number of replies.
+        online: dict[str, Any] = {"missing_eos_penalty": 0.0} if reward else {}
+        if task in ("grpo", "rloo"):
+            online["generations"] = given["generations"]
+        algorithm = prefzoo.get(task, **online)
+        algorithm.train(bench)
+        rollout = {name: getattr(algorithm, name, 1) for name in rollout}
     loss = json.loads((bench.out / "curves.json").read_text())[-1][-1]["train_loss"]
-    return {"times": times, "loss": loss, **gpu_memory()}
+    reference = times.pop("reference", [])
+    (steps,) = times.values()
+    return {"times": steps, "reference": reference, "loss": loss, **rollout, **gpu_memory()}
 
 
 if __name__ == "__main__":

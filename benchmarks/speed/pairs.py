@@ -92,12 +92,42 @@ def trial(side: str, task: str, given: Mapping[str, Any], folder: Path, name: st
     write(settings, {**given, "task": task, "rows": str(rows), "out": str(out)})
     used = measured([sys.executable, str(HERE / SIDES[side]), str(settings)], out)
     found = json.loads((out / "found.json").read_text())
-    first, *_, last = found["times"]
-    for what, begin, end in zip(("second", "cpu_second"), first, last, strict=True):
-        used[f"steps_per_{what}"] = (len(found["times"]) - 1) / (end - begin)
+    used |= speed(**{name: found[name] for name in ("times", "reference", "minibatches", "epochs") if name in found})
     if "peak_gpu_bytes" in found:
         used["peak_gpu_bytes"] = found["peak_gpu_bytes"]
     return {**used, "loss": found["loss"]}
+
+
+def speed(
+    times: Sequence[Sequence[float]],
+    reference: Sequence[Sequence[float]] = (),
+    minibatches: int = 1,
+    epochs: int = 1,
+) -> dict[str, float]:
+    """Optimizer steps a second and a processor second, and new batches a second, of which each is learned from `epochs`
+    times.
+
+    Args:
+        times: when each optimizer step was done, by the clock and by the processor.
+        reference: when each pass of a reference before the training was done. The steps share in their time, in which
+            the first pass, not seen from its beginning, counts as the others.
+        minibatches: optimizer steps that a rollout is divided into, in each of its epochs.
+        epochs: how often a rollout is learned from.
+
+    Raises:
+        SystemExit: when there is only one rollout or step: what it took cannot be told from what was before it.
+    """
+    ends = times[minibatches * epochs - 1 :: minibatches * epochs]
+    if len(ends) < 2 or len(reference) == 1:
+        raise SystemExit(f"{len(times)} steps, {len(reference)} passes of a reference: too few to tell their speed")
+    found, steps = {}, (len(ends) - 1) * minibatches * epochs
+    for i, what in enumerate(("second", "cpu_second")):
+        spent = ends[-1][i] - ends[0][i]
+        if reference:
+            passes = (reference[-1][i] - reference[0][i]) * len(reference) / (len(reference) - 1)
+            spent += passes * steps / len(times)
+        found[f"steps_per_{what}"] = steps / spent
+    return {**found, "batches_per_second": found["steps_per_second"] / epochs}
 
 
 def compare(size: str, tasks: list[str], repeats: int, folder: Path) -> dict[str, Any]:

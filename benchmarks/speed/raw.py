@@ -122,12 +122,13 @@ def arguments(given: dict[str, Any]) -> Any:
             "beta": 0.05,
             **({"loss_type": "grpo", "scale_rewards": "group"} if task == "grpo" else {}),
         }
+    steps = given.get("online_steps" if task in ONLINE else "steps", 100)
     return getattr(trl, f"{NAMES[task]}Config")(
         output_dir=str(Path(given["out"]) / "trainer"),
         per_device_train_batch_size=given["batch"],
         num_train_epochs=1,
         learning_rate=given["learning_rate"],
-        warmup_steps=0.1,
+        warmup_steps=0.1 if steps > 10 else 0,  # of ten steps that would be one, at rate 0, which ours leaves out
         seed=given["seed"],
         data_seed=given["seed"],
         logging_steps=5,

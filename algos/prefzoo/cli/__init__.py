@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+from typing import Annotated
+
 import typer
 from rich.console import Console
 
 from prefzoo.cli import checks, recipes, run_commands, training
-from prefzoo.errors import PrefzooError
+from prefzoo.cli.options import INTERRUPTED
+from prefzoo.errors import PrefzooError, os_error_text
+from prefzoo.run.subprocesses import print_anything
+from prefzoo.version import __version__
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Which preference-optimization algorithm should I use on my data? Train them all alike and see.",
 )
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        print(f"prefzoo {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _before_a_command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Say which version this is.")
+    ] = False,
+) -> None:
+    """Take what stands before a command."""
+
 
 for command in (  # in the order in which `prefzoo --help` shows them
     recipes.ls,
@@ -34,10 +58,23 @@ for command in (  # in the order in which `prefzoo --help` shows them
 
 
 def main() -> None:
-    """Run a command; a user's mistake is told in words and exits with 2, Ctrl-C with 130, results in which a label
-    failed or was skipped with 1."""
+    """Run a command; a user's mistake, or the system's, is told in words and exits with 2, Ctrl-C and SIGTERM with 130,
+    results in which a label failed or was skipped with 1."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler ends us as Ctrl-C does
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    print_anything()
     try:
         app()
-    except PrefzooError as error:
-        Console(stderr=True).print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+    except (PrefzooError, OSError) as error:
+        words = os_error_text(error, "doing this") if isinstance(error, OSError) else str(error)
+        Console(stderr=True).print(words, style="red", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        pass
+    except SystemExit as end:
+        # Typer turns Ctrl-C into this; a command that has said so itself leaves no KeyboardInterrupt as the cause.
+        told = not isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt)
+        if end.code != INTERRUPTED or told:
+            raise
+    print("interrupted", file=sys.stderr)
+    raise SystemExit(INTERRUPTED) from None

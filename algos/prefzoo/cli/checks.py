@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from prefzoo.cli.options import INTERRUPTED, Out, Plugins, RecipeArgument, Sets
-from prefzoo.errors import PrefzooError, unknown
+from prefzoo.errors import PrefzooError
 
 CheckSets = Annotated[
     list[str] | None,
@@ -28,10 +28,12 @@ def check(
     Example: prefzoo check mine --plugin mine.py --set beta=0.3 --set adapter.r=8 --set budget.epochs=2
     """
     from prefzoo import registry
-    from prefzoo.conformance.show import show
+    from prefzoo.validation_messages import unknown_algorithm
 
     if name not in registry.names():
-        raise PrefzooError(unknown("algorithm", name, registry.names()))
+        raise PrefzooError(unknown_algorithm(name, registry.names()))
+    from prefzoo.conformance.show import show
+
     try:
         all_kept = show(name, seed, Console(stderr=True), Console(), sets or [])
     except KeyboardInterrupt:
@@ -55,7 +57,4 @@ def audit_judge(
     from prefzoo.commands.audit_recipe_judge import show
 
     folder = out or Path("runs") / Path(recipe).stem
-    try:
-        show(run_audit(recipe, pairs, sets or [], folder), folder)
-    except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None
+    show(run_audit(recipe, pairs, sets or [], folder), folder)

@@ -12,9 +12,20 @@ INTERRUPTED = 130
 """The exit code after Ctrl-C."""
 
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A path, or a name that `prefzoo ls` shows.")]
+Algorithms = Annotated[str | None, typer.Option("--algorithms", metavar="A,B", help="Only these labels or algorithms.")]
+Add = Annotated[
+    str | None, typer.Option("--add", metavar="A,B", help="These too, beside those that the folder holds already.")
+]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY.SUB=VALUE", help="Change a key of the recipe.")]
-Out = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder for everything [runs/RECIPE].")]
-Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="How many seeds.")]
+Out = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="The comparison's folder; runs/RECIPE by default.")
+]
+Seeds = Annotated[int | None, typer.Option("--seeds", min=1, help="How many seeds; as the recipe says by default.")]
+
+
+def listed(names: str | None) -> list[str] | None:
+    """The names in `A,B`; None where nothing was said."""
+    return [name.strip() for name in names.split(",") if name.strip()] if names is not None else None
 
 
 def _workers(value: str) -> int | None:
@@ -26,7 +37,13 @@ def _workers(value: str) -> int | None:
 
 
 Workers = Annotated[
-    int | None, typer.Option("--workers", metavar="N|auto", parser=_workers, help="Trials at a time [auto].")
+    int | None,
+    typer.Option(
+        "--workers",
+        metavar="N|auto",
+        parser=_workers,
+        help="Trials at a time; auto by default: one a GPU, or for a small model one a core.",
+    ),
 ]
 
 
@@ -56,18 +73,21 @@ def wide_console() -> Console:
     return console if console.is_terminal else Console(width=160)
 
 
-def show(results: Any, folder: Path) -> None:
-    """Print what a comparison found, and where the rest of it lies.
+def show(results: Any, folder: Path, tracked: str = "") -> None:
+    """Print what a comparison found: what to know first, the verdict in words and as a table, where the rest of it
+    lies, and where it was logged.
 
     Raises:
-        typer.Exit: with 1, when a label failed or was skipped.
+        typer.Exit: with 1, when a label failed or was skipped, or no policy was scored.
     """
     from prefzoo.report.render_terminal import print_sections
     from prefzoo.report.verdict_section import summary_sections
 
     console = wide_console()
-    print_sections(summary_sections(results, {}), console)
-    console.print("wins: share of test prompts answered better than the start does; KL: to the start, nats a reply")
-    console.print(f"{folder / 'report.html'}, {folder / 'results.json'}", markup=False, highlight=False)
-    if any(result.status != "ok" for result in results.algorithms.values()):
+    verdict, *others = summary_sections(results, {})
+    print_sections([*others, verdict], console)
+    console.print(f"{folder / 'report.html'}, {folder / 'results.json'}", markup=False, highlight=False, soft_wrap=True)
+    if tracked:
+        console.print(tracked, markup=False, highlight=False, soft_wrap=True)
+    if not results.scored or any(result.status != "ok" for result in results.algorithms.values()):
         raise typer.Exit(1)

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.console import Console
 
 from prefzoo.cli.options import Out, Plugins, RecipeArgument, Sets, wide_console
 from prefzoo.errors import PrefzooError
 
 
-def ls(plugins: Plugins = None) -> None:
-    """List algorithms, with what each needs, and recipes."""
+def ls(
+    algorithm: Annotated[
+        str | None, typer.Argument(metavar="ALGORITHM", help="Show every setting of this one.")
+    ] = None,
+    plugins: Plugins = None,
+) -> None:
+    """List algorithms, with what each needs, and recipes; of one algorithm every setting.
+
+    Example: prefzoo ls dpo
+    """
+    if algorithm is not None:
+        _show_algorithm(algorithm)
+        return
     from rich.table import Table
     from rich.text import Text
 
@@ -30,7 +43,31 @@ def ls(plugins: Plugins = None) -> None:
     recipes = Table("recipe", "what it is", box=None, title="Recipes", title_justify="left")
     for name, path in shipped().items():
         recipes.add_row(name, path.read_text(encoding="utf-8").split("\n")[0].lstrip("# "))
-    Console().print(algorithms, *(Text(clash, style="red") for clash in registry.clashes()), "", recipes)
+    clashes = (Text(clash, style="red") for clash in registry.clashes())
+    Console().print(algorithms, *clashes, "", recipes, "\nThe settings of one: prefzoo ls ALGORITHM")
+
+
+def _show_algorithm(name: str) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from prefzoo import registry
+    from prefzoo.recipe.key_descriptions import about, hyper_parameters
+    from prefzoo.validation_messages import unknown_algorithm
+
+    if name not in registry.names():
+        raise PrefzooError(unknown_algorithm(name, registry.names()))
+    cls = registry.load(name)
+    console = wide_console()
+    console.print(Text(f"{name}: needs {', '.join(sorted(cls.needs)) or 'nothing'}\n", style="bold"))
+    for paragraph in about(cls).split("\n\n"):
+        console.print(Text(paragraph if paragraph.startswith("- ") else " ".join(paragraph.split())), "")
+    settings = Table("setting", "default", "allowed", "meaning", "the default is from", show_lines=True)
+    settings.columns[0].no_wrap = True
+    for each in hyper_parameters(cls):
+        settings.add_row(*map(Text, each))
+    console.print(settings)
+    console.print(Text(f"In a recipe: algorithms: {{{name}: {{SETTING: VALUE}}}}"))
 
 
 def validate(recipe: RecipeArgument, sets: Sets = None, plugins: Plugins = None) -> None:
@@ -42,6 +79,8 @@ def validate(recipe: RecipeArgument, sets: Sets = None, plugins: Plugins = None)
 
     checked = load(recipe, sets or [])
     print(f"{recipe}: sound ({', '.join(checked.algorithms)}; {len(checked.seeds)} seeds)")
+    if checked.derives:
+        print(f"derived from the data, by `prefzoo data`: {', '.join(checked.derives)}")
 
 
 def schema(plugins: Plugins = None) -> None:

@@ -15,7 +15,7 @@ from prefzoo.errors import PrefzooError
 def report(
     folders: Annotated[list[Path], typer.Argument(metavar="DIR...", help="The folder of a comparison, or of several.")],
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="For several: where the report goes.")
+        Path | None, typer.Option("--out", metavar="DIR", help="Of several runs: where their report goes.")
     ] = None,
     plugins: Plugins = None,
 ) -> None:
@@ -59,7 +59,7 @@ def power(
 def sample(
     folder: RunFolder,
     prompt: Annotated[str, typer.Argument(help="What the user says.")],
-    seed: Annotated[int | None, typer.Option(help="The policies of this seed [the first].")] = None,
+    seed: Annotated[int | None, typer.Option(help="The policies of this seed; the first by default.")] = None,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 0.0,
     algorithms: Annotated[str | None, typer.Option(metavar="A,B", help="Only these labels.")] = None,
     run_code: RunCode = False,
@@ -70,9 +70,7 @@ def sample(
     from rich.text import Text
 
     from prefzoo.commands.sample_policies import answer
-    from prefzoo.run.subprocesses import quiet
 
-    quiet()
     chosen = algorithms.split(",") if algorithms is not None else None
     shown = Table("policy", "answer", title=Text(prompt), title_justify="left", show_lines=True)
     asked = answer(folder, prompt, seed=seed, temperature=temperature, labels=chosen, run_code=run_code)
@@ -85,19 +83,18 @@ def export(
     folder: RunFolder,
     label: Annotated[str, typer.Argument(metavar="LABEL", help="Which policy; `start` for the start.")],
     to: Annotated[Path, typer.Option("--to", metavar="FOLDER", help="Where to put it.")],
-    seed: Annotated[int | None, typer.Option(help="The policy of this seed [the first].")] = None,
+    seed: Annotated[int | None, typer.Option(help="The policy of this seed; the first by default.")] = None,
     run_code: RunCode = False,
     plugins: Plugins = None,
 ) -> None:
-    """Write a policy as a plain transformers folder, adapter merged, that any tool loads."""
-    from prefzoo.commands.sample_policies import open_policy
-    from prefzoo.run.subprocesses import quiet
+    """Write a policy as a plain transformers folder, adapter merged, that any tool loads; its README.md says how it was
+    made.
 
-    quiet()
-    policy = open_policy(folder, label, seed, run_code)
-    if not hasattr(policy, "export"):
-        raise PrefzooError(f"{label} is not one model but a way of sampling; export its start and its reward instead")
-    if to.exists() and any(to.iterdir()):
-        raise PrefzooError(f"--to {to}: the folder is not empty")
-    policy.export(to)
-    print(to)
+    Example: prefzoo export runs/quickstart dpo --to my-policy --seed 1
+    """
+    from prefzoo.commands.export_policy import export as export_policy
+    from prefzoo.run.stage_graph import START
+
+    exported = export_policy(folder, label, to, seed, run_code)
+    which = "" if label == START else f", seed {exported.seed} of {', '.join(map(str, exported.plan.recipe.seeds))}"
+    Console(soft_wrap=True).print(f"{label}{which}: {to}", markup=False, highlight=False)

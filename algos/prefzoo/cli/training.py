@@ -8,12 +8,26 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from prefzoo.cli.options import INTERRUPTED, Out, Plugins, RecipeArgument, Seeds, Sets, Workers, show, wide_console
+from prefzoo.cli.options import (
+    INTERRUPTED,
+    Add,
+    Algorithms,
+    Out,
+    Plugins,
+    RecipeArgument,
+    Seeds,
+    Sets,
+    Workers,
+    listed,
+    show,
+    wide_console,
+)
 
 
 def compare(
     recipe: RecipeArgument,
-    algorithms: Annotated[str | None, typer.Option(metavar="A,B", help="Only these labels or algorithms.")] = None,
+    algorithms: Algorithms = None,
+    add: Add = None,
     seeds: Seeds = None,
     sets: Sets = None,
     out: Out = None,
@@ -22,15 +36,19 @@ def compare(
 ) -> None:
     """Train all algorithms of a recipe alike, measure them alike, and say which is better.
 
+    The same command again goes on where it stopped; with more seeds, or with --add, what is trained already counts.
+
     Example: prefzoo compare quickstart --algorithms dpo,sft --seeds 5
     """
-    chosen = [name.strip() for name in algorithms.split(",") if name.strip()] if algorithms is not None else None
-    _compare_and_show(recipe, out, algorithms=chosen, seeds=seeds, sets=sets or [], workers=workers)
+    _compare_and_show(
+        recipe, out, algorithms=listed(algorithms), add=listed(add) or (), seeds=seeds, sets=sets or [], workers=workers
+    )
 
 
 def plan(
     recipe: RecipeArgument,
-    algorithms: Annotated[str | None, typer.Option(metavar="A,B", help="Only these labels or algorithms.")] = None,
+    algorithms: Algorithms = None,
+    add: Add = None,
     seeds: Seeds = None,
     sets: Sets = None,
     out: Out = None,
@@ -43,11 +61,8 @@ def plan(
     """
     from prefzoo.commands.cost_estimate import estimate, sentences, table
 
-    chosen = [name.strip() for name in algorithms.split(",") if name.strip()] if algorithms is not None else None
-    try:
-        estimated = estimate(recipe, algorithms=chosen, seeds=seeds, sets=sets or [], out=out, workers=workers)
-    except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None
+    given: dict[str, Any] = {"algorithms": listed(algorithms), "add": listed(add) or (), "seeds": seeds}
+    estimated = estimate(recipe, **given, sets=sets or [], out=out, workers=workers)
     console = wide_console()
     console.print(table(estimated))
     for sentence in sentences(estimated):
@@ -61,7 +76,7 @@ def plan(
 def run(
     recipe: RecipeArgument,
     algorithm: Annotated[str, typer.Option("--algorithm", metavar="NAME", help="A label or an algorithm.")],
-    seeds: Seeds = 1,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds.")] = 1,
     sets: Sets = None,
     out: Out = None,
     workers: Workers = None,
@@ -80,8 +95,8 @@ def _compare_and_show(recipe: str, out: Path | None, **more: Any) -> None:
 
     folder = out or Path("runs") / Path(recipe).stem
     try:
-        results = run_comparison(recipe, out=folder, **more)
+        results = run_comparison(recipe, out=folder, console=Console(stderr=True), **more)
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted; the same command goes on where it stopped")
         raise typer.Exit(INTERRUPTED) from None
-    show(results, folder)
+    show(results, folder, results.tracked)

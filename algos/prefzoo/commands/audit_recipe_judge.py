@@ -9,8 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from prefzoo.atomic_files import write_whole
 from prefzoo.commands.comparison import locked_folder, run_alone
-from prefzoo.errors import RecipeError
+from prefzoo.errors import RecipeError, os_errors_told
 from prefzoo.judges.judge_audit import AUDIT_FILE, Audit
 from prefzoo.judges.judge_audit_text import calibration_cells, cells, sentences
 from prefzoo.recipe.check_recipe import load
@@ -20,6 +21,7 @@ from prefzoo.run.stage_graph import AUDIT, make_plan
 PICTURE = "judge_calibration.png"
 
 
+@os_errors_told("auditing the judge")
 def audit_judge(
     recipe: str | Mapping[str, Any],
     pairs: int = 500,
@@ -57,9 +59,9 @@ def audit_judge(
         stage = run_alone(plan, AUDIT.format("judge"), console or Console(stderr=True))
         text = (stage.folder / AUDIT_FILE).read_text(encoding="utf-8")
         result = Audit.model_validate_json(text)
-        (folder / AUDIT_FILE).write_text(text, encoding="utf-8")
+        write_whole(folder / AUDIT_FILE, text)
         if result.calibration is not None:
-            (folder / PICTURE).write_bytes(calibration_picture(result).png)
+            write_whole(folder / PICTURE, calibration_picture(result).png)
     return result
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,19 @@ import yaml
 from filelock import FileLock, Timeout
 from rich.console import Console
 
+from prefzoo.atomic_files import refuse_links, write_whole
+from prefzoo.commands.comparison_results import ComparisonResults
+from prefzoo.commands.held_comparison import go_on, held_in
 from prefzoo.commands.merge_runs import merged_from, rebuild_merged
-from prefzoo.errors import PrefzooError
+from prefzoo.errors import PrefzooError, os_errors_told
 from prefzoo.recipe.check_recipe import load
 from prefzoo.recipe.recipe_schema import Recipe
 from prefzoo.report import report_files as report
-from prefzoo.results.collect import collect
-from prefzoo.results.results_file import note_call
+from prefzoo.results import results_file
+from prefzoo.results.collect import collect, damaged_bookkeeping
 from prefzoo.results.results_schema import Results
 from prefzoo.run import distributed
-from prefzoo.run.executor import OUTCOMES, Outcome, Runner, add_worker_count
+from prefzoo.run.executor import OUTCOMES, Outcome, Runner, add_worker_count, read_outcomes
 from prefzoo.run.progress_display import Watcher
 from prefzoo.run.resources import default_workers
 from prefzoo.run.stage_graph import LABEL_STAGE, PLAN_FILE, START, Plan, Stage, load_plan, make_plan
@@ -31,6 +34,7 @@ from prefzoo.tracking.tracker import Tracker
 from prefzoo.tracking.wandb_process import read_state
 
 
+@os_errors_told("comparing")
 def compare(
     recipe: str | Mapping[str, Any],
     algorithms: Iterable[str] | None = None,
@@ -39,7 +43,8 @@ def compare(
     out: str | Path | None = None,
     workers: int | None = None,
     console: Console | None = None,
-) -> Results:
+    add: Iterable[str] = (),
+) -> ComparisonResults:
     """Train every algorithm of a recipe from the same start on the same data, measure them alike, and judge.
 
     What is done already under `out` is not done again; a call that was interrupted goes on where it stopped.
@@ -52,20 +57,34 @@ def compare(
         out: the folder for everything; `runs/<recipe>` by default.
         workers: how many trials run at a time; by default as many as there are cores for a small model on a CPU,
             else one.
-        console: where progress goes; standard error by default.
+        console: where progress goes; standard error by default, which gets the line that says where runs were logged
+            too (`tracked` of what is returned).
+        add: labels or names of algorithms to put beside those of the comparison that `out` holds; where it holds none,
+            beside those of the recipe.
 
     Returns:
-        What is in `results.json`. One algorithm's failure is in there; it does not stop the others.
+        What is in `results.json`; as the last value of a notebook's cell it is shown as a table. One algorithm's
+        failure is in there; it does not stop the others.
 
     Raises:
         RecipeError: for a recipe that cannot run, before anything is loaded.
-        PrefzooError: when the data or the start failed, without which nothing can be compared.
+        PrefzooError: when the data or the start failed, without which nothing can be compared; or when finished trials
+            in `out` would be left out of the report (see `held_comparison`).
     """
-    checked = checked_recipe(recipe, algorithms, seeds, sets)
+    add = list(add)
+    checked = checked_recipe(recipe, algorithms, seeds, sets, add, out)
     with locked_folder(recipe, out) as folder:
-        return _compare(checked, folder, workers or default_workers(checked), console or Console(stderr=True))
+        plan = make_plan(checked, folder)
+        own_console, console = console is None, console or Console(stderr=True)
+        if note := go_on(plan, add):
+            console.print(note, markup=False, highlight=False, soft_wrap=True)
+        results = _compare(plan, workers or default_workers(checked), console)
+    if results.tracked and own_console:
+        console.print(results.tracked, markup=False, highlight=False, soft_wrap=True)
+    return results
 
 
+@os_errors_told("reading the data")
 def prepare_data(
     recipe: str | Mapping[str, Any],
     sets: Iterable[str] = (),
@@ -86,17 +105,39 @@ def prepare_data(
         return run_alone(make_plan(checked, folder), "data", console or Console(stderr=True)).folder
 
 
+@os_errors_told("writing the report")
 def rebuild(out: Path) -> Results:
     """Make results, tables and pictures again, of a finished or partial run, or of the runs of a merged report.
 
     Raises:
         PrefzooError: when `out` holds no run, or nothing of it is finished.
     """
+    refuse_links(out)
     if not (out / PLAN_FILE).is_file() and merged_from(out):
         return rebuild_merged(out)
+    return _with_tracking_problems(_report(*_finished(out)), out)
+
+
+@os_errors_told("reading the results")
+def load_results(run: str | Path) -> ComparisonResults:
+    """The results of a comparison, of one that is not finished as far as they are there; nothing is written.
+
+    Args:
+        run: its folder, or that of a merged report.
+
+    Raises:
+        PrefzooError: when the folder holds no run, or nothing of it is finished.
+    """
+    out = Path(run)
+    results = results_file.load(out) if (out / results_file.RESULTS).is_file() else collect(*_finished(out))
+    return ComparisonResults.of(results, out)
+
+
+def _finished(out: Path) -> tuple[Plan, dict[str, Outcome]]:
+    """The plan of the last comparison in a folder, and how each stage that began has ended."""
     plan = load_plan(out)
-    ended = json.loads((out / OUTCOMES).read_text(encoding="utf-8")) if (out / OUTCOMES).is_file() else {}
-    outcomes = {name: Outcome(**ended[name]) for name in plan.stages if name in ended and ended[name]["status"] != "ok"}
+    ended = read_outcomes(out)
+    outcomes = {name: ended[name] for name in plan.stages if name in ended and ended[name].status != "ok"}
     for stage in plan.stages.values():
         if stage.folder.is_dir():
             outcomes[stage.name] = Outcome("ok")
@@ -105,7 +146,7 @@ def rebuild(out: Path) -> Results:
             outcomes[stage.name] = Outcome("skipped", reason)
     if not _comparable(outcomes):
         raise PrefzooError(f"{out}: the data or the start is not finished, so that there is nothing to report yet")
-    return _with_tracking_problems(_report(plan, outcomes), out)
+    return plan, outcomes
 
 
 def checked_recipe(
@@ -113,11 +154,26 @@ def checked_recipe(
     algorithms: Iterable[str] | None,
     seeds: int | list[int] | None,
     sets: Iterable[str],
+    add: Sequence[str] = (),
+    out: str | Path | None = None,
 ) -> Recipe:
-    """The recipe of a command that runs stages; of the processes of a launcher, all but the first end here."""
+    """The recipe of a command that runs stages, with `add` beside the labels and seeds of the comparison in `out`; of
+    the processes of a launcher, all but the first end here."""
     if distributed.is_follower():
         raise SystemExit(0)
-    return load(recipe, [*sets, *([f"seeds={json.dumps(seeds)}"] if seeds is not None else [])], algorithms)
+    if add and algorithms is not None:
+        raise PrefzooError(f"--add {','.join(add)} and --algorithms: give one of the two")
+    sets = list(sets)
+    held = held_in(run_folder(recipe, out)) if add else None
+    if held is not None and seeds is None and not any(each.startswith("seeds=") for each in sets):
+        seeds = held.recipe["seeds"]
+    sets += [f"seeds={json.dumps(seeds)}"] if seeds is not None else []
+    return load(recipe, sets, algorithms, add, held.algorithms if held is not None else None)
+
+
+def run_folder(recipe: str | Mapping[str, Any], out: str | Path | None) -> Path:
+    """The folder of a comparison: `out`, or one named after the recipe."""
+    return Path(out) if out is not None else Path("runs") / (Path(recipe).stem if isinstance(recipe, str) else "recipe")
 
 
 @contextlib.contextmanager
@@ -125,11 +181,12 @@ def locked_folder(recipe: str | Mapping[str, Any], out: str | Path | None) -> It
     """A recipe's folder, made if need be and held against other processes.
 
     Raises:
-        PrefzooError: when another process holds it.
+        PrefzooError: when another process holds it, or symbolic links in it lead elsewhere.
+        OSError: when it cannot be made.
     """
-    name = Path(recipe).stem if isinstance(recipe, str) else "recipe"
-    folder = Path(out) if out is not None else Path("runs") / name
+    folder = run_folder(recipe, out)
     folder.mkdir(parents=True, exist_ok=True)
+    refuse_links(folder, ("stages", "trials"))
     lock = FileLock(folder / ".lock", timeout=0)
     try:
         lock.acquire()
@@ -158,18 +215,23 @@ def run_alone(plan: Plan, name: str, console: Console) -> Stage:
     return alone.stages[name]
 
 
-def _compare(recipe: Recipe, out: Path, workers: int, console: Console) -> Results:
-    plan = make_plan(recipe, out)
-    if _holds_another(plan):
-        console.print(f"{out} holds another comparison: what fits is used again, and its report is replaced")
+def _compare(plan: Plan, workers: int, console: Console) -> ComparisonResults:
+    recipe, out = plan.recipe, plan.out
     plan.save()
-    text = yaml.safe_dump(recipe.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    (out / "recipe.resolved.yaml").write_text(text, encoding="utf-8")
-    note_call(recipe, out)
-    with Tracker(plan, console) as tracker:
-        results = _report(plan, _run(plan, workers, console))
+    _write_resolved(plan)
+    results_file.note_call(recipe, out)
+    with Tracker(plan) as tracker:
+        outcomes = _run(plan, workers, console)
+        _write_resolved(plan)  # with the lengths that were derived from the data
+        results = _report(plan, outcomes)
         tracker.finish()
-    return _with_tracking_problems(results, out)
+    return ComparisonResults.of(_with_tracking_problems(results, out), out, tracker.location)
+
+
+def _write_resolved(plan: Plan) -> None:
+    recipe = plan.with_lengths().recipe.model_dump(mode="json")
+    text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
+    write_whole(plan.out / "recipe.resolved.yaml", text)
 
 
 def _run(plan: Plan, workers: int, console: Console) -> dict[str, Outcome]:
@@ -198,6 +260,7 @@ def _run(plan: Plan, workers: int, console: Console) -> dict[str, Outcome]:
 
 def _report(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
     results = collect(plan, outcomes)
+    results.notes.extend(damaged_bookkeeping(plan.out))
     report.write(results, plan.out)
     return results
 
@@ -210,14 +273,6 @@ def _with_tracking_problems(results: Results, out: Path) -> Results:
     return results
 
 
-def _holds_another(plan: Plan) -> bool:
-    """True when the folder's last comparison was of another recipe."""
-    file = plan.out / PLAN_FILE
-    return file.is_file() and json.loads(file.read_text(encoding="utf-8"))["recipe"] != plan.recipe.model_dump(
-        mode="json"
-    )
-
-
 def _refuse_failed(outcomes: Mapping[str, Outcome], names: Iterable[str]) -> None:
     for name in names:
         if outcomes[name].status != "ok":
@@ -227,7 +282,7 @@ def _refuse_failed(outcomes: Mapping[str, Outcome], names: Iterable[str]) -> Non
 def _save_outcomes(outcomes: Mapping[str, Outcome], out: Path) -> None:
     """Write how each stage ended, so that a rebuilt report still says why something failed."""
     content = {name: asdict(outcome) for name, outcome in outcomes.items()}
-    (out / OUTCOMES).write_text(json.dumps(content, indent=1), encoding="utf-8")
+    write_whole(out / OUTCOMES, json.dumps(content, indent=1))
 
 
 def _comparable(outcomes: Mapping[str, Outcome]) -> bool:

@@ -1,9 +1,12 @@
-"""Estimate what a comparison will take: two small probes, and the straight line through both."""
+"""Estimate what a comparison will take: two small probes, and the straight line through both; or one, where a second
+would take longer than what it is to tell."""
 
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from rich.text import Text
 
 from prefzoo.commands.comparison import checked_recipe, locked_folder, run_alone
 from prefzoo.commands.cost_probe import Probe, Size, StageCost, StageGroup, probe, sizes, stage_group
+from prefzoo.errors import os_errors_told
 from prefzoo.ledger import CHARGES
 from prefzoo.report.cost import ESTIMATE_COLUMNS, ESTIMATE_NAMES, format_cost
 from prefzoo.results.cost_record import Estimate
@@ -23,8 +27,10 @@ from prefzoo.run.stage_graph import START, Plan, Stage, make_plan
 FOLDER = "probe"
 """Folder of a comparison in which probes run; it stays, for its logs, where one of them failed."""
 TRIAL = ("train", "evaluate")
+ALONE = "too, but for the beginning of each stage; a second probe would have taken longer than what it tells of"
 
 
+@os_errors_told("estimating")
 def estimate(
     recipe: str | Mapping[str, Any],
     algorithms: Iterable[str] | None = None,
@@ -33,9 +39,10 @@ def estimate(
     out: str | Path | None = None,
     workers: int | None = None,
     console: Console | None = None,
+    add: Iterable[str] = (),
 ) -> Estimate:
     """Estimate what `compare` with the same arguments will take on this machine, by running all its stages on a small
-    part of the budget, twice.
+    part of the budget: twice, or once where twice would take longer than what is estimated.
 
     The data is prepared where `compare` will find it done, and the estimate is written to `estimate.json` in `out`, for
     the report to show beside what it really took. What is done already in `out` counts as nothing.
@@ -44,30 +51,50 @@ def estimate(
         RecipeError: for a recipe that cannot run, before anything is loaded.
         PrefzooError: when the data cannot be used.
     """
-    checked = checked_recipe(recipe, algorithms, seeds, sets)
+    checked = checked_recipe(recipe, algorithms, seeds, sets, list(add), out)
     console = console or Console(stderr=True)
     with locked_folder(recipe, out) as folder:
         plan = make_plan(checked, folder)
-        run_alone(plan, "data", console)
+        began, done_before = time.monotonic(), plan.stages["data"].done
+        data = run_alone(plan, "data", console)
+        # The server of stages is started once in this process; the comparison starts its own.
+        starting = 0.0 if done_before else max(0.0, time.monotonic() - began - (data.seconds or 0.0))
+        plan = plan.with_lengths()
         whole = Size.of(plan)
         workers = workers or default_workers(checked)
         if all(stage.done for stage in plan.stages.values()):
-            return Estimate(checked.model_dump(mode="json"), workers=workers)
+            return Estimate(plan.recipe.model_dump(mode="json"), workers=workers)
         left = {s.label for s in plan.stages.values() if s.kind in TRIAL and not s.done}
         labels = [label for label in checked.algorithms if label in left]
         probes: list[Probe] = []
         for size in sizes(checked, whole):
+            if probes and not worth_a_second(plan, whole, probes[0], size, workers):
+                break
             place = folder / FOLDER / f"{size.train}-prompts"
             probes.append(probe(plan, size, labels, workers, place, console))
             broken = {label for _, label in probes[-1].failed}
             if broken and not any(kind == "train" for kind, _ in probes[-1].costs):
                 break  # a larger probe would show nothing else
             labels = [label for label in labels if label not in broken]
+        probes[0] = replace(probes[0], starting=max(starting, probes[0].starting))
         result = scaled(plan, whole, probes, workers)
         if not result.failed:
             shutil.rmtree(folder / FOLDER)
         result.save(folder)
     return result
+
+
+def worth_a_second(plan: Plan, whole: Size, first: Probe, size: Size, workers: int) -> bool:
+    """Whether two probes take less time than what they tell of, however much of that grows with the budget.
+
+    Both have the constant part of each of their stages, and together not more of what grows than one seed has: so they
+    take less where the stages that are left, at what they took in the first probe, take twice its time.
+    """
+    left = {n: s for n, s in plan.stages.items() if not s.done and stage_group(s) in first.costs}
+    usual = {name: first.costs[stage_group(stage)].seconds for name, stage in left.items()}
+    return first.size.train + size.train <= whole.train and seconds_left(left, usual, {}, workers) >= 2 * (
+        first.seconds - first.starting
+    )
 
 
 def extrapolate_linear(points: Sequence[tuple[float, float]], x: float) -> float:
@@ -85,9 +112,10 @@ def extrapolate_linear(points: Sequence[tuple[float, float]], x: float) -> float
 
 
 def in_proportion(points: Sequence[tuple[float, float]], x: float) -> float:
-    """The value at `x` in proportion to the last of the points `(x, y)`: counts have no beginning of their own."""
+    """The value at `x` in proportion to the last of the points `(x, y)`: counts have no beginning of their own. What is
+    the same at two sizes is constant."""
     (_, y1), (x2, y2) = points[0], points[-1]
-    return y2 if y1 == y2 else y2 * x / x2
+    return y2 if len(points) > 1 and y1 == y2 else y2 * x / x2
 
 
 def scaled(plan: Plan, whole: Size, probes: Sequence[Probe], workers: int) -> Estimate:
@@ -96,7 +124,8 @@ def scaled(plan: Plan, whole: Size, probes: Sequence[Probe], workers: int) -> Es
     Args:
         plan: what is to be run; stages that are done count as nothing.
         whole: its size.
-        probes: of two sizes, the smaller first.
+        probes: of two sizes, the smaller first; or one, of which the seconds until a stage first said how far it was
+            are what does not grow.
         workers: stages at a time.
     """
     known = set.intersection(*(set(probe.costs) for probe in probes))
@@ -105,12 +134,19 @@ def scaled(plan: Plan, whole: Size, probes: Sequence[Probe], workers: int) -> Es
         points = [(_amount(plan, stage, probe.size), value(probe.costs[stage_group(stage)])) for probe in probes]
         return float(grows(points, _amount(plan, stage, whole)))
 
-    def charged(stage: Stage, name: str, grows: Any) -> float:
-        return scale_stage_cost(stage, lambda cost: cost.ledger.get(name, 0.0), grows)
+    def scale_seconds(stage: Stage, value: Callable[[StageCost], float]) -> float:
+        if len(probes) > 1:
+            return scale_stage_cost(stage, value)
+        cost = probes[0].costs[stage_group(stage)]
+        points = [(0.0, min(cost.begun, value(cost))), (_amount(plan, stage, probes[0].size), value(cost))]
+        return extrapolate_linear(points, _amount(plan, stage, whole))
+
+    def charged(stage: Stage, name: str) -> float:
+        return scale_stage_cost(stage, lambda cost: cost.ledger.get(name, 0.0), in_proportion)
 
     def ledger(stages: Sequence[Stage]) -> dict[str, float]:
-        counts = {name: sum(charged(stage, name, in_proportion) for stage in stages) for name in CHARGES}
-        seconds = sum(charged(stage, "seconds", extrapolate_linear) for stage in stages)
+        counts = {name: sum(charged(stage, name) for stage in stages) for name in CHARGES}
+        seconds = sum(scale_seconds(stage, lambda cost: cost.ledger.get("seconds", 0.0)) for stage in stages)
         costs = [probe.costs[stage_group(stage)] for stage in stages for probe in probes]
         peak = max((cost.ledger.get("peak_memory_bytes", 0.0) for cost in costs), default=0.0)
         return {**counts, "seconds": seconds, "peak_memory_bytes": peak}
@@ -127,7 +163,13 @@ def scaled(plan: Plan, whole: Size, probes: Sequence[Probe], workers: int) -> Es
             shared.setdefault(stage_group(stage), stage)
     left = {name: stage for name, stage in plan.stages.items() if not stage.done}
     to_run = {name: stage for name, stage in left.items() if stage_group(stage) in known}
-    usual = {name: scale_stage_cost(stage, lambda cost: cost.seconds) for name, stage in to_run.items()}
+
+    def disk(stage: Stage) -> float:
+        if len(probes) == 1 and stage.kind != "evaluate":  # weights, whose size is the model's
+            return probes[0].costs[stage_group(stage)].disk_bytes
+        return scale_stage_cost(stage, lambda cost: cost.disk_bytes)
+
+    usual = {name: scale_seconds(stage, lambda cost: cost.seconds) for name, stage in to_run.items()}
     shared_bytes = in_proportion([(probe.size.train, probe.shared_bytes) for probe in probes], whole.train)
     rows = [_row_name(stage) for stage in left.values()]
     return Estimate(
@@ -138,8 +180,7 @@ def scaled(plan: Plan, whole: Size, probes: Sequence[Probe], workers: int) -> Es
         left={name: rows.count(name) for name in rows},
         workers=workers,
         wall_seconds=probes[0].starting + seconds_left(to_run, usual, {}, workers) if to_run else 0.0,
-        disk_bytes=sum(scale_stage_cost(stage, lambda cost: cost.disk_bytes) for stage in to_run.values())
-        + len(plan.recipe.seeds) * shared_bytes,
+        disk_bytes=sum(map(disk, to_run.values())) + len(plan.recipe.seeds) * shared_bytes,
         probe={
             "prompts": [probe.size.train for probe in probes],
             "evaluation_prompts": [probe.size.evaluated for probe in probes],
@@ -183,14 +224,15 @@ def sentences(estimated: Estimate) -> list[str]:
         return ["All of it is done already."]
     minutes, seconds = divmod(round(estimated.wall_seconds), 60)
     peak = max((ledger["peak_memory_bytes"] for ledger in estimated.labels.values()), default=0.0)
-    prompts = " and ".join(map(str, estimated.probe["prompts"]))
+    sizes_probed = estimated.probe["prompts"]
+    times = "on the straight line through both" if len(sizes_probed) > 1 else ALONE
     return [
         f"Time: about {minutes}:{seconds:02d} (minutes:seconds) with {_count(estimated.workers, 'worker')}, for what "
         "is still to be run, without the report.",
         f"Memory: at most {estimated.workers} x {format_cost('peak_memory_bytes', peak)}. "
         f"Disk: {format_cost('peak_memory_bytes', estimated.disk_bytes)}.",
-        f"By a probe of {estimated.probe['seconds']:.0f} s with {prompts} training prompts and one seed; tokens and "
-        "calls in proportion to prompts, times on the straight line through both.",
+        f"By a probe of {estimated.probe['seconds']:.0f} s with {' and '.join(map(str, sizes_probed))} training "
+        f"prompts and one seed; tokens and calls in proportion to prompts, times {times}.",
     ]
 
 

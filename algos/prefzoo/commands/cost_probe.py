@@ -47,11 +47,13 @@ class Size:
 
 @dataclass(frozen=True)
 class StageCost:
-    """What one stage cost: seconds from beginning to end, its ledger, and bytes on disk."""
+    """What one stage cost: seconds from the start of its process to the end, its ledger, bytes on disk, and the seconds
+    until it first said how far it was, which do not grow with its work."""
 
     seconds: float
     ledger: dict[str, float]
     disk_bytes: int
+    begun: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Probe:
         failed: the error of each group that failed.
         shared_bytes: on disk, of work that trials share.
         seconds: of the whole probe.
-        starting: the seconds of it in which nothing ran yet, because libraries were imported.
+        starting: the seconds of it in which nothing ran yet, because the server of stages imported libraries.
     """
 
     size: Size
@@ -116,17 +118,34 @@ def probe(plan: Plan, size: Size, labels: Collection[str], workers: int, folder:
     _copy_data(plan, small, size)
     todo = {name: stage for name, stage in small.stages.items() if not stage.done}
     began = time.monotonic()
-    with Watcher(len(small.stages), workers, console) as watcher:
+    watcher = _BeginningWatcher(len(small.stages), workers, console)
+    with watcher:
         watcher.expect(list(todo.values()))
         outcomes = Runner(small, run_stage, workers, watcher).run()
     seconds = time.monotonic() - began
-    costs = {stage_group(stage): _stage_cost(stage) for stage in todo.values() if stage.done}
+    costs = {
+        stage_group(stage): _stage_cost(stage, outcomes[name].seconds, watcher.begun.get(name, 0.0))
+        for name, stage in todo.items()
+        if stage.done
+    }
     ran = {name: costs[stage_group(stage)].seconds if stage.done else 0.0 for name, stage in todo.items()}
     failed = {stage_group(s): str(outcomes[n].error) for n, s in todo.items() if outcomes[n].status == "failed"}
     starting = max(0.0, seconds - seconds_left(todo, ran, {}, workers))
     own = {parent for stage in small.stages.values() for parent in stage.folder.parents}
     shared = sum(_bytes(place) for place in folder.iterdir() if place not in own)
     return Probe(size, costs, failed, shared, seconds, starting)
+
+
+class _BeginningWatcher(Watcher):
+    """Keeps the seconds until each stage first said how far it was."""
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.begun: dict[str, float] = {}
+
+    def progressed(self, stage: Stage, activity: str, done: int, total: int) -> None:
+        self.begun.setdefault(stage.name, self.clock() - self.began[stage.name])
+        super().progressed(stage, activity, done, total)
 
 
 def stage_group(stage: Stage) -> StageGroup:
@@ -143,13 +162,13 @@ def _copy_data(plan: Plan, small: Plan, size: Size) -> None:
     splits.seal(parts, {}, Rejects()).save(folder)
 
 
-def _stage_cost(stage: Stage) -> StageCost:
+def _stage_cost(stage: Stage, seconds: float, begun: float) -> StageCost:
     ledger: dict[str, Any] = {}
     if (file := stage.folder / "ledger.json").is_file():
         ledger = json.loads(file.read_text(encoding="utf-8"))
     elif stage.kind == "reward":
         ledger = json.loads((stage.folder / "report.json").read_text(encoding="utf-8"))["ledger"]
-    return StageCost(stage.seconds or 0.0, ledger, _bytes(stage.folder))
+    return StageCost(seconds, ledger, _bytes(stage.folder), begun)
 
 
 def _bytes(place: Path) -> int:

@@ -12,16 +12,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from prefzoo.errors import PrefzooError
+from prefzoo.atomic_files import refuse_links
+from prefzoo.errors import PrefzooError, os_errors_told
 from prefzoo.report import report_files as report
 from prefzoo.results import analysis, results_file
+from prefzoo.results.caveats import power_command
 from prefzoo.results.equal_budgets import at_equal_budgets
-from prefzoo.results.results_file import load_tables, load_verified
+from prefzoo.results.results_file import load_groups, load_tables, load_verified
 from prefzoo.results.results_schema import AlgorithmResult, Results, SeedResult, Warning
 from prefzoo.run.stage_graph import START
 from prefzoo.run.trial_identity import TEACHERS, differences
 
 
+@os_errors_told("merging")
 def merge(folders: Sequence[Path], out: Path) -> Results:
     """The union of the labels of several runs, judged anew, with a report in `out`.
 
@@ -71,16 +74,19 @@ def _merge(folders: Sequence[Path], out: Path) -> Results:
     trials = {(name, label): result for name, run in runs.items() for label, result in run.algorithms.items()}
     origins = _origins(trials, places)
     out.mkdir(parents=True, exist_ok=True)
+    refuse_links(out)
     algorithms, tables = {}, {}
     for label, (name, original) in origins.items():
         algorithms[label] = _moved(trials[name, original], places[name], out)
         tables[label] = load_tables(trials[name, original], places[name])
     first = next(iter(runs.values()))
+    groups = load_groups(first, folders[0])
     settings = {
         label: runs[name].recipe["algorithms"][original]
         for label, (name, original) in origins.items()
         if label != START
     }
+    verdicts = analysis.verdicts(tables, groups)
     merged = first.model_copy(
         update={
             "recipe": {**first.recipe, "algorithms": settings},
@@ -92,10 +98,11 @@ def _merge(folders: Sequence[Path], out: Path) -> Results:
             "call": None,
             "merged": {name: os.path.relpath(place, out) for name, place in places.items()},
             "warnings": _warnings(runs, origins),
-            "verdicts": analysis.verdicts(tables),
-            "pairs": analysis.pairs(tables),
-            "equal_budgets": at_equal_budgets(algorithms, tables, out),
-            "ratings": analysis.ratings(tables),
+            "verdicts": verdicts,
+            "power_command": power_command(verdicts, first.primary, len(first.recipe["seeds"]), out),
+            "pairs": analysis.pairs(tables, groups),
+            "equal_budgets": at_equal_budgets(algorithms, tables, out, groups),
+            "ratings": analysis.ratings(tables, groups),
             "workers": list(dict.fromkeys(n for run in runs.values() for n in run.workers)),
         }
     )

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from rich.table import Table
 
-from prefzoo.errors import PrefzooError
+from prefzoo.errors import PrefzooError, os_errors_told
 from prefzoo.recipe.check_recipe import load as read_recipe
 from prefzoo.results import analysis
-from prefzoo.results.results_file import load, load_tables
+from prefzoo.results.results_file import load, load_groups, load_tables
 from prefzoo.results.statistics import POWER, Design, Pilot, all_differ_alike
 from prefzoo.run.stage_graph import START
 from prefzoo.run.trial_identity import differences
@@ -35,6 +35,7 @@ class PowerAnalysis:
         pilot: the size of the run that the variances are from.
         family: comparisons with the start that Holm corrects together.
         power: label -> seeds and prompts -> the chance of finding the difference; the label that is hardest first.
+        unit: what is drawn independently: test prompts, or groups of them.
         unvaried: labels without any variance, such as one that is the start itself, of which nothing is known.
     """
 
@@ -44,6 +45,7 @@ class PowerAnalysis:
     family: int
     power: dict[str, dict[Design, float]]
     unvaried: list[str]
+    unit: str = "prompts"
 
     def prompts(self, label: str, seeds: int) -> int | None:
         """The fewest of `PROMPTS` that give 80% with so many seeds; None where none does."""
@@ -52,9 +54,11 @@ class PowerAnalysis:
     def tables(self) -> list[Table]:
         """For a terminal: the prompts that each label needs, and the chances of the hardest at each size."""
         aim = f"a difference of {self.difference:g} in {self.metric} to the start"
-        fewest = Table("seeds", *self.power, title=f"Test prompts for an {POWER:.0%} chance of finding {aim}")
+        fewest = Table(
+            "seeds", *self.power, title=f"{self._units.capitalize()} for an {POWER:.0%} chance of finding {aim}"
+        )
         hardest = "" if len(self.power) == 1 else ", for the policy where it is lowest"
-        chance = Table("seeds", *map(str, PROMPTS), title=f"Chance of finding {aim}{hardest}, by test prompts")
+        chance = Table("seeds", *map(str, PROMPTS), title=f"Chance of finding {aim}{hardest}, by {self._units}")
         for seeds in SEEDS:
             fewest.add_row(str(seeds), *[self._fewest(label, seeds) for label in self.power])
             lowest = [min(chances[Design(seeds, n)] for chances in self.power.values()) for n in PROMPTS]
@@ -65,8 +69,10 @@ class PowerAnalysis:
         """What the tables rest on, and what they leave out."""
         lines = [
             f"After Holm for {self.family} comparisons with the start. Variances are of {self.pilot.seeds} seeds and "
-            f"{self.pilot.prompts} prompts; their own uncertainty is counted in."
+            f"{self.pilot.prompts} {self.unit}; their own uncertainty is counted in."
         ]
+        if self.unit != "prompts":
+            lines.append("Prompts of one group are no further evidence: it takes other groups, of any size.")
         if any("at most" in self._fewest(label, seeds) for label in self.power for seeds in SEEDS):
             lines.append(
                 '"at most": no number of prompts gives that chance with so few seeds, because seeds differ and more '
@@ -77,6 +83,10 @@ class PowerAnalysis:
             lines.append(f"Not in the tables: {', '.join(self.unvaried)}, of which nothing varied.")
         return lines
 
+    @property
+    def _units(self) -> str:
+        return "test prompts" if self.unit == "prompts" else "groups of test prompts"
+
     def _fewest(self, label: str, seeds: int) -> str:
         if enough := self.prompts(label, seeds):
             return str(enough)
@@ -86,6 +96,7 @@ class PowerAnalysis:
         return f"at most {math.floor(100 * most)}%"
 
 
+@os_errors_told("reading the run")
 def analyze_power(folder: Path, difference: float) -> PowerAnalysis:
     """The power to find a difference to the start in comparisons of many sizes, from the run in `folder`.
 
@@ -101,6 +112,8 @@ def analyze_power(folder: Path, difference: float) -> PowerAnalysis:
         )
     run = load(folder)
     tables = {label: load_tables(result, folder) for label, result in run.algorithms.items()}
+    groups = load_groups(run, folder)
+    tables = {label: analysis.group_tables(of_label, groups) for label, of_label in tables.items()}
     metric = analysis.primary_metric(tables)
     of_metric = {label: table[metric] for label, table in tables.items() if metric is not None and metric in table}
     start = of_metric.pop(START, None)
@@ -109,8 +122,8 @@ def analyze_power(folder: Path, difference: float) -> PowerAnalysis:
     size = Design(*start.shape)
     if size.seeds < 2 or size.prompts < 2:
         raise PrefzooError(
-            f"{folder} has {size.seeds} seed and {size.prompts} prompts, and tells nothing of how seeds differ; "
-            "at least 2 seeds are needed, 3 or more are better: prefzoo compare RECIPE --seeds 3"
+            f"{folder} has {size.seeds} seed and {size.prompts} prompts or groups of them, and tells nothing of how "
+            "seeds differ; at least 2 seeds are needed, 3 or more are better: prefzoo compare RECIPE --seeds 3"
         )
     pilots = {label: Pilot.of(table, start) for label, table in of_metric.items() if not all_differ_alike(table, start)}
     if not pilots:
@@ -123,7 +136,8 @@ def analyze_power(folder: Path, difference: float) -> PowerAnalysis:
     }
     hardest_first = dict(sorted(power.items(), key=lambda row: sum(row[1].values())))
     left = [label for label in of_metric if label not in pilots]
-    return PowerAnalysis(metric, difference, size, family, hardest_first, left)
+    unit = "prompts" if groups.get(analysis.ALL) is None else "groups of prompts"
+    return PowerAnalysis(metric, difference, size, family, hardest_first, left, unit)
 
 
 def recipe_differences(folder: Path, recipe: str) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 from scipy import stats
@@ -101,6 +101,30 @@ def vote_agreement(items: Sequence[Sequence[Vote]], skills: Mapping[str, float] 
 def rating_agreement(replies: Sequence[Sequence[float]]) -> dict[str, Any]:
     """Agreement on how good each reply is: `judgement_counts`, and `alpha` of squared differences."""
     return {**judgement_counts(replies), "alpha": krippendorff_alpha(replies, squared_differences)}
+
+
+def clustered_wilson(values: Sequence[float], clusters: Sequence[Hashable]) -> tuple[float, float]:
+    """Wilson's 95% interval of the mean of values from 0 to 1, of which those of one cluster (of one prompt, or of a
+    group of prompts) are not independent.
+
+    It is that of as many independent values as would vary as much (Kish 1965): their number, divided by how much larger
+    the variance between clusters makes that of the mean, and with Student's t of the clusters in the place of 1.96.
+    Where every value is a cluster it is Wilson's.
+    """
+    share, count = math.fsum(values) / len(values), len(values)
+    excess: dict[Hashable, float] = {}
+    for value, cluster in zip(values, clusters, strict=True):
+        excess[cluster] = excess.get(cluster, 0.0) + value - share
+    k = len(excess)
+    if k == count:
+        return wilson(share, count)
+    if k == 1:
+        return 0.0, 1.0
+    alone = math.fsum((value - share) ** 2 for value in values) / (count - 1) * count
+    together = math.fsum(each**2 for each in excess.values()) / (k - 1) * k
+    effective = count / max(1.0, together / alone) if alone else k
+    quantiles = stats.norm.ppf(0.975) / stats.t.ppf(0.975, k - 1) if alone else 1.0
+    return wilson(share, effective * float(quantiles) ** 2)
 
 
 def wilson(share: float, count: float) -> tuple[float, float]:

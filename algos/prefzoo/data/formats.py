@@ -10,10 +10,12 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from prefzoo.data.rejects import Rejected, type_name, wrong_type
+from prefzoo.data.rejects import Rejected, as_text, type_name, wrong_type
 from prefzoo.types import Message
 
-_TURN = re.compile(r"\n\n(Human|Assistant):")
+# The space behind the colon belongs to the format; all other white space is the turn's own.
+_TURN = re.compile(r"\r?\n\r?\n(Human|Assistant): ?")
+_OPEN_TURN = re.compile(r"\r?\n\r?\nAssistant:[^\S\n]*$")
 _ROLES = {"Human": "user", "Assistant": "assistant"}
 _MESSAGES = re.compile(r"""\s*\[\s*\{\s*["'](role|content)["']\s*:""")
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -33,7 +35,10 @@ class Row:
         reply, rating: one reply and how good people found it, higher is better; None where nothing was rated.
         ranking: three or more replies, best first, no two alike in rank; None where nothing was ranked. (Of two
             replies, `chosen` and `rejected` say the same.)
+        token_ids: of `chosen` and `rejected` where they are sampled replies whose text would become other tokens.
         vote: where every vote is a row, the number of this one among those that say the same, from 2 on; else None.
+        group: prompts of one group stand or fall together, as rephrasings of one question do: no group is in two
+            splits, and the verdict counts it once. None where the data names none; each test row has one once sealed.
     """
 
     id: str
@@ -45,7 +50,9 @@ class Row:
     reply: str | None = None
     rating: float | None = None
     ranking: list[str] | None = None
+    token_ids: dict[str, list[int]] | None = None
     vote: int | None = None
+    group: str | None = None
 
     def replies(self) -> list[str]:
         """Every reply in this row."""
@@ -63,15 +70,15 @@ def pair(row_id: str, record: dict[str, Any]) -> Row:
             if side is None:
                 raise _no_conversation(record, key)
         assert chosen is not None and rejected is not None
-        if chosen[0] != rejected[0]:
+        if not _same(chosen[0], rejected[0]):
             raise Rejected("prompt_mismatch", "chosen", "rejected")
-        return Row(row_id, answerable(chosen[0]), chosen=chosen[1], rejected=rejected[1])
+        return Row(row_id, answerable(chosen[0], record), chosen=chosen[1], rejected=rejected[1])
     messages = prompt_of(prompt)
     # Beside a prompt, a side is a reply; or, as some data sets have it, the prompt over again and a reply.
     if chosen is not None and rejected is not None and _same(chosen[0], messages) and _same(rejected[0], messages):
-        return Row(row_id, answerable(messages), chosen=chosen[1], rejected=rejected[1])
-    good, bad = (reply_of(record[key], key, prompt) for key in ("chosen", "rejected"))
-    return Row(row_id, answerable(messages), chosen=good, rejected=bad)
+        return Row(row_id, answerable(messages, record), chosen=chosen[1], rejected=rejected[1])
+    good, bad = replies_of(record, "chosen", "rejected")
+    return Row(row_id, answerable(messages, record), chosen=good, rejected=bad)
 
 
 def _no_conversation(record: dict[str, Any], key: str) -> Rejected:
@@ -89,7 +96,7 @@ def prompt_in(record: dict[str, Any]) -> list[Message]:
     """The prompt of a record, as messages that an assistant could answer."""
     if "prompt" not in record:
         raise Rejected("missing_key", "prompt")
-    return answerable(prompt_of(record["prompt"]))
+    return answerable(prompt_of(record["prompt"]), record)
 
 
 def prompt_of(value: Any) -> list[Message]:
@@ -97,21 +104,47 @@ def prompt_of(value: Any) -> list[Message]:
     if (turns := conversation(value, "prompt")) is not None:
         return turns
     if isinstance(value, str):
-        return _transcript_turns(value.removesuffix("\n\nAssistant:")) or [{"role": "user", "content": value.strip()}]
+        return _transcript_turns(_OPEN_TURN.sub("", value)) or [{"role": "user", "content": value}]
     raise Rejected("empty_prompt") if value is None else wrong_type(value, "prompt", "a text or a list of messages")
 
 
-def answerable(messages: list[Message]) -> list[Message]:
-    """These messages, which must end with a turn of the user."""
+def answerable(messages: list[Message], record: dict[str, Any]) -> list[Message]:
+    """These messages, which must end with a turn of the user, after the system's message in the record's column
+    `system`, if there is one."""
     if not messages or not messages[-1]["content"].strip():
         raise Rejected("empty_prompt")
     if messages[-1]["role"] != "user":
         raise Rejected("prompt_not_by_user")
-    return messages
+    system = record.get("system")
+    if is_blank(system):
+        return messages
+    if not isinstance(system, str):
+        raise wrong_type(system, "system", "a text")
+    if messages[0]["role"] in ("system", "developer"):
+        if messages[0]["content"].strip() == system.strip():
+            return messages
+        raise Rejected("two_system_messages", "system", detail=" is not the one in the conversation", shown=system)
+    return [{"role": "system", "content": system}, *messages]
+
+
+def is_blank(value: Any) -> bool:
+    """Whether a cell holds nothing, blanks, or NaN, which tables write for nothing."""
+    return value is None or (not value.strip() if isinstance(value, str) else value != value)
+
+
+def replies_of(record: dict[str, Any], first: str, second: str) -> tuple[str, str]:
+    """The replies in two columns beside a prompt; where both are texts that repeat the prompt, what follows it."""
+    prompt = record["prompt"]
+    sides = [(record[key], key) for key in (first, second)]
+    # Where one of them begins with the words of the prompt, that is chance.
+    both = isinstance(prompt, str) and all(isinstance(side, str) and side.startswith(prompt) for side, _ in sides)
+    one, other = (reply_of(side.removeprefix(prompt) if both else side, key, prompt) for side, key in sides)
+    return one, other
 
 
 def reply_of(value: Any, key: str, prompt: Any = None) -> str:
-    """The one reply in a text or a list of one message, in the column `key`; a text may repeat the `prompt` first."""
+    """The one reply in a text or a list of one message, in the column `key`, with its white space; a text may repeat
+    the `prompt` first, where that is a transcript."""
     too_long = Rejected("more_than_one_message" if prompt is None else "prompt_mismatch", key)
     turns = conversation(value, key)
     if turns is not None:
@@ -121,13 +154,16 @@ def reply_of(value: Any, key: str, prompt: Any = None) -> str:
             raise Rejected("no_reply_at_the_end", key)
         if len(turns) > 1:
             raise too_long
-        return turns[0]["content"].strip()
+        return turns[0]["content"]
     if not isinstance(value, str):
         raise wrong_type(value, key, "a text or a list of one message")
-    text = value.removeprefix(prompt) if isinstance(prompt, str) and prompt else value
+    text = value
+    if isinstance(prompt, str) and _OPEN_TURN.search(prompt):
+        text = text.removeprefix(prompt)
+        text = text if prompt.endswith(" ") else text.removeprefix(" ")  # the one behind the colon
     if split_transcript(text, key) is not None:
         raise too_long
-    return text.strip()
+    return text
 
 
 def split_transcript(side: Any, key: str) -> tuple[list[Message], str] | None:
@@ -137,7 +173,7 @@ def split_transcript(side: Any, key: str) -> tuple[list[Message], str] | None:
         turns = _transcript_turns(side)
     if turns is None or len(turns) < 2 or turns[-1]["role"] != "assistant":
         return None
-    return turns[:-1], turns[-1]["content"].strip()
+    return turns[:-1], turns[-1]["content"]
 
 
 def as_list(value: Any, key: str) -> list[Any]:
@@ -164,17 +200,17 @@ def conversation(value: Any, key: str) -> list[Message] | None:
 def _from_json(text: str, key: str, what: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Rejected("wrong_type", key, detail=f" is no {what} in JSON", shown=text) from error
 
 
 def _message(turn: Any, key: str) -> Message:
     if not isinstance(turn, dict):
-        raise Rejected("wrong_type", key, detail=f" has {type_name(turn)} for a message", shown=str(turn))
+        raise Rejected("wrong_type", key, detail=f" has {type_name(turn)} for a message", shown=as_text(turn))
     for part in ("role", "content"):
         if not isinstance(turn.get(part), str):
             problem = f"whose {part} is {type_name(turn[part])}" if part in turn else f"without {part}"
-            raise Rejected("unreadable_message", key, detail=f" has one {problem}", shown=str(turn))
+            raise Rejected("unreadable_message", key, detail=f" has one {problem}", shown=as_text(turn))
     if turn["role"] not in ROLES:
         raise Rejected("unknown_role", key, detail=f" has {turn['role'][:20]!r}, not one of {', '.join(ROLES)}")
     return {"role": turn["role"], "content": turn["content"]}
@@ -187,10 +223,7 @@ def _same(a: list[Message], b: list[Message]) -> bool:
 
 def _transcript_turns(text: str) -> list[Message]:
     """The turns of a transcript (`"\\n\\nHuman: .."`); none where the text is no transcript."""
-    text = text.replace("\r\n", "\n")
-    if not text.startswith("\n\n"):
-        text = "\n\n" + text.lstrip()
-    before, *parts = _TURN.split(text)
+    before, *parts = _TURN.split(text if _TURN.match(text) else "\n\n" + text.lstrip())
     if before.strip():
         return []
-    return [{"role": _ROLES[who], "content": turn.strip()} for who, turn in zip(parts[::2], parts[1::2], strict=True)]
+    return [{"role": _ROLES[who], "content": turn} for who, turn in zip(parts[::2], parts[1::2], strict=True)]

@@ -1,10 +1,12 @@
-"""Facts about the rows before anything is trained: tokens, lengths, near-duplicates across splits."""
+"""Facts about the rows before anything is trained: tokens, lengths, examples."""
 
 from __future__ import annotations
 
 import json
+from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from hashlib import blake2b
 from typing import Any, Protocol
 
 from prefzoo.data.formats import Row
@@ -12,10 +14,9 @@ from prefzoo.errors import DataError
 from prefzoo.types import Prompt
 from prefzoo.views import prompt_key
 
-NEAR = 0.8
-"""Two prompts are near-duplicates when their sets of three-word sequences have at least this Jaccard index."""
-PERMUTATIONS = 64
 SHOWN = 5
+SAMPLE = 5000
+"""As many pairs of a split say how long rejected replies are; more are thinned out evenly."""
 
 
 class Rendering(Protocol):
@@ -34,8 +35,27 @@ class Rendering(Protocol):
         ...
 
 
+class RememberedPrompts:
+    """A rendering that keeps the tokens of prompts of at most `most` tokens, so that none is rendered twice."""
+
+    def __init__(self, rendering: Rendering, most: int) -> None:
+        self._rendering, self._most = rendering, most
+        self._prompts: dict[bytes, array[int]] = {}
+        self.whole, self.text = rendering.whole, rendering.text
+
+    def prompt(self, prompt: Prompt) -> list[int]:
+        """See `Rendering.prompt`."""
+        key = blake2b(json.dumps(list(prompt)).encode(), digest_size=16).digest()
+        if (kept := self._prompts.get(key)) is not None:
+            return kept.tolist()
+        ids = self._rendering.prompt(prompt)
+        if len(ids) <= self._most:
+            self._prompts[key] = array("I", ids)
+        return ids
+
+
 def examine(splits: Mapping[str, Sequence[Row]], shortened: Sequence[str], rendering: Rendering) -> dict[str, Any]:
-    """Tokens, lengths and near-duplicates of the sealed splits.
+    """Tokens and lengths of the sealed splits.
 
     Args:
         splits: rows by split.
@@ -46,9 +66,10 @@ def examine(splits: Mapping[str, Sequence[Row]], shortened: Sequence[str], rende
         `splits`: for each `prompt_tokens` and `chosen_tokens` (see `length_summary`; of demonstrations where there are
         no pairs), `trained_tokens` (tokens of chosen replies, or demonstrations, that carry loss: the reply and its
         end), `unaligned` (replies that do not begin where the prompt alone ends, so that the loss mask is off by some
-        tokens), `replies` (rows with one that carries loss), `shortened`, `slices`; `near_duplicates`: see
-        `near_duplicates`; `examples`: a few rows of the training split as text, the prompt (`untrained`) apart from
-        what carries loss (`trained`, empty where the split has prompts alone).
+        tokens), `replies` (rows with one that carries loss), `shortened`, `slices`, and where there are pairs
+        `rejected_tokens` and `length_bias` (see `length_bias`), both of at most `SAMPLE` pairs; and `examples`: a few
+        rows of the training split as text, the prompt (`untrained`) apart from what carries loss (`trained`, empty
+        where the split has prompts alone), and of pairs the `rejected` reply.
 
     Raises:
         DataError: when not one token of the training replies carries loss.
@@ -59,22 +80,26 @@ def examine(splits: Mapping[str, Sequence[Row]], shortened: Sequence[str], rende
     for name, rows in splits.items():
         pairs = any(row.chosen for row in rows)
         replies = pairs or any(row.demonstration for row in rows)
-        prompts = {json.dumps(row.prompt): rendering.prompt(row.prompt) for row in rows}
+        prompt_lengths: dict[int, int] = {}
         trained, unaligned = [], 0
-        for row in rows:
+        both: list[tuple[int, int]] = []
+        step = max(1, len(rows) // SAMPLE)
+        for i, row in enumerate(rows):
             reply = row.chosen if pairs else row.demonstration
-            before = prompts[json.dumps(row.prompt)]
-            if reply is None:
-                if name == "train" and not replies and len(examples) < SHOWN:
-                    examples.append({"id": row.id, "untrained": rendering.text(before), "trained": ""})
-                continue
-            whole = rendering.whole(row.prompt, reply)
-            begin = len(before)
-            trained.append(max(0, len(whole) - begin))
-            unaligned += whole[:begin] != before
-            if name == "train" and len(examples) < SHOWN:
-                shown = {"untrained": rendering.text(whole[:begin]), "trained": rendering.text(whole[begin:])}
-                examples.append({"id": row.id, **shown})
+            before = rendering.prompt(row.prompt)
+            begin = prompt_lengths[hash(json.dumps(row.prompt))] = len(before)
+            if reply is not None:
+                whole = rendering.whole(row.prompt, reply)
+                trained.append(max(0, len(whole) - begin))
+                unaligned += whole[:begin] != before
+                parts_of = {"untrained": whole[:begin], "trained": whole[begin:]}
+                if row.rejected is not None and (i % step == 0 or i < SHOWN):
+                    parts_of["rejected"] = rendering.whole(row.prompt, row.rejected)[begin:]
+                    both.append((trained[-1], len(parts_of["rejected"])))
+            else:
+                parts_of = {} if replies else {"untrained": before, "trained": []}
+            if name == "train" and parts_of and len(examples) < SHOWN:
+                examples.append({"id": row.id, **{part: rendering.text(ids) for part, ids in parts_of.items()}})
         if trained and not sum(trained):
             raise DataError(
                 f"data: not one token of the {len(trained)} {name} replies would be trained on: the chat template of "
@@ -82,7 +107,7 @@ def examine(splits: Mapping[str, Sequence[Row]], shortened: Sequence[str], rende
                 "template that renders the assistant's turns."
             )
         parts[name] = {
-            "prompt_tokens": length_summary([len(ids) for ids in prompts.values()]),
+            "prompt_tokens": length_summary(list(prompt_lengths.values())),
             "chosen_tokens": length_summary(trained),
             "trained_tokens": sum(trained),
             "replies": len(trained),
@@ -90,7 +115,30 @@ def examine(splits: Mapping[str, Sequence[Row]], shortened: Sequence[str], rende
             "shortened": sum(row.id in cut for row in rows),
             "slices": slice_counts(rows),
         }
-    return {"splits": parts, "near_duplicates": near_duplicates(splits), "examples": examples}
+        if both:
+            parts[name]["rejected_tokens"] = length_summary([rejected for _, rejected in both])
+            parts[name]["length_bias"] = length_bias(both)
+    return {"splits": parts, "examples": examples}
+
+
+def length_bias(pairs: Sequence[tuple[int, int]]) -> dict[str, float]:
+    """How chosen replies differ in length from rejected ones.
+
+    Args:
+        pairs: tokens of the chosen and of the rejected reply.
+
+    Returns:
+        `pairs`, the mean length of `chosen` and `rejected`, and the shares of pairs in which the chosen one is
+        `longer` and `shorter`.
+    """
+    count = len(pairs)
+    return {
+        "pairs": count,
+        "chosen": sum(chosen for chosen, _ in pairs) / count,
+        "rejected": sum(rejected for _, rejected in pairs) / count,
+        "longer": sum(chosen > rejected for chosen, rejected in pairs) / count,
+        "shorter": sum(chosen < rejected for chosen, rejected in pairs) / count,
+    }
 
 
 def length_summary(lengths: Sequence[int]) -> dict[str, int]:
@@ -108,49 +156,8 @@ def slice_counts(rows: Sequence[Row]) -> dict[str, int]:
     return dict(Counter(row.slice for row in rows if row.slice is not None))
 
 
-def near_duplicates(splits: Mapping[str, Sequence[Row]]) -> dict[str, dict[str, Any]]:
-    """Prompts that differ, but hardly: of `test` and `validation` against `train`, and within `train`.
-
-    Candidates come from MinHash and locality-sensitive hashing (Broder 1997; datasketch), and each is compared in full,
-    so that none is counted wrongly; a pair just above the threshold may be missed.
-
-    Returns:
-        By split `count`, its prompts that are near to a training prompt (within `train`: to an earlier one), `prompts`,
-        how many it has, and `examples`: `[id, training id, text, training text]`.
-    """
-    from datasketch import MinHash, MinHashLSH
-
-    index = MinHashLSH(threshold=NEAR, num_perm=PERMUTATIONS)
-    known: list[tuple[Row, set[str]]] = []
-    near_prompts = {}
-    for name in ("train", "validation", "test"):
-        distinct = list({prompt_key(row.prompt): row for row in reversed(splits[name])}.values())[::-1]
-        shingles = [_shingles(row) for row in distinct]
-        hashes = MinHash.bulk(([s.encode() for s in own] for own in shingles), num_perm=PERMUTATIONS)
-        count = 0
-        examples: list[list[str]] = []
-        for row, own, hashed in zip(distinct, shingles, hashes, strict=True):
-            near = next((k for k in sorted(index.query(hashed)) if _jaccard(known[k][1], own) >= NEAR), None)
-            if near is not None:
-                count += 1
-                if len(examples) < SHOWN:
-                    other = known[near][0]
-                    examples.append([row.id, other.id, _text(row), _text(other)])
-            if name == "train":
-                index.insert(len(known), hashed, check_duplication=False)
-                known.append((row, own))
-        near_prompts[name] = {"count": count, "prompts": len(distinct), "examples": examples}
-    return near_prompts
-
-
-def _shingles(row: Row) -> set[str]:
-    words = " ".join(turn["content"] for turn in row.prompt).lower().split()
-    return {" ".join(words[i : i + 3]) for i in range(max(1, len(words) - 2))}
-
-
-def _jaccard(a: set[str], b: set[str]) -> float:
-    return len(a & b) / len(a | b)
-
-
-def _text(row: Row) -> str:
-    return " ".join(" ".join(turn["content"] for turn in row.prompt).split())[:300]
+def group_counts(rows: Sequence[Row]) -> dict[str, int]:
+    """How many distinct `prompts` these rows have, in how many `groups`, and how many the `largest` group has."""
+    group_of = {prompt_key(row.prompt): row.group for row in rows}
+    sizes = Counter(group_of.values())
+    return {"prompts": len(group_of), "groups": len(sizes), "largest": max(sizes.values())}

@@ -9,10 +9,11 @@ from typing import Any
 
 from prefzoo.data.agreement import rating_agreement, vote_agreement
 from prefzoo.data.formats import Row, as_list, prompt_in, reply_of
+from prefzoo.data.pair_limits import MOST_REPLIES, PairLimits
 from prefzoo.data.plackett_luce import plackett_luce
 from prefzoo.data.ranking_votes import PromptScores, numbered, ranking_row, rows_by_rule
 from prefzoo.data.read_result import Pairs, ReadResult
-from prefzoo.data.rejects import Rejected, Rejects
+from prefzoo.data.rejects import Rejected, Rejects, as_text
 from prefzoo.data.vote_aggregation import VoteRule
 from prefzoo.data.votes import annotator_of, refuse_repetition
 from prefzoo.types import Message
@@ -20,6 +21,8 @@ from prefzoo.views import prompt_key
 
 REPLY_KEYS = ("response", "completion", "text", "content")
 RATING_KEYS = ("rating", "score", "overall_score")
+LARGEST = 1e15
+"""Of ratings and ranks, either side of 0; their squares are summed in single precision."""
 Records = Iterable[tuple[str, dict[str, Any]]]
 
 
@@ -28,6 +31,7 @@ def rankings(records: Records, result: ReadResult, pairs: Pairs, rule: VoteRule)
     together, else by the rule for votes (see `ranking_votes.rows_by_rule`)."""
     prompts: dict[str, PromptScores] = {}
     seen: set[Hashable] = set()
+    limits = PairLimits()
     by_strength = pairs == "plackett_luce"
     for row_id, record in records:
         with result.using(row_id, record):
@@ -35,8 +39,11 @@ def rankings(records: Records, result: ReadResult, pairs: Pairs, rule: VoteRule)
             if annotator is None and rule == "reliability" and not by_strength:
                 raise Rejected("empty_value", "annotator")
             prompt, ranked = _ranked(row_id, record, result.unpaired)
-            refuse_repetition(annotator, (prompt_key(prompt), *sorted(ranked.items())), seen)
-            scores = prompts.setdefault(prompt_key(prompt), PromptScores(row_id, prompt))
+            key = prompt_key(prompt)
+            known = prompts[key].ids if key in prompts else {}
+            limits.add(known, ranked, len(ranked) * (len(ranked) - 1) // 2)
+            refuse_repetition(annotator, (key, *sorted(ranked.items())), seen)
+            scores = prompts.setdefault(key, PromptScores(row_id, prompt))
             for reply, score in ranked.items():
                 scores.add((annotator, row_id), reply, score, row_id)
             result.used += 1
@@ -61,11 +68,14 @@ def ratings(records: Records, result: ReadResult, pairs: Pairs) -> None:
     pairs by what each annotator's ratings say of the order, whatever its scale."""
     prompts: dict[str, PromptScores] = {}
     seen: set[Hashable] = set()
+    limits = PairLimits()
     for row_id, record in records:
         with result.using(row_id, record):
             prompt, rated, annotator = prompt_in(record), _rated(record), annotator_of(record)
-            refuse_repetition(annotator, (prompt_key(prompt), *rated), seen)
-            scores = prompts.setdefault(prompt_key(prompt), PromptScores(row_id, prompt))
+            key = prompt_key(prompt)
+            limits.add(prompts[key].ids if key in prompts else {}, [reply for reply, _ in rated])
+            refuse_repetition(annotator, (key, *rated), seen)
+            scores = prompts.setdefault(key, PromptScores(row_id, prompt))
             for reply, rating in rated:
                 reply_id = row_id if len(rated) == 1 else f"{row_id} reply {len(scores.ids) + 1}"
                 scores.add((annotator, "" if annotator else row_id), reply, rating, reply_id)
@@ -169,22 +179,29 @@ def _first(record: dict[str, Any], keys: Sequence[str]) -> Any:
         if record.get(key) is not None:
             return record[key]
     detail = f" has one without {' or '.join(keys)}"
-    raise Rejected("missing_key", "responses", detail=detail, shown=str(record))
+    raise Rejected("missing_key", "responses", detail=detail, shown=as_text(record))
 
 
 def _list_in(record: dict[str, Any], key: str) -> list[Any]:
     if key not in record:
         raise Rejected("missing_key", key)
-    return as_list(record[key], key)
+    listed = as_list(record[key], key)
+    if len(listed) > MOST_REPLIES:
+        raise Rejected(f"more_than_{MOST_REPLIES}_replies_to_one_prompt", shown=f"{len(listed)} in {key}")
+    return listed
 
 
 def _number(value: Any, key: str) -> float:
     try:
         number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
+    except OverflowError:
+        number = math.inf
+    except (TypeError, ValueError):
         number = math.nan
-    if math.isfinite(number):
+    if abs(number) > LARGEST:
+        raise Rejected("number_out_of_range", key, detail=f" is beyond {LARGEST:g}", shown=as_text(value))
+    if not math.isnan(number):
         return number
     if value is None or value == "":
         raise Rejected("empty_value", key)
-    raise Rejected("not_a_number", key, shown=str(value))
+    raise Rejected("not_a_number", key, shown=as_text(value))

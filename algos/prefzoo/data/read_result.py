@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from prefzoo.data.formats import Row
-from prefzoo.data.rejects import Rejected, Rejects
+from prefzoo.data.rejects import Rejected, Rejects, as_text
 
 Pairs = Literal["all", "adjacent", "plackett_luce"]
 """Which replies of a ranking or of ratings are paired: every two, or only those of neighbouring ranks; or every two by
@@ -58,4 +58,6 @@ class ReadResult:
             yield
         except Rejected as error:
             shown = error.shown or record.get("prompt") or record.get("chosen") or record
-            self.dropped.add(error.reason(self.columns), row_id, str(shown))
+            self.dropped.add(error.reason(self.columns), row_id, as_text(shown))
+        except RecursionError:
+            self.dropped.add("nested_too_deeply", row_id, "")

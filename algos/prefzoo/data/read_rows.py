@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
+from dataclasses import replace
 from typing import Any
 
 from prefzoo.data import vote_aggregation
 from prefzoo.data.agreement import vote_agreement
-from prefzoo.data.formats import Row, answerable, pair, prompt_in, reply_of, split_transcript
+from prefzoo.data.formats import Row, answerable, is_blank, pair, prompt_in, replies_of, reply_of, split_transcript
+from prefzoo.data.pair_limits import PairLimits
 from prefzoo.data.rankings_and_ratings import Records, rankings, ratings
 from prefzoo.data.read_files import ALIASES, COLUMNS, ReadOptions, read_records
 from prefzoo.data.read_result import ReadResult
-from prefzoo.data.rejects import Rejected, UnreadableRecord, type_name, wrong_type
+from prefzoo.data.rejects import Rejected, UnreadableRecord, UnreadableValue, as_text, type_name, writable, wrong_type
 from prefzoo.data.vote_aggregation import VoteRule
 from prefzoo.data.votes import PairKey, VotedPair, add_votes, annotator_of, labels, thumb
 from prefzoo.errors import DataError
@@ -26,6 +28,8 @@ SHAPES = {
     "demonstrations": "'prompt' and 'completion', or 'messages' that end with the assistant's turn",
     "prompts": "'prompt'",
 }
+MOST_COLUMNS = 1000
+"""As many names of columns are kept, for those that are not read to be told."""
 PAIR = ("chosen", "rejected")
 LABELLED_PAIR = ("response_a", "response_b", "preference")
 THUMB = ("completion", "label")
@@ -44,17 +48,25 @@ def read_rows(kind: str, source: str, options: ReadOptions | None = None) -> Rea
     options = options or ReadOptions()
     result = ReadResult(columns=dict(options.columns))
     columns: dict[str, None] = {}  # a set that keeps their order
+    groups: dict[str, str] = {}
 
     def records() -> Iterator[tuple[str, dict[str, Any]]]:
         for row_id, record in read_records(kind, source, options):
             result.read += 1
             if isinstance(record, dict):
-                columns.update(dict.fromkeys(map(str, record)))
-                yield row_id, record
+                if len(columns) < MOST_COLUMNS:
+                    columns.update((writable(str(key)), None) for key in record)
+                sound = False
+                with result.using(row_id, record):
+                    if (group := _group_in(record)) is not None:
+                        groups[row_id] = group
+                    sound = True
+                if sound:
+                    yield row_id, record
             elif isinstance(record, UnreadableRecord):
                 result.dropped.add(record.reason, row_id, record.text)
             else:
-                result.dropped.add(f"not_an_object: {type_name(record)}", row_id, str(record))
+                result.dropped.add(f"not_an_object: {type_name(record)}", row_id, as_text(record))
 
     if kind == "preferences":
         _preferences(records(), result, options.annotators)
@@ -68,8 +80,11 @@ def read_rows(kind: str, source: str, options: ReadOptions | None = None) -> Rea
                 demonstrated = kind == "demonstrations"
                 result.rows.append(_demonstration(row_id, record) if demonstrated else Row(row_id, prompt_in(record)))
                 result.used += 1
+    if groups:
+        # The id of a row begins with that of the first record that it was made of, such as `line 17`.
+        result.rows = [replace(row, group=groups.get(" ".join(row.id.split(" ")[:2]))) for row in result.rows]
     known = {*COLUMNS[kind], *options.columns.values(), *(a for a, ours in ALIASES.items() if ours in COLUMNS[kind])}
-    result.unread = [column for column in columns if column not in known]
+    result.unread = [column for column in columns if column not in known][:MOST_COLUMNS]
     if not result.rows:
         raise DataError(_no_rows_message(kind, source, result, list(columns)))
     return result
@@ -87,10 +102,19 @@ def _no_rows_message(kind: str, source: str, result: ReadResult, columns: list[s
     )
 
 
+def _group_in(record: dict[str, Any]) -> str | None:
+    """The group that a record names; None where it names none."""
+    group = record.get("group")
+    if isinstance(group, list | dict | bytes | UnreadableValue):
+        raise wrong_type(group, "group", "a name or a number")
+    return None if is_blank(group) else writable(str(group).strip())
+
+
 def _preferences(records: Records, result: ReadResult, rule: VoteRule) -> None:
     """Pairs as they are; votes of annotators on one pair by the rule; thumbs up and down of one prompt paired."""
     voted: dict[PairKey, VotedPair] = {}
     seen: set[Hashable] = set()
+    limits = PairLimits()
     thumbs: dict[str, dict[bool, list[tuple[str, list[Message], str]]]] = {}
     for row_id, record in records:
         with result.using(row_id, record):
@@ -108,14 +132,16 @@ def _preferences(records: Records, result: ReadResult, rule: VoteRule) -> None:
                     add_votes(voted, VotedPair(row_id, row.prompt, row.chosen, row.rejected), [0], annotator, seen)
             elif form == LABELLED_PAIR:
                 prompt = prompt_in(record)
-                a, b = (reply_of(record[key], key, record["prompt"]) for key in ("response_a", "response_b"))
+                a, b = replies_of(record, "response_a", "response_b")
                 choices = labels(record["preference"])
                 add_votes(voted, VotedPair(row_id, prompt, a, b), choices, annotator, seen)
             else:
                 prompt = prompt_in(record)
                 reply = reply_of(record["completion"], "completion", record["prompt"])
+                liked = thumb(record["label"])
                 sides = thumbs.setdefault(prompt_key(prompt), {True: [], False: []})
-                sides[thumb(record["label"])].append((row_id, prompt, reply))
+                limits.add(range(len(sides[True]) + len(sides[False])), [reply], len(sides[not liked]))
+                sides[liked].append((row_id, prompt, reply))
     if voted:
         _add_voted_rows(list(voted.values()), result, rule)
     for sides in thumbs.values():
@@ -167,4 +193,4 @@ def _demonstration(row_id: str, record: dict[str, Any]) -> Row:
         if isinstance(record["messages"], str | list) and record["messages"]:
             raise Rejected("no_reply_at_the_end", "messages")
         raise wrong_type(record["messages"], "messages", "a list of messages")
-    return Row(row_id, answerable(turns[0]), demonstration=turns[1])
+    return Row(row_id, answerable(turns[0], record), demonstration=turns[1])

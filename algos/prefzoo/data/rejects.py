@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
+
+LISTED = 20_000
+"""Of each reason as many places are named; more are counted."""
+REASONS = 100
+"""So many reasons are told apart to the last word; others by their first words."""
 
 
 @dataclass
@@ -13,29 +19,42 @@ class Rejects:
     """What is not used: `reason -> [(place, the beginning of its text)]`. Nothing is dropped elsewhere.
 
     A place is a row's id, e.g. `"pairs.jsonl line 17"`. A reason is words joined by `_`, and after a colon and a space
-    the key that it is about, where there is one: `"missing_key: rejected"`.
+    the key that it is about, where there is one: `"missing_key: rejected"`. `unlisted` counts what is not in `rows`.
     """
 
     rows: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    unlisted: Counter[str] = field(default_factory=Counter)
 
     def add(self, reason: str, row_id: str, text: str) -> None:
-        shown = " ".join(text.split())[:120].encode("utf-8", "replace").decode()
-        self.rows.setdefault(reason, []).append((row_id, shown))
+        self._add(reason, row_id, writable(" ".join(text[:1000].split())[:120]))
+
+    def _add(self, reason: str, row_id: str, shown: str) -> None:
+        if reason not in self.rows:
+            reason = writable(reason)[:300]
+            reason = reason if len(self.rows) < REASONS else reason.partition(":")[0]
+        listed = self.rows.setdefault(reason, [])
+        if len(listed) < LISTED:
+            listed.append((row_id, shown))
+        else:
+            self.unlisted[reason] += 1
 
     def counts(self) -> dict[str, int]:
-        return {reason: len(rows) for reason, rows in sorted(self.rows.items())}
+        return {reason: len(rows) + self.unlisted[reason] for reason, rows in sorted(self.rows.items())}
 
     def total(self) -> int:
-        return sum(map(len, self.rows.values()))
+        return sum(self.counts().values())
 
     def places(self) -> dict[str, list[str]]:
-        """Every place by reason, in the order of the files and of their lines."""
+        """Every place that is named by reason, in the order of the files and of their lines."""
         return {r: sorted((row_id for row_id, _ in rows), key=in_order) for r, rows in sorted(self.rows.items())}
 
     def merge(self, other: Rejects, prefix: str = "") -> None:
         """Add what another one holds, with `prefix` before each of its places."""
         for reason, rows in other.rows.items():
-            self.rows.setdefault(reason, []).extend((prefix + row_id, text) for row_id, text in rows)
+            for row_id, shown in rows:
+                self._add(reason, prefix + row_id, shown)
+            if unlisted := other.unlisted[reason]:
+                self.unlisted[reason if reason in self.rows else reason.partition(":")[0]] += unlisted
 
 
 @dataclass(frozen=True)
@@ -44,6 +63,13 @@ class UnreadableRecord:
 
     reason: str
     text: str
+
+
+@dataclass(frozen=True)
+class UnreadableValue:
+    """A value in a table that Python cannot hold, and why."""
+
+    problem: str
 
 
 class Rejected(Exception):
@@ -66,11 +92,24 @@ class Rejected(Exception):
         return f"{self.code}: {named}{self.detail}" if named else self.code
 
 
+def writable(text: str) -> str:
+    """A text with a question mark in the place of each half of a character, which no file could take."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def wrong_type(value: Any, key: str, allowed: str) -> Rejected:
     """For a value of a type that its column may not hold; nothing at all is called an empty value."""
     if value is None or value == [] or (isinstance(value, str) and not value.strip()):
         return Rejected("empty_value", key)
-    return Rejected("wrong_type", key, detail=f" is {type_name(value)}, not {allowed}", shown=str(value))
+    return Rejected("wrong_type", key, detail=f" is {type_name(value)}, not {allowed}", shown=as_text(value))
+
+
+def as_text(value: Any) -> str:
+    """A value as text, whatever it is."""
+    try:
+        return str(value)
+    except (RecursionError, ValueError):  # nested deeper, or a longer number, than Python writes
+        return type_name(value)
 
 
 TYPE_NAMES: dict[type, str] = {
@@ -81,6 +120,7 @@ TYPE_NAMES: dict[type, str] = {
     list: "a list",
     dict: "an object",
     type(None): "nothing",
+    UnreadableValue: "a value that cannot be read",
 }
 
 

@@ -16,7 +16,7 @@ def views_of(rows: Sequence[Row]) -> Views:
     return Views(
         prompts=[distinct[key] for key in dict.fromkeys(prompt_key(row.prompt) for row in rows)],
         preferences=[
-            {"prompt": row.prompt, "chosen": assistant_turn(row.chosen), "rejected": assistant_turn(row.rejected)}
+            {"prompt": row.prompt, "chosen": _turn(row, "chosen"), "rejected": _turn(row, "rejected")}
             for row in rows
             if row.chosen is not None and row.rejected is not None
         ],
@@ -32,6 +32,15 @@ def views_of(rows: Sequence[Row]) -> Views:
         ],
         rankings=_rankings(rows),
     )
+
+
+def _turn(row: Row, side: str) -> list[dict[str, Any]]:
+    return assistant_turn(getattr(row, side), (row.token_ids or {}).get(side))
+
+
+def cluster_of(row: Row) -> str:
+    """Return what pairs that are not independent have in common: the group of their prompt, else the prompt."""
+    return row.group or prompt_key(row.prompt)
 
 
 def distinct_pairs(rows: Sequence[Row]) -> list[Row]:

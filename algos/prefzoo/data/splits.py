@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from prefzoo.atomic_files import text_sha256
 from prefzoo.data.formats import Row
 from prefzoo.data.rejects import Rejected, Rejects, in_order
+from prefzoo.data.shorten_prompts import LETTERS, shorten
 from prefzoo.errors import DataError
 from prefzoo.types import Prompt
 from prefzoo.views import prompt_key
@@ -45,12 +46,14 @@ class SealedSplits:
             rejects = [(*row, reason) for reason, rows in self.dropped.rows.items() for row in rows]
             for row_id, text, reason in sorted(rejects, key=lambda reject: (in_order(reject[0]), reject[2])):
                 file.write(json.dumps({"reason": reason, "row": row_id, "text": text}, ensure_ascii=False) + "\n")
+            for reason, count in sorted(self.dropped.unlisted.items()):
+                file.write(json.dumps({"reason": reason, "more": count}) + "\n")
 
 
 def save_splits(splits: Mapping[str, Sequence[Row]], folder: Path) -> None:
     """Write `{split}.jsonl` for `load_split` to read."""
     for name, rows in splits.items():
-        lines = [json.dumps(asdict(row), ensure_ascii=False) for row in rows]
+        lines = [json.dumps(_content(row), ensure_ascii=False) for row in rows]
         (folder / f"{name}.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 
@@ -99,17 +102,24 @@ def fit_lengths(
 ) -> tuple[list[Row], list[str]]:
     """Make every row fit, once for all algorithms, so that no trainer drops or cuts rows on its own.
 
-    A long prompt loses its oldest turns, then the beginning of its last turn; a row with a reply that is too long
-    is dropped, and so is one whose prompt `prompt_tokens` rejects. Returns the rows and the ids of those whose
+    A long prompt loses its beginning (see `shorten`); a row with a reply that is too long is dropped, and so is one
+    whose prompt `prompt_tokens` rejects. Returns the rows and the ids of those whose
     prompt was shortened.
     """
     fitting, shortened = [], []
+
+    def too_long(reply: str) -> bool:
+        if reply.isascii() and len(reply) + 2 <= max_completion_tokens:
+            return False  # a token is at least a letter; some tokenizers put one before, and the end is one
+        beginning = reply[: LETTERS * max_completion_tokens]
+        return any(reply_tokens(text) > max_completion_tokens for text in dict.fromkeys((beginning, reply)))
+
     for row in rows:
-        if any(reply_tokens(reply) > max_completion_tokens for reply in row.replies()):
+        if any(map(too_long, row.replies())):
             dropped.add("reply_too_long", row.id, max(row.replies(), key=len))
             continue
         try:
-            prompt = _shorten(row.prompt, prompt_tokens, max_prompt_tokens)
+            prompt = shorten(row.prompt, prompt_tokens, max_prompt_tokens)
         except Rejected as error:
             dropped.add(error.reason({}), row.id, error.shown or row.prompt[-1]["content"])
             continue
@@ -122,26 +132,33 @@ def fit_lengths(
     return fitting, shortened
 
 
-def _shorten(prompt: list[dict[str, str]], tokens: Callable[[Prompt], int], limit: int) -> list[dict[str, str]] | None:
-    if tokens(prompt) <= limit:
-        return prompt
-    system = [turn for turn in prompt[:1] if turn["role"] == "system"]
-    turns = prompt[len(system) :]
-    while len(turns) > 1 and (tokens([*system, *turns]) > limit or turns[0]["role"] != "user"):
-        turns = turns[1:]
-    words = turns[0]["content"].split(" ")
-    while tokens([*system, {**turns[0], "content": " ".join(words)}, *turns[1:]]) > limit:
-        if len(words) <= 1:
-            return None
-        words = words[max(1, len(words) // 8) :]
-    return [*system, {**turns[0], "content": " ".join(words)}, *turns[1:]]
+def with_joined_groups(rows: Sequence[Row]) -> list[Row]:
+    """Rows of which those of one prompt are of one group: groups that share a prompt become one, under the name that is
+    the first in alphabetical order, and a row without a group is of its prompt's."""
+    names: dict[str, str] = {}
+
+    def name_of(group: str) -> str:
+        while names.setdefault(group, group) != group:
+            group = names[group]
+        return group
+
+    by_prompt: dict[str, str] = {}
+    for row in rows:
+        if row.group is not None:
+            first, second = sorted((name_of(row.group), name_of(by_prompt.get(prompt_key(row.prompt), row.group))))
+            names[second] = by_prompt[prompt_key(row.prompt)] = first
+    if not by_prompt:
+        return list(rows)
+    joined = {key: name_of(group) for key, group in by_prompt.items()}
+    return [replace(row, group=joined.get(prompt_key(row.prompt))) for row in rows]
 
 
 def split_by_prompt(rows: Sequence[Row], fractions: dict[str, float], seed: int) -> dict[str, list[Row]]:
-    """Rows by split. A prompt's split depends on its own text alone, so a prompt never falls into two."""
+    """Rows by split. A prompt's split depends on its own text alone, or that of its group, so that neither a prompt
+    nor a group (see `with_joined_groups`) falls into two."""
     splits: dict[str, list[Row]] = {name: [] for name in SPLITS}
     for row in rows:
-        place = _fraction(f"{seed} {prompt_key(row.prompt)}")
+        place = _fraction(f"{seed} {prompt_key(row.prompt) if row.group is None else row.group}")
         for name in SPLITS:
             place -= fractions[name]
             if place < 0 or name == SPLITS[-1]:
@@ -163,22 +180,29 @@ def seal(splits: dict[str, list[Row]], preflight: dict[str, Any], dropped: Rejec
     """Hash the splits.
 
     Raises:
-        DataError: when the train or the test split is empty, or two splits share a prompt.
+        DataError: when the train or the test split is empty, or two splits share a prompt or a group.
     """
+    groups = {name: {row.group for row in rows} - {None} for name, rows in splits.items()}
     for name in ("train", "test"):
         if not splits[name]:
+            count = len(set().union(*groups.values()))
+            whole = f" The rows are of {count} groups (column 'group'), and a group stays whole." if count else ""
             raise DataError(
                 f"data: the {name} split is empty ({ {n: len(rows) for n, rows in splits.items()} } rows by split); "
-                f"dropped: {dropped.counts()}. Give more rows, or other data.splits."
+                f"dropped: {dropped.counts()}.{whole} Give more rows, or other data.splits."
             )
     keys = {name: {prompt_key(row.prompt) for row in rows} for name, rows in splits.items()}
     for first, second in (("train", "validation"), ("train", "test"), ("validation", "test")):
-        if shared := keys[first] & keys[second]:
-            raise DataError(f"data: {len(shared)} prompts are in both {first} and {second}")
-    hashes = {
+        for what, own in (("prompts", keys), ("groups", groups)):
+            if shared := own[first] & own[second]:
+                raise DataError(f"data: {len(shared)} {what} are in both {first} and {second}")
+    hashes: dict[str, dict[str, Any]] = {
         name: {"rows": len(rows), "prompts": len(keys[name]), "sha256": sha256_of(rows)}
         for name, rows in splits.items()
     }
+    for name, rows in splits.items():
+        if groups[name]:
+            hashes[name]["groups_sha256"] = text_sha256(json.dumps([row.group for row in rows]))
     total = text_sha256(json.dumps(hashes, sort_keys=True))
     first_places = {reason: places[:SHOWN_PLACES] for reason, places in dropped.places().items()}
     preflight = {**preflight, "dropped": dropped.counts(), "dropped_rows": first_places}
@@ -199,9 +223,14 @@ def _fraction(text: str) -> float:
 
 def sha256_of(rows: Sequence[Row]) -> str:
     """A hash of what the rows say, in order. Where a row came from (its id) is no part of it: the same preferences
-    written in another format are the same data."""
+    written in another format are the same data. Nor is its group, which a test row gets after it was sealed."""
     lines = []
     for row in rows:
-        content = {key: value for key, value in asdict(row).items() if key != "id" and value is not None}
+        content = {k: v for k, v in _content(row).items() if k not in ("id", "group") and v is not None}
         lines.append(json.dumps(content, sort_keys=True, ensure_ascii=False))
     return text_sha256("".join(lines))
+
+
+def _content(row: Row) -> dict[str, Any]:
+    """What is written of a row."""
+    return {field.name: getattr(row, field.name) for field in fields(row)}

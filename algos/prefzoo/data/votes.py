@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from prefzoo.data.formats import Row, as_list
-from prefzoo.data.rejects import Rejected
+from prefzoo.data.rejects import Rejected, as_text, writable
 from prefzoo.types import Message
 from prefzoo.views import prompt_key
 
@@ -21,6 +21,8 @@ LABELS: dict[str, int | None] = {
     "both": None,
     "neither": None,
 }
+MOST_LABELS = 10_000
+"""On one pair, in one record."""
 THUMBS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 
 
@@ -107,21 +109,23 @@ def annotator_of(record: Mapping[str, Any]) -> str | None:
     value = record.get("annotator")
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
-    return str(value).strip() or None
+    return writable(as_text(value)).strip() or None
 
 
 def labels(value: Any) -> list[int | None]:
     """The votes in a `preference` column: one label, or a list of them. Raises Rejected for other words."""
-    listed = value if isinstance(value, list) or str(value).lstrip().startswith("[") else [value]
-    words = [str(word).strip().lower() for word in as_list(listed, "preference")]
+    listed = value if isinstance(value, list) or as_text(value).lstrip().startswith("[") else [value]
+    words = [as_text(word).strip().lower() for word in as_list(listed, "preference")]
+    if len(words) > MOST_LABELS:
+        raise Rejected(f"more_than_{MOST_LABELS}_labels", "preference")
     if not words or not set(words) <= LABELS.keys():
         detail = f" is not one of {', '.join(LABELS)}"
-        raise Rejected("unreadable_label", "preference", detail=detail, shown=str(value))
+        raise Rejected("unreadable_label", "preference", detail=detail, shown=as_text(value))
     return [LABELS[word] for word in words]
 
 
 def thumb(value: Any) -> bool:
     """Whether a reply got a thumb up. Raises Rejected for what is neither true nor false."""
-    if (word := str(value).strip().lower()) not in THUMBS:
-        raise Rejected("unreadable_label", "label", detail=" is neither true nor false", shown=str(value))
+    if (word := as_text(value).strip().lower()) not in THUMBS:
+        raise Rejected("unreadable_label", "label", detail=" is neither true nor false", shown=as_text(value))
     return THUMBS[word]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from prefzoo.interface import Bench, Policy
 from prefzoo.types import Completion, Prompt
+from prefzoo.views import assistant_turn
 
 
 @dataclass(frozen=True)
@@ -29,28 +30,41 @@ class LabelledPair:
     dropped: str | None
 
     @property
+    def better(self) -> Completion:
+        """The reply that came out better."""
+        return self.first if self.first_better > 0.5 else self.second
+
+    @property
+    def worse(self) -> Completion:
+        """The other one."""
+        return self.second if self.first_better > 0.5 else self.first
+
+    @property
     def chosen(self) -> str:
-        """The text of the reply that came out better."""
-        return (self.first if self.first_better > 0.5 else self.second).text
+        """The text of the better one."""
+        return self.better.text
 
     @property
     def rejected(self) -> str:
-        """The text of the other one."""
-        return (self.second if self.first_better > 0.5 else self.first).text
+        """The text of the worse one."""
+        return self.worse.text
 
 
 def label_pairs(
-    prompts: Sequence[Prompt], samples: Sequence[Sequence[Completion]], first_better: Sequence[float]
+    prompts: Sequence[Prompt],
+    samples: Sequence[Sequence[Completion]],
+    first_better: Sequence[float],
+    keep_unfinished: bool = False,
 ) -> list[LabelledPair]:
     """Pairs out of two replies each and a judge's answers.
 
-    Two replies make no pair when one was cut off (a trainer would append an end that the policy never wrote) or is
-    empty, when both are the same, or when both are as good.
+    Two replies make no pair when one was cut off (unless `keep_unfinished`) or is empty, when both are the same, or
+    when both are as good.
     """
     pairs = []
     for prompt, (a, b), p in zip(prompts, samples, first_better, strict=True):
         reasons = {
-            "unfinished_reply": not (a.finished and b.finished),
+            "unfinished_reply": not (keep_unfinished or (a.finished and b.finished)),
             "empty_reply": not (a.text.strip() and b.text.strip()),
             "identical_pair": a.text == b.text,
             "tied_replies": p == 0.5,
@@ -71,7 +85,8 @@ def ask(
     samples = bench.sample(policy, prompts, 2, seed=seed)
     bench.progress("judging", 0, 1)
     first, second = [a.text for a, _ in samples], [b.text for _, b in samples]
-    return label_pairs(prompts, samples, bench.prefer(prompts, first, second, questions))
+    first_better = bench.prefer(prompts, first, second, questions)
+    return label_pairs(prompts, samples, first_better, bench.generation.unfinished == "keep")
 
 
 def preferences(pairs: Sequence[LabelledPair]) -> list[dict[str, Any]]:
@@ -79,8 +94,8 @@ def preferences(pairs: Sequence[LabelledPair]) -> list[dict[str, Any]]:
     return [
         {
             "prompt": list(pair.prompt),
-            "chosen": [{"role": "assistant", "content": pair.chosen}],
-            "rejected": [{"role": "assistant", "content": pair.rejected}],
+            "chosen": assistant_turn(pair.better),
+            "rejected": assistant_turn(pair.worse),
         }
         for pair in pairs
         if pair.dropped is None
@@ -91,3 +106,16 @@ def counts(pairs: Sequence[LabelledPair]) -> dict[str, int]:
     """How many prompts and usable pairs there are, and how many were dropped for which reason."""
     dropped = Counter(pair.dropped for pair in pairs if pair.dropped is not None)
     return {"prompts": len(pairs), "pairs": len(pairs) - dropped.total(), **dropped}
+
+
+def in_words(counts: Mapping[str, int]) -> str:
+    """What became of sampled replies, and what to change where some were cut."""
+    text = ", ".join(f"{name} {count}" for name, count in counts.items())
+    cut = counts.get("unfinished_reply", 0) or counts.get("unfinished", 0)
+    return f"{text}. {CUT}" if cut else f"{text}."
+
+
+CUT = (
+    "A reply is unfinished where it was cut at generation.max_new_tokens: raise that, or say "
+    "generation.unfinished: keep to learn from cut replies."
+)

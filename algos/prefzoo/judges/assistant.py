@@ -30,7 +30,7 @@ class ModelAssistant:
         """See `interface.Assistant`."""
         prompts = [[{"role": "user", "content": request}] for request in requests]
         samples = self.model.sample(prompts, self.generation, seed, ledger=ledger)
-        return [reply.text if reply.finished else "" for (reply,) in samples]
+        return [reply.text if self.generation.counts(reply) else "" for (reply,) in samples]
 
 
 class EndpointAssistant:

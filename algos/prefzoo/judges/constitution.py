@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
-from jinja2 import Environment, StrictUndefined, TemplateSyntaxError, UndefinedError, meta
+from jinja2 import TemplateError, TemplateSyntaxError, meta
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 
+from prefzoo.atomic_files import usable_path
+from prefzoo.bounded_template import ENVIRONMENT, EXAMPLE, fill_in, template_problem
+from prefzoo.bounded_yaml import parse_file
 from prefzoo.errors import RecipeError, unknown
 from prefzoo.settings import Settings
 from prefzoo.types import Prompt
@@ -71,21 +73,24 @@ class Constitution(Settings):
     @field_validator("critique_prompt", "revision_prompt")
     @classmethod
     def _is_template(cls, text: str, info: ValidationInfo) -> str:
+        principle = Principle(id="any", critique="?", revision="?", preference="?")
         example: dict[str, Any] = {
-            "prompt": [{"role": "user", "content": ""}],
-            "reply": "",
-            "principle": Principle(id="any", critique="?", revision="?", preference="?"),
-            **({"critique": ""} if info.field_name == "revision_prompt" else {}),
+            "prompt": [{"role": "user", "content": EXAMPLE}],
+            "reply": EXAMPLE,
+            "principle": principle,
+            **({"critique": EXAMPLE} if info.field_name == "revision_prompt" else {}),
         }
-        environment = Environment(undefined=StrictUndefined)
+        shipped = (info.context or {}).get("shipped", False)
+        if problem := None if shipped else template_problem(text, **{**example, "principle": principle.model_dump()}):
+            raise ValueError(problem)
         try:
-            if stray := sorted(meta.find_undeclared_variables(environment.parse(text)) - example.keys()):
+            if stray := sorted(meta.find_undeclared_variables(ENVIRONMENT.parse(text)) - example.keys()):
                 raise ValueError(unknown("variable", stray[0], example))
-            environment.from_string(text).render(example)
+            fill_in(text, **example)
         except TemplateSyntaxError as error:
             raise ValueError(f"is no Jinja template: {error.message} (line {error.lineno})") from error
-        except UndefinedError as error:
-            raise ValueError(f"cannot be filled in: {error.message}") from error
+        except (TemplateError, ArithmeticError, TypeError, RecursionError) as error:
+            raise ValueError(f"cannot be filled in: {error}") from error
         return text
 
     @field_validator("principles")
@@ -109,7 +114,7 @@ def shipped() -> dict[str, Path]:
 
 def find(name: str) -> str:
     """The file of a constitution: one of `shipped` by name, or the path that it is."""
-    return str(shipped().get(name) or Path(name).expanduser())
+    return str(shipped().get(name) or usable_path(name))
 
 
 def load(name: str) -> Constitution:
@@ -118,20 +123,27 @@ def load(name: str) -> Constitution:
     Raises:
         RecipeError: listing every mistake in it.
     """
-    path = Path(find(name))
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else None
-        return Constitution.model_validate(content)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        problems = [f"{path} is no YAML: {' '.join(str(error).split())}"]
+        path = Path(find(name))
+    except ValueError as error:
+        raise _mistakes([f"{name!r} {error}"]) from None
+    if not path.exists():
+        raise _mistakes([f"{unknown('constitution', name, shipped())} Or a YAML file."])
+    parsed = parse_file(path)
+    if parsed.problems:
+        raise _mistakes([f"{path}:{line}: {problem}" for line, problem in parsed.problems])
+    content = parsed.content
+    if not isinstance(content, dict):
+        raise _mistakes([f"{path} must hold {', '.join(Constitution.model_fields)}"])
+    try:
+        return Constitution.model_validate(content, context={"shipped": name in shipped()})
     except ValidationError as error:
-        problems = [f"{path} must hold {', '.join(Constitution.model_fields)}"]
-        if not path.is_file():
-            problems = [f"{unknown('constitution', name, shipped())} Or a YAML file."]
-        elif isinstance(content, dict):
-            mistakes = validation_problems(error, content, _fields_at)
-            problems = [f"{path}: {problem.key}: {problem.message}" for problem in mistakes]
-    raise RecipeError("constitution", [f"constitution: {problem}" for problem in problems])
+        mistakes = validation_problems(error, content, _fields_at)
+        raise _mistakes([f"{path}: {problem.key}: {problem.message}" for problem in mistakes]) from None
+
+
+def _mistakes(problems: list[str]) -> RecipeError:
+    return RecipeError("constitution", [f"constitution: {problem}" for problem in problems])
 
 
 def problems(name: str) -> list[str]:

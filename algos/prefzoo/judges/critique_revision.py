@@ -65,18 +65,16 @@ def revise(bench: Bench, policy: Policy, prompts: Sequence[Prompt], revisions: i
     A reply is left out when it was cut off or is empty, when no principle applies to its prompt, or when a critique or
     a revision of it is empty or did not come to its end.
     """
-    from jinja2 import Environment, StrictUndefined  # here, because listing algorithms imports this file
+    from prefzoo.bounded_template import fill_in  # here, because listing algorithms imports this file
 
     assert bench.assistant is not None and bench.constitution is not None
-    environment = Environment(undefined=StrictUndefined)
-    critique_template = environment.from_string(bench.constitution.critique_prompt)
-    revision_template = environment.from_string(bench.constitution.revision_prompt)
+    critique_prompt, revision_prompt = bench.constitution.critique_prompt, bench.constitution.revision_prompt
     rng = random.Random(f"constitution {bench.seed}")
     samples = bench.sample(policy, prompts, 1, seed=bench.seed * 1000 + 900)
     replies = [Revised(prompt, sample.text) for prompt, (sample,) in zip(prompts, samples, strict=True)]
     for reply, (sample,) in zip(replies, samples, strict=True):
-        if not sample.finished or not sample.text.strip():
-            reply.dropped = "unfinished_reply" if not sample.finished else "empty_reply"
+        if not bench.generation.counts(sample) or not sample.text.strip():
+            reply.dropped = "empty_reply" if bench.generation.counts(sample) else "unfinished_reply"
     for i in range(revisions):
         pairs = []
         for reply in [reply for reply in replies if reply.dropped is None]:
@@ -87,9 +85,9 @@ def revise(bench: Bench, policy: Policy, prompts: Sequence[Prompt], revisions: i
                 pairs.append((reply, principle))
         values = [{"prompt": reply.prompt, "reply": reply.final, "principle": rule} for reply, rule in pairs]
         seed = bench.seed * 1000 + 910 + 2 * i
-        critiques = bench.assistant([critique_template.render(**value) for value in values], seed, bench.ledger)
+        critiques = bench.assistant([fill_in(critique_prompt, **value) for value in values], seed, bench.ledger)
         requests = [
-            revision_template.render(**value, critique=critique)
+            fill_in(revision_prompt, **value, critique=critique)
             for value, critique in zip(values, critiques, strict=True)
             if critique.strip()
         ]

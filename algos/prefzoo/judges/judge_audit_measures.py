@@ -7,8 +7,9 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from prefzoo.data.agreement import wilson
+from prefzoo.data.agreement import clustered_wilson, wilson
 from prefzoo.data.formats import Row
+from prefzoo.data.row_views import cluster_of
 from prefzoo.judges.judge import Judge
 from prefzoo.judges.judge_audit import Audit, Bin, Calibration, Figures, KnownBy, LengthBias, Share
 from prefzoo.types import Truth
@@ -26,12 +27,14 @@ class Case:
             second shown first; None where unreadable.
         longer: by how many characters the first is longer.
         slice: the named part of the prompts that it belongs to.
+        cluster: its group of prompts, or its prompt: pairs of one are not independent. None: no other is of it.
     """
 
     p_original_order: float | None
     p_swapped_order: float | None
     longer: int
     slice: str | None
+    cluster: str | None = None
 
     @property
     def orders(self) -> tuple[float, float]:
@@ -72,7 +75,8 @@ def audit(judge: Judge, rows: Sequence[Row], gold: Truth | None, labelled: bool 
     rows, better, worse = zip(*judged, strict=True)
     original, swapped = judge.compare_both_orders([row.prompt for row in rows], better, worse)
     cases = [
-        Case(p, q, len(a) - len(b), row.slice) for (row, a, b), p, q in zip(judged, original, swapped, strict=True)
+        Case(p, q, len(a) - len(b), row.slice, cluster_of(row))
+        for (row, a, b), p, q in zip(judged, original, swapped, strict=True)
     ]
     truth: KnownBy | None = "gold" if gold is not None else "labels" if labelled else None
     slices = sorted({case.slice for case in cases if case.slice is not None})
@@ -94,28 +98,35 @@ def figures(cases: Sequence[Case], known: bool) -> Figures:
         known: whether the first reply of each is truly the better one.
     """
     orders = [case.orders for case in cases]
-    consistent = [(p > 0.5) != (q > 0.5) for p, q in orders if p != 0.5 and q != 0.5]
+    clusters = _clusters(cases)
+    decided = [case for case in cases if 0.5 not in case.orders]
+    consistent = [(p > 0.5) != (q > 0.5) for p, q in (case.orders for case in decided)]
     return Figures(
         pairs=len(cases),
-        agreement=_share([_win(case.p) for case in cases]) if known else None,
-        consistency=_share(consistent) if consistent else None,
-        first_preferred=_share_of_questions([(_win(p), _win(q)) for p, q in orders]),
-        ties=_share([case.p == 0.5 for case in cases]),
-        failures=_share_of_questions([(case.p_original_order is None, case.p_swapped_order is None) for case in cases]),
+        agreement=_share([_win(case.p) for case in cases], clusters) if known else None,
+        consistency=_share(consistent, _clusters(decided)) if consistent else None,
+        first_preferred=_share_of_questions([(_win(p), _win(q)) for p, q in orders], clusters),
+        ties=_share([case.p == 0.5 for case in cases], clusters),
+        failures=_share_of_questions(
+            [(case.p_original_order is None, case.p_swapped_order is None) for case in cases], clusters
+        ),
         length=_length([case for case in cases if case.longer], known),
-        calibration=_calibration([case.p for case in cases]) if known else None,
+        calibration=_calibration(cases) if known else None,
     )
 
 
 def _length(cases: Sequence[Case], known: bool) -> LengthBias | None:
     if not cases:
         return None
-    where_longer = [_win(case.p) for case in cases if case.longer > 0]
-    where_shorter = [_win(case.p) for case in cases if case.longer < 0]
-    preferred = _share([_win(case.p) if case.longer > 0 else 1 - _win(case.p) for case in cases])
+    where_longer = [case for case in cases if case.longer > 0]
+    where_shorter = [case for case in cases if case.longer < 0]
+    preferred = _share([_win(case.p) if case.longer > 0 else 1 - _win(case.p) for case in cases], _clusters(cases))
     if not known:
         return LengthBias(longer_preferred=preferred)
-    longer, shorter = (_share(wins) if wins else None for wins in (where_longer, where_shorter))
+    longer, shorter = (
+        _share([_win(case.p) for case in part], _clusters(part)) if part else None
+        for part in (where_longer, where_shorter)
+    )
     favour = interval = None
     if longer is not None and shorter is not None:
         low, high = longer.share - longer.ci95[0], longer.ci95[1] - longer.share
@@ -132,22 +143,20 @@ def _length(cases: Sequence[Case], known: bool) -> LengthBias | None:
     )
 
 
-def _calibration(better: Sequence[float]) -> Calibration:
-    """The reliability table.
-
-    Args:
-        better: P(the better reply is better) of each pair.
-    """
-    members: list[list[tuple[float, float]]] = [[] for _ in range(len(EDGES) + 1)]
-    for p in better:
-        members[bisect_right(EDGES, max(p, 1 - p))].append((max(p, 1 - p), _win(p)))
+def _calibration(cases: Sequence[Case]) -> Calibration:
+    """The reliability table."""
+    better = [case.p for case in cases]
+    members: list[list[Case]] = [[] for _ in range(len(EDGES) + 1)]
+    for case in cases:
+        members[bisect_right(EDGES, max(case.p, 1 - case.p))].append(case)
     bins, gaps = [], []
-    for low, high, cases in zip((0.5, *EDGES), (*EDGES, 1.0), members, strict=True):
+    for low, high, part in zip((0.5, *EDGES), (*EDGES, 1.0), members, strict=True):
         mean, right = None, None
-        if cases:
-            mean, right = statistics.fmean(sure for sure, _ in cases), _share([win for _, win in cases])
-            gaps.append(len(cases) * abs(mean - right.share))
-        bins.append(Bin(low=low, high=high, pairs=len(cases), mean=mean, right=right))
+        if part:
+            mean = statistics.fmean(max(case.p, 1 - case.p) for case in part)
+            right = _share([_win(case.p) for case in part], _clusters(part))
+            gaps.append(len(part) * abs(mean - right.share))
+        bins.append(Bin(low=low, high=high, pairs=len(part), mean=mean, right=right))
     return Calibration(
         bins=bins,
         error=sum(gaps) / len(better),
@@ -160,17 +169,22 @@ def _win(p: float) -> float:
     return 1.0 if p > 0.5 else 0.5 if p == 0.5 else 0.0
 
 
-def _share(values: Sequence[float]) -> Share:
-    share = statistics.fmean(values)
-    return Share(share=share, ci95=wilson(share, len(values)), count=len(values))
+def _clusters(cases: Sequence[Case]) -> list[str | int]:
+    return [i if case.cluster is None else case.cluster for i, case in enumerate(cases)]
 
 
-def _share_of_questions(pairs: Sequence[tuple[float, float]]) -> Share:
+def _share(values: Sequence[float], clusters: Sequence[str | int]) -> Share:
+    return Share(share=statistics.fmean(values), ci95=clustered_wilson(values, clusters), count=len(values))
+
+
+def _share_of_questions(pairs: Sequence[tuple[float, float]], clusters: Sequence[str | int]) -> Share:
     """A share over both questions of each pair, which are not independent: of a judge that looks at replies alone, the
     answers of the two orders are opposites. The interval is Wilson's for as many independent questions as would vary
     as much (Kish's effective sample size), and where nothing varies, as there are pairs."""
     means = [statistics.fmean(pair) for pair in pairs]
     share = statistics.fmean(means)
+    if len(set(clusters)) < len(clusters):
+        return Share(share=share, ci95=clustered_wilson(means, clusters), count=2 * len(pairs))
     variance = statistics.variance(means) / len(means) if len(means) > 1 else 0.0
     count = share * (1 - share) / variance if variance else len(means)
     return Share(share=share, ci95=wilson(share, count), count=2 * len(pairs))

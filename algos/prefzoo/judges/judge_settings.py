@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from prefzoo.settings import Settings
+from prefzoo.settings import PathText, Settings
 
 USED_BY = {
     "path": ("local",),
@@ -22,13 +22,19 @@ USED_BY = {
 
 
 class EndpointSettings(Settings):
-    """A server that speaks OpenAI's chat completions: `base_url` up to and without `/chat/completions` (most often it
-    ends in `/v1`), and the `model` as the server names it.
+    """A server that speaks OpenAI's chat completions. Recipes are kept and shown, so that it holds no secret.
 
-    The key is read from the environment variable that `key_env` names; where that is not set no key is sent, which
-    suits servers without keys. At most `concurrency` requests are under way at a time. One takes at most `timeout`
-    seconds and is repeated up to `retries` times. `price_in` and `price_out` are what a million tokens of questions and
-    of answers cost, in any currency; the report says what was spent where one is given. `temperature` 0 is greedy.
+    Attributes:
+        base_url: the address up to and without `/chat/completions`; most often it ends in `/v1`.
+        model: the model as the server names it.
+        key_env: the environment variable that holds the key; where it is not set no key is sent, which suits servers
+            without keys.
+        concurrency: requests under way at a time, at most.
+        timeout: seconds that a request takes, at most.
+        retries: how often a request is repeated, at most.
+        price_in, price_out: what a million tokens of questions, and of answers, cost, in any currency; the report says
+            what was spent where one is given.
+        temperature: 0 is greedy.
     """
 
     base_url: str
@@ -75,14 +81,14 @@ class JudgeSettings(Settings):
     """
 
     type: Literal["local", "openai", "gold", "random"] = "local"
-    path: str | None = None
+    path: PathText | None = None
     endpoint: EndpointSettings | None = Field(None, validate_default=True)
     audit_pairs: int = Field(500, ge=0)
     verdict: Literal["probabilities", "generated"] = "probabilities"
     reasoning: bool = False
     max_new_tokens: int | None = Field(None, ge=1)
-    prompt: str | None = None
-    grading_prompt: str | None = None
+    prompt: PathText | None = None
+    grading_prompt: PathText | None = None
 
     @field_validator(*USED_BY)
     @classmethod

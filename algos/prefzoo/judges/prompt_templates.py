@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import StrictUndefined, Template, TemplateError, meta
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import TemplateError, meta
 
-from prefzoo.atomic_files import text_sha256
+from prefzoo.atomic_files import read_text, text_sha256, usable_path
+from prefzoo.bounded_template import ENVIRONMENT, EXAMPLE, fill_in, template_problem
 from prefzoo.errors import PrefzooError, unknown
 from prefzoo.judges.judge_settings import JudgeSettings
 
@@ -20,7 +19,7 @@ SHOWN = {"prompt": ("first", "second"), "grading_prompt": ("reply",)}
 ALLOWED = {"prompt": ("prompt", "first", "second", "question"), "grading_prompt": ("prompt", "reply")}
 """What a template may use: `prompt` is the list of messages, `question` what is asked about a pair, or None."""
 
-_JINJA = ImmutableSandboxedEnvironment(undefined=StrictUndefined)
+_MESSAGES = [{"role": role, "content": EXAMPLE} for role in ("user", "assistant", "user")]
 
 
 @dataclass(frozen=True)
@@ -38,18 +37,19 @@ class PromptTemplate:
     variables: frozenset[str]
 
     def render(self, **values: Any) -> str:
-        """The request with its variables filled in."""
-        return _compiled(self.text).render(**values)
+        """The request with its variables filled in.
+
+        Raises:
+            PrefzooError: where that cannot be done.
+        """
+        try:
+            return fill_in(self.text, **values)
+        except (TemplateError, ArithmeticError, TypeError, ValueError, RecursionError) as error:
+            raise PrefzooError(f"the judge's template {self.name} cannot be filled in: {error}") from error
 
     def __str__(self) -> str:
         """Its name, and the beginning of the SHA-256 of its text, so that results say which template was used."""
         return f"{self.name}@{text_sha256(self.text)[:12]}"
-
-
-@functools.cache
-def _compiled(text: str) -> Template:
-    """Compiled once: that takes far longer than filling in."""
-    return _JINJA.from_string(text)
 
 
 @dataclass(frozen=True)
@@ -78,17 +78,20 @@ def load_template(template: str, key: str) -> PromptTemplate:
     Raises:
         PrefzooError: when there is none, it is no template, uses what it is not given, or does not show the replies.
     """
-    path = shipped_templates().get(template) or Path(template).expanduser()
+    shipped = shipped_templates()
+    path = shipped.get(template) or usable_path(template)
     where = f"judge.{key}: {template!r}"
-    if not path.is_file():
-        raise PrefzooError(
-            f"judge.{key}: there is no such file, and {unknown('template', template, shipped_templates())}"
-        )
+    if not path.exists():
+        raise PrefzooError(f"judge.{key}: there is no such file, and {unknown('template', template, shipped)}")
     try:
-        text = path.read_text(encoding="utf-8")
-        variables = meta.find_undeclared_variables(_JINJA.parse(text))
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path)
+    except PrefzooError as error:
         raise PrefzooError(f"{where} cannot be read: {error}") from error
+    example = {"prompt": _MESSAGES, **dict.fromkeys(("first", "second", "reply", "question"), EXAMPLE)}
+    if template not in shipped and (problem := template_problem(text, **example)):
+        raise PrefzooError(f"{where} {problem}")
+    try:
+        variables = meta.find_undeclared_variables(ENVIRONMENT.parse(text))
     except TemplateError as error:
         raise PrefzooError(f"{where} is no Jinja template: {error} (line {getattr(error, 'lineno', '?')})") from error
     problems = [unknown("variable", name, ALLOWED[key]) for name in sorted(variables - {*ALLOWED[key]})]

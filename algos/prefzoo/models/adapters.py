@@ -15,13 +15,19 @@ from prefzoo import validation_messages
 from prefzoo.errors import PrefzooError
 from prefzoo.settings import Adapter
 
+FUSED = ("out_proj", "dt_proj")
+"""Linear layers of a Mamba block whose weights its kernels read by themselves: an adapter on them would do nothing."""
 
-def adapter_config(adapter: Adapter, task: str, modules_to_save: Sequence[str] = ()) -> PeftConfig | None:
+
+def adapter_config(
+    adapter: Adapter, task: str, modules_to_save: Sequence[str] = (), model: torch.nn.Module | None = None
+) -> PeftConfig | None:
     """peft's config for the recipe's adapter; None for full fine-tuning.
 
     Args:
         adapter: the recipe's block.
         task: peft's name of what the model does: `CAUSAL_LM`, `SEQ_CLS`.
+        model: what it is for: `all-linear` leaves out the layers in it that an adapter cannot train.
         modules_to_save: names of modules that must be trained whole and saved, whatever the recipe says.
     """
     if adapter.type == "full":
@@ -32,12 +38,21 @@ def adapter_config(adapter: Adapter, task: str, modules_to_save: Sequence[str] =
         lora_alpha=adapter.alpha,
         lora_dropout=adapter.dropout,
         target_modules=adapter.target_modules,
+        exclude_modules=_fused(model) if model is not None and adapter.target_modules == "all-linear" else None,
         use_dora=adapter.use_dora,
         use_rslora=adapter.use_rslora,
         init_lora_weights=adapter.init_lora_weights,
         task_type=task,
         modules_to_save=saved or None,
     )
+
+
+def _fused(model: torch.nn.Module) -> list[str] | None:
+    """Paths of the layers named in `FUSED` in Mamba blocks, which are told by their parameters A_log and D."""
+    blocks = [path for path, module in model.named_modules() if {"A_log", "D"} <= module._parameters.keys()]
+    paths = [f"{block}.{name}" for block in blocks for name in FUSED]
+    known = dict(model.named_modules())
+    return [path for path in paths if path in known] or None
 
 
 def of_adapter(name: str) -> bool:
@@ -58,7 +73,7 @@ def check_modules(model: torch.nn.Module, adapter: Adapter, head: bool = True) -
     if adapter.type == "full":
         return
     modules = {name: module for name, module in model.named_modules() if name}
-    targets = adapter.target_modules
+    targets, fused = adapter.target_modules, _fused(model) or []
     problems = []
     output = model.get_output_embeddings() if head and isinstance(model, PreTrainedModel) else None
     for target in targets if isinstance(targets, list) else [targets] * (targets != "all-linear"):
@@ -71,6 +86,8 @@ def check_modules(model: torch.nn.Module, adapter: Adapter, head: bool = True) -
             )
         elif head and _tied(model, layers):
             problems.append(validation_messages.tied_module(key, target))
+        elif any(modules[path] in layers for path in fused):
+            problems.append(validation_messages.fused_module(key, target))
     for name in adapter.modules_to_save:
         key, layers = "adapter.modules_to_save", _named(modules, name)
         if not layers and head:

@@ -5,19 +5,29 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import Bench
 from prefzoo.ledger import Ledger
 from prefzoo.models import shared_base
+from prefzoo.models.batch_invariance import Batching, is_attention_only, sampling_batches
+from prefzoo.models.chat_rendering import EncodedAgain
+from prefzoo.models.checkpoint import check_token_ids, read_adapter
 from prefzoo.models.dropout import own_dropout
-from prefzoo.models.loading import count_parameters, end_of_turn, load_model, load_tokenizer
+from prefzoo.models.loading import (
+    count_parameters,
+    end_of_turn,
+    load_model,
+    load_tokenizer,
+    tokenizer_arguments,
+)
 from prefzoo.models.policy_kinds import EXTRA, write_policy_file
 from prefzoo.models.score_head import backbone
 from prefzoo.models.weight_counts import weights_of
@@ -27,6 +37,18 @@ from prefzoo.validation_messages import diverged
 
 NO_PROBABILITIES = "probability tensor contains"
 """In torch's error when a sampled distribution is not one."""
+
+ADAPTER_CARD = """\
+# An adapter trained by Prefzoo
+
+It belongs on the start policy of its comparison, `{base}`, which `adapter_config.json` names too:
+`peft.AutoPeftModelForCausalLM.from_pretrained(THIS_FOLDER)` loads both, from any folder.
+
+Where the run was moved since, that place is gone. `prefzoo.load_policy(THIS_FOLDER)`, `prefzoo sample` and
+`prefzoo export` go by `policy.json`, which has the start's place relative to this folder; peft is told it by hand:
+`peft.PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(START), THIS_FOLDER)`.
+"""
+"""Takes the place of peft's card, which is a form that nobody has filled in."""
 
 
 class LanguageModelPolicy:
@@ -42,12 +64,13 @@ class LanguageModelPolicy:
     def __init__(
         self,
         model: PreTrainedModel | PeftModel,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: Any,
         start: str,
         loading: dict[str, Any] | None = None,
     ) -> None:
         self.model, self.tokenizer, self.start = model, tokenizer, start
         self.loading = dict(loading or {})
+        check_token_ids(tokenizer, model, start)
         ends = model.generation_config.eos_token_id
         listed = ends if isinstance(ends, list) else [ends]
         candidates = (*listed, tokenizer.eos_token_id, end_of_turn(tokenizer))
@@ -57,7 +80,7 @@ class LanguageModelPolicy:
     @classmethod
     def from_start(cls, start: str, **loading: Any) -> LanguageModelPolicy:
         """Load the start policy; within `shared_base.shared` its weights are shared with other models."""
-        tokenizer = load_tokenizer(start, bool(loading.get("trust_remote_code", False)))
+        tokenizer = load_tokenizer(start, **tokenizer_arguments(loading))
         return cls(shared_base.load_with_shared_weights(start, **loading).eval(), tokenizer, start, loading)
 
     @classmethod
@@ -71,9 +94,9 @@ class LanguageModelPolicy:
         loading = content.get("loading", {})
         if content["kind"] == "adapter":
             policy = cls.from_start(start, **loading)
-            adapted = PeftModel.from_pretrained(policy.model, str(folder)).eval()
+            adapted = read_adapter(policy.model, str(folder)).eval()
             return cls(adapted, policy.tokenizer, start, loading)
-        tokenizer = load_tokenizer(str(folder), bool(loading.get("trust_remote_code", False)))
+        tokenizer = load_tokenizer(str(folder), **tokenizer_arguments(loading))
         return cls(load_model(str(folder), **loading).eval(), tokenizer, start, loading)
 
     @property
@@ -91,11 +114,22 @@ class LanguageModelPolicy:
     def _vocabulary(self) -> int:
         return int(self.model.get_input_embeddings().weight.shape[0])
 
+    @cached_property
+    def attention_only(self) -> bool:
+        """Whether all layers are attention."""
+        return is_attention_only(self.model)
+
+    @cached_property
+    def _batching(self) -> Batching:
+        """Which prompts are sampled side by side."""
+        return "padded" if self.attention_only else sampling_batches(self.model)
+
     def save(self, folder: Path) -> None:
         """Write the adapter, or the whole model with its tokenizer, in safetensors, and `policy.json`."""
         folder.mkdir(parents=True, exist_ok=True)
         if self.adapted:  # beside this adapter may be a critic's
             self.model.save_pretrained(str(folder), selected_adapters=["default"])
+            (folder / "README.md").write_text(ADAPTER_CARD.format(base=self.start), encoding="utf-8")
         else:
             self._save_model(folder)
         if not self.adapted:
@@ -148,18 +182,23 @@ class LanguageModelPolicy:
         progress: Progress | None = None,
     ) -> list[list[Completion]]:
         """Return `n` replies to each prompt, generated in batches sorted by prompt length. The same seed gives the same
-        replies."""
+        replies. Recurrent models that would answer otherwise beside other prompts are given those of one length, or
+        one at a time."""
         rendered = [self.render(prompt) for prompt in prompts]
         # Longest first: a batch that does not fit in memory is met at once, not after an hour.
         order = sorted((i for i in range(len(prompts)) for _ in range(n)), key=lambda i: (-len(rendered[i]), i))
         replies: list[list[Completion]] = [[] for _ in prompts]
-        for begin in range(0, len(order), generation.batch_size):
-            batch = order[begin : begin + generation.batch_size]
+        begin = 0
+        while begin < len(order):
+            batch = order[begin : begin + (1 if self._batching == "single" else generation.batch_size)]
+            if self._batching == "equal":
+                batch = [i for i in batch if len(rendered[i]) == len(rendered[batch[0]])]
             torch.manual_seed(_derive(seed, begin))
             for i, completion in zip(batch, self._generate([rendered[i] for i in batch], generation), strict=True):
                 replies[i].append(completion)
+            begin += len(batch)
             if progress is not None:
-                progress("sampling", begin + len(batch), len(order))
+                progress("sampling", begin, len(order))
         if ledger is not None:
             ledger.generated(sum(len(reply.token_ids) for samples in replies for reply in samples), self.parameters)
             ledger.forwarded(n * sum(map(len, rendered)), self.parameters)
@@ -182,12 +221,26 @@ class LanguageModelPolicy:
             if NO_PROBABILITIES not in str(error):
                 raise
             raise PrefzooError(diverged("the policy gives no probabilities")) from error
-        return [self._completion(row) for row in output[:, batch["input_ids"].shape[1] :].tolist()]
+        rows = output[:, batch["input_ids"].shape[1] :].tolist()
+        return [self._completion(prompt, row) for prompt, row in zip(prompts, rows, strict=True)]
 
-    def _completion(self, ids: list[int]) -> Completion:
+    def _completion(self, prompt: list[int], ids: list[int]) -> Completion:
         end = next((i for i, token in enumerate(ids) if token in self.eos_ids), None)
         reply = ids if end is None else ids[: end + 1]
-        return Completion(self.tokenizer.decode(reply, skip_special_tokens=True), tuple(reply), end is not None)
+        return Completion(self._text(prompt, reply), tuple(reply), end is not None)
+
+    def reply_text(self, prompt: Prompt, ids: Sequence[int]) -> str:
+        """The text of a sampled reply, without special tokens."""
+        return self._text(self.render(prompt) if self.tokenizer.continuation else [], ids)
+
+    def _text(self, before: list[int], ids: Sequence[int]) -> str:
+        if self.tokenizer.continuation:  # the space before its first word included
+            return str(self.tokenizer.text_after(before, ids))
+        return str(self.tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def encoded_again(self, prompt: Prompt, reply: Completion) -> EncodedAgain:
+        """What the text of a sampled reply becomes in this policy's tokens; see `ChatRendering.encoded_again`."""
+        return self.tokenizer.encoded_again(prompt, reply, self.eos_ids)
 
     @contextlib.contextmanager
     def as_start(self) -> Iterator[LanguageModelPolicy]:

@@ -22,19 +22,10 @@ from transformers import (
 
 from prefzoo import validation_messages
 from prefzoo.errors import PrefzooError
+from prefzoo.models.chat_rendering import with_rendering
+from prefzoo.models.chat_templates import BEGINNING, CONTINUATION, PLAIN_TEMPLATE
+from prefzoo.models.checkpoint import read_weights
 from prefzoo.models.dropout import without_dropout
-
-PLAIN_TEMPLATE = (
-    "{% for message in messages %}"
-    "{% if message['role'] == 'system' %}{{ message['content'] + '\n\n' }}"
-    "{% elif message['role'] == 'user' %}{{ 'User:\n' + message['content'] + '\n\n' }}"
-    "{% else %}{{ 'Assistant:\n' }}{% generation %}{{ message['content'] + eos_token }}{% endgeneration %}"
-    "{{ '\n\n' }}{% endif %}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ 'Assistant:\n' }}{% endif %}"
-)
-"""Given to base models that bring no chat template of their own. Replies begin on a new line, because a space before
-them would merge with their first word, and the prompt would no longer be a prefix of prompt and reply."""
 
 
 def resolve(path: str, revision: str | None = None) -> str:
@@ -66,12 +57,16 @@ def device() -> torch.device:
     )
 
 
-def load_tokenizer(path: str, trust_remote_code: bool = False, replies: bool = True) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model folder: padded on the left, with a chat template, and with a pad token that is not the
-    end-of-sequence token if the vocabulary has any other that fits.
+def load_tokenizer(
+    path: str, trust_remote_code: bool = False, replies: bool = True, chat_template: str | None = None
+) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder: padded on the left, with a chat template as `chat_rendering` applies it, and
+    with a pad token that is not the end-of-sequence token if the vocabulary has any other that fits.
 
     Args:
-        replies: whether its model writes replies, and must be able to end them.
+        replies: whether its model writes replies, and must be able to end them. A model that only reads them reads
+            what its chat template writes.
+        chat_template: see `chat_templates.template_text`; None is its own, or `PLAIN_TEMPLATE` where it has none.
 
     Raises:
         PrefzooError: when there is no end-of-sequence token, and one is needed.
@@ -85,11 +80,36 @@ def load_tokenizer(path: str, trust_remote_code: bool = False, replies: bool = T
         )
     tokenizer.padding_side = "left"
     if tokenizer.pad_token is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        spare = [t for t in (tokenizer.unk_token, *_pad_like(tokenizer)) if t and t != tokenizer.eos_token]
+        embedded = _embeddings(path)
+        spare = [
+            t
+            for t in (tokenizer.unk_token, *_pad_like(tokenizer))
+            if t and t != tokenizer.eos_token and tokenizer.convert_tokens_to_ids(t) < embedded
+        ]
         tokenizer.pad_token = spare[0] if spare else tokenizer.eos_token
-    if tokenizer.chat_template is None:
-        tokenizer.chat_template = PLAIN_TEMPLATE
-    return tokenizer
+    continuation = chat_template == CONTINUATION
+    if continuation:
+        tokenizer.chat_template = None
+    elif chat_template is not None or tokenizer.chat_template is None:
+        tokenizer.chat_template = chat_template or PLAIN_TEMPLATE
+        if tokenizer.chat_template == PLAIN_TEMPLATE and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id:
+            tokenizer.chat_template = BEGINNING + PLAIN_TEMPLATE
+    return with_rendering(tokenizer, continuation, aligned=replies)
+
+
+def tokenizer_arguments(loading: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the arguments with which a model is read, those that `load_tokenizer` takes too."""
+    return {
+        "trust_remote_code": bool(loading.get("trust_remote_code", False)),
+        "chat_template": loading.get("chat_template"),
+    }
+
+
+def _embeddings(path: str) -> float:
+    """How many tokens the model in a folder has embeddings for; infinite where its config does not say."""
+    file = Path(path) / "config.json"
+    config = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return {**config, **(config.get("text_config") or {})}.get("vocab_size") or float("inf")
 
 
 def positions(config: PreTrainedConfig) -> int | None:
@@ -121,10 +141,11 @@ def from_pretrained_arguments(
     trust_remote_code: bool = False,
     quantization: Mapping[str, Any] | None = None,
     attn_implementation: str | None = None,
+    chat_template: str | None = None,
 ) -> dict[str, Any]:
     """Return the arguments with which `from_pretrained` reads a model's weights: safetensors only, in `dtype`, onto
     this machine's device, as `Adapter.quantization` says, with this implementation of attention (None is what
-    transformers chooses).
+    transformers chooses). `chat_template` is the tokenizer's, and changes nothing here.
 
     Raises:
         PrefzooError: for an implementation that this machine cannot run.
@@ -196,9 +217,13 @@ def count(parameters: Iterable[torch.nn.Parameter]) -> int:
 
 def load_model(path: str, **loading: Any) -> PreTrainedModel:
     """A causal language model on this machine's device, ready to be trained or sampled; `loading` is as
-    `from_pretrained_arguments` takes it."""
+    `from_pretrained_arguments` takes it.
+
+    Raises:
+        PrefzooError: when its files cannot be read, or lack weights.
+    """
     place, settings = source(path, **loading)
-    model = AutoModelForCausalLM.from_pretrained(place, **settings)
+    model = read_weights(AutoModelForCausalLM, place, **settings)
     # The end-of-sequence tokens are the model's; every other sampling default it ships is left behind, because
     # `generate` would merge a top-k or a repetition penalty into settings that the recipe believes to have made.
     shipped = model.generation_config

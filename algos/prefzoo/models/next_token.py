@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from prefzoo.models.batch_invariance import takes
 from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.types import Prompt
 
@@ -46,7 +47,8 @@ def next_token(
     """Return the probabilities of some tokens as the next one.
 
     Every two prompts that begin alike, such as the same question with two replies in either order, go through the model
-    together up to where they part. Those of like length are batched, padded on the right, where no token before it sees
+    together up to where they part, if all of its layers are attention: the state of another layer cannot be relied on
+    to be copied. Those of like length are batched, padded on the right, where no token before it sees
     the padding: neither that nor the size of a batch changes the probabilities, but for rounding. No more threads are
     used than torch has.
 
@@ -61,8 +63,9 @@ def next_token(
     limit = getattr(policy.model.config, "max_position_embeddings", None) or max(map(len, rows), default=0)
     order = sorted((i for i in range(len(rows)) if len(rows[i]) <= limit), key=rows.__getitem__)
     couples: dict[int, list[tuple[int, int]]] = {}
+    share = bool(order) and policy.attention_only
     for i, j in _neighbours(rows, order):
-        alike = min(_shared_length(rows[i], rows[j]), len(rows[i]) - 1, len(rows[j]) - 1)
+        alike = min(_shared_length(rows[i], rows[j]), len(rows[i]) - 1, len(rows[j]) - 1) if share else 0
         # By up to a quarter less, so that couples of which few share quite as much can be batched.
         couples.setdefault(alike - alike % 2 ** max(0, alike.bit_length() - 3), []).append((i, j))
     probabilities = torch.full((len(rows), len(wanted)), float("nan"), dtype=torch.float64)
@@ -136,16 +139,16 @@ def _last_logits(policy: LanguageModelPolicy, rows: list[list[int]], shared: int
     cache = None
     if shared:
         beginnings = torch.tensor([row[:shared] for row in rows[::2]], device=device)
-        cache = model(input_ids=beginnings, logits_to_keep=1, use_cache=True).past_key_values
+        last = {"logits_to_keep": 1} if takes(model, "logits_to_keep") else {}
+        cache = model(input_ids=beginnings, use_cache=True, **last).past_key_values
         cache.reorder_cache(torch.arange(len(beginnings), device=device).repeat_interleave(2))
         mask = torch.cat([mask.new_ones(len(rows), shared), mask], 1)
-    logits = model(
-        input_ids=padded["input_ids"],
-        attention_mask=mask,
-        past_key_values=cache,
-        logits_to_keep=ends,
-        use_cache=cache is not None,
-    ).logits  # (rows, ends, V)
+    more: dict[str, Any] = {} if cache is None else {"past_key_values": cache}
+    if keeps := takes(model, "logits_to_keep"):
+        more["logits_to_keep"] = ends
+    logits = model(input_ids=padded["input_ids"], attention_mask=mask, use_cache=cache is not None, **more).logits
+    if not keeps:
+        logits = logits[:, ends]  # (rows, ends, V)
     return logits[torch.arange(len(rows), device=device), which].float()
 
 

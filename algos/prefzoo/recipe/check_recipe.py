@@ -10,13 +10,13 @@ from pydantic import BaseModel, ValidationError
 
 from prefzoo import registry
 from prefzoo.config_fields import trainer_problems
-from prefzoo.errors import PrefzooError, RecipeError, nearest, unknown
+from prefzoo.errors import MOST_SHOWN, PrefzooError, RecipeError, nearest
 from prefzoo.plugins import load_plugins
 from prefzoo.recipe import recipe_files
 from prefzoo.recipe.cross_check import cross_problems
 from prefzoo.recipe.recipe_files import Draft
-from prefzoo.recipe.recipe_schema import Recipe, Start, weight_bytes
-from prefzoo.validation_messages import Problem, shown, validation_problems
+from prefzoo.recipe.recipe_schema import LAB_LENGTHS, Recipe, Start, weight_bytes
+from prefzoo.validation_messages import Problem, shown, unknown_algorithm, validation_problems
 
 LEARNING_RATES = {
     "tiny": {"lora": 2e-3, "qlora": 2e-3, "full": 5e-4},
@@ -32,26 +32,37 @@ LONGEST_LABEL = 100
 """A label is part of file names, which have at most 255 letters, and of W&B's run ids, which have at most 128."""
 
 
-def load(recipe: str | Mapping[str, Any], sets: Iterable[str] = (), algorithms: Iterable[str] | None = None) -> Recipe:
+def load(
+    recipe: str | Mapping[str, Any],
+    sets: Iterable[str] = (),
+    algorithms: Iterable[str] | None = None,
+    add: Iterable[str] = (),
+    held: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Recipe:
     """A checked recipe, with its algorithms built.
 
     Args:
         recipe: a path, one of `recipe_files.shipped()`, or the content of a recipe.
         sets: `key.sub=value` assignments over it.
         algorithms: labels to keep, or names of algorithms to add with their defaults.
+        add: labels or names of algorithms to put beside those of `held`, or of the recipe where that is None.
+        held: labels and their settings, which a recipe that names the same label overrides.
 
     Raises:
         RecipeError: listing every problem, with its place, the key, the value, what is allowed and the nearest right
             spelling.
     """
     draft = _with_plugins(recipe_files.read(recipe, sets))
-    if algorithms is not None:
+    add = list(add)
+    if algorithms is not None or add:
         block = draft.content.get("algorithms")
-        settings = block if isinstance(block, dict) else {}
+        settings = {**(held or {}), **(block if isinstance(block, dict) else {})}
         known = registry.names()
-        chosen = list(algorithms)
+        chosen = list(algorithms) if algorithms is not None else [*(settings if held is None else held), *add]
         strangers = [name for name in chosen if name not in settings and name not in known]
-        draft.problems += [f"--algorithms: {unknown('algorithm', name, [*settings, *known])}" for name in strangers]
+        draft.problems += [
+            f"--{'add' if add else 'algorithms'}: {unknown_algorithm(name, [*settings, *known])}" for name in strangers
+        ]
         if not strangers:
             draft.content["algorithms"] = {name: settings.get(name) or {} for name in chosen}
     return _checked(draft, recipe if isinstance(recipe, str) else "recipe")
@@ -59,7 +70,7 @@ def load(recipe: str | Mapping[str, Any], sets: Iterable[str] = (), algorithms: 
 
 def check(content: Mapping[str, Any]) -> Recipe:
     """`content` as a recipe; nothing of it is read from files. Raises RecipeError like `load`."""
-    return _checked(_with_plugins(Draft(recipe_files.plain(content))), "recipe")
+    return _checked(_with_plugins(recipe_files.drafted(content)), "recipe")
 
 
 def _with_plugins(draft: Draft) -> Draft:
@@ -76,7 +87,9 @@ def _with_plugins(draft: Draft) -> Draft:
 def _checked(draft: Draft, where: str) -> Recipe:
     content = draft.content
     recipe, schema_problems = _without_problems(content)
-    problems = [f"{problem.key}: {problem.message}{_hint(problem, content)}" for problem in schema_problems]
+    first = schema_problems[:MOST_SHOWN]  # what is said of each beyond its sentence takes time
+    problems = [f"{problem.key}: {problem.message}{_hint(problem, content)}" for problem in first]
+    problems += [f"{problem.key}: {problem.message}" for problem in schema_problems[MOST_SHOWN:]]
     if recipe.data.label_with and "start" not in recipe.model_fields_set and not recipe.data.demonstrations:
         # Labels are made of the start's own replies: without demonstrations there is nothing to make a start from.
         recipe = recipe.model_copy(update={"start": Start(algorithm="none")})
@@ -84,6 +97,8 @@ def _checked(draft: Draft, where: str) -> Recipe:
         kind = "tiny" if 0 < (weight_bytes(recipe.model.path) or 0) < TINY_BYTES else "other"
         rate = {"learning_rate": LEARNING_RATES[kind][recipe.adapter.type]}
         recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update=rate)})
+    if recipe.model.path == "lab":
+        recipe = recipe.with_lengths(LAB_LENGTHS)
     algorithms = content.get("algorithms")
     for label in algorithms if isinstance(algorithms, dict) else ():
         problems += _algorithm_problems(recipe, label)
@@ -92,11 +107,11 @@ def _checked(draft: Draft, where: str) -> Recipe:
         problems.append(f"algorithms: {what}; {HOW_TO_NAME}")
     for key, part in recipe.reward.places.items():
         problems += trainer_problems(REWARD_CONFIG, part.trainer, f"{key}.trainer.")
-    if draft.whole:
+    if draft.whole and len(problems) <= MOST_SHOWN:
         problems += cross_problems(recipe, [key for problem in schema_problems for key in _misread(problem)])
     if problems or draft.problems:
-        located = [*draft.problems, *(_located(problem, draft.origins) for problem in problems)]
-        raise RecipeError(where, sorted(located, key=_place))
+        located = [*draft.problems, *(_located(problem, draft.origins) for problem in problems[:MOST_SHOWN])]
+        raise RecipeError(where, [*sorted(located, key=_place), *problems[MOST_SHOWN:]])
     return recipe
 
 
@@ -192,7 +207,7 @@ def _algorithm_problems(recipe: Recipe, label: str) -> list[str]:
         key = prefix if name == label else f"{prefix}.algorithm"
         meant = next((n for n in known if re.match(rf"{n}[-_.]", str(name)) and name == label), None)
         hint = f" For a second {meant}: `{label}: {{algorithm: {meant}}}`." if meant else ""
-        return [*problems, f"{key}: {unknown('algorithm', name, known)}{hint}"]
+        return [*problems, f"{key}: {unknown_algorithm(name, known)}{hint}"]
     try:
         return problems + recipe.build(label)[1]
     except PrefzooError as error:  # another package's, and broken

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec
@@ -9,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from prefzoo import registry, validation_messages
+from prefzoo.atomic_files import read_text
+from prefzoo.bounded_template import chat_template_problem
 from prefzoo.data.read_files import COLUMNS
-from prefzoo.errors import unknown
+from prefzoo.errors import PrefzooError, unknown
 from prefzoo.machine import may_have_gpu
+from prefzoo.models.chat_templates import template_text
 from prefzoo.recipe import data_check as data
 from prefzoo.recipe import judge_check as judges
 from prefzoo.recipe import model_check as models
@@ -59,13 +63,29 @@ def training_problems(recipe: Recipe) -> list[str]:
 
 
 def precision_problems(recipe: Recipe) -> list[str]:
-    """fp16 scales gradients, for which weights must be in float32."""
-    if not recipe.training.fp16 or recipe.model.dtype == "float32":
+    """Weights that are trained whole must be in float32: a step of less than about 1/256 of a weight changes nothing
+    in bfloat16 (1/2048 in float16). fp16 scales gradients, for which weights must be in float32 too."""
+    dtype = recipe.model.dtype
+    if dtype == "float32":
         return []
-    return [
-        f"training.fp16: true scales the gradients of weights in float32, and model.dtype is {recipe.model.dtype!r}; "
-        "allowed: float32 (of a quantized base, adapter.compute_dtype may be float16)"
-    ]
+    problems = []
+    if recipe.training.fp16:
+        problems.append(
+            f"training.fp16: true scales the gradients of weights in float32, and model.dtype is {dtype!r}; "
+            "allowed: float32 (of a quantized base, adapter.compute_dtype may be float16)"
+        )
+    trained = {f"{key}.adapter": part.adapter for key, part in recipe.reward.places.items() if part.type == "trained"}
+    for key, adapter in {"adapter": recipe.adapter, **trained}.items():
+        if adapter is None or (adapter.type != "full" and not adapter.modules_to_save):
+            continue
+        whole = f"{key}.type 'full'" if adapter.type == "full" else f"{key}.modules_to_save"
+        compute = "training.fp16" if dtype == "float16" else "training.bf16"
+        narrow = f"`{key}.compute_dtype: {dtype}`" if adapter.type == "qlora" else f"`{compute}: true`"
+        problems.append(
+            f"model.dtype: {dtype!r} would round away most steps of weights that are trained whole ({whole}). Say "
+            f"`model.dtype: float32` and {narrow}, which computes in {dtype} and keeps the weights in float32."
+        )
+    return problems
 
 
 def machine_problems(recipe: Recipe) -> list[str]:
@@ -110,6 +130,34 @@ def package_problems(recipe: Recipe) -> list[str]:
     return [problem for package, problem in needed if find_spec(package) is None]
 
 
+def endless_template_problems(recipe: Recipe) -> list[str]:
+    """Chat templates on this disk must end when they are filled in."""
+    named = {"model.path": recipe.model.path, "model.chat_template": getattr(recipe.model, "chat_template", None)}
+    named |= {f"{key}.path": judge.path for key, judge in models.judge_blocks(recipe).items()}
+    named |= {f"{key}.path": part.path for key, part in recipe.reward.places.items() if part.type == "path"}
+    found = {
+        f"{key}: {path!r}: its chat template": chat_template_problem(text)
+        for key, path in named.items()
+        if path is not None and path != "lab"
+        for text in _chat_templates(Path(path).expanduser())
+    }
+    return [f"{where} {problem}" for where, problem in found.items() if problem]
+
+
+def _chat_templates(place: Path) -> list[str]:
+    """The texts of a model folder's chat templates, or of the one that is a file itself; what is no text is skipped,
+    for loading will say so."""
+    texts = []
+    with contextlib.suppress(PrefzooError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        for file in [place] if place.is_file() else [*place.glob("*.jinja"), *place.glob("additional_*/*.jinja")]:
+            texts.append(read_text(file))
+        if (file := place / "tokenizer_config.json").is_file():
+            templates = json.loads(read_text(file)).get("chat_template")
+            templates = [templates] if isinstance(templates, str) else [each["template"] for each in templates or []]
+            texts += templates
+    return texts
+
+
 def path_problems(recipe: Recipe) -> list[str]:
     """Rewards and scoring functions must be where the recipe says."""
     problems = []
@@ -122,6 +170,30 @@ def path_problems(recipe: Recipe) -> list[str]:
             problems.append(f"{key}.path: {path!r} {wrong}.")
         functions[f"{key}.path"] = path if part.type == "function" else None
     return problems + [f"{key}: {p}" for key, path in functions.items() if path and (p := function_problem(path))]
+
+
+def template_problems(recipe: Recipe) -> list[str]:
+    """The chat template must be there, and write both sides of a conversation."""
+    try:
+        template_text(recipe.model.chat_template)
+    except PrefzooError as error:
+        return [str(error)]
+    return []
+
+
+def unfinished_problems(recipe: Recipe) -> list[str]:
+    """Where cut replies are as good as any, nothing is taken off them."""
+    if recipe.generation.unfinished == "drop":
+        return []
+    penalized = [
+        f"algorithms.{label}{inner}.missing_eos_penalty"
+        for label, settings in recipe.algorithms.items()
+        for inner, block in (("", settings), (".learner_settings", settings.get("learner_settings") or {}))
+        if isinstance(block, dict) and block.get("missing_eos_penalty")
+    ]
+    return [
+        f"{key}: has no meaning with generation.unfinished: keep. Allowed: 0, or unfinished: drop." for key in penalized
+    ]
 
 
 def seed_problems(recipe: Recipe) -> list[str]:
@@ -162,7 +234,7 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (data.algorithm_needs, _HAS),
     (start_problems, ("start",)),
     (training_problems, ("training.batch_size", "training.accumulation")),
-    (precision_problems, ("training.fp16", "model.dtype")),
+    (precision_problems, ("training.fp16", "model.dtype", "adapter", "reward")),
     (judges.sampling_problems, ()),
     (judges.question_problems, ("judge.type", "judge.prompt")),
     (package_problems, ()),
@@ -170,6 +242,7 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (models.adapter_problems, ("adapter", "model.path", "reward")),
     (models.model_problems, ()),
     (models.token_problems, ("model.path", "start", "reward")),
+    (endless_template_problems, ()),
     (path_problems, ("reward.type", "reward.of")),
     (models.critic_problems, ("reward",)),
     (models.critic_token_problems, ("model.path", "reward")),
@@ -177,6 +250,8 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (judges.constitution_problems, ("constitution", "model.path")),
     (judges.judge_template_problems, ("judge", "model.path")),
     (judges.final_judge_template_problems, ("evaluation.judge", "model.path")),
+    (template_problems, ("model.chat_template",)),
+    (unfinished_problems, ("generation.unfinished", "algorithms")),
     (seed_problems, ("seeds",)),
 )
 """Each check with the keys whose defaults would mislead it."""

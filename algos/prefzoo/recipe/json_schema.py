@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from prefzoo import registry
 from prefzoo.config_fields import OWNED, annotated_type, config_fields
 from prefzoo.recipe.check_recipe import LABEL_PATTERN, REWARD_CONFIG
+from prefzoo.recipe.key_descriptions import about, describe_keys, hyper_parameters
 from prefzoo.recipe.recipe_schema import Recipe
 
 
@@ -19,23 +20,38 @@ def recipe_schema() -> dict[str, Any]:
     It is a help while writing; `prefzoo validate` knows more (what does not fit together, what does not exist).
     """
     schema = Recipe.model_json_schema()
+    describe_keys(schema, Recipe)
     properties = schema["properties"]
     names = list(registry.sound())
     blocks = {f"algorithm:{name}": _algorithm(name, names) for name in names}
     schema["$defs"] |= blocks
-    for name in ("RewardSettings", "RewardPart"):
-        schema["$defs"][name]["properties"]["trainer"] = _trainer(REWARD_CONFIG)
     properties["extends"] = {"type": "string", "description": "A recipe that this one changes; by path or name."}
     properties["seeds"] = {
-        "description": "How many seeds, or which.",
+        "description": properties["seeds"]["description"],
         "anyOf": [{"type": "integer", "minimum": 1}, {"type": "array", "items": {"type": "integer", "minimum": 0}}],
     }
-    properties["start"] = {"anyOf": [{"enum": ["none", "sft"]}, {"type": "null"}, properties["start"]]}
+    start = properties["start"].pop("description")
+    properties["start"] = {
+        "description": start,
+        "anyOf": [{"enum": ["none", "sft"]}, {"type": "null"}, properties["start"]],
+    }
+    for name in ("RewardSettings", "RewardPart"):
+        trainer = schema["$defs"][name]["properties"]["trainer"]
+        schema["$defs"][name]["properties"]["trainer"] = {
+            **_trainer(REWARD_CONFIG),
+            "description": trainer["description"],
+        }
     chosen = [{"if": _is(name), "then": {"$ref": f"#/$defs/algorithm:{name}"}} for name in names]
     properties["algorithms"] = {
         "type": "object",
         "description": "A label and its settings; the label is the algorithm unless `algorithm:` says otherwise.",
-        "properties": {name: {"anyOf": [{"type": "null"}, {"$ref": f"#/$defs/algorithm:{name}"}]} for name in names},
+        "properties": {
+            name: {
+                "description": blocks[f"algorithm:{name}"]["description"],
+                "anyOf": [{"type": "null"}, {"$ref": f"#/$defs/algorithm:{name}"}],
+            }
+            for name in names
+        },
         "propertyNames": {"pattern": f"^{LABEL_PATTERN.pattern}$"},
         "additionalProperties": {"type": "object", "required": ["algorithm"], "allOf": chosen},
     }
@@ -54,10 +70,15 @@ def _algorithm(name: str, names: list[str]) -> dict[str, Any]:
     properties = schema["properties"]
     if cls.config is not None:
         properties["trainer"] = _trainer(cls.config, cls.owned)
-    properties["algorithm"] = {"enum": names}
+    else:
+        properties.pop("trainer", None)
+    for setting in hyper_parameters(cls):
+        if setting.meaning:
+            source = f" The default is from: {setting.source}." if setting.source else ""
+            properties[setting.name].setdefault("description", setting.meaning + source)
+    properties["algorithm"] = {"enum": names, "description": "The algorithm; the label itself where this is left out."}
     properties["seed_offset"] = {"type": "integer", "description": "Moves the seeds of this label's trials."}
-    what = " ".join((cls.__doc__ or "").split("\n\n")[0].split())
-    return {**schema, "description": what, "additionalProperties": False}
+    return {**schema, "description": " ".join(about(cls).split("\n\n")[0].split()), "additionalProperties": False}
 
 
 def _trainer(config: str, owned: Mapping[str, str] | None = None) -> dict[str, Any]:

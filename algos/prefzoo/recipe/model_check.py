@@ -15,6 +15,7 @@ from prefzoo import validation_messages
 from prefzoo.errors import did_you_mean
 from prefzoo.judges.judge_settings import JudgeSettings
 from prefzoo.lab import MODEL_DIR
+from prefzoo.recipe.model_folder_check import Use, folder_problems
 from prefzoo.recipe.recipe_schema import Recipe
 from prefzoo.rewards.reward_files import critic_problem, tokenizer_folder
 from prefzoo.settings import Adapter
@@ -29,26 +30,42 @@ HEADS = ("lm_head", "embed_out")
 
 
 def model_problems(recipe: Recipe) -> list[str]:
-    """The base model and the models that judge must be folders with a model in them, or hub ids."""
-    problems = _path_problems("model.path", recipe.model.path)
+    """The base model and the models that judge must be folders with a whole model in them, or hub ids; a reward model
+    in a folder must be whole."""
+    remote_code = recipe.model.trust_remote_code
+    problems = _path_problems("model.path", recipe.model.path, "policy", remote_code)
     for key, judge in judge_blocks(recipe).items():
         # A judge is only asked, and transformers loads an adapter's folder together with its base.
         if judge.path is not None and not (Path(judge.path).expanduser() / "adapter_config.json").is_file():
-            problems += _path_problems(f"{key}.path", judge.path)
+            problems += _path_problems(f"{key}.path", judge.path, "judge", remote_code)
+    for key, part in recipe.reward.places.items():
+        folder = Path(part.path or "").expanduser()
+        if part.type == "path" and part.path and (folder / "config.json").is_file():
+            problems += folder_problems(f"{key}.path", part.path, folder, "reward", remote_code)
     return problems
 
 
-def _path_problems(key: str, path: str) -> list[str]:
+def _path_problems(key: str, path: str, use: Use, remote_code: bool) -> list[str]:
     place = Path(path).expanduser()
     allowed = "Allowed: lab, a folder, a hub id (owner/name)."
-    if path == "lab" or (place / "config.json").is_file():
+    if path == "lab":
         return []
+    if (place / "config.json").is_file():
+        return folder_problems(key, path, place, use, remote_code)
     if place.is_dir():
         return [f"{key}: {path!r} is no model: there is no config.json in it. {allowed}"]
     meant = did_you_mean(path, ["lab"]) if "/" not in path else ""
     if meant or place.exists() or path.count("/") > 1 or path.startswith((".", "/", "~")):
         return [f"{key}: {path!r} is no folder.{meant} {allowed}"]
     return []
+
+
+def downloaded_problems(recipe: Recipe, folder: str) -> list[str]:
+    """What `model_problems` would say of the recipe's model from the hub, now that it is in `folder`."""
+    path = recipe.model.path
+    if path == "lab" or Path(path).expanduser().is_dir():
+        return []
+    return folder_problems("model.path", path, Path(folder), "policy", recipe.model.trust_remote_code)
 
 
 def judge_blocks(recipe: Recipe) -> dict[str, JudgeSettings]:
@@ -128,8 +145,11 @@ def _vocabulary(folder: str | Path) -> tuple[dict[str, int], list[str]] | None:
     file = Path(folder) / "tokenizer.json"
     if not file.is_file():
         return None
-    tokenizer = json.loads(file.read_text(encoding="utf-8"))
-    vocabulary = tokenizer["model"].get("vocab", [])
+    try:
+        tokenizer = json.loads(file.read_text(encoding="utf-8"))
+        vocabulary = tokenizer["model"].get("vocab", [])
+    except (ValueError, LookupError, TypeError, AttributeError):  # `model_problems` says what is wrong
+        return None
     if not isinstance(vocabulary, dict):  # Unigram's is a list
         vocabulary = {token: i for i, (token, _) in enumerate(vocabulary)}
     added = {token["content"]: token.get("id", -1) for token in tokenizer.get("added_tokens", [])}
@@ -190,8 +210,11 @@ class _StoredModules:
         than in files."""
         if not (folder / "config.json").is_file() or not (files := list(folder.glob("*.safetensors"))):
             return None
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        inner = config.get("text_config") or {}
+        try:
+            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+            inner = config.get("text_config") or {}
+        except (ValueError, AttributeError):  # `model_problems` says what is wrong
+            return None
         spec = find_spec("transformers")
         renaming = Path(str(spec.origin)).with_name("conversion_mapping.py") if spec else folder / "none"
         if renaming.is_file():

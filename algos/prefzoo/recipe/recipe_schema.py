@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,7 +19,7 @@ from prefzoo.errors import PrefzooError, RecipeError
 from prefzoo.interface import Algorithm
 from prefzoo.judges.judge_settings import JudgeSettings
 from prefzoo.rewards.reward_settings import RewardSettings
-from prefzoo.settings import Adapter, Budget, Generation, Settings, Training
+from prefzoo.settings import Adapter, Budget, Generation, PathText, Settings, Training
 
 
 def weight_bytes(path: str) -> int | None:
@@ -33,19 +34,28 @@ class Model(Settings):
     """The base model: `lab`, a folder, or a hub id. Remote code stays off unless the recipe turns it on.
 
     `attn_implementation` is how transformers computes attention; None is what it chooses for the model and machine.
+    `chat_template` is a shipped one (`plain`), a file (.jinja), or `none`: prompts are plain text that begins as the
+    tokenizer begins any text, and replies go on from there. None is the model's own, or `plain` where it has none.
     """
 
-    path: str = "lab"
+    path: PathText = "lab"
     revision: str | None = None
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     attn_implementation: Literal["eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3"] | None = (
         None
     )
     trust_remote_code: bool = False
+    chat_template: str | None = None
 
 
 class Splits(Settings):
-    """Shares of the prompts: what is learned from, what is watched meanwhile, what the verdict is by."""
+    """Shares of the prompts, which add up to 1.
+
+    Attributes:
+        train: what is learned from.
+        validation: what is watched meanwhile.
+        test: what the verdict is by.
+    """
 
     train: float = Field(gt=0)
     validation: float = Field(ge=0)
@@ -80,15 +90,16 @@ class Data(Settings):
     `data.vote_aggregation`). A ranking is a vote on every two of its replies, but not with `plackett_luce`.
     `split`, `revision` and `data_dir` are those of a hub dataset. `label_with` makes pairs from the start's own replies
     to the prompts. `splits` are shares of the prompts. `shuffle_labels` is a negative control: every trial learns from
-    pairs whose labels were swapped at random, each seed by its own coin.
+    pairs whose labels were swapped at random, each seed by its own coin. Lengths that are `auto` are derived from the
+    data and the model's positions (`run.stages.token_lengths.derive_lengths`).
     """
 
     source: str | None = None
-    preferences: str | None = None
-    rankings: str | None = None
-    ratings: str | None = None
-    demonstrations: str | None = None
-    prompts: str | None = None
+    preferences: PathText | None = None
+    rankings: PathText | None = None
+    ratings: PathText | None = None
+    demonstrations: PathText | None = None
+    prompts: PathText | None = None
     columns: dict[str, str] = Field({})
     pairs: Pairs = "all"
     annotators: VoteRule = "majority"
@@ -98,8 +109,8 @@ class Data(Settings):
     data_dir: str | None = None
     splits: Splits = Splits(train=0.7, validation=0.1, test=0.2)
     seed: int = 0
-    max_prompt_tokens: int = Field(512, ge=8)
-    max_completion_tokens: int = Field(512, ge=1)
+    max_prompt_tokens: Annotated[int, Field(ge=8)] | Literal["auto"] = "auto"
+    max_completion_tokens: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     shuffle_labels: bool = False
 
     def files(self) -> dict[str, str]:
@@ -116,7 +127,11 @@ class Data(Settings):
 
 class Start(BaseModel):
     """How the start policy comes about: `sft` (with its settings; `on` is what the data has: demonstrations, else
-    chosen replies), or `none`: the model as it is."""
+    chosen replies), or `none`: the model as it is.
+
+    Attributes:
+        algorithm: sft | none.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -129,9 +144,13 @@ class Start(BaseModel):
 
 
 class GoldFunction(Settings):
-    """A truth of one's own: `FILE.py:NAME`, called as `(prompts, completions) -> scores`."""
+    """A truth of one's own.
 
-    path: str
+    Attributes:
+        path: `FILE.py:NAME`, called as `(prompts, completions) -> scores`.
+    """
+
+    path: PathText
 
 
 class Evaluation(Settings):
@@ -175,6 +194,17 @@ class Tracking(Settings):
     report_to: list[Literal["tensorboard", "trackio", "mlflow"]] = Field([])
 
 
+class Sampling(Generation):
+    """How replies are sampled, with `max_new_tokens` derived from the data where it is `auto`."""
+
+    max_new_tokens: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"  # type: ignore[assignment]
+
+
+LENGTHS = {"data": ("max_prompt_tokens", "max_completion_tokens"), "generation": ("max_new_tokens",)}
+"""Keys that may be `auto`, by block."""
+LAB_LENGTHS = {"max_prompt_tokens": 512, "max_completion_tokens": 512, "max_new_tokens": 40}
+
+
 class Recipe(Settings):
     """One comparison. What is left out has a default; only algorithms must be named.
 
@@ -182,17 +212,17 @@ class Recipe(Settings):
     to it, elsewhere to the current folder.
     """
 
-    plugins: list[str] = Field([])
+    plugins: list[PathText] = Field([])
     model: Model = Model()
     adapter: Adapter = Adapter()
     data: Data = Data()
     start: Start = Start()
     reward: RewardSettings = RewardSettings()
     judge: JudgeSettings = JudgeSettings()
-    constitution: str | None = None
+    constitution: PathText | None = None
     gold: str | GoldFunction | None = None
     budget: Budget = Budget()
-    generation: Generation = Generation()
+    generation: Sampling = Sampling()
     training: Training = Training()
     algorithms: dict[str, dict[str, Any]] = Field({})
     seeds: list[Annotated[int, Field(ge=0)]] = Field([0, 1, 2], min_length=1)
@@ -331,6 +361,29 @@ class Recipe(Settings):
     def draws_on(self) -> dict[str, frozenset[str]]:
         """What the algorithm behind each sound label draws from the bench."""
         return {label: algorithm.required for label, algorithm in self.sound_algorithms.items()}
+
+    @property
+    def derives(self) -> tuple[str, ...]:
+        """The lengths that the data stage derives: `auto`, as dotted keys."""
+        keys = [(block, key) for block, names in LENGTHS.items() for key in names]
+        return tuple(f"{block}.{key}" for block, key in keys if getattr(getattr(self, block), key) == "auto")
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        """The lengths by their last name; none of them is `auto` any more."""
+        assert not self.derives, self.derives
+        return {key: getattr(getattr(self, block), key) for block, names in LENGTHS.items() for key in names}
+
+    def with_lengths(self, lengths: Mapping[str, int]) -> Recipe:
+        """This recipe with these lengths in the place of those that are `auto`."""
+        changes = {
+            block: settings.model_copy(
+                update={key: lengths[key] for key in names if getattr(settings, key) == "auto" and key in lengths}
+            )
+            for block, names in LENGTHS.items()
+            if (settings := getattr(self, block))
+        }
+        return self.model_copy(update=changes)
 
     def seed_of(self, label: str, seed: int) -> int:
         """The seed that a label's trial really uses: the comparison's, moved by the label's `seed_offset`."""

@@ -17,6 +17,10 @@ MARKERS = "osD^vPX"
 """With nine colours they tell 63 policies apart, some of them without seeing colour."""
 LINES = ("-", "--", ":", "-.")
 """Styles of the policies that have a colour first, of those that have it again, and so on."""
+TICK_GAP = 3.0
+"""Least distance of the labels of two ticks, in pixels of the layout."""
+LEAST_HEIGHT = 1e-3
+"""Of a drawing of curves; smaller ones are rounding."""
 Curve = Sequence[Mapping[str, float]]
 
 
@@ -73,6 +77,8 @@ def cost(axes: Any, results: Results, labels: list[str], ledger: str, unit: str)
 
 def training(axes: Any, labels: list[str], curves: Mapping[str, Sequence[Curve]], name: str, quantity: str) -> None:
     """Draw what trainers logged under `name` by step: each seed thin, their mean thick."""
+    from matplotlib.ticker import MaxNLocator
+
     for label, of_seeds in curves.items():
         colour = _style(label, labels)["color"]
         by_step: dict[float, list[float]] = {}
@@ -88,8 +94,26 @@ def training(axes: Any, labels: list[str], curves: Mapping[str, Sequence[Curve]]
             line = {"marker": "o", "markersize": 3} if len(means) < 3 else {}
             dashes = LINES[_place(label, labels) // len(COLOURS) % len(LINES)]
             axes.plot(*zip(*means, strict=True), dashes, color=colour, linewidth=2, label=label, **line)
+    last = max((entry["step"] for of_seeds in curves.values() for curve in of_seeds for entry in curve), default=1)
+    axes.set_xlim(0, max(2, 1.04 * last))  # one step alone would have a scale of hundredths of a step
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    low, high = axes.get_ylim()
+    if high - low < LEAST_HEIGHT:
+        axes.set_ylim((low + high - LEAST_HEIGHT) / 2, (low + high + LEAST_HEIGHT) / 2)
     _legend(axes)
     axes.set(xlabel="optimizer step", ylabel=quantity)
+
+
+def thin_ticks(axes: Any) -> None:
+    """Leave out labels of ticks that would touch the one before; call it when the figure is laid out."""
+    for axis, side in ((axes.xaxis, 0), (axes.yaxis, 1)):
+        end = float("-inf")
+        boxes = [(tick.label1.get_window_extent(), tick) for tick in axis.get_major_ticks() if tick.label1.get_text()]
+        for box, tick in sorted(boxes, key=lambda each: float(each[0].min[side])):
+            if box.min[side] < end + TICK_GAP:
+                tick.label1.set_visible(False)
+            elif tick.label1.get_visible():
+                end = box.max[side]
 
 
 def calibration(axes: Any, bins: Sequence[Bin]) -> None:

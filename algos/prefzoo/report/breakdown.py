@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TypeGuard
 
 from prefzoo.report.sections import PROSE, Cells, Part, Section, Table, Text
-from prefzoo.results.number_format import fixed, interval
+from prefzoo.results.number_format import fixed, interval, with_error
 from prefzoo.results.results_schema import AlgorithmResult, LengthAdjusted, Results, Summary
 from prefzoo.run.stage_graph import START
+
+NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 def breakdown_sections(results: Results, labels: list[str]) -> list[Section]:
@@ -71,8 +73,13 @@ def _heat_map(results: Results, labels: list[str], title: str, prefix: str) -> T
     rows = [[label, *[_cell(of_label[label], name) for name in names]] for label in labels]
     prompts = results.slices if prefix.endswith("@") else {}  # results of older versions have none
     parts = [name.removeprefix(prefix) for name in names]
-    headings = [f"{part} ({prompts[part]} prompts)" if part in prompts else part for part in parts]
+    headings = [f"{part} ({_size(results, part)})" if part in prompts else part for part in parts]
     return Table((["policy", *headings], rows), title, title, heat, key=title)
+
+
+def _size(results: Results, part: str) -> str:
+    groups = f", {results.slice_groups[part]} groups" if part in results.slice_groups else ""
+    return f"{results.slices[part]} prompts{groups}"
 
 
 def _cell(result: AlgorithmResult, name: str) -> str:
@@ -81,8 +88,7 @@ def _cell(result: AlgorithmResult, name: str) -> str:
     mean, over = fixed(result.summary[name].mean), result.over_start.get(name)
     if over is None:
         return mean
-    half = f"\N{NO-BREAK SPACE}±{(over.ci95[1] - over.ci95[0]) / 2:.2f}" if over.ci95 else ""
-    return f"{mean} ({fixed(over.mean, '+.2f')}{half})"
+    return f"{mean} ({with_error(over.mean, over.ci95, '+').replace(' ', NO_BREAK)})"
 
 
 def _is_clear(over: Summary | None) -> TypeGuard[Summary]:

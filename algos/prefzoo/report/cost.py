@@ -8,7 +8,7 @@ from pathlib import Path
 from prefzoo.report.sections import PROSE, Cells, Figures, Part, Picture, Section, Table, Text
 from prefzoo.results.cost_record import Estimate
 from prefzoo.results.equal_budgets import FINAL
-from prefzoo.results.number_format import fixed
+from prefzoo.results.number_format import fixed, with_error
 from prefzoo.results.results_schema import EqualBudget, Results
 from prefzoo.run.stage_graph import START
 
@@ -164,8 +164,7 @@ def _budget_cell(column: EqualBudget, label: str) -> str:
     reached = set(column.reached.get(label, []))
     if reached == {START}:
         return f"{mean} (start)"
-    half = f" ±{(over.ci95[1] - over.ci95[0]) / 2:.2f}" if over.ci95 else ""
-    return f"{mean} ({fixed(over.mean, '+.2f')}{half}){' final' if reached == {FINAL} else ''}"
+    return f"{mean} ({with_error(over.mean, over.ci95, '+')}){' final' if reached == {FINAL} else ''}"
 
 
 def answer_cells(results: Results) -> Cells | None:

@@ -12,14 +12,15 @@ from prefzoo.results.results_schema import Results
 
 OPEN, CLOSE = "⟦", "⟧"
 """Stand around what carries loss, where there is no colour to tell it by."""
-HEADINGS = ["split", "rows", "prompts", "trained tokens", "prompt length", "reply length", "shortened", "near train"]
+HEADINGS = ["split", "rows", "prompts", "trained tokens", "prompt length", "chosen length", "rejected length"]
+HEADINGS += ["shortened", "near train"]
 LENGTHS = "Lengths in tokens: median / 95th percentile / longest"
 
 
 def data_section(results: Results) -> Section:
     """Return the section on the data."""
     table = Table(data_cells(results.preflight, results.manifest), "the data of each split", key="data")
-    legend = Text(f"{LENGTHS}. Trained tokens are those of chosen replies, ends included.")
+    legend = Text(f"{LENGTHS}. Trained tokens are those of chosen replies (or demonstrations), ends included.")
     examples = Html("examples.html.jinja", {"preflight": results.preflight, "marks": (OPEN, CLOSE)})
     return Section("data", "The data", [table, legend, examples])
 
@@ -45,13 +46,30 @@ def data_facts(preflight: dict[str, Any], manifest: dict[str, Any]) -> list[str]
         lines.append(f"Repeated prompts, kept together in one split: {len(groups)} ({first}{more}).")
     if count := preflight["shortened_prompt_count"]:
         lines.append(f"Prompts shortened from the left to fit: {count}.")
+    lines += _length_facts(preflight["splits"].get("train", {})) + _group_facts(preflight.get("test_groups"))
     for name, part in preflight["splits"].items():
         if count := part["unaligned"]:
             lines.append(
                 f"{name} replies whose tokens do not begin where those of the prompt end, so that tokens at the border "
                 f"are trained on wrongly or not at all: {count}. The chat template or the tokenizer is the cause."
             )
-    return lines + _near_facts(preflight["near_duplicates"]) + _label_facts(preflight.get("labels"))
+    lines += preflight.get("notes", [])
+    lines += _near_facts(preflight["near_duplicates"]) + _group_facts(preflight.get("test_groups"))
+    return lines + _label_facts(preflight.get("labels"))
+
+
+def data_in_brief(preflight: dict[str, Any], manifest: dict[str, Any]) -> list[str]:
+    """Return how much there is and what was dropped, and how many more sentences `data_facts` has."""
+    splits = " + ".join(f"{part['rows']} {name}" for name, part in manifest["splits"].items())
+    dropped = [f"{reason_text(reason)} {count}" for reason, count in preflight["dropped"].items()]
+    more = len(data_facts(preflight, manifest)) - len(_counted(preflight, manifest)) - len(dropped)
+    lines = [
+        f"Data {manifest['sha256'][:12]}: {preflight['read']} records, {splits} rows; "
+        f"{'not used: ' + ', '.join(dropped) if dropped else 'nothing dropped'}."
+    ]
+    if more:
+        lines.append(f"{more} more on the data: `prefzoo data RECIPE`, and the report.")
+    return lines
 
 
 def _counted(preflight: dict[str, Any], manifest: dict[str, Any]) -> list[str]:
@@ -110,6 +128,30 @@ def _near_facts(near: dict[str, dict[str, Any]]) -> list[str]:
     return lines
 
 
+def _length_facts(train: dict[str, Any]) -> list[str]:
+    """How chosen replies differ in length from rejected ones; none where an older run did not measure it."""
+    if (bias := train.get("length_bias")) is None:
+        return []
+    return [
+        f"Chosen replies have {bias['chosen']:.1f} tokens in the mean, rejected ones {bias['rejected']:.1f}; of "
+        f"{bias['pairs']} train pairs the chosen one is longer in {bias['longer']:.0%} and shorter in "
+        f"{bias['shorter']:.0%}."
+    ]
+
+
+def _group_facts(counts: dict[str, int] | None) -> list[str]:
+    """How many groups the test prompts are in; None where an older run did not count them."""
+    if counts is None:
+        return []
+    text = f"Test prompts: {counts['prompts']}, in {counts['groups']} groups"
+    if counts["groups"] == counts["prompts"]:
+        return [f"{text}: none is nearly the same as another."]
+    return [
+        f"{text} of near-duplicates or of one `group` of the data, the largest of {counts['largest']}; the verdict "
+        "counts groups, because prompts that are alike get like replies."
+    ]
+
+
 def _label_facts(labels: dict[str, Any] | None) -> list[str]:
     if labels is None:
         return []
@@ -140,10 +182,12 @@ def data_cells(preflight: dict[str, Any], manifest: dict[str, Any]) -> Cells:
     rows = []
     for name, part in preflight["splits"].items():
         counts = manifest["splits"][name]
-        of_prompts, of_replies = (
-            "{median} / {p95} / {max}".format(**part[key]) for key in ("prompt_tokens", "chosen_tokens")
+        of_prompts, chosen, rejected = (
+            "{median} / {p95} / {max}".format(**part[key]) if key in part else "-"
+            for key in ("prompt_tokens", "chosen_tokens", "rejected_tokens")
         )
-        tokens = [str(part["trained_tokens"]), of_prompts, of_replies] if part["replies"] else ["-", of_prompts, "-"]
+        trained = [str(part["trained_tokens"]), chosen] if part["replies"] else ["-", "-"]
+        tokens = [trained[0], of_prompts, trained[1], rejected]
         near = preflight["near_duplicates"][name]["count"]
         rows.append([name, str(counts["rows"]), str(counts["prompts"]), *tokens, str(part["shortened"]), str(near)])
     return HEADINGS, rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -43,8 +44,21 @@ def training_curves(results: Results, out: Path) -> Curves:
 def pictures(results: Results, curves: Curves) -> list[Picture]:
     """Draw every picture that these results have the numbers for, the most important first."""
     labels = drawn_labels(results)
-    height = 3.4 + 0.22 * -(-len(labels) // axes.legend_columns(labels))
+    height = _height(labels)
     return [*_measured(results, labels, height), *_trained(labels, curves, height)]
+
+
+def _height(labels: list[str]) -> float:
+    """Inches of a picture with a legend below it."""
+    return 3.4 + 0.22 * -(-len(labels) // axes.legend_columns(labels))
+
+
+def frontier(results: Results) -> Picture | None:
+    """Draw the metric that decides against KL; where no KL was measured, by itself; None where nothing was."""
+    labels = drawn_labels(results)
+    drawn = _measured(results, labels, _height(labels)) if labels else iter(())
+    first = {picture.name: picture for picture in itertools.islice(drawn, 2)}
+    return first.get("frontier") or first.get("score")
 
 
 def drawn_labels(results: Results) -> list[str]:
@@ -133,6 +147,7 @@ def draw(name: str, caption: str, text: str, drawing: Callable[[Any], None], hei
         plot.spines[["top", "right"]].set_visible(False)
         svg, png = io.BytesIO(), io.BytesIO()
         figure.draw_without_rendering()
+        axes.thin_ticks(plot)
         figure.set_layout_engine("none")  # it is laid out now; `savefig` would do it again for each file
         for patch in (figure.patch, plot.patch):
             patch.set_visible(False)

@@ -22,31 +22,35 @@ MARKS = {"warnings": ("! ", "yellow"), "believing": ("- ", None)}
 """Section -> what stands before each of its points, and their style."""
 
 
+LEGEND = "wins: share of test prompts answered better than the start does; KL: to the start, nats a reply"
+
+
 def print_sections(sections: Sequence[Section], console: Console) -> None:
-    """Print tables, the verdict with its note, and lists of sentences; how to read them is for larger media."""
+    """Print the verdict, tables with their notes below them, and lists of sentences; how to read them is for larger
+    media."""
     for section in sections:
         parts = section.shown("terminal")
-        for part in sorted(parts, key=lambda part: not isinstance(part, Table)):
+        notes = [part.text for part in parts if isinstance(part, Text) and part.style == "note"]
+        for part in parts:
             match part:
                 case Table(cells, title=title):
-                    console.print(_verdict_table(cells, title, console.width))
+                    console.print(_verdict_table(cells, title, "\n".join([*notes, LEGEND]), console.width))
                 case Text(text, style="verdict"):
-                    console.print(text, style="bold", markup=False)
-                case Text(text, style="note"):
-                    console.print(text, markup=False, highlight=False)
+                    console.print(text, style="bold", markup=False, highlight=False)
                 case Points(items):
                     mark, style = MARKS[section.id]
                     for item in items:
                         console.print(f"{mark}{item}", style=style, markup=False, highlight=False)
 
 
-def _verdict_table(cells: Cells, title: str, width: int) -> RichTable:
+def _verdict_table(cells: Cells, title: str, caption: str, width: int) -> RichTable:
     headings, rows = cells
     if width < NARROW:
         shown = [i for i, heading in enumerate(headings) if heading not in DECIDES_LITTLE]
         headings, *rows = [[row[i] for i in shown] for row in (headings, *rows)]
     styles = [ROW_STYLES.get(row[-1], "") for row in rows]
-    return rich_table((headings, rows), title, styles, no_wrap=True, box=SIMPLE, padding=(0, 1, 0, 0))
+    below = {"caption": RichText(caption), "caption_justify": "left", "caption_style": ""}
+    return rich_table((headings, rows), title, styles, no_wrap=True, box=SIMPLE, padding=(0, 1, 0, 0), **below)
 
 
 def rich_table(
@@ -63,13 +67,14 @@ def rich_table(
 
 
 def training_examples(preflight: dict[str, Any]) -> list[RichText]:
-    """Return a few training rows as the model sees them, what carries loss bold and green and in `OPEN` and `CLOSE`;
-    prompts alone where nothing carries loss yet."""
+    """Return a few training rows as the model sees them, what carries loss bold and green and in `OPEN` and `CLOSE`,
+    and the rejected reply; prompts alone where nothing carries loss yet."""
     return [
         RichText.assemble(
             (f"{row['id']}\n", "dim"),
             row["untrained"],
             (f"{OPEN}{row['trained']}{CLOSE}" if row["trained"] else "", "bold green"),
+            (f"\nrejected: {row['rejected']}" if "rejected" in row else "", "red"),
             "\n",
         )
         for row in preflight["examples"]

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import io
+import json
 import shlex
 from collections.abc import Iterator, Mapping
+from hashlib import sha256
 from pathlib import Path
 
 import yaml
 
+from prefzoo.atomic_files import file_sha256, read_json, write_whole
+from prefzoo.errors import PrefzooError
 from prefzoo.report.algorithm_details import constitution_section, details_section
 from prefzoo.report.breakdown import breakdown_sections
 from prefzoo.report.cost import cost_section
@@ -23,6 +29,7 @@ from prefzoo.report.verdict_section import ranked, summary_sections
 from prefzoo.results import results_file
 from prefzoo.results.results_schema import Milestone, Results, SeedResult
 
+WRITTEN = "written.json"
 CSV_COLUMNS = ("policy", "seed", "milestone", "metric", "value")
 
 
@@ -57,17 +64,18 @@ def write(results: Results, out: Path) -> None:
     drawn = {picture.name: picture for picture in pictures(results, training_curves(results, out))}
     _save_pictures(drawn, out / FIGURES)
     sections = all_sections(results, out, drawn)
-    (out / "report.html").write_text(render_html(sections), encoding="utf-8")
-    (out / "report.md").write_text(render_markdown(sections), encoding="utf-8")
+    write_whole(out / "report.html", render_html(sections))
+    write_whole(out / "report.md", render_markdown(sections))
 
 
 def write_csv(results: Results, file: Path) -> None:
     """Write a row for each measured number: policy, seed, milestone (empty for the final policy), metric, value. What a
     trial used is in it as `ledger/<name>`."""
-    with file.open("w", encoding="utf-8", newline="") as out:
-        writer = csv.writer(out)
-        writer.writerow(CSV_COLUMNS)
-        writer.writerows(_csv_rows(results))
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(CSV_COLUMNS)
+    writer.writerows(_csv_rows(results))
+    write_whole(file, table.getvalue())
 
 
 def _csv_rows(results: Results) -> Iterator[tuple[str, str, str, str, float]]:
@@ -82,14 +90,26 @@ def _csv_rows(results: Results) -> Iterator[tuple[str, str, str, str, float]]:
 
 
 def _save_pictures(drawn: Mapping[str, Picture], folder: Path) -> None:
-    """Write each as SVG and PNG, and remove those that these results do not have."""
+    """Write each as SVG and PNG, and remove those of an earlier report that these results do not have.
+
+    `written.json` in the folder lists what was written, with its hash: what is not in it, or was changed since, is
+    somebody else's and stays.
+    """
     folder.mkdir(exist_ok=True)
-    for old in folder.iterdir():
-        if old.suffix in (".svg", ".png"):
-            old.unlink()
+    earlier: dict[str, str] = {}
+    with contextlib.suppress(PrefzooError):
+        earlier = read_json(folder / WRITTEN)
+    files: dict[str, bytes] = {}
     for name, picture in drawn.items():
-        (folder / f"{name}.svg").write_text(picture.svg, encoding="utf-8")
-        (folder / f"{name}.png").write_bytes(picture.png)
+        files |= {f"{name}.svg": picture.svg.encode(), f"{name}.png": picture.png}
+    for file, content in files.items():
+        write_whole(folder / file, content)
+    hashes = {file: sha256(content).hexdigest() for file, content in files.items()}
+    write_whole(folder / WRITTEN, json.dumps(hashes, indent=1))
+    for file in earlier.keys() - files.keys():
+        old = folder / file
+        if Path(file).name == file and old.is_file() and not old.is_symlink() and file_sha256(old) == earlier[file]:
+            old.unlink()
 
 
 def _curves_section(drawn: Mapping[str, Picture]) -> Section:

@@ -16,6 +16,9 @@ MOST_NAMED = 6
 """More policies than this are not all named in a title or a sentence."""
 
 
+TWO_SEEDS = "Two seeds: up to one in ten policies that are the same are called different, not at most one in twenty."
+
+
 def title(results: Results) -> str:
     """Return what was compared, e.g. `sft, dpo and ppo against the start: 3 seeds, 256 test prompts`."""
     labels = _shortened([label for label in results.algorithms if label != START])
@@ -35,7 +38,8 @@ def _named(labels: list[str]) -> str:
 def size(results: Results) -> str:
     """Return how many seeds and test prompts there were."""
     seeds = len(results.recipe["seeds"])
-    return f"{seeds} seed{'s' if seeds > 1 else ''}, {results.test_prompts} test prompts"
+    groups = f" in {results.groups} groups" if results.groups else ""
+    return f"{seeds} seed{'s' if seeds > 1 else ''}, {results.test_prompts} test prompts{groups}"
 
 
 BUDGET = {"max_steps", "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps"}
@@ -90,7 +94,9 @@ def sentence(results: Results) -> str:
         parts.append(f"no difference shown: {_named(groups['inconclusive'])}")
     if missing := [label for label, result in results.algorithms.items() if result.status != "ok"]:
         parts.append(f"without a result: {_named(missing)}")
-    text = "; ".join(parts) + "." if parts else "nothing was measured."
+    if not results.scored:
+        parts.insert(0, "no verdict: no reply of a trained policy was scored, neither by gold nor by a reward")
+    text = "; ".join(parts) + "."
     if len(results.recipe["seeds"]) == 1 and (groups["better"] or groups["worse"]):
         text = f"with one seed, and so of these trainings alone, {text}"
     return text[0].upper() + text[1:]
@@ -145,6 +151,25 @@ def open_note(results: Results) -> str | None:
     )
 
 
+def seeds_note(results: Results) -> str | None:
+    """Return what a verdict of two seeds is worth; None where there are more, or one (see `sentence`), or none."""
+    found = any(v.metric == results.primary and v.verdict != "inconclusive" for v in results.verdicts)
+    return TWO_SEEDS if found and len(results.recipe["seeds"]) == 2 else None
+
+
+def power_note(results: Results) -> str | None:
+    """Return what to do about verdicts that are inconclusive; None where there are none."""
+    labels = [v.a for v in results.verdicts if (v.metric, v.b, v.verdict) == (results.primary, START, "inconclusive")]
+    if not labels:
+        return None
+    named = f"Inconclusive ({_named(labels)}) means not shown."
+    if len(results.recipe["seeds"]) == 1:
+        return f"{named} How many prompts and seeds would show it cannot be told from one seed; compare with --seeds 3."
+    if results.power_command is None:
+        return None
+    return f"{named} How many seeds and prompts a difference takes to be found: {results.power_command}"
+
+
 def column_notes(results: Results) -> dict[str, str]:
     """Return for each column of the first table that needs it a sentence on what it holds."""
     metric = results.primary
@@ -156,7 +181,8 @@ def column_notes(results: Results) -> dict[str, str]:
     if "gold" in texts and results.recipe["gold"] == "judge":
         texts["gold"] = PROSE["gold_by_judge"]
     return texts | {
-        "±": f"Half of a 95% interval, which covers other {seeds}{_not_covered(results)}.",
+        "±": "Half of a 95% interval, or both of its ends where they are not as far from the number; it covers other "
+        f"{seeds}{_not_covered(results)}.",
         "over start": PROSE["over_start"],
         "verdict": PROSE["verdict"].format(alpha=ALPHA),
     }

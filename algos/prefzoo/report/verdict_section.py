@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from prefzoo.report.data_summary import data_facts
+from prefzoo.report.data_summary import data_facts, data_in_brief
 from prefzoo.report.sections import PROSE, Cells, Figures, Fold, Part, Picture, Points, Section, Table, Text
-from prefzoo.report.summary_text import column_notes, left_open, marked, open_note, sentence, setting, size, title
-from prefzoo.results.number_format import fixed, interval
+from prefzoo.report.summary_text import (
+    column_notes,
+    left_open,
+    marked,
+    open_note,
+    power_note,
+    seeds_note,
+    sentence,
+    setting,
+    size,
+    title,
+)
+from prefzoo.results.number_format import fixed, interval, with_error
 from prefzoo.results.results_schema import Results, Summary
 from prefzoo.run.stage_graph import START
 
@@ -36,13 +47,16 @@ def summary_sections(results: Results, pictures: Mapping[str, Picture]) -> list[
         Table((turned[0], turned[1:]), label, verdicts=True, only=("html",)),
         Table((headings, rows), label, title=size(results), only=("markdown", "terminal")),
     ]
-    if note := open_note(results):
-        verdict.append(Text(note, "note"))
+    verdict += [Text(note, "note") for note in (seeds_note(results), open_note(results), power_note(results)) if note]
     verdict += [Figures([pictures[name] for name in FIRST_PICTURES if name in pictures]), Text(setting(results))]
     notes = {COLUMNS.get(name, name): text for name, text in column_notes(results).items()}
     how_to_read, definitions = "How to read the table", Points([*notes.values()], [*notes])
     warnings = [Points(grouped_warnings(results)), Text(PROSE["warnings"], only=("html",))] if results.warnings else []
-    believing = [Points(facts(results)), Fold(how_to_read, [definitions], only=("html",))]
+    believing = [
+        Points(facts(results), only=("html", "markdown")),
+        Points(facts(results, in_brief=True), only=("terminal",)),
+        Fold(how_to_read, [definitions], only=("html",)),
+    ]
     return [
         Section("verdict", title(results), verdict),
         Section("reading", how_to_read, [definitions], only=("markdown",)),
@@ -59,7 +73,7 @@ def verdict_cells(results: Results) -> Cells:
     rows = []
     for label in ranked(results):
         result = results.algorithms[label]
-        row = [label, *[_number(result.summary.get(c), with_error=c == results.primary) for c in columns]]
+        row = [label, *[_number(result.summary.get(c), with_interval=c == results.primary) for c in columns]]
         if result.status != "ok":
             row += ["", result.status.upper()]
         elif label in verdicts:
@@ -99,14 +113,16 @@ def grouped_warnings(results: Results) -> list[str]:
     return [", ".join(dict.fromkeys(names)) + text for text, names in policies.items()]
 
 
-def facts(results: Results) -> list[str]:
-    """Return what a reader must know beside the table: failures, notes, the reward, the data."""
+def facts(results: Results, in_brief: bool = False) -> list[str]:
+    """Return what a reader must know beside the table: failures, notes, the reward, the data (in a line or two where
+    `in_brief`)."""
     failures: dict[tuple[str, str], list[str]] = {}
     for label, result in results.algorithms.items():
         if result.error:
             failures.setdefault((result.status, result.error), []).append(label)
     lines = [f"{', '.join(labels)} {status}: {error}" for (status, error), labels in failures.items()]
-    return [*lines, *results.notes, *_reward_facts(results), *data_facts(results.preflight, results.manifest)]
+    of_data = (data_in_brief if in_brief else data_facts)(results.preflight, results.manifest)
+    return [*lines, *results.notes, *_reward_facts(results), *of_data]
 
 
 def _reward_facts(results: Results) -> list[str]:
@@ -122,9 +138,9 @@ def _reward_facts(results: Results) -> list[str]:
     return [text + "."]
 
 
-def _number(summary: Summary | None, with_error: bool) -> str:
+def _number(summary: Summary | None, with_interval: bool) -> str:
     if summary is None:
         return "-"
-    if summary.ci95 is None or not with_error:
+    if not with_interval:
         return fixed(summary.mean)
-    return f"{fixed(summary.mean)} ±{(summary.ci95[1] - summary.ci95[0]) / 2:.2f}"
+    return with_error(summary.mean, summary.ci95)

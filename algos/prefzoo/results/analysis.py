@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +15,11 @@ from prefzoo.run.evaluation_records import read_records
 from prefzoo.run.stage_graph import START
 
 Tables = dict[str, np.ndarray]
-"""metric -> (seeds x prompts)"""
+"""metric -> (seeds x prompts), or where that is said (seeds x groups)"""
+PromptGroups = Mapping[str, statistics.Groups]
+"""slice -> the groups of its prompts; under `ALL` those of all test prompts"""
+ALL = ""
+NO_GROUPS: PromptGroups = {}
 
 
 def read_tables(folders: Sequence[Path], metrics: Sequence[str] = ("gold", "proxy")) -> Tables:
@@ -27,17 +32,37 @@ def read_tables(folders: Sequence[Path], metrics: Sequence[str] = ("gold", "prox
     }
 
 
+def prompt_groups(records: list[dict[str, Any]]) -> PromptGroups:
+    """Return the groups of the prompts of an evaluation; records of older versions have none."""
+    slices = {ALL: records}
+    for record in records:
+        if record.get("slice"):
+            slices.setdefault(record["slice"], []).append(record)
+    return {
+        name: statistics.number_groups([record.get("group") for record in of_slice])
+        for name, of_slice in slices.items()
+    }
+
+
+def group_tables(tables: Tables, groups: PromptGroups) -> Tables:
+    """Return (seeds x groups) tables of (seeds x prompts) tables."""
+    return {name: statistics.group_means(table, groups.get(name.partition("@")[2])) for name, table in tables.items()}
+
+
 def to_summary(estimate: statistics.Estimate, low: float = -np.inf, high: float = np.inf) -> Summary:
     """Convert an estimate, its interval cut to the range from `low` to `high`."""
     known = np.isfinite(estimate.low)
     return Summary(mean=estimate.mean, ci95=(max(low, estimate.low), min(high, estimate.high)) if known else None)
 
 
-def summaries(tables: Mapping[str, Tables]) -> dict[str, dict[str, Summary]]:
-    """Return label -> metric -> summary of the mean.
+def summaries(
+    tables: Mapping[str, Tables], groups: PromptGroups = NO_GROUPS, shares: Collection[str] = ()
+) -> dict[str, dict[str, Summary]]:
+    """Return label -> metric -> summary of the mean, over groups of prompts where there are any.
 
     A metric that is 0 or 1, or a tie, and not the same for all, is a proportion, such as a win rate or what a verifier
-    says; its interval has a width even where all values are 0 or all 1.
+    says; its interval lies within 0 and 1 and has a width even where all values are 0 or all 1. `shares` are other
+    metrics between 0 and 1. A KL that is the same of all replies is a bound, and has no interval.
     """
     values: dict[str, set[float]] = {}
     for of_label in tables.values():
@@ -45,14 +70,35 @@ def summaries(tables: Mapping[str, Tables]) -> dict[str, dict[str, Summary]]:
             values.setdefault(metric, set()).update(np.unique(table).tolist())
     proportions = {metric for metric, known in values.items() if len(known) > 1 and known <= {0.0, 0.5, 1.0}}
 
-    def summary(metric: str, table: np.ndarray) -> Summary:
-        mean = statistics.estimate(table)
-        return to_summary(statistics.proportion(mean, table) if metric in proportions else mean)
+    def summary(metric: str, table: np.ndarray, means: np.ndarray) -> Summary:
+        mean = statistics.estimate(means)
+        if is_bound(metric, table):
+            return Summary(mean=mean.mean, ci95=None)
+        return to_summary(statistics.proportion(mean, means) if metric in proportions | {*shares} else mean)
 
     return {
-        label: {metric: summary(metric, table) for metric, table in of_label.items()}
+        label: {
+            metric: summary(metric, of_label[metric], means) for metric, means in group_tables(of_label, groups).items()
+        }
         for label, of_label in tables.items()
     }
+
+
+def difference(metric: str, policy: np.ndarray, start: np.ndarray, groups: PromptGroups) -> Summary:
+    """Return the summary of a policy's difference to the start, from (seeds x prompts) tables of a metric."""
+    means = [group_tables({metric: table}, groups)[metric] for table in (policy, start)]
+    found = statistics.paired_difference(*means)
+    return Summary(mean=found.mean, ci95=None) if is_bound(metric, policy) else to_summary(found)
+
+
+def is_share(table: np.ndarray) -> bool:
+    """Return whether a table holds wins, ties and defeats alone, or what is true or not."""
+    return bool(np.isin(table, (0.0, 0.5, 1.0)).all())
+
+
+def is_bound(metric: str, table: np.ndarray) -> bool:
+    """Return whether a metric was computed for a policy, and not measured on its replies."""
+    return metric == "kl" and table.size > 1 and bool(table.any() and np.ptp(table) == 0)
 
 
 def primary_metric(tables: Mapping[str, Tables]) -> str | None:
@@ -60,9 +106,10 @@ def primary_metric(tables: Mapping[str, Tables]) -> str | None:
     return next((metric for metric in ("gold", "proxy") if metric in tables.get(START, {})), None)
 
 
-def verdicts(tables: Mapping[str, Tables]) -> list[Verdict]:
+def verdicts(tables: Mapping[str, Tables], groups: PromptGroups = NO_GROUPS) -> list[Verdict]:
     """Compare all policies with the start on gold and proxy, and all pairs of policies on the primary metric."""
     result: list[Verdict] = []
+    tables = {label: group_tables(of_label, groups) for label, of_label in tables.items()}
     for metric in ("gold", "proxy"):
         labels = [label for label in tables if label != START and metric in tables[label]]
         if metric in tables.get(START, {}):
@@ -76,7 +123,7 @@ def verdicts(tables: Mapping[str, Tables]) -> list[Verdict]:
 def verdict_family(
     name: str, metric: str, pairs: Sequence[tuple[str, str]], tables: Mapping[str, Tables]
 ) -> list[Verdict]:
-    """Return verdicts that Holm's method corrects together."""
+    """Return verdicts that Holm's method corrects together, from (seeds x groups) tables."""
     scores = [(tables[a][metric], tables[b][metric]) for a, b in pairs]
     differences = [statistics.paired_difference(a, b) for a, b in scores]
     adjusted = statistics.holm([difference.p for difference in differences])
@@ -93,6 +140,7 @@ def verdict_family(
             family_size=len(pairs),
             effect_size=statistics.effect_size(a, b),
             detectable=_detectable(a, b, len(pairs)),
+            skewness=difference.skewness,
         )
         for labels, (a, b), difference, p in zip(pairs, scores, differences, adjusted, strict=True)
     ]
@@ -107,12 +155,12 @@ def _detectable(a: np.ndarray, b: np.ndarray, family_size: int) -> float | None:
     return statistics.Pilot.of(a, b).minimum_detectable_effect(statistics.Design(*a.shape), family_size)
 
 
-def pairs(tables: Mapping[str, Tables]) -> list[Pair]:
+def pairs(tables: Mapping[str, Tables], groups: PromptGroups = NO_GROUPS) -> list[Pair]:
     """Return the win matrix, each two labels once."""
-    result = []
+    result, of_all = [], groups.get(ALL)
     for (a, scores_a), (b, scores_b) in combinations(_primary_scores(tables).items(), 2):
-        won = statistics.wins(scores_a, scores_b)
-        improvement = statistics.probability_of_improvement(scores_a, scores_b)
+        won = statistics.group_means(statistics.wins(scores_a, scores_b), of_all)
+        improvement = statistics.probability_of_improvement(scores_a, scores_b, of_all)
         win_rate = statistics.proportion(statistics.estimate(won), won)
         result.append(
             Pair(
@@ -125,12 +173,12 @@ def pairs(tables: Mapping[str, Tables]) -> list[Pair]:
     return result
 
 
-def ratings(tables: Mapping[str, Tables]) -> dict[str, Summary]:
+def ratings(tables: Mapping[str, Tables], groups: PromptGroups = NO_GROUPS) -> dict[str, Summary]:
     """Return Bradley-Terry ratings in log-odds; the start has 0."""
     scores = _primary_scores(tables)
     if len(scores) < 2:
         return {}
-    estimates = statistics.bradley_terry_ratings(np.stack(list(scores.values())))
+    estimates = statistics.bradley_terry_ratings(np.stack(list(scores.values())), groups.get(ALL))
     return {label: to_summary(estimate) for label, estimate in zip(scores, estimates, strict=True)}
 
 

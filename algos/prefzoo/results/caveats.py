@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from prefzoo.errors import with_full_stop
 from prefzoo.judges.judge_audit import Audit
 from prefzoo.judges.judge_audit_text import verdict
 from prefzoo.recipe.recipe_schema import Recipe
+from prefzoo.results.analysis import ALL, PromptGroups
+from prefzoo.results.results_schema import Verdict
+from prefzoo.results.statistics import SKEWED
 from prefzoo.run.executor import Outcome
-from prefzoo.run.stage_graph import AUDIT, Plan
+from prefzoo.run.stage_graph import AUDIT, START, Plan
+
+TWO_SEEDS = (
+    "Two seeds tell little of how much trainings differ: depending on that, of pairs of policies that are the same 3 "
+    "to 12% are called different, and not at most 5% (docs/calibration.md). A third seed makes verdicts surer."
+)
+FEW_GROUPS = 30
+"""Groups of prompts of which there are fewer are said to be few."""
 
 
 def notes(
@@ -24,6 +38,8 @@ def notes(
     sentences = []
     if len(recipe.seeds) == 1:
         sentences.append("One seed: the intervals cover other prompts, not another training run.")
+    if len(recipe.seeds) == 2:
+        sentences.append(TWO_SEEDS)
     if manifest["splits"]["test"]["prompts"] < recipe.evaluation.prompts:
         sentences.append(f"There are only {manifest['splits']['test']['prompts']} test prompts.")
     parts = recipe.reward.places
@@ -69,6 +85,50 @@ def notes(
         if result.algorithm == "best_of_n":
             sentences.append(f"The KL of {label} is the upper bound log n - (n - 1) / n, not a measurement.")
     return sentences
+
+
+def group_notes(groups: PromptGroups) -> list[str]:
+    """Return sentences on prompts that are analysed together."""
+    of_all = groups.get(ALL)
+    if of_all is None:
+        return []
+    sizes = np.bincount(of_all)
+    sentences = [
+        f"The {len(of_all)} test prompts are {len(sizes)} groups (near-duplicates, or the data's own `group`), the "
+        f"largest of {sizes.max()}: every number is a mean over groups, each of which counts once, and every interval "
+        "is one over groups."
+    ]
+    if len(sizes) < FEW_GROUPS:
+        sentences.append(
+            f"Only {len(sizes)} groups: more prompts of the same groups would not make the verdicts surer, and of so "
+            "few the intervals take for granted that they are not far from normally distributed."
+        )
+    return sentences
+
+
+def power_command(verdicts: Sequence[Verdict], metric: str, seeds: int, out: Path) -> str | None:
+    """Return the command that says how many seeds and prompts would show half of the smallest difference that could be
+    found where none was; None where every difference to the start was shown, or where one seed tells nothing."""
+    sizes = [
+        v.detectable
+        for v in verdicts
+        if (v.metric, v.b, v.verdict) == (metric, START, "inconclusive") and v.detectable is not None
+    ]
+    if seeds < 2 or not sizes or min(sizes) <= 0:
+        return None
+    return shlex.join(["prefzoo", "power", str(out), "--difference", f"{float(f'{min(sizes) / 2:.1g}'):g}"])
+
+
+def skew_notes(verdicts: Sequence[Verdict], metric: str) -> list[str]:
+    """Return a sentence on the differences to the start that a few prompts make; none where there are none."""
+    labels = [v.a for v in verdicts if v.metric == metric and v.b == START and abs(v.skewness or 0.0) > SKEWED]
+    if not labels:
+        return []
+    return [
+        f"A few prompts with extreme scores make much of the difference to the start of {', '.join(labels)}. Intervals "
+        "and p-values allow for it as far as these prompts show it; what rarer ones would add, this comparison cannot "
+        "tell. The interquartile mean and the win rate do not depend on them."
+    ]
 
 
 def _used(values: Sequence[Any]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from prefzoo.atomic_files import read_json
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import MILESTONES
 from prefzoo.judges.critique_revision import TRANSCRIPTS
@@ -17,16 +17,18 @@ from prefzoo.judges.judge_audit import AUDIT_FILE
 from prefzoo.ledger import Ledger
 from prefzoo.recipe.recipe_schema import Recipe
 from prefzoo.results import analysis, statistics
-from prefzoo.results.analysis import Tables, to_summary
-from prefzoo.results.caveats import judge_notes, notes, ungraded
+from prefzoo.results.analysis import PromptGroups, Tables, prompt_groups, to_summary
+from prefzoo.results.caveats import group_notes, judge_notes, notes, power_command, skew_notes, ungraded
+from prefzoo.results.cost_record import ESTIMATE_FILE
 from prefzoo.results.equal_budgets import at_equal_budgets
 from prefzoo.results.length_adjustment import length_adjusted
 from prefzoo.results.results_file import identities, last_call
 from prefzoo.results.results_schema import AlgorithmResult, Departure, Milestone, Results, SeedResult, Status
 from prefzoo.results.training_history import milestone_tables, read_curves
+from prefzoo.results.trial_metrics import StartScores, column_means, finite_records, metric_columns, start_scores_of
 from prefzoo.results.warnings import find_warnings
-from prefzoo.run.evaluation_records import DETAILS, JUDGING, PRINCIPLES, RECORDS, distinct, not_numbers, read_records
-from prefzoo.run.executor import Outcome, read_worker_counts
+from prefzoo.run.evaluation_records import DETAILS, JUDGING, PRINCIPLES, RECORDS, read_records
+from prefzoo.run.executor import OUTCOMES, WORKER_COUNTS, Outcome, read_worker_counts
 from prefzoo.run.integrity import refuse_edited, unsealed
 from prefzoo.run.stage_graph import AUDIT, LABEL_STAGE, START, Plan
 from prefzoo.run.trial_identity import IDENTITY, refuse_unequal
@@ -39,24 +41,30 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
     Raises:
         PrefzooError: when the trials are not alike in all that they must share (`trial_identity`), naming what differs.
     """
+    plan = plan.with_lengths()
     recipe = plan.recipe
     refuse_edited(plan)
     tables: dict[str, Tables] = {}
     algorithms = {}
+    start_scores: dict[int, StartScores] = {}
     for label in (START, *recipe.algorithms):
-        algorithms[label], tables[label] = _algorithm(plan, outcomes, label)
+        algorithms[label], tables[label] = _algorithm(plan, outcomes, label, start_scores)
     refuse_unequal(identities(algorithms), str(plan.out))
     start = tables[START]
+    groups = _prompt_groups(plan)
+    of_all = groups.get(analysis.ALL)
+    means = {label: analysis.group_tables(of_label, groups) for label, of_label in tables.items()}
     metric = analysis.primary_metric(tables) or "proxy"
-    for label, summary in analysis.summaries(tables).items():
+    shares = ("gold",) if recipe.final_judge is not None else ()
+    for label, summary in analysis.summaries(tables, groups, shares).items():
         result = algorithms[label]
         result.summary = summary
         if metric in start and metric in tables[label]:
-            result.interquartile_mean = to_summary(statistics.interquartile_mean(tables[label][metric]))
+            result.interquartile_mean = to_summary(statistics.interquartile_mean(tables[label][metric], of_all))
         if label != START:
-            result.length_adjusted = length_adjusted(tables[label], start, metric)
+            result.length_adjusted = length_adjusted(tables[label], start, metric, of_all)
             result.over_start = {
-                name: to_summary(statistics.paired_difference(table, start[name]))
+                name: analysis.difference(name, table, start[name], groups)
                 for name, table in tables[label].items()
                 if name in start
             }
@@ -65,7 +73,7 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
     if recipe.audited:
         stages = {name: plan.stages.get(AUDIT.format(name)) for name in recipe.audited}
         audits = {
-            name: _read(stage.folder / AUDIT_FILE) if stage is not None and stage.folder.is_dir() else None
+            name: read_json(stage.folder / AUDIT_FILE) if stage is not None and stage.folder.is_dir() else None
             for name, stage in stages.items()
         }
         judge = {"type": recipe.judge.type, **judge, "audits": audits}
@@ -73,15 +81,19 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
     judges: dict[str | None, list[Any]] = {None: [judge]}
     judges |= {label: [t.details["judge"] for t in ts if "judge" in t.details] for label, ts in trials.items()}
     warnings = find_warnings(
-        {label: tables[label] for label in recipe.algorithms if tables[label]},
-        start,
+        {label: means[label] for label in recipe.algorithms if means[label]},
+        means[START],
         metric,
         {label: result.length_adjusted for label, result in algorithms.items()},
         read_curves(plan.stages.values()),
         judges,
         {label: [trial.judging for trial in of_label] for label, of_label in trials.items()},
-        {label: milestone_tables(algorithms[label], plan.out) for label in recipe.algorithms},
+        {label: milestone_tables(algorithms[label], plan.out, groups) for label in recipe.algorithms},
+        "prompts" if of_all is None else "groups of prompts",
     )
+    if recipe.generation.unfinished == "keep":
+        warnings = [warning for warning in warnings if warning.kind != "cut_off"]
+    verdicts = analysis.verdicts(tables, groups)
     return Results(
         recipe=recipe.model_dump(mode="json"),
         manifest=manifest,
@@ -94,28 +106,56 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
         slices={
             name.partition("@")[2]: table.shape[1] for name, table in start.items() if name.startswith(f"{metric}@")
         },
+        groups=int(of_all.max()) + 1 if of_all is not None else None,
+        slice_groups={name: int(g.max()) + 1 for name, g in groups.items() if name != analysis.ALL and g is not None},
         shared=_shared(plan),
         notes=[
             *notes(recipe, algorithms, reward, manifest),
+            *group_notes(groups),
+            *skew_notes(verdicts, metric),
             *judge_notes(plan, outcomes, judge),
             *ungraded(algorithms),
             *unsealed(plan),
         ],
         warnings=warnings,
-        verdicts=analysis.verdicts(tables),
-        pairs=analysis.pairs(tables),
-        equal_budgets=at_equal_budgets(algorithms, tables, plan.out),
-        ratings=analysis.ratings(tables),
+        verdicts=verdicts,
+        pairs=analysis.pairs(tables, groups),
+        equal_budgets=at_equal_budgets(algorithms, tables, plan.out, groups),
+        ratings=analysis.ratings(tables, groups),
+        power_command=power_command(verdicts, metric, len(recipe.seeds), plan.out),
         call=last_call(plan.out),
     )
 
 
-def _algorithm(plan: Plan, outcomes: Mapping[str, Outcome], label: str) -> tuple[AlgorithmResult, Tables]:
+def damaged_bookkeeping(out: Path) -> list[str]:
+    """A note on the small files of a comparison that are there and cannot be read; what they hold is left out."""
+    damaged = []
+    for name, kind in ((OUTCOMES, dict), (WORKER_COUNTS, list), (ESTIMATE_FILE, dict)):
+        if (out / name).exists():
+            try:
+                read_json(out / name, kind)
+            except PrefzooError:
+                damaged.append(name)
+    if not damaged:
+        return []
+    files = "1 file of this run is" if len(damaged) == 1 else f"{len(damaged)} files of this run are"
+    return [f"{files} damaged, and what it held is left out: {', '.join(damaged)}. Comparing again writes them anew."]
+
+
+def _prompt_groups(plan: Plan) -> PromptGroups:
+    """Return the groups of the test prompts, as the start's evaluation has them; none where there is no such."""
+    folders = [plan.stages[f"evaluate {START} seed {seed}"].folder for seed in plan.recipe.seeds]
+    return next((prompt_groups(read_records(folder)) for folder in folders if (folder / RECORDS).is_file()), {})
+
+
+def _algorithm(
+    plan: Plan, outcomes: Mapping[str, Outcome], label: str, start_scores: dict[int, StartScores]
+) -> tuple[AlgorithmResult, Tables]:
     recipe = plan.recipe
     status: Status = "ok"
     error = None
     seeds: dict[str, SeedResult] = {}
-    columns: dict[str, list[list[float]]] = {}
+    columns: dict[str, list[np.ndarray]] = {}
     for seed in recipe.seeds:
         names = [n for n in (f"train {label} seed {seed}", f"evaluate {label} seed {seed}") if n in plan.stages]
         bad = [outcomes[n] for n in names if n in outcomes and outcomes[n].status != "ok"]
@@ -126,7 +166,7 @@ def _algorithm(plan: Plan, outcomes: Mapping[str, Outcome], label: str) -> tuple
                 error = f"seed {seed}: {bad[0].error}" if bad else f"seed {seed}: was not run"
             continue
         try:
-            seeds[str(seed)], values = seed_result(plan, label, seed)
+            seeds[str(seed)], values = seed_result(plan, label, seed, start_scores)
         except PrefzooError as unusable:
             status, error = "failed", f"seed {seed}: {unusable}"
             continue
@@ -168,69 +208,52 @@ def _replies_per_row(recipe: Recipe, label: str) -> int | None:
     return algorithm.replies_per_row if algorithm.trains else None
 
 
-def seed_result(plan: Plan, label: str, seed: int) -> tuple[SeedResult, dict[str, list[float]]]:
+def seed_result(
+    plan: Plan, label: str, seed: int, start_scores: dict[int, StartScores] | None = None
+) -> tuple[SeedResult, dict[str, np.ndarray]]:
     """Return one trial's result and its columns: metric -> a value for each prompt (or one for the whole).
+
+    Args:
+        start_scores: by seed, what was read of the start for other trials, to which this adds.
 
     Raises:
         PrefzooError: when a measurement of it, or of a milestone, is gone, infinite or not a number.
     """
     folder = plan.stages[f"evaluate {label} seed {seed}"].folder
-    start_folder = plan.stages[f"evaluate {START} seed {seed}"].folder
-    start = read_records(start_folder) if start_folder.is_dir() else []
-    if not_numbers(start):
-        start = []
-    columns = _columns(_finite_records(folder), start)
+    start_scores = {} if start_scores is None else start_scores
+    if seed not in start_scores:
+        start_scores[seed] = start_scores_of(plan.stages[f"evaluate {START} seed {seed}"].folder)
+    start = start_scores[seed]
+    records = finite_records(folder)
+    groups = prompt_groups(records)
+    columns = metric_columns(records, start)
     train = plan.stages.get(f"train {label} seed {seed}")
-    training = _read(train.folder / "ledger.json") if train else {}
+    training = read_json(train.folder / "ledger.json") if train else {}
     details_file = (train or plan.stages[START]).folder / DETAILS
-    details = _read(details_file) if train or details_file.is_file() else {}  # a start that is taken as it is has none
+    details = (
+        read_json(details_file) if train or details_file.is_file() else {}
+    )  # a start that is taken as it is has none
     if train and (folder / PRINCIPLES).is_file():
-        details["principles"] = _read(folder / PRINCIPLES)
+        details["principles"] = read_json(folder / PRINCIPLES)
         details["transcripts"] = os.path.relpath(train.folder / TRANSCRIPTS, plan.out)
     result = SeedResult(
-        metrics=_means(columns),
-        ledger=_total([_read(folder / "ledger.json"), training]),
+        metrics=column_means(columns, groups),
+        ledger=_total([read_json(folder / "ledger.json"), training]),
         training=_total([training]) if train else {},
         milestones=[
-            Milestone(**_read(path / "milestone.json"), metrics=_means(_columns(_finite_records(path), start)))
+            Milestone(
+                **read_json(path / "milestone.json"),
+                metrics=column_means(metric_columns(finite_records(path), start), groups),
+            )
             for path in sorted((folder / MILESTONES).glob("*"))
         ],
         details=details,
-        judging=_read(folder / JUDGING) if (folder / JUDGING).is_file() else {},
+        judging=read_json(folder / JUDGING) if (folder / JUDGING).is_file() else {},
         policy=os.path.relpath(train.folder / "policy", plan.out) if train else None,
         replies=os.path.relpath(folder / RECORDS, plan.out),
-        identity=_read(folder / IDENTITY) if (folder / IDENTITY).is_file() else {},
+        identity=read_json(folder / IDENTITY) if (folder / IDENTITY).is_file() else {},
     )
     return result, columns
-
-
-def _finite_records(folder: Path) -> list[dict[str, Any]]:
-    records = read_records(folder)
-    if bad := not_numbers(records):
-        raise PrefzooError(f"{folder / RECORDS} holds what is no finite number: {', '.join(bad)}")
-    return records
-
-
-def _columns(records: Sequence[Mapping[str, Any]], start: Sequence[Mapping[str, Any]]) -> dict[str, list[float]]:
-    """Return metric -> a value for each prompt, or one for the whole; wins are those over the start's records."""
-    columns = {
-        metric: [float(record[metric]) for record in records]
-        for metric, value in records[0].items()
-        if isinstance(value, int | float)
-    }
-    metric = "gold" if "gold" in columns else "proxy"
-    if metric in columns:
-        if start and metric in start[0]:
-            start_scores = np.array([record[metric] for record in start])
-            columns["win_rate"] = statistics.wins(np.array(columns[metric]), start_scores).tolist()
-        for name in sorted({record["slice"] for record in records if record["slice"]}):
-            columns[f"{metric}@{name}"] = [float(record[metric]) for record in records if record["slice"] == name]
-    texts = [record["reply"] for record in records]
-    return columns | {"distinct_1": [distinct(texts, 1)], "distinct_2": [distinct(texts, 2)]}
-
-
-def _means(columns: Mapping[str, Sequence[float]]) -> dict[str, float]:
-    return {metric: float(np.mean(column)) for metric, column in columns.items()}
 
 
 def _total(ledgers: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -243,10 +266,10 @@ def _total(ledgers: Sequence[dict[str, float]]) -> dict[str, float]:
 
 def _data(plan: Plan) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Return the preflight, the manifest, and what the judge who labelled the pairs reports, where one did."""
-    preflight, manifest = (_read(plan.stages["data"].folder / f"{name}.json") for name in ("preflight", "manifest"))
+    preflight, manifest = (read_json(plan.stages["data"].folder / f"{name}.json") for name in ("preflight", "manifest"))
     if LABEL_STAGE not in plan.stages or not plan.stages[LABEL_STAGE].folder.is_dir():
         return preflight, manifest, {}
-    labels = preflight["labels"] = _read(plan.stages[LABEL_STAGE].folder / "labels.json")
+    labels = preflight["labels"] = read_json(plan.stages[LABEL_STAGE].folder / "labels.json")
     manifest["labels"] = {name: part["sha256"] for name, part in labels["splits"].items()}
     return preflight, manifest, labels["judge"]
 
@@ -257,7 +280,7 @@ def _reward(plan: Plan, outcomes: Mapping[str, Outcome]) -> dict[str, Any]:
     for stage in plan.stages.values():
         if stage.kind == "reward":
             if stage.folder.is_dir():
-                reports[str(stage.seed)] = _read(stage.folder / "report.json")
+                reports[str(stage.seed)] = read_json(stage.folder / "report.json")
             else:
                 outcome = outcomes.get(stage.name)
                 reports[str(stage.seed)] = {"error": f"{outcome.status}: {outcome.error}" if outcome else "was not run"}
@@ -269,11 +292,7 @@ def _shared(plan: Plan) -> dict[str, dict[str, float]]:
     shared = {}
     for stage in plan.stages.values():
         if stage.kind in ("start", "label") and stage.folder.is_dir():
-            shared[stage.name] = _total([_read(stage.folder / "ledger.json")])
+            shared[stage.name] = _total([read_json(stage.folder / "ledger.json")])
         if stage.kind == "reward" and stage.folder.is_dir():
-            shared[stage.name] = _total([_read(stage.folder / "report.json").get("ledger", {})])
+            shared[stage.name] = _total([read_json(stage.folder / "report.json").get("ledger", {})])
     return shared
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))

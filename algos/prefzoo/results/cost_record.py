@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from prefzoo.atomic_files import read_json, write_whole
+from prefzoo.errors import PrefzooError
+
 ESTIMATE_FILE = "estimate.json"
 
 
@@ -38,10 +41,12 @@ class Estimate:
 
     def save(self, out: Path) -> None:
         """Write `estimate.json`, for the report to say later how far it was off."""
-        (out / ESTIMATE_FILE).write_text(json.dumps(asdict(self), indent=1), encoding="utf-8")
+        write_whole(out / ESTIMATE_FILE, json.dumps(asdict(self), indent=1))
 
     @classmethod
     def load(cls, out: Path) -> Estimate | None:
-        """Read what `save` wrote; None where nothing was estimated."""
-        file = out / ESTIMATE_FILE
-        return cls(**json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else None
+        """Read what `save` wrote; None where nothing was estimated, or the file is damaged: it can be made again."""
+        try:
+            return cls(**read_json(out / ESTIMATE_FILE))
+        except (PrefzooError, TypeError):
+            return None

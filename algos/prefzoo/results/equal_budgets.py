@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
 import numpy as np
 
 from prefzoo.results import statistics
-from prefzoo.results.analysis import Tables, primary_metric, read_tables, to_summary
-from prefzoo.results.results_schema import Axis, EqualBudget
+from prefzoo.results.analysis import (
+    ALL,
+    NO_GROUPS,
+    PromptGroups,
+    Tables,
+    is_share,
+    primary_metric,
+    read_tables,
+    to_summary,
+)
+from prefzoo.results.results_schema import Axis, EqualBudget, Summary
 from prefzoo.results.training_history import milestone_folders
 from prefzoo.run.stage_graph import START
 
@@ -34,13 +43,17 @@ class Point(NamedTuple):
 
 
 def at_equal_budgets(
-    algorithms: Mapping[str, AlgorithmResult], tables: Mapping[str, Tables], out: Path
+    algorithms: Mapping[str, AlgorithmResult],
+    tables: Mapping[str, Tables],
+    out: Path,
+    groups: PromptGroups = NO_GROUPS,
 ) -> list[EqualBudget]:
     """Compare policies at some budgets of each axis along which two or more have milestones.
 
     Args:
         tables: of the same labels.
         out: the folder that paths in `algorithms` are relative to.
+        groups: of the prompts.
     """
     metric = primary_metric(tables)
     milestones = {label: [t.milestones for t in result.seeds.values()] for label, result in algorithms.items()}
@@ -61,7 +74,7 @@ def at_equal_budgets(
         else:
             scores = zip(trials, tables[START][metric], tables[label][metric], strict=True)
             trajectories[label] = [_trajectory(trial, metric, start, final, out) for trial, start, final in scores]
-    return [row for axis in get_args(Axis) for row in compare(axis, trajectories, missing)]
+    return [row for axis in get_args(Axis) for row in compare(axis, trajectories, missing, groups.get(ALL))]
 
 
 def _trajectory(trial: SeedResult, metric: str, start: np.ndarray, final: np.ndarray, out: Path) -> list[Point]:
@@ -71,13 +84,17 @@ def _trajectory(trial: SeedResult, metric: str, start: np.ndarray, final: np.nda
 
 
 def compare(
-    axis: Axis, trajectories: Mapping[str, Sequence[Sequence[Point]]], missing: Mapping[str, str]
+    axis: Axis,
+    trajectories: Mapping[str, Sequence[Sequence[Point]]],
+    missing: Mapping[str, str],
+    groups: statistics.Groups = None,
 ) -> list[EqualBudget]:
     """Compare policies at several budgets of one axis, smallest first; at none where fewer than two use any of it.
 
     Args:
         trajectories: for each label, for each seed, the points from the start to the final policy.
         missing: label -> why it has none.
+        groups: of the prompts.
     """
     totals = {
         label: max(points[-1].used.get(axis, 0.0) for points in of_seeds) for label, of_seeds in trajectories.items()
@@ -85,18 +102,29 @@ def compare(
     labels = [label for label, total in totals.items() if total > 0]
     if len(labels) < 2:
         return []
-    start = {label: np.stack([points[0].scores for points in trajectories[label]]) for label in labels}
+    shares = all(
+        is_share(point.scores) for of_seeds in trajectories.values() for points in of_seeds for point in points
+    )
+
+    def table(points: Iterable[Point]) -> np.ndarray:
+        return statistics.group_means(np.stack([point.scores for point in points]), groups)
+
+    def mean(scores: np.ndarray) -> Summary:
+        estimate = statistics.estimate(scores)
+        return to_summary(statistics.proportion(estimate, scores) if shares else estimate)
+
+    start = {label: table(points[0] for points in trajectories[label]) for label in labels}
     unused = {label: "its training uses none" for label in trajectories if label not in labels}
     rows = []
     for budget in budgets([totals[label] for label in labels]):
         reached = {label: [_latest(budget, axis, points) for points in trajectories[label]] for label in labels}
-        scores = {label: np.stack([point.scores for point in points]) for label, points in reached.items()}
+        scores = {label: table(points) for label, points in reached.items()}
         over_start = {label: statistics.paired_difference(scores[label], start[label]) for label in labels}
         rows.append(
             EqualBudget(
                 axis=axis,
                 budget=budget,
-                policies={label: to_summary(statistics.estimate(table)) for label, table in scores.items()},
+                policies={label: mean(of_label) for label, of_label in scores.items()},
                 over_start={label: to_summary(difference) for label, difference in over_start.items()},
                 reached={label: [point.name for point in points] for label, points in reached.items()},
                 missing={**missing, **unused},

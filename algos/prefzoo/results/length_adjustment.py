@@ -21,17 +21,19 @@ from prefzoo.results.results_schema import LengthAdjusted
 
 
 def length_adjusted(
-    policy: Mapping[str, np.ndarray], start: Mapping[str, np.ndarray], metric: str
+    policy: Mapping[str, np.ndarray], start: Mapping[str, np.ndarray], metric: str, groups: statistics.Groups = None
 ) -> LengthAdjusted | None:
-    """Compare a policy's tables (metric -> seeds x prompts) with those of the start at equal length.
+    """Compare a policy's tables (metric -> seeds x prompts) with those of the start at equal length, of groups of
+    prompts by their means.
 
     None where the lengths or the metric were not measured, or all replies are longer by the same number of tokens.
     """
     if not all(name in table for name in (metric, "length") for table in (policy, start)):
         return None
     gain, longer = policy[metric] - start[metric], policy["length"] - start["length"]
-    gain_fit = at_equal_length(gain, longer)
-    win_fit = at_equal_length(np.sign(gain) / 2 + 0.5, longer)
+    won = np.sign(gain) / 2 + 0.5
+    gain, longer, won = (statistics.group_means(table, groups) for table in (gain, longer, won))
+    gain_fit, win_fit = at_equal_length(gain, longer), at_equal_length(won, longer)
     if gain_fit is None or win_fit is None:
         return None
     (gains, slope), (won, _) = gain_fit, win_fit

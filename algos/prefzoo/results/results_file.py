@@ -13,15 +13,16 @@ import numpy as np
 from pydantic import ValidationError
 
 from prefzoo import plugins, registry
-from prefzoo.atomic_files import write_whole
+from prefzoo.atomic_files import read_json, write_whole
 from prefzoo.errors import PrefzooError
 from prefzoo.recipe.recipe_schema import Recipe
-from prefzoo.results.analysis import Tables, read_tables
+from prefzoo.results.analysis import ALL, PromptGroups, Tables, prompt_groups, read_tables
 from prefzoo.results.results_schema import AlgorithmResult, Call, Results, SeedResult
+from prefzoo.results.statistics import group_means
 from prefzoo.run.cache import ran_with
 from prefzoo.run.evaluation_records import read_records
 from prefzoo.run.integrity import refuse_edited
-from prefzoo.run.stage_graph import load_plan
+from prefzoo.run.stage_graph import START, load_plan
 from prefzoo.run.trial_identity import IDENTITY, differences, judges, refuse_unequal
 
 RESULTS = "results.json"
@@ -41,6 +42,8 @@ def load(out: Path) -> Results:
     """
     try:
         return Results.model_validate_json((out / RESULTS).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise PrefzooError(f"{out / RESULTS} cannot be read ({error}); `prefzoo report {out}` makes it anew") from error
     except ValidationError as error:
         wrong = [f"{'.'.join(map(str, item['loc'])) or 'all of it'}: {item['msg']}" for item in error.errors()]
         raise PrefzooError(
@@ -86,7 +89,7 @@ def _contradictions(trial: SeedResult, folder: Path) -> Iterator[str]:
     """Yield how the results differ from the folder of one trial's evaluation."""
     evaluation = (folder / trial.replies).parent
     if (evaluation / IDENTITY).is_file():
-        recorded = json.loads((evaluation / IDENTITY).read_text(encoding="utf-8"))
+        recorded = read_json(evaluation / IDENTITY)
         for difference in differences(trial.identity, recorded):
             yield from (f"{key}: {values}" for key, values in difference.items())
     else:
@@ -94,7 +97,8 @@ def _contradictions(trial: SeedResult, folder: Path) -> Iterator[str]:
     records = read_records(evaluation)
     for metric in ("gold", "proxy", "kl", "length"):
         if metric in trial.metrics and all(metric in record for record in records):
-            mean = float(np.mean([record[metric] for record in records]))
+            values = np.array([record[metric] for record in records])
+            mean = float(np.mean(group_means(values, prompt_groups(records)[ALL])))
             if not np.isclose(mean, trial.metrics[metric], rtol=1e-6, atol=1e-9):
                 yield f"{metric}: {trial.metrics[metric]:.4g} and {mean:.4g}"
 
@@ -115,8 +119,15 @@ def load_tables(result: AlgorithmResult, folder: Path) -> Tables:
     return read_tables([(folder / trial.replies).parent for trial in result.seeds.values()])
 
 
+def load_groups(results: Results, folder: Path) -> PromptGroups:
+    """Read the groups of the test prompts of the run in `folder`; none where the start was not measured."""
+    trials = results.algorithms[START].seeds.values() if START in results.algorithms else ()
+    return next((prompt_groups(read_records((folder / trial.replies).parent)) for trial in trials), {})
+
+
 def note_call(recipe: Recipe, out: Path) -> None:
-    """Append this call to `calls.jsonl`, with the versions and the recipe that it ran with."""
+    """Append this call to `calls.jsonl`, with the versions and the recipe that it ran with. What is damaged in that
+    file stays in it."""
     used = {settings.get("algorithm", label) for label, settings in recipe.algorithms.items()}
     registered = {
         name: getattr(sys.modules.get(cls.__module__), "__file__", None) or ""
@@ -126,14 +137,16 @@ def note_call(recipe: Recipe, out: Path) -> None:
     files = [file for file in plugins.loaded() if file in registered.values() and file not in recipe.plugins]
     call = Call(command=shlex.join(sys.argv), folder=str(Path.cwd()), registered=registered, plugins=files)
     content = {**call.model_dump(), "versions": ran_with(), "recipe": recipe.model_dump(mode="json")}
-    with (out / CALLS).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(content) + "\n")
+    earlier = (out / CALLS).read_bytes() if (out / CALLS).is_file() else b""
+    earlier += b"" if earlier.endswith(b"\n") or not earlier else b"\n"
+    write_whole(out / CALLS, earlier + json.dumps(content).encode() + b"\n")
 
 
 def last_call(out: Path) -> Call | None:
-    """Return the last call in a folder; None where none was noted, or by a version that noted less."""
-    if not (out / CALLS).is_file():
+    """Return the last call in a folder; None where none was noted, or by a version that noted less, or the last line
+    is damaged."""
+    try:
+        content = json.loads((out / CALLS).read_text(encoding="utf-8").splitlines()[-1])
+        return Call.model_validate({key: content[key] for key in Call.model_fields})
+    except (OSError, ValueError, IndexError, KeyError, TypeError, RecursionError):
         return None
-    content = json.loads((out / CALLS).read_text(encoding="utf-8").splitlines()[-1])
-    known = {key: content[key] for key in Call.model_fields if key in content}
-    return Call(**known) if len(known) == len(Call.model_fields) else None

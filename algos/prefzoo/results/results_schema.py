@@ -45,6 +45,11 @@ class Verdict(Block):
         description="the difference that another comparison of this size finds with 80% probability, after Holm; "
         "it grows where few seeds leave the error itself uncertain",
     )
+    skewness: float | None = Field(
+        default=None,
+        description="of the mean difference, from that of its prompts; where it is above 0.2 in size, p and the "
+        "interval allow for it",
+    )
 
 
 class Pair(Block):
@@ -218,6 +223,12 @@ class Results(Block):
     judge: dict[str, Any] = Field({})
     preflight: dict[str, Any]
     slices: dict[str, int] = Field(default={}, description="test prompts of each slice")
+    groups: int | None = Field(
+        default=None,
+        description="how many groups the test prompts are, whose members belong together; every mean is one over "
+        "groups, each of which counts once. None where every prompt is its own group",
+    )
+    slice_groups: dict[str, int] = Field(default={}, description="the same of slices in which prompts belong together")
     shared: dict[str, dict[str, float]] = Field(description="ledgers of the stages that all trials share")
     notes: list[str] = Field(description="what a reader must know before believing the table")
     warnings: list[Warning] = Field(default=[], description="signs that a policy games its reward, or of a weak judge")
@@ -232,6 +243,11 @@ class Results(Block):
         default=[], description="how many stages ran at a time, different numbers where several calls made the run"
     )
     ratings: dict[str, Summary] = Field(default={}, description="Bradley-Terry, in log-odds; the start has 0")
+    power_command: str | None = Field(
+        default=None,
+        description="where a verdict against the start is inconclusive: what says how many seeds and prompts would "
+        "show half of what this comparison could find; None with one seed, which tells nothing of that",
+    )
     call: Call | None = Field(default=None, description="how the comparison was called last, where that is known")
     merged: dict[str, str] = Field(
         default={}, description="of a merged report: name -> folder of each run in it, relative to results.json"
@@ -243,6 +259,11 @@ class Results(Block):
     def primary(self) -> str:
         """The metric that decides: gold where a truth is known, else the proxy reward."""
         return "gold" if any("gold" in result.summary for result in self.algorithms.values()) else "proxy"
+
+    @property
+    def scored(self) -> bool:
+        """Whether any reply of a policy beside the start was measured by gold or by a reward."""
+        return any(self.primary in each.summary for label, each in self.algorithms.items() if label != "start")
 
     @property
     def test_prompts(self) -> int:

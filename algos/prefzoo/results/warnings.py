@@ -45,11 +45,12 @@ def find_warnings(
     judges: Mapping[str | None, Sequence[Mapping[str, Any]]],
     final_judge: Mapping[str, Sequence[Mapping[str, Any]]],
     milestones: Mapping[str, Milestones],
+    unit: str = "prompts",
 ) -> list[Warning]:
     """Return all warnings of a comparison.
 
     Args:
-        tables: label -> metric -> (seeds x prompts), of policies with a result in all seeds.
+        tables: label -> metric -> (seeds x prompts, or groups of them), of policies with a result in all seeds.
         start: the same of the start.
         metric: the primary one.
         length_adjusted: label -> what is left of its gain at equal length.
@@ -57,13 +58,14 @@ def find_warnings(
         judges: label -> what its judge reports of each seed; under None, of the judge who labelled the data.
         final_judge: label -> what the final judge was asked about its replies of each seed, where a judge decides.
         milestones: of each label.
+        unit: what the columns of the tables are: prompts, or groups of them.
     """
     warnings: list[Warning] = []
     for label, table in tables.items():
         changes = {name: paired_difference(table[name], start[name]) for name in table if name in start}
         warnings += _over_optimized(label, changes)
         warnings += _past_peak(label, table, start, metric, milestones.get(label, []))
-        warnings += _slices(label, changes, table, metric)
+        warnings += _slices(label, changes, table, metric, unit)
         warnings += _length(label, changes, start, metric, length_adjusted.get(label))
         warnings += _diversity(label, changes, start)
         warnings += _entropy(label, curves.get(label, []))
@@ -107,7 +109,7 @@ def _past_peak(label: str, final: Tables, start: Tables, metric: str, milestones
     yield _warning("past_peak", label, f"{text}. An earlier policy may be the better one.", fall)
 
 
-def _slices(label: str, changes: Mapping[str, Estimate], table: Tables, metric: str) -> Iterator[Warning]:
+def _slices(label: str, changes: Mapping[str, Estimate], table: Tables, metric: str, unit: str) -> Iterator[Warning]:
     """A fall on a slice that the mean over all prompts hides; tests of several slices are corrected (Bonferroni)."""
     slices = {name: change for name, change in changes.items() if name.startswith(f"{metric}@")}
     if metric not in changes:
@@ -120,7 +122,7 @@ def _slices(label: str, changes: Mapping[str, Estimate], table: Tables, metric: 
         trend = "it rose" if overall.low > 0 else "it fell less" if overall.high < 0 else "no change is clear"
         text = (
             f"{label}: {metric} reward fell on the slice {name.partition('@')[2]} ({_text(change)}, "
-            f"{table[name].shape[1]} prompts); over all prompts {trend} ({_text(overall)})."
+            f"{table[name].shape[1]} {unit}); over all prompts {trend} ({_text(overall)})."
         )
         yield _warning("slice", label, text, change)
 
@@ -175,10 +177,11 @@ def _entropy(label: str, curves: Sequence[Sequence[Mapping[str, float]]]) -> Ite
 def _cut_off(label: str, table: Tables) -> Iterator[Warning]:
     if "finished" not in table:
         return
-    cut = statistics.estimate(1 - table["finished"])
+    unfinished = 1 - table["finished"]
+    cut = statistics.proportion(statistics.estimate(unfinished), unfinished)
     if cut.low > CUT:
         text = (
-            f"{label}: {cut.mean:.0%} of the replies (95% {cut.low:.0%} to {min(1.0, cut.high):.0%}) were cut at "
+            f"{label}: {cut.mean:.0%} of the replies (95% {cut.low:.0%} to {cut.high:.0%}) were cut at "
             "`generation.max_new_tokens`."
         )
         yield _warning("cut_off", label, text, cut)

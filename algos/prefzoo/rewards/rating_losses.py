@@ -91,7 +91,7 @@ def rating_trainer(
         for group in groups
     ]
     # Without the head among the saved modules, a loaded reward model would score with a new random one.
-    config = adapter_config(bench.adapter, "SEQ_CLS", modules_to_save=["score"])
+    config = adapter_config(bench.adapter, "SEQ_CLS", modules_to_save=["score"], model=model)
     return resumable(_RatingTrainer)(
         model=model if config is None else get_peft_model(model, config),
         args=arguments(bench, RewardConfig, {"remove_unused_columns": False, **settings}),

@@ -8,9 +8,9 @@ from typing import Any
 
 from scipy import stats
 
-from prefzoo.data.agreement import wilson
+from prefzoo.data.agreement import clustered_wilson
 from prefzoo.data.formats import Row
-from prefzoo.data.row_views import distinct_pairs
+from prefzoo.data.row_views import cluster_of, distinct_pairs
 from prefzoo.types import Reward, Truth
 
 
@@ -28,7 +28,8 @@ def reward_report(
 
     Returns:
         `test_accuracy`: the share of test pairs in which the chosen reply scores higher (a tie counts half), `ci95`
-        its Wilson interval, `test_pairs` their number, `ties`; and with a truth `gold_correlation`, Pearson's, over
+        its Wilson interval (pairs of one prompt or group are one cluster), `test_pairs` their number, `ties`; and with
+        a truth `gold_correlation`, Pearson's, over
         all replies of the test pairs, with `gold_correlation_ci95` by Fisher's z over the number of pairs.
     """
     pairs = distinct_pairs(rows)
@@ -40,10 +41,10 @@ def reward_report(
     better, worse = reward(prompts, chosen), reward(prompts, rejected)
     ties = sum(a == b for a, b in zip(better, worse, strict=True))
     wins = sum(a > b for a, b in zip(better, worse, strict=True))
-    accuracy = (wins + ties / 2) / len(pairs)
+    right = [0.5 if a == b else float(a > b) for a, b in zip(better, worse, strict=True)]
     report: dict[str, Any] = {
-        "test_accuracy": accuracy,
-        "ci95": list(wilson(accuracy, len(pairs))),
+        "test_accuracy": (wins + ties / 2) / len(pairs),
+        "ci95": list(clustered_wilson(right, [cluster_of(row) for row in pairs])),
         "test_pairs": len(pairs),
         "ties": ties,
         "mean_margin": (sum(better) - sum(worse)) / len(pairs),

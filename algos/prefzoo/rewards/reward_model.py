@@ -15,6 +15,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 
 from prefzoo.errors import PrefzooError
 from prefzoo.models import shared_base
+from prefzoo.models.checkpoint import read_adapter
 from prefzoo.models.dropout import without_dropout
 from prefzoo.models.loading import (
     count_parameters,
@@ -23,6 +24,7 @@ from prefzoo.models.loading import (
     load_tokenizer,
     resolve,
     source,
+    tokenizer_arguments,
 )
 from prefzoo.models.score_head import backbone, load_score_model
 from prefzoo.rewards.reward_files import REWARD_FILE, critic_problem, relative_path, resolve_path, reward_label
@@ -74,17 +76,16 @@ class RewardModel:
             return GivenClassifier.load(path, loading, quantized)
         description = json.loads((folder / REWARD_FILE).read_text(encoding="utf-8"))
         given = dict(loading or {})
-        trusted = bool(given.get("trust_remote_code", False))
         trained = description.get("loading", {})
         read = {**given, **{key: trained[key] for key in ("dtype", "quantization", "chat_template") if key in trained}}
         read |= {} if quantized else {"quantization": None}
         base = resolve_path(description["base"], folder) if "base" in description else None
-        tokenizer = load_tokenizer(base or path, trusted, replies=False)
+        tokenizer = load_tokenizer(base or path, replies=False, **tokenizer_arguments(read))
         if base is None:
             return cls(load_score_model(path, draw_head=False, **read), tokenizer, folder, read, None)
         shared = shared_base.load_score_model_with_shared_weights(base, **read)
         model = shared if shared is not None else load_score_model(base, **read)
-        return cls(PeftModel.from_pretrained(model, str(folder)), tokenizer, folder, read, base)
+        return cls(read_adapter(model, str(folder)), tokenizer, folder, read, base)
 
     @property
     def parameters(self) -> int:

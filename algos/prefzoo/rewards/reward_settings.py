@@ -9,7 +9,7 @@ from pydantic import Field, ValidationInfo, field_validator
 from prefzoo.rewards.judge_reward import By
 from prefzoo.rewards.load_reward import Combine
 from prefzoo.rewards.reward_files import RewardLoss
-from prefzoo.settings import Adapter, Settings, Shaping
+from prefzoo.settings import Adapter, PathText, Settings, Shaping
 
 
 class RewardPart(Settings):
@@ -25,7 +25,7 @@ class RewardPart(Settings):
     """
 
     type: Literal["trained", "path", "function", "judge", "random"] = "trained"
-    path: str | None = Field(None, validate_default=True)
+    path: PathText | None = Field(None, validate_default=True)
     by: By = "comparison"
     loss: RewardLoss = "bradley_terry"
     adapter: Adapter | None = None

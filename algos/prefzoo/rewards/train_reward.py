@@ -9,12 +9,13 @@ from typing import Any
 from prefzoo.interface import Bench
 from prefzoo.models.adapters import adapter_config, check_modules
 from prefzoo.models.dropout import own_dropout
-from prefzoo.models.loading import load_tokenizer
+from prefzoo.models.loading import load_tokenizer, tokenizer_arguments
 from prefzoo.models.score_head import load_score_model
 from prefzoo.rewards.reward_files import REWARD_FILE, RewardLoss, relative_path
 from prefzoo.rewards.reward_model import RewardModel
 from prefzoo.trainers.checkpoints import resumable
 from prefzoo.trainers.fitting import Progress, arguments, run_trainer
+from prefzoo.views import text_alone
 
 
 def train_reward_model(bench: Bench, settings: dict[str, Any], loss: RewardLoss = "bradley_terry") -> RewardModel:
@@ -29,17 +30,17 @@ def train_reward_model(bench: Bench, settings: dict[str, Any], loss: RewardLoss 
     from trl import RewardConfig, RewardTrainer
 
     set_seed(bench.seed)
-    tokenizer = load_tokenizer(bench.start, bool(bench.loading.get("trust_remote_code", False)))
+    tokenizer = load_tokenizer(bench.start, replies=False, **tokenizer_arguments(bench.loading))
     model = load_score_model(bench.start, **bench.loading)
     check_modules(model, bench.adapter, head=False)
     if loss == "bradley_terry":
         trainer = resumable(RewardTrainer)(
             model=model,
             args=arguments(bench, RewardConfig, settings),
-            train_dataset=Dataset.from_list(bench.data.preferences),
+            train_dataset=Dataset.from_list(text_alone(bench.data.preferences)),
             processing_class=tokenizer,
             # Without the head among the saved modules, a loaded reward model would score with a new random one.
-            peft_config=adapter_config(bench.adapter, "SEQ_CLS", modules_to_save=["score"]),
+            peft_config=adapter_config(bench.adapter, "SEQ_CLS", modules_to_save=["score"], model=model),
             callbacks=[Progress(bench, "RewardTrainer")],
         )
     else:

@@ -53,5 +53,9 @@ def not_numbers(records: Sequence[Mapping[str, Any]]) -> list[str]:
 def distinct(texts: Sequence[str], n: int) -> float:
     """distinct-n (Li et al. 2016, https://arxiv.org/abs/1510.03055): different n-grams of words, as a share of all
     n-grams, over all replies together; 0 when there are none."""
-    grams = [tuple(words[i : i + n]) for words in map(str.split, texts) for i in range(len(words) - n + 1)]
-    return len(set(grams)) / len(grams) if grams else 0.0
+    grams: set[tuple[str, ...]] = set()
+    count = 0
+    for words in map(str.split, texts):
+        grams.update(zip(*(words[i:] for i in range(n)), strict=False))
+        count += max(0, len(words) - n + 1)
+    return len(grams) / count if count else 0.0

@@ -18,13 +18,16 @@ from typing import Any, Literal, NamedTuple
 import cloudpickle
 
 from prefzoo import plugins, registry
+from prefzoo.atomic_files import read_json, write_whole
+from prefzoo.errors import PrefzooError
 from prefzoo.machine import cores, may_have_gpu
 from prefzoo.run import distributed
+from prefzoo.run.memory_words import WHAT_TO_DO, limit, refuse_too_little
 from prefzoo.run.progress_display import Watcher
 from prefzoo.run.resources import Share, shares, threads_asked
-from prefzoo.run.stage_graph import Plan, Stage
+from prefzoo.run.stage_graph import Plan, Stage, lost_need
 from prefzoo.run.subprocesses import descendants, interrupt_blocked, kill, main_hidden
-from prefzoo.run.worker import PRELOAD, REUSABLE_STAGE_KINDS, follower_main, worker_main
+from prefzoo.run.worker import PRELOAD, PRELOAD_CHECKED, REUSABLE_STAGE_KINDS, follower_main, worker_main
 
 # A dataclass that was typed in a script travels by value, and its fields ask whether a default *is* this very object.
 copyreg.pickle(type(dataclasses.MISSING), lambda missing: "MISSING")
@@ -65,9 +68,9 @@ class Runner:
     """Runs the stages of a plan.
 
     Each stage gets a fresh process: its memory goes back when it ends, its peak can be measured, and when it is
-    killed the others go on. The processes are forked from a server that, where there is no GPU, has imported torch and
-    TRL once. A process that has finished an evaluation takes the next one, if that is the next stage, and ends
-    otherwise. A stage that fails ends its process.
+    killed the others go on. The processes are forked from a server that has imported torch and TRL once. A process
+    that has finished an evaluation takes the next one, if that is the next stage, and ends otherwise. A stage that
+    fails ends its process.
 
     Args:
         plan: what to run.
@@ -88,11 +91,15 @@ class Runner:
         methods = multiprocessing.get_all_start_methods()
         self.context: Any = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
         if "forkserver" in methods:
-            # bitsandbytes asks CUDA for its GPUs when it is imported, and what was forked after that can use none.
-            self.context.set_forkserver_preload([] if may_have_gpu() else [PRELOAD])
+            self.context.set_forkserver_preload([PRELOAD_CHECKED if may_have_gpu() else PRELOAD])
 
     def run(self) -> dict[str, Outcome]:
-        """Run the stages that are not done, in plan order as far as needs allow, and return how each stage ended."""
+        """Run the stages that are not done, in plan order as far as needs allow, and return how each stage ended.
+
+        Raises:
+            PrefzooError: when no process can be started.
+        """
+        refuse_too_little()
         waiting = dict(self.plan.stages)
         try:
             while waiting or self.running:
@@ -120,7 +127,8 @@ class Runner:
                 process.terminate()
             for process in processes:
                 process.join(10)
-                process.kill()
+                if process.is_alive():
+                    process.kill()
             kill(started)
         return self.outcomes
 
@@ -135,6 +143,8 @@ class Runner:
                 self._end(stage, Outcome("ok"), reused=True)
             elif failed:
                 self._end(stage, Outcome("skipped", f"{failed[0]}: {self.outcomes[failed[0]].error}"))
+            elif self._ready(stage) and (gone := lost_need(self.plan, stage)):
+                self._end(stage, Outcome("skipped", gone))
             else:
                 continue
             del waiting[stage.name]
@@ -182,8 +192,14 @@ class Runner:
             with interrupt_blocked(), main_hidden():
                 forkserver.ensure_running()
         with main_hidden():  # here Ctrl-C is heard, because the server answers only when it has imported everything
-            for new in (leader, *followers):
-                new.start()
+            try:
+                for new in (leader, *followers):
+                    new.start()
+            except (EOFError, OSError) as error:
+                raise PrefzooError(
+                    f"{stage.name}: no process could be started for it ({type(error).__name__}: {error}). What stages "
+                    f"are forked from may have found too little memory to begin.{limit()}"
+                ) from error
         theirs.close()
         return _Running(stage, _Worker(leader, ours, share), time.monotonic(), followers)
 
@@ -219,20 +235,28 @@ class Runner:
 def add_worker_count(out: Path, workers: int) -> None:
     """Write down that stages run so many at a time now."""
     counts = dict.fromkeys([*read_worker_counts(out), workers])
-    (out / WORKER_COUNTS).write_text(json.dumps(list(counts)), encoding="utf-8")
+    write_whole(out / WORKER_COUNTS, json.dumps(list(counts)))
 
 
 def read_worker_counts(out: Path) -> list[int]:
-    """How many stages ran at a time, in the order of the calls; empty where that was not written down."""
+    """How many stages ran at a time, in the order of the calls; empty where that was not written down, or damaged."""
     try:
-        return [int(count) for count in json.loads((out / WORKER_COUNTS).read_text(encoding="utf-8"))]
-    except (FileNotFoundError, ValueError):
+        return [int(count) for count in read_json(out / WORKER_COUNTS, list)]
+    except (PrefzooError, ValueError, TypeError):
         return []
+
+
+def read_outcomes(out: Path) -> dict[str, Outcome]:
+    """How each stage ended in the last call; empty where that was not written down, or damaged."""
+    try:
+        return {name: Outcome(**fields) for name, fields in read_json(out / OUTCOMES).items()}
+    except (PrefzooError, TypeError):
+        return {}
 
 
 def _death(exitcode: int | None) -> str:
     if exitcode is not None and exitcode < 0:
         name = signal.Signals(-exitcode).name
-        hint = " (out of memory?)" if name == "SIGKILL" else ""
+        hint = f" (out of memory? {WHAT_TO_DO}.{limit()})" if name in ("SIGKILL", "SIGBUS") else ""
         return f"the process was ended by {name}{hint}"
     return f"the process ended with exit code {exitcode} and said nothing"

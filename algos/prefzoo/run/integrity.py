@@ -9,9 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from prefzoo.atomic_files import file_sha256
+from prefzoo.atomic_files import file_sha256, read_json
 from prefzoo.data import splits
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import CHECKPOINTS
@@ -19,16 +18,20 @@ from prefzoo.run.cache import fingerprint
 from prefzoo.run.stage_graph import LABEL_STAGE, START, Plan, Stage
 
 SEAL = "sha256.json"
-SEALED = ("label", "reward", "train", "evaluate", "audit")
-"""Kinds of stages that get hashes; the data has a manifest and the start a hash of its own."""
+SEALED = ("data", "start", "label", "reward", "train", "evaluate", "audit")
+"""Kinds of stages that get hashes."""
+RECORDED = ("data", "start")
+"""Kinds of which only the records get one: the rows have hashes in the manifest, and the start's model has its own."""
 SUFFIXES = (".json", ".jsonl", ".jinja", ".model", ".safetensors")
 LARGE = 1_000_000_000
 """Files from this many bytes on, the weights of whole models, are known by their size alone: a report hashes all."""
 
 
-def seal(folder: Path) -> None:
-    """Write a hash of each file of data, settings and weights that a stage leaves in `folder`."""
-    files = [file for file in sorted(folder.rglob("*")) if file.suffix in SUFFIXES and file.is_file()]
+def seal(folder: Path, records: bool = False) -> None:
+    """Write a hash of each file of data, settings and weights that a stage leaves in `folder`, or of its `records`
+    alone."""
+    found = folder.glob("*.json") if records else folder.rglob("*")
+    files = [file for file in sorted(found) if file.suffix in SUFFIXES and file.is_file()]
     names = {file.relative_to(folder): file for file in files if file.name != SEAL}
     hashes = {name.as_posix(): _hash(file) for name, file in names.items() if CHECKPOINTS not in name.parts}
     (folder / SEAL).write_text(json.dumps(hashes, indent=1), encoding="utf-8")
@@ -57,9 +60,11 @@ def refuse_edited(plan: Plan) -> None:
     """
     if not any(stage.kind == "evaluate" and stage.done for stage in plan.stages.values()):
         return
-    problems = [*_changed_rows(plan), *_changed_start(plan)]
+    records = [stage for stage in plan.stages.values() if stage.kind in RECORDED]
+    problems = [problem for stage in records for problem in _changed_files(stage)]
+    problems = problems or [*_changed_rows(plan), *_changed_start(plan)]  # which are held to these records
     for stage in plan.stages.values():
-        problems += [*_other_adapter(plan, stage), *_changed_files(stage)]
+        problems += [*_other_adapter(plan, stage), *(_changed_files(stage) if stage not in records else ())]
     if problems:
         raise PrefzooError(
             "\n  - ".join(
@@ -75,13 +80,13 @@ def refuse_edited(plan: Plan) -> None:
 def _changed_rows(plan: Plan) -> Iterator[str]:
     """Splits of the data, and of the labels that were added to it, that are not as their hashes say."""
     data = plan.stages["data"].folder
-    manifest = _read(data / "manifest.json")["splits"]
+    manifest = read_json(data / "manifest.json")["splits"]
     for name, split in manifest.items():
         if _rows_hash(data, name) != split["sha256"]:
             yield f"manifest.{name}: the rows in {data / name}.jsonl are not those of the manifest"
     if LABEL_STAGE not in plan.stages or not (labels := plan.stages[LABEL_STAGE].folder).is_dir():
         return
-    for name, added in _read(labels / "labels.json")["splits"].items():
+    for name, added in read_json(labels / "labels.json")["splits"].items():
         rows, expected = manifest[name]["rows"], (manifest[name]["sha256"], added["sha256"])
         if (_rows_hash(labels, name, 0, rows), _rows_hash(labels, name, rows)) != expected:
             yield f"labels of {name}: the rows in {labels / name}.jsonl are not those that were labelled"
@@ -89,7 +94,7 @@ def _changed_rows(plan: Plan) -> Iterator[str]:
 
 def _changed_start(plan: Plan) -> Iterator[str]:
     folder = plan.stages[START].folder
-    record = _read(folder / "start.json")
+    record = read_json(folder / "start.json")
     model = record["path"] or str(folder / "model")
     if fingerprint(model) != record["fingerprint"]:
         yield f"start: the model in {model} is not the one that was made"
@@ -100,7 +105,7 @@ def _other_adapter(plan: Plan, stage: Stage) -> Iterator[str]:
     adapter = plan.recipe.adapter
     file = stage.folder / "policy" / "adapter_config.json"
     if stage.kind == "train" and adapter.type != "full" and file.is_file():
-        trained = _read(file)
+        trained = read_json(file)
         for key, name in (("r", "r"), ("alpha", "lora_alpha")):
             if trained[name] != (wanted := getattr(adapter, key)):
                 yield f"adapter.{key}: {wanted} in the recipe and {trained[name]} in {stage.name}"
@@ -110,7 +115,7 @@ def _changed_files(stage: Stage) -> Iterator[str]:
     """Files of a stage that are not as its hashes say; none where it has no hashes."""
     if not (stage.folder / SEAL).is_file():
         return
-    for name, written in _read(stage.folder / SEAL).items():
+    for name, written in read_json(stage.folder / SEAL).items():
         file = stage.folder / name
         if not file.is_file():
             if stage.kind == "evaluate" or "/" not in name:
@@ -130,10 +135,3 @@ def _rows_hash(folder: Path, split: str, begin: int = 0, end: int | None = None)
         return splits.sha256_of(splits.load_split(folder, split)[begin:end])
     except (OSError, ValueError, TypeError):
         return None
-
-
-def _read(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise PrefzooError(f"{path} cannot be read: {error}; delete its folder and compare again") from error

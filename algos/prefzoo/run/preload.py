@@ -17,13 +17,30 @@ with contextlib.suppress(OSError, AttributeError):
     libc.mallopt(M_MMAP_THRESHOLD, 32 * 2**20)
     libc.mallopt(M_TRIM_THRESHOLD, 2**30)
 
+import tempfile  # noqa: E402
 import threading  # noqa: E402
 
-import tqdm  # noqa: E402
-import trl  # noqa: E402, F401
-from datasets import Dataset  # noqa: E402, F401
+from prefzoo.machine import may_have_gpu  # noqa: E402
+from prefzoo.run.cuda_unasked import cuda_unasked  # noqa: E402
+from prefzoo.run.subprocesses import output_to  # noqa: E402
 
-from prefzoo.run.stages import audit_stage, data_stage, evaluate_stage, label_stage, reward_stage, train_stage  # noqa: E402, F401
+with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as _said:
+    with output_to(_said), cuda_unasked() if may_have_gpu() else contextlib.nullcontext():
+        import tqdm
+        from datasets import Dataset  # noqa: F401
+        from trl import DPOTrainer, RewardTrainer, SFTTrainer  # noqa: F401
+
+        from prefzoo.run.stages import (  # noqa: F401
+            audit_stage,
+            data_stage,
+            evaluate_stage,
+            label_stage,
+            reward_stage,
+            train_stage,
+        )
+    _said.seek(0)
+    SAID = _said.read()
+    """What libraries said while they were imported, with which each stage's log begins."""
 
 # Each process's first bar would make tqdm a semaphore of the system's, to share the terminal with other processes; one
 # that is ended early leaves it behind, which multiprocessing warns of. Each stage writes to a log of its own instead.

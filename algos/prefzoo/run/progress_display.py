@@ -1,16 +1,20 @@
-"""Show a person what runs, how far it is and how long it will take; line by line where there is no terminal."""
+"""Show a person what runs, how far it is and how long it will take: as bars in a terminal, as one line that changes in
+a notebook, line by line elsewhere."""
 
 from __future__ import annotations
 
 import heapq
+import importlib
+import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from prefzoo.run.stage_graph import Stage
+from prefzoo.run.stage_graph import PREFLIGHT, Stage
 
 SILENT_SECONDS = 30.0
 """Without a terminal, the longest time without a line while something runs."""
@@ -35,6 +39,7 @@ class Watcher:
         self.activities: dict[str, str] = {}
         self.tasks: dict[str, TaskID] = {}
         self.printed = clock()
+        self.notebook = _NotebookLine() if console.is_jupyter else None
         self.bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -82,18 +87,24 @@ class Watcher:
         self.bars.update(self.overall, completed=self.ended_stages, note=self.time_left())
         if status == "failed":
             self._print(f"{stage.name}: FAILED: {error}", style="red")
+        elif self.notebook:
+            self._show_running()
         elif status == "ok" and not self.console.is_terminal:
             self._print(f"{stage.name}: {'already there' if reused else f'{seconds:.1f} s'}{self._and_left()}")
+        if stage.kind == "data" and status == "ok" and (stage.folder / PREFLIGHT).is_file():
+            for note in json.loads((stage.folder / PREFLIGHT).read_text(encoding="utf-8")).get("notes", []):
+                self._print(note)
         self.printed = self.clock()
 
     def tick(self) -> None:
         """Bring the estimate up to date; called every second or so. Without a terminal, print a line now and then."""
         if self.console.is_terminal:
             self.bars.update(self.overall, note=self.time_left())
+        elif self.notebook:
+            self._show_running()
         elif self.clock() - self.printed > SILENT_SECONDS:
             self.printed = self.clock()
-            running = "; ".join(f"{name}: {doing}" if doing else name for name, doing in self.activities.items())
-            self._print(f"running {running}{self._and_left()}")
+            self._print(self._running())
 
     def time_left(self) -> str:
         """`about 1:20 left`; `at least 0:40 left` while there is a stage that is like none that has ended; empty when
@@ -105,6 +116,15 @@ class Watcher:
         if not self.left or (seconds == 0 and not known):
             return ""
         return f"{'about' if known else 'at least'} {seconds // 60}:{seconds % 60:02d} left"
+
+    def _running(self) -> str:
+        running = "; ".join(f"{name}: {doing}" if doing else name for name, doing in self.activities.items())
+        return f"running {running}{self._and_left()}"
+
+    def _show_running(self) -> None:
+        assert self.notebook is not None
+        now = self._running() if self.activities else "done"
+        self.notebook.show(f"[{self.ended_stages}/{self.total}] {now}")
 
     def _print(self, line: str, style: str | None = None) -> None:
         place = f"[{self.ended_stages}/{self.total}]"
@@ -121,6 +141,23 @@ class Watcher:
     def _and_left(self) -> str:
         left = self.time_left()
         return f" ({left})" if left else ""
+
+
+class _NotebookLine:
+    """A line of a cell's output that is written over again and again, so that a long run does not fill the notebook."""
+
+    def __init__(self) -> None:
+        self.handle: Any = None
+        self.last = ""
+
+    def show(self, text: str) -> None:
+        """Write `text` in the place of what stood there."""
+        if self.handle is None:
+            display = importlib.import_module("IPython.display").display
+            self.handle = display({"text/plain": text}, raw=True, display_id=True)
+        elif text != self.last:
+            self.handle.update({"text/plain": text}, raw=True)
+        self.last = text
 
 
 def seconds_left(

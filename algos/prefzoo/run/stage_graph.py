@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from prefzoo import registry
+from prefzoo.atomic_files import read_json, write_whole
 from prefzoo.data import sources
 from prefzoo.errors import PrefzooError
 from prefzoo.judges import constitution as constitutions
@@ -32,6 +33,8 @@ AUDIT = "audit {}"
 INCOMPLETE = "incomplete"
 SECONDS_FILE = "seconds.txt"
 PLAN_FILE = "plan.json"
+PREFLIGHT = "preflight.json"
+"""What the data stage found, in its folder."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,14 @@ class Plan:
         """Write `plan.json`, of which a report can be rebuilt later, by other versions too."""
         stages = [{**asdict(s), "folder": str(s.folder.relative_to(self.out))} for s in self.stages.values()]
         content = {"recipe": self.recipe.model_dump(mode="json"), "versions": self.versions, "stages": stages}
-        (self.out / PLAN_FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
+        write_whole(self.out / PLAN_FILE, json.dumps(content, indent=1))
+
+    def with_lengths(self) -> Plan:
+        """This plan with the lengths that its data stage derived, where that is done."""
+        file = self.stages["data"].folder / PREFLIGHT if "data" in self.stages else None
+        if not self.recipe.derives or file is None or not file.is_file():
+            return self
+        return replace(self, recipe=self.recipe.with_lengths(json.loads(file.read_text(encoding="utf-8"))["lengths"]))
 
     @property
     def rows_name(self) -> str:
@@ -93,6 +103,14 @@ class Plan:
     def reward_name(self, seed: int) -> str:
         """The reward stage that trials of this seed learn from."""
         return f"reward seed {seed}" if self.recipe.data.shuffle_labels else "reward"
+
+
+def lost_need(plan: Plan, stage: Stage) -> str | None:
+    """A sentence on what a stage needs and is gone, though what made it ended well; None where all is there."""
+    for need in (plan.stages[name] for name in stage.needs):
+        if not need.folder.is_dir():
+            return f"{need.name}: its result, {need.folder}, is gone; compare again, which makes it anew"
+    return None
 
 
 def make_plan(recipe: Recipe, out: Path, audited: Mapping[str, JudgeSettings] | None = None) -> Plan:
@@ -130,7 +148,8 @@ class _PlanBuilder:
         self.dump = recipe.model_dump(mode="json")
         self.shared_seed = recipe.seeds[0]
         self.shaping = recipe.reward.shaping.model_dump()
-        self.model = {key: self.dump[key] for key in ("model", "training", "adapter")}
+        self.template = fingerprint(recipe.model.chat_template)
+        self.model = {key: self.dump[key] for key in ("model", "training", "adapter")} | {"template": self.template}
         gold, final = recipe.gold, recipe.final_judge
         self.truth = {
             "gold": self.dump["gold"],
@@ -156,8 +175,10 @@ class _PlanBuilder:
             "source": class_fingerprint(type(sources.load(source))) if source not in (None, "lab") else None,
             "base": fingerprint(self.recipe.model.path),
             "model": self.dump["model"],
+            "template": self.template,
             "budget": self.dump["budget"]["prompts"],
             "evaluation": self.dump["evaluation"]["prompts"],
+            "max_new_tokens": self.dump["generation"]["max_new_tokens"] if self.recipe.derives else None,
         }
         self.add("data", "data", inputs)
 
@@ -246,18 +267,24 @@ def load_plan(out: Path) -> Plan:
     """
     if not (out / PLAN_FILE).is_file():
         raise PrefzooError(f"{out} holds no prefzoo run: there is no {PLAN_FILE} in it")
-    content = json.loads((out / PLAN_FILE).read_text(encoding="utf-8"))
+    advice = "compare again with the same recipe, which writes it anew and trains nothing twice"
+    content = read_json(out / PLAN_FILE, advice=advice)
     stages = {}
-    for fields in content["stages"]:
-        paths = {"folder": out / fields["folder"], "needs": tuple(fields["needs"]), "after": tuple(fields["after"])}
-        stages[fields["name"]] = Stage(**{**fields, **paths})
+    try:
+        for fields in content["stages"]:
+            paths = {"folder": out / fields["folder"], "needs": tuple(fields["needs"]), "after": tuple(fields["after"])}
+            stages[fields["name"]] = Stage(**{**fields, **paths})
+        versions = dict(content["versions"])
+        content["recipe"].keys()
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise PrefzooError(f"{out / PLAN_FILE} is damaged ({type(error).__name__}: {error}); {advice}") from error
     try:
         recipe = Recipe.model_validate(content["recipe"])
     except ValidationError as error:
-        version = content["versions"].get("prefzoo", "another version")
+        version = versions.get("prefzoo", "another version")
         keys = ", ".join(".".join(map(str, item["loc"])) for item in error.errors())
         raise PrefzooError(
             f"{out} was made by prefzoo {version}, whose recipes this one ({__version__}) does not read ({keys}); "
             "compare again, with the same --out or another"
         ) from error
-    return Plan(recipe, out, stages, content["versions"])
+    return Plan(recipe, out, stages, versions)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import io
+import logging
 import os
 import signal
 import sys
@@ -79,15 +81,24 @@ def output_to(file: Any) -> Iterator[None]:
             os.close(copy)
 
 
+def print_anything() -> None:
+    """Have standard output and error write escapes for what their encoding (ASCII, in a C locale) does not have."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def quiet() -> None:
-    """Hide bars, transformers' messages below errors, and deprecations that only developers can act on.
+    """Hide bars, messages of transformers and bitsandbytes below errors, and deprecations that only developers can act
+    on.
 
     For a command that loads models at a terminal.
     """
-    from transformers.utils import logging
+    from transformers.utils import logging as transformers_logging
 
     hide_bars()
-    logging.set_verbosity_error()
+    transformers_logging.set_verbosity_error()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
 
 

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from prefzoo.atomic_files import add_file
+from prefzoo.atomic_files import add_file, read_json
 from prefzoo.errors import PrefzooError
 from prefzoo.judges import constitution as constitutions
 from prefzoo.recipe.recipe_schema import GoldFunction, Recipe
@@ -56,18 +56,23 @@ def identity(plan: Plan, label: str | None = None) -> dict[str, Any]:
     """What every trial of this plan has in common, as its stages left it; and the teachers of this label's trials."""
     recipe = plan.recipe
     dump = recipe.model_dump(mode="json")
-    manifest = _read(plan.stages["data"].folder / "manifest.json")
+    manifest = read_json(plan.stages["data"].folder / "manifest.json")
     hashes = {name: part["sha256"] for name, part in manifest["splits"].items()}
     if LABEL_STAGE in plan.stages:
-        labelled = _read(plan.stages[LABEL_STAGE].folder / "labels.json")["splits"]
+        labelled = read_json(plan.stages[LABEL_STAGE].folder / "labels.json")["splits"]
         hashes |= {f"labels of {name}": part["sha256"] for name, part in labelled.items()}
-    start = _read(plan.stages[START].folder / "start.json")
+    start = read_json(plan.stages[START].folder / "start.json")
     gold = recipe.gold_source
     files = [fingerprint(part.path) for part in recipe.reward.parts]
     return {
         "manifest": hashes,
         "start": start["sha256"],
-        "model": {"dtype": dump["model"]["dtype"]},
+        "model": {
+            "dtype": dump["model"]["dtype"],
+            **(
+                {"chat_template": fingerprint(template) or template} if (template := recipe.model.chat_template) else {}
+            ),
+        },
         **{key: dump[key] for key in SHARED},
         "evaluation": {key: value for key, value in dump["evaluation"].items() if key not in ("milestones", "judge")},
         "reward files": files if any(files) else None,
@@ -150,7 +155,3 @@ def _shown(value: Any) -> str:
     """A value in a sentence, a long one shortened."""
     text = json.dumps(value)
     return text if len(text) <= SHOWN else f"{text[: SHOWN // 4]}..{text[-3:]}"
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))

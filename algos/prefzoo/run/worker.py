@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import importlib
 import multiprocessing
 import os
@@ -19,14 +21,18 @@ import cloudpickle
 
 from prefzoo import plugins, registry
 from prefzoo.atomic_files import move_into_place, partial_folder
-from prefzoo.errors import PrefzooError
+from prefzoo.errors import PrefzooError, os_error_text
 from prefzoo.interface import CHECKPOINTS
 from prefzoo.run import distributed
-from prefzoo.run.stage_graph import SECONDS_FILE, Plan, Stage
-from prefzoo.run.subprocesses import descendants, hide_bars, kill, output_to
+from prefzoo.run.memory_words import out_of_memory
+from prefzoo.run.stage_graph import SECONDS_FILE, Plan, Stage, lost_need
+from prefzoo.run.subprocesses import descendants, hide_bars, kill, output_to, print_anything
 
-PRELOAD = "prefzoo.run.preload"
-"""What every stage needs, imported by the server that stages are forked from, or else by each of them."""
+PRELOAD, PRELOAD_CHECKED = "prefzoo.run.preload", "prefzoo.run.preload_checked"
+"""What every stage needs, imported by the server that stages are forked from, or else by each of them; checked where
+there may be a GPU."""
+
+PR_SET_PDEATHSIG = 1
 
 REUSABLE_STAGE_KINDS = ("evaluate",)
 """Kinds of stages of which one process may do several, one after another."""
@@ -34,7 +40,13 @@ REUSABLE_STAGE_KINDS = ("evaluate",)
 
 def worker_main(sources: dict[str, str], payload: bytes, connection: Connection, environment: dict[str, str]) -> None:
     """Do a stage, and further evaluations that the connection gives; what a stage's own process runs."""
-    job, plan, stage, threads = _set_up(sources, payload, environment)
+    try:
+        job, plan, stage, threads = _set_up(sources, payload, environment)
+    except Exception as error:
+        traceback.print_exc()
+        what = out_of_memory(error) or f"{type(error).__name__}: {error}"
+        connection.send(("failed", f"its process could not begin: {what}"))
+        return
     while _do(job, plan, stage, threads, connection) and stage.kind in REUSABLE_STAGE_KINDS:
         try:
             stage, environment = connection.recv()
@@ -55,6 +67,8 @@ def follower_main(sources: dict[str, str], payload: bytes, environment: dict[str
 def _set_up(sources: dict[str, str], payload: bytes, environment: dict[str, str]) -> tuple[Any, ...]:
     """Prepare a new process of a stage, and return `(job, plan, stage, threads)`."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    print_anything()
+    _killed_with_parent()
     threading.Thread(target=_die_with_parent, daemon=True).start()
     distributed.enter(environment)
     importlib.import_module(PRELOAD)  # not sooner: CUDA may read the environment now
@@ -88,7 +102,12 @@ def _do(job: Callable[..., None], plan: Plan, stage: Stage, threads: int, connec
     except PrefzooError as error:
         message = ("failed", str(error))
     except Exception as error:
-        message = ("failed", f"{type(error).__name__}: {error} (details: {log})")
+        if gone := lost_need(plan, stage):  # while this stage ran
+            message = ("failed", gone)
+        else:
+            words = os_error_text(error, "working on it") if isinstance(error, OSError) else None
+            what = out_of_memory(error) or words or f"{type(error).__name__}: {error}"
+            message = ("failed", f"{what} (details: {log})")
     connection.send(message)
     return message[0] == "ok"
 
@@ -105,7 +124,10 @@ def _logged(log: Path, threads: int, work: Callable[[], None]) -> None:
     """Do some work with all that it prints, and the traceback of its error, in a log."""
     import torch
 
+    from prefzoo.run.preload import SAID
+
     with log.open("w", encoding="utf-8") as file, output_to(file):
+        print(SAID, end="", flush=True)
         try:
             torch.set_num_threads(threads)
             hide_bars()
@@ -113,6 +135,13 @@ def _logged(log: Path, threads: int, work: Callable[[], None]) -> None:
         except BaseException:
             traceback.print_exc()
             raise
+
+
+def _killed_with_parent() -> None:
+    """Have Linux kill this process when the one that forked it ends: a thread cannot where C code holds Python's lock,
+    as a regular expression of a reward function may for ever."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _die_with_parent() -> None:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import shutil
+import tempfile
 from dataclasses import asdict
 from typing import Any
-
-from rich.console import Console
 
 from prefzoo.run.stage_graph import Plan
 from prefzoo.run.subprocesses import interrupt_blocked, main_hidden
@@ -27,10 +27,14 @@ STOP_SECONDS = 5.0
 
 
 class Tracker:
-    """A context in which `plan` is tracked, if its recipe says so; `console` gets the line that says where."""
+    """A context in which `plan` is tracked, if its recipe says so.
 
-    def __init__(self, plan: Plan, console: Console) -> None:
-        self.plan, self.console = plan, console
+    Attributes:
+        location: after `finish`, a line that says where it was logged; empty where nothing was.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.location = plan, ""
         self.process: Any = None
 
     def __enter__(self) -> Tracker:
@@ -39,7 +43,15 @@ class Tracker:
             context = multiprocessing.get_context("spawn")
             self.connection, child_connection = context.Pipe()
             settings = {label: asdict(self.plan.recipe.algorithm(label)) for label in self.plan.recipe.algorithms}
-            arguments = (self.plan.out.resolve(), settings, child_connection, INIT_SECONDS, FINISH_SECONDS)
+            self.scratch = tempfile.mkdtemp(prefix="prefzoo-wandb-")  # short: a socket of wandb's lies in it
+            arguments = (
+                self.plan.out.resolve(),
+                settings,
+                child_connection,
+                INIT_SECONDS,
+                FINISH_SECONDS,
+                self.scratch,
+            )
             self.process = context.Process(target=track, args=arguments, name="tracking", daemon=True)
             with interrupt_blocked(), main_hidden():
                 self.process.start()
@@ -71,7 +83,7 @@ class Tracker:
             if kind == "problem":
                 problems.append(content)
             elif kind == "location":
-                self.console.print(content, markup=False, highlight=False, soft_wrap=True)
+                self.location = content
             elif kind == "busy":
                 patience = content
             else:
@@ -84,3 +96,5 @@ class Tracker:
             self.process.join(STOP_SECONDS)
             if self.process.is_alive():
                 self.process.kill()
+                self.process.join(STOP_SECONDS)
+            shutil.rmtree(self.scratch, ignore_errors=True)

@@ -6,8 +6,10 @@ import contextlib
 import json
 import os
 import secrets
+import shutil
 import signal
 import sys
+import tempfile
 import traceback
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -27,8 +29,15 @@ LOG = "tracking.log"
 STATE_FILE = "tracking.json"
 
 
-def track(out: Path, settings: dict[str, Any], connection: Connection, init: float, finish: float) -> None:
-    """Track the comparison in `out` until it says "finish" or is gone; see `RunLogger` for the arguments."""
+def track(
+    out: Path, settings: dict[str, Any], connection: Connection, init: float, finish: float, scratch: str
+) -> None:
+    """Track the comparison in `out` until it says "finish" or is gone; see `RunLogger` for the arguments.
+
+    Args:
+        scratch: the folder for temporary files, which wandb leaves behind; it is removed in the end.
+    """
+    os.environ["TMPDIR"] = tempfile.tempdir = scratch
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the comparison decides what Ctrl-C ends
     with contextlib.suppress(OSError, AttributeError):
         os.nice(10)  # trials are timed; tracking can wait
@@ -45,6 +54,7 @@ def track(out: Path, settings: dict[str, Any], connection: Connection, init: flo
             run_logger.send("problem", f"Weights & Biases: {type(error).__name__}: {error}")
         run_logger.send("done")
         sys.stdout.flush()
+    shutil.rmtree(scratch, ignore_errors=True)
     os._exit(0)  # wandb's exit hook would wait for its server without a limit
 
 

@@ -34,7 +34,8 @@ class CriticModules:
             model.set_adapter("default")
             _unfreeze_critic(model)
         else:
-            model.add_module(BACKBONE, from_first_token(value_model))
+            # It is trained whole, and in 16 bits most of its steps would be rounded away.
+            model.add_module(BACKBONE, from_first_token(value_model.float()))
         self._backbone = value_model
         hidden = hidden_width(model.config) if value_head is None else value_head.shape[1]
         head = nn.Linear(hidden, 1)

@@ -23,16 +23,21 @@ from prefzoo.models.loading import device
 from prefzoo.models.policy_kinds import load_policy
 from prefzoo.models.policy_with_modules import PolicyWithModules
 from prefzoo.models.saved_policy import SavedPolicy
-from prefzoo.models.weight_counts import is_finite
+from prefzoo.models.weight_counts import BACKBONE, HEAD, is_finite
 from prefzoo.trainers.charging import Charging
 from prefzoo.trainers.checkpoints import Checkpoints, resumable
 from prefzoo.trainers.config_audit import requested_and_actual, training_facts
 from prefzoo.trainers.curves import CURVES, Curves, guard_trackers, losses, reporting_arguments
 from prefzoo.trainers.extra_modules import add_module
+from prefzoo.trainers.first_step import learn_from_first_step
 from prefzoo.trainers.milestones import Milestones
 from prefzoo.trainers.recipe_deviations import TRAININGS
+from prefzoo.types import Completion
 from prefzoo.validation_messages import diverged
-from prefzoo.views import rows_per_example
+from prefzoo.views import REPLIES, rows_per_example, text_alone
+
+SAMPLED_REPLIES = "sampled_replies"
+"""In `Bench.report`: of each training on sampled replies, in how many of them other tokens than sampled are trained."""
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
@@ -82,11 +87,12 @@ def fit(
     modules = latest.modules if isinstance(latest, PolicyWithModules) else None
     learner = latest.policy if isinstance(latest, PolicyWithModules) else latest
     assert isinstance(learner, LanguageModelPolicy)
+    rows = _as_sampled(bench, learner, rows)
     weights = _unfreeze_adapter(learner.model) if learner.adapted else {}
     if not learner.adapted:
         check_modules(learner.model, bench.adapter)
     set_seed(bench.seed)  # the adapter is drawn here; TRL seeds that itself only from 1.15
-    peft_config = None if learner.adapted else adapter_config(bench.adapter, "CAUSAL_LM")
+    peft_config = None if learner.adapted else adapter_config(bench.adapter, "CAUSAL_LM", model=learner.model)
     args = arguments(bench, config_class, settings, rows_per_example(rows))
     model = learner.model
     if _takes_peft_config(trainer_class):
@@ -118,7 +124,8 @@ def fit(
     if getattr(trainer, "reference_is_charged", False):
         reference = 0
     charging = Charging(trainer, bench, prompts, reference, extra_passes)
-    run_trainer(trainer, bench, not learner.adapted, charging, policy)
+    goes_on = learner.adapted or isinstance(latest, SavedPolicy | PolicyWithModules)
+    run_trainer(trainer, bench, not goes_on, charging, policy)
     folder = bench.out / "policy"
     if trainer.is_world_process_zero():
         policy(trainer.accelerator.unwrap_model(trainer.model)).save(folder)
@@ -129,6 +136,31 @@ def fit(
 def current_policy(bench: Bench) -> Policy:
     """Return the policy to go on from: `bench.latest`, or the start where there is none."""
     return bench.latest or LanguageModelPolicy.start_of(bench)
+
+
+def _as_sampled(bench: Bench, learner: LanguageModelPolicy, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Rows in which a sampled reply keeps its `token_ids` only where its text would become another text when it is
+    encoded again, or would get an end that was never written; the bench's report counts them."""
+    if not any("token_ids" in turn for row in rows for key in REPLIES for turn in row.get(key, ())):
+        return rows
+    counts = {"replies": 0, "other_tokens_of_the_same_text": 0, "kept_tokens": 0, "cut": 0}
+    trained: list[dict[str, Any]] = []
+    for row, plain in zip(rows, text_alone(rows), strict=True):
+        new = dict(plain)
+        for key in REPLIES:
+            if not (turns := row.get(key)) or (ids := turns[-1].get("token_ids")) is None:
+                continue
+            reply = Completion(turns[-1]["content"], tuple(ids), bool(ids) and ids[-1] in learner.eos_ids)
+            again = learner.encoded_again(row["prompt"], reply)
+            counts["replies"] += 1
+            counts["cut"] += not reply.finished
+            counts["other_tokens_of_the_same_text"] += reply.finished and again == "other tokens"
+            counts["kept_tokens"] += reply.finished and again == "other text"
+            if not reply.finished or again == "other text":
+                new[key] = turns
+        trained.append(new)
+    bench.report.setdefault(SAMPLED_REPLIES, []).append(counts)
+    return trained
 
 
 def _takes_peft_config(trainer_class: type[Trainer]) -> bool:
@@ -232,7 +264,7 @@ def run_trainer(
 
     Args:
         trainer: built by a class that `resumable` returned.
-        new: whether its adapter is a new one.
+        new: whether it begins at the start, with a new adapter.
         charging: its account; None charges what was trained on alone.
         policy: makes a policy of its model, where that is one, so that it can be kept on the way.
 
@@ -247,7 +279,10 @@ def run_trainer(
         head = getattr(torch, bench.loading.get("dtype", "float32"))
         for name, weight in trainer.model.named_parameters():
             if weight.requires_grad:
-                weight.data = weight.data.to(torch.float32 if "lora_" in name else head)
+                # Nor is a critic trained in 16 bits, which casts what it is given; a module in the policy cannot.
+                full = "lora_" in name or name.startswith((HEAD, BACKBONE))
+                weight.data = weight.data.to(torch.float32 if full else head)
+    learn_from_first_step(trainer, goes_on=not new)
     trainer.add_callback(Curves(bench.out / CURVES))
     guard_trackers(trainer, bench)
     checkpoints = Checkpoints(bench, trainer)

@@ -49,7 +49,8 @@ def fit_online(
         passes: how often each rollout is learned from.
         rollout: optimizer steps that a rollout is divided into.
         scored_anew: whether the policy passes over each rollout once more for the log-probabilities it was drawn with.
-        missing_eos_penalty: taken off the score of a reply that was cut, after shaping.
+        missing_eos_penalty: taken off the score of a reply that was cut, after shaping, unless such replies are kept
+            (`generation.unfinished`).
         more: further arguments of the trainer.
 
     Raises:
@@ -76,6 +77,8 @@ def fit_online(
         "remove_unused_columns": False,
         **settings,
     }
+    if bench.generation.unfinished == "keep":
+        missing_eos_penalty = 0.0
     scorer = _Scorer(bench, policy, generations, passes, shared["beta"] > 0, scored_anew, missing_eos_penalty)
     return fit(
         bench.replace(latest=bench.latest or policy),
@@ -144,7 +147,7 @@ class _Scorer(TrainerCallback):
         prompt_tokens = sum(count * len(self.policy.render(json.loads(prompt))) for prompt, count in replies.items())
         self._charge(prompt_tokens, sum(map(len, completion_ids)))
         self.bench.ledger.prompts += len(prompts) // self.generations
-        texts = [self.policy.tokenizer.decode(list(ids), skip_special_tokens=True) for ids in completion_ids]
+        texts = [self.policy.reply_text(prompt, ids) for prompt, ids in zip(prompts, completion_ids, strict=True)]
         scores = shaped(self.bench.score(prompts, texts), self.bench.machinery.shaping, self.bench.machinery.memory)
         cut = [not ids or ids[-1] not in self.policy.eos_ids for ids in completion_ids]
         return [score - self.penalty * missing for score, missing in zip(scores, cut, strict=True)]

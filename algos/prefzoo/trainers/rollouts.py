@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from prefzoo.errors import PrefzooError
+from prefzoo.models.batch_invariance import check_left_padding
 from prefzoo.models.position_ids import from_first_token
 from prefzoo.models.weight_counts import is_finite
 from prefzoo.validation_messages import diverged
@@ -29,6 +30,7 @@ class Rollouts:
         for model in (self.model, self.ref_model):
             if model is not None:
                 from_first_token(self.accelerator.unwrap_model(model))
+        check_left_padding(self.accelerator.unwrap_model(self.model))
 
     def _generate_and_score_completions(self: Any, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         if not is_finite(self.model):  # to sample from it would end the process on a GPU

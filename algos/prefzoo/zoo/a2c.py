@@ -18,6 +18,20 @@ class A2C(Algorithm):
     """Advantage actor-critic (Mnih et al. 2016, https://arxiv.org/abs/1602.01783): PPO with one epoch a rollout and
     nothing clipped, which is the same gradient (Huang et al. 2022, https://arxiv.org/abs/2205.09123). Every setting
     means what it does in `PPO`, and has the same default.
+
+    Attributes:
+        missing_eos_penalty: taken off the score of a reply that was cut at the length limit. Default: PPO's.
+        kl_coefficient: weight of the KL to the start in a token's reward; with `kl_target` its first value. Default:
+            PPO's.
+        kl_target: nats a reply that an adaptive coefficient aims at; None keeps it fixed. Default: PPO's.
+        kl_horizon: replies over which it adapts, by a fifth at most. Default: PPO's.
+        kl_estimator: `k1`, the log-ratio, or `k3`, never negative. Default: PPO's.
+        generations: replies to each prompt. Default: PPO's.
+        vf_coef: weight of the value loss. Default: PPO's.
+        gamma, lam: discount, and trace decay of generalized advantage estimation. Default: PPO's.
+        whiten_rewards: scale token rewards to variance 1. Default: PPO's.
+        whiten_advantages: scale advantages to mean 0 and variance 1. Default: PPO's.
+        value_model: `shared`, `separate` or `reward`; see PPO. Default: PPO's.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})

@@ -16,7 +16,7 @@ class BestOfN(Algorithm):
 
     Attributes:
         n: candidates sampled from the start for each answer, of which the reward picks one. The ledger is charged
-            for all of them.
+            for all of them. Default: ours.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"reward"})

@@ -29,14 +29,15 @@ class ConstitutionalAI(FeedbackLoop):
     the reference in both; in the paper's second phase it is the policy of the first.
 
     Attributes:
-        phase: `both`, or one alone: `supervised`, `preferences`.
-        revisions: how often a reply is criticised and revised.
+        phase: `both`, or one alone: `supervised`, `preferences`. Default: Bai et al. 2022.
+        revisions: how often a reply is criticised and revised; the paper goes up to 4. Default: ours, for the least
+            cost.
         helpful_share: the share of what is imitated that is the data's demonstrations, so that a model that is made
-            harmless stays helpful.
-        rounds: of the preference phase.
+            harmless stays helpful. Default: ours; the paper mixes some in.
+        rounds: of the preference phase. Default: Bai et al. 2022.
         learner_rate: the share of `training.learning_rate` at which the learner goes on from the supervised phase: an
-            adapter that has been trained moves much further in a step than one that begins at zero.
-        trainer: of the supervised phase (TRL's SFTConfig).
+            adapter that has been trained moves much further in a step than one that begins at zero. Default: ours.
+        trainer: of the supervised phase (TRL's SFTConfig). Default: TRL's, but for what `training` sets for all.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"prompts", "judge", "constitution"})
@@ -120,7 +121,8 @@ class ConstitutionalAI(FeedbackLoop):
             "helpful_wanted": round(self.helpful_share * len(prompts)),
         }
         if not usable:
-            raise PrefzooError(f"constitutional_ai: no reply of {len(revised)} could be revised: {_counts(revised)}")
+            counts = ai_preferences.in_words(_counts(revised))
+            raise PrefzooError(f"constitutional_ai: no reply of {len(revised)} could be revised: {counts}")
         data = bench.data.with_demonstrations([r.prompt for r in usable], [r.final for r in usable])
         rows = data.demonstrations + random.Random(bench.seed).sample(demonstrated, helpful)
         random.Random(bench.seed).shuffle(rows)
@@ -157,7 +159,8 @@ class ConstitutionalAI(FeedbackLoop):
         bench.report.setdefault("preferences", []).append(counts)
         pairs = ai_preferences.preferences(compared)
         if not pairs:
-            raise PrefzooError(f"constitutional_ai: of {len(prompts)} prompts no pair could be made: {counts}")
+            words = ai_preferences.in_words(counts)
+            raise PrefzooError(f"constitutional_ai: of {len(prompts)} prompts no pair could be made: {words}")
         return pairs
 
 

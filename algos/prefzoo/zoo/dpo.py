@@ -39,10 +39,12 @@ class DPO(Pairwise):
     `trainer: {precompute_ref_log_probs: false}` takes them in each step.
 
     Attributes:
-        beta: how strongly the policy is held to the reference; the paper uses 0.1 (0.5 for summaries).
+        beta: how strongly the policy is held to the reference; the paper uses 0.5 for summaries. Default:
+            Rafailov et al. 2023.
         loss_type: one of TRL's losses, or several that are added up (weights: `trainer: {loss_weights: [...]}`).
+            Default: Rafailov et al. 2023.
         label_smoothing: the share of labels believed to be wrong, for `sigmoid`, `robust` and `exo_pair`;
-            `exo_pair` needs a value above 0 (its paper uses 1e-3).
+            `exo_pair` needs a value above 0 (its paper uses 1e-3). Default: Rafailov et al. 2023, who know of none.
     """
 
     owned: ClassVar[Mapping[str, str]] = {name: name for name in ("beta", "loss_type", "label_smoothing")}

@@ -25,10 +25,11 @@ class FeedbackLoop(Algorithm):
 
     Attributes:
         learner: any algorithm that learns from preferences, prompts or a reward, by name. One that needs a reward gets
-            a reward model, trained on the preferences of the same round.
-        learner_settings: the learner's own settings.
+            a reward model, trained on the preferences of the same round. Default: ours, for the least cost.
+        learner_settings: the learner's own settings. Default: the learner's own.
         rounds: how often to sample from the latest policy, ask for feedback, and learn from it. The prompts are divided
             among the rounds, so that more rounds use no more of them; the policy of each round is measured.
+            Default: Lee et al. 2023 and Bai et al. 2022, of one round each.
     """
 
     learner: str = "dpo"

@@ -88,10 +88,12 @@ class Grouped(Algorithm):
     Attributes:
         missing_eos_penalty: taken off the score of a reply that was cut at the length limit, after `reward.normalize`
             and `reward.clip`; the same default for all online algorithms, so that they are compared on one reward.
-        generations: replies to each prompt.
-        kl_coefficient: weight of the KL to the start.
-        epochs: how often each rollout is learned from.
-        clip: how far the probability ratio may go from 1 before its gradient is cut.
+            Default: Huang et al. 2024, of PPO.
+        generations: replies to each prompt. Default: ours, for the least cost.
+        kl_coefficient: weight of the KL to the start. Default: ours, as of PPO.
+        epochs: how often each rollout is learned from. Default: Shao et al. 2024 and Ahmadian et al. 2024.
+        clip: how far the probability ratio may go from 1 before its gradient is cut. Default: Schulman et al. 2017, of
+            PPO.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})

@@ -35,21 +35,26 @@ class PPO(Algorithm):
     Attributes:
         missing_eos_penalty: taken off the score of a reply that was cut at the length limit, after `reward.normalize`
             and `reward.clip`; the same default for all online algorithms, so that they are compared on one reward.
-        kl_coefficient: weight of the KL to the start in a token's reward; with `kl_target` its first value.
-        kl_target: nats a reply that an adaptive coefficient aims at; None keeps it fixed.
+            Default: Huang et al. 2024.
+        kl_coefficient: weight of the KL to the start in a token's reward; with `kl_target` its first value. Default:
+            Huang et al. 2024.
+        kl_target: nats a reply that an adaptive coefficient aims at; None keeps it fixed. Default: Huang et al. 2024.
         kl_horizon: replies over which it adapts, by a fifth at most; a rollout of more counts as that many.
-        kl_estimator: `k1`, the log-ratio, or `k3`, never negative.
-        generations: replies to each prompt.
-        vf_coef: weight of the value loss.
-        gamma, lam: discount, and trace decay of generalized advantage estimation.
-        whiten_rewards: scale token rewards to variance 1.
-        whiten_advantages: scale advantages to mean 0 and variance 1.
+            Default: Ziegler et al. 2019.
+        kl_estimator: `k1`, the log-ratio, or `k3`, never negative. Default: Huang et al. 2024.
+        generations: replies to each prompt. Default: Huang et al. 2024.
+        vf_coef: weight of the value loss. Default: Huang et al. 2024.
+        gamma, lam: discount, and trace decay of generalized advantage estimation. Default: Huang et al. 2024.
+        whiten_rewards: scale token rewards to variance 1. Default: Huang et al. 2024.
+        whiten_advantages: scale advantages to mean 0 and variance 1. Default: Huang et al. 2024.
         value_model: `shared`, an adapter of the critic's own on the policy's base; `separate`, a model of its own,
             trained whole (with full fine-tuning it always is); `reward`, the same, that begins as the reward model.
-        epochs: how often each rollout is learned from.
-        minibatches: optimizer steps that an epoch is divided into; a rollout is that many batches.
-        clip: how far the probability ratio may go from 1 before its gradient is cut; None does not clip.
-        clip_value: how far a value may go from the one at rollout; None does not clip.
+            Default: ours, for one base in memory.
+        epochs: how often each rollout is learned from. Default: Huang et al. 2024.
+        minibatches: optimizer steps that an epoch is divided into; a rollout is that many batches. Default: ours.
+        clip: how far the probability ratio may go from 1 before its gradient is cut; None does not clip. Default: Huang
+            et al. 2024.
+        clip_value: how far a value may go from the one at rollout; None does not clip. Default: Huang et al. 2024.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})
@@ -86,7 +91,7 @@ class PPO(Algorithm):
         return 2 * self.generations * self.epochs
 
     def train(self, bench: Bench) -> Policy:
-        from prefzoo.models.loading import load_model, load_tokenizer
+        from prefzoo.models.loading import load_model, load_tokenizer, tokenizer_arguments
         from prefzoo.models.score_head import backbone as backbone_of
         from prefzoo.trainers.on_policy import ActorCriticTrainer, CriticSettings, OnPolicyConfig, TokenRewards
         from prefzoo.trainers.online import fit_online
@@ -95,7 +100,7 @@ class PPO(Algorithm):
         if self.value_model == "reward":
             if (critic := getattr(bench.reward, "critic", None)) is None:
                 raise PrefzooError("value_model: 'reward' begins as the reward model, and the reward is not one model")
-            backbone, head = critic(load_tokenizer(bench.start, bool(bench.loading.get("trust_remote_code", False))))
+            backbone, head = critic(load_tokenizer(bench.start, **tokenizer_arguments(bench.loading)))
         elif self.value_model == "separate" or bench.adapter.type == "full":
             # Trained whole, which 4 bits do not allow.
             backbone = backbone_of(load_model(bench.start, **{**bench.loading, "quantization": None}))

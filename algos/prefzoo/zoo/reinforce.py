@@ -21,12 +21,14 @@ class Reinforce(Algorithm):
     Advantages are not whitened: that would put the rollout's own mean in the place of the average.
 
     Attributes:
-        missing_eos_penalty: taken off the score of a reply that was cut at the length limit.
-        kl_coefficient: weight of the KL to the start in a token's reward; with `kl_target` its first value.
-        kl_target: nats a reply that an adaptive coefficient aims at; None keeps it fixed.
+        missing_eos_penalty: taken off the score of a reply that was cut at the length limit. Default: ours, as of PPO.
+        kl_coefficient: weight of the KL to the start in a token's reward; with `kl_target` its first value. Default:
+            ours, as of PPO.
+        kl_target: nats a reply that an adaptive coefficient aims at; None keeps it fixed. Default: ours, as of PPO.
         kl_horizon: replies over which it adapts, by a fifth at most; a rollout of more counts as that many.
-        kl_estimator: `k1`, the log-ratio, or `k3`, never negative.
-        generations: replies to each prompt.
+            Default: Ziegler et al. 2019.
+        kl_estimator: `k1`, the log-ratio, or `k3`, never negative. Default: ours, as of PPO.
+        generations: replies to each prompt. Default: ours, as of PPO.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})

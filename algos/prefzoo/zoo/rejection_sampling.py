@@ -12,10 +12,11 @@ from pydantic import Field
 
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import Algorithm, Bench, Policy
+from prefzoo.judges.ai_preferences import in_words
 from prefzoo.registry import get
-from prefzoo.types import Prompt
+from prefzoo.types import Completion, Prompt
 
-Scored = tuple[float, str]
+Scored = tuple[float, Completion]
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,13 @@ class RejectionSampling(Algorithm):
     samples.
 
     Attributes:
-        n: replies sampled for each prompt. RAFT uses 8 to 32.
+        n: replies sampled for each prompt. Default: Dong et al. 2023, who use 8 to 32.
         keep: `best` keeps the best of the n; `top_k` the k best of the n; `threshold` every reply whose reward is
             at least `threshold`; `random` one of the n at random: the control that shows what selection adds.
-        k: how many replies `top_k` keeps for each prompt, at most n.
-        threshold: the least reward that `threshold` keeps, on the reward's own scale.
-        iterations: rounds of sampling and fine-tuning.
+            Default: Touvron et al. 2023.
+        k: how many replies `top_k` keeps for each prompt, at most n. Default: ours.
+        threshold: the least reward that `threshold` keeps, on the reward's own scale. Default: ours.
+        iterations: rounds of sampling and fine-tuning. Default: ours, for the least cost.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})
@@ -68,7 +70,7 @@ class RejectionSampling(Algorithm):
 
     def select(
         self, bench: Bench, policy: Policy, prompts: Sequence[Prompt], iteration: int
-    ) -> tuple[list[Prompt], list[str]]:
+    ) -> tuple[list[Prompt], list[Completion]]:
         """Sample and score replies, and return the prompts and replies to imitate; counts are reported.
 
         Raises:
@@ -79,9 +81,8 @@ class RejectionSampling(Algorithm):
         scores = bench.score([prompts[i] for i, _ in flat], [candidate.text for _, candidate in flat])
         groups: list[list[Scored]] = [[] for _ in prompts]
         for (i, candidate), score in zip(flat, scores, strict=True):
-            # A reply that was cut off would be imitated with an end it never had.
-            if candidate.finished:
-                groups[i].append((score, candidate.text))
+            if bench.generation.counts(candidate):
+                groups[i].append((score, candidate))
         rng = random.Random(f"{bench.seed} {iteration}")
         selected = [
             (prompt, *pair) for prompt, group in zip(prompts, groups, strict=True) for pair in self._keep(group, rng)
@@ -89,7 +90,7 @@ class RejectionSampling(Algorithm):
         bench.report.setdefault("rejection_sampling", []).append(
             {
                 "sampled": len(flat),
-                "unfinished": len(flat) - sum(map(len, groups)),
+                "unfinished": (unfinished := len(flat) - sum(map(len, groups))),
                 "kept": len(selected),
                 "prompts": len(prompts),
                 "prompts_kept": len({id(prompt) for prompt, _, _ in selected}),
@@ -99,10 +100,10 @@ class RejectionSampling(Algorithm):
         )
         if not selected:
             raise PrefzooError(
-                f"rejection_sampling: none of {len(flat)} sampled replies was kept "
-                f"(keep: {self.keep}, threshold: {self.threshold}; highest reward {max(scores):.3g})"
+                f"rejection_sampling: none of {len(flat)} sampled replies was kept (keep: {self.keep}, threshold: "
+                f"{self.threshold}; highest reward {max(scores):.3g}): {in_words({'unfinished': unfinished})}"
             )
-        return [prompt for prompt, _, _ in selected], [text for _, _, text in selected]
+        return [prompt for prompt, _, _ in selected], [reply for _, _, reply in selected]
 
     def _keep(self, group: list[Scored], rng: random.Random) -> list[Scored]:
         if self.keep == "threshold":

@@ -26,9 +26,12 @@ class RLAIF(FeedbackLoop):
     pairs to the learner. The start stays the reference in every round.
 
     Attributes:
-        mode: `preferences`, or `direct`: the judge's score itself is the learner's reward.
-        score: what that score is, see `rewards.judge_reward.JudgeReward`.
-        human_fraction: the share of prompts whose pair is one that people compared, where the data has any.
+        mode: `preferences`, or `direct`: the judge's score itself is the learner's reward. Default: Lee et al.
+            2023.
+        score: what that score is, see `rewards.judge_reward.JudgeReward`. Default: ours.
+        human_fraction: the share of prompts whose pair is one that people compared, where the data has any. Default:
+            Lee et al.
+            2023, who mix none in.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"prompts", "judge"})
@@ -111,6 +114,7 @@ class RLAIF(FeedbackLoop):
         pairs += ai_preferences.preferences(labelled)
         if not pairs:
             raise PrefzooError(
-                f"rlaif: of two replies to each of {len(prompts)} prompts no pair could be made: {counts}"
+                f"rlaif: of two replies to each of {len(prompts)} prompts no pair could be made: "
+                f"{ai_preferences.in_words(counts)}"
             )
         return pairs

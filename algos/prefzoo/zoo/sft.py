@@ -16,7 +16,7 @@ class SFT(Algorithm):
 
     Attributes:
         on: `chosen` takes the preferred replies of the preference pairs as demonstrations; `demonstrations` those
-            that the data has, or that another algorithm made.
+            that the data has, or that another algorithm made. Default: ours, so that all learn from the same pairs.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"demonstrations"})

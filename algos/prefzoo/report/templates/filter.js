@@ -1,4 +1,11 @@
 (() => {
+  const boxes = [...document.querySelectorAll(".scroll")];
+  const measure = () => boxes.forEach((box) => box.toggleAttribute("data-wide", box.scrollWidth > box.clientWidth + 1));
+  addEventListener("resize", measure);
+  document.addEventListener("toggle", measure, true);  // a table in what was folded away has no width before
+  measure();
+})();
+(() => {
   const form = document.getElementById("filters");
   if (!form) return;
   const items = [...document.querySelectorAll(".answered")].map((node) => ({

@@ -9,6 +9,7 @@ from functools import lru_cache
 import numpy as np
 
 from prefzoo.results.statistics.hypothesis_tests import proportion
+from prefzoo.results.statistics.prompt_groups import Groups, group_means
 from prefzoo.results.statistics.two_way_anova import Estimate, estimate_from_mean_squares
 
 DRAWS = 500
@@ -58,17 +59,20 @@ def _draw_weights(seeds: int, prompts: int) -> tuple[np.ndarray, np.ndarray]:
     return seed_weights, prompt_weights
 
 
-def interquartile_mean(table: np.ndarray) -> Estimate:
-    """Estimate the mean of the middle half of all values of a (seeds x prompts) table.
+def interquartile_mean(table: np.ndarray, groups: Groups = None) -> Estimate:
+    """Estimate the mean of the middle half of all values of a (seeds x prompts) table, each group of prompts counting
+    once.
 
     Values at the quartiles count by the share of them that lies within, so that it is exact for any number of values.
     """
     order = np.argsort(table, axis=None)
     values = table.ravel()[order]
     seed, prompt = np.unravel_index(order, table.shape)
+    size = np.ones(1) if groups is None else np.bincount(groups)
+    group = prompt if groups is None else groups[prompt]
 
-    def weighted_mean(seed_weights: np.ndarray, prompt_weights: np.ndarray) -> np.ndarray:
-        weights = seed_weights[:, seed] * prompt_weights[:, prompt]
+    def weighted_mean(seed_weights: np.ndarray, group_weights: np.ndarray) -> np.ndarray:
+        weights = seed_weights[:, seed] * (group_weights / size)[:, group]
         upper = np.cumsum(weights, 1)
         inside = np.clip(upper, 0.25, 0.75) - np.clip(upper - weights, 0.25, 0.75)
         return inside @ values / inside.sum(1)
@@ -78,7 +82,7 @@ def interquartile_mean(table: np.ndarray) -> Estimate:
         chunks = [np.array_split(np.broadcast_to(side, (draws, side.shape[1])), -(-draws // CHUNK)) for side in weights]
         return np.concatenate([weighted_mean(*chunk) for chunk in zip(*chunks, strict=True)])
 
-    return pigeonhole_bootstrap(statistic, *table.shape)[0]
+    return pigeonhole_bootstrap(statistic, len(table), table.shape[1] if groups is None else len(size))[0]
 
 
 def wins(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -86,11 +90,12 @@ def wins(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.where(a > b, 1.0, np.where(a == b, 0.5, 0.0))
 
 
-def probability_of_improvement(a: np.ndarray, b: np.ndarray) -> Estimate:
+def probability_of_improvement(a: np.ndarray, b: np.ndarray, groups: Groups = None) -> Estimate:
     """Estimate how probably a run of a is higher than a run of b on a prompt: of any seed of a with any seed of b, ties
-    half, averaged over prompts. Both are (seeds x prompts) tables of the same shape."""
-    seeds, prompts = a.shape
-    won = wins(a[:, None], b[None]).reshape(seeds * seeds, prompts)
+    half, averaged over prompts, or groups of them. Both are (seeds x prompts) tables of the same shape."""
+    seeds = len(a)
+    won = group_means(wins(a[:, None], b[None]).reshape(seeds * seeds, -1), groups)
+    prompts = won.shape[1]
 
     def statistic(seed_weights: np.ndarray, prompt_weights: np.ndarray) -> np.ndarray:
         pair_weights = (seed_weights[:, :, None] * seed_weights[:, None]).reshape(len(seed_weights), -1)

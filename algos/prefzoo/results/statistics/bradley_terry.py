@@ -12,23 +12,26 @@ from scipy import stats
 
 from prefzoo.results.statistics.bootstrap import pigeonhole_bootstrap, wins
 from prefzoo.results.statistics.hypothesis_tests import sample_size
+from prefzoo.results.statistics.prompt_groups import Groups, group_means
 from prefzoo.results.statistics.two_way_anova import ALPHA, Estimate
 
 
-def bradley_terry_ratings(tables: np.ndarray) -> list[Estimate]:
+def bradley_terry_ratings(tables: np.ndarray, groups: Groups = None) -> list[Estimate]:
     """Rate policies (Bradley and Terry 1952); the first has rating 0.
 
     Args:
         tables: (policies x seeds x prompts). On each prompt, with each seed, every policy plays every other; the
             higher value wins, ties are half a win for each.
+        groups: of the prompts; each counts as one game.
 
     Returns:
         Ratings in log-odds: the model's odds that i wins over j are exp(rating i - rating j). Every two policies are
         given one tie on top, without which a policy that always wins would have no finite rating.
     """
-    policies, seeds, prompts = tables.shape
+    policies = len(tables)
     first, second = np.triu_indices(policies, 1)
-    won = np.stack([wins(tables[i], tables[j]) for i, j in zip(first, second, strict=True)])
+    won = np.stack([group_means(wins(tables[i], tables[j]), groups) for i, j in zip(first, second, strict=True)])
+    _, seeds, prompts = won.shape
     games = seeds * prompts
 
     def fit(win_rates: np.ndarray) -> np.ndarray:

@@ -7,7 +7,8 @@ prompts differs from these n. In the interval of a difference, that share is tak
 Such an interval excludes 0 from six prompts on, exactly where the sign test has a p-value below 5%: when all n prompts
 differ in one direction, that p-value is 2^(1 - n).
 
-Replies of several seeds to one prompt are not independent: n counts a prompt once, however many seeds there are.
+Replies of several seeds to one prompt are not independent: n counts a prompt once, however many seeds there are. Where
+prompts are analysed in groups (`prompt_groups`), the tables hold means of groups, and n counts groups.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from scipy import stats
 
 from prefzoo.results.statistics.two_way_anova import ALPHA, Estimate, estimate
 
@@ -34,17 +36,33 @@ def paired_difference(a: np.ndarray, b: np.ndarray) -> Estimate:
     too_few = prompts > 1 and sign_test(prompts) >= ALPHA
     if differences.size == 1 or not differences.any() or not (too_few or all_differ_alike(a, b)):
         return plain
-    half = max(plain.high - plain.mean, 2 * clopper_pearson_bound(n) * abs(plain.mean))
-    return replace(plain, low=plain.mean - half, high=plain.mean + half, p=max(plain.p, sign_test(n)))
+    half = 2 * clopper_pearson_bound(n) * abs(plain.mean)
+    low, high = min(plain.low, plain.mean - half), max(plain.high, plain.mean + half)
+    return replace(plain, low=low, high=high, p=max(plain.p, sign_test(n)))
 
 
 def proportion(plain: Estimate, table: np.ndarray) -> Estimate:
-    """Give an estimate from a table of values from 0 to 1 the interval of Clopper and Pearson where all values are 0,
-    or all 1."""
-    if table.size == 1 or not (np.all(table == 0) or np.all(table == 1)):
+    """Give an estimate from a table of values from 0 to 1 an interval within 0 and 1.
+
+    It is Wilson's (1927), of as many independent replies as would have the estimate's standard error, and with its
+    Student's t in the place of 1.96. Where all values are 0, or all 1, it is that of Clopper and Pearson.
+    """
+    if table.size == 1:
         return plain
-    bound = clopper_pearson_bound(sample_size(table))
-    return replace(plain, low=0.0, high=bound) if plain.mean < 0.5 else replace(plain, low=1 - bound, high=1.0)
+    if np.all(table == 0) or np.all(table == 1):
+        bound = clopper_pearson_bound(sample_size(table))
+        return replace(plain, low=0.0, high=bound) if plain.mean < 0.5 else replace(plain, low=1 - bound, high=1.0)
+    return score_interval(plain)
+
+
+def score_interval(plain: Estimate) -> Estimate:
+    """Give the estimate of a share between 0 and 1 Wilson's interval (see `proportion`)."""
+    share, variance = plain.mean, plain.mean * (1 - plain.mean)
+    if variance <= 0 or not 0 < plain.error < np.inf:
+        return plain
+    ratio = (float(stats.t.ppf(1 - ALPHA / 2, plain.df)) * plain.error) ** 2 / variance
+    centre, half = share + ratio / 2, (ratio * variance + ratio**2 / 4) ** 0.5
+    return replace(plain, low=max(0.0, (centre - half) / (1 + ratio)), high=min(1.0, (centre + half) / (1 + ratio)))
 
 
 def effect_size(a: np.ndarray, b: np.ndarray) -> float | None:

@@ -10,15 +10,25 @@ from typing import Any
 
 from prefzoo.data import preflight, sources, splits
 from prefzoo.data.formats import Row
+from prefzoo.data.near_duplicates import near_duplicates, with_test_groups
 from prefzoo.data.read_files import ReadOptions
 from prefzoo.data.read_result import ReadResult
 from prefzoo.data.read_rows import read_rows
-from prefzoo.data.rejects import Rejects
+from prefzoo.data.rejects import Rejects, writable
 from prefzoo.errors import DataError, PrefzooError
+from prefzoo.models.chat_templates import template_text
 from prefzoo.models.loading import resolve
+from prefzoo.recipe.model_check import downloaded_problems
 from prefzoo.recipe.recipe_schema import GoldFunction, Recipe
 from prefzoo.run.stage_graph import Plan, Stage
-from prefzoo.run.stages.token_lengths import Tokens, check_positions
+from prefzoo.run.stages.token_lengths import (
+    Tokens,
+    check_positions,
+    count_markers,
+    derive_lengths,
+    model_positions,
+    notes,
+)
 from prefzoo.scoring_function import FunctionReward
 from prefzoo.types import Progress
 
@@ -32,12 +42,25 @@ def prepare(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     rows = [row for result in results.values() for row in result.rows]
     progress("fitting lengths", 1, 3)
     base = resolve(recipe.model.path, recipe.model.revision)
-    rendering = Tokens(base, recipe.model.trust_remote_code)
-    limits = (recipe.data.max_prompt_tokens, recipe.data.max_completion_tokens)
+    if problems := downloaded_problems(recipe, base):
+        raise PrefzooError("\n".join(problems))
+    template = template_text(recipe.model.chat_template)
+    rendering = Tokens(base, recipe.model.trust_remote_code, chat_template=template)
     sound = splits.clean(rows, dropped)
+    positions = model_positions(base, recipe.model.trust_remote_code)
+    lengths = derive_lengths(recipe, sound, rendering, positions)
+    derived = list(recipe.derives)
+    recipe = recipe.with_lengths(lengths)
+    remembered = preflight.RememberedPrompts(rendering, lengths["max_prompt_tokens"])
     usable_rows, shortened = splits.fit_lengths(
-        sound, dropped, lambda prompt: len(rendering.prompt(prompt)), rendering.reply_length, *limits
+        sound,
+        dropped,
+        lambda prompt: len(remembered.prompt(prompt)),
+        rendering.reply_length,
+        lengths["max_prompt_tokens"],
+        lengths["max_completion_tokens"],
     )
+    usable_rows = splits.with_joined_groups(usable_rows)
     if split_ids is not None:
         parts = {name: [row for row in usable_rows if row.id in ids] for name, ids in split_ids.items()}
     else:
@@ -66,6 +89,8 @@ def prepare(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
         "repeated": splits.repeated(sound),
         "shortened_prompts": shortened[:20],
         "shortened_prompt_count": len(shortened),
+        "lengths": {**lengths, "positions": positions, "derived": derived},
+        "markers": count_markers(usable_rows, rendering),
     }
     dropped.merge(dropped_records)
     dropped.merge(unpaired)
@@ -73,7 +98,15 @@ def prepare(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     _check_kinds(recipe, parts["train"], dropped)
     check_positions(recipe, base, [row for rows in parts.values() for row in rows], rendering)
     _try_functions(recipe, parts["train"])
-    replace(sealed, preflight={**sealed.preflight, **preflight.examine(parts, shortened, rendering)}).save(folder)
+    near = near_duplicates(parts)
+    test = with_test_groups(parts["test"], near.families)
+    rendering.tokenizer.realigned = 0
+    examined = {**sealed.preflight, **preflight.examine(parts, shortened, remembered)}
+    examined["realigned"] = rendering.tokenizer.realigned
+    examined["near_duplicates"] = near.by_split
+    examined["test_groups"] = preflight.group_counts(test)
+    examined["notes"] = notes(examined, rendering, parts)
+    replace(sealed, splits={**parts, "test": test}, preflight=examined).save(folder)
 
 
 def _try_functions(recipe: Recipe, rows: list[Row]) -> None:
@@ -122,7 +155,7 @@ def read_data(recipe: Recipe) -> tuple[dict[str, ReadResult], dict[str, set[str]
 def _called(source: str) -> str:
     """How a file is called in a report, or a hub data set."""
     path = Path(source).expanduser()
-    return path.name if path.is_file() else source
+    return writable(path.name if path.is_file() else source)
 
 
 def _check_kinds(recipe: Recipe, train: Sequence[Row], dropped: Rejects) -> None:

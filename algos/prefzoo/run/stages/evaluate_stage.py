@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from prefzoo.interface import MILESTONES, HasLogProbabilities, Policy
 from prefzoo.judges.critique_revision import TRANSCRIPTS, by_principle
 from prefzoo.ledger import Ledger
 from prefzoo.models import shared_base
+from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.models.policy_kinds import kl_to_start, load_policy
 from prefzoo.run.evaluation_records import JUDGING, PRINCIPLES, RECORDS, not_numbers
 from prefzoo.run.resources import forget_peak, metered
@@ -55,6 +56,7 @@ def evaluate(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None
         proxy=reward_of(plan, stage.seed) if has_reward else None,
         progress=progress,
         start=lambda: start_policy(recipe, start_path(plan)),
+        groups={json.dumps(row.prompt): row.group for row in test},
     )
     measure(policy, ledger, folder)
     (folder / "ledger.json").write_text(json.dumps(asdict(ledger)), encoding="utf-8")
@@ -77,6 +79,7 @@ class Measure:
         proxy: the reward that was learned from, or None.
         progress: is told how far it is.
         start: loads the start policy, for the KL of a policy that has log-probabilities alone.
+        groups: a prompt, as JSON, to its group (see `Row.group`).
     """
 
     prompts: Sequence[Prompt]
@@ -87,14 +90,15 @@ class Measure:
     proxy: Reward | None
     progress: Progress
     start: Callable[[], HasLogProbabilities]
+    groups: Mapping[str, str | None] = field(default_factory=dict)
 
     def __call__(self, policy: Policy, ledger: Ledger, folder: Path) -> None:
         """Sample one reply to each prompt, measure it, and write a line for each to `replies.jsonl` in `folder`.
 
         A line holds the prompt, the reply, `length` in tokens (the end included), whether it was `finished`, `kl` to
-        the start in nats, `proxy`, `gold` and `gold/<attribute>`, as far as the recipe has them. Where a judge decides,
-        what it was asked goes into a file beside it. Only sampling is charged to the ledger; scoring and KL are costs
-        of measuring.
+        the start in nats, `proxy`, `gold` and `gold/<attribute>`, `slice` and `group`, as far as there are any, and
+        `token_ids` where the reply's text would become other tokens. Where a judge decides, what it was asked goes into
+        a file beside it. Only sampling is charged to the ledger; scoring and KL are costs of measuring.
 
         Raises:
             PrefzooError: when a measurement is infinite or not a number.
@@ -116,14 +120,18 @@ class Measure:
         self.progress("KL to the start", 1, 2)
         divergences = kl_to_start(policy, self.prompts, replies, self.generation.temperature or 1.0, self.start)
         records: list[dict[str, Any]] = []
+        sampler = getattr(policy, "policy", policy)
         for i, (prompt, reply) in enumerate(zip(self.prompts, replies, strict=True)):
             record: dict[str, Any] = {
                 "prompt": prompt,
                 "reply": reply.text,
                 "slice": self.slices.get(json.dumps(prompt)),
+                "group": self.groups.get(json.dumps(prompt)),
                 "length": len(reply.token_ids),
                 "finished": reply.finished,
             }
+            if isinstance(sampler, LanguageModelPolicy) and sampler.encoded_again(prompt, reply) != "same":
+                record["token_ids"] = list(reply.token_ids)
             if divergences is not None:
                 record["kl"] = divergences[i]
             if scores[i] is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,17 @@ from prefzoo.data.rejects import Rejects
 from prefzoo.data.row_views import views_of
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import Policy
-from prefzoo.judges.ai_preferences import label_pairs
+from prefzoo.judges.ai_preferences import in_words, label_pairs
 from prefzoo.judges.judge_settings import JudgeSettings
 from prefzoo.ledger import Ledger
+from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.recipe.recipe_schema import Recipe
 from prefzoo.run.resources import metered
 from prefzoo.run.stage_graph import Plan, Stage
 from prefzoo.run.stages.recipe_inputs import gold_function, judge_of
 from prefzoo.run.stages.start_stage import start_path, start_policy
 from prefzoo.settings import Generation
-from prefzoo.types import Judge, Progress
+from prefzoo.types import Completion, Judge, Progress, Prompt
 from prefzoo.views import prompt_key
 
 
@@ -51,7 +52,7 @@ def label(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
         if not pairs:
             raise PrefzooError(
                 f"data.label_with: of two replies to each of the {name} prompts not one pair could be made: "
-                f"{dropped.counts()}. Longer replies: generation.max_new_tokens; others: start, gold."
+                f"{in_words(dropped.counts())}"
             )
     splits.save_splits(parts, folder)
     rows = [row for split in parts.values() for row in split]
@@ -91,15 +92,25 @@ def label_split(
     first_better = ledger.judged(judge, lambda: judge(prompts, *replies))
     dropped = Rejects()
     pairs = []
-    for pair in label_pairs(prompts, samples, first_better):
+    for pair in label_pairs(prompts, samples, first_better, generation.unfinished == "keep"):
         row = first_rows[prompt_key(pair.prompt)]
         if pair.dropped:
             dropped.add(pair.dropped, row.id, pair.prompt[-1]["content"])
         else:
+            sides = {"chosen": pair.better, "rejected": pair.worse}
+            sampled = {side: list(r.token_ids) for side, r in sides.items() if _needs_tokens(policy, row.prompt, r)}
+            labelled = replace(row, id=f"{row.id} labelled", demonstration=None, reply=None, rating=None, ranking=None)
             pairs.append(
-                Row(f"{row.id} labelled", row.prompt, chosen=pair.chosen, rejected=pair.rejected, slice=row.slice)
+                replace(labelled, chosen=pair.chosen, rejected=pair.rejected, token_ids=sampled or None, vote=None)
             )
     return [*rows, *pairs], dropped
+
+
+def _needs_tokens(policy: Policy, prompt: Prompt, reply: Completion) -> bool:
+    """Whether a reply's text alone would be trained on as another text, or with an end that it does not have."""
+    if not reply.finished:
+        return True
+    return isinstance(policy, LanguageModelPolicy) and policy.encoded_again(prompt, reply) == "other text"
 
 
 def _gold_agreement(recipe: Recipe, rows: Sequence[Row]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from prefzoo.judges.endpoint import EndpointClient
 from prefzoo.judges.judge import Judge
 from prefzoo.judges.judge_settings import JudgeSettings
 from prefzoo.ledger import Ledger
+from prefzoo.models.chat_templates import template_text
 from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.models.loading import resolve
 from prefzoo.recipe.recipe_schema import GoldFunction, Recipe
@@ -33,12 +34,20 @@ JUDGE_ANSWERS = "judge-answers"
 def loading(recipe: Recipe, adapter: Adapter) -> dict[str, Any]:
     """The arguments with which model files are read."""
     model = recipe.model
+    template = template_text(model.chat_template)
     return {
         "dtype": model.dtype,
         "trust_remote_code": model.trust_remote_code,
         "attn_implementation": model.attn_implementation,
         "quantization": adapter.quantization,
+        **({} if template is None else {"chat_template": template}),
     }
+
+
+def judge_loading(recipe: Recipe, judge: JudgeSettings) -> dict[str, Any]:
+    """The same for a model that judges or criticises: only the recipe's own model has the recipe's template."""
+    read = loading(recipe, recipe.adapter)
+    return read if judge.path is None else {key: value for key, value in read.items() if key != "chat_template"}
 
 
 def gold_name(recipe: Recipe) -> str | None:
@@ -65,7 +74,7 @@ def judge_of(plan: Plan, settings: JudgeSettings, seed: int | None = None, progr
     description = {
         "settings": settings.model_dump(mode="json"),
         "model": recipe.model.path,
-        "loading": loading(recipe, recipe.adapter),
+        "loading": judge_loading(recipe, settings),
         "gold": gold_name(recipe),
         "seed": recipe.seeds[0] if seed is None else seed,
         "cache": str((plan.out / JUDGE_ANSWERS).resolve()),
@@ -78,9 +87,9 @@ def assistant_of(plan: Plan, progress: Progress) -> Assistant:
     recipe = plan.recipe
     if recipe.judge.endpoint is not None:
         client = EndpointClient(recipe.judge.endpoint, plan.out / JUDGE_ANSWERS, progress)
-        return EndpointAssistant(client, recipe.generation.max_new_tokens)
+        return EndpointAssistant(client, recipe.lengths["max_new_tokens"])
     path = recipe.judge.path or recipe.model.path
-    model = LanguageModelPolicy.from_start(resolve(path), **loading(recipe, recipe.adapter))
+    model = LanguageModelPolicy.from_start(resolve(path), **judge_loading(recipe, recipe.judge))
     return ModelAssistant(model, recipe.generation)
 
 

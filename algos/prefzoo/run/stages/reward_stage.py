@@ -51,7 +51,8 @@ def _make_part(plan: Plan, part: RewardPart, bench: Bench, prompts: list[Prompt]
     """One part of the reward, which will score replies to `prompts`. Members of an ensemble differ in their seed."""
     recipe = plan.recipe
     if part.type == "path":
-        return RewardModel.load(str(Path(str(part.path)).expanduser()), loading(recipe, recipe.adapter))
+        read = {key: value for key, value in loading(recipe, recipe.adapter).items() if key != "chat_template"}
+        return RewardModel.load(str(Path(str(part.path)).expanduser()), read)
     if part.type == "function":
         return FunctionReward(str(part.path))
     if part.type == "random":

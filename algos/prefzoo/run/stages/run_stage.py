@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from prefzoo.run import distributed
-from prefzoo.run.integrity import SEALED, seal
+from prefzoo.run.integrity import RECORDED, SEALED, seal
 from prefzoo.run.stage_graph import Plan, Stage
 from prefzoo.stored_code import allowing, code_in
 from prefzoo.types import Progress
@@ -35,8 +35,9 @@ def run_stage(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> Non
         "evaluate": evaluate_stage.evaluate,
         "audit": audit_stage.audit,
     }
+    plan = plan if stage.kind == "data" else plan.with_lengths()
     start_stage.use_quantized_copy(plan)
     with allowing(code_in(plan.recipe.model_dump(mode="json"))):
         work[stage.kind](plan, stage, folder, progress)
     if stage.kind in SEALED and not distributed.is_follower():
-        seal(folder)
+        seal(folder, records=stage.kind in RECORDED)

@@ -93,4 +93,4 @@ def start_policy(recipe: Recipe, path: str) -> LanguageModelPolicy:
 def _read_record(folder: Path) -> tuple[dict[str, Any], str]:
     """The content of `start.json`, and the folder of the model."""
     record = json.loads((folder / START_FILE).read_text(encoding="utf-8"))
-    return record, str(record["path"] or folder / MODEL)
+    return record, str(record["path"] or (folder / MODEL).resolve())  # adapters on it are loaded from any folder

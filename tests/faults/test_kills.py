@@ -1,0 +1,130 @@
+"""Kills at random moments, over all algorithms and stages: what is resumed ends as what was never killed.
+
+PREFZOO_KILLS=100 python -m pytest tests/faults/test_kills.py -s --timeout 0
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import prefzoo
+from prefzoo.atomic_files import partial_folder
+from prefzoo.run.stage_graph import Stage, load_plan
+
+KILLS = int(os.environ.get("PREFZOO_KILLS", "0"))
+SEED = int(os.environ.get("PREFZOO_TEST_SEED", "0"))
+pytestmark = [pytest.mark.faults, pytest.mark.skipif(not KILLS, reason="PREFZOO_KILLS says how many; 100 take an hour")]
+
+CHECKPOINTS = """
+from prefzoo.trainers import checkpoints
+
+checkpoints.CHECKPOINT_INTERVAL_SECONDS = 0.3
+
+from dataclasses import dataclass
+import prefzoo
+
+@prefzoo.register("unused")
+@dataclass(frozen=True)
+class Unused(prefzoo.Algorithm):
+    "A plugin must bring something."
+
+    def train(self, bench):
+        raise NotImplementedError
+"""
+"""A plugin: trainings are short here, and are to resume from the middle."""
+CLOCKS = ("seconds", "seconds_waited", "peak_memory_bytes", "flos", "resumed_at_step", "reused", "workers", "call")
+"""Keys of results that tell of clocks and memory, of how work was divided, and of the command."""
+
+
+def recipe(folder: Path) -> Path:
+    (folder / "checkpoints.py").write_text(CHECKPOINTS)
+    more: dict[str, Any] = {"constitutional_ai": {"rounds": 2}, "rejection_sampling": {"iterations": 2, "n": 2}}
+    content = {
+        "extends": "quickstart",
+        "plugins": ["checkpoints.py"],
+        "budget": {"prompts": 48},
+        "evaluation": {"prompts": 16, "milestones": 1},
+        "generation": {"max_new_tokens": 24},
+        "training": {"batch_size": 8},
+        "tracking": {"wandb": {"mode": "disabled"}},
+        "judge": {"audit_pairs": 8},
+        "algorithms": {name: more.get(name, {}) for name in prefzoo.names()},
+    }
+    (folder / "recipe.yaml").write_text(json.dumps(content))
+    return folder / "recipe.yaml"
+
+
+def start(path: Path, out: Path) -> subprocess.Popen:
+    code = "from prefzoo.cli import main; main()"
+    command = [sys.executable, "-c", code, "compare", str(path), "--seeds", "1", "--workers", "2", "--out", str(out)]
+    log = out.with_suffix(".log").open("a")
+    return subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+
+
+def found(out: Path) -> tuple[Any, dict[str, str]]:
+    """Results without clocks and memory, and every reply."""
+
+    def timeless(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: timeless(each) for key, each in value.items() if key not in CLOCKS}
+        return [timeless(each) for each in value] if isinstance(value, list) else value
+
+    replies = {str(file.relative_to(out)): file.read_text() for file in out.glob("trials/**/replies.jsonl")}
+    return timeless(json.loads((out / "results.json").read_text())), replies
+
+
+def stages_of(out: Path) -> list[Stage]:
+    return list(load_plan(out).stages.values()) if (out / "plan.json").is_file() else []
+
+
+def kill(process: subprocess.Popen, out: Path, left: Counter[str], usual: dict[str, float], rng: random.Random) -> str:
+    """Kill the whole group at a random moment of the first stage that is to be killed (once more) and runs; return its
+    name, or an empty text where the comparison ended before."""
+    while process.poll() is None:
+        running = [s for s in stages_of(out) if left[s.name] and partial_folder(s.folder).is_dir()]
+        if running:
+            time.sleep(rng.uniform(0, 1.2 * usual[running[0].name]))
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                return running[0].name
+        time.sleep(0.02)
+    return ""
+
+
+def test_what_is_killed_again_and_again_ends_as_what_never_was(tmp_path) -> None:
+    path, rng = recipe(tmp_path), random.Random(SEED)
+    assert start(path, tmp_path / "whole").wait() == 0, (tmp_path / "whole.log").read_text()[-3000:]
+    wanted = found(tmp_path / "whole")
+    usual = {stage.name: stage.seconds or 1.0 for stage in stages_of(tmp_path / "whole")}
+    kills: Counter[str] = Counter()
+    chains = 0
+    while kills.total() < KILLS:
+        chains += 1
+        out = tmp_path / f"chain-{chains}"
+        drawn = {name: rng.choice((1, 1, 2)) for name in usual if rng.random() < max(0.2, KILLS / len(usual))}
+        left = Counter(drawn)
+        while True:
+            process = start(path, out)
+            name = kill(process, out, left, usual, rng) if kills.total() < KILLS else ""
+            if not name:
+                break
+            left[name] -= 1
+            kills[name] += 1
+            print(f"{kills.total()}: {name}", flush=True)
+        assert process.wait() == 0, out.with_suffix(".log").read_text()[-3000:]
+        assert found(out) == wanted
+        shutil.rmtree(out)
+    print(f"{kills.total()} kills, {chains} chains, {len(kills)} of {len(usual)} stages: {dict(kills)}")
