@@ -62,7 +62,7 @@ def show(results: Any, folder: Path) -> None:
     from prefzoo.report.verdict_section import summary_sections
 
     console = wide_console()
-    print_sections(summary_sections(results, {}), console)
+    print_sections(summary_sections(results, {}, folder), console)
     console.print("wins: share of test prompts answered better than the start does; KL: to the start, nats a reply")
     console.print(f"{folder / 'report.html'}, {folder / 'results.json'}", markup=False, highlight=False)
     if not results.scored or any(result.status != "ok" for result in results.algorithms.values()):

@@ -18,7 +18,7 @@ from prefzoo.ledger import Ledger
 from prefzoo.recipe.recipe_schema import Recipe
 from prefzoo.results import analysis, statistics
 from prefzoo.results.analysis import PromptGroups, Tables, prompt_groups, to_summary
-from prefzoo.results.caveats import group_notes, judge_notes, notes, power_command, skew_notes, ungraded
+from prefzoo.results.caveats import group_notes, judge_notes, notes, power_difference, skew_notes, ungraded
 from prefzoo.results.equal_budgets import at_equal_budgets
 from prefzoo.results.length_adjustment import length_adjusted
 from prefzoo.results.results_file import identities, last_call
@@ -120,7 +120,7 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
         pairs=analysis.pairs(tables, groups),
         equal_budgets=at_equal_budgets(algorithms, tables, plan.out, groups),
         ratings=analysis.ratings(tables, groups),
-        power_command=power_command(verdicts, metric, len(recipe.seeds), plan.out),
+        power_difference=power_difference(verdicts, metric, len(recipe.seeds)),
         call=last_call(plan.out),
     )
 
