@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 
 import numpy as np
@@ -11,7 +10,7 @@ from scipy import stats
 
 from prefzoo.data.agreement import wilson
 from prefzoo.results import analysis, statistics
-from prefzoo.results.caveats import power_command, skew_notes
+from prefzoo.results.caveats import power_difference, skew_notes
 from prefzoo.results.statistics.bootstrap import pigeonhole_bootstrap
 from prefzoo.results.statistics.bradley_terry import fit_bradley_terry
 
@@ -190,20 +189,17 @@ def test_a_share_of_one_seed_has_wilsons_interval() -> None:
     assert (found.low, found.high) == pytest.approx(wilson(0.015, 199 * (1.959964 / 1.971957) ** 2), abs=1e-6)
 
 
-def test_what_to_do_about_an_inconclusive_verdict_is_a_command(tmp_path) -> None:
+def test_what_to_ask_of_power_is_half_of_what_could_be_found() -> None:
     rng = np.random.default_rng(2)
     start = rng.normal(size=(3, 64))
     tables = {"start": {"gold": start}, "same": {"gold": start + rng.normal(size=(3, 64))}, "up": {"gold": start + 9}}
     found = analysis.verdicts(tables)
     (same,) = (v for v in found if (v.a, v.b) == ("same", "start"))
     assert same.verdict == "inconclusive" and same.detectable is not None
-    command = power_command(found, "gold", 3, tmp_path / "a run")
-    assert command is not None
-    *words, size = shlex.split(command)
-    assert words == ["prefzoo", "power", str(tmp_path / "a run"), "--difference"]
-    assert float(size) == pytest.approx(same.detectable / 2, rel=0.5)
-    assert power_command(found, "gold", 1, tmp_path) is None
-    assert power_command([v for v in found if v.a == "up"], "gold", 3, tmp_path) is None
+    asked = power_difference(found, "gold", 3)
+    assert asked == pytest.approx(same.detectable / 2, rel=0.5) and len(f"{asked:g}".strip("0.")) == 1
+    assert power_difference(found, "gold", 1) is None
+    assert power_difference([v for v in found if v.a == "up"], "gold", 3) is None
 
 
 def test_twelve_policies_are_analysed_in_seconds() -> None:

@@ -308,20 +308,21 @@ def test_with_one_seed_the_headline_says_so(tmp_path) -> None:
 def test_the_first_screen_says_what_two_seeds_are_worth_and_what_to_do_about_inconclusive(tmp_path) -> None:
     results = made(tmp_path)
     assert seeds_note(results) is not None and "Two seeds" in " ".join(results.notes)
-    assert power_note(results) is None, "the folder is not known"
-    results.power_command = "prefzoo power runs/mine --difference 0.3"
+    assert power_note(results, tmp_path) is None, "results of older versions do not know the size"
+    results.power_difference = 0.3
     text = markdown(results, tmp_path)
-    assert text.index("Two seeds: ") < text.index("prefzoo power runs/mine --difference 0.3") < text.index("## ")
+    assert text.index("Two seeds: ") < text.index(f"prefzoo power {tmp_path} --difference 0.3") < text.index("## ")
+    assert "prefzoo power '/a run' --difference 0.3" in str(power_note(results, Path("/a run")))
     assert "(rejection_sampling) means not shown" in text
     for verdict in results.verdicts:
         verdict.verdict = "inconclusive"
     assert seeds_note(results) is None, "nothing is claimed"
     results.recipe["seeds"] = [0]
-    assert "cannot be told from one seed" in str(power_note(results))
+    assert "cannot be told from one seed" in str(power_note(results, None))
     for verdict in results.verdicts:
         verdict.verdict = "better"
     results.recipe["seeds"] = [0, 1, 2]
-    assert seeds_note(results) is None and power_note(results) is None
+    assert seeds_note(results) is None and power_note(results, None) is None
 
 
 def test_an_interval_whose_ends_are_not_as_far_away_is_shown_whole() -> None:

@@ -97,7 +97,7 @@ def show(results: Any, folder: Path, tracked: str = "") -> None:
     from prefzoo.report.verdict_section import summary_sections
 
     console = wide_console()
-    verdict, *others = summary_sections(results, {})
+    verdict, *others = summary_sections(results, {}, folder)
     print_sections([*others, verdict], console)
     console.print(f"{folder / 'report.html'}, {folder / 'results.json'}", markup=False, highlight=False, soft_wrap=True)
     if tracked:

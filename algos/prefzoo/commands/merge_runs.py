@@ -16,7 +16,7 @@ from prefzoo.atomic_files import refuse_links
 from prefzoo.errors import PrefzooError, os_errors_told
 from prefzoo.report import report_files as report
 from prefzoo.results import analysis, results_file
-from prefzoo.results.caveats import power_command
+from prefzoo.results.caveats import power_difference
 from prefzoo.results.equal_budgets import at_equal_budgets
 from prefzoo.results.results_file import load_groups, load_tables, load_verified
 from prefzoo.results.results_schema import AlgorithmResult, Results, SeedResult, Warning
@@ -99,7 +99,7 @@ def _merge(folders: Sequence[Path], out: Path) -> Results:
             "merged": {name: os.path.relpath(place, out) for name, place in places.items()},
             "warnings": _warnings(runs, origins),
             "verdicts": verdicts,
-            "power_command": power_command(verdicts, first.primary, len(first.recipe["seeds"]), out),
+            "power_difference": power_difference(verdicts, first.primary, len(first.recipe["seeds"])),
             "pairs": analysis.pairs(tables, groups),
             "equal_budgets": at_equal_budgets(algorithms, tables, out, groups),
             "ratings": analysis.ratings(tables, groups),

@@ -43,7 +43,7 @@ def all_sections(results: Results, out: Path, drawn: Mapping[str, Picture]) -> l
     """
     labels = ranked(results)
     return [
-        *summary_sections(results, drawn),
+        *summary_sections(results, drawn, out),
         _curves_section(drawn),
         pairs_section(results, labels),
         cost_section(results, out, labels, drawn),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from pathlib import Path
+
 from prefzoo.data.read_files import COLUMNS
 from prefzoo.report.sections import PROSE
 from prefzoo.results.results_schema import Results, Verdict
@@ -157,17 +160,19 @@ def seeds_note(results: Results) -> str | None:
     return TWO_SEEDS if found and len(results.recipe["seeds"]) == 2 else None
 
 
-def power_note(results: Results) -> str | None:
-    """Return what to do about verdicts that are inconclusive; None where there are none."""
+def power_note(results: Results, out: Path | None) -> str | None:
+    """Return what to do about verdicts that are inconclusive; None where there are none. `out` is the folder of the
+    comparison, where that is known."""
     labels = [v.a for v in results.verdicts if (v.metric, v.b, v.verdict) == (results.primary, START, "inconclusive")]
     if not labels:
         return None
     named = f"Inconclusive ({_named(labels)}) means not shown."
     if len(results.recipe["seeds"]) == 1:
         return f"{named} How many prompts and seeds would show it cannot be told from one seed; compare with --seeds 3."
-    if results.power_command is None:
+    if results.power_difference is None:
         return None
-    return f"{named} How many seeds and prompts a difference takes to be found: {results.power_command}"
+    command = f"prefzoo power {shlex.quote(str(out)) if out else 'DIR'} --difference {results.power_difference:g}"
+    return f"{named} How many seeds and prompts a difference takes to be found: {command}"
 
 
 def column_notes(results: Results) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from prefzoo.report.data_summary import data_facts, data_in_brief
 from prefzoo.report.sections import PROSE, Cells, Figures, Fold, Part, Picture, Points, Section, Table, Text
@@ -36,8 +37,9 @@ WARNS_OF_VERDICT = ("over_optimization", "slice", "length_explains")
 """Kinds of warnings about the difference to the start over all prompts, which has a verdict."""
 
 
-def summary_sections(results: Results, pictures: Mapping[str, Picture]) -> list[Section]:
-    """Return the sections that answer the question; without `pictures` they take no time to make."""
+def summary_sections(results: Results, pictures: Mapping[str, Picture], out: Path | None = None) -> list[Section]:
+    """Return the sections that answer the question; without `pictures` they take no time to make. `out` is the
+    folder of the comparison, which a command that they name is given."""
     headings, rows = verdict_cells(results)
     label = "the verdict on each policy"
     # a narrow screen shows the first columns alone, so that on a page the verdict stands beside the label
@@ -47,7 +49,9 @@ def summary_sections(results: Results, pictures: Mapping[str, Picture]) -> list[
         Table((turned[0], turned[1:]), label, verdicts=True, only=("html",)),
         Table((headings, rows), label, title=size(results), only=("markdown", "terminal")),
     ]
-    verdict += [Text(note, "note") for note in (seeds_note(results), open_note(results), power_note(results)) if note]
+    verdict += [
+        Text(note, "note") for note in (seeds_note(results), open_note(results), power_note(results, out)) if note
+    ]
     verdict += [Figures([pictures[name] for name in FIRST_PICTURES if name in pictures]), Text(setting(results))]
     notes = {COLUMNS.get(name, name): text for name, text in column_notes(results).items()}
     how_to_read, definitions = "How to read the table", Points([*notes.values()], [*notes])

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -107,9 +105,9 @@ def group_notes(groups: PromptGroups) -> list[str]:
     return sentences
 
 
-def power_command(verdicts: Sequence[Verdict], metric: str, seeds: int, out: Path) -> str | None:
-    """Return the command that says how many seeds and prompts would show half of the smallest difference that could be
-    found where none was; None where every difference to the start was shown, or where one seed tells nothing."""
+def power_difference(verdicts: Sequence[Verdict], metric: str, seeds: int) -> float | None:
+    """Return half of the smallest difference to the start that could have been found where none was, in one digit; None
+    where every difference was shown, or where one seed tells nothing of how trainings differ."""
     sizes = [
         v.detectable
         for v in verdicts
@@ -117,7 +115,7 @@ def power_command(verdicts: Sequence[Verdict], metric: str, seeds: int, out: Pat
     ]
     if seeds < 2 or not sizes or min(sizes) <= 0:
         return None
-    return shlex.join(["prefzoo", "power", str(out), "--difference", f"{float(f'{min(sizes) / 2:.1g}'):g}"])
+    return float(f"{min(sizes) / 2:.1g}")
 
 
 def skew_notes(verdicts: Sequence[Verdict], metric: str) -> list[str]:

@@ -23,7 +23,7 @@ from prefzoo.results.caveats import (
     group_notes,
     judge_notes,
     notes,
-    power_command,
+    power_difference,
     skew_notes,
     ungraded,
 )
@@ -133,7 +133,7 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
         pairs=analysis.pairs(tables, groups),
         equal_budgets=at_equal_budgets(algorithms, tables, plan.out, groups),
         ratings=analysis.ratings(tables, groups),
-        power_command=power_command(verdicts, metric, len(recipe.seeds), plan.out),
+        power_difference=power_difference(verdicts, metric, len(recipe.seeds)),
         call=last_call(plan.out),
     )
 

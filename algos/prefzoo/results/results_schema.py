@@ -243,10 +243,10 @@ class Results(Block):
         default=[], description="how many stages ran at a time, different numbers where several calls made the run"
     )
     ratings: dict[str, Summary] = Field(default={}, description="Bradley-Terry, in log-odds; the start has 0")
-    power_command: str | None = Field(
+    power_difference: float | None = Field(
         default=None,
-        description="where a verdict against the start is inconclusive: what says how many seeds and prompts would "
-        "show half of what this comparison could find; None with one seed, which tells nothing of that",
+        description="half of the smallest difference to the start that could have been found where a verdict is "
+        "inconclusive: what to ask `prefzoo power` about; None where there is none, and with one seed",
     )
     call: Call | None = Field(default=None, description="how the comparison was called last, where that is known")
     merged: dict[str, str] = Field(
