@@ -128,6 +128,18 @@ def test_what_padding_changes_is_found_by_trying(kind, drawn) -> None:
     assert batch_invariance.sampling_batches(model.to(torch.bfloat16)) == UNPADDED.get(kind, "padded")
 
 
+@pytest.mark.parametrize("kind", ["llama", "mamba"])
+def test_trying_draws_nothing_and_leaves_the_model_as_it_was(kind, drawn) -> None:
+    model = drawn(kind)
+    config = adapter_config(Adapter(r=2, dropout=0.5), "CAUSAL_LM", model=model)
+    adapted = get_peft_model(model, config).train()
+    model.get_input_embeddings().eval()
+    before, modes = torch.get_rng_state(), [module.training for module in adapted.modules()]
+    batch_invariance.check_left_padding(adapted)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert [module.training for module in adapted.modules()] == modes and len(set(modes)) == 2
+
+
 def test_trainers_that_sample_refuse_a_model_that_padding_changes(drawn, make_bench, tmp_path, monkeypatch) -> None:
     drawn("minimax").save_pretrained(tmp_path / "start")
     AutoTokenizer.from_pretrained(MODEL_DIR).save_pretrained(tmp_path / "start")

@@ -6,8 +6,9 @@ state instead: whether it skips padding, and whether its state can be copied, di
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import torch
@@ -38,7 +39,7 @@ Compute = Callable[[Any, list[list[int]], int], Distributions]
 def is_attention_only(model: Any) -> bool:
     """Whether all layers keep keys and values, and nothing else: read off the cache of one token, because configs do
     not say it of every architecture."""
-    with torch.inference_mode():
+    with _evaluating(model):
         output = model(input_ids=torch.ones((1, 1), dtype=torch.long, device=model.device), use_cache=True)
     cache = getattr(output, "past_key_values", None)
     layers = getattr(cache, "layers", ())
@@ -55,11 +56,12 @@ def takes(model: nn.Module, argument: str) -> bool:
 def sampling_batches(model: Any) -> Batching:
     """Try which prompts may be sampled side by side, so that each is answered from its own distribution."""
     rows = _sequences(model)
-    alone = [_greedy_steps(model, [row])[0] for row in rows]
-    if _padding_is_masked(model, _greedy_steps, rows, alone):
-        return "padded"
-    same = [i for i, row in enumerate(rows) if len(row) == len(rows[0])]
-    together = _greedy_steps(model, [rows[i] for i in same])
+    with _evaluating(model):
+        alone = [_greedy_steps(model, [row])[0] for row in rows]
+        if _padding_is_masked(model, _greedy_steps, rows, alone):
+            return "padded"
+        same = [i for i, row in enumerate(rows) if len(row) == len(rows[0])]
+        together = _greedy_steps(model, [rows[i] for i in same])
     return "equal" if _agree(together, [alone[i] for i in same], _tolerance(model)) else "single"
 
 
@@ -77,14 +79,29 @@ def check_left_padding(model: Any) -> None:
         problem = "its replies depend on the padding before their prompts"
     else:
         rows = _sequences(model)
-        alone = [_probabilities(model, [row])[0] for row in rows]
-        if not _padding_is_masked(model, _probabilities, rows, alone):
+        with _evaluating(model):
+            alone = [_probabilities(model, [row])[0] for row in rows]
+            masked = _padding_is_masked(model, _probabilities, rows, alone)
+        if not masked:
             problem = "the log-probabilities of its replies depend on the padding before their prompts"
     if problem:
         raise PrefzooError(
             f"model.path: the architecture {model.config.model_type!r} cannot be trained on its own samples: {problem}."
             " Algorithms that learn from given replies or sample before they train (dpo, sft, rejection_sampling) can."
         )
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Within this block there is no dropout, which would draw from the random state, and no gradient."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def _padding_is_masked(model: Any, compute: Compute, rows: list[list[int]], alone: Distributions) -> bool:
@@ -109,7 +126,6 @@ def _padded_left(model: Any, rows: list[list[int]], fill: int) -> dict[str, torc
     return {"input_ids": ids, "attention_mask": mask}
 
 
-@torch.inference_mode()
 def _greedy_steps(model: Any, rows: list[list[int]], fill: int = 0, steps: int = 4) -> Distributions:
     """The distributions of the next tokens of each row, (steps, V), and the tokens that were taken."""
     output = model.generate(
@@ -125,7 +141,6 @@ def _greedy_steps(model: Any, rows: list[list[int]], fill: int = 0, steps: int =
     return list(zip(distributions, output.sequences[:, -steps:].tolist(), strict=True))
 
 
-@torch.inference_mode()
 def _probabilities(model: Any, rows: list[list[int]], fill: int = 0) -> Distributions:
     """The distributions after each token of each row, (tokens, V), and the tokens."""
     logits = model(**_padded_left(model, rows, fill)).logits
