@@ -25,13 +25,15 @@ def ls(
     if algorithm is not None:
         _show_algorithm(algorithm)
         return
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
     from prefzoo import registry
     from prefzoo.recipe.recipe_files import shipped
 
-    algorithms = Table("algorithm", "needs", "what it is", box=None, title="Algorithms", title_justify="left")
+    algorithms = Table(
+        Column("algorithm", no_wrap=True), "needs", "what it is", box=None, title="Algorithms", title_justify="left"
+    )
     for name in registry.names():
         try:
             cls = registry.load(name)

@@ -6,9 +6,11 @@ import contextlib
 import ctypes
 import importlib
 import multiprocessing
+import operator
 import os
 import shutil
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -96,6 +98,7 @@ def _do(job: Callable[..., None], plan: Plan, stage: Stage, threads: int, connec
         clear(partial)
         _logged(log, threads, lambda: job(plan, stage, partial, progress))
         shutil.rmtree(partial / CHECKPOINTS, ignore_errors=True)
+        _remove_folders_of_wandb()
         (partial / SECONDS_FILE).write_text(f"{time.monotonic() - began:.2f}", encoding="utf-8")
         move_into_place(folder)  # only an incomplete result can be there
         message: tuple[str, str | None] = ("ok", None)
@@ -136,6 +139,14 @@ def _logged(log: Path, threads: int, work: Callable[[], None]) -> None:
         except BaseException:
             traceback.print_exc()
             raise
+
+
+def _remove_folders_of_wandb() -> None:
+    """Remove the two temporary folders that wandb makes when a trainer imports it. They would stay: a stage's process
+    ends without the way that removes them, and none logs to wandb."""
+    for name, attribute in (("data_types._private", "MEDIA_TMP"), ("artifacts.artifact", "Artifact._TMP_DIR")):
+        with contextlib.suppress(AttributeError, OSError):
+            operator.attrgetter(f"{attribute}.cleanup")(sys.modules.get(f"wandb.sdk.{name}"))()
 
 
 def _killed_with_parent() -> None:
