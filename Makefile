@@ -9,7 +9,7 @@ OLDEST := .venv-oldest
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup compare test test-faults test-slow test-learning test-oldest bench-speed bench-gpu bench-ppo bench-llamafactory lint format
+.PHONY: help setup compare test test-faults test-slow test-kills test-learning test-oldest bench-speed bench-gpu bench-ppo bench-llamafactory lint format
 .PHONY: lab wheel clean
 
 help: ## this list
@@ -35,6 +35,9 @@ test-faults: $(READY) ## kills, interrupts, dead servers and several processes
 
 test-slow: $(READY) ## whole comparisons from end to end
 	$(BIN)/python -m pytest -m "slow and not faults" -n 2 --dist loadfile
+
+test-kills: $(READY) ## 100 kills over all algorithms and stages; an hour or more
+	PREFZOO_KILLS=100 $(BIN)/python -m pytest tests/faults/test_kills.py -s --timeout 0
 
 test-learning: $(READY) ## the learning tests with their negative controls; eight minutes on 4 cores
 	$(BIN)/python -m pytest -m learning
