@@ -38,7 +38,7 @@ def compare(
 
     The same command again goes on where it stopped; with more seeds, or with --add, what is trained already counts.
 
-    Example: prefzoo compare quickstart --algorithms dpo,sft --seeds 5
+    Example: prefzoo compare quickstart --algorithms dpo,sft --seeds 5 --out runs/two
     """
     _compare_and_show(
         recipe, out, algorithms=listed(algorithms), add=listed(add) or (), seeds=seeds, sets=sets or [], workers=workers
