@@ -99,11 +99,11 @@ def test_replies_are_trained_on_right_behind_what_they_are_sampled_from(sampled,
     tokens.tokenizer.realigned = 0
     parts: Any = {"train": rows, "validation": [], "test": []}
     found = preflight.examine(parts, [], tokens)
-    assert found["splits"]["train"]["unaligned"] == 0 and tokens.tokenizer.realigned == 2
+    assert found["splits"]["train"]["unaligned"] == 0 and tokens.tokenizer.realigned == 4
     assert [each["trained"] for each in found["examples"]] == ["yes the lamp<|end|>", "say it <b> again<|end|>"]
-    facts = {**found, "lengths": {**LAB_LENGTHS, "derived": []}, "markers": count_markers(rows, tokens), "realigned": 2}
+    facts = {**found, "lengths": {**LAB_LENGTHS, "derived": []}, "markers": count_markers(rows, tokens), "realigned": 4}
     (told,) = notes(facts, tokens, parts)
-    assert told.startswith("All of 2 replies") and f"{sampled}'" in told
+    assert told.startswith("All of 4 replies") and f"{sampled}'" in told
 
 
 def test_a_reply_that_thinks_goes_on_from_the_thought_that_was_opened(tmp_path) -> None:

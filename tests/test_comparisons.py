@@ -119,7 +119,7 @@ def test_demonstrations_and_prompts(tmp_path) -> None:
     rows = read_rows("prompts", str(text)).rows
     assert [(row.id, row.prompt[0]["content"]) for row in rows] == [
         ("line 1", "first, with {braces}"),
-        ("line 3", "[1, 2]"),
+        ("line 3", "  [1, 2]"),
     ]
     (tmp_path / "p.csv").write_text('prompt\n"[1, 2]"\n"a, b"\n')
     rows = read_rows("prompts", str(tmp_path / "p.csv")).rows

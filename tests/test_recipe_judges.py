@@ -163,7 +163,7 @@ def test_without_preferences_the_rewards_that_need_none_are_named() -> None:
 def test_among_equally_close_names_the_first_letter_decides() -> None:
     assert nearest("dpp", ["ppo", "dpo"]) == nearest("dpp", ["dpo", "ppo"]) == "dpo"
     assert nearest("dppo", ["ppo", "dpo"]) == "dpo"
-    assert nearest("gdpo", ["grpo", "dpo"]) == "dpo"  # a closer one wins whatever it begins with
+    assert nearest("adpo", ["a2c", "dpo"]) == "dpo"  # a closer one wins whatever it begins with
     assert nearest("sft", ["ppo"]) is None and nearest("sft", []) is None
 
 

@@ -1,163 +1,185 @@
-"""Prompts that belong together count as one, in every number; where each is alone nothing changes."""
+"""Groups of prompts: the data's own, and families of near-duplicates among the test prompts."""
 
 from __future__ import annotations
 
+import itertools
 import json
-import shutil
+import random
+from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
-from typer.testing import CliRunner
 
-from prefzoo.cli import app
-from prefzoo.commands.comparison import rebuild
-from prefzoo.commands.power_analysis import analyze_power
-from prefzoo.data.agreement import clustered_wilson, wilson
+from data_files import look, save
+from prefzoo.commands.comparison import prepare_data
+from prefzoo.data import splits
 from prefzoo.data.formats import Row
-from prefzoo.judges.judge_audit_measures import audit
-from prefzoo.results import analysis, statistics
-from prefzoo.results.caveats import group_notes
-from prefzoo.results.length_adjustment import length_adjusted
-from prefzoo.results.results_file import load_verified
-from prefzoo.run.integrity import seal
+from prefzoo.data.near_duplicates import near_duplicates, with_test_groups
+from prefzoo.errors import DataError
+from prefzoo.report.data_summary import data_facts
+from prefzoo.views import prompt_key
 
-FAMILIES = np.repeat(np.arange(20), 10)
-
-
-def test_numbers_and_means_of_groups_by_hand() -> None:
-    groups = statistics.number_groups(["b", None, "a", "b", None])
-    assert groups is not None and groups.tolist() == [0, 1, 2, 0, 3]
-    table = np.array([[1.0, 2.0, 3.0, 5.0, 6.0], [0.0, 0.0, 0.0, 4.0, 0.0]])
-    assert statistics.group_means(table, groups).tolist() == [[3.0, 2.0, 3.0, 6.0], [2.0, 0.0, 0.0, 0.0]]
-    assert statistics.number_groups([None, "a", None, "b"]) is None, "each prompt is alone"
-    assert statistics.group_means(table, None) is table
-    assert statistics.group_means(np.array([[0.5]]), groups).tolist() == [[0.5]], "a number for the whole"
+WORDS = [f"word{i}" for i in range(500)]
+SHARES = {"train": 0.6, "validation": 0.1, "test": 0.3}
 
 
-def test_groups_of_slices_are_their_own() -> None:
-    records = [{"slice": name, "group": group} for name, group in (("x", "a"), ("y", "a"), ("x", "b"), ("x", "b"))]
-    groups = analysis.prompt_groups(records)
-    assert {name: None if of is None else of.tolist() for name, of in groups.items()} == {
-        "": [0, 0, 1, 1],
-        "x": [0, 1, 1],
-        "y": None,
+def asked(text: str, group: str | None = None) -> Row:
+    return Row(text, [{"role": "user", "content": text}], "good", "bad", group=group)
+
+
+def families(count: int, size: int, rng: random.Random) -> list[str]:
+    """Prompts of 30 words; those of a family have other last words."""
+    bases = [[rng.choice(WORDS) for _ in range(30)] for _ in range(count)]
+    return [" ".join([*base[:-1], f"variant{i}"]) for base in bases for i in range(size)]
+
+
+def three_words(text: str) -> set[tuple[str, ...]]:
+    words = text.lower().split()
+    return {tuple(words[i : i + 3]) for i in range(len(words) - 2)}
+
+
+def by_hand(texts: list[str]) -> set[frozenset[str]]:
+    """Families by comparing every two."""
+    family = {text: {text} for text in texts}
+    for a, b in itertools.combinations(texts, 2):
+        one, other = three_words(a), three_words(b)
+        if len(one & other) / len(one | other) >= 0.8 and family[a] is not family[b]:
+            family[a] |= family[b]
+            for text in family[b]:
+                family[text] = family[a]
+    return {frozenset(each) for each in family.values()}
+
+
+def found_in(texts: list[str]) -> set[frozenset[str]]:
+    parts = {"train": [], "validation": [], "test": [asked(text) for text in texts]}
+    grouped: dict[str | None, set[str]] = {}
+    for row in with_test_groups(parts["test"], near_duplicates(parts).families):
+        grouped.setdefault(row.group, set()).add(row.prompt[0]["content"])
+    return {frozenset(each) for each in grouped.values()}
+
+
+def test_families_are_those_that_comparing_every_two_finds() -> None:
+    rng = random.Random(0)
+    texts = families(20, 10, rng) + [" ".join(rng.choice(WORDS) for _ in range(12)) for _ in range(100)]
+    rng.shuffle(texts)
+    found = found_in(texts)
+    assert found == by_hand(texts)
+    assert sorted(map(len, found))[-20:] == [10] * 20 and len(found) == 120
+
+
+def test_a_family_is_whoever_is_near_someone_in_it() -> None:
+    """The first and the last of a chain share too little by themselves."""
+    words = WORDS[:40]
+    chain = [" ".join([f"new{j}" for j in range(i)] + words[i:]) for i in range(0, 13, 2)]
+    one, other = three_words(chain[0]), three_words(chain[-1])
+    assert len(one & other) / len(one | other) < 0.8
+    assert found_in([*chain, "something else that was asked"]) == {
+        frozenset(chain),
+        frozenset(["something else that was asked"]),
     }
-    assert analysis.prompt_groups([{"slice": None}, {"slice": None}]) == {"": None}, "older versions wrote no groups"
 
 
-@pytest.mark.parametrize("size", [4, "unequal"])
-def test_copies_of_prompts_change_no_number(size: int | str) -> None:
-    """Each of 40 prompts is drawn several times, with the same replies: everything is as if it was drawn once."""
-    rng = np.random.default_rng(0)
-    once = {
-        label: {name: rng.normal(lift, 1, (3, 40)) for name in ("gold", "length")}
-        for label, lift in (("start", 0.0), ("mine", 0.3), ("other", 0.1))
-    }
-    once = {label: {**of, "finished": (of["gold"] > -1.5) * 1.0} for label, of in once.items()}
-    copies = np.repeat(np.arange(40), size if isinstance(size, int) else rng.integers(1, 9, 40))
-    copies = copies[rng.permutation(len(copies))]
-    many = {label: {name: table[:, copies] for name, table in of.items()} for label, of in once.items()}
-    groups = {analysis.ALL: statistics.number_groups([f"family {i}" for i in copies])}
-    seen = list(dict.fromkeys(copies.tolist()))
-    once = {label: {name: table[:, seen] for name, table in of.items()} for label, of in once.items()}
-
-    def numbers(tables: dict, groups: analysis.PromptGroups) -> list:
-        of_all = groups.get(analysis.ALL)
-        dumped = [each.model_dump() for each in (*analysis.verdicts(tables, groups), *analysis.pairs(tables, groups))]
-        dumped += [{k: v.model_dump() for k, v in analysis.ratings(tables, groups).items()}]
-        dumped += [{f"{a} {b}": s.model_dump() for a, of in analysis.summaries(tables, groups).items() for b, s in of.items()}]  # fmt: skip  # noqa: E501
-        found = statistics.interquartile_mean(tables["mine"]["gold"], of_all)
-        adjusted = length_adjusted(tables["mine"], tables["start"], "gold", of_all)
-        return [*_flat(dumped), found.mean, *_flat(vars(adjusted))]
-
-    def _flat(value: object) -> list:
-        inner = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else None
-        return [value] if inner is None else [leaf for each in inner for leaf in _flat(each)]
-
-    plain, grouped = numbers(once, {}), numbers(many, groups)
-    assert len(plain) == len(grouped)
-    assert all(a == (b if isinstance(b, str) or b is None else pytest.approx(b, abs=1e-9)) for a, b in zip(plain, grouped, strict=True))  # fmt: skip  # noqa: E501
-    assert numbers(once, {analysis.ALL: None}) == plain, "to the last digit where each prompt is alone"
+def test_scripts_without_spaces_have_families_too() -> None:
+    base = "请把下面这段话概括成一句话今天商店里有一盏灯和一把椅子还有一本书价格都很便宜"
+    other = "我们昨天在火车站附近的餐厅吃了一顿非常美味的晚饭然后走路回家"
+    assert found_in([f"{base}一", f"{base}二", other]) == {frozenset([f"{base}一", f"{base}二"]), frozenset([other])}
 
 
-@pytest.mark.parametrize("sizes", [[10] * 20, [5] * 40, [100, *[1] * 100]])
-def test_families_of_prompts_do_not_make_verdicts_sure(sizes: list[int]) -> None:
-    """2,000 pairs of equal policies whose replies to near-duplicates are alike."""
-    rng = np.random.default_rng(1)
-    groups = np.repeat(np.arange(len(sizes)), sizes)
-    called, naive, times = 0, 0, 600
-    for _ in range(times):
-        alike = rng.normal(0, 0.7, (3, len(sizes)))[:, groups] + rng.normal(0, 0.7, (1, len(sizes)))[:, groups]
-        difference = alike + rng.normal(0, 1, (3, 200))
-        naive += statistics.estimate(difference).p < 0.05
-        called += statistics.estimate(statistics.group_means(difference, groups)).p < 0.05
-    assert called / times <= 0.075, "5%, within simulation noise"
-    assert naive / times > 0.12, "what prompts as such would say"
+def test_what_a_template_says_over_and_over_makes_no_family() -> None:
+    rng = random.Random(1)
+    template = " ".join(rng.choice(WORDS) for _ in range(120))
+    texts = [f"{template} {' '.join(rng.choice(WORDS) for _ in range(8))}" for _ in range(200)]
+    copies = [f"{text} please" for text in texts[:5]]
+    found = found_in(texts + copies)
+    assert len(found) == 200 and {frozenset(pair) for pair in zip(texts[:5], copies, strict=True)} <= found
 
 
-def test_the_mean_and_the_warning_of_few_groups() -> None:
-    groups = {analysis.ALL: FAMILIES}
-    table = {"gold": np.repeat([[1.0] + [0.0] * 19], 10, axis=1) + np.zeros((2, 1))}
-    assert analysis.summaries({"start": table}, groups)["start"]["gold"].mean == pytest.approx(1 / 20)
-    said = group_notes(groups)
-    assert "The 200 test prompts are 20 groups" in said[0] and "the largest of 10" in said[0]
-    assert said[1].startswith("Only 20 groups") and len(group_notes({analysis.ALL: np.arange(200) // 2})) == 1
-    assert group_notes({analysis.ALL: None}) == group_notes({}) == []
+def test_near_duplicates_are_found_in_time_that_grows_with_their_number() -> None:
+    """Templated prompts of which every two are candidates: comparing all would take 8 million comparisons."""
+    from unittest import mock
+
+    from prefzoo.data import near_duplicates as module
+
+    rng = random.Random(2)
+    templates = [" ".join(rng.choice(WORDS) for _ in range(120)) for _ in range(3)]
+    rows = [asked(f"{templates[i % 3]} {' '.join(rng.choice(WORDS) for _ in range(30))}") for i in range(4000)]
+    rows += [asked(f"{row.prompt[0]['content']} again") for row in rows[:40]]
+    with mock.patch.object(module, "_jaccard", side_effect=module._jaccard) as compared:
+        found = near_duplicates({"train": rows[:3000], "validation": [], "test": rows[3000:]})
+    assert compared.call_count < 8 * len(rows)
+    assert found.by_split["test"]["count"] == 40
 
 
-def test_a_run_whose_prompts_have_groups(small_run, tmp_path) -> None:
-    out = tmp_path / "run"
-    shutil.copytree(small_run[1], out, symlinks=True)
-    gold = {}
-    for file in out.glob("trials/evaluate-*/replies.jsonl"):
+def sealed(
+    records: list[dict[str, Any]], folder: Path, **data: Any
+) -> tuple[dict[str, list[Row]], dict[str, Any], Any]:
+    file = save(records, folder / "x.jsonl")
+    recipe = {"data": {"preferences": str(file), "splits": SHARES, **data}, "algorithms": {"dpo": {}}}
+    made = prepare_data(recipe, out=folder / "run")
+    read = [json.loads((made / f"{name}.json").read_text()) for name in ("preflight", "manifest")]
+    return {name: splits.load_split(made, name) for name in splits.SPLITS}, *read
+
+
+def test_the_datas_groups_are_sealed_and_never_straddle_splits(tmp_path) -> None:
+    rng = random.Random(3)
+    records = [
+        {"prompt": " ".join(rng.choice(WORDS) for _ in range(9)), "chosen": "good", "rejected": "bad", "topic": i % 40}
+        for i in range(200)
+    ]
+    parts, preflight, manifest = sealed(records, tmp_path, columns={"group": "topic"})
+    groups = {name: {row.group for row in rows} for name, rows in parts.items()}
+    assert all(groups.values()) and sum(map(len, groups.values())) == 40
+    assert len(set().union(*groups.values())) == 40
+    topics = {record["prompt"]: str(record["topic"]) for record in records}
+    assert all(row.group == topics[row.prompt[0]["content"]] for row in parts["test"])
+    assert preflight["test_groups"] == {"prompts": 5 * len(groups["test"]), "groups": len(groups["test"]), "largest": 5}
+    assert preflight["unread_columns"] == {}
+    told = "\n".join(data_facts(preflight, manifest))
+    assert f"Test prompts: {5 * len(groups['test'])}, in {len(groups['test'])} groups of near-duplicates" in told
+
+
+def test_near_duplicates_among_test_prompts_are_sealed_as_groups_and_change_no_manifest(tmp_path) -> None:
+    rng = random.Random(4)
+    records = [{"prompt": text, "chosen": "good", "rejected": "bad"} for text in families(12, 10, rng)]
+    parts, preflight, manifest = sealed(records, tmp_path)
+    test = {row.prompt[0]["content"]: row.group for row in parts["test"]}
+    by_group: dict[str | None, set[str]] = {}
+    for text, group in test.items():
+        by_group.setdefault(group, set()).add(text)
+    assert None not in by_group and {frozenset(each) for each in by_group.values()} == by_hand(list(test))
+    assert preflight["test_groups"]["groups"] == len(by_group) < len(test)
+    assert manifest["splits"]["test"]["sha256"] == splits.sha256_of(parts["test"])
+    without = splits.seal({name: [*rows] for name, rows in parts.items()} | {"test": [
+        Row(**{**vars(row), "group": None}) for row in parts["test"]]}, {}, splits.Rejects())  # fmt: skip
+    assert without.manifest == manifest
+    assert all(row.group is None for row in parts["train"])
+
+
+def test_groups_that_share_a_prompt_are_one() -> None:
+    rows = [asked("a", "x"), asked("a", "y"), asked("b", "y"), asked("b"), asked("c", "z"), asked("d"), asked("e", "w")]
+    rows += [Row("again", rows[-1].prompt, "other", "bad", group="x")]
+    joined = {prompt_key(row.prompt): row.group for row in splits.with_joined_groups(rows)}
+    assert list(joined.values()) == ["w", "w", "z", None, "w"]
+    assert splits.with_joined_groups(rows[5:6]) == rows[5:6]
+
+
+def test_a_group_that_is_none_is_counted_and_one_group_for_all_is_told(tmp_path) -> None:
+    pair = {"prompt": "hi", "chosen": "yes", "rejected": "no"}
+    records = [{**pair, "group": 7}, {**pair, "group": ["a"]}, {**pair, "group": "\ud800"}, {**pair, "group": None}]
+    found, places = look("preferences", save(records, tmp_path / "x.jsonl"))
+    assert [row.group for row in found.rows] == ["7", "?", None]
+    assert places == {"wrong_type: group is a list, not a name or a number": ["line 2"]}
+    rows = [asked(f"q{i}", "all") for i in range(20)]
+    with pytest.raises(DataError, match=r"The rows are of 1 groups \(column 'group'\), and a group stays whole"):
+        splits.seal(splits.split_by_prompt(rows, SHARES, 0), {}, splits.Rejects())
+    with pytest.raises(DataError, match="1 groups are in both train and test"):
+        splits.seal({"train": rows[:9], "validation": [], "test": rows[9:]}, {}, splits.Rejects())
+
+
+def test_evaluations_say_the_group_of_each_prompt(small_run) -> None:
+    _, out = small_run
+    (data,) = [path.parent for path in (out / "stages").glob("data*/test.jsonl")]
+    groups = {json.dumps(row.prompt): row.group for row in splits.load_split(data, "test")}
+    for file in (out / "stages").glob("evaluate*/replies.jsonl"):
         records = [json.loads(line) for line in file.read_text().splitlines()]
-        records = [{**record, "group": f"g{max(0, i - 11)}"} for i, record in enumerate(records)]
-        file.write_text("".join(json.dumps(record) + "\n" for record in records))
-        gold[str(file.relative_to(out))] = np.mean([*[np.mean([r["gold"] for r in records[:12]])], *[r["gold"] for r in records[12:]]])  # fmt: skip  # noqa: E501
-        seal(file.parent)
-    results = rebuild(out)
-    assert results.groups == 5 and "16 test prompts in 5 groups" in (out / "report.md").read_text()
-    for each in results.algorithms.values():
-        for trial in each.seeds.values():
-            assert trial.metrics["gold"] == pytest.approx(gold[trial.replies])
-        assert each.summary["gold"].mean == pytest.approx(np.mean([t.metrics["gold"] for t in each.seeds.values()]))
-    assert load_verified(out) is not None, "what results.json says is what the trials say"
-    found = analyze_power(out, 0.5)
-    assert found.pilot == statistics.Design(2, 5) and "5 groups of prompts" in found.sentences()[0]
-    assert "Groups of test prompts" in str(found.tables()[0].title)
-    assert "groups" not in (small_run[1] / "report.md").read_text()
-
-
-def test_where_nothing_was_scored_there_is_no_verdict_and_the_exit_code_is_1(small_run, tmp_path) -> None:
-    out = tmp_path / "run"
-    shutil.copytree(small_run[1], out, symlinks=True)
-    for file in out.glob("trials/evaluate-*/replies.jsonl"):
-        records = [json.loads(line) for line in file.read_text().splitlines()]
-        kept = [{k: v for k, v in r.items() if not k.startswith(("gold", "proxy"))} for r in records]
-        file.write_text("".join(json.dumps(record) + "\n" for record in kept))
-        seal(file.parent)
-    shown = CliRunner().invoke(app, ["report", str(out)])
-    assert shown.exit_code == 1, shown.output
-    assert "No verdict: no reply of a trained policy was scored" in " ".join(shown.output.split())
-    assert not json.loads((out / "results.json").read_text())["verdicts"]
-    assert "better" not in (out / "report.md").read_text().partition("##")[0]
-
-
-def test_shares_of_a_judge_count_prompts_and_not_pairs() -> None:
-    values = [1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
-    assert clustered_wilson(values, list(range(8))) == wilson(0.5, 8), "pairs of one prompt each, as ever"
-    # Two clusters of four alike: u = 2, -2; variance 2 / 1 * 8 / 64 = 0.25, of 8 alone 2 / 7 / 8 = 0.0357: 8 / 7 pairs,
-    # and Student's t of 1 degree of freedom in the place of 1.96
-    effective = 8 / 7 * (1.959964 / 12.706205) ** 2
-    assert clustered_wilson(values, [0] * 4 + [1] * 4) == pytest.approx(wilson(0.5, effective), abs=1e-6)
-    assert clustered_wilson([1.0] * 8, [0] * 4 + [1] * 4) == pytest.approx(wilson(1.0, 2), abs=1e-9)
-
-    def rows(prompts: int) -> list[Row]:
-        return [Row(str(i), [{"role": "user", "content": f"q{i % prompts}"}], "good", "bad") for i in range(60)]
-
-    from prefzoo.judges.build_judge import random_judge
-
-    few, many = (audit(random_judge(0), rows(n), None) for n in (6, 60))
-    assert few is not None and many is not None and few.agreement is not None and many.agreement is not None
-    assert many.agreement.ci95 == wilson(many.agreement.share, 60)
-    assert few.agreement.share == many.agreement.share and few.agreement.count == 60
+        assert records and all(record["group"] == groups[json.dumps(record["prompt"])] for record in records)

@@ -97,8 +97,8 @@ def test_the_summary_holds_table_charts_and_completions(tracked) -> None:
     answers = table("completions")
     assert answers["columns"][:3] == ["prompt", "start", "start gold"] and "dpo" in answers["columns"]
     first = json.loads((out / results.algorithms["dpo"].seeds["0"].replies).read_text().splitlines()[0])
-    assert answers["data"][0][0] == first["prompt"][-1]["content"]
-    assert answers["data"][0][answers["columns"].index("dpo")] == first["reply"]
+    row = next(row for row in answers["data"] if row[0] == first["prompt"][-1]["content"])
+    assert row[answers["columns"].index("dpo")] == first["reply"]
     assert run["summary"]["verdict"]
 
 

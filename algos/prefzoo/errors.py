@@ -145,5 +145,6 @@ def unknown(kind: str, word: object, allowed: Iterable[str]) -> str:
         listed = f"{len(names)} names, nearest: {', '.join(near) or 'none'}"
     else:
         listed = ", ".join(names) or "none"
-    said = repr(word) if len(str(word)) <= 80 else f"{str(word)[:77]!r}..."
+    text = str(word)
+    said = repr(word) if len(text) <= 80 else repr(f"{text[:20]}...{text[-57:]}")  # a path says at its end which it is
     return f"unknown {kind} {said}.{did_you_mean(word, names)} Allowed: {listed}."

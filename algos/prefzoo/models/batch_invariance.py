@@ -37,11 +37,19 @@ Compute = Callable[[Any, list[list[int]], int], Distributions]
 
 
 def is_attention_only(model: Any) -> bool:
-    """Whether all layers keep keys and values, and nothing else: read off the cache of one token, because configs do
-    not say it of every architecture."""
+    """Whether all layers keep keys and values, and nothing else: read off the cache that transformers makes for its own
+    classes, and for others, which may bring a cache of their own, off that of one token."""
+    inner = model.get_base_model() if isinstance(model, PeftModel) else model
+    if type(inner).__module__.startswith("transformers."):
+        if inner._is_stateful or not takes(inner, "past_key_values"):
+            return False
+        return _has_attention_alone(cache_utils.DynamicCache(config=inner.config))
     with _evaluating(model):
         output = model(input_ids=torch.ones((1, 1), dtype=torch.long, device=model.device), use_cache=True)
-    cache = getattr(output, "past_key_values", None)
+    return _has_attention_alone(getattr(output, "past_key_values", None))
+
+
+def _has_attention_alone(cache: Any) -> bool:
     layers = getattr(cache, "layers", ())
     plain = type(cache) is cache_utils.DynamicCache and len(layers) > 0
     return plain and all(type(layer) in ATTENTION for layer in layers)

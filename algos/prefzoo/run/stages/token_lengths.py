@@ -152,7 +152,8 @@ def notes(preflight: dict[str, Any], rendering: Tokens, parts: Mapping[str, Sequ
             f"generation.max_new_tokens ({lengths['max_new_tokens']}), where a policy's own replies are cut."
         )
     if count := preflight["realigned"]:
-        replies = sum(part["replies"] for part in preflight["splits"].values())
+        split_parts = preflight["splits"].values()
+        replies = sum(part["replies"] + part.get("length_bias", {"pairs": 0})["pairs"] for part in split_parts)
         opening = rendering.opening(next(row.prompt for rows in parts.values() for row in rows))
         lines.append(
             f"{'All' if count == replies else count} of {replies} replies stand, in the conversations that the chat "
