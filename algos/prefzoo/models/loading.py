@@ -200,7 +200,7 @@ def source(path: str, **loading: Any) -> tuple[str, dict[str, Any]]:
     `from_pretrained_arguments` takes it."""
     copy = _copies.get(_quantized_copy_key(path, loading))
     place = path if copy is None else str(copy)
-    if copy is not None or "quantization_config" in _config(place):  # as the copy: its files say how they were quantized
+    if copy is not None or "quantization_config" in _config(place):  # its files say how
         loading["quantization"] = None
     return place, from_pretrained_arguments(**loading)
 
