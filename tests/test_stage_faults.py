@@ -152,12 +152,7 @@ SECRETS = {
     "JUDGE_KEY": "judge-never-written-0123456789",
     "HUGGING_FACE_HUB_TOKEN": "hf_alsoNeverWrittenAlsoNeverWritt",
 }
-BACKWARDS = """
-import time
-
-at, began = time.time(), time.monotonic()
-time.time = lambda: at - 100 * (time.monotonic() - began)
-
+UNUSED = """
 from dataclasses import dataclass
 import prefzoo
 
@@ -169,6 +164,15 @@ class Unused(prefzoo.Algorithm):
     def train(self, bench):
         raise NotImplementedError
 """
+BACKWARDS = (
+    UNUSED
+    + """
+import time
+
+at, began = time.time(), time.monotonic()
+time.time = lambda: at - 100 * (time.monotonic() - began)
+"""
+)
 
 
 def test_no_output_holds_a_key_and_no_clock_is_trusted(tmp_path) -> None:

@@ -22,27 +22,20 @@ import pytest
 import prefzoo
 from prefzoo.atomic_files import partial_folder
 from prefzoo.run.stage_graph import Plan, load_plan
+from test_stage_faults import UNUSED
 
 KILLS = int(os.environ.get("PREFZOO_KILLS", "0"))
 SEED = int(os.environ.get("PREFZOO_TEST_SEED", "0"))
 pytestmark = [pytest.mark.faults, pytest.mark.skipif(not KILLS, reason="PREFZOO_KILLS says how many; 100 take an hour")]
 
-CHECKPOINTS = """
+CHECKPOINTS = (
+    UNUSED
+    + """
 from prefzoo.trainers import checkpoints
 
 checkpoints.CHECKPOINT_INTERVAL_SECONDS = 0.3
-
-from dataclasses import dataclass
-import prefzoo
-
-@prefzoo.register("unused")
-@dataclass(frozen=True)
-class Unused(prefzoo.Algorithm):
-    "A plugin must bring something."
-
-    def train(self, bench):
-        raise NotImplementedError
 """
+)
 """A plugin: trainings are short here, and are to resume from the middle."""
 CLOCKS = ("seconds", "seconds_waited", "peak_memory_bytes", "flos", "resumed_at_step", "reused", "workers", "call")
 """Keys of results that tell of clocks and memory, of how work was divided, and of the command."""

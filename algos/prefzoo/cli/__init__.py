@@ -70,7 +70,7 @@ def main() -> None:
         Console(stderr=True).print(words, style="red", markup=False, highlight=False, soft_wrap=True)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
-        pass
+        pass  # said below, after the signals are off
     except SystemExit as end:
         # Typer turns Ctrl-C into this; a command that has said so itself leaves no KeyboardInterrupt as the cause.
         told = not isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt)
