@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Collection, Sequence
 from functools import cached_property
@@ -150,8 +149,8 @@ class ChatRendering(PreTrainedTokenizerBase):
             return whole[len(before) :]
         written_before, found, end = text([*prompt, {**reply, "content": BREAK}]).partition(BREAK)
         if not found:
-            return whole[len(os.path.commonprefix([before, whole])) :]
-        opened = before[len(os.path.commonprefix([before, written_before])) :].strip()
+            return whole[len(_common(before, whole)) :]
+        opened = before[len(_common(before, written_before)) :].strip()
         said = str(reply["content"])
         if opened and said.lstrip().startswith(opened):
             said = said.lstrip()[len(opened) :].lstrip("\n")
@@ -251,3 +250,9 @@ def with_rendering(tokenizer: Any, continuation: bool = False, aligned: bool = T
 def _marks(word: str) -> bool:
     """Whether a word that a template writes stands out from ordinary text."""
     return len(word) > 2 and not word.isalnum() and not word.isspace()
+
+
+def _common(one: str, other: str) -> str:
+    """What both texts begin with."""
+    length = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return one[:length]
