@@ -169,7 +169,8 @@ def test_a_process_goes_on_to_the_next_evaluation_alone_and_only_as_long_as_that
     assert "SIGKILL" in outcomes["e dies"].error and "broken on purpose" in outcomes["g fails"].error
     for name, stage in stages.items():
         log = stage.folder.with_name(f"{name}.log").read_text()
-        assert "dies" in name or log.startswith(f"this is {name}, a key that a notebook set\n"), log
+        # Not the log's first line everywhere: what is loaded before the stage may warn first, on some processors.
+        assert "dies" in name or f"this is {name}, a key that a notebook set" in log.splitlines(), log
 
 
 def test_the_peak_of_memory_is_forgotten() -> None:
