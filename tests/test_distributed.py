@@ -33,16 +33,20 @@ def port() -> str:
         return str(free.getsockname()[1])
 
 
-def trained(name: str, processes: int, out: Path) -> list[dict]:
-    out.mkdir()
+def launched(command: list[str], processes: int, scratch: Path) -> None:
+    """Run a Python command as so many processes; the launcher's own files go to `scratch`."""
     # `--cpu` would run one process only.
     launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
     prefix = [*launch, "--main_process_port", port()] if processes > 1 else []
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *prefix, str(SCRIPT), name, str(out)], env=environment, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    scratch.mkdir(exist_ok=True)
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "TMPDIR": str(scratch)}
+    done = subprocess.run([sys.executable, *prefix, *command], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+
+
+def trained(name: str, processes: int, out: Path) -> list[dict]:
+    out.mkdir()
+    launched([str(SCRIPT), name, str(out)], processes, out / "scratch")
     return [json.loads((out / f"ended-{rank}.json").read_text()) for rank in range(processes)]
 
 
@@ -94,17 +98,9 @@ def test_a_comparison_that_was_launched_twice_runs_once_and_trains_with_both(tmp
     sets = [*SMALL, "budget.prompts=32", "training.batch_size=8", "algorithms={dpo: {}, ppo: {}}"]
     command = ["compare", "quickstart", "--seeds", "1", *(word for each in sets for word in ("--set", each))]
     program = str(Path(sys.executable).with_name("prefzoo"))
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", port()]
     both, one = tmp_path / "both", tmp_path / "one"
-    for prefix, out in ((launch, both), ([], one)):
-        done = subprocess.run(
-            [sys.executable, *prefix, program, *command, "--out", str(out)],
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    for processes, out in ((2, both), (1, one)):
+        launched([program, *command, "--out", str(out)], processes, tmp_path / "scratch")
     together, alone = (json.loads((out / "results.json").read_text()) for out in (both, one))
     for label in ("dpo", "ppo"):
         ours, theirs = (each["algorithms"][label]["seeds"]["0"] for each in (together, alone))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -326,19 +325,14 @@ ended = {"world": world, "head": policy.modules["value_head"].weight.tolist(), "
 
 @pytest.mark.faults
 def test_two_processes_train_the_head_that_one_trains(tmp_path) -> None:
-    from test_distributed import port
+    from test_distributed import launched
 
     script = tmp_path / "script.py"
     script.write_text(TWO)
     heads = {}
     for processes in (1, 2):
-        launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port"]
-        prefix = [*launch, port()] if processes > 1 else []
         out = tmp_path / str(processes)
-        environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, *prefix, str(script), str(OWN_HEAD), str(out)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr[-3000:]
+        launched([str(script), str(OWN_HEAD), str(out)], processes, tmp_path / "scratch")
         ended = [json.loads((out / f"ended-{rank}.json").read_text()) for rank in range(processes)]
         assert [each["world"] for each in ended] == [processes] * processes
         assert all(each == ended[0] for each in ended)
