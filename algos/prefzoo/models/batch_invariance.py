@@ -43,13 +43,13 @@ def is_attention_only(model: Any) -> bool:
     if type(inner).__module__.startswith("transformers."):
         if inner._is_stateful or not takes(inner, "past_key_values"):
             return False
-        return _has_attention_alone(cache_utils.DynamicCache(config=inner.config))
+        return has_attention_alone(cache_utils.DynamicCache(config=inner.config))
     with _evaluating(model):
         output = model(input_ids=torch.ones((1, 1), dtype=torch.long, device=model.device), use_cache=True)
-    return _has_attention_alone(getattr(output, "past_key_values", None))
+    return has_attention_alone(getattr(output, "past_key_values", None))
 
 
-def _has_attention_alone(cache: Any) -> bool:
+def has_attention_alone(cache: Any) -> bool:
     layers = getattr(cache, "layers", ())
     plain = type(cache) is cache_utils.DynamicCache and len(layers) > 0
     return plain and all(type(layer) in ATTENTION for layer in layers)

@@ -21,6 +21,7 @@ from prefzoo.models.adapters import read_adapter
 from prefzoo.models.batch_invariance import Batching, is_attention_only, sampling_batches
 from prefzoo.models.chat_rendering import EncodedAgain
 from prefzoo.models.checkpoint import check_token_ids
+from prefzoo.models.decoding import NO_PROBABILITIES, fast_generate
 from prefzoo.models.dropout import own_dropout
 from prefzoo.models.loading import (
     count_parameters,
@@ -35,9 +36,6 @@ from prefzoo.models.weight_counts import weights_of
 from prefzoo.settings import Generation
 from prefzoo.types import Completion, Progress, Prompt
 from prefzoo.validation_messages import diverged
-
-NO_PROBABILITIES = "probability tensor contains"
-"""In torch's error when a sampled distribution is not one."""
 
 ADAPTER_CARD = """\
 # An adapter trained by Prefzoo
@@ -211,13 +209,14 @@ class LanguageModelPolicy:
         if generation.temperature > 0:
             sampling = {"do_sample": True, "temperature": generation.temperature, "top_k": 0, "top_p": 1.0}
         try:
-            output = self.model.generate(
-                **batch.to(self.model.device),
-                max_new_tokens=generation.max_new_tokens,
-                pad_token_id=self.tokenizer.pad_token_id,
-                eos_token_id=self.eos_ids,
-                **sampling,
-            )
+            with fast_generate(self.model):
+                output = self.model.generate(
+                    **batch.to(self.model.device),
+                    max_new_tokens=generation.max_new_tokens,
+                    pad_token_id=self.tokenizer.pad_token_id,
+                    eos_token_id=self.eos_ids,
+                    **sampling,
+                )
         except RuntimeError as error:
             if NO_PROBABILITIES not in str(error):
                 raise

@@ -18,7 +18,8 @@ from prefzoo import registry, validation_messages
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import CHECKPOINTS, Bench, Policy
 from prefzoo.models.adapters import adapter_config, check_modules, of_adapter, restore
-from prefzoo.models.language_model import NO_PROBABILITIES, LanguageModelPolicy
+from prefzoo.models.decoding import NO_PROBABILITIES
+from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.models.loading import device
 from prefzoo.models.policy_kinds import load_policy
 from prefzoo.models.policy_with_modules import PolicyWithModules

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from prefzoo.errors import PrefzooError
 from prefzoo.models.batch_invariance import check_left_padding
+from prefzoo.models.decoding import fast_generate
 from prefzoo.models.position_ids import from_first_token
 from prefzoo.models.weight_counts import is_finite
 from prefzoo.validation_messages import diverged
@@ -35,7 +37,10 @@ class Rollouts:
     def _generate_and_score_completions(self: Any, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         if not is_finite(self.model):  # to sample from it would end the process on a GPU
             raise PrefzooError(diverged(f"weights are not finite after step {self.state.global_step}"))
-        with _without_dropout(self.model):
+        # Where weights are spread over processes, all must take every step together.
+        whole = not (self.is_deepspeed_enabled or self.is_fsdp_enabled)
+        fast = fast_generate(self.accelerator.unwrap_model(self.model), noise=True) if whole else nullcontext()
+        with _without_dropout(self.model), fast:
             batch: dict[str, Any] = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
         return batch
 
