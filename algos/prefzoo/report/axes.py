@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from prefzoo.judges.judge_audit import Bin
 from prefzoo.results.results_schema import Milestone, Results, SeedResult, Summary
+from prefzoo.results.tuning_schema import TunedLabel, TuningTrial
 from prefzoo.run.stage_graph import START
 
 COLOURS = ("C0", "C1", "C2", "C3", "C4", "C5", "C6", "C8", "C9")
@@ -102,6 +103,92 @@ def training(axes: Any, labels: list[str], curves: Mapping[str, Sequence[Curve]]
         axes.set_ylim((low + high - LEAST_HEIGHT) / 2, (low + high + LEAST_HEIGHT) / 2)
     _legend(axes)
     axes.set(xlabel="optimizer step", ylabel=quantity)
+
+
+def expected_best(
+    axes: Any, curves: Mapping[str, Sequence[float]], labels: Sequence[str], start: float | None, score: str
+) -> None:
+    """Draw the expected best score of each label against its number of trials; the grey line is the start."""
+    from matplotlib.ticker import MaxNLocator
+
+    for label, values in curves.items():
+        style = _style(label, labels)
+        axes.plot(
+            range(1, len(values) + 1), values, color=style["color"], marker=style["fmt"], markersize=5, label=label
+        )
+    if start is not None:
+        axes.axhline(start, color="0.6", linewidth=1, zorder=0)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    _legend(axes)
+    axes.set(xlabel="trials, the first as written", ylabel=score)
+
+
+def tuning_trials(
+    plots: Any,
+    tuned: TunedLabel,
+    names: Sequence[str],
+    label: str,
+    labels: Sequence[str],
+    start: float | None,
+    score: str,
+) -> None:
+    """Draw the score of each trial of a label against each of the settings `names`, one beside the other: the settings
+    as written as a diamond, what won as a filled star, trials that failed as crosses at the bottom."""
+    colour = _style(label, labels)["color"]
+    plots = np.ravel(plots)
+    for plot, name in zip(plots, names, strict=False):
+        positions = _scale(plot, name, tuned)
+        for trial in tuned.trials:
+            if name not in trial.settings:
+                continue
+            x = positions(trial.settings[name])
+            if trial.score is None:
+                plot.plot(x, 0.02, "x", color="0.5", transform=plot.get_xaxis_transform(), clip_on=False)
+                continue
+            error = 1.96 * trial.standard_error if trial.standard_error else None
+            marker = _marker(trial, tuned.best)
+            plot.errorbar(x, trial.score, yerr=error, color=colour, elinewidth=0.8, alpha=0.8, **marker)
+        if start is not None:
+            plot.axhline(start, color="0.6", linewidth=1, zorder=0)
+        for end in (tuned.space[name].low, tuned.space[name].high):
+            if end is not None:
+                plot.axvline(end, color="0.6", linewidth=1, linestyle=":", zorder=0)
+        plot.set_xlabel(name)
+    for plot in plots[len(names) :]:
+        plot.set_visible(False)
+    for plot in plots:
+        if plot.get_subplotspec().is_first_col():
+            plot.set_ylabel(score)
+
+
+def _marker(trial: TuningTrial, best: int | None) -> dict[str, Any]:
+    """Return the marker of a trial: whether it has the settings as written, or won, or was pruned."""
+    if trial.number == best:
+        return {"fmt": "*", "markersize": 13, "markeredgecolor": "white", "zorder": 3}
+    if trial.number == 0:
+        return {"fmt": "D", "markersize": 6, "markerfacecolor": "white", "zorder": 3}
+    return {"fmt": "o", "markersize": 4, "markerfacecolor": "none" if trial.state == "pruned" else None}
+
+
+def _scale(plot: Any, name: str, tuned: TunedLabel) -> Callable[[Any], float]:
+    """Set the scale of a setting's axis, as it was searched; return where on it a value is."""
+    searched = tuned.space[name]
+    if searched.choices is not None:
+        known = [*searched.choices, *(t.settings[name] for t in tuned.trials if name in t.settings)]
+        words = list(dict.fromkeys(map(str, known)))
+        plot.set_xticks(range(len(words)), words)
+        plot.set_xlim(-0.5, len(words) - 0.5)
+        return lambda value: words.index(str(value))
+    if searched.log:
+        from matplotlib.ticker import LogLocator, NullFormatter
+
+        plot.set_xscale("log")
+        plot.xaxis.set_major_locator(LogLocator(subs=(1, 3), numticks=6))
+        plot.xaxis.set_major_formatter("{x:.2g}")
+        plot.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        plot.xaxis.get_major_locator().set_params(nbins=4)
+    return float
 
 
 def thin_ticks(axes: Any) -> None:
