@@ -14,11 +14,13 @@ import pytest
 from rich.console import Console
 
 from prefzoo.cli.options import show
+from prefzoo.recipe.check_recipe import load as load_recipe
 from prefzoo.report import report_files
 from prefzoo.report.figures import drawn_labels
 from prefzoo.report.render_pages import render_html, render_markdown
 from prefzoo.report.tuning_figures import tuning_pictures
 from prefzoo.report.tuning_section import expected_cells, order_sentence
+from prefzoo.results.caveats import notes
 from prefzoo.results.collect import damaged_bookkeeping
 from prefzoo.results.results_file import load
 from prefzoo.results.results_schema import Results, Verdict
@@ -128,9 +130,9 @@ def test_pictures_of_a_search_have_its_numbers_in_words_and_the_colours_of_the_o
     assert list(found) == ["expected_best", "tuning_dpo", "tuning_rejection_sampling"]
     assert found["expected_best"].text.startswith("dpo -0.50 with 1 trial, ")
     assert "beta 0.4, trainer.learning_rate 0.000333: failed" in found["tuning_dpo"].text
-    from prefzoo.report.axes import _style
+    from prefzoo.report.axes import style_of
 
-    colours = {label: _style(label, drawn_labels(results))["color"] for label in SCORES}
+    colours = {label: style_of(label, drawn_labels(results))["color"] for label in SCORES}
     shades = {"C0": "#1f77b4", "C1": "#ff7f0e", "C2": "#2ca02c"}
     for label, colour in colours.items():
         assert shades[colour] in found["expected_best"].svg and shades[colour] in found[f"tuning_{label}"].svg
@@ -154,8 +156,8 @@ def test_pictures_of_a_search_have_its_numbers_in_words_and_the_colours_of_the_o
 def test_what_to_beware_of_is_said(scores, more, kind: str, labels: list[str], words: str) -> None:
     search = searched(scores, **more)
     search["labels"]["dpo"]["space"]["beta"]["high"] = 1.8  # 1.6 is 97% of the way from 0.05, in logarithms
-    notes = explained(Tuning.model_validate(search), [], "gold").notes
-    (note,) = [each for each in notes if each.kind == kind]
+    found = explained(Tuning.model_validate(search), [], "gold").notes
+    (note,) = [each for each in found if each.kind == kind]
     assert note.labels == labels and words in note.text
 
 
@@ -196,3 +198,12 @@ def test_the_terminal_has_a_line_for_each_label(tmp_path) -> None:
     assert "~ dpo: beta 0.1 → 0.8, trainer.learning_rate 0.001 → 0.00025; test gold 0.50 ±0.25 → 1.50 ±0.25" in text
     assert "~ rejection_sampling: as written" in text and text.index("~ dpo") < text.index("over start")
     assert "(dpo-untuned: as written). Against the start, tuning changed 1 of 1 verdicts: dpo" in text
+
+
+def test_what_was_searched_for_each_label_is_no_argument_that_only_one_had(tmp_path) -> None:
+    results = tuned(tmp_path)
+    results.algorithms["dpo"].differs = {"learning_rate": 0.5, "max_grad_norm": 2.0}
+    parts = (load_recipe("quickstart"), results.algorithms, results.reward, results.manifest)
+    (told,) = [note for note in notes(*parts, results.tuning) if note.startswith("dpo was trained with other")]
+    assert told.endswith('than the rest: {"max_grad_norm": 2.0}.')
+    assert any('"learning_rate": 0.5' in note for note in notes(*parts))

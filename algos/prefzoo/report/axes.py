@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from prefzoo.judges.judge_audit import Bin
 from prefzoo.results.results_schema import Milestone, Results, SeedResult, Summary
-from prefzoo.results.tuning_schema import TunedLabel, TuningTrial
 from prefzoo.run.stage_graph import START
 
 COLOURS = ("C0", "C1", "C2", "C3", "C4", "C5", "C6", "C8", "C9")
@@ -29,7 +28,7 @@ def score(axes: Any, results: Results, labels: list[str]) -> None:
     """Draw the metric that decides, best on top, each seed beside its mean."""
     metric = results.primary
     for i, label in enumerate(reversed(labels)):
-        result, style = results.algorithms[label], _style(label, labels)
+        result, style = results.algorithms[label], style_of(label, labels)
         seeds = [trial.metrics[metric] for trial in result.seeds.values() if metric in trial.metrics]
         axes.plot(seeds, [i] * len(seeds), "|", color=style["color"], alpha=0.6, markersize=9)
         axes.errorbar(result.summary[metric].mean, i, xerr=_error(result.summary[metric]), capsize=3, **style)
@@ -57,7 +56,7 @@ def gold_proxy(axes: Any, results: Results, labels: list[str]) -> None:
         if label != START and all({"gold", "proxy"} <= end.keys() for end in ends):
             arrow = {"arrowstyle": "->", "alpha": 0.6, "shrinkA": 2, "shrinkB": 4}
             points = [(end["proxy"].mean, end["gold"].mean) for end in ends]
-            axes.annotate("", *points, arrowprops={**arrow, "color": _style(label, labels)["color"]})
+            axes.annotate("", *points, arrowprops={**arrow, "color": style_of(label, labels)["color"]})
     axes.set(xlabel="proxy reward", ylabel="gold reward")
 
 
@@ -81,7 +80,7 @@ def training(axes: Any, labels: list[str], curves: Mapping[str, Sequence[Curve]]
     from matplotlib.ticker import MaxNLocator
 
     for label, of_seeds in curves.items():
-        colour = _style(label, labels)["color"]
+        colour = style_of(label, labels)["color"]
         by_step: dict[float, list[float]] = {}
         for curve in of_seeds:
             logged = [(entry["step"], entry[name]) for entry in curve if name in entry]
@@ -93,102 +92,17 @@ def training(axes: Any, labels: list[str], curves: Mapping[str, Sequence[Curve]]
         means = sorted((step, float(np.mean(values))) for step, values in complete.items())
         if means:
             line = {"marker": "o", "markersize": 3} if len(means) < 3 else {}
-            dashes = LINES[_place(label, labels) // len(COLOURS) % len(LINES)]
-            axes.plot(*zip(*means, strict=True), dashes, color=colour, linewidth=2, label=label, **line)
+            axes.plot(
+                *zip(*means, strict=True), dashes_of(label, labels), color=colour, linewidth=2, label=label, **line
+            )
     last = max((entry["step"] for of_seeds in curves.values() for curve in of_seeds for entry in curve), default=1)
     axes.set_xlim(0, max(2, 1.04 * last))  # one step alone would have a scale of hundredths of a step
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     low, high = axes.get_ylim()
     if high - low < LEAST_HEIGHT:
         axes.set_ylim((low + high - LEAST_HEIGHT) / 2, (low + high + LEAST_HEIGHT) / 2)
-    _legend(axes)
+    draw_legend(axes)
     axes.set(xlabel="optimizer step", ylabel=quantity)
-
-
-def expected_best(
-    axes: Any, curves: Mapping[str, Sequence[float]], labels: Sequence[str], start: float | None, score: str
-) -> None:
-    """Draw the expected best score of each label against its number of trials; the grey line is the start."""
-    from matplotlib.ticker import MaxNLocator
-
-    for label, values in curves.items():
-        style = _style(label, labels)
-        axes.plot(
-            range(1, len(values) + 1), values, color=style["color"], marker=style["fmt"], markersize=5, label=label
-        )
-    if start is not None:
-        axes.axhline(start, color="0.6", linewidth=1, zorder=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    _legend(axes)
-    axes.set(xlabel="trials, the first as written", ylabel=score)
-
-
-def tuning_trials(
-    plots: Any,
-    tuned: TunedLabel,
-    names: Sequence[str],
-    label: str,
-    labels: Sequence[str],
-    start: float | None,
-    score: str,
-) -> None:
-    """Draw the score of each trial of a label against each of the settings `names`, one beside the other: the settings
-    as written as a diamond, what won as a filled star, trials that failed as crosses at the bottom."""
-    colour = _style(label, labels)["color"]
-    plots = np.ravel(plots)
-    for plot, name in zip(plots, names, strict=False):
-        positions = _scale(plot, name, tuned)
-        for trial in tuned.trials:
-            if name not in trial.settings:
-                continue
-            x = positions(trial.settings[name])
-            if trial.score is None:
-                plot.plot(x, 0.02, "x", color="0.5", transform=plot.get_xaxis_transform(), clip_on=False)
-                continue
-            error = 1.96 * trial.standard_error if trial.standard_error else None
-            marker = _marker(trial, tuned.best)
-            plot.errorbar(x, trial.score, yerr=error, color=colour, elinewidth=0.8, alpha=0.8, **marker)
-        if start is not None:
-            plot.axhline(start, color="0.6", linewidth=1, zorder=0)
-        for end in (tuned.space[name].low, tuned.space[name].high):
-            if end is not None:
-                plot.axvline(end, color="0.6", linewidth=1, linestyle=":", zorder=0)
-        plot.set_xlabel(name)
-    for plot in plots[len(names) :]:
-        plot.set_visible(False)
-    for plot in plots:
-        if plot.get_subplotspec().is_first_col():
-            plot.set_ylabel(score)
-
-
-def _marker(trial: TuningTrial, best: int | None) -> dict[str, Any]:
-    """Return the marker of a trial: whether it has the settings as written, or won, or was pruned."""
-    if trial.number == best:
-        return {"fmt": "*", "markersize": 13, "markeredgecolor": "white", "zorder": 3}
-    if trial.number == 0:
-        return {"fmt": "D", "markersize": 6, "markerfacecolor": "white", "zorder": 3}
-    return {"fmt": "o", "markersize": 4, "markerfacecolor": "none" if trial.state == "pruned" else None}
-
-
-def _scale(plot: Any, name: str, tuned: TunedLabel) -> Callable[[Any], float]:
-    """Set the scale of a setting's axis, as it was searched; return where on it a value is."""
-    searched = tuned.space[name]
-    if searched.choices is not None:
-        known = [*searched.choices, *(t.settings[name] for t in tuned.trials if name in t.settings)]
-        words = list(dict.fromkeys(map(str, known)))
-        plot.set_xticks(range(len(words)), words)
-        plot.set_xlim(-0.5, len(words) - 0.5)
-        return lambda value: words.index(str(value))
-    if searched.log:
-        from matplotlib.ticker import LogLocator, NullFormatter
-
-        plot.set_xscale("log")
-        plot.xaxis.set_major_locator(LogLocator(subs=(1, 3), numticks=6))
-        plot.xaxis.set_major_formatter("{x:.2g}")
-        plot.xaxis.set_minor_formatter(NullFormatter())
-    else:
-        plot.xaxis.get_major_locator().set_params(nbins=4)
-    return float
 
 
 def thin_ticks(axes: Any) -> None:
@@ -222,7 +136,7 @@ def _cloud(
     """Draw each policy's mean large with its interval of `y`, and each seed small, joined to its milestones."""
     heights, errors = [], []
     for label in labels:
-        style = _style(label, all_labels or labels)
+        style = style_of(label, all_labels or labels)
         small = {"color": style["color"], "marker": style["fmt"], "markersize": 3.5, "alpha": 0.5, "linewidth": 0.8}
         paths = [points for trial in results.algorithms[label].seeds.values() if (points := path(trial, x, y))]
         for points in paths:
@@ -242,7 +156,7 @@ def _cloud(
     if heights:
         margin = 0.07 * (max(heights) - min(heights)) or 0.5
         axes.set_ylim(min(heights) - margin, max(heights) + margin)
-    _legend(axes)
+    draw_legend(axes)
 
 
 def path(trial: SeedResult, x: str, y: str) -> list[tuple[float, float]]:
@@ -257,7 +171,7 @@ def path(trial: SeedResult, x: str, y: str) -> list[tuple[float, float]]:
     return points
 
 
-def _legend(axes: Any) -> None:
+def draw_legend(axes: Any) -> None:
     """Put the legend below the axes, because policies that lie close together would write over each other."""
     if axes.get_legend_handles_labels()[0]:
         columns = legend_columns(axes.get_legend_handles_labels()[1])
@@ -276,12 +190,16 @@ def _line_of_start(draw_line: Any, results: Results) -> None:
         draw_line(summary.mean, color="0.6", linewidth=1, zorder=0)
 
 
-def _style(label: str, labels: Sequence[str]) -> dict[str, str]:
+def style_of(label: str, labels: Sequence[str]) -> dict[str, str]:
     """Return colour and marker of a policy, the same in every picture and whatever its rank."""
     if label == START:
         return {"color": "0.5", "fmt": "p"}
     place = _place(label, labels)
     return {"color": COLOURS[place % len(COLOURS)], "fmt": MARKERS[place % len(MARKERS)]}
+
+
+def dashes_of(label: str, labels: Sequence[str]) -> str:
+    return LINES[_place(label, labels) // len(COLOURS) % len(LINES)]
 
 
 def _place(label: str, labels: Sequence[str]) -> int:

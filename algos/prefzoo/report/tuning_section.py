@@ -15,8 +15,9 @@ from prefzoo.results.tuning_results import best_trial, order_changes, paired_ver
 from prefzoo.results.tuning_schema import TunedLabel, Tuning, TuningTrial
 from prefzoo.run.stage_graph import START
 
+WRITTEN = "as written"
 ARROW = "\N{RIGHTWARDS ARROW}"
-MOST_CHANGES = 8
+MOST_CHANGES = 5
 """Changes of the order of policies that are named."""
 LONGEST_ERROR = 120
 """Letters of a trial's error in its table; `results.json` has all of it."""
@@ -88,18 +89,18 @@ def effect_cells(results: Results, tuning: Tuning) -> Cells:
 def _effect(results: Results, label: str, tuned: TunedLabel) -> list[str]:
     v = paired_verdict(label, tuned.untuned, results.verdicts, results.primary)
     pair = [v.verdict, f"{fixed(v.difference, '+.2f')} {interval(*v.ci95)}"] if v else ["-", "-"]
-    if tuned.untuned is None and tuned.best is not None:
-        pair = ["the same", "-"]
+    first, best = next((trial for trial in tuned.trials if trial.number == 0), None), best_trial(tuned)
+    found = changed_settings(first, best) if first and best else WRITTEN
+    if found == WRITTEN:
+        pair[0] = "the same"
     both = (tuned.untuned or label, label)
     against = [_against_start(results, each) for each in both]
-    first = next((trial for trial in tuned.trials if trial.number == 0), None)
-    best = best_trial(tuned)
     return [
         *pair,
         *[_test_score(results, each) for each in both],
         against[0] if against[0] == against[1] else f" {ARROW} ".join(against),
         *[_score(trial) if trial else "-" for trial in (first, best)],
-        changed_settings(first, best) if first and best else "-",
+        found,
     ]
 
 
@@ -130,7 +131,7 @@ def changed_settings(first: TuningTrial, best: TuningTrial) -> str:
         for name, value in best.settings.items()
         if value != first.settings.get(name)
     ]
-    return ", ".join(changes) or "as written"
+    return ", ".join(changes) or WRITTEN
 
 
 def expected_cells(curves: Mapping[str, Sequence[float]]) -> Cells:
@@ -243,7 +244,7 @@ def tuning_lines(results: Results) -> list[str]:
             verdict, difference, written, found, against, *_, settings = _effect(results, label, tuned)
             of_run = f" ({run})" if run else ""
             if tuned.untuned is None:
-                lines.append(f"{label}{of_run}: as written")
+                lines.append(f"{label}{of_run}: {settings}")
                 continue
             lines.append(
                 f"{label}{of_run}: {settings}; test {results.primary} {written} {ARROW} {found}, {difference} {verdict}"

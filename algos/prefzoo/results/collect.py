@@ -123,7 +123,7 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
         slice_groups={name: int(g.max()) + 1 for name, g in groups.items() if name != analysis.ALL and g is not None},
         shared=_shared(plan),
         notes=[
-            *notes(recipe, algorithms, reward, manifest),
+            *notes(recipe, algorithms, reward, manifest, tuning),
             *(first_screen(tuning) if tuning else ()),
             *group_notes(groups),
             *skew_notes(verdicts, metric),

@@ -117,7 +117,7 @@ def first_screen(tuning: Tuning) -> list[str]:
 
 def _is_of(tuning: Tuning, recipe: Recipe) -> bool:
     """Return whether the labels of a recipe that were tuned have the settings that were found."""
-    settings = json.loads(json.dumps(recipe.algorithms))
+    settings = json.loads(json.dumps(recipe.algorithms, default=str))
     found = {label: tuned.winner for label, tuned in tuning.labels.items() if label in settings and tuned.winner}
     return all(settings[label] == winner for label, winner in found.items())
 
