@@ -170,7 +170,7 @@ def test_a_search_of_which_every_trial_failed_is_still_reported(tmp_path) -> Non
     results = tuned(tmp_path, {"dpo": [None, None]})
     assert [each.name for each in tuning_pictures(results)] == []
     text = render_markdown(report_files.all_sections(results, tmp_path, {}))
-    assert "All tuning trials failed" in text and "| dpo | - | - |" in text
+    assert "All tuning trials failed" in text and "| dpo | the same | - |" in text
 
 
 def test_what_the_search_found_must_be_what_was_compared(tmp_path) -> None:
