@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from prefzoo.ledger import Ledger
 from prefzoo.recipe.check_recipe import load
@@ -85,3 +87,55 @@ def made(out: Path, gold: bool = True) -> Results:
         notes=notes(recipe, algorithms, reward, {"splits": sealed}),
         verdicts=verdicts,
     )  # fmt: skip
+
+
+def searched(scores: Mapping[str, Sequence[float | None]], metric: str = "gold", **more: Any) -> dict[str, Any]:
+    """What a search leaves in `tuning.json`: label -> the score of each trial in order, None where it failed; `beta` of
+    trial i is 0.1 * 2 ** i. What is in `more` replaces what is in it."""
+    labels: dict[str, Any] = {}
+    for label, of_label in scores.items():
+        trials = [
+            {
+                "number": i,
+                "settings": {"beta": 0.1 * 2**i, "trainer.learning_rate": 1e-3 / (i + 1)},
+                "state": "failed" if score is None else "complete",
+                "score": score,
+                "seed_scores": [] if score is None else [score],
+                "standard_error": None if score is None else 0.1,
+                "kl": None if score is None else 1.5 + i,
+                "length": None if score is None else 20.0,
+                "share": 1.0,
+                "error": "loss is nan" if score is None else None,
+                "ledger": {"flops": 1e9, "seconds": 2.0, "generated_tokens": 100},
+                "folders": [f"trials/tune-{label}-{i}"],
+            }
+            for i, score in enumerate(of_label)
+        ]
+        known = [score for score in of_label if score is not None]
+        best = of_label.index(max(known)) if known else None
+        labels[label] = {
+            "space": {
+                "beta": {"low": 0.05, "high": 2.0, "log": True, "choices": None, "source": "Rafailov et al. 2023"},
+                "trainer.learning_rate": {"low": 1e-4, "high": 1e-2, "log": True, "choices": None, "source": None},
+            },
+            "trials": trials,
+            "best": best,
+            "winner": None,
+            "untuned": f"{label}-untuned" if best else None,
+            "spent": {"flops": 1e9 * len(trials), "seconds": 2.0 * len(trials), "generated_tokens": 100 * len(trials)},
+        }
+    return {
+        "objective": {"metric": metric, "kl_penalty": 0.05 if metric == "reward" else None},
+        "sampler": "tpe",
+        "equal": "trials",
+        "trials": max(map(len, scores.values())),
+        "seeds": [1000],
+        "prompts": 128,
+        "budget": {"prompts": 400, "epochs": None},
+        "seed": 0,
+        "finished": True,
+        "start": {"score": -0.2, "kl": 0.0, "length": 18.0},
+        "labels": labels,
+        "not_tuned": {"best_of_n": "it has nothing to tune"},
+        **more,
+    }

@@ -23,6 +23,7 @@ from prefzoo.results.results_file import load
 from prefzoo.run.integrity import seal
 from prefzoo.run.stage_graph import load_plan
 from prefzoo.run.trial_identity import differences, identity, teachers
+from reported import searched
 
 
 def change(out: Path, edit: Callable[[dict], None]) -> None:
@@ -180,6 +181,36 @@ def test_a_recipe_that_differs_is_another_identity(small_run, change, key) -> No
     other = replace(plan, recipe=load_recipe("quickstart", [*SMALL, "seeds=2", change]))
     assert set(differences(identity(plan), identity(other))[0]) == {key}
     assert differences(identity(plan), identity(plan)) == ({}, {})
+
+
+def test_searches_of_merged_runs_are_kept_each_by_itself_and_unequal_ones_are_noted(two, tmp_path) -> None:
+    monday = searched({"dpo": [0.0, 1.0], "sft": [1.0, 0.5]}, not_tuned={"ppo": "tune: false"})
+
+    def tuned_on_monday(content: dict) -> None:
+        content["tuning"] = monday
+        content["algorithms"]["dpo-untuned"] = {**content["algorithms"]["sft"], "settings": {"beta": 0.1}}
+        content["recipe"]["algorithms"]["dpo-untuned"] = {"algorithm": "sft", "beta": 0.1}
+
+    def other_settings(content: dict) -> None:
+        content["algorithms"]["dpo"]["settings"] = {"beta": 9.0}
+
+    change(two[0], tuned_on_monday)
+    change(two[1], other_settings)
+    found = merge(two, tmp_path / "both")
+    assert found.tuning is None and list(found.merged_tuning) == ["monday"]
+    search = found.merged_tuning["monday"]
+    assert list(search.labels) == ["dpo (monday)", "sft"] and search.not_tuned == {"ppo": "tune: false"}
+    assert search.labels["dpo (monday)"].untuned == "dpo-untuned"
+    (folder,) = search.labels["sft"].trials[0].folders
+    assert (tmp_path / "both" / folder).resolve() == (two[0] / "trials/tune-sft-0").resolve()
+    note = "The settings of monday were searched, those of tuesday were not: their policies had not the same chance."
+    assert note in found.notes
+    text = (tmp_path / "both" / "report.md").read_text()
+    assert "## Tuning of monday" in text and (tmp_path / "both/figures/tuning_monday_dpo_(monday).png").is_file()
+    change(two[1], lambda content: content.update(tuning={**monday, "labels": {}, "trials": 4}))
+    both = merge(two, tmp_path / "both")
+    assert list(both.merged_tuning) == ["monday", "tuesday"]
+    assert any("searched differently (trials 2 and 4)" in note for note in both.notes)
 
 
 def test_folders_that_cannot_be_merged_are_told(two, tmp_path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from reported import made
+from reported import made, searched
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -36,10 +36,14 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from prefzoo.report import report_files
     from prefzoo.results.results_schema import Warning
+    from prefzoo.results.tuning_results import explained
+    from prefzoo.results.tuning_schema import Tuning
 
     out = tmp_path_factory.mktemp("page")
     results = made(out)
     results.warnings = [Warning("length", "dpo", f"dpo: {HOSTILE}", 1.0, (0.5, 1.5))]
+    search = Tuning.model_validate(searched({"dpo": [-0.5, 0.25, None, 1.0]}))
+    results.tuning = explained(search, results.verdicts, "gold")
     for label, each in results.algorithms.items():
         for number, trial in enumerate(each.seeds.values()):
             trial.metrics = {"gold": each.summary["gold"].mean + 0.1 * number, "kl": 2.0 + number, "proxy": 1.0}

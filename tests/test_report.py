@@ -377,7 +377,7 @@ def test_no_policy_has_the_colour_of_the_start(tmp_path) -> None:
     from matplotlib.colors import to_rgb
 
     labels = ["start", *(f"p{i:02}" for i in range(63))]
-    looks = [tuple(axes._style(label, labels).values()) for label in labels]
+    looks = [tuple(axes.style_of(label, labels).values()) for label in labels]
     assert len(set(looks)) == len(labels)
     for colour, _ in looks[1:]:
         red, green, blue = to_rgb(colour)

@@ -19,6 +19,7 @@ from prefzoo.results.training_history import read_curve
 from prefzoo.run.stage_graph import load_plan, make_plan
 from prefzoo.tracking.wandb_client import WandbClient
 from prefzoo.tracking.wandb_process import RunLogger
+from reported import searched
 from wandb_files import read_runs, steps
 
 KEY = "0123456789abcdef" * 2 + "01234567"
@@ -180,6 +181,26 @@ def test_points_count_on_over_rounds(tmp_path) -> None:
     assert [point["step"] for point in points] == [5, 10, 17]
     assert points[-1] == {"loss": 1.0, "step": 17, "epoch": 0.5}
     assert read_curve(tmp_path / "none") == []
+
+
+def test_each_tuning_trial_is_a_run_in_the_group_whose_settings_are_its_config(copied) -> None:
+    (copied / "tuning.json").write_text(json.dumps(searched({"dpo": [0.25, 1.0, None]})))
+    for _ in range(2):  # the second call logs nothing again
+        prefzoo.compare("quickstart", LABELS, seeds=2, sets=OFFLINE, out=copied)
+    runs = read_runs(copied)
+    trials = {name: run for name, run in runs.items() if run["type"] == "tuning"}
+    assert list(sorted(trials)) == [f"dpo tuning trial {number}" for number in range(3)]
+    assert {run["files"] for run in trials.values()} == {1}
+    assert {run["group"] for run in runs.values()} == {trials["dpo tuning trial 0"]["group"]}
+    config, summary = (trials["dpo tuning trial 1"][part] for part in ("config", "summary"))
+    assert (config["label"], config["algorithm"], config["trial"]) == ("dpo", "dpo", 1)
+    assert config["settings"] == {"beta": 0.2, "trainer": {"learning_rate": 5e-4}}
+    assert (summary["score"], summary["kl"], summary["length"], summary["state"]) == (1.0, 2.5, 20.0, "complete")
+    assert summary["won"] and not trials["dpo tuning trial 0"]["summary"]["won"]
+    failed = trials["dpo tuning trial 2"]
+    assert failed["exit_code"] == 1 and failed["summary"]["error"] == "loss is nan" and "score" not in failed["summary"]
+    logged = {key for row in runs["copy summary"]["history"] for key in row}
+    assert {"tuning", "expected best", "tuning cost", "trials of dpo", "figures/tuning_dpo"} <= logged
 
 
 class FakeClient(WandbClient):

@@ -20,6 +20,7 @@ from prefzoo.results.caveats import power_difference
 from prefzoo.results.equal_budgets import at_equal_budgets
 from prefzoo.results.results_file import load_groups, load_tables, load_verified
 from prefzoo.results.results_schema import AlgorithmResult, Results, SeedResult, Warning
+from prefzoo.results.tuning_results import explained, moved
 from prefzoo.run.stage_graph import START
 from prefzoo.run.trial_identity import TEACHERS, differences
 
@@ -30,7 +31,9 @@ def merge(folders: Sequence[Path], out: Path) -> Results:
 
     A label that is in two runs with the same trials counts once; with other trials (other settings, or trained again)
     it is kept from both, named `LABEL (RUN)` after the runs' folders. The start is the first run's. A folder that
-    holds a merged report stands for the runs that it was made of.
+    holds a merged report stands for the runs that it was made of. Each run's search for settings stays by itself, under
+    the labels of the merged table, because scores of other validation prompts or budgets are not comparable; where runs
+    were not tuned alike, a note says so.
 
     Raises:
         PrefzooError: when a folder holds no finished run, the runs are not comparable (saying every difference), or
@@ -72,7 +75,7 @@ def _merge(folders: Sequence[Path], out: Path) -> Results:
     notes = _compared(runs)
     places = dict(zip(runs, folders, strict=True))
     trials = {(name, label): result for name, run in runs.items() for label, result in run.algorithms.items()}
-    origins = _origins(trials, places)
+    origins, labels = _origins(trials, places)
     out.mkdir(parents=True, exist_ok=True)
     refuse_links(out)
     algorithms, tables = {}, {}
@@ -87,13 +90,21 @@ def _merge(folders: Sequence[Path], out: Path) -> Results:
         if label != START
     }
     verdicts = analysis.verdicts(tables, groups)
+    searches = {name: run.tuning for name, run in runs.items() if run.tuning is not None}
     merged = first.model_copy(
         update={
             "recipe": {**first.recipe, "algorithms": settings},
             "algorithms": algorithms,
             "shared": {f"{stage} ({name})": cost for name, run in runs.items() for stage, cost in run.shared.items()},
             "notes": list(
-                dict.fromkeys([*notes, *_taught(algorithms), *(note for run in runs.values() for note in run.notes)])
+                dict.fromkeys(
+                    [
+                        *notes,
+                        *_taught(algorithms),
+                        *_tuned(runs),
+                        *(note for run in runs.values() for note in run.notes),
+                    ]
+                )
             ),
             "call": None,
             "merged": {name: os.path.relpath(place, out) for name, place in places.items()},
@@ -103,6 +114,11 @@ def _merge(folders: Sequence[Path], out: Path) -> Results:
             "pairs": analysis.pairs(tables, groups),
             "equal_budgets": at_equal_budgets(algorithms, tables, out, groups),
             "ratings": analysis.ratings(tables, groups),
+            "tuning": None,
+            "merged_tuning": {
+                name: explained(moved(search, labels[name], places[name], out), verdicts, first.primary)
+                for name, search in searches.items()
+            },
             "workers": list(dict.fromkeys(n for run in runs.values() for n in run.workers)),
         }
     )
@@ -154,19 +170,48 @@ def _metrics(run: Results) -> list[dict[str, float]]:
     return [trial.metrics for trial in run.algorithms[START].seeds.values()]
 
 
-def _origins(trials: dict[tuple[str, str], AlgorithmResult], places: dict[str, Path]) -> dict[str, tuple[str, str]]:
-    """The label in the merged table -> the run that it is from, and its label there."""
-    versions: dict[str, dict[Any, str]] = {}
+def _tuned(runs: Mapping[str, Results]) -> list[str]:
+    """Notes on runs whose settings were not searched alike, so that their policies had not the same chance."""
+
+    def search(run: Results) -> dict[str, Any]:
+        kept = {"objective", "sampler", "equal", "trials", "seeds", "prompts", "budget"}
+        return run.tuning.model_dump(include=kept) if run.tuning is not None else {}
+
+    (first, reference), *others = {name: search(run) for name, run in runs.items()}.items()
+    notes = []
+    for name, other in others:
+        if reference and other:
+            values = [f"{key} {reference[key]} and {other[key]}" for key in reference if reference[key] != other[key]]
+            how = (
+                f"The settings of {first} and {name} were searched differently ({', '.join(values)})" if values else ""
+            )
+        else:
+            tuned, untuned = (first, name) if reference else (name, first)
+            how = f"The settings of {tuned} were searched, those of {untuned} were not" if reference or other else ""
+        notes += [f"{how}: their policies had not the same chance."] if how else []
+    return notes
+
+
+def _origins(
+    trials: dict[tuple[str, str], AlgorithmResult], places: dict[str, Path]
+) -> tuple[dict[str, tuple[str, str]], dict[str, dict[str, str]]]:
+    """The label in the merged table -> the run that it is from, and its label there; and of each run, label -> that in
+    the merged table."""
+    versions: dict[str, dict[Any, list[str]]] = {}
     for (name, label), result in trials.items():
         replies = [(places[name] / trial.replies).read_bytes() for trial in result.seeds.values()]
         teachers = [trial.identity.get(TEACHERS) for trial in result.seeds.values()]
         content = (result.algorithm, repr(sorted(result.settings.items())), repr(teachers), hash(tuple(replies)))
-        versions.setdefault(label, {}).setdefault(content if label != START else (), name)
-    return {
-        label if len(names) == 1 else f"{label} ({name})": (name, label)
-        for label, names in versions.items()
-        for name in names.values()
-    }
+        versions.setdefault(label, {}).setdefault(content if label != START else (), []).append(name)
+    origins: dict[str, tuple[str, str]] = {}
+    labels: dict[str, dict[str, str]] = {name: {} for name in places}
+    for label, holders in versions.items():
+        for names in holders.values():
+            merged = label if len(holders) == 1 else f"{label} ({names[0]})"
+            origins[merged] = (names[0], label)
+            for name in names:
+                labels[name][label] = merged
+    return origins, labels
 
 
 def _warnings(runs: dict[str, Results], origins: dict[str, tuple[str, str]]) -> list[Warning]:

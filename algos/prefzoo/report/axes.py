@@ -28,7 +28,7 @@ def score(axes: Any, results: Results, labels: list[str]) -> None:
     """Draw the metric that decides, best on top, each seed beside its mean."""
     metric = results.primary
     for i, label in enumerate(reversed(labels)):
-        result, style = results.algorithms[label], _style(label, labels)
+        result, style = results.algorithms[label], style_of(label, labels)
         seeds = [trial.metrics[metric] for trial in result.seeds.values() if metric in trial.metrics]
         axes.plot(seeds, [i] * len(seeds), "|", color=style["color"], alpha=0.6, markersize=9)
         axes.errorbar(result.summary[metric].mean, i, xerr=_error(result.summary[metric]), capsize=3, **style)
@@ -56,7 +56,7 @@ def gold_proxy(axes: Any, results: Results, labels: list[str]) -> None:
         if label != START and all({"gold", "proxy"} <= end.keys() for end in ends):
             arrow = {"arrowstyle": "->", "alpha": 0.6, "shrinkA": 2, "shrinkB": 4}
             points = [(end["proxy"].mean, end["gold"].mean) for end in ends]
-            axes.annotate("", *points, arrowprops={**arrow, "color": _style(label, labels)["color"]})
+            axes.annotate("", *points, arrowprops={**arrow, "color": style_of(label, labels)["color"]})
     axes.set(xlabel="proxy reward", ylabel="gold reward")
 
 
@@ -80,7 +80,7 @@ def training(axes: Any, labels: list[str], curves: Mapping[str, Sequence[Curve]]
     from matplotlib.ticker import MaxNLocator
 
     for label, of_seeds in curves.items():
-        colour = _style(label, labels)["color"]
+        colour = style_of(label, labels)["color"]
         by_step: dict[float, list[float]] = {}
         for curve in of_seeds:
             logged = [(entry["step"], entry[name]) for entry in curve if name in entry]
@@ -92,15 +92,16 @@ def training(axes: Any, labels: list[str], curves: Mapping[str, Sequence[Curve]]
         means = sorted((step, float(np.mean(values))) for step, values in complete.items())
         if means:
             line = {"marker": "o", "markersize": 3} if len(means) < 3 else {}
-            dashes = LINES[_place(label, labels) // len(COLOURS) % len(LINES)]
-            axes.plot(*zip(*means, strict=True), dashes, color=colour, linewidth=2, label=label, **line)
+            axes.plot(
+                *zip(*means, strict=True), dashes_of(label, labels), color=colour, linewidth=2, label=label, **line
+            )
     last = max((entry["step"] for of_seeds in curves.values() for curve in of_seeds for entry in curve), default=1)
     axes.set_xlim(0, max(2, 1.04 * last))  # one step alone would have a scale of hundredths of a step
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     low, high = axes.get_ylim()
     if high - low < LEAST_HEIGHT:
         axes.set_ylim((low + high - LEAST_HEIGHT) / 2, (low + high + LEAST_HEIGHT) / 2)
-    _legend(axes)
+    draw_legend(axes)
     axes.set(xlabel="optimizer step", ylabel=quantity)
 
 
@@ -135,7 +136,7 @@ def _cloud(
     """Draw each policy's mean large with its interval of `y`, and each seed small, joined to its milestones."""
     heights, errors = [], []
     for label in labels:
-        style = _style(label, all_labels or labels)
+        style = style_of(label, all_labels or labels)
         small = {"color": style["color"], "marker": style["fmt"], "markersize": 3.5, "alpha": 0.5, "linewidth": 0.8}
         paths = [points for trial in results.algorithms[label].seeds.values() if (points := path(trial, x, y))]
         for points in paths:
@@ -155,7 +156,7 @@ def _cloud(
     if heights:
         margin = 0.07 * (max(heights) - min(heights)) or 0.5
         axes.set_ylim(min(heights) - margin, max(heights) + margin)
-    _legend(axes)
+    draw_legend(axes)
 
 
 def path(trial: SeedResult, x: str, y: str) -> list[tuple[float, float]]:
@@ -170,7 +171,7 @@ def path(trial: SeedResult, x: str, y: str) -> list[tuple[float, float]]:
     return points
 
 
-def _legend(axes: Any) -> None:
+def draw_legend(axes: Any) -> None:
     """Put the legend below the axes, because policies that lie close together would write over each other."""
     if axes.get_legend_handles_labels()[0]:
         columns = legend_columns(axes.get_legend_handles_labels()[1])
@@ -189,12 +190,16 @@ def _line_of_start(draw_line: Any, results: Results) -> None:
         draw_line(summary.mean, color="0.6", linewidth=1, zorder=0)
 
 
-def _style(label: str, labels: Sequence[str]) -> dict[str, str]:
+def style_of(label: str, labels: Sequence[str]) -> dict[str, str]:
     """Return colour and marker of a policy, the same in every picture and whatever its rank."""
     if label == START:
         return {"color": "0.5", "fmt": "p"}
     place = _place(label, labels)
     return {"color": COLOURS[place % len(COLOURS)], "fmt": MARKERS[place % len(MARKERS)]}
+
+
+def dashes_of(label: str, labels: Sequence[str]) -> str:
+    return LINES[_place(label, labels) // len(COLOURS) % len(LINES)]
 
 
 def _place(label: str, labels: Sequence[str]) -> int:

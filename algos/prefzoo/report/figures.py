@@ -131,8 +131,11 @@ def _with_interval(summary: Summary) -> str:
     return fixed(summary.mean) + ends
 
 
-def draw(name: str, caption: str, text: str, drawing: Callable[[Any], None], height: float) -> Picture:
-    """Make a picture of what `drawing` draws into matplotlib's axes, `height` inches high and 5.4 wide."""
+def draw(
+    name: str, caption: str, text: str, drawing: Callable[[Any], None], height: float, shape: tuple[int, int] = (1, 1)
+) -> Picture:
+    """Make a picture of what `drawing` draws into matplotlib's axes, `height` inches high and 5.4 wide. With a `shape`
+    of several rows and columns it is given an array of axes, which share their scale upwards."""
     import matplotlib.style
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -142,14 +145,16 @@ def draw(name: str, caption: str, text: str, drawing: Callable[[Any], None], hei
     style = {"svg.fonttype": "none", "svg.hashsalt": "prefzoo", "font.size": 11, **dict.fromkeys(colours, INK)}
     with matplotlib.style.context(["default", style]):
         figure = Figure(figsize=(5.4, height), layout="constrained")
-        plot = figure.subplots()
-        drawing(plot)
-        plot.spines[["top", "right"]].set_visible(False)
+        plots = figure.subplots(*shape, sharey=True)
+        drawing(plots)
+        for plot in figure.axes:
+            plot.spines[["top", "right"]].set_visible(False)
         svg, png = io.BytesIO(), io.BytesIO()
         figure.draw_without_rendering()
-        axes.thin_ticks(plot)
+        for plot in figure.axes:
+            axes.thin_ticks(plot)
         figure.set_layout_engine("none")  # it is laid out now; `savefig` would do it again for each file
-        for patch in (figure.patch, plot.patch):
+        for patch in (figure.patch, *(plot.patch for plot in figure.axes)):
             patch.set_visible(False)
         FigureCanvasSVG(figure).print_svg(svg, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
         figure.patch.set_visible(True)

@@ -18,7 +18,7 @@ NARROW = 100
 DECIDES_LITTLE = ("tokens", "distinct-2")
 ROW_STYLES = {"better": "green", "worse": "red", "FAILED": "red", "SKIPPED": "red"}
 """Of a row that ends with this verdict."""
-MARKS = {"warnings": ("! ", "yellow"), "believing": ("- ", None)}
+MARKS = {"warnings": ("! ", "yellow"), "tuning": ("~ ", None), "believing": ("- ", None)}
 """Section -> what stands before each of its points, and their style."""
 
 

@@ -25,6 +25,8 @@ from prefzoo.report.pairs import pairs_section
 from prefzoo.report.render_pages import FIGURES, render_html, render_markdown
 from prefzoo.report.replies_section import replies_section
 from prefzoo.report.sections import Figures, Html, Part, Picture, Section, Text
+from prefzoo.report.tuning_figures import tuning_pictures
+from prefzoo.report.tuning_section import tuning_sections
 from prefzoo.report.verdict_section import ranked, summary_sections
 from prefzoo.results import results_file
 from prefzoo.results.results_schema import Milestone, Results, SeedResult
@@ -44,6 +46,7 @@ def all_sections(results: Results, out: Path, drawn: Mapping[str, Picture]) -> l
     labels = ranked(results)
     return [
         *summary_sections(results, drawn, out),
+        *tuning_sections(results, drawn),
         _curves_section(drawn),
         pairs_section(results, labels),
         cost_section(results, out, labels, drawn),
@@ -61,11 +64,15 @@ def write(results: Results, out: Path) -> None:
     """Write `results.json`, `results.csv`, `report.md`, `report.html` and `figures/` into `out`."""
     results_file.save(results, out)
     write_csv(results, out / "results.csv")
-    drawn = {picture.name: picture for picture in pictures(results, training_curves(results, out))}
+    drawn = {picture.name: picture for picture in _all_pictures(results, out)}
     _save_pictures(drawn, out / FIGURES)
     sections = all_sections(results, out, drawn)
     write_whole(out / "report.html", render_html(sections))
     write_whole(out / "report.md", render_markdown(sections))
+
+
+def _all_pictures(results: Results, out: Path) -> list[Picture]:
+    return [*pictures(results, training_curves(results, out)), *tuning_pictures(results)]
 
 
 def write_csv(results: Results, file: Path) -> None:

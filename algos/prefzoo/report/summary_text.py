@@ -9,12 +9,15 @@ from prefzoo.data.read_files import COLUMNS
 from prefzoo.report.sections import PROSE
 from prefzoo.results.results_schema import Results, Verdict
 from prefzoo.results.statistics import ALPHA
+from prefzoo.results.tuning_schema import Tuning
 from prefzoo.run.stage_graph import START
 
 OPEN = "†"
 """Stands behind an inconclusive verdict whose own interval leaves out 0."""
 EXPLAINED_METRICS = ("gold", "proxy", "win_rate", "kl", "length", "distinct_2")
 """Metrics whose columns in the first table have a note, in order."""
+EQUAL = {"flops": "FLOPs", "seconds": "seconds"}
+"""What each label is given the same of, in a search for settings."""
 MOST_NAMED = 6
 """More policies than this are not all named in a title or a sentence."""
 
@@ -23,10 +26,13 @@ TWO_SEEDS = "Two seeds: up to 12% of policies that are the same are called diffe
 
 
 def title(results: Results) -> str:
-    """Return what was compared, e.g. `sft, dpo and ppo against the start: 3 seeds, 256 test prompts`."""
-    labels = _shortened([label for label in results.algorithms if label != START])
+    """Return what was compared, e.g. `sft, dpo and ppo against the start: 3 seeds, 256 test prompts`; with settings as
+    written beside those found, a label's name stands once."""
+    untuned = {tuned.untuned for tuning in results.searches.values() for tuned in tuning.labels.values()}
+    untuned &= results.algorithms.keys()
+    labels = _shortened([label for label in results.algorithms if label != START and label not in untuned])
     listed = " and ".join(filter(None, (", ".join(labels[:-1]), labels[-1])))
-    return f"{listed} against the start: {size(results)}"
+    return f"{listed}{', tuned and as written,' if untuned else ''} against the start: {size(results)}"
 
 
 def _shortened(labels: list[str]) -> list[str]:
@@ -158,6 +164,46 @@ def seeds_note(results: Results) -> str | None:
     """Return what a verdict of two seeds is worth; None where there are more, or one (see `sentence`), or none."""
     found = any(v.metric == results.primary and v.verdict != "inconclusive" for v in results.verdicts)
     return TWO_SEEDS if found and len(results.recipe["seeds"]) == 2 else None
+
+
+def search_note(results: Results, run: str, tuning: Tuning) -> str:
+    """Return that settings were searched, which labels have them as written, and which verdicts that changed."""
+    of_run = f"In {run}, " if run else ""
+    untuned = [tuned.untuned for tuned in tuning.labels.values() if tuned.untuned is not None]
+    written = f" ({', '.join(untuned)}: as written)" if untuned else ""
+    trials = f"{_trials(tuning)} each" if tuning.equal == "trials" else f"trials of equal {EQUAL[tuning.equal]}"
+    labels = _named([*tuning.labels])
+    text = f"{of_run}{labels}: settings found in {trials}, on validation prompts{written}."
+    return " ".join(filter(None, (text, changes_sentence(results, tuning))))
+
+
+def search_sentence(run: str, tuning: Tuning) -> str:
+    """Return what each label was given for the search of its settings."""
+    of_run = f"In {run}, " if run else ""
+    seeds = f"{len(tuning.seeds)} seed{'s' if len(tuning.seeds) != 1 else ''}"
+    budget = ", ".join(f"{value:g} {name}" for name, value in tuning.budget.items() if isinstance(value, int | float))
+    given = _trials(tuning)
+    if tuning.equal != "trials":
+        given = f"the {EQUAL[tuning.equal]} of {given} of the dearest label"
+    return (
+        f"{of_run}{', '.join(tuning.labels)} were each given {given} ({tuning.sampler}), the first with the settings "
+        f"as written. A trial was trained with {seeds}{f' and {budget}' if budget else ''}, and scored on "
+        f"{tuning.prompts} validation prompts."
+    )
+
+
+def _trials(tuning: Tuning) -> str:
+    return f"{tuning.trials} trial{'s' if tuning.trials != 1 else ''}"
+
+
+def changes_sentence(results: Results, tuning: Tuning) -> str:
+    """Return which verdicts against the start tuning changed; empty where no label was measured both ways."""
+    pairs = [tuned for tuned in tuning.labels.values() if tuned.untuned in results.algorithms]
+    if not pairs:
+        return ""
+    changes = [f"{each.label} ({each.untuned} as written, {each.tuned} tuned)" for each in tuning.changed_verdicts]
+    changed = f"{len(changes)} of {len(pairs)} verdicts: {', '.join(changes)}" if changes else "no verdict"
+    return f"Against the start, tuning changed {changed}."
 
 
 def power_note(results: Results, out: Path | None) -> str | None:

@@ -13,12 +13,14 @@ from prefzoo.report.summary_text import (
     marked,
     open_note,
     power_note,
+    search_note,
     seeds_note,
     sentence,
     setting,
     size,
     title,
 )
+from prefzoo.report.tuning_section import tuning_lines
 from prefzoo.results.number_format import fixed, interval, with_error
 from prefzoo.results.results_schema import Results, Summary
 from prefzoo.run.stage_graph import START
@@ -49,6 +51,7 @@ def summary_sections(results: Results, pictures: Mapping[str, Picture], out: Pat
         Table((turned[0], turned[1:]), label, verdicts=True, only=("html",)),
         Table((headings, rows), label, title=size(results), only=("markdown", "terminal")),
     ]
+    verdict += [Text(search_note(results, *search), "note") for search in results.searches.items()]
     verdict += [
         Text(note, "note") for note in (seeds_note(results), open_note(results), power_note(results, out)) if note
     ]
@@ -61,10 +64,12 @@ def summary_sections(results: Results, pictures: Mapping[str, Picture], out: Pat
         Points(facts(results, in_brief=True), only=("terminal",)),
         Fold(how_to_read, [definitions], only=("html",)),
     ]
+    tuned = [Points(lines)] if (lines := tuning_lines(results)) else []
     return [
         Section("verdict", title(results), verdict),
         Section("reading", how_to_read, [definitions], only=("markdown",)),
         Section("warnings", "Warnings", warnings),
+        Section("tuning", "Tuning", tuned, only=("terminal",)),
         Section("believing", "Read before believing", believing),
     ]
 

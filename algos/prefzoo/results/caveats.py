@@ -15,6 +15,7 @@ from prefzoo.recipe.recipe_schema import Recipe
 from prefzoo.results.analysis import ALL, PromptGroups
 from prefzoo.results.results_schema import Verdict
 from prefzoo.results.statistics import SKEWED
+from prefzoo.results.tuning_schema import Tuning
 from prefzoo.run.executor import Outcome
 from prefzoo.run.stage_graph import AUDIT, START, Plan
 from prefzoo.trainers.recipe_deviations import SAMPLED_REPLIES
@@ -32,8 +33,9 @@ def notes(
     algorithms: Mapping[str, Any],
     reward: Mapping[str, Any],
     manifest: Mapping[str, Any],
+    tuning: Tuning | None = None,
 ) -> list[str]:
-    """Return sentences about what limits this comparison."""
+    """Return sentences about what limits this comparison; that labels differ in what was searched for each is none."""
     sentences = []
     if len(recipe.seeds) == 1:
         sentences.append("One seed: the intervals cover other prompts, not another training run.")
@@ -73,8 +75,10 @@ def notes(
         differs = [sentence for trial in trials for sentence in trial.get("model", {}).get("differs", ())]
         sentences += [f"The model of {label}: {sentence}." for sentence in dict.fromkeys(differs)]
     for label, result in algorithms.items():
-        if result.differs:
-            sentences.append(f"{label} was trained with other arguments than the rest: {json.dumps(result.differs)}.")
+        searched = tuning.labels[label].space if tuning is not None and label in tuning.labels else {}
+        differs = {name: value for name, value in result.differs.items() if f"trainer.{name}" not in searched}
+        if differs:
+            sentences.append(f"{label} was trained with other arguments than the rest: {json.dumps(differs)}.")
         if result.departures:
             used = ", ".join(
                 f"{key} {_used(departure.used)} (recipe: {_used([departure.recipe])})"

@@ -34,6 +34,7 @@ from prefzoo.results.results_file import identities, last_call
 from prefzoo.results.results_schema import AlgorithmResult, Departure, Milestone, Results, SeedResult, Status
 from prefzoo.results.training_history import milestone_tables, read_curves
 from prefzoo.results.trial_metrics import StartScores, column_means, finite_records, metric_columns, start_scores_of
+from prefzoo.results.tuning_results import TUNING_FILE, explained, first_screen, found_tuning, read_tuning
 from prefzoo.results.warnings import find_warnings
 from prefzoo.run.evaluation_records import DETAILS, JUDGING, PRINCIPLES, RECORDS, read_records
 from prefzoo.run.executor import OUTCOMES, WORKER_COUNTS, Outcome, read_worker_counts
@@ -104,6 +105,8 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
     if recipe.generation.unfinished == "keep":
         warnings = [warning for warning in warnings if warning.kind != "cut_off"]
     verdicts = analysis.verdicts(tables, groups)
+    search = found_tuning(recipe, plan.out)
+    tuning = explained(search, verdicts, metric) if search is not None else None
     return Results(
         recipe=recipe.model_dump(mode="json"),
         manifest=manifest,
@@ -120,7 +123,8 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
         slice_groups={name: int(g.max()) + 1 for name, g in groups.items() if name != analysis.ALL and g is not None},
         shared=_shared(plan),
         notes=[
-            *notes(recipe, algorithms, reward, manifest),
+            *notes(recipe, algorithms, reward, manifest, tuning),
+            *(first_screen(tuning) if tuning else ()),
             *group_notes(groups),
             *skew_notes(verdicts, metric),
             *judge_notes(plan, outcomes, judge),
@@ -135,6 +139,7 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
         ratings=analysis.ratings(tables, groups),
         power_difference=power_difference(verdicts, metric, len(recipe.seeds)),
         call=last_call(plan.out),
+        tuning=tuning,
     )
 
 
@@ -147,6 +152,10 @@ def damaged_bookkeeping(out: Path) -> list[str]:
                 read_json(out / name, kind)
             except PrefzooError:
                 damaged.append(name)
+    try:
+        read_tuning(out)
+    except PrefzooError:
+        damaged.append(TUNING_FILE)
     if not damaged:
         return []
     files = "1 file of this run is" if len(damaged) == 1 else f"{len(damaged)} files of this run are"

@@ -5,15 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
+
+from prefzoo.results.tuning_schema import Block, Tuning, VerdictName
 
 Status = Literal["ok", "failed", "skipped"]
-
-
-class Block(BaseModel):
-    """A block of `results.json`."""
-
-    model_config = ConfigDict(extra="forbid")
 
 
 class Summary(Block):
@@ -32,7 +28,7 @@ class Verdict(Block):
     difference: float
     ci95: tuple[float, float]
     p_adjusted: float
-    verdict: Literal["better", "worse", "inconclusive"]
+    verdict: VerdictName
     family: str | None = Field(default=None, description="which verdicts Holm corrected together with this one")
     family_size: int | None = Field(default=None, description="how many those are, this one among them")
     effect_size: float | None = Field(
@@ -252,8 +248,17 @@ class Results(Block):
     merged: dict[str, str] = Field(
         default={}, description="of a merged report: name -> folder of each run in it, relative to results.json"
     )
+    tuning: Tuning | None = Field(default=None, description="the search for each label's settings, where there was one")
+    merged_tuning: dict[str, Tuning] = Field(
+        default={}, description="of a merged report: name -> search of each run that had one, under the labels here"
+    )
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    @property
+    def searches(self) -> dict[str, Tuning]:
+        """The searches for settings by the name of their run; a run that is not merged has the name ''."""
+        return self.merged_tuning or ({"": self.tuning} if self.tuning else {})
 
     @property
     def primary(self) -> str:

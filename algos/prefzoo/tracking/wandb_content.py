@@ -13,6 +13,7 @@ from prefzoo.report.sections import tables
 from prefzoo.report.summary_text import sentence
 from prefzoo.report.verdict_section import COLUMNS, facts, ranked
 from prefzoo.results.results_schema import Results, SeedResult
+from prefzoo.results.tuning_schema import Tuning, TuningTrial
 from prefzoo.run.stage_graph import START
 
 TRAIN = "train"
@@ -35,6 +36,26 @@ def trial_summary(result: SeedResult) -> dict[str, Any]:
         **{f"ledger/{name}": value for name, value in result.ledger.items()},
         "details": result.details,
     }
+
+
+def tuning_config(label: str, algorithm: str, trial: TuningTrial, tuning: Tuning) -> dict[str, Any]:
+    """Return the config of a tuning trial's run; dotted settings are nested, as W&B shows them."""
+    settings: dict[str, Any] = {}
+    for name, value in trial.settings.items():
+        *parents, last = name.split(".")
+        place = settings
+        for parent in parents:
+            place = place.setdefault(parent, {})
+        place[last] = value
+    search = {"sampler": tuning.sampler, "objective": tuning.objective.model_dump(), "budget": tuning.budget}
+    return {"label": label, "algorithm": algorithm, "trial": trial.number, "settings": settings, "search": search}
+
+
+def tuning_summary(trial: TuningTrial, won: bool) -> dict[str, Any]:
+    """Return the summary of a tuning trial's run: its score and what was measured on the validation prompts."""
+    measured = trial.model_dump(include={"state", "score", "standard_error", "kl", "length", "share", "error"})
+    known = {name: value for name, value in measured.items() if value is not None}
+    return {**known, "won": won, **{f"ledger/{name}": value for name, value in trial.ledger.items()}}
 
 
 def log_report(run: Any, results: Results, out: Path) -> None:

@@ -19,6 +19,8 @@ from prefzoo.atomic_files import text_sha256, write_whole
 from prefzoo.results.collect import seed_result
 from prefzoo.results.results_file import load
 from prefzoo.results.training_history import read_curve
+from prefzoo.results.tuning_results import found_tuning
+from prefzoo.results.tuning_schema import TuningTrial
 from prefzoo.run.executor import OUTCOMES
 from prefzoo.run.stage_graph import START, Plan, Stage, load_plan
 from prefzoo.tracking import wandb_content
@@ -102,6 +104,9 @@ class RunLogger:
                 train = plan.stages.get(f"train {stage.label} seed {stage.seed}")
                 start = plan.stages[f"evaluate {START} seed {stage.seed}"]
                 self.pending.append(Trial(stage.label, stage.seed, train, stage, start))
+        self.tuning = found_tuning(plan.recipe, self.out)
+        labels = self.tuning.labels if self.tuning is not None else {}
+        self.pending_tuning = [(label, trial) for label, tuned in labels.items() for trial in tuned.trials]
         self.logged_runs = 0
 
     def send(self, kind: str, content: Any = None) -> None:
@@ -131,6 +136,21 @@ class RunLogger:
             elif self.client.mode == "online" and self.new_points(trial):
                 self.log_points(trial)
                 write_state(self.out, self.state)
+        if self.pending_tuning:  # one at each look, so that the curves of running trials do not wait for them
+            self.log_tuning_trial(*self.pending_tuning.pop(0))
+
+    def log_tuning_trial(self, label: str, trial: TuningTrial) -> None:
+        """Log a trial of the search for settings as a run of its own."""
+        assert self.tuning is not None, "its trials are pending"
+        algorithm = self.plan.recipe.algorithms.get(label, {}).get("algorithm", label)
+        config = wandb_content.tuning_config(label, algorithm, trial, self.tuning)
+        summary = wandb_content.tuning_summary(trial, self.tuning.labels[label].best == trial.number)
+        key, content = f"tune {_digest(config)}", _digest(summary)[:10]
+        if self.entry(key)["content"] == content:
+            return
+        run = self.open_run(key, f"{label} tuning trial {trial.number}", "tuning", **config)
+        run.summary.update(summary)
+        self.end_run(key, content, int(trial.state == "failed"), "", None)
 
     def close(self, finished: bool) -> None:
         """End all runs; of a comparison that finished, log the failed trials and the summary too."""
@@ -139,6 +159,8 @@ class RunLogger:
                 self.client.finish(self.run_id(trial.key), exit_code=1)
             return
         self.log_progress()  # the last trials ended after the last look
+        while self.pending_tuning:
+            self.log_tuning_trial(*self.pending_tuning.pop(0))
         outcomes = json.loads((self.out / OUTCOMES).read_text(encoding="utf-8"))
         for trial in self.pending:
             of_trial = [outcomes[stage.name] for stage in (trial.train, trial.evaluate) if stage]

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from prefzoo.types import Range
 from prefzoo.zoo.pairwise import Pairwise
 
 Loss = Literal[
@@ -48,6 +49,9 @@ class DPO(Pairwise):
     """
 
     owned: ClassVar[Mapping[str, str]] = {name: name for name in ("beta", "loss_type", "label_smoothing")}
+    space: ClassVar[Mapping[str, Range]] = {
+        "beta": Range(0.05, 1.0, log=True, source="Rafailov et al. 2023 use 0.1 and 0.5; half and twice that")
+    }
 
     beta: Annotated[float, Field(gt=0)] = 0.1
     loss_type: Loss | list[Loss] = "sigmoid"
