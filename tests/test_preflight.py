@@ -32,6 +32,12 @@ class Letters:
     def whole(self, prompt, reply) -> list[int]:
         return [*self.prompt(prompt), *map(ord, reply), ord(".")]
 
+    def prompts(self, prompts) -> list[list[int]]:
+        return [self.prompt(prompt) for prompt in prompts]
+
+    def wholes(self, prompts, replies, begun=None) -> list[list[int]]:
+        return [self.whole(prompt, reply) for prompt, reply in zip(prompts, replies, strict=True)]
+
     def text(self, ids) -> str:
         return "".join(map(chr, ids))
 
@@ -89,9 +95,12 @@ def test_no_prompt_is_rendered_twice() -> None:
     counting = Counting()
     remembered = preflight.RememberedPrompts(counting, 5)
     prompts = [each.prompt for each in (row("ab", "x"), row("cd", "y"), row("ab", "z"), row("too long", "x"))]
-    assert [remembered.prompt(prompt) for prompt in prompts] == [Letters().prompt(prompt) for prompt in prompts]
-    assert [remembered.prompt(prompt) for prompt in prompts] == [Letters().prompt(prompt) for prompt in prompts]
+    assert [*remembered.prompts(prompts[:3]), *remembered.prompts(prompts[3:])] == Letters().prompts(prompts)
+    assert remembered.prompts(prompts) == Letters().prompts(prompts)
     assert counting.asked == 4
+    remembered.forget(but=[prompts[0]])
+    assert remembered.prompts(prompts[:2]) == Letters().prompts(prompts[:2])
+    assert counting.asked == 5
 
 
 def test_a_template_that_changes_the_prompt_is_told() -> None:
