@@ -101,6 +101,7 @@ def _prepare(recipe: Recipe, folder: Path, progress: Progress) -> None:
     _check_kinds(recipe, parts["train"], dropped)
     check_positions(recipe, base, [row for rows in parts.values() for row in rows], rendering, remembered)
     _try_functions(recipe, parts["train"])
+    progress("near-duplicates", 0, 1)
     near = near_duplicates(parts)
     test = with_test_groups(parts["test"], near.families)
     rendering.tokenizer.realigned = 0
