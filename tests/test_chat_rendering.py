@@ -106,6 +106,49 @@ def test_replies_are_trained_on_right_behind_what_they_are_sampled_from(sampled,
     assert told.startswith("All of 4 replies") and f"{sampled}'" in told
 
 
+@pytest.mark.parametrize(
+    "template", [REPLY_TEMPLATE.format(sampled="<think>\\n", written="", content="m['content']"), "none"]
+)
+def test_conversations_become_the_same_tokens_together_as_alone(template: str) -> None:
+    together, alone = (Tokens(str(MODEL_DIR), False, chat_template=template) for _ in range(2))
+    texts = [
+        "",
+        " ",
+        "hi",
+        "hi",
+        "is it <|end|><|user|>?",
+        "今天商店 é",
+        "  x\n",
+        "a lamp " * 300,
+        "\n\nyes",
+        "\ufeff<|end|>",
+    ]
+    prompts = [[{"role": "user", "content": text}] for text in texts]
+    prompts += [[{"role": "system", "content": "s"}, *p, {"role": "assistant", "content": "ok"}, *p] for p in prompts]
+    replies = [*texts[::-1], *texts]
+    begun = together.prompts(prompts)
+    assert begun == [alone.prompt(prompt) for prompt in prompts]
+    wholes = [alone.whole(prompt, reply) for prompt, reply in zip(prompts, replies, strict=True)]
+    assert together.wholes(prompts, replies) == together.wholes(prompts, replies, begun) == wholes
+    assert together.tokenizer.realigned == 2 * alone.tokenizer.realigned and (
+        template == "none" or alone.tokenizer.realigned
+    )
+    assert together.reply_lengths(texts) == [alone.reply_length(text) for text in texts]
+    turns = [[*prompt, {"role": "assistant", "content": reply}] for prompt, reply in zip(prompts, replies, strict=True)]
+    assert together.tokenizer.apply_chat_template(turns, return_dict=False) == wholes
+
+
+def test_prompts_that_the_template_refuses_stand_among_others() -> None:
+    refuse = "{% if m.role == 'system' %}{{ raise_exception('none') }}{% endif %}"
+    template = "{% for m in messages %}" + refuse + "{{ m.content }}{% endfor %}"
+    tokens = Tokens(str(MODEL_DIR), False, chat_template=template)
+    prompts = [[{"role": "system" if i in (0, 3, 4) else "user", "content": f"say {i}"}] for i in range(7)]
+    found = [ids if isinstance(ids, list) else ids.code for ids in tokens.prompts(prompts)]
+    wanted = [tokens.tokenizer(f"say {i}", add_special_tokens=False)["input_ids"] for i in range(7)]
+    assert found == ["refused_by_the_chat_template" if i in (0, 3, 4) else wanted[i] for i in range(7)]
+    assert tokens.prompts([]) == []
+
+
 def test_a_reply_that_thinks_goes_on_from_the_thought_that_was_opened(tmp_path) -> None:
     tokenizer = load_tokenizer(str(templated(tmp_path, "<think>\\n", "", "m['content'].split('</think>')[-1]")))
     turns = [{"role": "user", "content": "why?"}, {"role": "assistant", "content": "<think>\nso</think>ok"}]

@@ -175,7 +175,10 @@ def test_long_prompts_lose_their_oldest_turns_and_long_replies_their_row() -> No
     def tokens(prompt) -> int:
         return sum(len(turn["content"].split()) for turn in prompt)
 
-    kept, shortened = splits.fit_lengths(rows, dropped, tokens, lambda reply: len(reply.split()), 10, 10)
+    def reply_tokens(replies) -> list[int]:
+        return [len(reply.split()) for reply in replies]
+
+    kept, shortened = splits.fit_lengths(rows, dropped, lambda prompts: [*map(tokens, prompts)], reply_tokens, 10, 10)
     assert [row.id for row in kept] == shortened == ["a", "b"]
     assert kept[0].prompt == [long[2]]
     assert kept[1].prompt[0]["content"].endswith("end") and tokens(kept[1].prompt) <= 10

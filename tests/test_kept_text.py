@@ -10,7 +10,7 @@ import pytest
 
 from data_files import look, save
 from prefzoo.data import splits
-from prefzoo.data.rejects import Rejects
+from prefzoo.data.rejects import Rejected, Rejects
 from prefzoo.data.shorten_prompts import shorten
 
 USER = {"role": "user", "content": "hi"}
@@ -120,6 +120,11 @@ def tokens(prompt) -> int:
     return sum(len(turn["content"].encode()) + 2 for turn in prompt)
 
 
+def shorten_one(prompt, counted, limit):
+    (shortened,) = shorten([prompt], lambda prompts: [counted(each) for each in prompts], limit)
+    return shortened
+
+
 FAMILY, FLAG, ACCENT = "\U0001f468‍\U0001f469‍\U0001f467", "\U0001f1e9\U0001f1ea", "é"
 
 
@@ -129,7 +134,7 @@ FAMILY, FLAG, ACCENT = "\U0001f468‍\U0001f469‍\U0001f467", "\U0001f1e9\U0001
 )
 @pytest.mark.parametrize("limit", [40, 41, 42, 43])
 def test_a_long_turn_of_any_script_is_cut_between_letters(text: str, limit: int) -> None:
-    shortened = shorten([{"role": "user", "content": text}], tokens, limit)
+    shortened = shorten_one([{"role": "user", "content": text}], tokens, limit)
     assert shortened is not None
     (turn,) = shortened
     kept = turn["content"]
@@ -149,14 +154,43 @@ def test_old_turns_go_first_and_the_systems_message_stays() -> None:
         asked.append(len(prompt))
         return tokens(prompt)
 
-    assert shorten(prompt, counted, 60) == [SYSTEM, *turns[-2:], USER]
-    assert shorten(prompt, tokens, 40) == [SYSTEM, USER]
+    assert shorten_one(prompt, counted, 60) == [SYSTEM, *turns[-2:], USER]
+    assert shorten_one(prompt, tokens, 40) == [SYSTEM, USER]
     assert len(asked) < 20
-    assert shorten([SYSTEM, {**USER, "content": "a long question, much too long for this"}], tokens, 20) == [
+    assert shorten_one([SYSTEM, {**USER, "content": "a long question, much too long for this"}], tokens, 20) == [
         SYSTEM,
         {**USER, "content": "this"},
     ]
-    assert shorten([SYSTEM, USER], tokens, 12) is None
+    assert shorten_one([SYSTEM, USER], tokens, 12) is None
+
+
+def test_many_prompts_are_shortened_as_each_alone_and_what_they_need_is_asked_together() -> None:
+    contents = [
+        "word " * 60,
+        "hi",
+        "今天商店里有一盏灯" * 18,
+        FAMILY * 40,
+        "refused " * 9,
+        "x" * 300,
+        "\n" * 90,
+        "a b " * 40,
+    ]
+    prompts = [[{"role": "user", "content": content}] for content in contents]
+    prompts += [[SYSTEM, *prompt, *reply("yes"), USER] for prompt in prompts] + prompts
+    asked: list[int] = []
+
+    def count(prompts) -> list[int | Rejected]:
+        asked.append(len(prompts))
+        return [Rejected("no") if "refused" in str(prompt) else tokens(prompt) for prompt in prompts]
+
+    together = shorten(prompts, count, 41)
+    calls = len(asked)
+    alone = [shorten([prompt], count, 41)[0] for prompt in prompts]
+    assert [each.code if isinstance(each, Rejected) else each for each in together] == [
+        each.code if isinstance(each, Rejected) else each for each in alone
+    ]
+    assert len(asked) > 60 and calls < 20 and max(asked) == len(prompts)
+    assert sum(asked[:calls]) == sum(asked[calls:])
 
 
 def test_a_prompt_of_five_megabytes_is_shortened_without_making_tokens_of_it_all() -> None:
@@ -166,7 +200,7 @@ def test_a_prompt_of_five_megabytes_is_shortened_without_making_tokens_of_it_all
         seen.append(sum(len(turn["content"]) for turn in prompt))
         return tokens(prompt)
 
-    shortened = shorten([{"role": "user", "content": "question " * 600_000 + "end"}], counted, 100)
+    shortened = shorten_one([{"role": "user", "content": "question " * 600_000 + "end"}], counted, 100)
     assert shortened is not None and shortened[0]["content"].endswith("question end") and tokens(shortened) <= 100
     assert sum(seen) < 20_000
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from importlib.metadata import EntryPoint
+from typing import Any
 
 import pytest
+from transformers import PreTrainedTokenizerBase
 from typer.testing import CliRunner
 
 import prefzoo
@@ -20,6 +22,8 @@ from prefzoo.recipe import check_recipe as recipes
 from prefzoo.report.data_summary import _length_facts, data_cells, data_facts
 from prefzoo.report.render_terminal import training_examples
 from prefzoo.run.stage_graph import make_plan
+from prefzoo.run.stages import token_lengths
+from prefzoo.run.stages.data_stage import prepare
 from prefzoo.run.stages.token_lengths import Tokens
 
 
@@ -31,6 +35,12 @@ class Letters:
 
     def whole(self, prompt, reply) -> list[int]:
         return [*self.prompt(prompt), *map(ord, reply), ord(".")]
+
+    def prompts(self, prompts) -> list[list[int]]:
+        return [self.prompt(prompt) for prompt in prompts]
+
+    def wholes(self, prompts, replies, begun=None) -> list[list[int]]:
+        return [self.whole(prompt, reply) for prompt, reply in zip(prompts, replies, strict=True)]
 
     def text(self, ids) -> str:
         return "".join(map(chr, ids))
@@ -89,9 +99,12 @@ def test_no_prompt_is_rendered_twice() -> None:
     counting = Counting()
     remembered = preflight.RememberedPrompts(counting, 5)
     prompts = [each.prompt for each in (row("ab", "x"), row("cd", "y"), row("ab", "z"), row("too long", "x"))]
-    assert [remembered.prompt(prompt) for prompt in prompts] == [Letters().prompt(prompt) for prompt in prompts]
-    assert [remembered.prompt(prompt) for prompt in prompts] == [Letters().prompt(prompt) for prompt in prompts]
+    assert [*remembered.prompts(prompts[:3]), *remembered.prompts(prompts[3:])] == Letters().prompts(prompts)
+    assert remembered.prompts(prompts) == Letters().prompts(prompts)
     assert counting.asked == 4
+    remembered.forget(but=[prompts[0]])
+    assert remembered.prompts(prompts[:2]) == Letters().prompts(prompts[:2])
+    assert counting.asked == 5
 
 
 def test_a_template_that_changes_the_prompt_is_told() -> None:
@@ -266,3 +279,52 @@ def test_a_source_of_another_package_is_read_split_and_decides(installed, tmp_pa
         plan.stages["data"].folder
         != make_plan(recipes.load("quickstart", SMALL, ["dpo"]), tmp_path).stages["data"].folder
     )
+
+
+def hostile_pairs(count: int) -> list[dict[str, Any]]:
+    """Short and long, alike and refused, with control tokens and other scripts among them."""
+    pairs: list[dict[str, Any]] = []
+    for i in range(count):
+        prompt = (
+            f"{LONG} {i}",
+            f"lamp {i} " * (1 + i % 90),
+            f"<|end|>open {i}?",
+            f"今天商店里有一盏灯{i}" * (1 + i % 9),
+        )[i % 4]
+        turns = [{"role": "system", "content": "s"}, {"role": "user", "content": prompt}] if i % 5 == 0 else prompt
+        pairs.append({"prompt": turns, "chosen": f"yes {i} " * (1 + i % 30), "rejected": f"no {i} é<|user|>"})
+    return pairs
+
+
+def test_what_is_sealed_does_not_depend_on_batches_and_the_work_grows_with_the_rows(tmp_path, monkeypatch) -> None:
+    texts, told = [0], list[tuple[str, int, int]]()
+    encode = PreTrainedTokenizerBase.__call__
+
+    def counted(self, text=None, *args, **more):
+        texts[-1] += 1 if isinstance(text, str) else len(text)
+        return encode(self, text, *args, **more)
+
+    monkeypatch.setattr(PreTrainedTokenizerBase, "__call__", counted)
+
+    def sealed(count: int, batch: int) -> dict[str, bytes]:
+        for module in (preflight, token_lengths):
+            monkeypatch.setattr(module, "BATCH", batch)
+        file, folder = tmp_path / f"{count}.jsonl", tmp_path / f"{count} {batch}"
+        file.write_text("".join(json.dumps(pair) + "\n" for pair in hostile_pairs(count)))
+        data = {"preferences": str(file), "max_prompt_tokens": 40, "max_completion_tokens": 60}
+        block = {"model": {"path": str(MODEL_DIR)}, "data": data, "algorithms": {"dpo": {}}}
+        plan = make_plan(recipes.check(block), folder / "run")
+        (folder / "sealed").mkdir(parents=True)
+        texts.append(0)
+        told.clear()
+        prepare(plan, plan.stages["data"], folder / "sealed", lambda *step: told.append(step))
+        return {path.name: path.read_bytes() for path in (folder / "sealed").iterdir()}
+
+    whole = sealed(240, 256)
+    found = json.loads(whole["preflight.json"])
+    assert found["shortened_prompt_count"] > 50 and found["dropped"]["reply_too_long"] > 50
+    assert sealed(240, 7) == whole
+    assert told[-1] == ("examining", found["kept"], found["kept"]) and ("fitting lengths", 7, 240) in told
+    sealed(480, 256)
+    _, once, _, twice = texts
+    assert 1.8 * once < twice < 2.2 * once

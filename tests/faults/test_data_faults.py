@@ -126,8 +126,12 @@ def examined(kind: str, path: Path, options: ReadOptions, folder: Path) -> str:
     json.dumps([result.unread, result.rated, result.annotators]).encode()
     dropped = Rejects()
     sound = splits.clean(result.rows, dropped)
+
+    def prompt_tokens(prompts) -> list[int]:
+        return [sum(len(turn["content"].encode()) + 4 for turn in prompt) for prompt in prompts]
+
     fitting, shortened = splits.fit_lengths(
-        sound, dropped, lambda prompt: sum(len(turn["content"].encode()) + 4 for turn in prompt), len, 200, 200
+        sound, dropped, prompt_tokens, lambda replies: [*map(len, replies)], 200, 200
     )
     assert len(fitting) + dropped.total() == len(result.rows)
     assert set(shortened) <= {row.id for row in fitting}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 
+from prefzoo.data.rejects import Rejected
 from prefzoo.types import Message, Prompt
 
 LETTERS = 64
@@ -17,57 +17,97 @@ WORD = 40
 """More letters than a word has, in scripts that put spaces between words."""
 
 
-def shorten(prompt: list[Message], tokens: Callable[[Prompt], int], limit: int) -> list[Message] | None:
-    """The end of a prompt that has at most `limit` tokens: without its oldest turns, but for the system's, and if its
-    last turn alone is too long, without the beginning of that.
+Search = Generator[list[Message], int, list[Message] | None]
+"""Yields the conversations whose tokens it must know, is sent how many each has, and returns what fits."""
+
+
+def shorten(
+    prompts: Sequence[list[Message]], tokens: Callable[[Sequence[Prompt]], Sequence[int | Rejected]], limit: int
+) -> list[list[Message] | Rejected | None]:
+    """The end of each prompt that has at most `limit` tokens: without its oldest turns, but for the system's, and if
+    its last turn alone is too long, without the beginning of that.
 
     A turn is cut where a word begins, or, in a script without spaces, between two letters; never within what looks
-    like one letter (a grapheme cluster). None where not even one letter fits.
+    like one letter (a grapheme cluster). None where not even one letter fits, and the reason where `tokens` rejects
+    what it is asked. What all the prompts need to know next is asked together.
     """
+    found: list[list[Message] | Rejected | None] = [None] * len(prompts)
+    searches = {i: _search(prompt, limit) for i, prompt in enumerate(prompts)}
+    known: dict[int, dict[tuple[int, int], int]] = {i: {} for i in searches}
+    asked = {i: next(search) for i, search in searches.items()}
+    while asked:
+        counts = tokens([*asked.values()])
+        questions, asked = asked, {}
+        for (i, question), count in zip(questions.items(), counts, strict=True):
+            if isinstance(count, Rejected):
+                found[i] = count
+                continue
+            known[i][_key(question)] = count
+            try:
+                question = searches[i].send(count)
+                while (key := _key(question)) in known[i]:
+                    question = searches[i].send(known[i][key])
+                asked[i] = question
+            except StopIteration as end:
+                found[i] = end.value
+    return found
+
+
+def _key(question: list[Message]) -> tuple[int, int]:
+    """Tells apart what is asked of one prompt: each is an end of it, behind the same system's message."""
+    return len(question), len(question[-1]["content"])
+
+
+def _search(prompt: list[Message], limit: int) -> Search:
     system = [turn for turn in prompt[:1] if turn["role"] in ("system", "developer")]
     last = prompt[-1]
     text = last["content"]
-
-    def fits(turns: list[Message]) -> bool:
-        return tokens(turns) <= limit
 
     def rest(begin: int) -> list[Message]:
         return [*system, {**last, "content": text[begin:]}]
 
     tail = max(0, len(text) - LETTERS * limit)
-    if tail == 0 or fits(rest(tail)):
-        if fits(prompt):
+    if tail == 0 or (yield rest(tail)) <= limit:
+        if (yield prompt) <= limit:
             return prompt
         starts = [i for i in range(len(system) + 1, len(prompt)) if prompt[i]["role"] == "user"]
-        first = bisect_left(starts, True, key=lambda i: fits([*system, *prompt[i:]]))
+        first, last_start = 0, len(starts)
+        while first < last_start:
+            middle = (first + last_start) // 2
+            if (yield [*system, *prompt[starts[middle] :]]) <= limit:
+                last_start = middle
+            else:
+                first = middle + 1
         if first < len(starts):
             return [*system, *prompt[starts[first] :]]
-    begin = _first_that_fits(lambda start: tokens(rest(start)), tail, len(text), limit)
+    begin = yield from _first_that_fits(rest, tail, len(text), limit)
     for letter in _letters(text, begin):
         space = re.compile(r"\s").search(text, letter, letter + WORD)
         word = space.end() if space and letter and not text[letter - 1].isspace() else letter
         for start in (word, letter):
-            if text[start:].strip() and fits(rest(start)):
+            if text[start:].strip() and (yield rest(start)) <= limit:
                 return rest(start)
     return None
 
 
-def _first_that_fits(count: Callable[[int], int], too_long: int, fits: int, limit: int) -> int:
+def _first_that_fits(
+    rest: Callable[[int], list[Message]], too_long: int, fits: int, limit: int
+) -> Generator[list[Message], int, int]:
     """Where about the longest end of a text begins that has at most `limit` tokens.
 
     Args:
-        count: the tokens from a place on.
+        rest: the conversation whose last turn begins at a place.
         too_long, fits: a place from which it is too long, and one from which it fits.
     """
     slack = max(1, limit // 32)
-    most, least = count(too_long), 0
+    most, least = (yield rest(too_long)), 0
     for step in range(64):
         if fits - too_long <= 1:
             break
         # Tokens are about as long everywhere; where they are not, the range is halved.
         share = (limit - least) / max(1, most - least) if step < 4 else 0.5
         guess = min(max(round(fits - share * (fits - too_long)), too_long + 1), fits - 1)
-        found = count(guess)
+        found = yield rest(guess)
         if found > limit:
             too_long, most = guess, found
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -54,8 +55,8 @@ class SealedSplits:
 def save_splits(splits: Mapping[str, Sequence[Row]], folder: Path) -> None:
     """Write `{split}.jsonl` for `load_split` to read."""
     for name, rows in splits.items():
-        lines = [json.dumps(_content(row), ensure_ascii=False) for row in rows]
-        (folder / f"{name}.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        with (folder / f"{name}.jsonl").open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(_content(row), ensure_ascii=False) + "\n" for row in rows)
 
 
 _must_not_see_test: list[str] = []
@@ -116,8 +117,8 @@ def _writable(row: Row) -> bool:
 def fit_lengths(
     rows: Sequence[Row],
     dropped: Rejects,
-    prompt_tokens: Callable[[Prompt], int],
-    reply_tokens: Callable[[str], int],
+    prompt_tokens: Callable[[Sequence[Prompt]], Sequence[int | Rejected]],
+    reply_tokens: Callable[[Sequence[str]], Sequence[int]],
     max_prompt_tokens: int,
     max_completion_tokens: int,
 ) -> tuple[list[Row], list[str]]:
@@ -127,30 +128,39 @@ def fit_lengths(
     whose prompt `prompt_tokens` rejects. Returns the rows and the ids of those whose
     prompt was shortened.
     """
+    long = _too_long([reply for row in rows for reply in row.replies()], reply_tokens, max_completion_tokens)
+    short = [row for row in rows if long.isdisjoint(row.replies())]
+    prompts = iter(shorten([row.prompt for row in short], prompt_tokens, max_prompt_tokens))
     fitting, shortened = [], []
-
-    def too_long(reply: str) -> bool:
-        if reply.isascii() and len(reply) + 2 <= max_completion_tokens:
-            return False  # a token is at least a letter; some tokenizers put one before, and the end is one
-        beginning = reply[: LETTERS * max_completion_tokens]
-        return any(reply_tokens(text) > max_completion_tokens for text in dict.fromkeys((beginning, reply)))
-
     for row in rows:
-        if any(map(too_long, row.replies())):
+        if not long.isdisjoint(row.replies()):
             dropped.add("reply_too_long", row.id, max(row.replies(), key=len))
             continue
-        try:
-            prompt = shorten(row.prompt, prompt_tokens, max_prompt_tokens)
-        except Rejected as error:
-            dropped.add(error.reason({}), row.id, error.shown or row.prompt[-1]["content"])
-            continue
-        if prompt is None:
+        prompt = next(prompts)
+        if isinstance(prompt, Rejected):
+            dropped.add(prompt.reason({}), row.id, prompt.shown or row.prompt[-1]["content"])
+        elif prompt is None:
             dropped.add("prompt_too_long", row.id, row.prompt[-1]["content"])
-            continue
-        if prompt != row.prompt:
-            shortened.append(row.id)
-        fitting.append(replace(row, prompt=prompt))
+        else:
+            if prompt != row.prompt:
+                shortened.append(row.id)
+            fitting.append(replace(row, prompt=prompt))
     return fitting, shortened
+
+
+def _too_long(replies: Sequence[str], tokens: Callable[[Sequence[str]], Sequence[int]], limit: int) -> set[str]:
+    """Those of more than `limit` tokens; of one that is far too long, only the beginning is made into tokens."""
+    unsure = [reply for reply in replies if not surely_fits(reply, limit)]
+    begun = tokens([reply[: LETTERS * limit] for reply in unsure])
+    long = {reply for reply, count in zip(unsure, begun, strict=True) if count > limit}
+    rest = [reply for reply in unsure if len(reply) > LETTERS * limit and reply not in long]
+    return long | {reply for reply, count in zip(rest, tokens(rest), strict=True) if count > limit}
+
+
+def surely_fits(reply: str, limit: int) -> bool:
+    """Whether a reply has so few letters that it cannot have more than `limit` tokens, its end included: a token is at
+    least a letter, where those are ASCII, and some tokenizers put one before."""
+    return reply.isascii() and len(reply) + 2 <= limit
 
 
 def with_joined_groups(rows: Sequence[Row]) -> list[Row]:
@@ -245,11 +255,11 @@ def _fraction(text: str) -> float:
 def sha256_of(rows: Sequence[Row]) -> str:
     """A hash of what the rows say, in order. Where a row came from (its id) is no part of it: the same preferences
     written in another format are the same data. Nor is its group, which a test row gets after it was sealed."""
-    lines = []
+    hashed = hashlib.sha256()
     for row in rows:
         content = {k: v for k, v in _content(row).items() if k not in ("id", "group") and v is not None}
-        lines.append(json.dumps(content, sort_keys=True, ensure_ascii=False))
-    return text_sha256("".join(lines))
+        hashed.update(json.dumps(content, sort_keys=True, ensure_ascii=False).encode())
+    return hashed.hexdigest()
 
 
 def _content(row: Row) -> dict[str, Any]:

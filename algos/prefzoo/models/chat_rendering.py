@@ -50,7 +50,7 @@ class ChatRendering(PreTrainedTokenizerBase):
         ):
             return super().apply_chat_template(conversation, *args, **more)
         template = {key: value for key, value in more.items() if key not in _OUTPUT}
-        pairs = [self._parts(row, **template) for row in rows]
+        pairs = self.parts(rows, **template)
         ids = [[*before, *reply] for before, reply in pairs]
         if not more.get("return_dict", True):
             return ids if batched else ids[0]
@@ -67,9 +67,11 @@ class ChatRendering(PreTrainedTokenizerBase):
 
     def text_ids(self, text: str) -> list[int]:
         """The tokens of a text by itself, without control tokens."""
-        if not self._controls.search(text):
-            return list(self(text, add_special_tokens=False)["input_ids"])
-        return self._without_breaks(self._broken(text))
+        return self.ids_of_texts([text])[0]
+
+    def ids_of_texts(self, texts: Sequence[str]) -> list[list[int]]:
+        """`text_ids` of each of these, which is faster for many together."""
+        return self._encoded([self._broken(text) for text in texts])
 
     def markers_in(self, text: str) -> tuple[set[str], set[str]]:
         """What in a text reads like the chat template's own: control tokens, which are encoded as text, and words that
@@ -87,7 +89,7 @@ class ChatRendering(PreTrainedTokenizerBase):
         """What the text of a sampled reply becomes behind its prompt: the tokens that were sampled, others that spell
         the same, or others that do not, as where a tokenizer loses the space before a text."""
         turns = [*prompt, {"role": "assistant", "content": reply.text}]
-        before, again = self._parts(turns)
+        ((before, again),) = self.parts([turns])
         ids = list(reply.token_ids[:-1] if reply.finished else reply.token_ids)
         if again[: len(ids)] == ids and (len(again) == len(ids) or again[len(ids)] in eos_ids):
             return "same"
@@ -96,44 +98,79 @@ class ChatRendering(PreTrainedTokenizerBase):
 
     def _careful(self, turns: Sequence[Any]) -> bool:
         """Whether the template alone may not give the tokens of this conversation."""
-        replied = self.aligned and len(turns) > 1 and turns[-1]["role"] == "assistant"
-        return replied or any(isinstance(t["content"], str) and self._controls.search(t["content"]) for t in turns)
+        return (self.aligned and _replied(turns)) or any(
+            isinstance(t["content"], str) and self._controls.search(t["content"]) for t in turns
+        )
 
-    def _parts(self, turns: Sequence[Any], **template: Any) -> tuple[list[int], list[int]]:
-        """The tokens of a conversation, and apart from them those of the reply that ends it, if one does."""
+    def parts(
+        self, rows: Sequence[Sequence[Any]], begun: Sequence[list[int]] | None = None, **template: Any
+    ) -> list[tuple[list[int], list[int]]]:
+        """The tokens of conversations, and apart from them those of the reply that ends each, if one does.
+
+        Args:
+            begun: the tokens from which the reply to each would be sampled, where they are known.
+        """
         template.pop("return_assistant_tokens_mask", None)
         prompt = template.pop("add_generation_prompt", False)
-        turns = [{key: value for key, value in turn.items() if value is not None} for turn in turns]
-        replied = not prompt and len(turns) > 1 and turns[-1]["role"] == "assistant"
-        if not replied:
-            return self._prompt(turns) if self.continuation else self._written(turns, prompt, **template), []
-        before = self._before(turns[:-1], template)
-        if (sampled := turns[-1].get("token_ids")) is not None:
-            return before, list(sampled)
+        rows = [[{key: value for key, value in turn.items() if value is not None} for turn in turns] for turns in rows]
+        replied = [not prompt and _replied(turns) for turns in rows]
+        prompts = [turns[:-1] for turns, reply in zip(rows, replied, strict=True) if reply]
+        befores = iter(self._befores(prompts, template) if begun is None else begun)
+        sampled = [turns[-1].get("token_ids") if reply else None for turns, reply in zip(rows, replied, strict=True)]
+        unsampled = [turns for turns, ids in zip(rows, sampled, strict=True) if ids is None]
+        written = iter(self._written(unsampled, prompt, **template))
+        parts = []
+        for turns, reply, ids in zip(rows, replied, sampled, strict=True):
+            before = next(befores) if reply else []
+            if ids is not None:
+                parts.append((before, list(ids)))
+            elif reply:
+                parts.append(self._parted(turns, before, next(written), template))
+            else:
+                parts.append((next(written), []))
+        return parts
+
+    def _parted(
+        self, turns: Sequence[Any], before: list[int], written: list[int], template: dict[str, Any]
+    ) -> tuple[list[int], list[int]]:
+        """The tokens of a prompt and those of its reply, given those of both together."""
+        end = [self.eos_token_id] if self.continuation and self.eos_token_id is not None else []
+        if written[: len(before)] == before or not (self.aligned or self.continuation):
+            return written[: len(before)], [*written[len(before) :], *end]
         if self.continuation:
-            return before, [
-                *self._continued(turns, before),
-                *([] if self.eos_token_id is None else [self.eos_token_id]),
-            ]
-        written = self._written(turns, **template)
-        if not self.aligned or written[: len(before)] == before:
-            return written[: len(before)], written[len(before) :]
+            return before, [*self._after(self._broken(turns[-1]["content"])), *end]
         self.realigned += 1
         return before, self._after(self._reply_text(turns, **template))
 
-    def _before(self, turns: list[Any], template: dict[str, Any]) -> list[int]:
-        """The tokens of a prompt; those of the last one are kept, for its next reply."""
-        key = (turns, template, self.chat_template)
-        if self._last[0] != key:
-            self._last = key, self._prompt(turns) if self.continuation else self._written(turns, True, **template)
-        return list(self._last[1])
+    def _befores(self, prompts: Sequence[Sequence[Any]], template: dict[str, Any]) -> list[list[int]]:
+        """The tokens of prompts; those of the last one are kept, for its next reply."""
+        keys = [(turns, template, self.chat_template) for turns in prompts]
+        new = [key[0] for key, last in zip(keys, [self._last[0], *keys], strict=False) if key != last]
+        made = iter(self._written(new, True, **template))
+        befores = []
+        for key in keys:
+            if self._last[0] != key:
+                self._last = key, next(made)
+            befores.append(list(self._last[1]))
+        return befores
 
-    def _written(self, turns: Sequence[Any], prompt: bool = False, **template: Any) -> list[int]:
-        more = {**template, "add_generation_prompt": prompt}
-        broken = [self._broken_turn(turn) for turn in turns]
-        if broken == list(turns):
-            return list(super().apply_chat_template(turns, return_dict=False, **more))
-        return self._without_breaks(str(super().apply_chat_template(broken, tokenize=False, **more)))
+    def _written(self, rows: Sequence[Sequence[Any]], prompt: bool = False, **template: Any) -> list[list[int]]:
+        """The tokens of conversations as the template writes them, or as plain text, less the end of the last turn."""
+        if not rows:
+            return []
+        if self.continuation:
+            texts = [self._joined(turns, _replied(turns) and not prompt) for turns in rows]
+            ids = self._encoded([self._broken(text) for text in texts], add_special_tokens=True)
+            return [row[:-1] if row and row[-1] == self.eos_token_id else row for row in ids]  # some end every text
+        broken = [[self._broken_turn(turn) for turn in turns] for turns in rows]
+        more = {**template, "tokenize": False, "add_generation_prompt": prompt}
+        return self._encoded(super().apply_chat_template(broken, **more))
+
+    def _encoded(self, texts: Sequence[str], add_special_tokens: bool = False) -> list[list[int]]:
+        """The tokens of texts whose control tokens are broken, encoded together."""
+        whole = [text for text in texts if BREAK not in text]
+        ids = iter(self(whole, add_special_tokens=add_special_tokens)["input_ids"] if whole else ())
+        return [self._without_breaks(t, add_special_tokens) if BREAK in t else list(next(ids)) for t in texts]
 
     def _reply_text(self, turns: Sequence[Any], **template: Any) -> str:
         """What follows the generation prompt: the reply, less the beginning of a thought that the prompt has opened
@@ -157,23 +194,14 @@ class ChatRendering(PreTrainedTokenizerBase):
         return said + end
 
     def _text(self, turns: Sequence[Any]) -> str:
+        """Messages as plain text, with the end of a reply."""
+        return self._joined(turns, _replied(turns)) + (str(self.eos_token or "") if _replied(turns) else "")
+
+    @staticmethod
+    def _joined(turns: Sequence[Any], replied: bool) -> str:
         """Messages as plain text: those of a prompt are parted by an empty line, a reply follows at once."""
-        *before, last = [turn["content"] for turn in turns]
-        if not before or turns[-1]["role"] != "assistant":
-            return "\n\n".join([*before, last])
-        return "\n\n".join(before) + str(last) + (self.eos_token or "")
-
-    def _prompt(self, turns: Sequence[Any]) -> list[int]:
-        text = self._broken("\n\n".join(turn["content"] for turn in turns))
-        ids = self._without_breaks(text, add_special_tokens=True) if BREAK in text else list(self(text)["input_ids"])
-        return ids[:-1] if ids and ids[-1] == self.eos_token_id else ids  # some tokenizers end every text
-
-    def _continued(self, turns: Sequence[Any], before: list[int]) -> list[int]:
-        prompt = "\n\n".join(turn["content"] for turn in turns[:-1])
-        together = self._prompt([{"content": prompt + turns[-1]["content"]}])
-        if together[: len(before)] == before:
-            return together[len(before) :]
-        return self._after(self._broken(turns[-1]["content"]))
+        *before, last = [str(turn["content"]) for turn in turns]
+        return "\n\n".join(before) + last if replied else "\n\n".join([*before, last])
 
     def _without_breaks(self, text: str, add_special_tokens: bool = False) -> list[int]:
         first, *pieces = text.split(BREAK)
@@ -245,6 +273,10 @@ def with_rendering(tokenizer: Any, continuation: bool = False, aligned: bool = T
     attributes = {"continuation": continuation, "aligned": aligned, "__module__": base.__module__}
     tokenizer.__class__ = type(base.__name__, (ChatRendering, base), attributes)
     return tokenizer
+
+
+def _replied(turns: Sequence[Any]) -> bool:
+    return len(turns) > 1 and bool(turns[-1]["role"] == "assistant")
 
 
 def _marks(word: str) -> bool:

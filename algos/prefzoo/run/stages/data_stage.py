@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from prefzoo.data.near_duplicates import near_duplicates, with_test_groups
 from prefzoo.data.read_files import ReadOptions
 from prefzoo.data.read_result import ReadResult
 from prefzoo.data.read_rows import read_rows
-from prefzoo.data.rejects import Rejects, writable
+from prefzoo.data.rejects import Rejected, Rejects, writable
 from prefzoo.errors import DataError, PrefzooError
 from prefzoo.models.chat_templates import template_text
 from prefzoo.models.loading import resolve
@@ -30,62 +32,62 @@ from prefzoo.run.stages.token_lengths import (
     notes,
 )
 from prefzoo.scoring_function import FunctionReward
-from prefzoo.types import Progress
+from prefzoo.types import Progress, Prompt
 
 
 def prepare(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     """Do the work of the data stage into `folder`."""
-    recipe = plan.recipe
-    dropped = Rejects()
-    progress("reading", 0, 3)
+    with _tokenizer_threads():
+        _prepare(plan.recipe, folder, progress)
+
+
+@contextmanager
+def _tokenizer_threads() -> Iterator[None]:
+    """Have tokenizers use all cores: elsewhere they may not, for processes are forked there."""
+    before = os.environ.get("TOKENIZERS_PARALLELISM", "false")
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"
+    try:
+        yield
+    finally:
+        os.environ["TOKENIZERS_PARALLELISM"] = before
+
+
+def _prepare(recipe: Recipe, folder: Path, progress: Progress) -> None:
+    progress("reading", 0, 1)
     results, split_ids = read_data(recipe)
-    rows = [row for result in results.values() for row in result.rows]
-    progress("fitting lengths", 1, 3)
     base = resolve(recipe.model.path, recipe.model.revision)
     if problems := downloaded_problems(recipe, base):
         raise PrefzooError("\n".join(problems))
     template = template_text(recipe.model.chat_template)
     rendering = Tokens(base, recipe.model.trust_remote_code, chat_template=template)
-    sound = splits.clean(rows, dropped)
+    dropped = Rejects()
+    sound = splits.clean([row for result in results.values() for row in result.rows], dropped)
     positions = model_positions(base, recipe.model.trust_remote_code)
-    lengths = derive_lengths(recipe, sound, rendering, positions)
     derived = list(recipe.derives)
+    lengths = derive_lengths(recipe, sound, rendering, positions)
     recipe = recipe.with_lengths(lengths)
     remembered = preflight.RememberedPrompts(rendering, lengths["max_prompt_tokens"])
-    usable_rows, shortened = splits.fit_lengths(
-        sound,
-        dropped,
-        lambda prompt: len(remembered.prompt(prompt)),
-        rendering.reply_length,
-        lengths["max_prompt_tokens"],
-        lengths["max_completion_tokens"],
-    )
-    usable_rows = splits.with_joined_groups(usable_rows)
+    fitting, shortened = _fit(recipe, sound, dropped, rendering, remembered, progress)
+    usable_rows = splits.with_joined_groups(fitting)
     if split_ids is not None:
         parts = {name: [row for row in usable_rows if row.id in ids] for name, ids in split_ids.items()}
     else:
         parts = splits.split_by_prompt(usable_rows, recipe.data.splits.model_dump(), recipe.data.seed)
     available = len(parts["train"])
     parts["train"] = splits.limit_prompts(parts["train"], recipe.budget.prompts)
-    progress("examining", 2, 3)
     dropped_records, unpaired = Rejects(), Rejects()
     for result in results.values():
         dropped_records.merge(result.dropped)
         unpaired.merge(result.unpaired)
-    facts: dict[str, Any] = {
+    facts = {
         "read": sum(result.read for result in results.values()),
         "used": sum(result.used for result in results.values()),
-        "made": len(rows),
+        "made": sum(len(result.rows) for result in results.values()),
         "kept": len(usable_rows),
         "dropped_records": dropped_records.counts(),
         "dropped_after": dropped.counts(),
         "unpaired": unpaired.counts(),
-        "pairs_by": {kind: recipe.data.pairs for kind in ("rankings", "ratings") if kind in recipe.data.files()},
-        "unread_columns": {kind: result.unread for kind, result in results.items() if result.unread},
-        "rated": {kind: result.rated for kind, result in results.items() if result.rated},
-        "label_with": recipe.data.label_with,
-        "beyond_budget": available - len(parts["train"]),
-        "annotators": {kind: result.annotators for kind, result in results.items() if result.annotators},
+        **_facts_of_files(recipe, results, available - len(parts["train"])),
         "repeated": splits.repeated(sound),
         "shortened_prompts": shortened[:20],
         "shortened_prompt_count": len(shortened),
@@ -94,19 +96,59 @@ def prepare(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     }
     dropped.merge(dropped_records)
     dropped.merge(unpaired)
+    progress("sealing", 0, 1)
     sealed = splits.seal(parts, facts, dropped)
     _check_kinds(recipe, parts["train"], dropped)
-    check_positions(recipe, base, [row for rows in parts.values() for row in rows], rendering)
+    check_positions(recipe, base, [row for rows in parts.values() for row in rows], rendering, remembered)
     _try_functions(recipe, parts["train"])
+    progress("near-duplicates", 0, 1)
     near = near_duplicates(parts)
     test = with_test_groups(parts["test"], near.families)
     rendering.tokenizer.realigned = 0
-    examined = {**sealed.preflight, **preflight.examine(parts, shortened, remembered)}
+    examined = {**sealed.preflight, **preflight.examine(parts, shortened, remembered, progress)}
     examined["realigned"] = rendering.tokenizer.realigned
     examined["near_duplicates"] = near.by_split
     examined["test_groups"] = preflight.group_counts(test)
     examined["notes"] = notes(examined, rendering, parts)
     replace(sealed, splits={**parts, "test": test}, preflight=examined).save(folder)
+
+
+def _facts_of_files(recipe: Recipe, results: Mapping[str, ReadResult], beyond_budget: int) -> dict[str, Any]:
+    """What is told of each kind of data, and how many rows the budget leaves unused."""
+    return {
+        "pairs_by": {kind: recipe.data.pairs for kind in ("rankings", "ratings") if kind in recipe.data.files()},
+        "unread_columns": {kind: result.unread for kind, result in results.items() if result.unread},
+        "rated": {kind: result.rated for kind, result in results.items() if result.rated},
+        "label_with": recipe.data.label_with,
+        "beyond_budget": beyond_budget,
+        "annotators": {kind: result.annotators for kind, result in results.items() if result.annotators},
+    }
+
+
+def _fit(
+    recipe: Recipe,
+    rows: Sequence[Row],
+    dropped: Rejects,
+    rendering: Tokens,
+    remembered: preflight.RememberedPrompts,
+    progress: Progress,
+) -> tuple[list[Row], list[str]]:
+    """See `splits.fit_lengths`."""
+    fitting, shortened = list[Row](), list[str]()
+    most_prompt, most_reply = (recipe.lengths[key] for key in ("max_prompt_tokens", "max_completion_tokens"))
+
+    def prompt_lengths(prompts: Sequence[Prompt]) -> list[int | Rejected]:
+        return [ids if isinstance(ids, Rejected) else len(ids) for ids in remembered.prompts(prompts)]
+
+    done = 0
+    for batch in preflight.batches(rows):
+        kept, cut = splits.fit_lengths(batch, dropped, prompt_lengths, rendering.reply_lengths, most_prompt, most_reply)
+        remembered.forget(but=[row.prompt for row in kept])
+        fitting += kept
+        shortened += cut
+        done += len(batch)
+        progress("fitting lengths", done, len(rows))
+    return fitting, shortened
 
 
 def _try_functions(recipe: Recipe, rows: list[Row]) -> None:

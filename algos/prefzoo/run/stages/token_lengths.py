@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from jinja2 import TemplateError
 from transformers import AutoConfig
 
 from prefzoo.data.formats import Row
+from prefzoo.data.preflight import BATCH, Rendering, batches
 from prefzoo.data.rejects import Rejected
+from prefzoo.data.splits import surely_fits
 from prefzoo.errors import PrefzooError
 from prefzoo.models.loading import load_tokenizer, positions
 from prefzoo.recipe.recipe_schema import Recipe
 from prefzoo.run.stages.given_rewards import given_reward_problems
 from prefzoo.types import Prompt
-from prefzoo.views import prompt_key
 
 TEMPLATE = 64
 """More tokens than a chat template puts behind a reply."""
@@ -37,15 +38,37 @@ class Tokens:
         Raises:
             Rejected: when the chat template refuses it, because of the order of the turns, for example.
         """
+        (ids,) = self.prompts([prompt])
+        if isinstance(ids, Rejected):
+            raise ids
+        return ids
+
+    def prompts(self, prompts: Sequence[Prompt]) -> list[list[int] | Rejected]:
+        """See `preflight.Rendering`."""
+        if not prompts:
+            return []
         try:
-            return self.tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True, return_dict=False)
+            turns = [list(prompt) for prompt in prompts]
+            found = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+            return list(found)
         except TemplateError as error:
-            raise Rejected("refused_by_the_chat_template", shown=str(error)) from error
+            if len(prompts) == 1:
+                return [Rejected("refused_by_the_chat_template", shown=str(error))]
+        middle = len(prompts) // 2
+        return [*self.prompts(prompts[:middle]), *self.prompts(prompts[middle:])]
 
     def whole(self, prompt: Prompt, reply: str) -> list[int]:
         """Token ids of the prompt and the reply, its end included."""
-        turns = [*prompt, {"role": "assistant", "content": reply}]
-        return self.tokenizer.apply_chat_template(turns, return_dict=False)
+        return self.wholes([prompt], [reply])[0]
+
+    def wholes(
+        self, prompts: Sequence[Prompt], replies: Sequence[str], begun: Sequence[list[int]] | None = None
+    ) -> list[list[int]]:
+        """See `preflight.Rendering`."""
+        turns = [
+            [*prompt, {"role": "assistant", "content": reply}] for prompt, reply in zip(prompts, replies, strict=True)
+        ]
+        return [before + after for before, after in self.tokenizer.parts(turns, begun)]
 
     def opening(self, prompt: Prompt) -> str:
         """What the generation prompt puts before a reply."""
@@ -58,9 +81,15 @@ class Tokens:
 
     def reply_length(self, reply: str) -> int:
         """Tokens of a reply and its end."""
-        if reply not in self._reply_lengths:
-            self._reply_lengths[reply] = len(self.tokenizer.text_ids(reply)) + 1
-        return self._reply_lengths[reply]
+        return self.reply_lengths([reply])[0]
+
+    def reply_lengths(self, replies: Sequence[str]) -> list[int]:
+        """The same of each of these."""
+        new = [reply for reply in dict.fromkeys(replies) if reply not in self._reply_lengths]
+        for some in (new[begin : begin + BATCH] for begin in range(0, len(new), BATCH)):
+            ids = self.tokenizer.ids_of_texts(some)
+            self._reply_lengths |= {reply: len(row) + 1 for reply, row in zip(some, ids, strict=True)}
+        return [self._reply_lengths[reply] for reply in replies]
 
     def end_length(self, prompt: Prompt) -> int:
         """Tokens that stand behind a reply, its end among them."""
@@ -90,15 +119,16 @@ def derive_lengths(recipe: Recipe, rows: Sequence[Row], rendering: Tokens, limit
     if not (derived := {key.rpartition(".")[2] for key in recipe.derives}):
         return recipe.lengths
     prompts, replies, good = list[int](), list[int](), list[int]()
-    for row in rows[:: max(1, len(rows) // SAMPLE)]:
-        try:
-            prompts.append(len(rendering.prompt(row.prompt)))
-        except Rejected:
-            continue
-        shown = row.prompt
-        counts = {reply: rendering.reply_length(reply) for reply in row.replies()}
-        replies += counts.values()
-        good += [counts[reply] for reply in (row.chosen, row.demonstration) if reply is not None]
+    for batch in batches(rows[:: max(1, len(rows) // SAMPLE)]):
+        begun = rendering.prompts([row.prompt for row in batch])
+        usable = [(row, ids) for row, ids in zip(batch, begun, strict=True) if not isinstance(ids, Rejected)]
+        texts = list(dict.fromkeys(reply for row, _ in usable for reply in row.replies()))
+        counts = dict(zip(texts, rendering.reply_lengths(texts), strict=True))
+        for row, ids in usable:
+            shown = row.prompt
+            prompts.append(len(ids))
+            replies += [counts[reply] for reply in dict.fromkeys(row.replies())]
+            good += [counts[reply] for reply in (row.chosen, row.demonstration) if reply is not None]
     lengths: dict[str, Any] = {
         "max_prompt_tokens": 2 * _high(prompts or [LEAST_PROMPT]),
         "max_completion_tokens": 2 * _high(replies or [WITHOUT_REPLIES]),
@@ -137,7 +167,8 @@ def notes(preflight: dict[str, Any], rendering: Tokens, parts: Mapping[str, Sequ
     """
     lengths, found = preflight["lengths"], preflight["markers"]
     good = [r for rows in parts.values() for row in rows for r in (row.chosen, row.demonstration) if r is not None]
-    cut = sum(rendering.reply_length(reply) > lengths["max_new_tokens"] for reply in good)
+    unsure = [reply for reply in good if not surely_fits(reply, lengths["max_new_tokens"])]
+    cut = sum(count > lengths["max_new_tokens"] for count in rendering.reply_lengths(unsure))
     lengths |= {"replies": len(good), "cut": cut}
     lines = []
     if lengths["derived"]:
@@ -180,8 +211,7 @@ def _counts(counts: dict[str, int]) -> str:
 def count_markers(rows: Sequence[Row], rendering: Tokens) -> dict[str, Any]:
     """In how many rows text reads like the chat template's own: `rows` with control tokens, and by token and word."""
     tokens, words, count = Counter[str](), Counter[str](), 0
-    for row in rows:
-        controls, plain = rendering.markers(row)
+    for controls, plain in map(rendering.markers, rows):
         count += bool(controls)
         tokens.update(controls)
         words.update(plain)
@@ -193,7 +223,9 @@ def model_positions(folder: str, trust_remote_code: bool) -> int | None:
     return positions(AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code))
 
 
-def check_positions(recipe: Recipe, base: str, rows: Sequence[Row], rendering: Tokens) -> None:
+def check_positions(
+    recipe: Recipe, base: str, rows: Sequence[Row], rendering: Tokens, remembered: Rendering | None = None
+) -> None:
     """Refuse prompts and replies with more tokens than the recipe's model, or a given reward model, has positions.
 
     Beyond its positions, a model with learned ones fails in the middle of a training, and one with rotary ones goes on
@@ -203,12 +235,12 @@ def check_positions(recipe: Recipe, base: str, rows: Sequence[Row], rendering: T
         base: folder of the recipe's model.
         rows: of all splits, as they will be used.
         rendering: with the tokenizer of `base`.
+        remembered: the same, with what it has rendered so far.
 
     Raises:
         PrefzooError: naming the model, the longest row, and the keys to lower.
     """
     trusted = recipe.model.trust_remote_code
-    prompts = list({prompt_key(row.prompt): row.prompt for row in rows}.values())
     lengths = recipe.lengths
     new, longest_prompt, longest_reply = (
         lengths[key] for key in ("max_new_tokens", "max_prompt_tokens", "max_completion_tokens")
@@ -226,15 +258,42 @@ def check_positions(recipe: Recipe, base: str, rows: Sequence[Row], rendering: T
     limit = model_positions(base, trusted)
     if limit is not None and limit < most:
         # A reward model that is made of it reads the end of the turn too.
-        longest = max(len(rendering.whole(p, "") if trained else rendering.prompt(p)) for p in prompts)
+        longest = _longest(rows, lambda row: [""] if trained else [], limit - new, rendering, remembered)
         check("model.path", recipe.model.path, limit, longest + new, "a prompt with a reply to it", sampling)
         if trained or _learns_from_replies(recipe):
-            longest = max((len(rendering.whole(row.prompt, r)) for row in rows for r in row.replies()), default=0)
+            longest = _longest(rows, Row.replies, limit, rendering, remembered)
             advice = f"{lower}data.max_completion_tokens (now {longest_reply})."
             check("model.path", recipe.model.path, limit, longest, "a prompt with the data's reply to it", advice)
     problems += given_reward_problems(recipe, rows, rendering.tokenizer.get_vocab(), new, most, sampling)
     if problems:
         raise PrefzooError("\n".join(problems))
+
+
+def _longest(
+    rows: Sequence[Row],
+    replies: Callable[[Row], list[str]],
+    limit: int,
+    rendering: Tokens,
+    remembered: Rendering | None,
+) -> int:
+    """The most tokens of a prompt, or with one of the replies to it, where that is more than `limit`; else less.
+
+    Only what may have more than `limit` is made into tokens.
+    """
+    longest = 0
+    for batch in batches(rows):
+        begun = (remembered or rendering).prompts([row.prompt for row in batch])
+        prompts = [(row, ids) for row, ids in zip(batch, begun, strict=True) if not isinstance(ids, Rejected)]
+        longest = max(longest, *(len(ids) for _, ids in prompts))
+        unsure = [
+            (row.prompt, reply, ids)
+            for row, ids in prompts
+            for reply in replies(row)
+            if not surely_fits(reply, limit - len(ids) - TEMPLATE)
+        ]
+        for some in (unsure[begin : begin + BATCH] for begin in range(0, len(unsure), BATCH)):
+            longest = max(longest, *map(len, rendering.wholes(*zip(*some, strict=True))))
+    return longest
 
 
 def _learns_from_replies(recipe: Recipe) -> bool:
