@@ -91,7 +91,7 @@ def decode(
 def _is_plain(
     model: Any, ids: Tensor, processors: Any, criteria: Any, config: Any, model_kwargs: dict[str, Any]
 ) -> bool:
-    cache = model_kwargs.get("past_key_values")
+    cache: Any = model_kwargs.get("past_key_values")
     return (
         type(model).prepare_inputs_for_generation is GenerationMixin.prepare_inputs_for_generation
         and not model.config.is_encoder_decoder
@@ -197,6 +197,8 @@ def _drawn_by_noise(probabilities: Tensor, rows: Tensor, size: int) -> Tensor:
 class _RoomyLayer(DynamicLayer):
     """Keys and values of one layer in memory that has room for tokens to come."""
 
+    keys: Any
+    values: Any
     memory: tuple[Tensor, Tensor] | None = None
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:

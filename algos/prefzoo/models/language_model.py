@@ -30,6 +30,7 @@ from prefzoo.models.loading import (
     load_tokenizer,
     tokenizer_arguments,
 )
+from prefzoo.models.merged_layers import merged_layers
 from prefzoo.models.policy_kinds import EXTRA, write_policy_file
 from prefzoo.models.score_head import backbone
 from prefzoo.models.weight_counts import weights_of
@@ -276,7 +277,8 @@ class LanguageModelPolicy:
                 padding_side="right",
                 return_tensors="pt",
             ).to(self.model.device)
-            logits = self.model(**padded).logits  # (B, T, V)
+            with merged_layers(self.model):
+                logits = self.model(**padded).logits  # (B, T, V)
             for row, i in enumerate(batch):
                 first, count = len(rows[i][0]) - 1, len(rows[i][1])
                 scaled = logits[row, first : first + count].float() / temperature

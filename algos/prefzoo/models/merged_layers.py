@@ -22,7 +22,7 @@ def merged_layers(model: nn.Module) -> Iterator[None]:
     change. Merged are plain adapters in float32, in which the sum is the same to rounding; all others stay as they are.
     A layer with its adapter off becomes the layer below the adapter.
     """
-    layers = [
+    layers: list[tuple[nn.Module, str, Any]] = [
         (parent, name, layer)
         for parent in model.modules()
         for name, layer in parent._modules.items()

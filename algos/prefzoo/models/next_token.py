@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from prefzoo.models.batch_invariance import takes
 from prefzoo.models.language_model import LanguageModelPolicy
+from prefzoo.models.merged_layers import merged_layers
 from prefzoo.types import Prompt
 
 TOKENS = 4096
@@ -89,7 +90,8 @@ def next_token(
         logits = _last_logits(policy, [rows[i] for i in flat], shared)
         probabilities[flat] = logits.double().softmax(-1).cpu()[:, ids]
 
-    _in_parallel(fill, batches, policy.model.device.type == "cpu" and policy.parameters < SMALL)
+    with merged_layers(policy.model):
+        _in_parallel(fill, batches, policy.model.device.type == "cpu" and policy.parameters < SMALL)
     return Next(probabilities, passed)
 
 

@@ -59,6 +59,26 @@ def plain_head(model: nn.Module) -> nn.Linear | None:
     return head if plain and inner.config.model_type in PLAIN and head.weight.device.type == "cpu" else None
 
 
+def states_before(backbone: Any, ids: Tensor, attention: Tensor, width: int) -> Tensor:
+    """Return the last layer's state before each of the last `width` tokens, (B, width, H); where `attention` is 0 it
+    has no meaning.
+
+    Rows that are padded on both sides go through the model padded on the right alone, which makes them shorter.
+
+    Args:
+        backbone: a language model without its head.
+        ids, attention: (B, L); of the columns before the last `width` the padding is on the left, of those after it on
+            the right.
+    """
+    padding = attention.shape[1] - width - attention[:, :-width].sum(1)  # of each row, on the left
+    length = int(attention.sum(1).max())
+    places = (torch.arange(length, device=ids.device) + padding[:, None]).clamp(max=ids.shape[1] - 1)
+    mask = attention.gather(1, places) * (torch.arange(length, device=ids.device) < attention.sum(1, keepdim=True))
+    hidden = backbone(input_ids=ids.gather(1, places), attention_mask=mask, use_cache=False).last_hidden_state
+    before = torch.arange(ids.shape[1] - width - 1, ids.shape[1] - 1, device=ids.device) - padding[:, None]
+    return hidden.gather(1, before.clamp(max=length - 1)[..., None].expand(-1, -1, hidden.shape[-1]))
+
+
 def token_log_probabilities(
     model: nn.Module, head: nn.Linear, ids: Tensor, attention: Tensor, width: int, temperature: float
 ) -> tuple[Tensor, Tensor]:
@@ -74,10 +94,10 @@ def token_log_probabilities(
         Both (B, width), in nats, 0 where `attention` is 0. The entropy has no gradient.
     """
     inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
-    hidden = inner.base_model(input_ids=ids, attention_mask=attention, use_cache=False).last_hidden_state
+    hidden = states_before(inner.base_model, ids, attention, width)
     attended = attention[:, -width:].bool()
     values = _TokenLogProbabilities.apply(
-        hidden[:, -width - 1 : -1][attended], head.weight, head.bias, ids[:, -width:][attended], temperature
+        hidden[attended], head.weight, head.bias, ids[:, -width:][attended], temperature
     )
     log_probabilities, entropy = (v.new_zeros(attended.shape).masked_scatter(attended, v) for v in values)
     return log_probabilities, entropy

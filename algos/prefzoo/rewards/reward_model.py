@@ -26,10 +26,13 @@ from prefzoo.models.loading import (
     source,
     tokenizer_arguments,
 )
+from prefzoo.models.merged_layers import merged_layers
 from prefzoo.models.score_head import backbone, load_score_model
+from prefzoo.models.shared_beginnings import shared_beginnings
 from prefzoo.rewards.reward_files import REWARD_FILE, critic_problem, relative_path, resolve_path, reward_label
 from prefzoo.rewards.reward_text import classifier_tokenizer, classifier_tokens, conversation_tokens, most_tokens
 from prefzoo.types import Prompt
+from prefzoo.views import prompt_key
 
 BATCH = 64
 """How many replies are scored at a time."""
@@ -150,12 +153,16 @@ class RewardModel:
                 "of its tokens. Lower data.max_prompt_tokens or generation.max_new_tokens."
             )
         self.flops += 2.0 * self.parameters * sum(lengths)
-        order = sorted(range(len(rows)), key=lambda i: -lengths[i])
+        # Longest first, and replies to one prompt side by side, which share it.
+        keys = [prompt_key(prompt) for prompt in prompts]
+        most = dict(sorted(zip(keys, lengths, strict=True), key=lambda pair: pair[1]))
+        order = sorted(range(len(rows)), key=lambda i: (-most[keys[i]], keys[i], -lengths[i]))
         scores = [0.0] * len(rows)
-        for begin in range(0, len(order), self.batch_size):
-            batch = order[begin : begin + self.batch_size]
-            for i, value in zip(batch, self.batch_scores([rows[i] for i in batch]).tolist(), strict=True):
-                scores[i] = value
+        with merged_layers(self.model):
+            for begin in range(0, len(order), self.batch_size):
+                batch = order[begin : begin + self.batch_size]
+                for i, value in zip(batch, self.batch_scores([rows[i] for i in batch]).tolist(), strict=True):
+                    scores[i] = value
         if bad := [i for i, score in enumerate(scores) if not math.isfinite(score)]:
             raise PrefzooError(
                 f"the reward model in {self.folder} gives {scores[bad[0]]} to {len(bad)} of {len(scores)} replies, "
@@ -191,7 +198,8 @@ class RewardModel:
     def batch_scores(self, rows: list[dict[str, list[int]]]) -> torch.Tensor:
         """The scores of tokenized rows, (B,)."""
         padded = self.tokenizer.pad(rows, padding=True, padding_side="right", return_tensors="pt")
-        return pooled_scores(self.model, **padded.to(device()))
+        with shared_beginnings(self.model):
+            return pooled_scores(self.model, **padded.to(device()))
 
 
 class GivenClassifier(RewardModel):

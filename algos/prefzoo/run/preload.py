@@ -47,4 +47,10 @@ with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as _said:
 # that is ended early leaves it behind, which multiprocessing warns of. Each stage writes to a log of its own instead.
 tqdm.tqdm.set_lock(threading.RLock())
 
+# transformers compiles some thousand patterns of weights' names when it first loads a model.
+with contextlib.suppress(ImportError):
+    from transformers.conversion_mapping import get_checkpoint_conversion_mapping
+
+    get_checkpoint_conversion_mapping("llama")
+
 gc.freeze()  # what was imported is never collected, and its pages stay shared with every fork

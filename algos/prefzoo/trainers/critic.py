@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 
 from prefzoo.models.position_ids import from_first_token
 from prefzoo.models.score_head import backbone, hidden_width
+from prefzoo.models.token_log_probabilities import states_before
 from prefzoo.models.weight_counts import BACKBONE, HEAD, VALUE
 from prefzoo.trainers.rollouts import prompts_and_replies
 
@@ -32,11 +35,15 @@ class CriticModules:
                 raise ValueError("a critic on the policy's base needs an adapter; give it a model of its own instead")
             model.add_adapter(VALUE, model.peft_config["default"])
             model.set_adapter("default")
-            _unfreeze_critic(model)
+            for name, weight in model.named_parameters():
+                if f".{VALUE}." in name:
+                    weight.requires_grad_(True)  # peft freezes all adapters but the active one
+            kinds = (BaseTunerLayer, AuxiliaryTrainingWrapper)
+            self._adapted = [module for module in model.modules() if isinstance(module, kinds)]
         else:
             # It is trained whole, and in 16 bits most of its steps would be rounded away.
             model.add_module(BACKBONE, from_first_token(value_model.float()))
-        self._backbone = value_model
+        self._backbone, self._valued = value_model, model
         hidden = hidden_width(model.config) if value_head is None else value_head.shape[1]
         head = nn.Linear(hidden, 1)
         # Values begin small beside any reward (Huang et al. 2024, detail 7, for scalar heads).
@@ -77,38 +84,29 @@ class CriticModules:
     def values(self: Any, batch: dict[str, Any]) -> Tensor:
         """Return what the critic expects from each token of the replies on, before that token is generated, (B, T)."""
         ids, attention = prompts_and_replies(batch)
-        model = self.accelerator.unwrap_model(self.model)
+        model = self._valued
         read = self._backbone if self._backbone is not None else backbone(model)
         with self.accelerator.autocast():
-            hidden = read(input_ids=ids, attention_mask=attention).last_hidden_state  # (B, P + T, H)
-            width, head = batch["completion_ids"].shape[1], model.value_head
-            return head(hidden[:, -width - 1 : -1].to(head.weight.dtype))[..., 0].float()
+            head = model.value_head
+            hidden = states_before(read, ids, attention, batch["completion_ids"].shape[1])
+            return head(hidden.to(head.weight.dtype))[..., 0].float()
 
     def average_critic_gradients(self: Any) -> None:
         """Average them over all processes, once a step: distributed training averages those of the policy alone."""
         if self.accelerator.num_processes > 1 and self.accelerator.sync_gradients:
-            model = self.accelerator.unwrap_model(self.model)
-            for name, weight in model.named_parameters():
+            for name, weight in self._valued.named_parameters():
                 if weight.grad is not None and (f".{VALUE}." in name or name.startswith((HEAD, BACKBONE))):
                     weight.grad.copy_(self.accelerator.reduce(weight.grad, "mean"))
 
     @contextlib.contextmanager
     def _critic_on(self: Any) -> Iterator[None]:
         """Within this block the policy's base runs under the critic's adapter."""
-        model = self.accelerator.unwrap_model(self.model)
-        if self._backbone is not None:
-            yield
-            return
-        model.set_adapter(VALUE)
+        layers = [] if self._backbone is not None else self._adapted
+        # `set_adapter` would look through all weights of the model, and freeze the policy's adapter.
+        for layer in layers:
+            layer._active_adapter = [VALUE]
         try:
             yield
         finally:
-            model.set_adapter("default")
-            _unfreeze_critic(model)
-
-
-def _unfreeze_critic(model: nn.Module) -> None:
-    """Let the critic's adapter be trained: peft freezes all adapters but the active one."""
-    for name, weight in model.named_parameters():
-        if f".{VALUE}." in name:
-            weight.requires_grad_(True)
+            for layer in layers:
+                layer._active_adapter = ["default"]

@@ -24,6 +24,7 @@ from prefzoo.models.loading import device
 from prefzoo.models.policy_kinds import load_policy
 from prefzoo.models.policy_with_modules import PolicyWithModules
 from prefzoo.models.saved_policy import SavedPolicy
+from prefzoo.models.shared_beginnings import shared_beginnings
 from prefzoo.models.weight_counts import BACKBONE, HEAD, is_finite
 from prefzoo.trainers.charging import Charging
 from prefzoo.trainers.checkpoints import Checkpoints, resumable
@@ -31,6 +32,7 @@ from prefzoo.trainers.config_audit import requested_and_actual, training_facts
 from prefzoo.trainers.curves import CURVES, Curves, guard_trackers, losses, reporting_arguments
 from prefzoo.trainers.extra_modules import add_module
 from prefzoo.trainers.first_step import learn_from_first_step
+from prefzoo.trainers.head_positions import learned_positions_alone
 from prefzoo.trainers.milestones import Milestones
 from prefzoo.trainers.recipe_deviations import SAMPLED_REPLIES, TRAININGS
 from prefzoo.types import Completion
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
 
 
+@learned_positions_alone()
 def fit(
     bench: Bench,
     trainer_class: type[Trainer],
@@ -288,7 +291,8 @@ def run_trainer(
         trainer.add_callback(Milestones(bench, trainer, charging, checkpoints.folder, policy))
     trainer.add_callback(checkpoints)  # last, for it clears its folder when the training ends
     try:
-        checkpoints.train()
+        with shared_beginnings(trainer.model):
+            checkpoints.train()
     except Exception as error:
         if isinstance(error, PrefzooError) or (NO_PROBABILITIES not in str(error) and is_finite(trainer.model)):
             raise
