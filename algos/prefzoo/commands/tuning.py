@@ -31,7 +31,7 @@ TUNED = "tuned.yaml"
 """The recipe with what was found, in the folder of a comparison."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Found:
     """What a search found.
 
@@ -52,6 +52,9 @@ class Found:
     def winners(self) -> dict[str, dict[str, Any]]:
         """Label -> its settings, as a recipe writes them."""
         return {label: found["winner"] for label, found in self.record["labels"].items()}
+
+    def __repr__(self) -> str:
+        return f"<the settings of {', '.join(self.winners) or 'no label'} were searched: {self.recipe}>"
 
 
 @os_errors_told("tuning")
