@@ -15,9 +15,11 @@ from rich.console import Console
 
 from prefzoo.cli.options import show
 from prefzoo.recipe.check_recipe import load as load_recipe
+from prefzoo.recipe.tuning_space import tuned as compared
 from prefzoo.report import report_files
 from prefzoo.report.figures import drawn_labels
 from prefzoo.report.render_pages import render_html, render_markdown
+from prefzoo.report.sections import tables
 from prefzoo.report.tuning_figures import tuning_pictures
 from prefzoo.report.tuning_section import expected_cells, order_sentence
 from prefzoo.results.caveats import notes
@@ -120,7 +122,10 @@ def test_the_report_says_what_was_searched_what_it_changed_and_what_it_cost(tmp_
     assert "| beta | 0.05 to 2 (log) | 0.8 | Rafailov et al. 2023 |" in text
     for words in ("winner's curse", "Verdicts are by the test prompts", "approximation", "best_of_n (it has nothing"):
         assert words in text
-    page = render_html(report_files.all_sections(results, tmp_path, {}))
+    sections = report_files.all_sections(results, tmp_path, {})
+    keys = {table.key for section in sections for table in tables(section.parts)}
+    assert {"tuning", "expected best", "tuning cost", "trials of dpo"} <= keys, "they are logged to W&B"
+    page = render_html(sections)
     assert '<h2 id="tuning">Tuning</h2>' in page and '<td class="better">better</td>' in page
 
 
@@ -175,17 +180,20 @@ def test_a_search_of_which_every_trial_failed_is_still_reported(tmp_path) -> Non
 
 def test_what_the_search_found_must_be_what_was_compared(tmp_path) -> None:
     results = made(tmp_path)
-    recipe = type("Recipe", (), {"algorithms": {"dpo": {"beta": 0.8}, "sft": {}}})
+    written = load_recipe("quickstart", ["tuning={}"], ["dpo", "sft"])
+    recipe = compared(written, {"dpo": {"beta": 0.8}})
     search = searched({"dpo": [0.0, 1.0]})
-    assert found_tuning(recipe, tmp_path) is None  # type: ignore[arg-type]
+    assert found_tuning(recipe, tmp_path) is None
     for winner, known in (({"beta": 0.8}, True), ({"beta": 0.4}, False), (None, True)):
         search["labels"]["dpo"]["winner"] = winner
         (tmp_path / "tuning.json").write_text(json.dumps(search))
-        assert (found_tuning(recipe, tmp_path) is not None) == known  # type: ignore[arg-type]
+        assert (found_tuning(recipe, tmp_path) is not None) == known
+        assert found_tuning(written, tmp_path) is not None, "the search alone is reported too"
+        assert found_tuning(recipe.model_copy(update={"tuning": None}), tmp_path) is None
     (tmp_path / "tuning.json").write_text('{"objective": {"metric": "luck"}}')
     with pytest.raises(Exception, match=r"tuning.json: objective.metric: .*compare again"):
         read_tuning(tmp_path)
-    assert "tuning.json" in damaged_bookkeeping(tmp_path)[0] and found_tuning(recipe, tmp_path) is None  # type: ignore[arg-type]
+    assert "tuning.json" in damaged_bookkeeping(tmp_path)[0] and found_tuning(recipe, tmp_path) is None
     assert "Tuning" not in render_html(report_files.all_sections(results, tmp_path, {}))
 
 

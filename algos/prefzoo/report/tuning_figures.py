@@ -49,7 +49,7 @@ def _expected_best(run: str, tuning: Tuning, labels: Sequence[str]) -> list[Pict
         return []
     text = ", ".join(f"{label} {fixed(v[0])} with 1 trial, {fixed(v[-1])} with {len(v)}" for label, v in curves.items())
     drawing = partial(
-        _draw_expected_best, curves=curves, labels=labels, start=tuning.start.get("score"), score=score_name(tuning)
+        _draw_expected_best, curves=curves, labels=labels, start=_start_score(tuning), score=score_name(tuning)
     )
     height = 3.4 + 0.22 * -(-len(curves) // axes.legend_columns([*curves]))
     return [draw(picture_name("expected_best", run), PROSE["expected_best_picture"], text, drawing, height)]
@@ -68,13 +68,17 @@ def _trials(run: str, tuning: Tuning, labels: Sequence[str]) -> list[Picture]:
             names=names,
             label=label,
             labels=labels,
-            start=tuning.start.get("score"),
+            start=_start_score(tuning),
             score=score_name(tuning),
         )
         caption = PROSE["tuning_picture"].format(label=label)
         name = picture_name("tuning", run, label)
         drawn.append(draw(name, caption, _in_words(tuned), drawing, 0.6 + 2.4 * shape[0], shape))
     return drawn
+
+
+def _start_score(tuning: Tuning) -> float | None:
+    return tuning.start.get("score") if tuning.start is not None else None
 
 
 def _in_words(tuned: TunedLabel) -> str:
@@ -91,7 +95,7 @@ def settings_text(settings: dict[str, object]) -> str:
 
 def setting_text(value: object) -> str:
     """Return a value of a setting as text, a number in three digits."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{value:.3g}" if isinstance(value, float) else "-" if value is None else str(value)
 
 
 def _draw_expected_best(
@@ -127,7 +131,7 @@ def _draw_trials(
     for plot, name in zip(plots, names, strict=False):
         positions = _scale(plot, name, tuned)
         for trial in tuned.trials:
-            if name not in trial.settings:
+            if trial.settings.get(name) is None:  # as written, where only the trainer knows how
                 continue
             x = positions(trial.settings[name])
             if trial.score is None:
@@ -168,7 +172,7 @@ def _scale(plot: Any, name: str, tuned: TunedLabel) -> Callable[[Any], float]:
     """Set the scale of a setting's axis, as it was searched; return where on it a value is."""
     searched = tuned.space[name]
     if searched.choices is not None:
-        known = [*searched.choices, *(t.settings[name] for t in tuned.trials if name in t.settings)]
+        known = [*searched.choices, *(t.settings[name] for t in tuned.trials if t.settings.get(name) is not None)]
         words = list(dict.fromkeys(map(str, known)))
         plot.set_xticks(range(len(words)), words, rotation=90 if sum(map(len, words)) > MOST_LETTERS else 0)
         plot.set_xlim(-0.5, len(words) - 0.5)

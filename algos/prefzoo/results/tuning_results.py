@@ -19,10 +19,10 @@ from prefzoo.errors import PrefzooError
 from prefzoo.recipe.recipe_schema import Recipe
 from prefzoo.results.number_format import fixed
 from prefzoo.results.results_schema import Verdict
-from prefzoo.results.tuning_schema import ChangedVerdict, Range, TunedLabel, Tuning, TuningNote, TuningTrial
+from prefzoo.results.tuning_schema import ChangedVerdict, SearchedRange, TunedLabel, Tuning, TuningNote, TuningTrial
 from prefzoo.run.stage_graph import START
+from prefzoo.run.tuning_graph import TUNING_FILE
 
-TUNING_FILE = "tuning.json"
 FAR_OUT = 10.0
 """Nats a reply between the winner and the start above which a reward is not to be trusted: as far as the best of 60,000
 replies by that reward (log n - (n - 1) / n)."""
@@ -116,10 +116,18 @@ def first_screen(tuning: Tuning) -> list[str]:
 
 
 def _is_of(tuning: Tuning, recipe: Recipe) -> bool:
-    """Return whether the labels of a recipe that were tuned have the settings that were found."""
-    settings = json.loads(json.dumps(recipe.algorithms, default=str))
-    found = {label: tuned.winner for label, tuned in tuning.labels.items() if label in settings and tuned.winner}
-    return all(settings[label] == winner for label, winner in found.items())
+    """Return whether a recipe was to be tuned, and its labels have the settings that were found, or it is one of before
+    the search, which has no label with the settings as written beside one that another won over."""
+    if recipe.tuning is None:
+        return False
+    labels = json.loads(json.dumps(recipe.algorithms, default=str))
+    settings = {label: {key: value for key, value in each.items() if key != "tune"} for label, each in labels.items()}
+    compared = {label: tuned for label, tuned in tuning.labels.items() if (tuned.untuned or label) in settings}
+    return all(
+        settings[label] == {key: value for key, value in (tuned.winner or {}).items() if key != "tune"}
+        for label, tuned in compared.items()
+        if label in settings and tuned.winner is not None
+    )
 
 
 def changed_verdicts(tuning: Tuning, verdicts: Sequence[Verdict], metric: str) -> list[ChangedVerdict]:
@@ -209,7 +217,7 @@ def _best_of(kl: float) -> int:
     return int(float(f"{count:.0e}"))
 
 
-def _edges(settings: Mapping[str, Any], space: Mapping[str, Range]) -> Iterator[str]:
+def _edges(settings: Mapping[str, Any], space: Mapping[str, SearchedRange]) -> Iterator[str]:
     """Yield each setting that is within `EDGE` of an end of its range, or beyond it."""
     for name, searched in space.items():
         value = settings.get(name)

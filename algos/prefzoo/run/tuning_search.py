@@ -20,10 +20,8 @@ from prefzoo.run.evaluation_records import read_records
 from prefzoo.run.executor import Outcome
 from prefzoo.run.label_search import LabelSearch, Measured, Trial
 from prefzoo.run.stage_graph import Plan, Stage
-from prefzoo.run.tuning_graph import SearchBuilder, metric_of, trial_prompts
+from prefzoo.run.tuning_graph import TUNING_FILE, SearchBuilder, metric_of, trial_prompts
 
-TUNING_FILE = "tuning.json"
-"""What was tried and found, in the folder of a comparison."""
 JOURNAL = Path("tuning") / "journal.log"
 """The same for Optuna's dashboard."""
 LEDGER, MEASURING = "ledger.json", "measuring.json"
