@@ -24,7 +24,7 @@ from prefzoo.report.tuning_figures import tuning_pictures
 from prefzoo.report.tuning_section import expected_cells, order_sentence
 from prefzoo.results.caveats import notes
 from prefzoo.results.collect import damaged_bookkeeping
-from prefzoo.results.results_file import load
+from prefzoo.results.results_file import load, save
 from prefzoo.results.results_schema import Results, Verdict
 from prefzoo.results.tuning_results import (
     expected_best,
@@ -36,6 +36,9 @@ from prefzoo.results.tuning_results import (
     read_tuning,
 )
 from prefzoo.results.tuning_schema import Tuning
+from prefzoo.run.executor import Outcome
+from prefzoo.run.label_search import Measured
+from prefzoo.run.tuning_search import Search
 from reported import made, searched
 
 SCORES: dict[str, list[float | None]] = {"dpo": [-0.5, 0.25, None, 1.0], "rejection_sampling": [0.5, 0.25, 0.0, 0.5]}
@@ -141,8 +144,7 @@ def test_pictures_of_a_search_have_its_numbers_in_words_and_the_colours_of_the_o
     shades = {"C0": "#1f77b4", "C1": "#ff7f0e", "C2": "#2ca02c"}
     for label, colour in colours.items():
         assert shades[colour] in found["expected_best"].svg and shades[colour] in found[f"tuning_{label}"].svg
-    report_files.write(results, tmp_path)
-    assert {f"{name}.png" for name in found} <= {file.name for file in (tmp_path / "figures").iterdir()}
+    save(results, tmp_path)
     assert load(tmp_path) == results
 
 
@@ -215,3 +217,28 @@ def test_what_was_searched_for_each_label_is_no_argument_that_only_one_had(tmp_p
     (told,) = [note for note in notes(*parts, results.tuning) if note.startswith("dpo was trained with other")]
     assert told.endswith('than the rest: {"max_grad_norm": 2.0}.')
     assert any('"learning_rate": 0.5' in note for note in notes(*parts))
+
+
+def test_what_a_search_records_is_read(tmp_path, monkeypatch) -> None:
+    recipe = load_recipe("quickstart", ["tuning.trials=2"], ["dpo", "sft", "best_of_n"])
+    search = Search(recipe, tmp_path)
+    search.save()
+    assert read_tuning(tmp_path) is not None, "before the first trial has ended, too"
+    scores = {"dpo": iter([0.0, 1.0]), "sft": iter([0.5, None])}
+    measured = {"kl": 1.0, "length": 9.0, "ledger": {"flops": 2.0}, "measuring": {}}
+    monkeypatch.setattr(search, "_measured", lambda stage: Measured([score] * 2, **measured))
+    stages = [stage for stage in search.plan.stages.values() if stage.kind == "tune" and stage.label != "start"]
+    for stage in stages:  # which grow by what these bring
+        score = next(scores[str(stage.label)])
+        outcome = Outcome("ok") if score is not None else Outcome("failed", "out of memory")
+        stages += search.ended(stage, outcome)[0]
+    search.finished = True
+    search.save()
+    found = found_tuning(compared(recipe, search.winners()), tmp_path)
+    assert found is not None and found.not_tuned == {"best_of_n": "it has nothing to tune"}
+    dpo, sft = found.labels["dpo"], found.labels["sft"]
+    assert [trial.score for trial in dpo.trials] == [0.0, 1.0]
+    assert (dpo.best, dpo.untuned, dpo.spent["flops"]) == (1, "dpo-untuned", 4.0)
+    assert [(trial.state, trial.error) for trial in sft.trials] == [("complete", None), ("failed", "out of memory")]
+    assert (sft.best, sft.untuned) == (0, None)
+    assert {"failed", "kept"} <= {note.kind for note in explained(found, [], "gold").notes}

@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 from prefzoo.data.read_files import COLUMNS
+from prefzoo.report.cost import format_cost
 from prefzoo.report.sections import PROSE
 from prefzoo.results.results_schema import Results, Verdict
 from prefzoo.results.statistics import ALPHA
@@ -184,7 +185,8 @@ def search_sentence(run: str, tuning: Tuning) -> str:
     budget = ", ".join(f"{value:g} {name}" for name, value in tuning.budget.items() if isinstance(value, int | float))
     given = _trials(tuning)
     if tuning.equal != "trials":
-        given = f"the {EQUAL[tuning.equal]} of {given} of the dearest label"
+        amount = f", {format_cost(tuning.equal, tuning.allowance)}," if tuning.allowance else ""
+        given = f"the {EQUAL[tuning.equal]} of {given} of the dearest label{amount}"
     return (
         f"{of_run}{', '.join(tuning.labels)} were each given {given} ({tuning.sampler}), the first with the settings "
         f"as written. A trial was trained with {seeds}{f' and {budget}' if budget else ''}, and scored on "

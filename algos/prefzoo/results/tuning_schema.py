@@ -91,6 +91,9 @@ class Tuning(Block):
     objective: Objective
     sampler: str
     equal: Literal["trials", "flops", "seconds"]
+    allowance: float | None = Field(
+        default=None, description="FLOPs or seconds that each label had, where these are equal"
+    )
     trials: int = Field(description="of each label; of `equal: flops` or `seconds`, as many as the dearest label has")
     seeds: list[int] = Field(description="with which each trial was trained; none of the comparison's")
     prompts: int = Field(description="validation prompts that a trial was scored on")
