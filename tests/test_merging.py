@@ -206,7 +206,7 @@ def test_searches_of_merged_runs_are_kept_each_by_itself_and_unequal_ones_are_no
     note = "The settings of monday were searched, those of tuesday were not: their policies had not the same chance."
     assert note in found.notes
     text = (tmp_path / "both" / "report.md").read_text()
-    assert "## Tuning of monday" in text and (tmp_path / "both/figures/tuning_monday_dpo_(monday).png").is_file()
+    assert "## Tuning of monday" in text and (tmp_path / "both/figures/tuning_monday_dpo_monday.png").is_file()
     change(two[1], lambda content: content.update(tuning={**monday, "labels": {}, "trials": 4}))
     both = merge(two, tmp_path / "both")
     assert list(both.merged_tuning) == ["monday", "tuesday"]

@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from prefzoo.report.figures import drawn_labels
 from prefzoo.report.render_pages import render_html, render_markdown
 from prefzoo.report.sections import tables
 from prefzoo.report.tuning_figures import tuning_pictures
-from prefzoo.report.tuning_section import expected_cells, order_sentence
+from prefzoo.report.tuning_section import expected_cells, order_sentence, tuning_lines
 from prefzoo.results.caveats import notes
 from prefzoo.results.collect import damaged_bookkeeping
 from prefzoo.results.results_file import load, save
@@ -207,6 +208,9 @@ def test_the_terminal_has_a_line_for_each_label(tmp_path) -> None:
     text = shown.getvalue()
     assert "~ dpo: beta 0.1 → 0.8, trainer.learning_rate 0.001 → 0.00025; test gold 0.50 ±0.25 → 1.50 ±0.25" in text
     assert "~ rejection_sampling: as written" in text and text.index("~ dpo") < text.index("over start")
+    results.verdicts = []
+    told = "dpo: beta 0.1 → 0.8, .*; validation gold -0.50 ±0.20 → 1.00 ±0.20, not compared on test prompts"
+    assert any(re.fullmatch(told, line) for line in tuning_lines(results)), "as after a search alone"
     assert "(dpo-untuned: as written). Against the start, tuning changed 1 of 1 verdicts: dpo" in text
 
 

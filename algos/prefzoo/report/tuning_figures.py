@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -32,7 +33,8 @@ def tuning_pictures(results: Results) -> list[Picture]:
 
 def picture_name(kind: str, run: str, label: str = "") -> str:
     """Return the name of a picture's files; of a merged report they name its run too."""
-    return "_".join(filter(None, (kind, *(part.replace("/", "_").replace(" ", "_") for part in (run, label)))))
+    parts = [re.sub(r"[^\w.-]+", "_", part).strip("_") for part in (kind, run, label)]
+    return "_".join(filter(None, parts))
 
 
 def score_name(tuning: Tuning) -> str:

@@ -241,13 +241,12 @@ def tuning_lines(results: Results) -> list[str]:
     for run, tuning in results.searches.items():
         lines += [note.text for note in tuning.notes if note.text not in results.notes]
         for label, tuned in tuning.labels.items():
-            verdict, difference, written, found, against, *_, settings = _effect(results, label, tuned)
-            of_run = f" ({run})" if run else ""
-            if tuned.untuned is None:
-                lines.append(f"{label}{of_run}: {settings}")
-                continue
-            lines.append(
-                f"{label}{of_run}: {settings}; test {results.primary} {written} {ARROW} {found}, {difference} {verdict}"
-                f"; against the start {against}"
-            )
+            verdict, difference, written, found, against, first, best, settings = _effect(results, label, tuned)
+            line = f"{label}{f' ({run})' if run else ''}: {settings}"
+            if tuned.untuned is not None and difference == "-":
+                line += f"; {score_name(tuning)} {first} {ARROW} {best}, not compared on test prompts"
+            elif tuned.untuned is not None:
+                line += f"; test {results.primary} {written} {ARROW} {found}, {difference} {verdict}"
+                line += f"; against the start {against}"
+            lines.append(line)
     return lines
