@@ -28,6 +28,7 @@ from prefzoo.results.collect import damaged_bookkeeping
 from prefzoo.results.results_file import load, save
 from prefzoo.results.results_schema import Results, Verdict
 from prefzoo.results.tuning_results import (
+    budget_curves,
     expected_best,
     expected_best_of_trials,
     explained,
@@ -86,13 +87,37 @@ def test_where_the_settings_as_written_failed_the_lowest_score_stands_for_them()
     assert expected_best_of_trials(trials["ppo"].trials) == []
 
 
+def curves(**scores: list[float]) -> dict[str, list[tuple[float, float]]]:
+    return {label: [(float(n), score) for n, score in enumerate(values, 1)] for label, values in scores.items()}
+
+
 def test_order_changes_where_curves_cross_and_not_where_they_touch() -> None:
-    assert order_changes({"a": [1, 2, 3], "b": [0, 2, 4], "c": [5, 5]}) == [(3, "b", "a")]
-    assert order_sentence({"a": [1, 2, 3], "b": [0, 2, 4]}).endswith("b, a with all: b passes a at 3 trials.")
-    assert "the same" in order_sentence({"a": [1, 2], "b": [0, 1]})
-    headings, rows = expected_cells({"a": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], "b": [0.0, 1.0]})
+    search = Tuning.model_validate(searched({"a": [0.0]}))
+    assert order_changes(curves(a=[1, 2, 3], b=[0, 2, 4], c=[5, 5])) == [(3.0, "b", "a")]
+    assert order_sentence(curves(a=[1, 2, 3], b=[0, 2, 4]), search).endswith("all trials: b passes a at 3 trials.")
+    assert order_sentence(curves(a=[1, 2], b=[0, 1]), search).endswith("with the settings as written: a, b.")
+    headings, rows = expected_cells(curves(a=[1, 2, 3, 4, 5, 6], b=[0, 1]), search)
     assert headings == ["policy", "1 trial", "2 trials", "4 trials", "6 trials"]
-    assert rows == [["a", "1.00", "2.00", "4.00", "6.00"], ["b", "0.00", "1.00", "-", "-"]]
+    assert rows == [["a", "1.00", "2.00", "4.00", "6.00"], ["b", "0.00", "1.00", "1.00", "1.00"]]
+    assert expected_cells(curves(a=[1.0]), search) == (["policy", "1 trial"], [["a", "1.00"]])
+
+
+def test_with_equal_flops_the_order_is_that_for_the_same_flops(tmp_path) -> None:
+    search = searched({"dpo": [0.0, 1.0], "sft": [0.25, 0.25, 0.5, 0.75]}, equal="flops", trials=2, allowance=8e9)
+    search["labels"]["dpo"]["spent"]["flops"], search["labels"]["sft"]["spent"]["flops"] = 8e9, 8e9
+    tuning = explained(Tuning.model_validate(search), [], "gold")
+    found = budget_curves(tuning)
+    assert found["dpo"] == [(4e9, 0.0), (8e9, 1.0)] and [cost for cost, _ in found["sft"]] == [2e9, 4e9, 6e9, 8e9]
+    headings, rows = expected_cells(found, tuning)
+    assert headings == ["policy", "4.0 G FLOPs", "8.0 G FLOPs"]
+    assert rows[0] == ["dpo", "0.00", "1.00"] and rows[1][1] == "0.50", "the mean of 0.25, 0.5 and 0.75"
+    assert order_changes(found) == [(8e9, "dpo", "sft")]
+    assert "dpo passes sft at 8.0 G FLOPs" in order_sentence(found, tuning)
+    results = made(tmp_path)
+    results.tuning = tuning
+    text = render_markdown(report_files.all_sections(results, tmp_path, {}))
+    assert "dpo, sft were each given the FLOPs of 2 trials of the dearest label, 8.0 G," in text
+    assert "FLOPs of trials" in tuning_pictures(results)[0].svg
 
 
 def test_a_pair_is_read_in_either_direction() -> None:

@@ -12,8 +12,10 @@ import numpy as np
 from prefzoo.report import axes
 from prefzoo.report.figures import draw, drawn_labels
 from prefzoo.report.sections import PROSE, Picture
+from prefzoo.report.summary_text import EQUAL
 from prefzoo.results.number_format import fixed
 from prefzoo.results.results_schema import Results
+from prefzoo.results.tuning_results import Curve, budget_curves
 from prefzoo.results.tuning_schema import TunedLabel, Tuning, TuningTrial
 
 COLUMNS = 2
@@ -46,13 +48,13 @@ def score_name(tuning: Tuning) -> str:
 
 
 def _expected_best(run: str, tuning: Tuning, labels: Sequence[str]) -> list[Picture]:
-    curves = {label: tuned.expected_best for label, tuned in tuning.labels.items() if tuned.expected_best}
-    if not curves:
+    if not (curves := budget_curves(tuning)):
         return []
-    text = ", ".join(f"{label} {fixed(v[0])} with 1 trial, {fixed(v[-1])} with {len(v)}" for label, v in curves.items())
-    drawing = partial(
-        _draw_expected_best, curves=curves, labels=labels, start=_start_score(tuning), score=score_name(tuning)
+    text = ", ".join(
+        f"{label} {fixed(curve[0][1])} with 1 trial, {fixed(curve[-1][1])} with {len(curve)}"
+        for label, curve in curves.items()
     )
+    drawing = partial(_draw_expected_best, curves=curves, labels=labels, tuning=tuning)
     height = 3.4 + 0.22 * -(-len(curves) // axes.legend_columns([*curves]))
     return [draw(picture_name("expected_best", run), PROSE["expected_best_picture"], text, drawing, height)]
 
@@ -100,21 +102,23 @@ def setting_text(value: object) -> str:
     return f"{value:.3g}" if isinstance(value, float) else "-" if value is None else str(value)
 
 
-def _draw_expected_best(
-    plot: Any, curves: Mapping[str, Sequence[float]], labels: Sequence[str], start: float | None, score: str
-) -> None:
-    """Draw the expected best score of each label against its number of trials; the grey line is the start."""
-    from matplotlib.ticker import MaxNLocator
+def _draw_expected_best(plot: Any, curves: Mapping[str, Curve], labels: Sequence[str], tuning: Tuning) -> None:
+    """Draw the expected best score of each label against what is spent; the grey line is the start."""
+    from matplotlib.ticker import EngFormatter, MaxNLocator
 
-    for label, values in curves.items():
+    for label, curve in curves.items():
         style = axes.style_of(label, labels)
         line = {"color": style["color"], "marker": style["fmt"], "markersize": 5, "label": label}
-        plot.plot(range(1, len(values) + 1), values, axes.dashes_of(label, labels), **line)
-    if start is not None:
+        plot.plot(*zip(*curve, strict=True), axes.dashes_of(label, labels), **line)
+    if (start := _start_score(tuning)) is not None:
         plot.axhline(start, color="0.6", linewidth=1, zorder=0)
-    plot.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    if tuning.equal == "trials":
+        plot.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    else:
+        plot.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.draw_legend(plot)
-    plot.set(xlabel="trials, the first as written", ylabel=score)
+    unit = EQUAL.get(tuning.equal)
+    plot.set(xlabel=f"{f'{unit} of ' if unit else ''}trials, the first as written", ylabel=score_name(tuning))
 
 
 def _draw_trials(

@@ -23,11 +23,15 @@ from prefzoo.results.tuning_schema import ChangedVerdict, SearchedRange, TunedLa
 from prefzoo.run.stage_graph import START
 from prefzoo.run.tuning_graph import TUNING_FILE
 
+ROUNDING = 1e-9
+"""Relative, of what is spent."""
 FAR_OUT = 10.0
 """Nats a reply between the winner and the start above which a reward is not to be trusted: as far as the best of 60,000
 replies by that reward (log n - (n - 1) / n)."""
 EDGE = 0.05
 """Of a range, on its own scale: a winner that is nearer to an end is said to be at its edge."""
+Curve = Sequence[tuple[float, float]]
+"""What is spent, and the expected best score for that, growing."""
 FIRST_SCREEN = ("unfinished", "all_failed", "reward", "far_out")
 """Kinds of notes that stand among what to read before believing the verdicts."""
 
@@ -60,15 +64,30 @@ def expected_best_of_trials(trials: Sequence[TuningTrial]) -> list[float]:
     return [floor, *expected_best(others)]
 
 
-def order_changes(curves: Mapping[str, Sequence[float]]) -> list[tuple[int, str, str]]:
-    """Return (number of trials, label that gets ahead, label that was ahead), in order, for as many trials as both
-    labels have."""
+def budget_curves(tuning: Tuning) -> dict[str, Curve]:
+    """Return for each label with a score the expected best score by what is spent: by the number of trials, or where
+    labels have equal FLOPs or seconds, by that number times what a trial of the label takes in the mean."""
+    curves = {}
+    for label, tuned in tuning.labels.items():
+        cost = 1.0 if tuning.equal == "trials" else tuned.spent.get(tuning.equal, 0.0) / max(1, len(tuned.trials))
+        if tuned.expected_best:
+            curves[label] = [(n * cost, score) for n, score in enumerate(tuned.expected_best, 1)]
+    return curves
+
+
+def best_within(curve: Curve, budget: float) -> float | None:
+    """Return the expected best score of as many trials as a budget pays for; None where it pays for none."""
+    return next((score for cost, score in reversed(curve) if cost <= budget * (1 + ROUNDING)), None)
+
+
+def order_changes(curves: Mapping[str, Curve]) -> list[tuple[float, str, str]]:
+    """Return (what is spent, label that gets ahead, label that was ahead), in order."""
     changes = []
     for a, b in combinations(curves, 2):
-        ahead = [
-            (n, a if x > y else b) for n, (x, y) in enumerate(zip(curves[a], curves[b], strict=False), 1) if x != y
-        ]
-        changes += [(n, new, old) for (_, old), (n, new) in pairwise(ahead) if new != old]
+        costs = sorted({cost for label in (a, b) for cost, _ in curves[label]})
+        both = [(cost, *(best_within(curves[label], cost) for label in (a, b))) for cost in costs]
+        ahead = [(cost, a if x > y else b) for cost, x, y in both if x is not None and y is not None and x != y]
+        changes += [(cost, new, old) for (_, old), (cost, new) in pairwise(ahead) if new != old]
     return sorted(changes)
 
 
