@@ -67,7 +67,7 @@ def expected_best_of_trials(trials: Sequence[TuningTrial]) -> list[float]:
 def budget_curves(tuning: Tuning) -> dict[str, Curve]:
     """Return for each label with a score the expected best score by what is spent: by the number of trials, or where
     labels have equal FLOPs or seconds, by that number times what a trial of the label takes in the mean."""
-    curves = {}
+    curves: dict[str, Curve] = {}
     for label, tuned in tuning.labels.items():
         cost = 1.0 if tuning.equal == "trials" else tuned.spent.get(tuning.equal, 0.0) / max(1, len(tuned.trials))
         if tuned.expected_best:
@@ -82,10 +82,10 @@ def best_within(curve: Curve, budget: float) -> float | None:
 
 def order_changes(curves: Mapping[str, Curve]) -> list[tuple[float, str, str]]:
     """Return (what is spent, label that gets ahead, label that was ahead), in order."""
-    changes = []
+    changes: list[tuple[float, str, str]] = []
     for a, b in combinations(curves, 2):
         costs = sorted({cost for label in (a, b) for cost, _ in curves[label]})
-        both = [(cost, *(best_within(curves[label], cost) for label in (a, b))) for cost in costs]
+        both = [(cost, best_within(curves[a], cost), best_within(curves[b], cost)) for cost in costs]
         ahead = [(cost, a if x > y else b) for cost, x, y in both if x is not None and y is not None and x != y]
         changes += [(cost, new, old) for (_, old), (cost, new) in pairwise(ahead) if new != old]
     return sorted(changes)
