@@ -24,7 +24,8 @@ from prefzoo.run.progress_display import Watcher
 from prefzoo.run.resources import default_workers
 from prefzoo.run.stage_graph import LABEL_STAGE, START, Plan, Stage, make_plan
 from prefzoo.run.stages.run_stage import run_stage
-from prefzoo.run.tuning_search import Search, sentence
+from prefzoo.run.tuning_record import sentence
+from prefzoo.run.tuning_search import Search
 
 TUNED = "tuned.yaml"
 """The recipe with what was found, in the folder of a comparison."""
@@ -119,7 +120,7 @@ def _run(search: Search, workers: int, console: Console) -> None:
         def more(stage: Stage, outcome: Outcome) -> list[Stage]:
             stages, ended = search.ended(stage, outcome)
             for trial in ended:
-                watcher.say(sentence(search.labels[str(stage.label)], trial, search.metric))
+                watcher.say(sentence(search, str(stage.label), trial))
             if ended:
                 search.save()
             watcher.expect(search.left(runner.outcomes))

@@ -24,7 +24,6 @@ from prefzoo.run.stage_graph import Stage
 from prefzoo.types import Range
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
-warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # multivariate TPE, by our choice
 
 DIGITS = 4
 """Significant digits of a number that is tried, so that people can read and repeat it."""
@@ -109,7 +108,7 @@ class LabelSearch:
         space: what is tried of each dotted setting.
         written: the same settings as the recipe has them; None where that is not known.
         tuning: the recipe's block.
-        storage: Optuna's.
+        journal: Optuna's storage, to which trials that have ended are written for people to look at.
         stage: `stage(trial, seed)` makes the stage of a trial with the seed of that number.
     """
 
@@ -119,7 +118,7 @@ class LabelSearch:
         space: Mapping[str, Range],
         written: Mapping[str, Any],
         tuning: Tuning,
-        storage: Any,
+        journal: optuna.storages.BaseStorage,
         stage: Callable[[Trial, int], Stage],
     ) -> None:
         self.label, self.space, self.written, self.tuning, self.stage = label, space, written, tuning, stage
@@ -129,18 +128,11 @@ class LabelSearch:
         seed = int.from_bytes(hashlib.sha256(f"{tuning.seed} {label}".encode()).digest()[:4], "big")
         first = math.ceil(tuning.trials / 2)
         self.free = first if tuning.sampler == "tpe" else tuning.trials
-        sampler = (
-            optuna.samplers.TPESampler(n_startup_trials=first, multivariate=True, constant_liar=False, seed=seed)
-            if tuning.sampler == "tpe"
-            else optuna.samplers.RandomSampler(seed=seed)
-        )
-        self.study = optuna.create_study(
-            storage=storage,
-            study_name=label,
-            direction="maximize",
-            sampler=sampler,
-            pruner=optuna.pruners.WilcoxonPruner(),
-        )
+        with warnings.catch_warnings():  # that the pruner, and TPE's being multivariate, may change in a later Optuna
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            sampler, pruner = _sampler(tuning, first, seed), optuna.pruners.WilcoxonPruner()
+        self.study = optuna.create_study(study_name=label, direction="maximize", sampler=sampler, pruner=pruner)
+        self.journal = optuna.create_study(storage=journal, study_name=label, direction="maximize")
         self.distributions = {key: _distribution(tried) for key, tried in space.items()}
         self.queue: list[dict[str, Any]] | None = None
         if all(tried.holds(written[key]) for key, tried in space.items()):
@@ -167,8 +159,12 @@ class LabelSearch:
         best = self.best.values if self.best is not None else {}
         return {key: value for key, value in best.items() if value != self.written[key]}
 
-    def ask(self, share: float = 1.0) -> tuple[Trial, list[Stage]]:
-        """The next trial, and the stages that it begins with: none, where an earlier one had the same settings."""
+    def ask(self, share: Callable[[Mapping[str, Any]], float]) -> tuple[Trial, list[Stage]]:
+        """The next trial, and the stages that it begins with: none, where an earlier one had the same settings.
+
+        Args:
+            share: of the training prompts that a trial with such settings has.
+        """
         number = len(self.trials)
         if number == 0 and not all(tried.holds(self.written[key]) for key, tried in self.space.items()):
             trial = Trial(number, dict(self.written))
@@ -176,8 +172,8 @@ class LabelSearch:
             asked = self.study.ask(self.distributions)
             values = {key: value if number == 0 else _rounded(value) for key, value in asked.params.items()}
             trial = Trial(number, values, asked)
-        trial.share = share
-        alike = [other for other in self.trials if (other.values, other.share) == (trial.values, share)]
+        trial.share = share(trial.values)
+        alike = [other for other in self.trials if (other.values, other.share) == (trial.values, trial.share)]
         self.trials.append(trial)
         if alike:
             trial.same_as = alike[0]
@@ -236,11 +232,18 @@ class LabelSearch:
         if trial.asked is None:
             return
         if trial.score is None:
-            self.study.tell(trial.asked, state=optuna.trial.TrialState.FAIL)
-            return
-        if self.tuning.seeds > 1:
-            self._report(trial)
-        self.study.tell(trial.asked, trial.score)
+            told = self.study.tell(trial.asked, state=optuna.trial.TrialState.FAIL)
+        else:
+            if self.tuning.seeds > 1:
+                self._report(trial)
+            told = self.study.tell(trial.asked, trial.score)
+        self.journal.add_trial(told)
+
+
+def _sampler(tuning: Tuning, first: int, seed: int) -> optuna.samplers.BaseSampler:
+    if tuning.sampler != "tpe":
+        return optuna.samplers.RandomSampler(seed=seed)
+    return optuna.samplers.TPESampler(n_startup_trials=first, multivariate=True, constant_liar=False, seed=seed)
 
 
 def _distribution(tried: Range) -> optuna.distributions.BaseDistribution:

@@ -3,28 +3,44 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import BaseJournalBackend
 
 from prefzoo.atomic_files import partial_folder, read_json, write_whole
 from prefzoo.errors import DataError, PrefzooError
 from prefzoo.recipe.recipe_schema import Recipe
-from prefzoo.recipe.tuning_space import UNTUNED, not_tuned, space_of, tuning_seeds, with_values, written
+from prefzoo.recipe.tuning_space import not_tuned, space_of, tuning_seeds, with_values, written
 from prefzoo.run.evaluation_records import read_records
 from prefzoo.run.executor import Outcome
 from prefzoo.run.label_search import LabelSearch, Measured, Trial
 from prefzoo.run.stage_graph import Plan, Stage
+from prefzoo.run.tuning_allowance import Allowance
 from prefzoo.run.tuning_graph import TUNING_FILE, SearchBuilder, metric_of, trial_prompts
+from prefzoo.run.tuning_record import record
 
 JOURNAL = Path("tuning") / "journal.log"
 """The same for Optuna's dashboard."""
 LEDGER, MEASURING = "ledger.json", "measuring.json"
+
+
+class _Journal(BaseJournalBackend):
+    """Optuna's journal in memory, to be written whole now and then: its own file would be synced at every entry."""
+
+    def __init__(self) -> None:
+        self.logs: list[dict[str, Any]] = []
+
+    def read_logs(self, log_number_from: int) -> list[dict[str, Any]]:
+        return self.logs[log_number_from:]
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        self.logs += logs
 
 
 class Search:
@@ -41,15 +57,15 @@ class Search:
         self.metric, self.seeds = metric_of(recipe), tuning_seeds(recipe)
         self.builder = SearchBuilder(recipe, out)
         self.not_tuned = {label: why for label in recipe.algorithms if (why := not_tuned(recipe, label)) is not None}
-        journal = out / JOURNAL
-        journal.parent.mkdir(parents=True, exist_ok=True)
-        journal.unlink(missing_ok=True)
-        storage = JournalStorage(JournalFileBackend(str(journal)))
+        self.journal = _Journal()
+        storage = JournalStorage(self.journal)
         self.labels = {label: self._label(label, storage) for label in recipe.algorithms if label not in self.not_tuned}
         self.running: dict[str, tuple[LabelSearch, Trial]] = {}
         self.start: dict[str, Measured] = {}
         self.finished = False
         self.prompts = self.tuning.prompts
+        equal, batch = self.tuning.equal, recipe.training.batch_size
+        self.allowance = Allowance(equal, least=batch) if equal != "trials" else None
         for search in self.labels.values():
             self._ask(search)
 
@@ -65,7 +81,9 @@ class Search:
 
         def stage(trial: Trial, seed: int) -> Stage:
             changed = {key: value for key, value in trial.values.items() if value != now[key]}
-            return self.builder.trial_stage(label, trial.number, with_values(settings, changed), self.seeds[seed])
+            tried = with_values(settings, changed)
+            prompts = round(trial.share * self.allowance.prompts) if self.allowance and trial.share < 1 else None
+            return self.builder.trial_stage(label, trial.number, tried, self.seeds[seed], prompts)
 
         return LabelSearch(label, space, now, self.tuning, storage, stage)
 
@@ -73,14 +91,23 @@ class Search:
         """Ask for the trials that may begin now."""
         begun: list[Stage] = []
         while search.stopped is None and self._may_ask(search):
-            trial, stages = search.ask()
+            trial, stages = search.ask(self._share(search))
             begun += stages
             self.running.update({stage.name: (search, trial) for stage in stages})
         return begun
 
     def _may_ask(self, search: LabelSearch) -> bool:
-        asked = len(search.trials)
-        return asked < search.most and (asked < search.free or search.told == asked)
+        asked, allowance = len(search.trials), self.allowance
+        if allowance is None or asked == 0:
+            return asked < search.most and (asked < search.free or search.told == asked)
+        return search.told == asked and allowance.amount is not None and allowance.left(search) > 0
+
+    def _share(self, search: LabelSearch) -> Callable[[Mapping[str, Any]], float]:
+        """What share of the training prompts a trial with some settings gets."""
+        allowance = self.allowance
+        if allowance is None or allowance.amount is None:
+            return lambda values: 1.0
+        return lambda values: allowance.share(search, values)
 
     def ended(self, stage: Stage, outcome: Outcome) -> tuple[list[Stage], list[Trial]]:
         """Take in how a stage ended.
@@ -106,7 +133,11 @@ class Search:
             search.fail(trial, str(outcome.error), _read_ledger(partial_folder(stage.folder) / LEDGER))
             if outcome.status == "skipped":  # what all of its trials need is not there
                 search.stopped = str(outcome.error)
-        return self._go_on(search)
+        stages, trials = self._go_on(search)
+        if self.allowance is not None and self.allowance.fix(list(self.labels.values()), self.tuning.trials):
+            for each in self.labels.values():
+                stages += self._go_on(each)[0]
+        return stages, trials
 
     def _go_on(self, search: LabelSearch) -> tuple[list[Stage], list[Trial]]:
         stages, trials = [], []
@@ -125,18 +156,23 @@ class Search:
         known = [stage for stage in self.plan.stages.values() if stage.name not in ended]
         for search in self.labels.values():
             asked = len(search.trials)
-            for number in range(asked, asked if search.stopped else search.most):
+            most = asked if search.stopped or self.allowance is not None else search.most
+            for number in range(asked, most):
                 known.append(Stage(f"tune {search.label} trial {number}", "tune", self.out, label=search.label))
         return known
 
     def _check_validation(self, folder: Path) -> None:
-        there = read_json(folder / "manifest.json")["splits"]["validation"]["prompts"]
+        manifest = read_json(folder / "manifest.json")["splits"]
+        there = manifest["validation"]["prompts"]
         if there < 2:
             raise DataError(
                 f"tuning: the validation split, by which settings are chosen, has {there} prompts, and two are the "
                 "least; give more rows, or a larger data.splits.validation"
             )
         self.prompts = min(self.tuning.prompts, there)
+        if self.allowance is not None:
+            self.allowance.prompts = min(manifest["train"]["prompts"], trial_prompts(self.recipe) or math.inf)
+            self.allowance.least = min(self.allowance.prompts, self.allowance.least)
 
     def _measured(self, stage: Stage) -> Measured:
         records = read_records(stage.folder)
@@ -156,82 +192,12 @@ class Search:
         return {label: winner for label, search in self.labels.items() if (winner := search.winner)}
 
     def save(self) -> dict[str, Any]:
-        """Write `tuning.json`, and return what is in it."""
-        content = self.record()
+        """Write `tuning.json` and the journal, and return what is in the first."""
+        content = record(self)
+        (self.out / JOURNAL).parent.mkdir(parents=True, exist_ok=True)
+        write_whole(self.out / JOURNAL, "".join(json.dumps(log) + "\n" for log in self.journal.logs))
         write_whole(self.out / TUNING_FILE, json.dumps(content, indent=1))
         return content
-
-    def record(self) -> dict[str, Any]:
-        """The search so far, in plain values."""
-        tuning, start = self.tuning, list(self.start.values())
-        return {
-            "objective": {
-                "metric": self.metric,
-                "kl_penalty": tuning.kl_penalty if self.metric == "reward" else None,
-            },
-            "sampler": tuning.sampler,
-            "equal": tuning.equal,
-            "trials": tuning.trials,
-            "seeds": self.seeds,
-            "prompts": self.prompts,
-            "budget": {
-                "prompts": trial_prompts(self.recipe),
-                "epochs": tuning.budget.epochs or self.recipe.budget.epochs,
-            },
-            "seed": tuning.seed,
-            "finished": self.finished,
-            "start": _summary(start) if start else None,
-            "labels": {label: self._of_label(search) for label, search in self.labels.items()},
-            "not_tuned": self.not_tuned,
-        }
-
-    def _of_label(self, search: LabelSearch) -> dict[str, Any]:
-        trials = [
-            {
-                "number": trial.number,
-                "settings": trial.values,
-                "state": trial.state,
-                **(_summary(trial.seeds) if trial.seeds else {"score": None, "kl": None, "length": None}),
-                "score": trial.score,
-                "seed_scores": [fmean(seed.scores) for seed in trial.seeds],
-                "standard_error": trial.standard_error,
-                "share": trial.share,
-                "error": trial.error,
-                "ledger": trial.ledger,
-                "folders": [stage.folder.relative_to(self.out).as_posix() for stage in trial.stages],
-            }
-            for trial in search.trials[: search.told]
-        ]
-        spent = {name: sum(t["ledger"][name] for t in trials) for name in ("flops", "seconds", "generated_tokens")}
-        settings = {k: v for k, v in self.recipe.algorithms[search.label].items() if k != "tune"}
-        return {
-            "space": {
-                key: {
-                    "low": None if tried.choices else tried.low,
-                    "high": None if tried.choices else tried.high,
-                    "log": tried.log,
-                    "choices": list(tried.choices) or None,
-                    "source": tried.source,
-                }
-                for key, tried in search.space.items()
-            },
-            "trials": trials,
-            "best": search.best.number if search.best is not None else None,
-            "winner": with_values(settings, search.winner),
-            "untuned": UNTUNED.format(search.label) if search.winner else None,
-            "spent": spent,
-        }
-
-
-def _summary(seeds: Iterable[Measured]) -> dict[str, Any]:
-    """Means over seeds."""
-    seeds = list(seeds)
-    kls = [seed.kl for seed in seeds if seed.kl is not None]
-    return {
-        "score": fmean(fmean(seed.scores) for seed in seeds),
-        "kl": fmean(kls) if len(kls) == len(seeds) else None,
-        "length": fmean(seed.length for seed in seeds),
-    }
 
 
 def _read_ledger(file: Path) -> dict[str, float]:
@@ -239,23 +205,3 @@ def _read_ledger(file: Path) -> dict[str, float]:
     with suppress(PrefzooError):
         return read_json(file)
     return {}
-
-
-def sentence(search: LabelSearch, trial: Trial, metric: str) -> str:
-    """One line about a trial that has ended."""
-    values = ", ".join(f"{key.removeprefix('trainer.')} {_shown(value)}" for key, value in trial.values.items())
-    place = f"tuning {search.label}, trial {trial.number + 1}"
-    place += f" of {search.most}" if search.tuning.equal == "trials" else ""
-    what = "as written: " if trial.number == 0 else ""
-    if trial.score is None:
-        return f"{place}: {what}{values}: failed"
-    error = f" ± {trial.standard_error:.2g}" if trial.standard_error is not None else ""
-    divergence = _summary(trial.seeds)["kl"]
-    kl = f", KL {divergence:.2g}" if divergence is not None else ""
-    best = ", the best so far" if search.best is trial and trial.number > 0 else ""
-    pruned = ", given up" if trial.state == "pruned" else ""
-    return f"{place}: {what}{values}: {metric} {trial.score:.3g}{error}{kl}{best}{pruned}"
-
-
-def _shown(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
