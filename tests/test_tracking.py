@@ -191,7 +191,7 @@ def test_each_tuning_trial_is_a_run_in_the_group_whose_settings_are_its_config(c
     plan = load_plan(copied)
     plan = replace(plan, recipe=plan.recipe.model_copy(update={"tuning": Tuning()}))
     for _ in range(2):  # the second call logs nothing again
-        run_logger = RunLogger(plan, {label: {} for label in LABELS}, None, 1, 1)  # type: ignore[arg-type]
+        run_logger = RunLogger(plan, {label: {} for label in LABELS}, None, 60, 60)  # type: ignore[arg-type]
         monkeypatch.setattr(run_logger, "send", lambda *message: None)
         run_logger.close(finished=True)
     runs = read_runs(copied)

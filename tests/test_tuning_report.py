@@ -116,7 +116,7 @@ def test_with_equal_flops_the_order_is_that_for_the_same_flops(tmp_path) -> None
     results = made(tmp_path)
     results.tuning = tuning
     text = render_markdown(report_files.all_sections(results, tmp_path, {}))
-    assert "dpo, sft were each given the FLOPs of 2 trials of the dearest label, 8.0 G," in text
+    assert "dpo, sft were each given the FLOPs of 2 trials of the dearest label (8.0 G; tpe), the first" in text
     assert "FLOPs of trials" in tuning_pictures(results)[0].svg
 
 

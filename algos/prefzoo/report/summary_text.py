@@ -184,12 +184,12 @@ def search_sentence(run: str, tuning: Tuning) -> str:
     seeds = f"{len(tuning.seeds)} seed{'s' if len(tuning.seeds) != 1 else ''}"
     amounts = {name: value for name, value in tuning.budget.items() if isinstance(value, int | float)}
     budget = ", ".join(f"{n:g} {name if n != 1 else name.removesuffix('s')}" for name, n in amounts.items())
-    given = _trials(tuning)
+    given, how = _trials(tuning), tuning.sampler
     if tuning.equal != "trials":
-        amount = f", {format_cost(tuning.equal, tuning.allowance)}," if tuning.allowance else ""
-        given = f"the {EQUAL[tuning.equal]} of {given} of the dearest label{amount}"
+        given = f"the {EQUAL[tuning.equal]} of {given} of the dearest label"
+        how = f"{format_cost(tuning.equal, tuning.allowance)}; {how}" if tuning.allowance else how
     return (
-        f"{of_run}{', '.join(tuning.labels)} were each given {given} ({tuning.sampler}), the first with the settings "
+        f"{of_run}{', '.join(tuning.labels)} were each given {given} ({how}), the first with the settings "
         f"as written. A trial was trained with {seeds}{f' and {budget}' if budget else ''}, and scored on "
         f"{tuning.prompts} validation prompts."
     )
