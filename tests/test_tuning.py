@@ -1,17 +1,26 @@
-"""The search for settings: what is asked, in which order, for how much; trials are played, none is trained."""
+"""The search for settings: what is asked, in which order, for how much; trials are played, but for the last tests'."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+import yaml
 
+import prefzoo
+from conftest import SMALL
 from prefzoo.data import splits
 from prefzoo.errors import DataError, PrefzooError, RecipeError
 from prefzoo.recipe import check_recipe as recipes
@@ -301,8 +310,6 @@ def test_what_is_tried_of_a_label(label, settings, expected) -> None:
 
 
 def test_the_ends_of_every_declared_range_are_settings_that_the_algorithm_takes() -> None:
-    import prefzoo
-
     recipe = recipes.check({"algorithms": {name: {} for name in prefzoo.names()}})
     for label in recipe.algorithms:
         for key, tried in space_of(recipe, label).items():
@@ -406,3 +413,78 @@ def test_a_trial_cannot_read_the_test_split(tmp_path, lab_rows) -> None:
         with pytest.raises(PrefzooError, match="tune dpo trial 0 seed 1000 may not read the test split"):
             splits.load_split(tmp_path, "test")
     assert splits.load_split(tmp_path, "test") == lab_rows[2:4]
+
+
+TINY = [*SMALL, "tuning.budget.prompts=32", "tuning.prompts=16", "training.batch_size=8", "judge.audit_pairs=0"]
+
+
+def without_clocks(found: dict[str, Any]) -> dict[str, Any]:
+    labels = {
+        label: [{key: value for key, value in trial.items() if key != "ledger"} for trial in each["trials"]]
+        for label, each in found["labels"].items()
+    }
+    flops = {label: each["spent"]["flops"] for label, each in found["labels"].items()}
+    winners = {label: (each["winner"], each["untuned"]) for label, each in found["labels"].items()}
+    return {"start": found["start"], "trials": labels, "flops": flops, "winners": winners}
+
+
+@pytest.mark.slow
+def test_a_search_and_the_comparison_that_goes_on_from_it_in_the_lab(tmp_path) -> None:
+    """With poisoned test rows, too, which change nothing that is found."""
+    labels = ["dpo", "best_of_n"]
+    found = prefzoo.tune("quickstart", 3, labels, sets=TINY, out=tmp_path / "run")
+    recipe = yaml.safe_load(found.recipe.read_text())
+    assert recipe["tuning"] is None and recipe["algorithms"]["dpo"] == found.winners["dpo"]
+    assert recipes.load(str(found.recipe)).tuning is None
+    shutil.copytree(tmp_path / "run" / "stages", tmp_path / "poisoned" / "stages", symlinks=True)
+    (test,) = (tmp_path / "poisoned" / "stages").glob("data-*/test.jsonl")
+    test.write_text("no row\n")
+    poisoned = prefzoo.tune("quickstart", 3, labels, sets=TINY, out=tmp_path / "poisoned")
+    assert without_clocks(poisoned.record) == without_clocks(found.record)
+    made = {file: file.stat().st_mtime_ns for file in (tmp_path / "run").glob("trials/tune-*/replies.jsonl")}
+    assert len(made) == 4 and not list((tmp_path / "run").glob("trials/tune-*/policy"))
+    sets = [each for each in TINY if not each.startswith("tuning.trials")]
+    results = prefzoo.compare("quickstart", labels, seeds=1, sets=sets, out=tmp_path / "run", tune=3)
+    assert {file: file.stat().st_mtime_ns for file in made} == made
+    winner = found.record["labels"]["dpo"]
+    beside = {"dpo-untuned"} if winner["untuned"] else set()
+    assert set(results.algorithms) == {"start", "dpo", "best_of_n", *beside}
+    assert {each.status for each in results.algorithms.values()} == {"ok"}
+    assert results.recipe["algorithms"]["dpo"] == {**winner["winner"], "tune": False}
+    replies = [json.loads(line)["prompt"] for line in next(iter(made)).read_text().splitlines()]
+    rows = {name: next((tmp_path / "run" / "stages").glob(f"data-*/{name}.jsonl")) for name in splits.SPLITS}
+    prompts = {
+        name: [json.loads(line)["prompt"] for line in file.read_text().splitlines()] for name, file in rows.items()
+    }
+    assert all(reply in prompts["validation"] and reply not in prompts["test"] for reply in replies)
+
+
+@pytest.mark.faults
+def test_killed_and_interrupted_during_tuning_it_goes_on_to_the_same_winners_and_results(tmp_path) -> None:
+    labels = "dpo,rejection_sampling"
+
+    def command(out: Path) -> subprocess.Popen:
+        sets = [part for each in TINY for part in ("--set", each)]
+        code = "from prefzoo.cli import main; main()"
+        call = [sys.executable, "-c", code, "compare", "quickstart", "--algorithms", labels, "--seeds", "1"]
+        call += ["--tune", "3", "--workers", "2", "--out", str(out), *sets]
+        log = (tmp_path / f"{out.name}.log").open("a")
+        return subprocess.Popen(call, stdout=log, stderr=log, start_new_session=True)
+
+    assert command(tmp_path / "whole").wait() == 0
+    out = tmp_path / "killed"
+    for trials, sent in ((1, signal.SIGKILL), (2, signal.SIGINT)):
+        process = command(out)
+        while process.poll() is None and len(list(out.glob("trials/tune-*/replies.jsonl"))) <= trials:
+            time.sleep(0.1)
+        os.killpg(process.pid, sent)
+        assert process.wait() == (130 if sent is signal.SIGINT else -sent), (tmp_path / "killed.log").read_text()
+    partial = prefzoo.load(out)
+    assert {each.status for each in partial.algorithms.values()} != {"ok"}
+    assert not json.loads((out / "tuning.json").read_text())["finished"]
+    assert command(out).wait() == 0
+    found, whole = (json.loads((tmp_path / name / "tuning.json").read_text()) for name in ("killed", "whole"))
+    assert found["finished"] and without_clocks(found) == without_clocks(whole)
+    results = [prefzoo.load(tmp_path / name) for name in ("killed", "whole")]
+    first, second = ({label: each.summary for label, each in result.algorithms.items()} for result in results)
+    assert first == second
