@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -191,9 +192,8 @@ def test_each_tuning_trial_is_a_run_in_the_group_whose_settings_are_its_config(c
     plan = load_plan(copied)
     plan = replace(plan, recipe=plan.recipe.model_copy(update={"tuning": Tuning()}))
     for _ in range(2):  # the second call logs nothing again
-        run_logger = RunLogger(plan, {label: {} for label in LABELS}, None, 60, 60)  # type: ignore[arg-type]
-        monkeypatch.setattr(run_logger, "send", lambda *message: None)
-        run_logger.close(finished=True)
+        nobody: Any = SimpleNamespace(send=lambda message: None)
+        RunLogger(plan, {label: {} for label in LABELS}, nobody, 60, 60).close(finished=True)
     runs = read_runs(copied)
     trials = {name: run for name, run in runs.items() if run["type"] == "tuning"}
     assert sorted(trials) == [f"dpo tuning trial {number}" for number in range(3)] and len(runs) == 9
