@@ -252,11 +252,11 @@ def range_cells(tuned: TunedLabel) -> Cells:
 def tuning_lines(results: Results) -> list[str]:
     """Return a line for each tuned label, for a terminal."""
     lines = []
-    for run, tuning in results.searches.items():
+    for tuning in results.searches.values():
         lines += [note.text for note in tuning.notes if note.text not in results.notes]
         for label, tuned in tuning.labels.items():
             verdict, difference, written, found, against, first, best, settings = _effect(results, label, tuned)
-            line = f"{label}{f' ({run})' if run else ''}: {settings}"
+            line = f"{label}: {settings}"
             if tuned.untuned is not None and difference == "-":
                 line += f"; {score_name(tuning)} {first} {ARROW} {best}, not compared on test prompts"
             elif tuned.untuned is not None:
