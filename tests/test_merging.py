@@ -206,11 +206,19 @@ def test_searches_of_merged_runs_are_kept_each_by_itself_and_unequal_ones_are_no
     note = "The settings of monday were searched, those of tuesday were not: their policies had not the same chance."
     assert note in found.notes
     text = (tmp_path / "both" / "report.md").read_text()
-    assert "## Tuning of monday" in text and (tmp_path / "both/figures/tuning_monday_dpo_(monday).png").is_file()
+    assert "## Tuning of monday" in text and (tmp_path / "both/figures/tuning_monday_dpo_monday.png").is_file()
     change(two[1], lambda content: content.update(tuning={**monday, "labels": {}, "trials": 4}))
     both = merge(two, tmp_path / "both")
     assert list(both.merged_tuning) == ["monday", "tuesday"]
     assert any("searched differently (trials 2 and 4)" in note for note in both.notes)
+
+
+def test_a_trial_counts_once_whether_or_not_its_label_was_to_be_tuned(two, small_run, tmp_path) -> None:
+    plan = json.loads((two[0] / "plan.json").read_text())
+    plan["recipe"]["algorithms"]["dpo"]["tune"] = False
+    (two[0] / "plan.json").write_text(json.dumps(plan))
+    assert "tune" not in rebuild(two[0]).algorithms["dpo"].settings
+    assert list(merge(two, tmp_path / "both").algorithms) == list(small_run[0].algorithms)
 
 
 def test_folders_that_cannot_be_merged_are_told(two, tmp_path) -> None:

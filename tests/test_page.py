@@ -73,6 +73,7 @@ def test_it_opens_from_a_file_without_a_complaint_or_a_request(browser, page_fil
     page = opened(browser, page_file, problems, viewport={"width": width, "height": 844}, color_scheme=scheme)
     assert page.title().startswith("dpo and rejection_sampling against the start")  # and no reply has changed it
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")  # tables scroll, the page does not
+    assert page.get_by_role("img", name="Expected best validation score").count() == 1
     first = page.locator("figure svg text").first
     ink, paper = (first.evaluate(f"e => getComputedStyle({of}).{what}") for of, what in
                   (("e", "fill"), ("document.body", "backgroundColor")))  # fmt: skip

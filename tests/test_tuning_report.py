@@ -6,6 +6,7 @@ import io
 import itertools
 import json
 import random
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +16,19 @@ from rich.console import Console
 
 from prefzoo.cli.options import show
 from prefzoo.recipe.check_recipe import load as load_recipe
+from prefzoo.recipe.tuning_space import tuned as compared
 from prefzoo.report import report_files
 from prefzoo.report.figures import drawn_labels
 from prefzoo.report.render_pages import render_html, render_markdown
+from prefzoo.report.sections import tables
 from prefzoo.report.tuning_figures import tuning_pictures
-from prefzoo.report.tuning_section import expected_cells, order_sentence
+from prefzoo.report.tuning_section import expected_cells, order_sentence, tuning_lines
 from prefzoo.results.caveats import notes
 from prefzoo.results.collect import damaged_bookkeeping
-from prefzoo.results.results_file import load
+from prefzoo.results.results_file import load, save
 from prefzoo.results.results_schema import Results, Verdict
 from prefzoo.results.tuning_results import (
+    budget_curves,
     expected_best,
     expected_best_of_trials,
     explained,
@@ -34,6 +38,9 @@ from prefzoo.results.tuning_results import (
     read_tuning,
 )
 from prefzoo.results.tuning_schema import Tuning
+from prefzoo.run.executor import Outcome
+from prefzoo.run.label_search import Measured
+from prefzoo.run.tuning_search import Search
 from reported import made, searched
 
 SCORES: dict[str, list[float | None]] = {"dpo": [-0.5, 0.25, None, 1.0], "rejection_sampling": [0.5, 0.25, 0.0, 0.5]}
@@ -80,13 +87,37 @@ def test_where_the_settings_as_written_failed_the_lowest_score_stands_for_them()
     assert expected_best_of_trials(trials["ppo"].trials) == []
 
 
+def curves(**scores: list[float]) -> dict[str, list[tuple[float, float]]]:
+    return {label: [(float(n), score) for n, score in enumerate(values, 1)] for label, values in scores.items()}
+
+
 def test_order_changes_where_curves_cross_and_not_where_they_touch() -> None:
-    assert order_changes({"a": [1, 2, 3], "b": [0, 2, 4], "c": [5, 5]}) == [(3, "b", "a")]
-    assert order_sentence({"a": [1, 2, 3], "b": [0, 2, 4]}).endswith("b, a with all: b passes a at 3 trials.")
-    assert "the same" in order_sentence({"a": [1, 2], "b": [0, 1]})
-    headings, rows = expected_cells({"a": [1.0, 2.0, 3.0, 4.0, 5.0, 6.0], "b": [0.0, 1.0]})
+    search = Tuning.model_validate(searched({"a": [0.0]}))
+    assert order_changes(curves(a=[1, 2, 3], b=[0, 2, 4], c=[5, 5])) == [(3.0, "b", "a")]
+    assert order_sentence(curves(a=[1, 2, 3], b=[0, 2, 4]), search).endswith("all trials: b passes a at 3 trials.")
+    assert order_sentence(curves(a=[1, 2], b=[0, 1]), search).endswith("with the settings as written: a, b.")
+    headings, rows = expected_cells(curves(a=[1, 2, 3, 4, 5, 6], b=[0, 1]), search)
     assert headings == ["policy", "1 trial", "2 trials", "4 trials", "6 trials"]
-    assert rows == [["a", "1.00", "2.00", "4.00", "6.00"], ["b", "0.00", "1.00", "-", "-"]]
+    assert rows == [["a", "1.00", "2.00", "4.00", "6.00"], ["b", "0.00", "1.00", "1.00", "1.00"]]
+    assert expected_cells(curves(a=[1.0]), search) == (["policy", "1 trial"], [["a", "1.00"]])
+
+
+def test_with_equal_flops_the_order_is_that_for_the_same_flops(tmp_path) -> None:
+    search = searched({"dpo": [0.0, 1.0], "sft": [0.25, 0.25, 0.5, 0.75]}, equal="flops", trials=2, allowance=8e9)
+    search["labels"]["dpo"]["spent"]["flops"], search["labels"]["sft"]["spent"]["flops"] = 8e9, 8e9
+    tuning = explained(Tuning.model_validate(search), [], "gold")
+    found = budget_curves(tuning)
+    assert found["dpo"] == [(4e9, 0.0), (8e9, 1.0)] and [cost for cost, _ in found["sft"]] == [2e9, 4e9, 6e9, 8e9]
+    headings, rows = expected_cells(found, tuning)
+    assert headings == ["policy", "4.0 G FLOPs", "8.0 G FLOPs"]
+    assert rows[0] == ["dpo", "0.00", "1.00"] and rows[1][1] == "0.50", "the mean of 0.25, 0.5 and 0.75"
+    assert order_changes(found) == [(8e9, "dpo", "sft")]
+    assert "dpo passes sft at 8.0 G FLOPs" in order_sentence(found, tuning)
+    results = made(tmp_path)
+    results.tuning = tuning
+    text = render_markdown(report_files.all_sections(results, tmp_path, {}))
+    assert "dpo, sft were each given the FLOPs of 2 trials of the dearest label (8.0 G; tpe), the first" in text
+    assert "FLOPs of trials" in tuning_pictures(results)[0].svg
 
 
 def test_a_pair_is_read_in_either_direction() -> None:
@@ -120,7 +151,10 @@ def test_the_report_says_what_was_searched_what_it_changed_and_what_it_cost(tmp_
     assert "| beta | 0.05 to 2 (log) | 0.8 | Rafailov et al. 2023 |" in text
     for words in ("winner's curse", "Verdicts are by the test prompts", "approximation", "best_of_n (it has nothing"):
         assert words in text
-    page = render_html(report_files.all_sections(results, tmp_path, {}))
+    sections = report_files.all_sections(results, tmp_path, {})
+    keys = {table.key for section in sections for table in tables(section.parts)}
+    assert {"tuning", "expected best", "tuning cost", "trials of dpo"} <= keys, "they are logged to W&B"
+    page = render_html(sections)
     assert '<h2 id="tuning">Tuning</h2>' in page and '<td class="better">better</td>' in page
 
 
@@ -136,8 +170,7 @@ def test_pictures_of_a_search_have_its_numbers_in_words_and_the_colours_of_the_o
     shades = {"C0": "#1f77b4", "C1": "#ff7f0e", "C2": "#2ca02c"}
     for label, colour in colours.items():
         assert shades[colour] in found["expected_best"].svg and shades[colour] in found[f"tuning_{label}"].svg
-    report_files.write(results, tmp_path)
-    assert {f"{name}.png" for name in found} <= {file.name for file in (tmp_path / "figures").iterdir()}
+    save(results, tmp_path)
     assert load(tmp_path) == results
 
 
@@ -175,17 +208,20 @@ def test_a_search_of_which_every_trial_failed_is_still_reported(tmp_path) -> Non
 
 def test_what_the_search_found_must_be_what_was_compared(tmp_path) -> None:
     results = made(tmp_path)
-    recipe = type("Recipe", (), {"algorithms": {"dpo": {"beta": 0.8}, "sft": {}}})
+    written = load_recipe("quickstart", ["tuning={}"], ["dpo", "sft"])
+    recipe = compared(written, {"dpo": {"beta": 0.8}})
     search = searched({"dpo": [0.0, 1.0]})
-    assert found_tuning(recipe, tmp_path) is None  # type: ignore[arg-type]
+    assert found_tuning(recipe, tmp_path) is None
     for winner, known in (({"beta": 0.8}, True), ({"beta": 0.4}, False), (None, True)):
         search["labels"]["dpo"]["winner"] = winner
         (tmp_path / "tuning.json").write_text(json.dumps(search))
-        assert (found_tuning(recipe, tmp_path) is not None) == known  # type: ignore[arg-type]
+        assert (found_tuning(recipe, tmp_path) is not None) == known
+        assert found_tuning(written, tmp_path) is not None, "the search alone is reported too"
+        assert found_tuning(recipe.model_copy(update={"tuning": None}), tmp_path) is None
     (tmp_path / "tuning.json").write_text('{"objective": {"metric": "luck"}}')
     with pytest.raises(Exception, match=r"tuning.json: objective.metric: .*compare again"):
         read_tuning(tmp_path)
-    assert "tuning.json" in damaged_bookkeeping(tmp_path)[0] and found_tuning(recipe, tmp_path) is None  # type: ignore[arg-type]
+    assert "tuning.json" in damaged_bookkeeping(tmp_path)[0] and found_tuning(recipe, tmp_path) is None
     assert "Tuning" not in render_html(report_files.all_sections(results, tmp_path, {}))
 
 
@@ -197,6 +233,9 @@ def test_the_terminal_has_a_line_for_each_label(tmp_path) -> None:
     text = shown.getvalue()
     assert "~ dpo: beta 0.1 → 0.8, trainer.learning_rate 0.001 → 0.00025; test gold 0.50 ±0.25 → 1.50 ±0.25" in text
     assert "~ rejection_sampling: as written" in text and text.index("~ dpo") < text.index("over start")
+    results.verdicts = []
+    told = "dpo: beta 0.1 → 0.8, .*; validation gold -0.50 ±0.20 → 1.00 ±0.20, not compared on test prompts"
+    assert any(re.fullmatch(told, line) for line in tuning_lines(results)), "as after a search alone"
     assert "(dpo-untuned: as written). Against the start, tuning changed 1 of 1 verdicts: dpo" in text
 
 
@@ -207,3 +246,28 @@ def test_what_was_searched_for_each_label_is_no_argument_that_only_one_had(tmp_p
     (told,) = [note for note in notes(*parts, results.tuning) if note.startswith("dpo was trained with other")]
     assert told.endswith('than the rest: {"max_grad_norm": 2.0}.')
     assert any('"learning_rate": 0.5' in note for note in notes(*parts))
+
+
+def test_what_a_search_records_is_read(tmp_path, monkeypatch) -> None:
+    recipe = load_recipe("quickstart", ["tuning.trials=2"], ["dpo", "sft", "best_of_n"])
+    search = Search(recipe, tmp_path)
+    search.save()
+    assert read_tuning(tmp_path) is not None, "before the first trial has ended, too"
+    scores = {"dpo": iter([0.0, 1.0]), "sft": iter([0.5, None])}
+    measured = {"kl": 1.0, "length": 9.0, "ledger": {"flops": 2.0}, "measuring": {}}
+    monkeypatch.setattr(search, "_measured", lambda stage: Measured([score] * 2, **measured))
+    stages = [stage for stage in search.plan.stages.values() if stage.kind == "tune" and stage.label != "start"]
+    for stage in stages:  # which grow by what these bring
+        score = next(scores[str(stage.label)])
+        outcome = Outcome("ok") if score is not None else Outcome("failed", "out of memory")
+        stages += search.ended(stage, outcome)[0]
+    search.finished = True
+    search.save()
+    found = found_tuning(compared(recipe, search.winners()), tmp_path)
+    assert found is not None and found.not_tuned == {"best_of_n": "it has nothing to tune"}
+    dpo, sft = found.labels["dpo"], found.labels["sft"]
+    assert [trial.score for trial in dpo.trials] == [0.0, 1.0]
+    assert (dpo.best, dpo.untuned, dpo.spent["flops"]) == (1, "dpo-untuned", 4.0)
+    assert [(trial.state, trial.error) for trial in sft.trials] == [("complete", None), ("failed", "out of memory")]
+    assert (sft.best, sft.untuned) == (0, None)
+    assert {"failed", "kept"} <= {note.kind for note in explained(found, [], "gold").notes}

@@ -6,6 +6,7 @@ import shlex
 from pathlib import Path
 
 from prefzoo.data.read_files import COLUMNS
+from prefzoo.report.cost import format_cost
 from prefzoo.report.sections import PROSE
 from prefzoo.results.results_schema import Results, Verdict
 from prefzoo.results.statistics import ALPHA
@@ -169,8 +170,8 @@ def seeds_note(results: Results) -> str | None:
 def search_note(results: Results, run: str, tuning: Tuning) -> str:
     """Return that settings were searched, which labels have them as written, and which verdicts that changed."""
     of_run = f"In {run}, " if run else ""
-    untuned = [tuned.untuned for tuned in tuning.labels.values() if tuned.untuned is not None]
-    written = f" ({', '.join(untuned)}: as written)" if untuned else ""
+    untuned = [tuned.untuned for tuned in tuning.labels.values() if tuned.untuned in results.algorithms]
+    written = f" ({', '.join(map(str, untuned))}: as written)" if untuned else ""
     trials = f"{_trials(tuning)} each" if tuning.equal == "trials" else f"trials of equal {EQUAL[tuning.equal]}"
     labels = _named([*tuning.labels])
     text = f"{of_run}{labels}: settings found in {trials}, on validation prompts{written}."
@@ -181,12 +182,14 @@ def search_sentence(run: str, tuning: Tuning) -> str:
     """Return what each label was given for the search of its settings."""
     of_run = f"In {run}, " if run else ""
     seeds = f"{len(tuning.seeds)} seed{'s' if len(tuning.seeds) != 1 else ''}"
-    budget = ", ".join(f"{value:g} {name}" for name, value in tuning.budget.items() if isinstance(value, int | float))
-    given = _trials(tuning)
+    amounts = {name: value for name, value in tuning.budget.items() if isinstance(value, int | float)}
+    budget = ", ".join(f"{n:g} {name if n != 1 else name.removesuffix('s')}" for name, n in amounts.items())
+    given, how = _trials(tuning), tuning.sampler
     if tuning.equal != "trials":
         given = f"the {EQUAL[tuning.equal]} of {given} of the dearest label"
+        how = f"{format_cost(tuning.equal, tuning.allowance)}; {how}" if tuning.allowance else how
     return (
-        f"{of_run}{', '.join(tuning.labels)} were each given {given} ({tuning.sampler}), the first with the settings "
+        f"{of_run}{', '.join(tuning.labels)} were each given {given} ({how}), the first with the settings "
         f"as written. A trial was trained with {seeds}{f' and {budget}' if budget else ''}, and scored on "
         f"{tuning.prompts} validation prompts."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -11,8 +12,10 @@ import numpy as np
 from prefzoo.report import axes
 from prefzoo.report.figures import draw, drawn_labels
 from prefzoo.report.sections import PROSE, Picture
+from prefzoo.report.summary_text import EQUAL
 from prefzoo.results.number_format import fixed
 from prefzoo.results.results_schema import Results
+from prefzoo.results.tuning_results import Curve, budget_curves
 from prefzoo.results.tuning_schema import TunedLabel, Tuning, TuningTrial
 
 COLUMNS = 2
@@ -32,7 +35,8 @@ def tuning_pictures(results: Results) -> list[Picture]:
 
 def picture_name(kind: str, run: str, label: str = "") -> str:
     """Return the name of a picture's files; of a merged report they name its run too."""
-    return "_".join(filter(None, (kind, *(part.replace("/", "_").replace(" ", "_") for part in (run, label)))))
+    parts = [re.sub(r"[^\w.-]+", "_", part).strip("_") for part in (kind, run, label)]
+    return "_".join(filter(None, parts))
 
 
 def score_name(tuning: Tuning) -> str:
@@ -44,13 +48,13 @@ def score_name(tuning: Tuning) -> str:
 
 
 def _expected_best(run: str, tuning: Tuning, labels: Sequence[str]) -> list[Picture]:
-    curves = {label: tuned.expected_best for label, tuned in tuning.labels.items() if tuned.expected_best}
-    if not curves:
+    if not (curves := budget_curves(tuning)):
         return []
-    text = ", ".join(f"{label} {fixed(v[0])} with 1 trial, {fixed(v[-1])} with {len(v)}" for label, v in curves.items())
-    drawing = partial(
-        _draw_expected_best, curves=curves, labels=labels, start=tuning.start.get("score"), score=score_name(tuning)
+    text = ", ".join(
+        f"{label} {fixed(curve[0][1])} with 1 trial, {fixed(curve[-1][1])} with {len(curve)}"
+        for label, curve in curves.items()
     )
+    drawing = partial(_draw_expected_best, curves=curves, labels=labels, tuning=tuning)
     height = 3.4 + 0.22 * -(-len(curves) // axes.legend_columns([*curves]))
     return [draw(picture_name("expected_best", run), PROSE["expected_best_picture"], text, drawing, height)]
 
@@ -68,13 +72,17 @@ def _trials(run: str, tuning: Tuning, labels: Sequence[str]) -> list[Picture]:
             names=names,
             label=label,
             labels=labels,
-            start=tuning.start.get("score"),
+            start=_start_score(tuning),
             score=score_name(tuning),
         )
         caption = PROSE["tuning_picture"].format(label=label)
         name = picture_name("tuning", run, label)
         drawn.append(draw(name, caption, _in_words(tuned), drawing, 0.6 + 2.4 * shape[0], shape))
     return drawn
+
+
+def _start_score(tuning: Tuning) -> float | None:
+    return tuning.start.get("score") if tuning.start is not None else None
 
 
 def _in_words(tuned: TunedLabel) -> str:
@@ -91,24 +99,26 @@ def settings_text(settings: dict[str, object]) -> str:
 
 def setting_text(value: object) -> str:
     """Return a value of a setting as text, a number in three digits."""
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    return f"{value:.3g}" if isinstance(value, float) else "-" if value is None else str(value)
 
 
-def _draw_expected_best(
-    plot: Any, curves: Mapping[str, Sequence[float]], labels: Sequence[str], start: float | None, score: str
-) -> None:
-    """Draw the expected best score of each label against its number of trials; the grey line is the start."""
-    from matplotlib.ticker import MaxNLocator
+def _draw_expected_best(plot: Any, curves: Mapping[str, Curve], labels: Sequence[str], tuning: Tuning) -> None:
+    """Draw the expected best score of each label against what is spent; the grey line is the start."""
+    from matplotlib.ticker import EngFormatter, MaxNLocator
 
-    for label, values in curves.items():
+    for label, curve in curves.items():
         style = axes.style_of(label, labels)
         line = {"color": style["color"], "marker": style["fmt"], "markersize": 5, "label": label}
-        plot.plot(range(1, len(values) + 1), values, axes.dashes_of(label, labels), **line)
-    if start is not None:
+        plot.plot(*zip(*curve, strict=True), axes.dashes_of(label, labels), **line)
+    if (start := _start_score(tuning)) is not None:
         plot.axhline(start, color="0.6", linewidth=1, zorder=0)
-    plot.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    if tuning.equal == "trials":
+        plot.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    else:
+        plot.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.draw_legend(plot)
-    plot.set(xlabel="trials, the first as written", ylabel=score)
+    unit = EQUAL.get(tuning.equal)
+    plot.set(xlabel=f"{f'{unit} of ' if unit else ''}trials, the first as written", ylabel=score_name(tuning))
 
 
 def _draw_trials(
@@ -127,7 +137,7 @@ def _draw_trials(
     for plot, name in zip(plots, names, strict=False):
         positions = _scale(plot, name, tuned)
         for trial in tuned.trials:
-            if name not in trial.settings:
+            if trial.settings.get(name) is None:  # as written, where only the trainer knows how
                 continue
             x = positions(trial.settings[name])
             if trial.score is None:
@@ -168,7 +178,7 @@ def _scale(plot: Any, name: str, tuned: TunedLabel) -> Callable[[Any], float]:
     """Set the scale of a setting's axis, as it was searched; return where on it a value is."""
     searched = tuned.space[name]
     if searched.choices is not None:
-        known = [*searched.choices, *(t.settings[name] for t in tuned.trials if name in t.settings)]
+        known = [*searched.choices, *(t.settings[name] for t in tuned.trials if t.settings.get(name) is not None)]
         words = list(dict.fromkeys(map(str, known)))
         plot.set_xticks(range(len(words)), words, rotation=90 if sum(map(len, words)) > MOST_LETTERS else 0)
         plot.set_xlim(-0.5, len(words) - 0.5)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from prefzoo.report.cost import format_cost
 from prefzoo.report.sections import PROSE, Cells, Figures, Fold, Part, Picture, Points, Section, Table, Text
@@ -11,7 +12,15 @@ from prefzoo.report.summary_text import changes_sentence, search_sentence
 from prefzoo.report.tuning_figures import picture_name, score_name, setting_text
 from prefzoo.results.number_format import fixed, interval, with_error
 from prefzoo.results.results_schema import Results
-from prefzoo.results.tuning_results import best_trial, order_changes, paired_verdict
+from prefzoo.results.tuning_results import (
+    ROUNDING,
+    Curve,
+    best_trial,
+    best_within,
+    budget_curves,
+    order_changes,
+    paired_verdict,
+)
 from prefzoo.results.tuning_schema import TunedLabel, Tuning, TuningTrial
 from prefzoo.run.stage_graph import START
 
@@ -46,14 +55,13 @@ def _section(results: Results, run: str, tuning: Tuning, pictures: Mapping[str, 
         ),
         Text(PROSE["tuning_effect"]),
     ]
-    curves = {label: tuned.expected_best for label, tuned in tuning.labels.items() if tuned.expected_best}
-    if curves:
+    if curves := budget_curves(tuning):
         drawn = [pictures[name] for name in (picture_name("expected_best", run),) if name in pictures]
-        table = Table(expected_cells(curves), "expected best validation score", key=f"expected best{suffix}")
+        table = Table(expected_cells(curves, tuning), "expected best validation score", key=f"expected best{suffix}")
         prose = PROSE["expected_best"].format(sampler=PROSE.get(f"sampler_{tuning.sampler}", "")).replace("  ", " ")
         parts += [
             Text("Does the order depend on the tuning budget?", "heading"),
-            Text(order_sentence(curves), style=""),
+            Text(order_sentence(curves, tuning), style=""),
         ]
         parts += [Figures(drawn), table, Text(prose)]
     parts += [
@@ -134,30 +142,36 @@ def changed_settings(first: TuningTrial, best: TuningTrial) -> str:
     return ", ".join(changes) or WRITTEN
 
 
-def expected_cells(curves: Mapping[str, Sequence[float]]) -> Cells:
-    """Return the expected best score of 1, 2, 4, .. trials and of all."""
-    most = max(map(len, curves.values()))
-    counts = sorted({*(2**i for i in range(most.bit_length()) if 2**i <= most), most})
-    headings = ["policy", *[f"{n} trial{'s' if n > 1 else ''}" for n in counts]]
-    return headings, [
-        [label, *[fixed(values[n - 1]) if n <= len(values) else "-" for n in counts]]
-        for label, values in curves.items()
-    ]
+def expected_cells(curves: Mapping[str, Curve], tuning: Tuning) -> Cells:
+    """Return the expected best score of 1, 2, 4, .. trials and of all, or for what these of the dearest label cost."""
+    whole = max(curve[-1][0] for curve in curves.values())
+    first = 1.0 if tuning.equal == "trials" else whole / max(1, tuning.trials)
+    doubled = [first * 2**i for i in range(int(math.log2(whole / first)) + 1)] if first else []
+    budgets = [*(budget for budget in doubled if budget < whole * (1 - ROUNDING)), whole]
+    scores = {label: [best_within(curve, budget) for budget in budgets] for label, curve in curves.items()}
+    headings = ["policy", *[_spent(budget, tuning) for budget in budgets]]
+    return headings, [[label, *["-" if x is None else fixed(x) for x in row]] for label, row in scores.items()]
 
 
-def order_sentence(curves: Mapping[str, Sequence[float]]) -> str:
+def _spent(amount: float, tuning: Tuning) -> str:
+    if tuning.equal == "trials":
+        return f"{amount:.0f} trial{'s' if amount > 1 else ''}"
+    return f"{format_cost(tuning.equal, amount)} {COST_COLUMNS[tuning.equal]}"
+
+
+def order_sentence(curves: Mapping[str, Curve], tuning: Tuning) -> str:
     """Return the order of the labels with the settings as written and with all trials, and where it changes."""
     if len(curves) < 2:
         return "One policy was tuned: there is no order."
-    ends = [", ".join(sorted(curves, key=lambda label: -curves[label][place if place < 0 else 0])) for place in (0, -1)]
+    ends = [", ".join(sorted(curves, key=lambda label: -curves[label][place][1])) for place in (0, -1)]
     changes = order_changes(curves)
     if not changes:
-        return f"By expected best validation score the order is the same with 1 trial as with all: {ends[0]}."
-    named = [f"{new} passes {old} at {n} trials" for n, new, old in changes[:MOST_CHANGES]]
+        return f"By expected best validation score the order is as with the settings as written: {ends[0]}."
+    named = [f"{new} passes {old} at {_spent(at, tuning)}" for at, new, old in changes[:MOST_CHANGES]]
     named += [f"{len(changes) - MOST_CHANGES} more changes"] if len(changes) > MOST_CHANGES else []
     return (
-        f"By expected best validation score the order is {ends[0]} with 1 trial, and {ends[1]} with all: "
-        f"{', '.join(named)}."
+        f"By expected best validation score the order is {ends[0]} with the settings as written, and {ends[1]} with "
+        f"all trials: {', '.join(named)}."
     )
 
 
@@ -238,16 +252,15 @@ def range_cells(tuned: TunedLabel) -> Cells:
 def tuning_lines(results: Results) -> list[str]:
     """Return a line for each tuned label, for a terminal."""
     lines = []
-    for run, tuning in results.searches.items():
+    for tuning in results.searches.values():
         lines += [note.text for note in tuning.notes if note.text not in results.notes]
         for label, tuned in tuning.labels.items():
-            verdict, difference, written, found, against, *_, settings = _effect(results, label, tuned)
-            of_run = f" ({run})" if run else ""
-            if tuned.untuned is None:
-                lines.append(f"{label}{of_run}: {settings}")
-                continue
-            lines.append(
-                f"{label}{of_run}: {settings}; test {results.primary} {written} {ARROW} {found}, {difference} {verdict}"
-                f"; against the start {against}"
-            )
+            verdict, difference, written, found, against, first, best, settings = _effect(results, label, tuned)
+            line = f"{label}: {settings}"
+            if tuned.untuned is not None and difference == "-":
+                line += f"; {score_name(tuning)} {first} {ARROW} {best}, not compared on test prompts"
+            elif tuned.untuned is not None:
+                line += f"; test {results.primary} {written} {ARROW} {found}, {difference} {verdict}"
+                line += f"; against the start {against}"
+            lines.append(line)
     return lines

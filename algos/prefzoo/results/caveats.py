@@ -76,9 +76,9 @@ def notes(
         sentences += [f"The model of {label}: {sentence}." for sentence in dict.fromkeys(differs)]
     for label, result in algorithms.items():
         searched = tuning.labels[label].space if tuning is not None and label in tuning.labels else {}
-        differs = {name: value for name, value in result.differs.items() if f"trainer.{name}" not in searched}
-        if differs:
-            sentences.append(f"{label} was trained with other arguments than the rest: {json.dumps(differs)}.")
+        arguments = {name: value for name, value in result.differs.items() if f"trainer.{name}" not in searched}
+        if arguments:
+            sentences.append(f"{label} was trained with other arguments than the rest: {json.dumps(arguments)}.")
         if result.departures:
             used = ", ".join(
                 f"{key} {_used(departure.used)} (recipe: {_used([departure.recipe])})"

@@ -194,6 +194,7 @@ def _algorithm(
             columns.setdefault(metric, []).append(column)
     tables = {m: np.array(rows) for m, rows in columns.items() if len(rows) == len(seeds)} if status == "ok" else {}
     settings = dict(recipe.algorithms.get(label, {}))
+    settings.pop("tune", None)
     name = settings.pop("algorithm", label if label != START else recipe.start.algorithm)
     result = AlgorithmResult(
         status=status,

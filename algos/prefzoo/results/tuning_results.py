@@ -19,15 +19,19 @@ from prefzoo.errors import PrefzooError
 from prefzoo.recipe.recipe_schema import Recipe
 from prefzoo.results.number_format import fixed
 from prefzoo.results.results_schema import Verdict
-from prefzoo.results.tuning_schema import ChangedVerdict, Range, TunedLabel, Tuning, TuningNote, TuningTrial
+from prefzoo.results.tuning_schema import ChangedVerdict, SearchedRange, TunedLabel, Tuning, TuningNote, TuningTrial
 from prefzoo.run.stage_graph import START
+from prefzoo.run.tuning_graph import TUNING_FILE
 
-TUNING_FILE = "tuning.json"
+ROUNDING = 1e-9
+"""Relative, of what is spent."""
 FAR_OUT = 10.0
 """Nats a reply between the winner and the start above which a reward is not to be trusted: as far as the best of 60,000
 replies by that reward (log n - (n - 1) / n)."""
 EDGE = 0.05
 """Of a range, on its own scale: a winner that is nearer to an end is said to be at its edge."""
+Curve = Sequence[tuple[float, float]]
+"""What is spent, and the expected best score for that, growing."""
 FIRST_SCREEN = ("unfinished", "all_failed", "reward", "far_out")
 """Kinds of notes that stand among what to read before believing the verdicts."""
 
@@ -60,15 +64,30 @@ def expected_best_of_trials(trials: Sequence[TuningTrial]) -> list[float]:
     return [floor, *expected_best(others)]
 
 
-def order_changes(curves: Mapping[str, Sequence[float]]) -> list[tuple[int, str, str]]:
-    """Return (number of trials, label that gets ahead, label that was ahead), in order, for as many trials as both
-    labels have."""
-    changes = []
+def budget_curves(tuning: Tuning) -> dict[str, Curve]:
+    """Return for each label with a score the expected best score by what is spent: by the number of trials, or where
+    labels have equal FLOPs or seconds, by that number times what a trial of the label takes in the mean."""
+    curves: dict[str, Curve] = {}
+    for label, tuned in tuning.labels.items():
+        cost = 1.0 if tuning.equal == "trials" else tuned.spent.get(tuning.equal, 0.0) / max(1, len(tuned.trials))
+        if tuned.expected_best:
+            curves[label] = [(n * cost, score) for n, score in enumerate(tuned.expected_best, 1)]
+    return curves
+
+
+def best_within(curve: Curve, budget: float) -> float | None:
+    """Return the expected best score of as many trials as a budget pays for; None where it pays for none."""
+    return next((score for cost, score in reversed(curve) if cost <= budget * (1 + ROUNDING)), None)
+
+
+def order_changes(curves: Mapping[str, Curve]) -> list[tuple[float, str, str]]:
+    """Return (what is spent, label that gets ahead, label that was ahead), in order."""
+    changes: list[tuple[float, str, str]] = []
     for a, b in combinations(curves, 2):
-        ahead = [
-            (n, a if x > y else b) for n, (x, y) in enumerate(zip(curves[a], curves[b], strict=False), 1) if x != y
-        ]
-        changes += [(n, new, old) for (_, old), (n, new) in pairwise(ahead) if new != old]
+        costs = sorted({cost for label in (a, b) for cost, _ in curves[label]})
+        both = [(cost, best_within(curves[a], cost), best_within(curves[b], cost)) for cost in costs]
+        ahead = [(cost, a if x > y else b) for cost, x, y in both if x is not None and y is not None and x != y]
+        changes += [(cost, new, old) for (_, old), (cost, new) in pairwise(ahead) if new != old]
     return sorted(changes)
 
 
@@ -116,10 +135,18 @@ def first_screen(tuning: Tuning) -> list[str]:
 
 
 def _is_of(tuning: Tuning, recipe: Recipe) -> bool:
-    """Return whether the labels of a recipe that were tuned have the settings that were found."""
-    settings = json.loads(json.dumps(recipe.algorithms, default=str))
-    found = {label: tuned.winner for label, tuned in tuning.labels.items() if label in settings and tuned.winner}
-    return all(settings[label] == winner for label, winner in found.items())
+    """Return whether a recipe was to be tuned, and its labels have the settings that were found, or it is one of before
+    the search, which has no label with the settings as written beside one that another won over."""
+    if recipe.tuning is None:
+        return False
+    labels = json.loads(json.dumps(recipe.algorithms, default=str))
+    settings = {label: {key: value for key, value in each.items() if key != "tune"} for label, each in labels.items()}
+    compared = {label: tuned for label, tuned in tuning.labels.items() if (tuned.untuned or label) in settings}
+    return all(
+        settings[label] == {key: value for key, value in (tuned.winner or {}).items() if key != "tune"}
+        for label, tuned in compared.items()
+        if label in settings and tuned.winner is not None
+    )
 
 
 def changed_verdicts(tuning: Tuning, verdicts: Sequence[Verdict], metric: str) -> list[ChangedVerdict]:
@@ -209,7 +236,7 @@ def _best_of(kl: float) -> int:
     return int(float(f"{count:.0e}"))
 
 
-def _edges(settings: Mapping[str, Any], space: Mapping[str, Range]) -> Iterator[str]:
+def _edges(settings: Mapping[str, Any], space: Mapping[str, SearchedRange]) -> Iterator[str]:
     """Yield each setting that is within `EDGE` of an end of its range, or beyond it."""
     for name, searched in space.items():
         value = settings.get(name)

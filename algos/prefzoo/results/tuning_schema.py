@@ -24,7 +24,7 @@ class Objective(Block):
     )
 
 
-class Range(Block):
+class SearchedRange(Block):
     """Where a setting was searched: from `low` to `high`, or among `choices`."""
 
     low: float | None = None
@@ -54,7 +54,7 @@ class TuningTrial(Block):
 class TunedLabel(Block):
     """The search of one label."""
 
-    space: dict[str, Range]
+    space: dict[str, SearchedRange]
     trials: list[TuningTrial]
     best: int | None = Field(default=None, description="number of the trial with the highest score, of equal ones the "
                              "first; None where none has a score")  # fmt: skip
@@ -91,13 +91,16 @@ class Tuning(Block):
     objective: Objective
     sampler: str
     equal: Literal["trials", "flops", "seconds"]
+    allowance: float | None = Field(
+        default=None, description="FLOPs or seconds that each label had, where these are equal"
+    )
     trials: int = Field(description="of each label; of `equal: flops` or `seconds`, as many as the dearest label has")
     seeds: list[int] = Field(description="with which each trial was trained; none of the comparison's")
     prompts: int = Field(description="validation prompts that a trial was scored on")
     budget: dict[str, Any] = Field(description="what a trial was trained on")
     seed: int = Field(description="of the sampler")
     finished: bool
-    start: dict[str, float | None] = Field(description="score, kl and length of the start on the same prompts")
+    start: dict[str, float | None] | None = Field(description="score, kl and length of the start on the same prompts")
     labels: dict[str, TunedLabel]
     not_tuned: dict[str, str] = Field(default={}, description="label -> why it was not tuned")
     changed_verdicts: list[ChangedVerdict] = []
