@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from prefzoo.ledger import Ledger
 from prefzoo.settings import Adapter, Budget, Generation, Shaping, Training
-from prefzoo.types import Completion, Constitution, Judge, Progress, Prompt, Reward
+from prefzoo.types import Completion, Constitution, Judge, Progress, Prompt, Range, Reward
 
 if TYPE_CHECKING:
     from prefzoo.views import Views
@@ -278,12 +278,18 @@ class Algorithm(ABC):
     config: ClassVar[str | None] = None
     """`"module:Class"` of the config whose fields `trainer` may set; None when there is no such trainer."""
 
+    family: ClassVar[str] = "others"
+    """The heading under which `prefzoo ls` lists it."""
+
     owned: ClassVar[Mapping[str, str]] = {}
     """Fields of `config` that `train` itself sets, so that `trainer` may not: field -> the hyper-parameter that sets
     it, or a sentence on what to do instead. (`config_fields.OWNED` are those of every algorithm.)"""
 
     trains: ClassVar[bool] = True
     """False for an algorithm that leaves the start's weights as they are and only samples in another way."""
+
+    space: ClassVar[Mapping[str, Range]] = {}
+    """What tuning tries of which hyper-parameter, beside the learning rate."""
 
     trainer: dict[str, Any] = field(default_factory=dict, kw_only=True)
 

@@ -39,6 +39,44 @@ class Completion:
     finished: bool
 
 
+@dataclass(frozen=True)
+class Range:
+    """What tuning tries of a setting: the numbers from `low` to `high`, whole ones where both are, or `choices`.
+
+    Attributes:
+        low, high: the ends, which are tried too.
+        log: whether the logarithm is spread evenly, and not the number.
+        source: where the range is from: a paper, its authors' advice, or ours and why.
+        relative: `low` and `high` are factors of the setting as the recipe has it.
+        choices: what is tried, in the place of a range.
+    """
+
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+    source: str = ""
+    relative: bool = False
+    choices: tuple[Any, ...] = ()
+
+    @property
+    def whole(self) -> bool:
+        """Whether only whole numbers are tried."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+    def holds(self, value: Any) -> bool:
+        """Whether a value is one that may be tried."""
+        if self.choices:
+            return value in self.choices
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
+    def __str__(self) -> str:
+        """The range as a recipe writes it; a relative one in words."""
+        if self.choices:
+            return "[" + ", ".join(map(str, self.choices)) + "]"
+        ends = f"{self.low:g} to {self.high:g} times the recipe's" if self.relative else f"{self.low:g}, {self.high:g}"
+        return f"{ends}{', log' * self.log}" if self.relative else f"[{ends}{', log' * self.log}]"
+
+
 class Reward(Protocol):
     """Scores replies: higher is better, any real number, one for each pair of prompt and reply."""
 

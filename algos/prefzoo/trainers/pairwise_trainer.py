@@ -39,6 +39,11 @@ class ReplyBatch:
         assert self.reference_log_probabilities is not None, "a loss without a reference has no log-ratios"
         return self.log_probabilities - self.reference_log_probabilities
 
+    @property
+    def means(self) -> Tensor:
+        """(B,), the mean log-probability of a token under the policy."""
+        return self.log_probabilities / self.lengths
+
 
 class PairwiseTrainer(DPOTrainer):
     """Trains with `algorithm.loss` in the place of TRL's losses; batches, reference and optimizer steps are TRL's.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -31,6 +31,8 @@ class FeedbackLoop(Algorithm):
             among the rounds, so that more rounds use no more of them; the policy of each round is measured.
             Default: Lee et al. 2023 and Bai et al. 2022, of one round each.
     """
+
+    family: ClassVar[str] = "AI feedback"
 
     learner: str = "dpo"
     learner_settings: dict[str, Any] = field(default_factory=dict)

@@ -97,6 +97,7 @@ class Grouped(Algorithm):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})
+    family: ClassVar[str] = "policy gradient"
     owned: ClassVar[Mapping[str, str]] = {**ONLINE_MANAGED_FIELDS, "num_iterations": "epochs", "epsilon": "clip"}
 
     missing_eos_penalty: Annotated[float, Field(ge=0)] = 1.0

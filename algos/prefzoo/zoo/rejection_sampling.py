@@ -39,6 +39,7 @@ class RejectionSampling(Algorithm):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})
+    family: ClassVar[str] = "imitation"
     config: ClassVar[str | None] = "trl.trainer.sft_config:SFTConfig"
 
     n: Annotated[int, Field(ge=1)] = 8
