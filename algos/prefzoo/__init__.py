@@ -18,12 +18,13 @@ from prefzoo.errors import DataError, PrefzooError, RecipeError
 from prefzoo.interface import Algorithm, Bench, Policy
 from prefzoo.ledger import Ledger
 from prefzoo.registry import get, names, register, register_policy
-from prefzoo.types import Completion, Reward
+from prefzoo.types import Completion, Range, Reward
 from prefzoo.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from prefzoo.commands.comparison import compare
     from prefzoo.commands.comparison import load_results as load
+    from prefzoo.commands.tuning import tune
     from prefzoo.models.policy_kinds import load_policy, write_policy_file
     from prefzoo.models.policy_with_modules import PolicyWithModules
     from prefzoo.trainers.fitting import current_policy, fit
@@ -43,6 +44,7 @@ __all__ = [
     "Policy",
     "PolicyWithModules",
     "PrefzooError",
+    "Range",
     "RecipeError",
     "ReplyBatch",
     "Reward",
@@ -58,6 +60,7 @@ __all__ = [
     "register",
     "register_policy",
     "shaped",
+    "tune",
     "without_reference",
     "write_policy_file",
 ]
@@ -75,6 +78,7 @@ LAZY = {
     "load_policy": "prefzoo.models.policy_kinds:load_policy",
     "precomputed_reference": "prefzoo.trainers.reference:precomputed_reference",
     "shaped": "prefzoo.trainers.online:shaped",
+    "tune": "prefzoo.commands.tuning:tune",
     "without_reference": "prefzoo.trainers.reference:without_reference",
     "write_policy_file": "prefzoo.models.policy_kinds:write_policy_file",
 }

@@ -30,6 +30,10 @@ NEEDS = ("preferences", "prompts", "demonstrations", "reward", "judge", "constit
 CHECKPOINTS = "checkpoints"
 """Folder inside `Bench.out` that is kept when a trial is killed."""
 
+LEARNING_RATE = "trainer.learning_rate"
+RATES = Range(0.1, 10, log=True, relative=True, source="ours: a factor of ten either way")
+"""What tuning tries of the learning rate of every algorithm with a trainer."""
+
 MILESTONES = "milestones"
 """Folder inside `Bench.out` with policies from before the end of the training, which are measured too."""
 
@@ -292,6 +296,12 @@ class Algorithm(ABC):
     """What tuning tries of which hyper-parameter, beside the learning rate."""
 
     trainer: dict[str, Any] = field(default_factory=dict, kw_only=True)
+
+    @property
+    def tunable(self) -> dict[str, Range]:
+        """What tuning tries of the algorithm with these settings, by dotted setting: `space`, and the learning rate
+        where a trainer is behind it."""
+        return {**self.space, **({LEARNING_RATE: RATES} if self.config is not None and self.trains else {})}
 
     @property
     def required(self) -> frozenset[str]:

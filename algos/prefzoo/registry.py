@@ -61,6 +61,8 @@ BUILT_IN = {
     "wpo": "prefzoo.zoo.dpo_shapes:WPO",
 }
 ENTRY_POINTS = "prefzoo.algorithms"
+LABEL_KEYS = ("algorithm", "seed_offset", "tune")
+"""What a recipe says of a label beside the algorithm's own settings."""
 BUILT_IN_POLICIES = {
     "adapter": "prefzoo.models.language_model:LanguageModelPolicy",
     "best_of_n": "prefzoo.rewards.best_of_n_policy:BestOfNPolicy",
@@ -242,8 +244,7 @@ def build(cls: type[Algorithm], parameters: Mapping[str, Any], prefix: str = "")
         No algorithm where there is a problem.
     """
     fields = [f.name for f in dataclasses.fields(cls)]
-    # In a recipe these two stand beside an algorithm's own.
-    known = [*fields, *(("algorithm", "seed_offset") if prefix.startswith("algorithms.") else ())]
+    known = [*fields, *(LABEL_KEYS if prefix.startswith("algorithms.") else ())]
     problems = [f"{prefix}{key}: {unknown('key', key, known)}" for key in parameters if key not in fields]
     settings = {key: value for key, value in parameters.items() if key in fields}
     problems += [

@@ -45,6 +45,7 @@ for command in (  # in the order in which `prefzoo --help` shows them
     recipes.schema,
     recipes.data,
     training.compare,
+    training.tune,
     training.plan,
     training.run,
     checks.check,

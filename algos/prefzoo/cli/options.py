@@ -20,6 +20,12 @@ Add = Annotated[
     str | None, typer.Option("--add", metavar="A,B", help="These too, beside those that the folder holds already.")
 ]
 Sets = Annotated[list[str] | None, typer.Option("--set", metavar="KEY.SUB=VALUE", help="Change a key of the recipe.")]
+Trials = Annotated[
+    int | None,
+    typer.Option(
+        "--tune", metavar="N", min=1, help="First search the settings of each label in N trials, on validation prompts."
+    ),
+]
 Out = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="The comparison's folder; runs/RECIPE by default.")
 ]

@@ -17,6 +17,7 @@ from prefzoo.cli.options import (
     RecipeArgument,
     Seeds,
     Sets,
+    Trials,
     Workers,
     listed,
     show,
@@ -29,6 +30,7 @@ def compare(
     algorithms: Algorithms = None,
     add: Add = None,
     seeds: Seeds = None,
+    tune: Trials = None,
     sets: Sets = None,
     out: Out = None,
     workers: Workers = None,
@@ -40,9 +42,41 @@ def compare(
 
     Example: prefzoo compare quickstart --algorithms dpo,sft --seeds 5 --out runs/two
     """
-    _compare_and_show(
-        recipe, out, algorithms=listed(algorithms), add=listed(add) or (), seeds=seeds, sets=sets or [], workers=workers
-    )
+    given: dict[str, Any] = {"algorithms": listed(algorithms), "add": listed(add) or (), "seeds": seeds, "tune": tune}
+    _compare_and_show(recipe, out, **given, sets=sets or [], workers=workers)
+
+
+def tune(
+    recipe: RecipeArgument,
+    trials: Annotated[int | None, typer.Option(metavar="N", min=1, help="Of each label; 8 by default.")] = None,
+    algorithms: Algorithms = None,
+    sets: Sets = None,
+    out: Out = None,
+    workers: Workers = None,
+    plugins: Plugins = None,
+) -> None:
+    """Search the settings of every label alike, on validation prompts, and write a recipe with what was found.
+
+    `compare --tune N` with the same recipe goes on from here, and compares what was found with the settings as written.
+
+    Example: prefzoo tune quickstart --trials 8 --algorithms dpo,ppo
+    """
+    from prefzoo.commands.tuning import found_table
+    from prefzoo.commands.tuning import tune as search
+
+    folder = out or Path("runs") / Path(recipe).stem
+    try:
+        found = search(recipe, trials, listed(algorithms), sets or [], folder, workers, Console(stderr=True))
+    except KeyboardInterrupt:
+        Console(stderr=True).print("interrupted; the same command goes on where it stopped")
+        raise typer.Exit(INTERRUPTED) from None
+    console = wide_console()
+    console.print(found_table(found))
+    for label, why in found.record["not_tuned"].items():
+        console.print(f"{label} stays as it is: {why}", markup=False, highlight=False)
+    console.print(str(found.recipe), markup=False, highlight=False, soft_wrap=True)
+    if any(label["best"] is None for label in found.record["labels"].values()):
+        raise typer.Exit(1)
 
 
 def plan(

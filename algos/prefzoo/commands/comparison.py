@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 from rich.console import Console
 
 from prefzoo.atomic_files import refuse_links, write_whole
 from prefzoo.commands.comparison_results import ComparisonResults
-from prefzoo.commands.held_comparison import go_on, held_in
+from prefzoo.commands.held_comparison import go_on
 from prefzoo.commands.merge_runs import merged_from, rebuild_merged
+from prefzoo.commands.run_folder import checked_recipe, locked_folder, refuse_failed, save_outcomes
+from prefzoo.commands.tuning import search_settings
 from prefzoo.errors import PrefzooError, os_errors_told
 from prefzoo.recipe.check_recipe import load
-from prefzoo.recipe.recipe_schema import Recipe
 from prefzoo.report import report_files as report
 from prefzoo.results import results_file
 from prefzoo.results.collect import collect, damaged_bookkeeping
 from prefzoo.results.results_schema import Results
-from prefzoo.run import distributed
-from prefzoo.run.executor import OUTCOMES, Outcome, Runner, add_worker_count, read_outcomes
+from prefzoo.run.executor import Outcome, Runner, add_worker_count, read_outcomes
 from prefzoo.run.progress_display import Watcher
 from prefzoo.run.resources import default_workers
 from prefzoo.run.stage_graph import LABEL_STAGE, PLAN_FILE, START, Plan, Stage, load_plan, make_plan
@@ -44,6 +42,7 @@ def compare(
     workers: int | None = None,
     console: Console | None = None,
     add: str | Iterable[str] = (),
+    tune: int | None = None,
 ) -> ComparisonResults:
     """Train every algorithm of a recipe from the same start on the same data, measure them alike, and judge.
 
@@ -61,6 +60,8 @@ def compare(
             too (`tracked` of what is returned).
         add: labels or names of algorithms to put beside those of the comparison that `out` holds; where it holds none,
             beside those of the recipe.
+        tune: how many trials each label's settings are searched by first, on validation prompts; None is as the recipe
+            says. What is found is compared beside the settings as written.
 
     Returns:
         What is in `results.json`; as the last value of a notebook's cell it is shown as a table. One algorithm's
@@ -73,13 +74,19 @@ def compare(
     """
     added = [add] if isinstance(add, str) else list(add)
     chosen = [algorithms] if isinstance(algorithms, str) else algorithms
-    checked = checked_recipe(recipe, chosen, seeds, sets, added, out)
+    checked = checked_recipe(recipe, chosen, seeds, sets, added, out, tune)
     with locked_folder(recipe, out) as folder:
-        plan = make_plan(checked, folder)
+        plan, workers = make_plan(checked, folder), workers or default_workers(checked)
         own_console, console = console is None, console or Console(stderr=True)
         if note := go_on(plan, added):
             console.print(note, markup=False, highlight=False, soft_wrap=True)
-        results = _compare(plan, workers or default_workers(checked), console)
+        try:
+            plan = search_settings(plan, workers, console).plan if checked.tuning is not None else plan
+        except KeyboardInterrupt:
+            with contextlib.suppress(PrefzooError):  # nothing to report yet
+                _report(*_finished(folder))
+            raise
+        results = _compare(plan, workers, console)
     if results.tracked and own_console:
         console.print(results.tracked, markup=False, highlight=False, soft_wrap=True)
     return results
@@ -150,55 +157,6 @@ def _finished(out: Path) -> tuple[Plan, dict[str, Outcome]]:
     return plan, outcomes
 
 
-def checked_recipe(
-    recipe: str | Mapping[str, Any],
-    algorithms: Iterable[str] | None,
-    seeds: int | list[int] | None,
-    sets: Iterable[str],
-    add: Sequence[str] = (),
-    out: str | Path | None = None,
-) -> Recipe:
-    """The recipe of a command that runs stages, with `add` beside the labels and seeds of the comparison in `out`; of
-    the processes of a launcher, all but the first end here."""
-    if distributed.is_follower():
-        raise SystemExit(0)
-    if add and algorithms is not None:
-        raise PrefzooError(f"--add {','.join(add)} and --algorithms: give one of the two")
-    sets = list(sets)
-    held = held_in(run_folder(recipe, out)) if add else None
-    if held is not None and seeds is None and not any(each.startswith("seeds=") for each in sets):
-        seeds = held.recipe["seeds"]
-    sets += [f"seeds={json.dumps(seeds)}"] if seeds is not None else []
-    return load(recipe, sets, algorithms, add, held.algorithms if held is not None else None)
-
-
-def run_folder(recipe: str | Mapping[str, Any], out: str | Path | None) -> Path:
-    """The folder of a comparison: `out`, or one named after the recipe."""
-    return Path(out) if out is not None else Path("runs") / (Path(recipe).stem if isinstance(recipe, str) else "recipe")
-
-
-@contextlib.contextmanager
-def locked_folder(recipe: str | Mapping[str, Any], out: str | Path | None) -> Iterator[Path]:
-    """A recipe's folder, made if need be and held against other processes.
-
-    Raises:
-        PrefzooError: when another process holds it, or symbolic links in it lead elsewhere.
-        OSError: when it cannot be made.
-    """
-    folder = run_folder(recipe, out)
-    folder.mkdir(parents=True, exist_ok=True)
-    refuse_links(folder, ("stages", "trials"))
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise PrefzooError(f"{folder} is in use by another prefzoo; wait for it, or choose another --out") from None
-    try:
-        yield folder
-    finally:
-        lock.release()
-
-
 def run_alone(plan: Plan, name: str, console: Console) -> Stage:
     """Run one stage and those that it needs, as far as they are not done, where `compare` will find them done.
 
@@ -212,7 +170,7 @@ def run_alone(plan: Plan, name: str, console: Console) -> Stage:
     with Watcher(len(alone.stages), 1, console) as watcher:
         watcher.expect([stage for stage in alone.stages.values() if not stage.done])
         outcomes = Runner(alone, run_stage, 1, watcher).run()
-    _refuse_failed(outcomes, outcomes)
+    refuse_failed(outcomes, outcomes)
     return alone.stages[name]
 
 
@@ -250,12 +208,12 @@ def _run(plan: Plan, workers: int, console: Console) -> dict[str, Outcome]:
         try:
             outcomes = runner.run()
         except KeyboardInterrupt:
-            _save_outcomes(runner.outcomes, plan.out)
+            save_outcomes(runner.outcomes, plan.out)
             if _comparable(runner.outcomes):
                 _report(plan, runner.outcomes)
             raise
-    _refuse_failed(outcomes, [name for name in ("data", START, LABEL_STAGE) if name in plan.stages])
-    _save_outcomes(outcomes, plan.out)
+    refuse_failed(outcomes, [name for name in ("data", START, LABEL_STAGE) if name in plan.stages])
+    save_outcomes(outcomes, plan.out)
     return outcomes
 
 
@@ -272,18 +230,6 @@ def _with_tracking_problems(results: Results, out: Path) -> Results:
         results.notes.extend(problems)
         report.write(results, out)
     return results
-
-
-def _refuse_failed(outcomes: Mapping[str, Outcome], names: Iterable[str]) -> None:
-    for name in names:
-        if outcomes[name].status != "ok":
-            raise PrefzooError(f"{name}: {outcomes[name].error}")
-
-
-def _save_outcomes(outcomes: Mapping[str, Outcome], out: Path) -> None:
-    """Write how each stage ended, so that a rebuilt report still says why something failed."""
-    content = {name: asdict(outcome) for name, outcome in outcomes.items()}
-    write_whole(out / OUTCOMES, json.dumps(content, indent=1))
 
 
 def _comparable(outcomes: Mapping[str, Outcome]) -> bool:

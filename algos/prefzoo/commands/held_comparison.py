@@ -14,6 +14,7 @@ from typing import Any
 
 from prefzoo.atomic_files import read_json
 from prefzoo.errors import PrefzooError
+from prefzoo.recipe.tuning_space import UNTUNED
 from prefzoo.run.stage_graph import INCOMPLETE, PLAN_FILE, Plan
 from prefzoo.run.trial_identity import differences
 
@@ -26,7 +27,7 @@ class Held:
     """A comparison in a folder.
 
     Attributes:
-        recipe: as `plan.json` holds it.
+        recipe: as `plan.json` holds it, its labels as they were before tuning.
         finished: label and seed of each training that is done.
     """
 
@@ -44,7 +45,8 @@ def held_in(out: Path) -> Held | None:
     try:
         content = read_json(out / PLAN_FILE)
         trained = [stage for stage in content["stages"] if stage["kind"] == "train" and _done(out / stage["folder"])]
-        return Held(content["recipe"], {(stage["label"], stage["seed"]) for stage in trained})
+        recipe = {**content["recipe"], "algorithms": content.get("written") or content["recipe"]["algorithms"]}
+        return Held(recipe, {(stage["label"], stage["seed"]) for stage in trained})
     except (PrefzooError, KeyError, TypeError):
         return None
 
@@ -77,7 +79,8 @@ def go_on(plan: Plan, add: Iterable[str] = ()) -> str | None:
             f"--add {','.join(names)}: {plan.out} holds a comparison with other settings (there the first of two "
             f"values), beside which nothing can be put: {listed}. Say the same with --set, or choose another --out"
         )
-    labels = list(dict.fromkeys(label for label, _ in sorted(held.finished) if label not in recipe["algorithms"]))
+    kept = [*recipe["algorithms"], *(map(UNTUNED.format, recipe["algorithms"]) if recipe["tuning"] else ())]
+    labels = list(dict.fromkeys(label for label, _ in sorted(held.finished) if label not in kept))
     seeds = [] if changed else sorted({seed for _, seed in held.finished if seed not in recipe["seeds"]})
     if labels or seeds:
         raise PrefzooError(_loses(plan, held, labels, seeds))
@@ -108,7 +111,9 @@ def _loses(plan: Plan, held: Held, labels: list[str], seeds: list[int]) -> str:
     what, instead = [], []
     if labels:
         what.append(f"of {', '.join(labels)}")
-        if new := [label for label in recipe.algorithms if label not in held.algorithms]:
+        if not recipe.tuning and (before := held.recipe.get("tuning")):
+            instead.append(f"--tune {before['trials']} keeps them")
+        elif new := [label for label in recipe.algorithms if label not in held.algorithms]:
             instead.append(f"--add {','.join(new)} puts {', '.join(new)} beside what is there")
         else:
             instead.append(f"--algorithms {','.join([*recipe.algorithms, *labels])} keeps all of them")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from prefzoo.atomic_files import text_sha256
 from prefzoo.data.formats import Row
 from prefzoo.data.rejects import Rejected, Rejects, in_order
 from prefzoo.data.shorten_prompts import LETTERS, shorten
-from prefzoo.errors import DataError
+from prefzoo.errors import DataError, PrefzooError
 from prefzoo.types import Prompt
 from prefzoo.views import prompt_key
 
@@ -57,8 +58,28 @@ def save_splits(splits: Mapping[str, Sequence[Row]], folder: Path) -> None:
         (folder / f"{name}.jsonl").write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 
 
+_must_not_see_test: list[str] = []
+"""What this process is doing that must not see the test split."""
+
+
+@contextlib.contextmanager
+def sealed_test_split(doing: str) -> Iterator[None]:
+    """While the block runs, reading the test split is an error in the whole process; `doing` says what is done."""
+    _must_not_see_test.append(doing)
+    try:
+        yield
+    finally:
+        _must_not_see_test.pop()
+
+
 def load_split(folder: Path, split: str) -> list[Row]:
-    """The rows of one sealed split."""
+    """The rows of one sealed split.
+
+    Raises:
+        PrefzooError: for the test split within `sealed_test_split`.
+    """
+    if split == "test" and _must_not_see_test:
+        raise PrefzooError(f"{_must_not_see_test[-1]} may not read the test split, which decides once, at the end")
     with (folder / f"{split}.jsonl").open(encoding="utf-8") as file:
         return [Row(**json.loads(line)) for line in file]
 

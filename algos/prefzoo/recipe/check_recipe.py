@@ -15,7 +15,8 @@ from prefzoo.plugins import load_plugins
 from prefzoo.recipe import recipe_files
 from prefzoo.recipe.cross_check import cross_problems
 from prefzoo.recipe.recipe_files import Draft
-from prefzoo.recipe.recipe_schema import LAB_LENGTHS, Recipe, Start, weight_bytes
+from prefzoo.recipe.recipe_schema import LAB_LENGTHS, LONGEST_LABEL, Recipe, Start, weight_bytes
+from prefzoo.recipe.tuning_space import tune_problems
 from prefzoo.validation_messages import Problem, shown, unknown_algorithm, validation_problems
 
 LEARNING_RATES = {
@@ -28,8 +29,6 @@ TINY_BYTES = 40_000_000
 REWARD_CONFIG = "trl.trainer.reward_config:RewardConfig"
 HOW_TO_NAME = "name at least one, such as `algorithms: {dpo: {}, sft: {}}`. `prefzoo ls` lists them"
 LABEL_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-LONGEST_LABEL = 100
-"""A label is part of file names, which have at most 255 letters, and of W&B's run ids, which have at most 128."""
 
 
 def load(
@@ -209,7 +208,7 @@ def _algorithm_problems(recipe: Recipe, label: str) -> list[str]:
         hint = f" For a second {meant}: `{label}: {{algorithm: {meant}}}`." if meant else ""
         return [*problems, f"{key}: {unknown_algorithm(name, known)}{hint}"]
     try:
-        return problems + recipe.build(label)[1]
+        return problems + (recipe.build(label)[1] or tune_problems(recipe, label))
     except PrefzooError as error:  # another package's, and broken
         return [*problems, f"{prefix}: {error}"]
 

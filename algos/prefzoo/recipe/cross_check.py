@@ -19,6 +19,7 @@ from prefzoo.models.chat_templates import template_text
 from prefzoo.recipe import data_check as data
 from prefzoo.recipe import judge_check as judges
 from prefzoo.recipe import model_check as models
+from prefzoo.recipe import tuning_check as tuning
 from prefzoo.recipe.recipe_schema import GoldFunction, Recipe
 from prefzoo.rewards.reward_files import given_problem
 from prefzoo.scoring_function import function_problem
@@ -207,7 +208,10 @@ def seed_problems(recipe: Recipe) -> list[str]:
             continue
         if lowest + offset < 0:
             negative.append(f"{key}: {offset} makes a seed negative; the lowest of `seeds` is {lowest}")
-        training = {"algorithm": label, **{key: value for key, value in settings.items() if key != "seed_offset"}}
+        training = {
+            "algorithm": label,
+            **{key: value for key, value in settings.items() if key not in ("seed_offset", "tune")},
+        }
         earlier, other = first.setdefault(json.dumps(training, sort_keys=True, default=str), (label, offset))
         seeds = {seed + other for seed in recipe.seeds} & {seed + offset for seed in recipe.seeds}
         if offset != other and seeds:
@@ -253,5 +257,6 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (template_problems, ("model.chat_template",)),
     (unfinished_problems, ("generation.unfinished", "algorithms")),
     (seed_problems, ("seeds",)),
+    (tuning.tuning_problems, ("tuning", "data.splits", "gold", "reward.type", "seeds", *_ROWS)),
 )
 """Each check with the keys whose defaults would mislead it."""

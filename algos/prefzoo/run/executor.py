@@ -8,7 +8,7 @@ import json
 import multiprocessing
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
@@ -77,14 +77,23 @@ class Runner:
         job: `job(plan, stage, folder, progress)` does the work of a stage; runs in the stage's process.
         workers: how many stages run at a time.
         watcher: is told what happens.
+        more: is told how each stage ended, and returns stages to run beside those of the plan.
     """
 
-    def __init__(self, plan: Plan, job: Callable[..., None], workers: int, watcher: Watcher) -> None:
-        self.plan, self.job, self.workers, self.watcher = plan, job, workers, watcher
+    def __init__(
+        self,
+        plan: Plan,
+        job: Callable[..., None],
+        workers: int,
+        watcher: Watcher,
+        more: Callable[[Stage, Outcome], Iterable[Stage]] = lambda stage, outcome: (),
+    ) -> None:
+        self.plan, self.job, self.workers, self.watcher, self.more = plan, job, workers, watcher, more
         self.together = distributed.processes()
         allowed = threads_asked(watcher.console) or cores()
         self.threads = max(1, min(allowed, cores() // (workers * self.together)))
         self.free = shares(workers, self.together)
+        self.waiting: dict[str, Stage] = {}
         self.outcomes: dict[str, Outcome] = {}
         self.running: dict[Connection, _Running] = {}
         self.resting: list[_Worker] = []
@@ -100,10 +109,11 @@ class Runner:
             PrefzooError: when no process can be started.
         """
         refuse_too_little()
-        waiting = dict(self.plan.stages)
+        waiting = self.waiting = dict(self.plan.stages)
         try:
             while waiting or self.running:
-                self._settle(waiting)
+                while self._settle(waiting):  # what is done already may bring more that is
+                    pass
                 ready = [s for s in waiting.values() if self._ready(s)][: self.workers - len(self.running)]
                 self._end_resting(all_but=sum(stage.kind in REUSABLE_STAGE_KINDS for stage in ready))
                 for stage in ready:
@@ -135,9 +145,10 @@ class Runner:
     def _ready(self, stage: Stage) -> bool:
         return all(name in self.outcomes for name in (*stage.needs, *stage.after))
 
-    def _settle(self, waiting: dict[str, Stage]) -> None:
-        """Take out the stages that are done already, and those that can never run."""
-        for stage in list(waiting.values()):
+    def _settle(self, waiting: dict[str, Stage]) -> bool:
+        """Take out the stages that are done already, and those that can never run; True where there were any."""
+        before = list(waiting.values())
+        for stage in before:
             failed = [n for n in stage.needs if n in self.outcomes and self.outcomes[n].status != "ok"]
             if stage.done:
                 self._end(stage, Outcome("ok"), reused=True)
@@ -148,6 +159,7 @@ class Runner:
             else:
                 continue
             del waiting[stage.name]
+        return any(stage.name not in waiting for stage in before)
 
     def _hand_over(self, stage: Stage) -> _Running | None:
         """Give an evaluation to a process that has just finished one; None where there is no such process."""
@@ -184,7 +196,7 @@ class Runner:
                 target=target, args=(sources, payload, *arguments), name=stage.name, daemon=True
             )
 
-        environments = distributed.environments(self.together if stage.kind == "train" else 1)
+        environments = distributed.environments(self.together if stage.kind in ("train", "tune") else 1)
         lead, *others = [{**environment, **share.environment} for environment in environments]
         leader = process(worker_main, theirs, lead)
         followers = [process(follower_main, environment) for environment in others]
@@ -230,6 +242,7 @@ class Runner:
     def _end(self, stage: Stage, outcome: Outcome, reused: bool = False) -> None:
         self.outcomes[stage.name] = outcome
         self.watcher.ended(stage, outcome.status, outcome.error, outcome.seconds, reused)
+        self.waiting.update({new.name: new for new in self.more(stage, outcome)})
 
 
 def add_worker_count(out: Path, workers: int) -> None:

@@ -18,7 +18,7 @@ from prefzoo.run.cache import fingerprint
 from prefzoo.run.stage_graph import LABEL_STAGE, START, Plan, Stage
 
 SEAL = "sha256.json"
-SEALED = ("data", "start", "label", "reward", "train", "evaluate", "audit")
+SEALED = ("data", "start", "label", "reward", "train", "evaluate", "audit", "tune")
 """Kinds of stages that get hashes."""
 RECORDED = ("data", "start")
 """Kinds of which only the records get one: the rows have hashes in the manifest, and the start's model has its own."""

@@ -37,6 +37,7 @@ with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as _said:
             label_stage,
             reward_stage,
             train_stage,
+            tune_stage,
         )
     _said.seek(0)
     SAID = _said.read()

@@ -60,8 +60,16 @@ class Watcher:
         self.bars.stop()
 
     def expect(self, stages: list[Stage]) -> None:
-        """The stages that are still to be run, in that order."""
+        """The stages that are still to be run, in that order; there may be more of them than was thought."""
         self.left = {stage.name: stage for stage in stages}
+        self.total = max(self.total, self.ended_stages + len(stages))
+        if self.tasks or self.ended_stages:
+            self.bars.update(self.overall, total=self.total)
+
+    def say(self, line: str) -> None:
+        """Print a line about what ended."""
+        self._print(line)
+        self.printed = self.clock()
 
     def started(self, stage: Stage) -> None:
         """A stage began."""
@@ -134,7 +142,7 @@ class Watcher:
         """The mean of the stages of its kind and label that have ended; None while there is none. What training takes
         differs with the algorithm; the other kinds may go by any of their kind."""
         of_kind = self.took[stage.kind]
-        alike = [stage.label] if stage.kind == "train" or stage.label in of_kind else list(of_kind)
+        alike = [stage.label] if stage.kind in ("train", "tune") or stage.label in of_kind else list(of_kind)
         times = [seconds for label in alike for seconds in of_kind.get(label, ())]
         return sum(times) / len(times) if times else None
 

@@ -8,7 +8,7 @@ overwritten or mistaken for another.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +26,7 @@ from prefzoo.run import distributed
 from prefzoo.run.cache import class_fingerprint, fingerprint, judge_fingerprint, ran_with, result_key
 from prefzoo.version import __version__
 
-Kind = Literal["data", "start", "label", "reward", "train", "evaluate", "audit"]
+Kind = Literal["data", "start", "label", "reward", "train", "evaluate", "audit", "tune"]
 START = "start"
 LABEL_STAGE = "label"
 AUDIT = "audit {}"
@@ -48,6 +48,8 @@ class Stage:
         needs: names of the stages whose results it reads.
         after: names of stages that it waits for, and whose results it reads unless they failed.
         label, seed: of trials.
+        settings: of a trial of tuning: the label's, in the place of the recipe's.
+        prompts: of a trial of tuning: how many training prompts it has; None is what the recipe says.
     """
 
     name: str
@@ -57,6 +59,8 @@ class Stage:
     after: tuple[str, ...] = ()
     label: str | None = None
     seed: int | None = None
+    settings: Mapping[str, Any] | None = None
+    prompts: int | None = None
 
     @property
     def done(self) -> bool:
@@ -75,17 +79,23 @@ class Stage:
 
 @dataclass(frozen=True)
 class Plan:
-    """All stages of a comparison in an order in which they can run."""
+    """All stages of a comparison in an order in which they can run.
+
+    Attributes:
+        written: label -> its settings before tuning; None where nothing was tuned.
+    """
 
     recipe: Recipe
     out: Path
     stages: dict[str, Stage] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=ran_with)
+    written: Mapping[str, Mapping[str, Any]] | None = None
 
     def save(self) -> None:
         """Write `plan.json`, of which a report can be rebuilt later, by other versions too."""
         stages = [{**asdict(s), "folder": str(s.folder.relative_to(self.out))} for s in self.stages.values()]
         content = {"recipe": self.recipe.model_dump(mode="json"), "versions": self.versions, "stages": stages}
+        content |= {"written": self.written} if self.written is not None else {}
         write_whole(self.out / PLAN_FILE, json.dumps(content, indent=1))
 
     def with_lengths(self) -> Plan:
@@ -120,7 +130,7 @@ def make_plan(recipe: Recipe, out: Path, audited: Mapping[str, JudgeSettings] | 
         audited: judges to audit, by name. None audits those that a number of the comparison depends on, where the data
             has pairs for it.
     """
-    builder = _PlanBuilder(recipe, out)
+    builder = PlanBuilder(recipe, out)
     builder.data()
     builder.start()
     if recipe.data.label_with:
@@ -140,7 +150,7 @@ def make_plan(recipe: Recipe, out: Path, audited: Mapping[str, JudgeSettings] | 
     return builder.plan
 
 
-class _PlanBuilder:
+class PlanBuilder:
     """Builds a plan. Each method adds stages of one kind, with all that their results depend on."""
 
     def __init__(self, recipe: Recipe, out: Path) -> None:
@@ -190,8 +200,8 @@ class _PlanBuilder:
         inputs = {"generation": self.dump["generation"], **self.judge, "seed": self.shared_seed}
         self.add(LABEL_STAGE, "label", inputs, ("data", START))
 
-    def rewards(self) -> None:
-        """One reward for all seeds; where labels are shuffled by seed, one for each."""
+    def rewards(self, seeds: Sequence[int] | None = None) -> None:
+        """One reward for all seeds; where labels are shuffled by seed, one for each of these, or the recipe's."""
         shuffled = self.recipe.data.shuffle_labels
         by_judge = any(part.type == "judge" for part in self.recipe.reward.parts)
         inputs = {
@@ -204,22 +214,28 @@ class _PlanBuilder:
             "shuffled": shuffled,
             "seed": self.shared_seed,
         }
-        for seed in self.recipe.seeds if shuffled else (None,):
+        for seed in (seeds or self.recipe.seeds) if shuffled else (None,):
             name = self.plan.reward_name(self.shared_seed if seed is None else seed)
             self.add(name, "reward", inputs, self.rows, seed=seed)
 
     def trial(self, label: str, seed: int) -> None:
-        recipe, dump = self.recipe, self.dump
+        inputs, needs = self.training(self.recipe, label, seed)
+        self.add(f"train {label} seed {seed}", "train", inputs, needs, label=label, seed=seed)
+
+    def training(self, recipe: Recipe, label: str, seed: int) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """What a training of this recipe, which differs from the plan's in settings and budget at most, depends on,
+        and the stages that it needs."""
+        dump = recipe.model_dump(mode="json", include={"budget", "algorithms"})
         algorithm = recipe.algorithm(label)
         draws_on = algorithm.required
         name = recipe.algorithms[label].get("algorithm", label)
-        inputs = {
+        inputs: dict[str, Any] = {
             **self.model,
             "budget": dump["budget"],
-            "generation": dump["generation"],
+            "generation": self.dump["generation"],
             "shuffled": recipe.data.shuffle_labels,
             "seed": recipe.seed_of(label, seed),
-            "settings": dump["algorithms"][label],
+            "settings": {key: value for key, value in dump["algorithms"][label].items() if key != "tune"},
             "code": None if name in registry.BUILT_IN else class_fingerprint(registry.load(name)),
         }
         needs = self.rows
@@ -234,7 +250,7 @@ class _PlanBuilder:
             inputs["constitution"] = fingerprint(constitutions.find(recipe.constitution_name))
         if recipe.evaluation.milestones and algorithm.trains:
             inputs["milestones"] = recipe.evaluation.milestones
-        self.add(f"train {label} seed {seed}", "train", inputs, needs, label=label, seed=seed)
+        return inputs, needs
 
     def evaluation(self, label: str, seed: int) -> None:
         inputs = {"generation": self.dump["generation"], **self.truth, "seed": seed}
@@ -287,4 +303,4 @@ def load_plan(out: Path) -> Plan:
             f"{out} was made by prefzoo {version}, whose recipes this one ({__version__}) does not read ({keys}); "
             "compare again, with the same --out or another"
         ) from error
-    return Plan(recipe, out, stages, versions)
+    return Plan(recipe, out, stages, versions, content.get("written"))

@@ -10,7 +10,8 @@ from pydantic import Field
 
 from prefzoo.interface import Algorithm, Bench, Policy
 from prefzoo.registry import get
-from prefzoo.zoo.online_bases import TOKEN_REWARDS, check_kl_target
+from prefzoo.types import Range
+from prefzoo.zoo.online_bases import KL_RANGE, TOKEN_REWARDS, check_kl_target
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class A2C(Algorithm):
     family: ClassVar[str] = "policy gradient"
     config: ClassVar[str | None] = "trl.trainer.grpo_config:GRPOConfig"
     owned: ClassVar[Mapping[str, str]] = TOKEN_REWARDS
+    space: ClassVar[Mapping[str, Range]] = {"kl_coefficient": KL_RANGE}
 
     missing_eos_penalty: Annotated[float, Field(ge=0)] = 1.0
     kl_coefficient: Annotated[float, Field(ge=0)] = 0.05

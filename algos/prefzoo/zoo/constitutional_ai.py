@@ -11,11 +11,11 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field
 
 from prefzoo.errors import PrefzooError
-from prefzoo.interface import Bench, Policy
+from prefzoo.interface import LEARNING_RATE, Bench, Policy
 from prefzoo.judges import ai_preferences
 from prefzoo.judges.critique_revision import TRANSCRIPTS, Revised, revise
 from prefzoo.registry import get
-from prefzoo.types import Prompt
+from prefzoo.types import Prompt, Range
 from prefzoo.zoo.feedback_loop import FeedbackLoop
 
 
@@ -75,6 +75,17 @@ class ConstitutionalAI(FeedbackLoop):
     def required(self) -> frozenset[str]:
         unneeded = {"judge"} if self.phase == "supervised" else set()
         return self.needs - unneeded | ({"demonstrations"} if self.helpful_share > 0 else set())
+
+    @property
+    def tunable(self) -> dict[str, Range]:
+        """With both phases the learner's rate is `learner_rate`, a share of the first phase's."""
+        tried = super().tunable
+        if self.phase == "supervised":
+            return {LEARNING_RATE: tried[LEARNING_RATE]}
+        if self.phase == "preferences":
+            return {key: each for key, each in tried.items() if key != LEARNING_RATE}
+        tried.pop(f"learner_settings.{LEARNING_RATE}", None)
+        return {**tried, "learner_rate": Range(0.05, 1.0, log=True, source="ours, around the default")}
 
     @property
     def replies_per_row(self) -> int:

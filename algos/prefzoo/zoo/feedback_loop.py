@@ -12,7 +12,7 @@ from pydantic import Field
 from prefzoo.errors import RecipeError
 from prefzoo.interface import Algorithm, Bench, Policy
 from prefzoo.registry import get, load
-from prefzoo.types import Prompt
+from prefzoo.types import Prompt, Range
 from prefzoo.zoo.sft import SFT
 
 LEARNER_NEEDS = frozenset({"preferences", "prompts", "demonstrations", "reward"})
@@ -69,6 +69,12 @@ class FeedbackLoop(Algorithm):
     def build_learner(self) -> Algorithm:
         """Return the learner with its settings."""
         return get(self.learner, **self.learner_settings)
+
+    @property
+    def tunable(self) -> dict[str, Range]:
+        """The loop's own settings, and the learner's."""
+        learner = self.build_learner().tunable
+        return {**super().tunable, **{f"learner_settings.{key}": tried for key, tried in learner.items()}}
 
     @property
     def learner_replies_per_row(self) -> int:

@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from prefzoo.interface import Algorithm
+from prefzoo.types import Range
 
 CHANGES_DISTRIBUTION = (
     "what is sampled must be the distribution that is trained; `generation.temperature` sharpens both"
@@ -75,6 +76,16 @@ TOKEN_REWARDS: Mapping[str, str] = {
 """`Algorithm.owned` of REINFORCE and A2C, which learn from a reward for each token."""
 
 
+KL_RANGE = Range(
+    0.01,
+    0.5,
+    log=True,
+    source="0.02 in Ouyang et al. 2022, 0.04 in Shao et al. 2024, 0.05 in Huang et al. 2024; up to ten times that, for "
+    "rewards that are easily hacked",
+)
+"""What tuning tries of the weight of the KL to the start."""
+
+
 def check_kl_target(kl_target: float | None, kl_coefficient: float) -> None:
     """Refuse a target for a coefficient of 0, which nothing multiplies away from 0."""
     if kl_target is not None and kl_coefficient == 0:
@@ -99,6 +110,7 @@ class Grouped(Algorithm):
     needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})
     family: ClassVar[str] = "policy gradient"
     owned: ClassVar[Mapping[str, str]] = {**ONLINE_MANAGED_FIELDS, "num_iterations": "epochs", "epsilon": "clip"}
+    space: ClassVar[Mapping[str, Range]] = {"kl_coefficient": KL_RANGE}
 
     missing_eos_penalty: Annotated[float, Field(ge=0)] = 1.0
     generations: Annotated[int, Field(ge=2)] = 4

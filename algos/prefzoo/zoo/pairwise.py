@@ -27,9 +27,7 @@ REFERENCE_FIELDS = (
     "ref_model_sync_steps",
 )  # fmt: skip
 
-DPO_BETA = Range(
-    0.01, 1.0, log=True, source="0.01 to 0.1 searched by Meng et al. 2024, 0.1 and 0.5 in Rafailov et al. 2023"
-)
+DPO_BETA = Range(0.05, 1.0, log=True, source="Rafailov et al. 2023 use 0.1 and 0.5; half and twice that")
 """What tuning tries of a `beta` that multiplies log-ratios of whole replies, as DPO's does."""
 OWN_LOSS = dict.fromkeys(LOSS_FIELDS, "the loss is the algorithm's own")
 

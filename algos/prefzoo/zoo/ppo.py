@@ -10,7 +10,8 @@ from pydantic import Field
 
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import Algorithm, Bench, Policy
-from prefzoo.zoo.online_bases import CLIPPING_FIELDS, TOKEN_REWARDS, check_kl_target
+from prefzoo.types import Range
+from prefzoo.zoo.online_bases import CLIPPING_FIELDS, KL_RANGE, TOKEN_REWARDS, check_kl_target
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,10 @@ class PPO(Algorithm):
         **{field: reason for field, reason in TOKEN_REWARDS.items() if field not in CLIPPING_FIELDS},
         "num_iterations": "epochs",
         "epsilon": "clip",
+    }
+    space: ClassVar[Mapping[str, Range]] = {
+        "kl_coefficient": KL_RANGE,
+        "epochs": Range(1, 4, source="1 in Zheng et al. 2023, 4 in Huang et al. 2024"),
     }
 
     missing_eos_penalty: Annotated[float, Field(ge=0)] = 1.0

@@ -9,7 +9,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from prefzoo.interface import Algorithm, Bench, Policy
-from prefzoo.zoo.online_bases import TOKEN_REWARDS, check_kl_target
+from prefzoo.types import Range
+from prefzoo.zoo.online_bases import KL_RANGE, TOKEN_REWARDS, check_kl_target
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Reinforce(Algorithm):
     family: ClassVar[str] = "policy gradient"
     config: ClassVar[str | None] = "trl.trainer.grpo_config:GRPOConfig"
     owned: ClassVar[Mapping[str, str]] = TOKEN_REWARDS
+    space: ClassVar[Mapping[str, Range]] = {"kl_coefficient": KL_RANGE}
 
     missing_eos_penalty: Annotated[float, Field(ge=0)] = 1.0
     kl_coefficient: Annotated[float, Field(ge=0)] = 0.05

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -14,7 +14,7 @@ from prefzoo.errors import PrefzooError
 from prefzoo.interface import Algorithm, Bench, Policy
 from prefzoo.judges.ai_preferences import in_words
 from prefzoo.registry import get
-from prefzoo.types import Completion, Prompt
+from prefzoo.types import Completion, Prompt, Range
 
 Scored = tuple[float, Completion]
 
@@ -41,6 +41,9 @@ class RejectionSampling(Algorithm):
     needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})
     family: ClassVar[str] = "imitation"
     config: ClassVar[str | None] = "trl.trainer.sft_config:SFTConfig"
+    space: ClassVar[Mapping[str, Range]] = {
+        "n": Range(2, 16, log=True, source="8 to 32 in Dong et al. 2023; fewer, for budgets of few prompts")
+    }
 
     n: Annotated[int, Field(ge=1)] = 8
     keep: Literal["best", "top_k", "threshold", "random"] = "best"
@@ -51,6 +54,13 @@ class RejectionSampling(Algorithm):
     def __post_init__(self) -> None:
         if self.keep == "top_k" and self.k > self.n:
             raise ValueError(f"k is {self.k}, but only n = {self.n} replies are sampled")
+
+    @property
+    def tunable(self) -> dict[str, Range]:
+        """`n` is no less than what is kept of it."""
+        n = self.space["n"]
+        least = max(2, self.k) if self.keep == "top_k" else 2
+        return {**super().tunable, "n": dataclasses.replace(n, low=least, high=max(16, 2 * least))}
 
     @property
     def replies_per_row(self) -> int:

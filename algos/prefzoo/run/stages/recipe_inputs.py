@@ -122,7 +122,8 @@ def bench_of(
         rows: the stage whose training rows are learned from; None is the one that the plan names.
     """
     recipe = plan.recipe
-    views = views_of(splits.load_split(plan.stages[rows or plan.rows_name].folder, "train"))
+    train = splits.load_split(plan.stages[rows or plan.rows_name].folder, "train")
+    views = views_of(splits.limit_prompts(train, recipe.budget.prompts))  # a trial of tuning has fewer than there are
     if recipe.data.shuffle_labels and shuffle_seed is not None:
         views = views.with_shuffled_labels(shuffle_seed)
     return Bench(

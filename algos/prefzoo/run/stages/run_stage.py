@@ -24,6 +24,7 @@ def run_stage(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> Non
         reward_stage,
         start_stage,
         train_stage,
+        tune_stage,
     )
 
     work = {
@@ -34,6 +35,7 @@ def run_stage(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> Non
         "train": train_stage.train,
         "evaluate": evaluate_stage.evaluate,
         "audit": audit_stage.audit,
+        "tune": tune_stage.tune,
     }
     plan = plan if stage.kind == "data" else plan.with_lengths()
     start_stage.use_quantized_copy(plan)

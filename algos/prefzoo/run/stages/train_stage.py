@@ -17,6 +17,8 @@ from prefzoo.run.stages.start_stage import start_path
 from prefzoo.trainers.config_audit import noting_sampling
 from prefzoo.types import Progress
 
+LEDGER = "ledger.json"
+
 
 def train(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     """Train one algorithm with one seed.
@@ -39,12 +41,15 @@ def train(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     if "constitution" in draws_on:
         constitution = constitutions.load(recipe.constitution_name)
         bench = bench.replace(constitution=constitution, assistant=assistant_of(plan, progress))
-    with metered(bench.ledger), noting_sampling(bench.report):
-        algorithm.train(bench.replace(began=time.perf_counter()))
+    try:
+        with metered(bench.ledger), noting_sampling(bench.report):
+            algorithm.train(bench.replace(began=time.perf_counter()))
+    finally:  # what a failed trial cost counts where trials of tuning are paid for
+        if not distributed.is_follower():
+            (folder / LEDGER).write_text(json.dumps(asdict(bench.ledger)), encoding="utf-8")
     if distributed.is_follower():  # the first process writes the rest
         return
     start_path(plan)  # raises if training changed it
     if not (folder / "policy").is_dir():
         raise RuntimeError(f"{stage.label} saved no policy: `train` must call `policy.save(bench.out / 'policy')`")
-    (folder / "ledger.json").write_text(json.dumps(asdict(bench.ledger)), encoding="utf-8")
     (folder / DETAILS).write_text(json.dumps(bench.report, indent=1), encoding="utf-8")
