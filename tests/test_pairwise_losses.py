@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -221,6 +222,8 @@ def test_it_is_the_formula_of_its_paper(name, models, replies, tmp_path) -> None
 def test_every_algorithm_of_the_family_is_in_the_table() -> None:
     family = {name for name in registry.BUILT_IN if registry.load(name).family == registry.load("dpo").family}
     assert family == {*LOSSES, *OF_BATCHES}
+    page = (Path(__file__).parents[1] / "docs" / "algorithms.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in page for name in family)
 
 
 @pytest.mark.parametrize("name", sorted({**LOSSES, **OF_BATCHES}))

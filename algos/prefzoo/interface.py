@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from prefzoo.views import Views
 
 
-NEEDS = ("preferences", "prompts", "demonstrations", "reward", "judge", "constitution")
+NEEDS = ("preferences", "unpaired", "prompts", "demonstrations", "reward", "judge", "constitution")
 """What an algorithm may declare in `needs`."""
 
 
@@ -314,7 +314,7 @@ class Algorithm(ABC):
 
         An algorithm that trains on more (several samples of a prompt, several passes over a sample) overrides it.
         """
-        return 2 if "preferences" in self.needs else 1
+        return 2 if {"preferences", "unpaired"} & self.needs else 1
 
     @abstractmethod
     def train(self, bench: Bench) -> Policy:

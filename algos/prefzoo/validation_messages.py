@@ -153,7 +153,7 @@ OTHER_NAMES = {
     "smaug": "dpop",
     "sppo_hard": "sppo",
 }
-EXAMPLES = {"kto": "kto_like.py", "online_dpo": "online_dpo.py"}
+EXAMPLES = {"online_dpo": "online_dpo.py"}
 ABSENT = (
     "gkd",
     "minillm",

@@ -63,8 +63,9 @@ def examine(splits: Mapping[str, Sequence[Row]], shortened: Sequence[str], rende
         rendering: the start's tokenizer and chat template.
 
     Returns:
-        `splits`: for each `prompt_tokens` and `chosen_tokens` (see `length_summary`; of demonstrations where there are
-        no pairs), `trained_tokens` (tokens of chosen replies, or demonstrations, that carry loss: the reply and its
+        `splits`: for each `prompt_tokens` and `chosen_tokens` (see `length_summary`; of demonstrations and labelled
+        replies where there are no pairs), `trained_tokens` (tokens of chosen replies, or demonstrations, that carry
+        loss: the reply and its
         end), `unaligned` (replies that do not begin where the prompt alone ends, so that the loss mask is off by some
         tokens), `replies` (rows with one that carries loss), `shortened`, `slices`, and where there are pairs
         `rejected_tokens` and `length_bias` (see `length_bias`), both of at most `SAMPLE` pairs; and `examples`: a few
@@ -79,13 +80,14 @@ def examine(splits: Mapping[str, Sequence[Row]], shortened: Sequence[str], rende
     examples: list[dict[str, str]] = []
     for name, rows in splits.items():
         pairs = any(row.chosen for row in rows)
-        replies = pairs or any(row.demonstration for row in rows)
+        replies = pairs or any(row.demonstration or row.liked is not None for row in rows)
         prompt_lengths: dict[int, int] = {}
         trained, unaligned = [], 0
         both: list[tuple[int, int]] = []
         step = max(1, len(rows) // SAMPLE)
         for i, row in enumerate(rows):
-            reply = row.chosen if pairs else row.demonstration
+            labelled = row.reply if row.liked is not None else None
+            reply = (row.chosen if pairs else row.demonstration) or labelled
             before = rendering.prompt(row.prompt)
             begin = prompt_lengths[hash(json.dumps(row.prompt))] = len(before)
             if reply is not None:

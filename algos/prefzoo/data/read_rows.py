@@ -111,7 +111,8 @@ def _group_in(record: dict[str, Any]) -> str | None:
 
 
 def _preferences(records: Records, result: ReadResult, rule: VoteRule) -> None:
-    """Pairs as they are; votes of annotators on one pair by the rule; thumbs up and down of one prompt paired."""
+    """Pairs as they are; votes of annotators on one pair by the rule; thumbs up and down of one prompt paired,
+    and replies to a prompt that has none of the other label as they are."""
     voted: dict[PairKey, VotedPair] = {}
     seen: set[Hashable] = set()
     limits = PairLimits()
@@ -154,8 +155,10 @@ def _preferences(records: Records, result: ReadResult, rule: VoteRule) -> None:
                 for bad in sides[False]
             ]
         else:
-            for row_id, _, reply in replies:
-                result.dropped.add("no_reply_of_the_other_label", row_id, reply)
+            result.used += len(replies)
+            result.rows += [
+                Row(row_id, prompt, reply=reply, liked=bool(sides[True])) for row_id, prompt, reply in replies
+            ]
 
 
 def _add_voted_rows(pairs: list[VotedPair], result: ReadResult, rule: VoteRule) -> None:

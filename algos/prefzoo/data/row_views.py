@@ -28,9 +28,14 @@ def views_of(rows: Sequence[Row]) -> Views:
         ratings=[
             {"prompt": row.prompt, "completion": row.reply, "rating": row.rating}
             for row in rows
-            if row.reply is not None
+            if row.reply is not None and row.rating is not None
         ],
         rankings=_rankings(rows),
+        labelled=[
+            {"prompt": row.prompt, "completion": assistant_turn(row.reply), "label": row.liked}
+            for row in rows
+            if row.liked is not None
+        ],
     )
 
 

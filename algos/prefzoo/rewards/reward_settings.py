@@ -19,7 +19,8 @@ class RewardPart(Settings):
     `by` is how a judge scores (`judge_reward.JudgeReward`): by `comparison` with the start's own reply, or by `grade`.
 
     `loss`, `adapter` and `trainer` are those of a trained model: it learns from pairs (`bradley_terry`), ratings
-    (`regression`) or rankings (`plackett_luce`); where `adapter` is not given it is the recipe's. `members` above 1
+    (`regression`), rankings (`plackett_luce`) or single replies that are liked or not (`logistic`); where `adapter` is
+    not given it is the recipe's. `members` above 1
     trains that many, each with a seed of its own, and `combine` says how their scores become one: `mean`, `min`, or
     `mean_minus_std`, less `std_weight` standard deviations. `weight` is its weight in a sum.
     """

@@ -1,4 +1,4 @@
-"""Train a reward model on pairs, ratings or rankings."""
+"""Train a reward model on pairs, ratings, rankings or labelled replies."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def train_reward_model(bench: Bench, settings: dict[str, Any], loss: RewardLoss 
 
     The loss of a pair is -log sigmoid(score of chosen - score of rejected) (`bradley_terry`, TRL's RewardTrainer;
     Ouyang et al. 2022, https://arxiv.org/abs/2203.02155); that of a rated reply (score - normalised rating)^2
-    (`regression`); that of a ranking its negative log-likelihood (`plackett_luce`; see `rating_losses`).
+    (`regression`); that of a ranking its negative log-likelihood (`plackett_luce`); that of a single reply -log sigmoid
+    of its score where it is liked, of the negative score where not (`logistic`; see `rating_losses`).
     """
     from datasets import Dataset
     from transformers import set_seed

@@ -15,7 +15,7 @@ from prefzoo.registry import get, load
 from prefzoo.types import Prompt, Range
 from prefzoo.zoo.sft import SFT
 
-LEARNER_NEEDS = frozenset({"preferences", "prompts", "demonstrations", "reward"})
+LEARNER_NEEDS = frozenset({"preferences", "unpaired", "prompts", "demonstrations", "reward"})
 """What a learner may need: what the loop or the data can give it."""
 
 
