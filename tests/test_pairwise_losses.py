@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from collections.abc import Callable
@@ -14,9 +15,16 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 import prefzoo
+from conftest import worded
+from data_files import save
 from prefzoo import registry
-from prefzoo.errors import RecipeError
+from prefzoo.data.read_rows import read_rows
+from prefzoo.data.row_views import views_of
+from prefzoo.data.splits import sha256_of
+from prefzoo.errors import PrefzooError, RecipeError
+from prefzoo.interface import Bench
 from prefzoo.lab import MODEL_DIR
+from prefzoo.rewards.train_reward import train_reward_model
 from test_parity import OF_20_STEPS, assert_alike, raw_trl
 
 
@@ -221,7 +229,7 @@ def test_it_is_the_formula_of_its_paper(name, models, replies, tmp_path) -> None
 
 def test_every_algorithm_of_the_family_is_in_the_table() -> None:
     family = {name for name in registry.BUILT_IN if registry.load(name).family == registry.load("dpo").family}
-    assert family == {*LOSSES, *OF_BATCHES}
+    assert family == {*LOSSES, *OF_BATCHES, "odpo"}, "whose margins have tests of their own"
     page = (Path(__file__).parents[1] / "docs" / "algorithms.md").read_text(encoding="utf-8")
     assert all(f"`{name}`" in page for name in family)
 
@@ -328,3 +336,60 @@ def test_20_steps_are_those_of_trls_experimental_trainer(name, settings, config,
     config = {**config, "disable_dropout": False, "max_length": 512}
     classes = {"trainer_class": MeanOfReplies, "config_class": Config}
     beside_trl(name, settings, make_bench, str(tmp_path / "raw"), config, **classes)
+
+
+def with_marked_margins(bench: Bench, margins: list[float]) -> Bench:
+    pairs = [{**p, "margin": m} for p, m in zip(bench.data.preferences, margins, strict=False)]
+    return bench.replace(
+        data=dataclasses.replace(bench.data, preferences=[*pairs, *bench.data.preferences[len(pairs) :]])
+    )
+
+
+@pytest.mark.parametrize(
+    ("settings", "offset"),
+    [({}, lambda m: math.log(max(m, 0.01))), ({"scale": "linear", "alpha": 0.5}, lambda m: 0.5 * m)],
+)
+def test_odpo_takes_the_margin_of_each_pair_off(settings, offset, adapted) -> None:
+    """At step 0 all log-ratios are 0. Pairs without a margin have 0."""
+    margins = [float(i) for i in range(12)]
+    bench = with_marked_margins(adapted("lora", batch_size=24), margins)
+    prefzoo.get("odpo", **settings, trainer={"max_steps": 1, "logging_steps": 1}).train(bench)
+    first = json.loads((bench.out / "curves.json").read_text())[-1][0]["loss"]
+    assert first == pytest.approx(sum(nls(-offset(m)) for m in [*margins, *[0.0] * 12]) / 24, abs=1e-4)
+
+
+def test_odpo_by_reward_takes_the_gap_of_scores_and_pays_for_them(adapted) -> None:
+    bench = adapted("lora", batch_size=24)
+    assert prefzoo.get("odpo", margins="reward").required == {"preferences", "reward"}
+    prefzoo.get("odpo", margins="reward", scale="linear", trainer={"max_steps": 1, "logging_steps": 1}).train(bench)
+    pairs = bench.data.preferences
+    good, bad = (worded([], [pair[side][0]["content"] for pair in pairs]) for side in ("chosen", "rejected"))
+    first = json.loads((bench.out / "curves.json").read_text())[-1][0]["loss"]
+    assert first == pytest.approx(sum(nls(y - x) for x, y in zip(good, bad, strict=True)) / 24, abs=1e-4)
+    assert bench.ledger.reward_calls == 48
+
+
+def test_margins_in_the_data_are_read_sealed_and_asked_for(tmp_path, make_bench) -> None:
+    said = [{"prompt": "q", "chosen": "a", "rejected": "b", "margin": m} for m in (2, "1.5", None, "much")]
+    said = [{**row, "prompt": f"q{i}"} for i, row in enumerate(said)]
+    found = read_rows("preferences", str(save(said, tmp_path / "x.jsonl")))
+    assert [row.margin for row in found.rows] == [2.0, 1.5, None] and found.unread == []
+    assert found.dropped.counts() == {"not_a_number: margin": 1}
+    views = views_of(found.rows)
+    assert [pair.get("margin") for pair in views.preferences] == [2.0, 1.5, None]
+    assert sha256_of(found.rows) != sha256_of([dataclasses.replace(row, margin=None) for row in found.rows])
+    with pytest.raises(PrefzooError, match="not one of 24 pairs has a margin"):
+        prefzoo.get("odpo").train(make_bench())
+
+
+@pytest.mark.parametrize("margins", [True, False])
+def test_a_reward_model_keeps_the_margin_where_it_is_asked_to(margins, make_bench) -> None:
+    bench = with_marked_margins(make_bench(learning_rate=0.0, batch_size=24), [2.0] * 12)
+    model = train_reward_model(bench, {"logging_steps": 1}, margins=margins)
+    pairs = bench.data.preferences
+    good, bad = (
+        model([p["prompt"] for p in pairs], [p[s][0]["content"] for p in pairs]) for s in ("chosen", "rejected")
+    )
+    gaps = [x - y - (2.0 if margins and i < 12 else 0.0) for i, (x, y) in enumerate(zip(good, bad, strict=True))]
+    first = json.loads((bench.out / "curves.json").read_text())[-1][0]["loss"]
+    assert first == pytest.approx(sum(map(nls, gaps)) / 24, abs=1e-4)

@@ -47,6 +47,7 @@ BUILT_IN = {
     "ldpo": "prefzoo.zoo.length_terms:LDDPO",
     "mpo": "prefzoo.zoo.chosen_likelihood:MPO",
     "nca": "prefzoo.zoo.anchored_losses:NCA",
+    "odpo": "prefzoo.zoo.odpo:ODPO",
     "orpo": "prefzoo.zoo.reference_free:ORPO",
     "ppo": "prefzoo.zoo.ppo:PPO",
     "rdpo": "prefzoo.zoo.length_terms:RDPO",

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from prefzoo.errors import PrefzooError
 from prefzoo.types import Completion, Prompt
 
 
@@ -23,7 +24,8 @@ class Views:
 
     Attributes:
         prompts: distinct prompts.
-        preferences: `{"prompt": [...], "chosen": [...], "rejected": [...]}`, each a list of messages.
+        preferences: `{"prompt": [...], "chosen": [...], "rejected": [...]}`, each a list of messages; with `margin`
+            where people said by how much the chosen reply is better.
         demonstrations: `{"prompt": [...], "completion": [...]}`: replies to imitate.
         ratings: `{"prompt": [...], "completion": text, "rating": number}`, higher is better.
         rankings: `{"prompt": [...], "ranking": [texts]}`, best first; a pair that is part of no ranking is one of two.
@@ -98,6 +100,22 @@ class Views:
             rankings=[{**row, "ranking": rng.sample(row["ranking"], len(row["ranking"]))} for row in self.rankings],
             labelled=[{**row, "label": label} for row, label in zip(self.labelled, labels, strict=True)],
         )
+
+
+def with_margins(pairs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Preference pairs that all have a `margin`, 0 where nobody said one.
+
+    Raises:
+        PrefzooError: when none has one.
+    """
+    if not any("margin" in pair for pair in pairs):
+        raise PrefzooError(f"not one of {len(pairs)} pairs has a margin: data.preferences needs a column 'margin'")
+    return [{"margin": 0.0, **pair} for pair in pairs]
+
+
+def without_margins(pairs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Preference pairs without their margins."""
+    return [{key: value for key, value in pair.items() if key != "margin"} for pair in pairs]
 
 
 def rows_per_example(rows: Sequence[dict[str, Any]]) -> int:

@@ -10,7 +10,7 @@ from prefzoo.data import vote_aggregation
 from prefzoo.data.agreement import vote_agreement
 from prefzoo.data.formats import Row, answerable, is_blank, pair, prompt_in, replies_of, reply_of, split_transcript
 from prefzoo.data.pair_limits import PairLimits
-from prefzoo.data.rankings_and_ratings import Records, rankings, ratings
+from prefzoo.data.rankings_and_ratings import Records, number, rankings, ratings
 from prefzoo.data.read_files import ALIASES, COLUMNS, ReadOptions, read_records
 from prefzoo.data.read_result import ReadResult
 from prefzoo.data.rejects import Rejected, UnreadableRecord, UnreadableValue, as_text, type_name, writable, wrong_type
@@ -124,7 +124,7 @@ def _preferences(records: Records, result: ReadResult, rule: VoteRule) -> None:
             if rule == "reliability" and annotator is None and form != THUMB:
                 raise Rejected("empty_value", "annotator")
             if form == PAIR:
-                row = pair(row_id, record)
+                row = replace(pair(row_id, record), margin=_margin_in(record))
                 if annotator is None:
                     result.rows.append(row)
                     result.used += 1
@@ -172,6 +172,11 @@ def _add_voted_rows(pairs: list[VotedPair], result: ReadResult, rule: VoteRule) 
         result.rows += vote_aggregation.decided_rows(pairs, first, result.dropped)
     result.annotators = {"rule": rule, **vote_agreement([pair.votes for pair in pairs], skills)}
     result.used += sum(len(pair.by_record()) for pair in pairs) - (result.dropped.total() - dropped_before)
+
+
+def _margin_in(record: dict[str, Any]) -> float | None:
+    """By how much the chosen reply is better; None where a record says nothing of it."""
+    return None if is_blank(record.get("margin")) else number(record["margin"], "margin")
 
 
 def _form(record: dict[str, Any]) -> tuple[str, ...]:

@@ -16,7 +16,12 @@ def views_of(rows: Sequence[Row]) -> Views:
     return Views(
         prompts=[distinct[key] for key in dict.fromkeys(prompt_key(row.prompt) for row in rows)],
         preferences=[
-            {"prompt": row.prompt, "chosen": _turn(row, "chosen"), "rejected": _turn(row, "rejected")}
+            {
+                "prompt": row.prompt,
+                "chosen": _turn(row, "chosen"),
+                "rejected": _turn(row, "rejected"),
+                **({} if row.margin is None else {"margin": row.margin}),
+            }
             for row in rows
             if row.chosen is not None and row.rejected is not None
         ],

@@ -76,7 +76,13 @@ class Pairwise(Algorithm):
             trainer = precomputed_reference(trainer, bench, settings.get("precompute_ref_log_probs"))
         else:
             trainer = without_reference(trainer)
-        return fit(bench, trainer, DPOConfig, bench.data.preferences, settings, reference=self.reference)
+        return fit(bench, trainer, DPOConfig, self.rows(bench), settings, reference=self.reference)
+
+    def rows(self, bench: Bench) -> list[dict[str, Any]]:
+        """Return the pairs that are learned from; a `margin` that they have is the loss's `chosen.margins`."""
+        from prefzoo.views import without_margins
+
+        return without_margins(bench.data.preferences)
 
 
 @dataclass(frozen=True)

@@ -188,6 +188,9 @@ def _check_kinds(recipe: Recipe, train: Sequence[Row], dropped: Rejects) -> None
         missing.append("reply that was liked or not")
     if "demonstrations" in imitated and not any(row.demonstration for row in train):
         missing.append("demonstration")
+    by_margins = any(getattr(algorithm, "margins", None) == "data" for algorithm in algorithms)
+    if (by_margins or any(part.margins for part in recipe.reward.parts)) and not any(row.margin for row in train):
+        missing.append("margin between the replies of a pair (column 'margin')")
     if missing:
         raise DataError(
             f"data: the train split has {len(train)} rows and among them not one "
