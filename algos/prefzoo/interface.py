@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from prefzoo.views import Views
 
 
-NEEDS = ("preferences", "unpaired", "prompts", "demonstrations", "reward", "judge", "constitution")
+NEEDS = ("preferences", "prompts", "demonstrations", "unpaired", "reward", "judge", "constitution")
 """What an algorithm may declare in `needs`."""
 
 
