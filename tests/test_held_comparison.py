@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import prefzoo
 from prefzoo.commands.comparison import checked_recipe
 from prefzoo.commands.held_comparison import go_on
 from prefzoo.errors import PrefzooError, RecipeError
+from prefzoo.recipe.tuning_space import tuned
 from prefzoo.run.stage_graph import Plan, make_plan
 
 RECIPE = {"algorithms": {"dpo": {"beta": 0.2}, "sft": {}}, "budget": {"prompts": 16}}
@@ -99,3 +101,35 @@ def test_add_is_refused_where_the_settings_differ(out) -> None:
 
 def test_add_in_an_empty_folder_adds_to_the_recipe(tmp_path) -> None:
     assert list(planned(tmp_path, add=["ppo"]).recipe.algorithms) == ["dpo", "sft", "ppo"]
+
+
+@pytest.fixture
+def tuned_out(tmp_path) -> Path:
+    """A folder in which tuning had found another beta, and all had run."""
+    plan = planned(tmp_path / "tuned", sets=["tuning.trials=3"])
+    found = make_plan(tuned(plan.recipe, {"dpo": {"beta": 0.7}}), plan.out)
+    finish(replace(found, written=plan.recipe.algorithms))
+    return tmp_path / "tuned"
+
+
+def test_a_tuned_comparison_goes_on_by_what_was_written_and_not_by_what_was_found(tuned_out) -> None:
+    assert go_on(planned(tuned_out, sets=["tuning.trials=3"])) is None
+    assert go_on(planned(tuned_out, sets=["tuning.trials=3"], seeds=5)) is None
+    assert "tuning.trials: 3 and 4" in (go_on(planned(tuned_out, sets=["tuning.trials=4"])) or "")
+    changed = go_on(planned(tuned_out, sets=["tuning.trials=3", "algorithms.dpo.beta=0.7"]))
+    assert "dpo.beta: 0.2 and 0.7" in (changed or "")
+    with pytest.raises(PrefzooError, match=r"trials of dpo-untuned, which .*--tune 3 keeps them"):
+        go_on(planned(tuned_out))
+
+
+def test_what_is_added_to_a_tuned_comparison_is_tuned_alike(tuned_out) -> None:
+    plan = planned(tuned_out, {"algorithms": {"ppo": {}}, "budget": {"prompts": 16}}, add=["ppo"])
+    assert plan.recipe.tuning is not None and plan.recipe.tuning.trials == 3
+    assert plan.recipe.algorithms == {"dpo": {"beta": 0.2}, "sft": {}, "ppo": {}}
+    assert go_on(plan, ["ppo"]) is None
+    with pytest.raises(PrefzooError, match=r"--add ppo: .*tuning.trials: 3 and 4"):
+        go_on(planned(tuned_out, sets=["tuning.trials=4"], add=["ppo"]), ["ppo"])
+
+
+def test_a_comparison_that_is_to_be_tuned_now_is_another_one(out) -> None:
+    assert 'tuning: "none" and "3 trials" (there' in (go_on(planned(out, sets=["tuning.trials=3"])) or "")

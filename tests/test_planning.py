@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -21,6 +22,7 @@ from prefzoo.commands.cost_estimate import (
     worth_a_second,
 )
 from prefzoo.commands.cost_probe import Probe, Size, StageCost, probe, sizes
+from prefzoo.commands.tuning_estimate import TUNING_ROW, with_tuning
 from prefzoo.recipe.check_recipe import load
 from prefzoo.report.cost import estimated_cells
 from prefzoo.results.cost_record import Estimate
@@ -114,6 +116,27 @@ def test_a_second_probe_must_not_take_longer_than_what_it_tells_of(probed, tmp_p
     plan = make_plan(load("quickstart", [*SMALL, f"seeds={seeds}"], ["dpo"]), tmp_path)
     small = replace(small, seconds=17.0)
     assert worth_a_second(plan, Size(train, 32, 16), small, large.size, workers=1) is worth
+
+
+def test_the_trials_of_tuning_and_the_settings_as_written_beside_what_they_find_count(probed) -> None:
+    plan, probes = probed
+    sets = ["tuning.trials=2", "tuning.budget.prompts=24", "tuning.prompts=8"]
+    tuning = make_plan(load("quickstart", [*SMALL, "seeds=2", *sets], ["dpo"]), plan.out)
+    manifest = {"splits": {"train": {"prompts": 48}, "validation": {"prompts": 20}}}
+    (plan.stages["data"].folder / "manifest.json").write_text(json.dumps(manifest))
+    found = scaled(with_tuning(tuning, train=48, validation=20), WHOLE, probes, workers=1)
+    before = scaled(plan, WHOLE, probes, workers=1)
+    # two trials: training on 24 prompts 7, measuring 8 replies 2; and two seeds as written: 13 + 3
+    assert found.wall_seconds == pytest.approx(before.wall_seconds + 2 * (7 + 2) + 2 * (13 + 3))
+    assert found.disk_bytes == pytest.approx(before.disk_bytes + 2 * 40 + 2 * (1000 + 80))
+    assert found.shared["tuning dpo, made once"]["trained_tokens"] == pytest.approx(2 * 150)
+    assert found.left == {
+        "dpo": 8,
+        "start": 2,
+        "start, made once": 1,
+        "reward, made once": 1,
+        TUNING_ROW.format("dpo"): 4,
+    }
 
 
 def test_one_probe_by_hand(probed) -> None:

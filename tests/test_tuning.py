@@ -1,24 +1,33 @@
-"""The search for settings: what is asked, in which order, for how much; trials are played, none is trained."""
+"""The search for settings: what is asked, in which order, for how much; trials are played, but for the last tests'."""
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+import yaml
 
+import prefzoo
+from conftest import SMALL
 from prefzoo.data import splits
-from prefzoo.errors import DataError, PrefzooError, RecipeError
+from prefzoo.errors import DataError, PrefzooError
 from prefzoo.recipe import check_recipe as recipes
-from prefzoo.recipe.tuning_space import space_of, tuned, with_values
+from prefzoo.recipe.tuning_space import tuned
 from prefzoo.run.executor import Outcome
 from prefzoo.run.stage_graph import Stage, make_plan
-from prefzoo.run.tuning_record import record
+from prefzoo.run.tuning_record import record, save
 from prefzoo.run.tuning_search import Search
 
 RECIPE: dict[str, Any] = {
@@ -102,7 +111,7 @@ def drive(search: Search, order: int = 0, most: int = 10**6, job: Callable = pla
 def searched(out: Path, order: int = 0, job: Callable = play, **changes: Any) -> dict[str, Any]:
     search = Search(checked(**changes), out)
     drive(search, order, job=job)
-    search.save()
+    save(search)
     return json.loads((out / "tuning.json").read_text())
 
 
@@ -269,78 +278,6 @@ def test_a_grid_has_the_ends_and_no_point_twice(tmp_path) -> None:
     assert sorted(trial["settings"]["beta"] for trial in trials) == [0.1, 0.5, 0.7], "there is no more to try"
 
 
-@pytest.mark.parametrize(
-    ("label", "settings", "expected"),
-    [
-        ("dpo", {}, {"beta": (0.05, 1.0), "trainer.learning_rate": (0.0002, 0.02)}),
-        ("dpo", {"beta": 0.01}, {"beta": (0.01, 1.0), "trainer.learning_rate": (0.0002, 0.02)}),
-        ("dpo", {"tune": {"beta": [0.2, 3.0, "log"]}}, {"beta": (0.2, 3.0), "trainer.learning_rate": (0.0002, 0.02)}),
-        ("dpo", {"trainer": {"learning_rate": 1e-3}, "tune": {"beta": False}}, {"trainer.learning_rate": (1e-4, 1e-2)}),
-        ("dpo", {"tune": False}, {}),
-        ("best_of_n", {}, {}),
-        ("best_of_n", {"tune": {"n": [2, 8]}}, {"n": (2, 8)}),
-        ("sft", {"tune": {"trainer": {"weight_decay": [0, 1]}}},
-         {"trainer.learning_rate": (0.0002, 0.02), "trainer.weight_decay": (0.0, 1.0)}),
-        ("ppo", {"kl_coefficient": 0.0}, {"epochs": (1, 4), "trainer.learning_rate": (0.0002, 0.02)}),
-        ("rejection_sampling", {"keep": "top_k", "k": 5, "n": 20},
-         {"n": (5, 20), "trainer.learning_rate": (0.0002, 0.02)}),
-        ("rlaif", {}, {"learner_settings.beta": (0.05, 1.0), "learner_settings.trainer.learning_rate": (0.0002, 0.02)}),
-        ("constitutional_ai", {}, {"trainer.learning_rate": (0.0002, 0.02), "learner_settings.beta": (0.05, 1.0),
-                                   "learner_rate": (0.05, 1.0)}),
-        ("constitutional_ai", {"phase": "supervised"}, {"trainer.learning_rate": (0.0002, 0.02)}),
-        ("constitutional_ai", {"phase": "preferences"},
-         {"learner_settings.beta": (0.05, 1.0), "learner_settings.trainer.learning_rate": (0.0002, 0.02)}),
-    ],
-)  # fmt: skip
-def test_what_is_tried_of_a_label(label, settings, expected) -> None:
-    space = space_of(recipes.check({"algorithms": {label: settings}}), label)
-    assert {key: (tried.low, tried.high) for key, tried in space.items()} == {
-        key: pytest.approx(ends) for key, ends in expected.items()
-    }
-    assert all(type(end) is type(tried.low) for tried in space.values() for end in (tried.low, tried.high))
-
-
-def test_the_ends_of_every_declared_range_are_settings_that_the_algorithm_takes() -> None:
-    import prefzoo
-
-    recipe = recipes.check({"algorithms": {name: {} for name in prefzoo.names()}})
-    for label in recipe.algorithms:
-        for key, tried in space_of(recipe, label).items():
-            for end in (tried.low, tried.high):
-                prefzoo.get(label, **with_values({}, {key: end}))
-
-
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        ({"algorithms": {"dpo": {"tune": {"beta": [1, 0.1]}}}}, r"dpo.tune.beta: .* is empty"),
-        ({"algorithms": {"dpo": {"tune": {"betta": [0.1, 1]}}}}, "Did you mean 'beta'"),
-        ({"algorithms": {"dpo": {"tune": {"beta": [0, 1, "log"]}}}}, "needs a first number above 0"),
-        ({"algorithms": {"dpo": {"tune": {"beta": 0.5}}}}, r"must say what to try \(got 0.5\)"),
-        ({"algorithms": {"dpo": {"tune": {"loss_type": ["ipo", "ipo"]}}}}, "two different choices"),
-        ({"algorithms": {"dpo": {"tune": {"loss_type": ["ipo", "no"]}}}}, "dpo.tune.loss_type: 'no' cannot be tried"),
-        ({"algorithms": {"dpo": {"tune": {"trainer": [1, 2]}}}}, "is a block; say which setting"),
-        ({"algorithms": {"dpo": {"tune": {"trainer": {"learning_rat": [1, 2]}}}}}, "Did you mean 'learning_rate'"),
-        ({"algorithms": {"dpo": {"tune": 3}}}, "dpo.tune: must be false, or a block"),
-        ({"algorithms": {"best_of_n": {"tune": {}}}}, "declares nothing to tune"),
-        ({"algorithms": {"ppo": {"tune": {"epochs": [0, 4]}}}}, "ppo.tune.epochs: 0 cannot be tried.*at least 1"),
-        ({"algorithms": {"rlaif": {"tune": {"learner_settings": {"bet": [0.1, 1]}}}}}, "learner_settings.bet: unknown"),
-        ({"data": {"splits": {"train": 0.8, "validation": 0, "test": 0.2}}}, "splits.validation: 0 leaves no prompts"),
-        ({"tuning": {"sampler": "grid", "equal": "flops"}}, "tuning.sampler: 'grid'"),
-        ({"tuning": {"objective": "judge"}}, "tuning.objective: 'judge' needs a judge that decides"),
-        ({"tuning": {"objective": "gold"}, "gold": "none"}, "tuning.objective: 'gold' is not known here"),
-        ({"gold": "none", "reward": {"type": "random"}}, "the reward is random"),
-        ({"tuning": {"trails": 3}}, "tuning.trails: unknown key 'trails'. Did you mean 'trials'"),
-        ({"tuning": {"trials": 0}}, "tuning.trials: must be at least 1"),
-        ({"seeds": [0, 1000]}, "seeds: 1000 trained the trials of tuning"),
-        ({"algorithms": {"dpo": {}, "dpo-untuned": {"algorithm": "dpo", "beta": 1.0}}}, "dpo-untuned: is the name of"),
-    ],
-)  # fmt: skip
-def test_mistakes_are_named(content, says) -> None:
-    with pytest.raises(RecipeError, match=says):
-        recipes.check({"algorithms": {"dpo": {}}, "tuning": {}, **content})
-
-
 def test_too_few_validation_prompts_are_refused_when_the_data_is_read(tmp_path) -> None:
     def job(plan, stage: Stage) -> None:
         play(plan, stage)
@@ -406,3 +343,78 @@ def test_a_trial_cannot_read_the_test_split(tmp_path, lab_rows) -> None:
         with pytest.raises(PrefzooError, match="tune dpo trial 0 seed 1000 may not read the test split"):
             splits.load_split(tmp_path, "test")
     assert splits.load_split(tmp_path, "test") == lab_rows[2:4]
+
+
+TINY = [*SMALL, "tuning.budget.prompts=32", "tuning.prompts=16", "training.batch_size=8", "judge.audit_pairs=0"]
+
+
+def without_clocks(found: dict[str, Any]) -> dict[str, Any]:
+    labels = {
+        label: [{key: value for key, value in trial.items() if key != "ledger"} for trial in each["trials"]]
+        for label, each in found["labels"].items()
+    }
+    flops = {label: each["spent"]["flops"] for label, each in found["labels"].items()}
+    winners = {label: (each["winner"], each["untuned"]) for label, each in found["labels"].items()}
+    return {"start": found["start"], "trials": labels, "flops": flops, "winners": winners}
+
+
+@pytest.mark.slow
+def test_a_search_and_the_comparison_that_goes_on_from_it_in_the_lab(tmp_path) -> None:
+    """With poisoned test rows, too, which change nothing that is found."""
+    labels = ["dpo", "best_of_n"]
+    found = prefzoo.tune("quickstart", 3, labels, sets=TINY, out=tmp_path / "run")
+    recipe = yaml.safe_load(found.recipe.read_text())
+    assert recipe["tuning"] is None and recipe["algorithms"]["dpo"] == found.winners["dpo"]
+    assert recipes.load(str(found.recipe)).tuning is None
+    shutil.copytree(tmp_path / "run" / "stages", tmp_path / "poisoned" / "stages", symlinks=True)
+    (test,) = (tmp_path / "poisoned" / "stages").glob("data-*/test.jsonl")
+    test.write_text("no row\n")
+    poisoned = prefzoo.tune("quickstart", 3, labels, sets=TINY, out=tmp_path / "poisoned")
+    assert without_clocks(poisoned.record) == without_clocks(found.record)
+    made = {file: file.stat().st_mtime_ns for file in (tmp_path / "run").glob("trials/tune-*/replies.jsonl")}
+    assert len(made) == 4 and not list((tmp_path / "run").glob("trials/tune-*/policy"))
+    sets = [each for each in TINY if not each.startswith("tuning.trials")]
+    results = prefzoo.compare("quickstart", labels, seeds=1, sets=sets, out=tmp_path / "run", tune=3)
+    assert {file: file.stat().st_mtime_ns for file in made} == made
+    winner = found.record["labels"]["dpo"]
+    beside = {"dpo-untuned"} if winner["untuned"] else set()
+    assert set(results.algorithms) == {"start", "dpo", "best_of_n", *beside}
+    assert {each.status for each in results.algorithms.values()} == {"ok"}
+    assert results.recipe["algorithms"]["dpo"] == {**winner["winner"], "tune": False}
+    replies = [json.loads(line)["prompt"] for line in next(iter(made)).read_text().splitlines()]
+    rows = {name: next((tmp_path / "run" / "stages").glob(f"data-*/{name}.jsonl")) for name in splits.SPLITS}
+    prompts = {
+        name: [json.loads(line)["prompt"] for line in file.read_text().splitlines()] for name, file in rows.items()
+    }
+    assert all(reply in prompts["validation"] and reply not in prompts["test"] for reply in replies)
+
+
+@pytest.mark.faults
+def test_killed_and_interrupted_during_tuning_it_goes_on_to_the_same_winners_and_results(tmp_path) -> None:
+    labels = "dpo,rejection_sampling"
+
+    def command(out: Path) -> subprocess.Popen:
+        sets = [part for each in TINY for part in ("--set", each)]
+        code = "from prefzoo.cli import main; main()"
+        call = [sys.executable, "-c", code, "compare", "quickstart", "--algorithms", labels, "--seeds", "1"]
+        call += ["--tune", "3", "--workers", "2", "--out", str(out), *sets]
+        log = (tmp_path / f"{out.name}.log").open("a")
+        return subprocess.Popen(call, stdout=log, stderr=log, start_new_session=True)
+
+    assert command(tmp_path / "whole").wait() == 0
+    out = tmp_path / "killed"
+    for trials, sent in ((1, signal.SIGKILL), (2, signal.SIGINT)):
+        process = command(out)
+        while process.poll() is None and len(list(out.glob("trials/tune-*/replies.jsonl"))) <= trials:
+            time.sleep(0.1)
+        os.killpg(process.pid, sent)
+        assert process.wait() == (130 if sent is signal.SIGINT else -sent), (tmp_path / "killed.log").read_text()
+    partial = prefzoo.load(out)
+    assert {each.status for each in partial.algorithms.values()} != {"ok"}
+    assert not json.loads((out / "tuning.json").read_text())["finished"]
+    assert command(out).wait() == 0
+    found, whole = (json.loads((tmp_path / name / "tuning.json").read_text()) for name in ("killed", "whole"))
+    assert found["finished"] and without_clocks(found) == without_clocks(whole)
+    results = [prefzoo.load(tmp_path / name) for name in ("killed", "whole")]
+    first, second = ({label: each.summary for label, each in result.algorithms.items()} for result in results)
+    assert first == second

@@ -70,11 +70,9 @@ class Range:
         return isinstance(value, int | float) and self.low <= value <= self.high
 
     def __str__(self) -> str:
-        """The range as a recipe writes it; a relative one in words."""
-        if self.choices:
-            return "[" + ", ".join(map(str, self.choices)) + "]"
-        ends = f"{self.low:g} to {self.high:g} times the recipe's" if self.relative else f"{self.low:g}, {self.high:g}"
-        return f"{ends}{', log' * self.log}" if self.relative else f"[{ends}{', log' * self.log}]"
+        """The range as a recipe writes it; a relative one with what it is relative to."""
+        inner = ", ".join(map(str, self.choices)) or f"{self.low:g}, {self.high:g}{', log' * self.log}"
+        return f"[{inner}]" + " times the recipe's" * self.relative
 
 
 class Reward(Protocol):

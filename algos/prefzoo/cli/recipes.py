@@ -78,6 +78,12 @@ def _show_algorithm(name: str) -> None:
     for each in hyper_parameters(cls):
         settings.add_row(*map(Text, each))
     console.print(settings)
+    algorithm, _ = registry.build(cls, {})
+    if tunable := algorithm.tunable if algorithm is not None else cls.space:
+        tuning = Table("tuning tries of", "range", "the range is from", box=None)
+        for key, tried in tunable.items():
+            tuning.add_row(*map(Text, (key, str(tried), tried.source)))
+        console.print("", tuning, "")
     console.print(Text(f"In a recipe: algorithms: {{{name}: {{SETTING: VALUE}}}}"))
 
 

@@ -84,6 +84,7 @@ def plan(
     algorithms: Algorithms = None,
     add: Add = None,
     seeds: Seeds = None,
+    tune: Trials = None,
     sets: Sets = None,
     out: Out = None,
     workers: Workers = None,
@@ -95,7 +96,7 @@ def plan(
     """
     from prefzoo.commands.cost_estimate import estimate, sentences, table
 
-    given: dict[str, Any] = {"algorithms": listed(algorithms), "add": listed(add) or (), "seeds": seeds}
+    given: dict[str, Any] = {"algorithms": listed(algorithms), "add": listed(add) or (), "seeds": seeds, "tune": tune}
     estimated = estimate(recipe, **given, sets=sets or [], out=out, workers=workers)
     console = wide_console()
     console.print(table(estimated))

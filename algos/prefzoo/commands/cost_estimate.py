@@ -14,8 +14,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from prefzoo.commands.comparison import checked_recipe, locked_folder, run_alone
+from prefzoo.commands.comparison import run_alone
 from prefzoo.commands.cost_probe import Probe, Size, StageCost, StageGroup, probe, sizes, stage_group
+from prefzoo.commands.run_folder import checked_recipe, locked_folder
+from prefzoo.commands.tuning_estimate import TUNING_ROW, with_tuning
 from prefzoo.errors import os_errors_told
 from prefzoo.ledger import CHARGES
 from prefzoo.report.cost import ESTIMATE_COLUMNS, ESTIMATE_NAMES, format_cost
@@ -40,6 +42,7 @@ def estimate(
     workers: int | None = None,
     console: Console | None = None,
     add: Iterable[str] = (),
+    tune: int | None = None,
 ) -> Estimate:
     """Estimate what `compare` with the same arguments will take on this machine, by running all its stages on a small
     part of the budget: twice, or once where twice would take longer than what is estimated.
@@ -51,7 +54,7 @@ def estimate(
         RecipeError: for a recipe that cannot run, before anything is loaded.
         PrefzooError: when the data cannot be used.
     """
-    checked = checked_recipe(recipe, algorithms, seeds, sets, list(add), out)
+    checked = checked_recipe(recipe, algorithms, seeds, sets, list(add), out, tune)
     console = console or Console(stderr=True)
     with locked_folder(recipe, out) as folder:
         plan = make_plan(checked, folder)
@@ -59,13 +62,13 @@ def estimate(
         data = run_alone(plan, "data", console)
         # The server of stages is started once in this process; the comparison starts its own.
         starting = 0.0 if done_before else max(0.0, time.monotonic() - began - (data.seconds or 0.0))
-        plan = plan.with_lengths()
         whole = Size.of(plan)
+        plan = with_tuning(plan, whole.train, whole.validation).with_lengths()
         workers = workers or default_workers(checked)
         if all(stage.done for stage in plan.stages.values()):
             return Estimate(plan.recipe.model_dump(mode="json"), workers=workers)
         left = {s.label for s in plan.stages.values() if s.kind in TRIAL and not s.done}
-        labels = [label for label in checked.algorithms if label in left]
+        labels = [label for label in plan.recipe.algorithms if label in left]
         probes: list[Probe] = []
         for size in sizes(checked, whole):
             if probes and not worth_a_second(plan, whole, probes[0], size, workers):
@@ -132,14 +135,14 @@ def scaled(plan: Plan, whole: Size, probes: Sequence[Probe], workers: int) -> Es
 
     def scale_stage_cost(stage: Stage, value: Callable[[StageCost], float], grows: Any = extrapolate_linear) -> float:
         points = [(_amount(plan, stage, probe.size), value(probe.costs[stage_group(stage)])) for probe in probes]
-        return float(grows(points, _amount(plan, stage, whole)))
+        return float(grows(points, stage.prompts or _amount(plan, stage, whole)))
 
     def scale_seconds(stage: Stage, value: Callable[[StageCost], float]) -> float:
         if len(probes) > 1:
             return scale_stage_cost(stage, value)
         cost = probes[0].costs[stage_group(stage)]
         points = [(0.0, min(cost.begun, value(cost))), (_amount(plan, stage, probes[0].size), value(cost))]
-        return extrapolate_linear(points, _amount(plan, stage, whole))
+        return extrapolate_linear(points, stage.prompts or _amount(plan, stage, whole))
 
     def charged(stage: Stage, name: str) -> float:
         return scale_stage_cost(stage, lambda cost: cost.ledger.get(name, 0.0), in_proportion)
@@ -164,7 +167,14 @@ def scaled(plan: Plan, whole: Size, probes: Sequence[Probe], workers: int) -> Es
     left = {name: stage for name, stage in plan.stages.items() if not stage.done}
     to_run = {name: stage for name, stage in left.items() if stage_group(stage) in known}
 
+    searched: dict[str, list[Stage]] = {}
+    for stage in to_run.values():
+        if stage.prompts is not None:
+            searched.setdefault(_row_name(stage), []).append(stage)
+
     def disk(stage: Stage) -> float:
+        if stage.prompts is not None and stage.kind == "train":
+            return 0.0  # the policies of trials are deleted
         if len(probes) == 1 and stage.kind != "evaluate":  # weights, whose size is the model's
             return probes[0].costs[stage_group(stage)].disk_bytes
         return scale_stage_cost(stage, lambda cost: cost.disk_bytes)
@@ -175,7 +185,10 @@ def scaled(plan: Plan, whole: Size, probes: Sequence[Probe], workers: int) -> Es
     return Estimate(
         recipe=plan.recipe.model_dump(mode="json"),
         labels=labels,
-        shared={_row_name(stage): ledger([stage]) for stage in shared.values()},
+        shared={
+            **{_row_name(stage): ledger([stage]) for stage in shared.values()},
+            **{name: ledger(stages) for name, stages in searched.items()},
+        },
         failed={" ".join(filter(None, which)): error for probe in probes for which, error in probe.failed.items()},
         left={name: rows.count(name) for name in rows},
         workers=workers,
@@ -200,6 +213,8 @@ def _amount(plan: Plan, stage: Stage, size: Size) -> float:
 
 def _row_name(stage: Stage) -> str:
     """The row of the estimate's table that a stage belongs to."""
+    if stage.prompts is not None:
+        return TUNING_ROW.format(stage.label)
     return str(stage.label) if stage.kind in TRIAL else f"{stage.name}, made once"
 
 

@@ -31,18 +31,20 @@ StageGroup = tuple[str, str | None]
 
 @dataclass(frozen=True)
 class Size:
-    """Prompts in the training split and in the test split, and test prompts that a policy answers."""
+    """Prompts in the training split and in the test split, test prompts that a policy answers, and prompts in the
+    validation split."""
 
     train: int
     test: int
     evaluated: int
+    validation: int = 0
 
     @classmethod
     def of(cls, plan: Plan) -> Size:
         """The size of a plan whose data stage is done."""
         manifest = json.loads((plan.stages["data"].folder / "manifest.json").read_text(encoding="utf-8"))
-        train, test = (manifest["splits"][name]["prompts"] for name in ("train", "test"))
-        return cls(train, test, min(plan.recipe.evaluation.prompts, test))
+        train, validation, test = (manifest["splits"][name]["prompts"] for name in splits.SPLITS)
+        return cls(train, test, min(plan.recipe.evaluation.prompts, test), validation)
 
 
 @dataclass(frozen=True)

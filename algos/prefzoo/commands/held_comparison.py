@@ -95,9 +95,13 @@ def go_on(plan: Plan, add: Iterable[str] = ()) -> str | None:
 def _changed(held: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, str]:
     """Key -> both values, of what makes two recipes different comparisons."""
 
+    one_is_not_tuned = not (held.get("tuning") and recipe["tuning"])
+
     def shared(content: Mapping[str, Any]) -> dict[str, Any]:
         common = {label: content["algorithms"][label] for label in held["algorithms"] if label in recipe["algorithms"]}
         rest = {key: value for key, value in content.items() if key not in CHANGES_NO_TRIAL}
+        if one_is_not_tuned:
+            rest["tuning"] = f"{content['tuning']['trials']} trials" if content.get("tuning") else "none"
         rest["judge"] = {key: value for key, value in content.get("judge", {}).items() if key != "audit_pairs"}
         return {**rest, "the first of seeds": content["seeds"][0], "algorithms": common}
 

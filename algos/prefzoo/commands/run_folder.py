@@ -29,8 +29,9 @@ def checked_recipe(
     out: str | Path | None = None,
     tune: int | None = None,
 ) -> Recipe:
-    """The recipe of a command that runs stages, with `add` beside the labels and seeds of the comparison in `out`, and
-    with so many trials of tuning; of the processes of a launcher, all but the first end here."""
+    """The recipe of a command that runs stages, with `add` beside the labels of the comparison in `out`, by its seeds
+    and tuning where nothing else is said, or with so many trials of tuning; of the processes of a launcher, all but the
+    first end here."""
     if distributed.is_follower():
         raise SystemExit(0)
     if add and algorithms is not None:
@@ -39,6 +40,8 @@ def checked_recipe(
     held = held_in(run_folder(recipe, out)) if add else None
     if held is not None and seeds is None and not any(each.startswith("seeds=") for each in sets):
         seeds = held.recipe["seeds"]
+    if held is not None and tune is None and not any(each.startswith("tuning") for each in sets):
+        sets += [f"tuning={json.dumps(held.recipe.get('tuning'))}"]
     sets += [f"seeds={json.dumps(seeds)}"] if seeds is not None else []
     sets += [f"tuning.trials={tune}"] if tune is not None else []
     return load(recipe, sets, algorithms, add, held.algorithms if held is not None else None)

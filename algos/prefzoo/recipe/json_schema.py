@@ -77,6 +77,11 @@ def _algorithm(name: str, names: list[str]) -> dict[str, Any]:
             source = f" The default is from: {setting.source}." if setting.source else ""
             properties[setting.name].setdefault("description", setting.meaning + source)
     properties["algorithm"] = {"enum": names, "description": "The algorithm; the label itself where this is left out."}
+    properties["tune"] = {
+        "description": "What tuning tries of each setting: [low, high], [low, high, log] or a list of choices; false "
+        "keeps a setting, or the whole label, as it is.",
+        "anyOf": [{"type": "boolean"}, {"type": "object"}],
+    }
     properties["seed_offset"] = {"type": "integer", "description": "Moves the seeds of this label's trials."}
     return {**schema, "description": " ".join(about(cls).split("\n\n")[0].split()), "additionalProperties": False}
 

@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from prefzoo.atomic_files import write_whole
 from prefzoo.recipe.recipe_schema import Recipe
 from prefzoo.recipe.tuning_space import UNTUNED, with_values
 from prefzoo.run.label_search import LabelSearch, Measured, Trial
 from prefzoo.run.tuning_graph import trial_prompts
+from prefzoo.run.tuning_search import Search
 
-if TYPE_CHECKING:
-    from prefzoo.run.tuning_search import Search
+TUNING_FILE = "tuning.json"
+"""What was tried and found, in the folder of a comparison."""
+JOURNAL = Path("tuning") / "journal.log"
+"""The same for Optuna's dashboard."""
+
+
+def save(search: Search) -> dict[str, Any]:
+    """Write `tuning.json` and the journal, and return what is in the first."""
+    content = record(search)
+    (search.out / JOURNAL).parent.mkdir(parents=True, exist_ok=True)
+    write_whole(search.out / JOURNAL, "".join(json.dumps(log) + "\n" for log in search.journal.logs))
+    write_whole(search.out / TUNING_FILE, json.dumps(content, indent=1))
+    return content
 
 
 def record(search: Search) -> dict[str, Any]:
