@@ -143,6 +143,7 @@ def test_they_learn_from_likes_alone_or_with_others(name, first, passes, adapter
     assert curve(bench)[-1]["rewards/margins"] is not None and bench.report["model"]["differs"] == []
     assert bench.ledger.forward_tokens == passes * bench.ledger.trained_tokens > 0
     assert bench.ledger.prompts == 24
+    assert [fact["training.batch_size"] for fact in bench.report["trainings"]] == [8], "as the recipe counts"
     if adapter == "lora":
         alone = labelled_bench(adapted(adapter, batch_size=4), 8, 0)
         policy = prefzoo.get(name, trainer={**EVERY_STEP, "max_steps": 1}).train(alone)

@@ -101,15 +101,16 @@ def rating_trainer(
         {"replies": [tokens(group["prompt"], reply) for reply in group["replies"]], "target": group["target"]}
         for group in groups
     ]
+    per_example = 2 if loss == "logistic" else 1
     # Without the head among the saved modules, a loaded reward model would score with a new random one.
     config = adapter_config(bench.adapter, "SEQ_CLS", modules_to_save=["score"], model=model)
-    return resumable(_RatingTrainer)(
+    trainer = resumable(_RatingTrainer)(
         model=model if config is None else get_peft_model(model, config),
         args=arguments(
             bench,
             RewardConfig,
             {"remove_unused_columns": False, **settings},
-            per_example=2 if loss == "logistic" else 1,
+            per_example=per_example,
         ),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
@@ -117,6 +118,8 @@ def rating_trainer(
         callbacks=[Progress(bench, "RewardTrainer")],
         loss=loss,
     )
+    trainer.rows_per_example = per_example
+    return trainer
 
 
 class _Flatten:
