@@ -38,6 +38,16 @@ OFFLINE = [*TRACKED, "tracking.wandb.mode=offline"]
 LABELS = ["dpo", "rejection_sampling"]
 
 
+def representatives() -> list[str]:
+    """Names of algorithms, one for each way to train. Losses on pairs differ in a formula alone, which
+    `test_pairwise_losses` looks at: of them TRL's, one of our own with a reference, and one without."""
+    from prefzoo import registry
+
+    of_pairs = registry.load("dpo").family
+    kept = ("dpo", "dpop", "simpo")
+    return [name for name in registry.names() if name in kept or registry.load(name).family != of_pairs]
+
+
 @pytest.fixture(autouse=True)
 def one_thread() -> None:
     """Two workers share the cores; a test that needs no torch does not wait for it."""

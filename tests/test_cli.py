@@ -35,6 +35,8 @@ def test_ls_shows_algorithms_and_recipes_at_once_and_without_torch() -> None:
     assert shown.returncode == 0
     for word in ("dpo", "rejection_sampling", "preferences", "quickstart", "hh_harmless"):
         assert word in shown.stdout
+    families = shown.stdout.split("Recipes")[0]
+    assert re.search(r"\n +preference pairs *\n(   +\w+ +preferences .*\n)+ +\w", families)
     assert min(times) < 1.0, "seconds of processor time, which other work on the machine does not change"
     code = (
         "import sys\nfrom prefzoo.cli import app\n"
@@ -118,7 +120,7 @@ def test_validate_says_everything_and_exits_with_2() -> None:
         (["compare", "quickstart", "--algorithms", "dpoo"], "Did you mean 'dpo'"),
         (["compare", "quickstart", "--set", "data.preferences=missing.jsonl"], "neither a file"),
         (["run", "quickstart", "--algorithm", "sftt"], "Did you mean 'sft'"),
-        (["ls", "simpo"], "unknown algorithm 'simpo'. It is not built in; docs/examples/simpo.py"),
+        (["ls", "online_dpo"], "unknown algorithm 'online_dpo'. It is not built in; docs/examples/online_dpo.py"),
         (["report", "nowhere"], "no prefzoo run"),
         (["sample", "nowhere", "hi"], "no prefzoo run"),
     ],

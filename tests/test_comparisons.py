@@ -96,10 +96,11 @@ def test_what_does_not_fit_its_format_is_dropped_with_a_reason(tmp_path) -> None
     _, dropped = one("rankings", [ranked, *broken], tmp_path)
     assert dropped.counts() == {"as_many_ranks_as_replies_needed": 1, "fewer_than_two_replies": 1}
     thumb = {"prompt": "q", "completion": "x", "label": True}
-    _, dropped = one(
+    rows, dropped = one(
         "preferences", [thumb, {**thumb, "completion": "y", "label": False}, {**thumb, "prompt": "z"}], tmp_path
     )
-    assert dropped.counts() == {"no_reply_of_the_other_label": 1}
+    assert better(rows) == [("x", "y")] and not dropped.counts()
+    assert [(row.reply, row.liked) for row in rows] == [(None, None), ("x", True)]
 
 
 def test_demonstrations_and_prompts(tmp_path) -> None:

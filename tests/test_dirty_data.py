@@ -83,7 +83,6 @@ BROKEN: list[tuple[str, dict[str, Any], Any, str]] = [
     ("preferences", VOTE, {**VOTE, "response_b": 7}, f"wrong_type: response_b is a number, {TYPES}"),
     ("preferences", PAIR, {**SHOWN, "label": "maybe"}, "unreadable_label: label is neither true nor false"),
     ("preferences", PAIR, {**SHOWN, "label": None}, "empty_value: label"),
-    ("preferences", PAIR, {**SHOWN, "label": True}, "no_reply_of_the_other_label"),
     ("rankings", RANKED, without(RANKED, "ranks"), "missing_key: ranks"),
     ("rankings", RANKED, {"prompt": "hi"}, "missing_key: ranking"),
     ("rankings", RANKED, {**RANKED, "ranks": [1]}, "as_many_ranks_as_replies_needed"),

@@ -79,7 +79,10 @@ def test_both_processes_learn_the_same_from_what_both_sampled(name, tmp_path) ->
     assert alone["ledger"]["reward_calls"] == 16 and alone["world"] == 1
 
 
-@pytest.mark.parametrize(("name", "part"), [("dpo", "policy"), ("bradley_terry", "reward"), ("regression", "reward")])
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [("dpo", "policy"), ("rpo", "policy"), ("bco", "policy"), ("bradley_terry", "reward"), ("regression", "reward")],
+)
 def test_two_processes_take_the_steps_that_one_takes(name, part, tmp_path) -> None:
     """What is not sampled is the same rows, halved: the same gradients, to rounding."""
     trained(name, 2, tmp_path / "two")
@@ -92,6 +95,16 @@ def test_two_processes_take_the_steps_that_one_takes(name, part, tmp_path) -> No
         for each in ("one", "two")
     ]
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
+def test_losses_on_pairs_and_on_single_replies_end_alike_in_both(tmp_path) -> None:
+    names = ["simpo", "dpop", "aot", "kto", "bco"]
+    first, second = trained(",".join(names), 2, tmp_path / "two")
+    assert first["world"] == second["world"] == 2
+    assert first["ended"] == second["ended"] and len(first["ended"]) > len(names)
+    assert first["ledger"] == second["ledger"] and first["ledger"]["prompts"] == 16 * len(names)
+    (bad, count), (good, other) = first["memory"]["bco_rewards"]
+    assert first["memory"] == second["memory"] and count == other == 16 and good > bad
 
 
 def test_a_comparison_that_was_launched_twice_runs_once_and_trains_with_both(tmp_path) -> None:

@@ -27,7 +27,7 @@ from test_distributed import trained
 from test_resume import Killed, killed_at, length, made, same
 
 FOLDER = Path(__file__).parents[1] / "docs" / "examples"
-LINES = {"simpo": 25, "kto_like": 40, "online_dpo": 40}
+LINES = {"simpo_like": 25, "kto_like": 40, "online_dpo": 40}
 """Example -> how many lines it may have; each registers an algorithm named like its file."""
 EVERY_STEP = {"logging_steps": 1}
 
@@ -72,7 +72,7 @@ def test_it_trains_is_charged_and_comes_back_from_disk(name, make_bench, monkeyp
     if name == "online_dpo":
         assert ledger.prompts == prompts and ledger.reward_calls == 2 * prompts and ledger.generated_tokens > 0
     else:
-        assert ledger.forward_tokens == passed[False] == {"simpo": 0, "kto_like": 3 * passed[True]}[name]
+        assert ledger.forward_tokens == passed[False] == {"simpo_like": 0, "kto_like": 3 * passed[True]}[name]
         assert ledger.prompts == 2 * prompts and len(curve(bench)) == 6, "3 steps an epoch, of 8 pairs or 16 replies"
     assert all(math.isfinite(entry["loss"]) for entry in curve(bench))
     assert {"rewards/chosen", "rewards/margins"} <= curve(bench)[0].keys()
@@ -121,19 +121,19 @@ def test_two_processes_end_in_the_same_weights_and_charges(tmp_path) -> None:
     assert first["ledger"]["prompts"] == 16 * len(LINES) and first["ledger"]["reward_calls"] == 2 * 16
 
 
-def test_simpo_by_hand() -> None:
+def test_simpo_like_by_hand() -> None:
     """Means -1 and -2, rewards -2 and -4, margin 2 - 1: ln(1 + 1/e)."""
     chosen = prefzoo.ReplyBatch(torch.tensor([-2.0]), None, torch.tensor([2]))
     rejected = prefzoo.ReplyBatch(torch.tensor([-8.0]), None, torch.tensor([4]))
-    loss = prefzoo.get("simpo", beta=2.0, gamma=1.0).loss(chosen, rejected)
+    loss = prefzoo.get("simpo_like", beta=2.0, gamma=1.0).loss(chosen, rejected)
     assert loss.tolist() == pytest.approx([math.log(1 + math.exp(-1))])
 
 
 @pytest.mark.parametrize("adapter", ["lora", "full"])
-def test_the_first_loss_of_simpo_is_that_of_the_start(adapter, make_bench) -> None:
+def test_the_first_loss_of_simpo_like_is_that_of_the_start(adapter, make_bench) -> None:
     """What the loss is given are the log-probabilities of all tokens of the replies, end included, and their number."""
     bench = make_bench(adapter, batch_size=24)
-    prefzoo.get("simpo", beta=2.5, gamma=0.5, trainer=EVERY_STEP).train(bench)
+    prefzoo.get("simpo_like", beta=2.5, gamma=0.5, trainer=EVERY_STEP).train(bench)
     start = LanguageModelPolicy.from_start(bench.start)
     means = []
     for side in ("chosen", "rejected"):
@@ -181,9 +181,9 @@ def test_a_loss_of_the_wrong_shape_and_settings_of_trls_losses_are_refused(make_
     with pytest.raises(PrefzooError, match=r"Misshaped.loss returned \(8, 8\); .* one loss for each of the 8 pairs"):
         prefzoo.get("misshaped").train(make_bench())
     with pytest.raises(prefzoo.RecipeError, match=r"trainer.loss_type: cannot be set here .* the algorithm's own"):
-        prefzoo.get("simpo", trainer={"loss_type": "hinge"})
+        prefzoo.get("simpo_like", trainer={"loss_type": "hinge"})
     with pytest.raises(prefzoo.RecipeError, match=r"trainer.sync_ref_model: .* the loss has no reference"):
-        prefzoo.get("simpo", trainer={"sync_ref_model": True})
+        prefzoo.get("simpo_like", trainer={"sync_ref_model": True})
 
 
 def test_another_trainer_class_trains_with_dpos_settings(make_bench) -> None:

@@ -9,7 +9,8 @@ import pytest
 import torch
 from transformers import AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
-from prefzoo import compare, names
+from conftest import representatives
+from prefzoo import compare
 from prefzoo.lab import MODEL_DIR
 from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.recipe import check_recipe as recipes
@@ -95,7 +96,7 @@ FEEDBACK = {"rlaif", "constitutional_ai"}
 
 def check_trained(recipe: str, sets: list[str], out: Path) -> None:
     zoo = {settings.get("algorithm", label) for label, settings in recipes.load(recipe).algorithms.items()}
-    assert zoo == set(names()), "a recipe for real models lacks an algorithm of the zoo"
+    assert zoo >= set(representatives()), "a recipe for real models lacks a kind of algorithm"
     found = compare(recipe, sets=[*sets, *SMALL], seeds=1, out=out)
     errors = {label: each.error or "" for label, each in found.algorithms.items() if each.status != "ok"}
     # A model of random weights hardly ever ends a reply, and what is cut off is no feedback.

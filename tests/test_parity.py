@@ -28,6 +28,8 @@ def raw_trl(
     folder: str,
     config: Mapping[str, Any] = NOT_CUT,
     reward: Any = None,
+    trainer_class: Any = None,
+    config_class: Any = None,
     **more: Any,
 ) -> Any:
     """Train as TRL's documentation does, with the settings that `make_bench` gives ours."""
@@ -36,9 +38,9 @@ def raw_trl(
     from peft import LoraConfig
     from transformers import AutoTokenizer
 
-    trainer = getattr(trl, f"{name}Trainer")(
+    trainer = (trainer_class or getattr(trl, f"{name}Trainer"))(
         model=model,
-        args=getattr(trl, f"{name}Config")(
+        args=(config_class or getattr(trl, f"{name}Config"))(
             output_dir=folder,
             per_device_train_batch_size=8,
             logging_steps=1,

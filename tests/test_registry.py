@@ -58,9 +58,9 @@ def test_a_suggestion_is_near_in_spelling(word: str, allowed: list[str], meant: 
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("simpo", "not built in; docs/examples/simpo.py"),
-        ("orpo", "not built in; docs/algorithms.md"),
-        ("IPO", "`ipo: {algorithm: dpo, loss_type: ipo}`"),
+        ("online_dpo", "not built in; docs/examples/online_dpo.py"),
+        ("tdpo", "not built in; docs/algorithms.md"),
+        ("Robust-DPO", "called 'robust'"),
         ("dr-grpo", "`dr_grpo: {algorithm: grpo, trainer: {loss_type: dr_grpo}}`"),
         ("raft", "called 'rejection_sampling'"),
     ],

@@ -70,6 +70,10 @@ CASES = [
         for case in (
             ("sft", {}, "lora"),
             ("dpo", {}, "full"),
+            ("dpop", {}, "lora"),
+            ("orpo", {}, "full"),
+            ("kto", {}, "lora"),
+            ("bco", {}, "qlora"),
             ("ppo", {"kl_target": 0.5}, "lora"),
             ("ppo", {"minibatches": 2, "epochs": 2}, "full"),
             ("a2c", {"value_model": "separate"}, "lora"),

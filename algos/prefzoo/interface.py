@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from prefzoo.views import Views
 
 
-NEEDS = ("preferences", "prompts", "demonstrations", "reward", "judge", "constitution")
+NEEDS = ("preferences", "prompts", "demonstrations", "unpaired", "reward", "judge", "constitution")
 """What an algorithm may declare in `needs`."""
 
 
@@ -282,6 +282,9 @@ class Algorithm(ABC):
     config: ClassVar[str | None] = None
     """`"module:Class"` of the config whose fields `trainer` may set; None when there is no such trainer."""
 
+    family: ClassVar[str] = "others"
+    """The heading under which `prefzoo ls` lists it."""
+
     owned: ClassVar[Mapping[str, str]] = {}
     """Fields of `config` that `train` itself sets, so that `trainer` may not: field -> the hyper-parameter that sets
     it, or a sentence on what to do instead. (`config_fields.OWNED` are those of every algorithm.)"""
@@ -311,7 +314,7 @@ class Algorithm(ABC):
 
         An algorithm that trains on more (several samples of a prompt, several passes over a sample) overrides it.
         """
-        return 2 if "preferences" in self.needs else 1
+        return 2 if {"preferences", "unpaired"} & self.needs else 1
 
     @abstractmethod
     def train(self, bench: Bench) -> Policy:

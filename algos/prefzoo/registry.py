@@ -25,16 +25,44 @@ from prefzoo.validation_messages import shown, unknown_algorithm, validation_pro
 
 BUILT_IN = {
     "a2c": "prefzoo.zoo.a2c:A2C",
+    "aot": "prefzoo.zoo.dpo_shapes:AOT",
+    "apo_down": "prefzoo.zoo.anchored_losses:APODown",
+    "apo_zero": "prefzoo.zoo.anchored_losses:APOZero",
+    "bco": "prefzoo.zoo.unpaired:BCO",
+    "bco_pair": "prefzoo.zoo.anchored_losses:BCOPair",
     "best_of_n": "prefzoo.zoo.best_of_n:BestOfN",
+    "cal_dpo": "prefzoo.zoo.squared_losses:CalDPO",
+    "cdpo": "prefzoo.zoo.noisy_labels:CDPO",
     "constitutional_ai": "prefzoo.zoo.constitutional_ai:ConstitutionalAI",
+    "cpo": "prefzoo.zoo.reference_free:CPO",
+    "discopop": "prefzoo.zoo.dpo_shapes:DiscoPOP",
     "dpo": "prefzoo.zoo.dpo:DPO",
+    "dpo_norm": "prefzoo.zoo.length_terms:DPONorm",
+    "dpop": "prefzoo.zoo.chosen_likelihood:DPOP",
+    "exo": "prefzoo.zoo.noisy_labels:EXO",
+    "fdpo": "prefzoo.zoo.dpo_shapes:FDPO",
     "grpo": "prefzoo.zoo.grpo:GRPO",
+    "hdpo": "prefzoo.zoo.dpo_shapes:HDPO",
+    "ipo": "prefzoo.zoo.squared_losses:IPO",
+    "kto": "prefzoo.zoo.unpaired:KTO",
+    "ldpo": "prefzoo.zoo.length_terms:LDDPO",
+    "mpo": "prefzoo.zoo.chosen_likelihood:MPO",
+    "nca": "prefzoo.zoo.anchored_losses:NCA",
+    "odpo": "prefzoo.zoo.odpo:ODPO",
+    "orpo": "prefzoo.zoo.reference_free:ORPO",
     "ppo": "prefzoo.zoo.ppo:PPO",
+    "rdpo": "prefzoo.zoo.length_terms:RDPO",
     "reinforce": "prefzoo.zoo.reinforce:Reinforce",
     "rejection_sampling": "prefzoo.zoo.rejection_sampling:RejectionSampling",
     "rlaif": "prefzoo.zoo.rlaif:RLAIF",
     "rloo": "prefzoo.zoo.rloo:RLOO",
+    "robust": "prefzoo.zoo.noisy_labels:RobustDPO",
+    "rpo": "prefzoo.zoo.chosen_likelihood:RPO",
     "sft": "prefzoo.zoo.sft:SFT",
+    "simpo": "prefzoo.zoo.reference_free:SimPO",
+    "slic": "prefzoo.zoo.reference_free:SLiC",
+    "sppo": "prefzoo.zoo.squared_losses:SPPO",
+    "wpo": "prefzoo.zoo.dpo_shapes:WPO",
 }
 ENTRY_POINTS = "prefzoo.algorithms"
 LABEL_KEYS = ("algorithm", "seed_offset", "tune")
@@ -241,9 +269,8 @@ def build(cls: type[Algorithm], parameters: Mapping[str, Any], prefix: str = "")
             f"{prefix}trainer: has no meaning here, for there is no trainer behind it (got {shown(trainer)})"
         )
     elif isinstance(trainer, dict) and cls.config is not None:
-        owned = {
-            key: f"say `{prefix}{setting}`" if setting in fields else setting for key, setting in cls.owned.items()
-        }
+        named = {key: key if key in fields else setting for key, setting in cls.owned.items()}
+        owned = {key: f"say `{prefix}{name}`" if name in fields else name for key, name in named.items()}
         problems += trainer_problems(cls.config, trainer, f"{prefix}trainer.", owned)
     return (None if problems else algorithm), problems
 

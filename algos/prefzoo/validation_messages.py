@@ -130,34 +130,37 @@ def shown(value: Any) -> str:
     return f"the list {text}" if isinstance(value, list) else text
 
 
-DPO_LOSSES = {
-    "apo": "apo_zero",
-    "bco": "bco_pair",
-    "exo": "exo_pair",
-    "ipo": "ipo",
-    "nca": "nca_pair",
-    "rdpo": "robust",
-    "slic": "hinge",
-    "sppo": "sppo_hard",
-}
 GRPO_FIELDS = {
     "dapo": "loss_type: dapo",
     "dr_grpo": "loss_type: dr_grpo",
     "gspo": "importance_sampling_level: sequence",
 }
-OTHER_NAMES = {"bon": "best_of_n", "cai": "constitutional_ai", "raft": "rejection_sampling", "rlhf": "ppo"}
-EXAMPLES = {"kto": "kto_like.py", "online_dpo": "online_dpo.py", "simpo": "simpo.py"}
+OTHER_NAMES = {
+    "aot_pair": "aot",
+    "apo": "apo_zero",
+    "bon": "best_of_n",
+    "cai": "constitutional_ai",
+    "exo_pair": "exo",
+    "h_dpo": "hdpo",
+    "ld_dpo": "ldpo",
+    "nca_pair": "nca",
+    "r_dpo": "rdpo",
+    "raft": "rejection_sampling",
+    "rlhf": "ppo",
+    "robust_dpo": "robust",
+    "sigmoid_norm": "dpo_norm",
+    "slic_hf": "slic",
+    "smaug": "dpop",
+    "sppo_hard": "sppo",
+}
+EXAMPLES = {"online_dpo": "online_dpo.py"}
 ABSENT = (
-    "cpo",
-    "dpop",
     "gkd",
     "minillm",
     "nash_md",
-    "orpo",
     "prm",
     "reinforce++",
     "remax",
-    "rpo",
     "rrhf",
     "spin",
     "tdpo",
@@ -169,9 +172,7 @@ def unknown_algorithm(name: object, allowed: Iterable[str]) -> str:
     """For a name that no algorithm has; of a published one, how it is had here, or that it is not."""
     names = sorted(set(allowed))
     known = str(name).lower().replace("-", "_")
-    if known in DPO_LOSSES:
-        hint = f"It is a loss of dpo: `{known}: {{algorithm: dpo, loss_type: {DPO_LOSSES[known]}}}`."
-    elif known in GRPO_FIELDS:
+    if known in GRPO_FIELDS:
         hint = f"It is a setting of grpo: `{known}: {{algorithm: grpo, trainer: {{{GRPO_FIELDS[known]}}}}}`."
     elif known in OTHER_NAMES:
         hint = f"Here it is called {OTHER_NAMES[known]!r}."

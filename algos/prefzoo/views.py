@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import random
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from prefzoo.errors import PrefzooError
 from prefzoo.types import Completion, Prompt
 
 
@@ -22,10 +24,13 @@ class Views:
 
     Attributes:
         prompts: distinct prompts.
-        preferences: `{"prompt": [...], "chosen": [...], "rejected": [...]}`, each a list of messages.
+        preferences: `{"prompt": [...], "chosen": [...], "rejected": [...]}`, each a list of messages; with `margin`
+            where people said by how much the chosen reply is better.
         demonstrations: `{"prompt": [...], "completion": [...]}`: replies to imitate.
         ratings: `{"prompt": [...], "completion": text, "rating": number}`, higher is better.
         rankings: `{"prompt": [...], "ranking": [texts]}`, best first; a pair that is part of no ranking is one of two.
+        labelled: `{"prompt": [...], "completion": [...], "label": liked}`: single replies that people liked, or did
+            not; those that are part of a pair are in `preferences` alone.
         sampled: whether what is learned from was made of sampled replies, whose prompts are charged already.
     """
 
@@ -34,25 +39,35 @@ class Views:
     demonstrations: list[dict[str, Any]]
     ratings: list[dict[str, Any]] = field(default_factory=list)
     rankings: list[dict[str, Any]] = field(default_factory=list)
+    labelled: list[dict[str, Any]] = field(default_factory=list)
     sampled: bool = False
 
     @property
     def unpaired(self) -> list[dict[str, Any]]:
-        """Both replies of each pair as rows of their own, `{"prompt", "completion", "label"}`; the label is True for
-        the chosen one. The pairs keep their order, and the chosen reply of a pair comes right before the rejected one.
+        """Single replies, `{"prompt", "completion", "label"}`: those of each pair, whose label is True for the chosen
+        one, which comes right before the rejected one; then `labelled`. The pairs keep their order. A reply that is in
+        several pairs of its prompt with one label is one row; pairs that are there several times, as votes are,
+        count as often.
 
         An optimizer step takes two such rows where it takes one pair (`rows_per_example`), so that it sees as many
         sequences.
         """
-        return [
-            {"prompt": pair["prompt"], "completion": pair[side], "label": side == "chosen"}
-            for pair in self.preferences
-            for side in ("chosen", "rejected")
-        ]
+        pairs, seen, rows = Counter[str](), set[tuple[str, str, int]](), []
+        for pair in self.preferences:
+            times = pairs[whole := repr((pair["prompt"], pair["chosen"], pair["rejected"]))]
+            pairs[whole] += 1
+            for side in ("chosen", "rejected"):
+                key = (side, repr((pair["prompt"], pair[side])), times)
+                if key not in seen:
+                    seen.add(key)
+                    rows.append({"prompt": pair["prompt"], "completion": pair[side], "label": side == "chosen"})
+        return [*rows, *self.labelled]
 
     def chosen(self) -> list[dict[str, Any]]:
-        """The chosen replies as demonstrations."""
-        return [{"prompt": pair["prompt"], "completion": pair["chosen"]} for pair in self.preferences]
+        """The chosen replies, and those that were liked, as demonstrations."""
+        chosen = [{"prompt": pair["prompt"], "completion": pair["chosen"]} for pair in self.preferences]
+        liked = [row for row in self.labelled if row["label"]]
+        return [*chosen, *({"prompt": row["prompt"], "completion": row["completion"]} for row in liked)]
 
     def with_demonstrations(self, prompts: Sequence[Prompt], completions: Sequence[str | Completion]) -> Views:
         """These views with other replies to imitate: texts, or sampled replies, which are imitated as they were
@@ -67,8 +82,8 @@ class Views:
         return dataclasses.replace(self, preferences=rows, sampled=True)
 
     def with_shuffled_labels(self, seed: int) -> Views:
-        """A negative control: each pair's chosen and rejected change places with probability one half, ratings go to
-        any reply, rankings into any order."""
+        """A negative control: each pair's chosen and rejected change places with probability one half, ratings and
+        labels go to any reply, rankings into any order."""
         rng = random.Random(f"shuffled labels {seed}")
         shuffled = [
             {**pair, "chosen": pair["rejected"], "rejected": pair["chosen"]} if rng.random() < 0.5 else pair
@@ -76,12 +91,31 @@ class Views:
         ]
         ratings = [row["rating"] for row in self.ratings]
         rng.shuffle(ratings)
+        labels = [row["label"] for row in self.labelled]
+        rng.shuffle(labels)
         return dataclasses.replace(
             self,
             preferences=shuffled,
             ratings=[{**row, "rating": rating} for row, rating in zip(self.ratings, ratings, strict=True)],
             rankings=[{**row, "ranking": rng.sample(row["ranking"], len(row["ranking"]))} for row in self.rankings],
+            labelled=[{**row, "label": label} for row, label in zip(self.labelled, labels, strict=True)],
         )
+
+
+def with_margins(pairs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Preference pairs that all have a `margin`, 0 where nobody said one.
+
+    Raises:
+        PrefzooError: when none has one.
+    """
+    if not any("margin" in pair for pair in pairs):
+        raise PrefzooError(f"not one of {len(pairs)} pairs has a margin: data.preferences needs a column 'margin'")
+    return [{"margin": 0.0, **pair} for pair in pairs]
+
+
+def without_margins(pairs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Preference pairs without their margins."""
+    return [{key: value for key, value in pair.items() if key != "margin"} for pair in pairs]
 
 
 def rows_per_example(rows: Sequence[dict[str, Any]]) -> int:

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-import prefzoo
+from conftest import representatives
 from prefzoo.atomic_files import partial_folder
 from prefzoo.run.stage_graph import Plan, load_plan
 from test_stage_faults import UNUSED
@@ -53,7 +53,7 @@ def recipe(folder: Path) -> Path:
         "training": {"batch_size": 8},
         "tracking": {"wandb": {"mode": "disabled"}},
         "judge": {"audit_pairs": 8},
-        "algorithms": {name: more.get(name, {}) for name in prefzoo.names()},
+        "algorithms": {name: more.get(name, {}) for name in representatives()},
     }
     (folder / "recipe.yaml").write_text(json.dumps(content))
     return folder / "recipe.yaml"

@@ -29,19 +29,28 @@ def ls(
     from rich.text import Text
 
     from prefzoo import registry
+    from prefzoo.interface import Algorithm
     from prefzoo.recipe.recipe_files import shipped
 
     algorithms = Table(
         Column("algorithm", no_wrap=True), "needs", "what it is", box=None, title="Algorithms", title_justify="left"
     )
+    families: dict[str, list[tuple[str, str, str]]] = {}
+    broken = []
     for name in registry.names():
         try:
             cls = registry.load(name)
         except PrefzooError as error:
-            algorithms.add_row(name, "", Text(str(error), style="red"))
+            broken.append((name, str(error)))
             continue
         what = " ".join((cls.__doc__ or "").split("\n\n")[0].split()).partition(" (")[0].rstrip(".")
-        algorithms.add_row(name, ", ".join(sorted(cls.needs)), what)
+        families.setdefault(cls.family, []).append((name, ", ".join(sorted(cls.needs)), what))
+    for family in sorted(families, key=lambda family: (family == Algorithm.family, family.lower())):
+        algorithms.add_row(Text(family, style="bold"))
+        for row in families[family]:
+            algorithms.add_row(f"  {row[0]}", *row[1:])
+    for name, message in broken:
+        algorithms.add_row(name, "", Text(message, style="red"))
     recipes = Table("recipe", "what it is", box=None, title="Recipes", title_justify="left")
     for name, path in shipped().items():
         recipes.add_row(name, path.read_text(encoding="utf-8").split("\n")[0].lstrip("# "))

@@ -62,7 +62,7 @@ def learning(
         better = real.verdict == "better"
         yield Finding("learns", "kept" if better else "broken", f"gold over the start: {_numbers(real)}")
     control: list[str] = []
-    if needs & {"preferences", "demonstrations"}:
+    if needs & {"preferences", "unpaired", "demonstrations"}:
         control.append("data.shuffle_labels=true")
     if "reward" in needs:
         control.append("reward.type=random")

@@ -222,7 +222,7 @@ def described(seen: Seen, bench: Bench) -> ObservedTrial:
     data = bench.data
     return ObservedTrial(
         returned=None,
-        rows=max(len(data.prompts), len(data.preferences), len(data.demonstrations)),
+        rows=max(len(data.prompts), len(data.preferences) + len(data.labelled), len(data.demonstrations)),
         sequences=seen.sequences,
         seen={name: getattr(seen, name) for name in CHARGED},
         charged={name: getattr(bench.ledger, name) for name in CHARGED},

@@ -127,7 +127,7 @@ def budget(trials: Trials) -> Finding:
         return _broken_finding(
             "budget", f"sequences hold no prompt of bench.data, for example {trial.foreign_sequences[0]!r}"
         )
-    usual = 2 if "preferences" in trials.algorithm.needs else 1
+    usual = 2 if {"preferences", "unpaired"} & trials.algorithm.needs else 1
     own = (
         f"; it allows itself {per_row} a row, where {usual} is usual, and the report says so" if per_row > usual else ""
     )

@@ -63,7 +63,7 @@ class _Trainings:
         data = bench.data
         rows = {
             name: getattr(data, name)[:ROWS]
-            for name in ("prompts", "preferences", "demonstrations", "ratings", "rankings")
+            for name in ("prompts", "preferences", "demonstrations", "ratings", "rankings", "labelled")
         }
         self.algorithm = algorithm
         self.bench = with_own_start(bench).replace(

@@ -33,6 +33,9 @@ class Row:
         demonstration: a reply to imitate, of ordinary quality; None where there is none.
         slice: a named part of the prompts, e.g. `"harmful"`; None where the source names none.
         reply, rating: one reply and how good people found it, higher is better; None where nothing was rated.
+        margin: by how much `chosen` is better, where people said so.
+        liked: whether people liked `reply`, where they said that of it alone, and of no reply of the other label to
+            its prompt; else None.
         ranking: three or more replies, best first, no two alike in rank; None where nothing was ranked. (Of two
             replies, `chosen` and `rejected` say the same.)
         token_ids: of `chosen` and `rejected` where they are sampled replies whose text would become other tokens.
@@ -49,6 +52,8 @@ class Row:
     slice: str | None = None
     reply: str | None = None
     rating: float | None = None
+    liked: bool | None = None
+    margin: float | None = None
     ranking: list[str] | None = None
     token_ids: dict[str, list[int]] | None = None
     vote: int | None = None

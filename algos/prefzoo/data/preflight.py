@@ -102,10 +102,10 @@ def examine(
         progress: is told how many rows are done.
 
     Returns:
-        `splits`: for each `prompt_tokens` and `chosen_tokens` (see `length_summary`; of demonstrations where there are
-        no pairs), `trained_tokens` (tokens of chosen replies, or demonstrations, that carry loss: the reply and its
-        end), `unaligned` (replies that do not begin where the prompt alone ends, so that the loss mask is off by some
-        tokens), `replies` (rows with one that carries loss), `shortened`, `slices`, and where there are pairs
+        `splits`: for each `prompt_tokens` and `chosen_tokens` (see `length_summary`; of demonstrations and labelled
+        replies where there are no pairs), `trained_tokens` (tokens of chosen replies, or demonstrations, that carry
+        loss: the reply and its end), `unaligned` (replies that do not begin where the prompt alone ends, so that the
+        loss mask is off by some tokens), `replies` (rows with one that carries loss), `shortened`, `slices`, and where there are pairs
         `rejected_tokens` and `length_bias` (see `length_bias`), both of at most `SAMPLE` pairs; and `examples`: a few
         rows of the training split as text, the prompt (`untrained`) apart from what carries loss (`trained`, empty
         where the split has prompts alone), and of pairs the `rejected` reply.
@@ -163,7 +163,7 @@ class _Measured:
         self.unaligned = 0
         self.shown: list[tuple[str, dict[str, list[int]]]] = []
         self._pairs = any(row.chosen for row in rows)
-        self._replies = self._pairs or any(row.demonstration for row in rows)
+        self._replies = self._pairs or any(row.demonstration or row.liked is not None for row in rows)
         self._step = max(1, len(rows) // SAMPLE)
         self._done = 0
 
@@ -177,7 +177,8 @@ class _Measured:
         good: list[tuple[int, str]] = []
         bad: list[tuple[int, str]] = []
         for i, row in enumerate(rows):
-            reply = row.chosen if self._pairs else row.demonstration
+            labelled = row.reply if row.liked is not None else None
+            reply = (row.chosen if self._pairs else row.demonstration) or labelled
             if reply is not None:
                 good.append((i, reply))
                 place = self._done + i

@@ -109,7 +109,7 @@ def _ranked(row_id: str, record: dict[str, Any], unpaired: Rejects) -> tuple[lis
     if key == "ranking":
         scores = [-float(place) for place in range(len(replies))]
     else:
-        scores = [-_number(rank, "ranks") for rank in _list_in(record, "ranks")]
+        scores = [-number(rank, "ranks") for rank in _list_in(record, "ranks")]
     if len(replies) != len(scores):
         raise Rejected("as_many_ranks_as_replies_needed")
     ranked: dict[str, float] = {}
@@ -155,20 +155,20 @@ def _rated(record: dict[str, Any]) -> list[tuple[str, float]]:
         for key in ("response", "rating"):
             if key not in record:
                 raise Rejected("missing_key", key)
-        return [(reply_of(record["response"], "response", record["prompt"]), _number(record["rating"], "rating"))]
+        return [(reply_of(record["response"], "response", record["prompt"]), number(record["rating"], "rating"))]
     replies = _list_in(record, "responses")
     if not replies:
         raise Rejected("empty_value", "responses")
     if all(isinstance(reply, dict) and "role" not in reply for reply in replies):
         return [
-            (reply_of(_first(reply, REPLY_KEYS), "responses"), _number(_first(reply, RATING_KEYS), "responses"))
+            (reply_of(_first(reply, REPLY_KEYS), "responses"), number(_first(reply, RATING_KEYS), "responses"))
             for reply in replies
         ]
     ratings = _list_in(record, "ratings")
     if len(ratings) != len(replies):
         raise Rejected("as_many_ratings_as_replies_needed")
     return [
-        (reply_of(reply, "responses"), _number(rating, "ratings"))
+        (reply_of(reply, "responses"), number(rating, "ratings"))
         for reply, rating in zip(replies, ratings, strict=True)
     ]
 
@@ -191,7 +191,7 @@ def _list_in(record: dict[str, Any], key: str) -> list[Any]:
     return listed
 
 
-def _number(value: Any, key: str) -> float:
+def number(value: Any, key: str) -> float:
     try:
         number = math.nan if isinstance(value, bool) else float(value)
     except OverflowError:

@@ -23,7 +23,7 @@ TABLE_ENDINGS = (".jsonl", ".json", ".csv", ".jsonl.gz", ".json.gz", ".csv.gz", 
 TEXT_ENDINGS = (".txt", ".txt.gz")
 
 _OF_PROMPTS = ("system", "group")
-_PREFERENCES = "prompt chosen rejected completion label response_a response_b preference annotator"
+_PREFERENCES = "prompt chosen rejected completion label response_a response_b preference annotator margin"
 COLUMNS: dict[str, tuple[str, ...]] = {
     "preferences": (*_PREFERENCES.split(), *_OF_PROMPTS),
     "rankings": ("prompt", "responses", "ranks", "ranking", "annotator", *_OF_PROMPTS),

@@ -10,7 +10,7 @@ from prefzoo.data import vote_aggregation
 from prefzoo.data.agreement import vote_agreement
 from prefzoo.data.formats import Row, answerable, is_blank, pair, prompt_in, replies_of, reply_of, split_transcript
 from prefzoo.data.pair_limits import PairLimits
-from prefzoo.data.rankings_and_ratings import Records, rankings, ratings
+from prefzoo.data.rankings_and_ratings import Records, number, rankings, ratings
 from prefzoo.data.read_files import ALIASES, COLUMNS, ReadOptions, read_records
 from prefzoo.data.read_result import ReadResult
 from prefzoo.data.rejects import Rejected, UnreadableRecord, UnreadableValue, as_text, type_name, writable, wrong_type
@@ -111,7 +111,8 @@ def _group_in(record: dict[str, Any]) -> str | None:
 
 
 def _preferences(records: Records, result: ReadResult, rule: VoteRule) -> None:
-    """Pairs as they are; votes of annotators on one pair by the rule; thumbs up and down of one prompt paired."""
+    """Pairs as they are; votes of annotators on one pair by the rule; thumbs up and down of one prompt paired,
+    and replies to a prompt that has none of the other label as they are."""
     voted: dict[PairKey, VotedPair] = {}
     seen: set[Hashable] = set()
     limits = PairLimits()
@@ -123,7 +124,7 @@ def _preferences(records: Records, result: ReadResult, rule: VoteRule) -> None:
             if rule == "reliability" and annotator is None and form != THUMB:
                 raise Rejected("empty_value", "annotator")
             if form == PAIR:
-                row = pair(row_id, record)
+                row = replace(pair(row_id, record), margin=_margin_in(record))
                 if annotator is None:
                     result.rows.append(row)
                     result.used += 1
@@ -154,8 +155,10 @@ def _preferences(records: Records, result: ReadResult, rule: VoteRule) -> None:
                 for bad in sides[False]
             ]
         else:
-            for row_id, _, reply in replies:
-                result.dropped.add("no_reply_of_the_other_label", row_id, reply)
+            result.used += len(replies)
+            result.rows += [
+                Row(row_id, prompt, reply=reply, liked=bool(sides[True])) for row_id, prompt, reply in replies
+            ]
 
 
 def _add_voted_rows(pairs: list[VotedPair], result: ReadResult, rule: VoteRule) -> None:
@@ -169,6 +172,11 @@ def _add_voted_rows(pairs: list[VotedPair], result: ReadResult, rule: VoteRule) 
         result.rows += vote_aggregation.decided_rows(pairs, first, result.dropped)
     result.annotators = {"rule": rule, **vote_agreement([pair.votes for pair in pairs], skills)}
     result.used += sum(len(pair.by_record()) for pair in pairs) - (result.dropped.total() - dropped_before)
+
+
+def _margin_in(record: dict[str, Any]) -> float | None:
+    """By how much the chosen reply is better; None where a record says nothing of it."""
+    return None if is_blank(record.get("margin")) else number(record["margin"], "margin")
 
 
 def _form(record: dict[str, Any]) -> tuple[str, ...]:

@@ -16,7 +16,12 @@ def views_of(rows: Sequence[Row]) -> Views:
     return Views(
         prompts=[distinct[key] for key in dict.fromkeys(prompt_key(row.prompt) for row in rows)],
         preferences=[
-            {"prompt": row.prompt, "chosen": _turn(row, "chosen"), "rejected": _turn(row, "rejected")}
+            {
+                "prompt": row.prompt,
+                "chosen": _turn(row, "chosen"),
+                "rejected": _turn(row, "rejected"),
+                **({} if row.margin is None else {"margin": row.margin}),
+            }
             for row in rows
             if row.chosen is not None and row.rejected is not None
         ],
@@ -28,9 +33,14 @@ def views_of(rows: Sequence[Row]) -> Views:
         ratings=[
             {"prompt": row.prompt, "completion": row.reply, "rating": row.rating}
             for row in rows
-            if row.reply is not None
+            if row.reply is not None and row.rating is not None
         ],
         rankings=_rankings(rows),
+        labelled=[
+            {"prompt": row.prompt, "completion": assistant_turn(row.reply), "label": row.liked}
+            for row in rows
+            if row.liked is not None
+        ],
     )
 
 

@@ -90,7 +90,7 @@ def clean(rows: Sequence[Row], dropped: Rejects) -> list[Row]:
     to a file; what is left out is named in `dropped`."""
     sound, seen = [], set()
     for row in rows:
-        replies = (row.chosen, row.rejected, row.vote, row.demonstration, row.reply, *(row.ranking or []))
+        replies = (row.chosen, row.rejected, row.vote, row.demonstration, row.reply, row.liked, *(row.ranking or []))
         key = (prompt_key(row.prompt), *replies)
         if not _writable(row):
             dropped.add("half_a_character", row.id, row.prompt[-1]["content"])

@@ -121,6 +121,8 @@ def algorithm_needs(recipe: Recipe) -> list[str]:
             problems += _imitation_problems(key, settings.get("on", "chosen"), recipe)
         elif "preferences" in draws_on.get(label, ()) and "preferences" not in recipe.provides:
             problems.append(f"{key}: {name!r} learns from preferences, and the data has none. {HINT}")
+        elif "unpaired" in draws_on.get(label, ()) and "preferences" not in recipe.provides:
+            problems.append(f"{key}: {name!r} learns from replies that are liked or not, and the data has none. {HINT}")
         elif "demonstrations" in draws_on.get(label, ()) and "demonstrations" not in recipe.provides:
             problems.append(
                 f"{key}: {name!r} imitates demonstrations, and the data has none. Give data.demonstrations."

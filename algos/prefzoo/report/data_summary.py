@@ -82,7 +82,7 @@ def _counted(preflight: dict[str, Any], manifest: dict[str, Any]) -> list[str]:
         f"Data {manifest['sha256'][:12]}: {preflight['read']} records read = {preflight['used']} used + {before} "
         "dropped. A record is a line, row or item of what was given, blank lines included.",
         f"{preflight['made']} rows made of them = {preflight['kept']} kept + {after} dropped. A row is one pair, "
-        "ranking, rated reply, demonstration or prompt: one record may make many, and several records one.",
+        "ranking, rated or labelled reply, demonstration or prompt: one record may make many, and several records one.",
         f"{preflight['kept']} rows kept = {' + '.join(splits)}.",
         *_to_be_labelled(preflight, manifest),
     ]

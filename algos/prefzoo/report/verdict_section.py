@@ -136,15 +136,22 @@ def facts(results: Results, in_brief: bool = False) -> list[str]:
 
 def _reward_facts(results: Results) -> list[str]:
     reward = results.reward
+    if "label_auc" in reward:
+        chance = (
+            f"Reward ({reward['type']}): of {reward['labelled_replies']} held-out replies that were labelled one by "
+        )
+        by_labels = [f"{chance}one, a liked one scores above another with a chance of {reward['label_auc']:.3f}."]
+    else:
+        by_labels = []
     if reward.get("test_accuracy") is None:
-        return []
+        return by_labels
     low, high = reward["ci95"]
     text = f"Reward ({reward['type']}): {reward['test_accuracy']:.3f} of {reward['test_pairs']} held-out pairs right"
     text += f" (95% {low:.3f} to {high:.3f})"
     if "gold_correlation" in reward:
         low, high = reward["gold_correlation_ci95"]
         text += f"; correlation with gold {fixed(reward['gold_correlation'])} ({fixed(low)} to {fixed(high)})"
-    return [text + "."]
+    return [text + ".", *by_labels]
 
 
 def _number(summary: Summary | None, with_interval: bool) -> str:

@@ -1,4 +1,4 @@
-"""Reward models from more than pairs: regression on ratings, Plackett-Luce on rankings."""
+"""Reward models from other data than pairs: regression on ratings, Plackett-Luce on rankings, logistic on labels."""
 
 from __future__ import annotations
 
@@ -20,12 +20,18 @@ from prefzoo.rewards.reward_model import pooled_scores
 from prefzoo.trainers.checkpoints import resumable
 from prefzoo.trainers.fitting import Progress, arguments
 
-RatingLoss = Literal["regression", "plackett_luce"]
+RatingLoss = Literal["regression", "plackett_luce", "logistic"]
 
 
 def regression(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """The mean squared difference of scores (B,) and targets (B,), a scalar."""
     return functional.mse_loss(scores, targets)
+
+
+def logistic(scores: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """The mean negative log-likelihood of labels (B,), 1 where a reply is liked and 0 where not, a scalar; a score (B,)
+    is the logit of being liked."""
+    return functional.binary_cross_entropy_with_logits(scores, targets)
 
 
 def plackett_luce(scores: torch.Tensor, sizes: Sequence[int]) -> torch.Tensor:
@@ -65,8 +71,8 @@ def rating_trainer(
     loss: RatingLoss,
     settings: dict[str, Any],
 ) -> Trainer:
-    """A trainer of `model`'s head (and adapter) on the bench's ratings or rankings; a row of a batch is one rated
-    reply, or one ranking.
+    """A trainer of `model`'s head (and adapter) on the bench's ratings, rankings or labelled replies; a row of a batch
+    is one rated reply, one ranking, or two labelled replies.
 
     Raises:
         PrefzooError: when the bench has none.
@@ -76,6 +82,11 @@ def rating_trainer(
         groups = [
             {"prompt": row["prompt"], "replies": [row["completion"]], "target": target}
             for row, target in zip(bench.data.ratings, targets, strict=True)
+        ]
+    elif loss == "logistic":
+        groups = [
+            {"prompt": row["prompt"], "replies": [row["completion"][-1]["content"]], "target": float(row["label"])}
+            for row in bench.data.unpaired
         ]
     else:
         groups = [{"prompt": row["prompt"], "replies": row["ranking"], "target": 0.0} for row in bench.data.rankings]
@@ -90,17 +101,25 @@ def rating_trainer(
         {"replies": [tokens(group["prompt"], reply) for reply in group["replies"]], "target": group["target"]}
         for group in groups
     ]
+    per_example = 2 if loss == "logistic" else 1
     # Without the head among the saved modules, a loaded reward model would score with a new random one.
     config = adapter_config(bench.adapter, "SEQ_CLS", modules_to_save=["score"], model=model)
-    return resumable(_RatingTrainer)(
+    trainer = resumable(_RatingTrainer)(
         model=model if config is None else get_peft_model(model, config),
-        args=arguments(bench, RewardConfig, {"remove_unused_columns": False, **settings}),
+        args=arguments(
+            bench,
+            RewardConfig,
+            {"remove_unused_columns": False, **settings},
+            per_example=per_example,
+        ),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
         data_collator=_Flatten(tokenizer),
         callbacks=[Progress(bench, "RewardTrainer")],
         loss=loss,
     )
+    trainer.rows_per_example = per_example
+    return trainer
 
 
 class _Flatten:
@@ -129,4 +148,6 @@ class _RatingTrainer(Trainer):
         scores = pooled_scores(model, inputs["input_ids"], inputs["attention_mask"])
         if self.rating_loss == "regression":
             return regression(scores, inputs["targets"].float())
+        if self.rating_loss == "logistic":
+            return logistic(scores, inputs["targets"].to(scores.dtype))
         return plackett_luce(scores, inputs["sizes"].tolist())

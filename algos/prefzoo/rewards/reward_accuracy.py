@@ -29,15 +29,18 @@ def reward_report(
     Returns:
         `test_accuracy`: the share of test pairs in which the chosen reply scores higher (a tie counts half), `ci95`
         its Wilson interval, for which pairs of one prompt or group are a cluster, `test_pairs` their number, `ties`;
-        and with a truth `gold_correlation`, Pearson's, over all replies of the test pairs, with
+        where test replies are labelled one by one, `label_auc`: the chance that a liked one scores above one that was
+        not liked (a tie counts half), of `labelled_replies`; and with a truth `gold_correlation`, Pearson's, over all
+        replies of the test pairs, with
         `gold_correlation_ci95` by Fisher's z over the number of prompts.
     """
+    labels = _label_report(reward, rows)
     pairs = distinct_pairs(rows)
     prompts = [row.prompt for row in pairs]
     chosen = [row.chosen or "" for row in pairs]
     rejected = [row.rejected or "" for row in pairs]
     if not pairs:
-        return {"test_accuracy": None, "ci95": None, "test_pairs": 0, "ties": 0}
+        return {"test_accuracy": None, "ci95": None, "test_pairs": 0, "ties": 0, **labels}
     better, worse = reward(prompts, chosen), reward(prompts, rejected)
     ties = sum(a == b for a, b in zip(better, worse, strict=True))
     wins = sum(a > b for a, b in zip(better, worse, strict=True))
@@ -49,6 +52,7 @@ def reward_report(
         "test_pairs": len(pairs),
         "ties": ties,
         "mean_margin": (sum(better) - sum(worse)) / len(pairs),
+        **labels,
     }
     if gold is not None:
         truth = [part["gold"] for part in gold([*prompts, *prompts], [*chosen, *rejected])]
@@ -61,3 +65,16 @@ def reward_report(
             report["gold_correlation"] = float(result.statistic)
             report["gold_correlation_ci95"] = [math.tanh(z - half), math.tanh(z + half)]
     return report
+
+
+def _label_report(reward: Reward, rows: Sequence[Row]) -> dict[str, Any]:
+    """Return `label_auc` and `labelled_replies` of the rows that are labelled one by one; empty without both labels."""
+    labelled = [row for row in rows if row.liked is not None]
+    liked = sum(bool(row.liked) for row in labelled)
+    if not 0 < liked < len(labelled):
+        return {}
+    scores = reward([row.prompt for row in labelled], [row.reply or "" for row in labelled])
+    ranks = stats.rankdata(scores)
+    total = sum(rank for rank, row in zip(ranks, labelled, strict=True) if row.liked)
+    auc = (total - liked * (liked + 1) / 2) / (liked * (len(labelled) - liked))
+    return {"label_auc": float(auc), "labelled_replies": len(labelled)}

@@ -12,8 +12,8 @@ REWARD_FILE = "reward.json"
 """Beside the weights of a reward model that was trained here: how they were read, and the base of an adapter."""
 
 
-RewardLoss = Literal["bradley_terry", "regression", "plackett_luce"]
-"""What a reward model is trained by: pairs, ratings, rankings."""
+RewardLoss = Literal["bradley_terry", "regression", "plackett_luce", "logistic"]
+"""What a reward model is trained by: pairs, ratings, rankings, replies that are liked or not."""
 
 
 def resolve_path(path: str, folder: Path) -> str:

@@ -19,7 +19,10 @@ class RewardPart(Settings):
     `by` is how a judge scores (`judge_reward.JudgeReward`): by `comparison` with the start's own reply, or by `grade`.
 
     `loss`, `adapter` and `trainer` are those of a trained model: it learns from pairs (`bradley_terry`), ratings
-    (`regression`) or rankings (`plackett_luce`); where `adapter` is not given it is the recipe's. `members` above 1
+    (`regression`), rankings (`plackett_luce`) or single replies that are liked or not (`logistic`); where `adapter` is
+    not given it is the recipe's. With `margins` a pair's scores shall differ by the data's `margin` (Touvron et al.
+    2023,
+    https://arxiv.org/abs/2307.09288). `members` above 1
     trains that many, each with a seed of its own, and `combine` says how their scores become one: `mean`, `min`, or
     `mean_minus_std`, less `std_weight` standard deviations. `weight` is its weight in a sum.
     """
@@ -28,6 +31,7 @@ class RewardPart(Settings):
     path: PathText | None = Field(None, validate_default=True)
     by: By = "comparison"
     loss: RewardLoss = "bradley_terry"
+    margins: bool = False
     adapter: Adapter | None = None
     trainer: dict[str, Any] = Field({})
     members: int = Field(1, ge=1)
@@ -52,7 +56,7 @@ class RewardPart(Settings):
             raise ValueError(f"{by!r} has no meaning with reward.type {kind!r}; it must be 'judge'")
         return by
 
-    @field_validator("loss", "adapter", "trainer", "members", "combine", "std_weight")
+    @field_validator("loss", "margins", "adapter", "trainer", "members", "combine", "std_weight")
     @classmethod
     def _training_is_used(cls, value: Any, info: ValidationInfo) -> Any:
         assert info.field_name is not None
@@ -60,6 +64,8 @@ class RewardPart(Settings):
             return value
         if (kind := info.data.get("type", "trained")) != "trained":
             raise ValueError(f"{value!r} has no meaning with reward.type {kind!r}")
+        if info.field_name == "margins" and (loss := info.data.get("loss", "bradley_terry")) != "bradley_terry":
+            raise ValueError(f"true has no meaning with loss {loss!r}; it must be 'bradley_terry'")
         if info.field_name in ("combine", "std_weight") and info.data.get("members") == 1:
             raise ValueError(f"{value!r} has no meaning with 1 member; members must be above 1")
         if info.field_name == "std_weight" and (combine := info.data.get("combine")) in ("mean", "min"):

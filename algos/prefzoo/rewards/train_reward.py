@@ -1,4 +1,4 @@
-"""Train a reward model on pairs, ratings or rankings."""
+"""Train a reward model on pairs, ratings, rankings or labelled replies."""
 
 from __future__ import annotations
 
@@ -15,15 +15,19 @@ from prefzoo.rewards.reward_files import REWARD_FILE, RewardLoss, relative_path
 from prefzoo.rewards.reward_model import RewardModel
 from prefzoo.trainers.checkpoints import resumable
 from prefzoo.trainers.fitting import Progress, arguments, run_trainer
-from prefzoo.views import text_alone
+from prefzoo.views import text_alone, with_margins, without_margins
 
 
-def train_reward_model(bench: Bench, settings: dict[str, Any], loss: RewardLoss = "bradley_terry") -> RewardModel:
+def train_reward_model(
+    bench: Bench, settings: dict[str, Any], loss: RewardLoss = "bradley_terry", margins: bool = False
+) -> RewardModel:
     """Train on what people said in the bench's data and save to `bench.out / "reward"`.
 
     The loss of a pair is -log sigmoid(score of chosen - score of rejected) (`bradley_terry`, TRL's RewardTrainer;
-    Ouyang et al. 2022, https://arxiv.org/abs/2203.02155); that of a rated reply (score - normalised rating)^2
-    (`regression`); that of a ranking its negative log-likelihood (`plackett_luce`; see `rating_losses`).
+    Ouyang et al. 2022, https://arxiv.org/abs/2203.02155), or with `margins` of that difference less the pair's margin;
+    that of a rated reply (score - normalised rating)^2
+    (`regression`); that of a ranking its negative log-likelihood (`plackett_luce`); that of a single reply -log sigmoid
+    of its score where it is liked, of the negative score where not (`logistic`; see `rating_losses`).
     """
     from datasets import Dataset
     from transformers import set_seed
@@ -34,10 +38,11 @@ def train_reward_model(bench: Bench, settings: dict[str, Any], loss: RewardLoss 
     model = load_score_model(bench.start, **bench.loading)
     check_modules(model, bench.adapter, head=False)
     if loss == "bradley_terry":
+        pairs = (with_margins if margins else without_margins)(bench.data.preferences)
         trainer = resumable(RewardTrainer)(
             model=model,
             args=arguments(bench, RewardConfig, settings),
-            train_dataset=Dataset.from_list(text_alone(bench.data.preferences)),
+            train_dataset=Dataset.from_list(text_alone(pairs)),
             processing_class=tokenizer,
             # Without the head among the saved modules, a loaded reward model would score with a new random one.
             peft_config=adapter_config(bench.adapter, "SEQ_CLS", modules_to_save=["score"], model=model),

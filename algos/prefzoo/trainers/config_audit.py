@@ -164,7 +164,7 @@ def training_facts(trainer: Any) -> dict[str, Any]:
         "rows": rows,
         "seed": args.seed,
         "budget.epochs": args.num_train_epochs if args.max_steps <= 0 else args.max_steps * batch / rows,
-        "training.batch_size": batch,
+        "training.batch_size": batch / getattr(trainer, "rows_per_example", 1),
         "training.learning_rate": args.learning_rate,
         "training.lr_scheduler_type": _plain(args.lr_scheduler_type),
         "training.warmup_ratio": args.warmup_steps,

@@ -110,6 +110,7 @@ def fit(
         callbacks=[Progress(bench, trainer_class.__name__), *callbacks],
         **more,
     )
+    trainer.rows_per_example = rows_per_example(rows)
     if learner.adapted:
         _begin_with(trainer.model, weights)
     if policy_kind is not None:

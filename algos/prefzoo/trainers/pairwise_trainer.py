@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from trl import DPOTrainer
 from trl.trainer import dpo_trainer
+from trl.trainer.dpo_trainer import DataCollatorForPreference
 from trl.trainer.utils import selective_log_softmax
 
 from prefzoo.errors import PrefzooError
@@ -27,17 +28,32 @@ class ReplyBatch:
         reference_log_probabilities: (B,), the same under the start, without a gradient; None where the loss declares
             `reference = False`.
         lengths: (B,), tokens of each reply, its end-of-sequence token included.
+        margins: (B,), by how much the chosen reply of each pair is better, as the rows say; None where they say
+            nothing.
     """
 
     log_probabilities: Tensor
     reference_log_probabilities: Tensor | None
     lengths: Tensor
+    margins: Tensor | None = None
 
     @property
     def log_ratios(self) -> Tensor:
         """(B,), the log-probability under the policy minus that under the reference."""
         assert self.reference_log_probabilities is not None, "a loss without a reference has no log-ratios"
         return self.log_probabilities - self.reference_log_probabilities
+
+    @property
+    def means(self) -> Tensor:
+        """(B,), the mean log-probability of a token under the policy."""
+        return self.log_probabilities / self.lengths
+
+
+@dataclass
+class _MarginCollator(DataCollatorForPreference):
+    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+        margins = torch.tensor([example["margin"] for example in examples], dtype=torch.float)
+        return {**super().torch_call(examples), "margin": margins}
 
 
 class PairwiseTrainer(DPOTrainer):
@@ -48,6 +64,16 @@ class PairwiseTrainer(DPOTrainer):
     """
 
     algorithm: ClassVar[Any]
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        if "margin" in self.train_dataset.column_names:
+            self.data_collator: Any = _MarginCollator(**vars(self.data_collator))
+
+    def _set_signature_columns_if_needed(self) -> None:
+        super()._set_signature_columns_if_needed()
+        if "margin" not in self._signature_columns:
+            self._signature_columns.append("margin")
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
         chosen, rejected = self._reply_batches(model, inputs)
@@ -79,7 +105,8 @@ class PairwiseTrainer(DPOTrainer):
                 references = inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]
             else:
                 references = self.compute_ref_log_probs(self.ref_model or self.model, inputs)
-        chosen, rejected = map(ReplyBatch, sides, references, lengths)
+        margins = inputs.get("margin")
+        chosen, rejected = map(ReplyBatch, sides, references, lengths, (margins, margins))
         return chosen, rejected
 
     def _record(self, chosen: ReplyBatch, rejected: ReplyBatch, inputs: dict[str, Any]) -> None:

@@ -36,6 +36,7 @@ class A2C(Algorithm):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})
+    family: ClassVar[str] = "policy gradient"
     config: ClassVar[str | None] = "trl.trainer.grpo_config:GRPOConfig"
     owned: ClassVar[Mapping[str, str]] = TOKEN_REWARDS
     space: ClassVar[Mapping[str, Range]] = {"kl_coefficient": KL_RANGE}

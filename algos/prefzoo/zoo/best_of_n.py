@@ -20,6 +20,7 @@ class BestOfN(Algorithm):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"reward"})
+    family: ClassVar[str] = "sampling"
     trains: ClassVar[bool] = False
 
     n: Annotated[int, Field(ge=1)] = 8

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -15,7 +15,7 @@ from prefzoo.registry import get, load
 from prefzoo.types import Prompt, Range
 from prefzoo.zoo.sft import SFT
 
-LEARNER_NEEDS = frozenset({"preferences", "prompts", "demonstrations", "reward"})
+LEARNER_NEEDS = frozenset({"preferences", "unpaired", "prompts", "demonstrations", "reward"})
 """What a learner may need: what the loop or the data can give it."""
 
 
@@ -31,6 +31,8 @@ class FeedbackLoop(Algorithm):
             among the rounds, so that more rounds use no more of them; the policy of each round is measured.
             Default: Lee et al. 2023 and Bai et al. 2022, of one round each.
     """
+
+    family: ClassVar[str] = "AI feedback"
 
     learner: str = "dpo"
     learner_settings: dict[str, Any] = field(default_factory=dict)

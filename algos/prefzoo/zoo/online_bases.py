@@ -108,6 +108,7 @@ class Grouped(Algorithm):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})
+    family: ClassVar[str] = "policy gradient"
     owned: ClassVar[Mapping[str, str]] = {**ONLINE_MANAGED_FIELDS, "num_iterations": "epochs", "epsilon": "clip"}
     space: ClassVar[Mapping[str, Range]] = {"kl_coefficient": KL_RANGE}
 

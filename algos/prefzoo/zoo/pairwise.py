@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+
+from pydantic import Field
 
 from prefzoo.interface import Algorithm, Bench, Policy
+from prefzoo.types import Range
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,6 +27,10 @@ REFERENCE_FIELDS = (
     "ref_model_sync_steps",
 )  # fmt: skip
 
+DPO_BETA = Range(0.05, 1.0, log=True, source="Rafailov et al. 2023 use 0.1 and 0.5; half and twice that")
+"""What tuning tries of a `beta` that multiplies log-ratios of whole replies, as DPO's does."""
+OWN_LOSS = dict.fromkeys(LOSS_FIELDS, "the loss is the algorithm's own")
+
 
 @dataclass(frozen=True)
 class Pairwise(Algorithm):
@@ -35,10 +42,18 @@ class Pairwise(Algorithm):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"preferences"})
+    family: ClassVar[str] = "preference pairs"
     config: ClassVar[str | None] = "trl.trainer.dpo_config:DPOConfig"
 
     reference: ClassVar[bool] = True
     """Whether the loss compares the policy with the start; without, no reference is loaded, computed or charged."""
+
+    def __post_init__(self) -> None:
+        if self.trainer.get("precompute_ref_log_probs") and self.trainer.get("sync_ref_model"):
+            raise ValueError(
+                "trainer.precompute_ref_log_probs: true needs a reference that stays the start, and "
+                "trainer.sync_ref_model: true moves it. Allowed: one of the two."
+            )
 
     def trainer_class(self) -> type[DPOTrainer]:
         """Return the trainer that computes the loss."""
@@ -61,17 +76,45 @@ class Pairwise(Algorithm):
             trainer = precomputed_reference(trainer, bench, settings.get("precompute_ref_log_probs"))
         else:
             trainer = without_reference(trainer)
-        return fit(bench, trainer, DPOConfig, bench.data.preferences, settings, reference=self.reference)
+        return fit(bench, trainer, DPOConfig, self.rows(bench), settings, reference=self.reference)
+
+    def rows(self, bench: Bench) -> list[dict[str, Any]]:
+        """Return the pairs that are learned from; a `margin` that they have is the loss's `chosen.margins`."""
+        from prefzoo.views import without_margins
+
+        return without_margins(bench.data.preferences)
+
+
+@dataclass(frozen=True)
+class NamedLoss(Pairwise):
+    """A loss of TRL's DPOTrainer as an algorithm. A subclass names it in `loss_settings`; its hyper-parameters are
+    fields of TRL's config, by the same names.
+
+    Attributes:
+        beta: how strongly the policy is held to the reference. Default: Rafailov et al. 2023.
+    """
+
+    owned: ClassVar[Mapping[str, str]] = OWN_LOSS
+    space: ClassVar[Mapping[str, Range]] = {"beta": DPO_BETA}
+
+    loss_settings: ClassVar[Mapping[str, Any]] = {}
+    """Fields of the config that make it this loss."""
+
+    beta: Annotated[float, Field(gt=0)] = 0.1
+
+    def trainer_settings(self) -> dict[str, Any]:
+        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "trainer"}
+        return {**self.loss_settings, **own, **self.trainer}
 
 
 @dataclass(frozen=True)
 class PairwiseLoss(Pairwise):
     """A loss of one's own on preference pairs. A subclass is a frozen dataclass of hyper-parameters with a method
     `loss`, such as `return (1 - self.beta * (chosen.log_ratios - rejected.log_ratios)).relu()`;
-    `docs/examples/simpo.py` is one.
+    `docs/examples/simpo_like.py` is one.
     """
 
-    owned: ClassVar[Mapping[str, str]] = dict.fromkeys(LOSS_FIELDS, "the loss is the algorithm's own")
+    owned: ClassVar[Mapping[str, str]] = OWN_LOSS
 
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
@@ -92,3 +135,17 @@ class PairwiseLoss(Pairwise):
         times the log-ratio, or the log-probability where there is no reference. It is not learned from."""
         scores = replies.log_ratios if self.reference else replies.log_probabilities
         return getattr(self, "beta", 1.0) * scores
+
+    @staticmethod
+    def log_sigmoid(values: Tensor) -> Tensor:
+        """Return the logarithm of the sigmoid of each value."""
+        from torch.nn.functional import logsigmoid
+
+        return logsigmoid(values)
+
+
+@dataclass(frozen=True)
+class ReferenceFree(PairwiseLoss):
+    """A loss of one's own that compares the policy with no reference."""
+
+    reference: ClassVar[bool] = False

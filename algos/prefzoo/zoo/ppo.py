@@ -59,6 +59,7 @@ class PPO(Algorithm):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})
+    family: ClassVar[str] = "policy gradient"
     config: ClassVar[str | None] = "trl.trainer.grpo_config:GRPOConfig"
     owned: ClassVar[Mapping[str, str]] = {
         **{field: reason for field, reason in TOKEN_REWARDS.items() if field not in CLIPPING_FIELDS},

@@ -33,6 +33,7 @@ class Reinforce(Algorithm):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})
+    family: ClassVar[str] = "policy gradient"
     config: ClassVar[str | None] = "trl.trainer.grpo_config:GRPOConfig"
     owned: ClassVar[Mapping[str, str]] = TOKEN_REWARDS
     space: ClassVar[Mapping[str, Range]] = {"kl_coefficient": KL_RANGE}

@@ -20,6 +20,7 @@ class SFT(Algorithm):
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"demonstrations"})
+    family: ClassVar[str] = "imitation"
     config: ClassVar[str | None] = "trl.trainer.sft_config:SFTConfig"
 
     on: Literal["chosen", "demonstrations"] = "chosen"

@@ -160,7 +160,7 @@ def _try_functions(recipe: Recipe, rows: list[Row]) -> None:
     gold = {"gold.path": recipe.gold.path} if isinstance(recipe.gold, GoldFunction) else {}
     rewards = {f"{key}.path": part.path for key, part in recipe.reward.places.items() if part.type == "function"}
     prompts = [row.prompt for row in rows[:2]]
-    replies = [row.chosen or row.demonstration or "A reply." for row in rows[:2]]
+    replies = [row.chosen or row.demonstration or row.reply or "A reply." for row in rows[:2]]
     for key, path in {**gold, **rewards}.items():
         score = FunctionReward(str(path), key=key)
         try:
@@ -200,28 +200,44 @@ def _called(source: str) -> str:
     return writable(path.name if path.is_file() else source)
 
 
+LABELS_ALONE = (
+    "Replies that were liked, or not, are there: kto, bco and `reward: {loss: logistic}` learn from them, and `start: "
+    "none` needs no data. "
+)
+
+
 def _check_kinds(recipe: Recipe, train: Sequence[Row], dropped: Rejects) -> None:
     """Refuse data of which nothing is left that the recipe learns from, before a model is loaded to learn from it.
 
     Raises:
-        DataError: when the train split has no pairs, or no demonstrations, and something needs them.
+        DataError: when the train split has no pairs, no labelled replies, or no demonstrations, and something needs
+            them.
     """
     algorithms = [recipe.start_algorithm(), *map(recipe.algorithm, recipe.algorithms)]
     imitated = {getattr(algorithm, "on", None) for algorithm in algorithms}
     by_pairs = recipe.reward.type == "trained" and recipe.reward.loss == "bradley_terry"
-    by_pairs |= "chosen" in imitated or any(
-        "preferences" in algorithm.needs for algorithm in algorithms if algorithm is not None
-    )
+    needed = {need for algorithm in algorithms if algorithm is not None for need in algorithm.needs}
+    by_pairs |= "preferences" in needed
+    made = recipe.data.label_with is not None
+    labelled, paired = any(row.liked is not None for row in train), any(row.chosen for row in train)
+    by_labels = any(part.type == "trained" and part.loss == "logistic" for part in recipe.reward.parts)
     missing = []
-    if by_pairs and recipe.data.label_with is None and not any(row.chosen for row in train):
+    if by_pairs and not (made or paired):
         missing.append("pair of a better and a worse reply")
+    if "chosen" in imitated and not (made or paired or any(row.liked for row in train)):
+        missing.append("reply that was preferred or liked")
+    if ("unpaired" in needed or by_labels) and not (made or paired or labelled):
+        missing.append("reply that was liked or not")
     if "demonstrations" in imitated and not any(row.demonstration for row in train):
         missing.append("demonstration")
+    by_margins = any(getattr(algorithm, "margins", None) == "data" for algorithm in algorithms)
+    if (by_margins or any(part.margins for part in recipe.reward.parts)) and not any(row.margin for row in train):
+        missing.append("margin between the replies of a pair (column 'margin')")
     if missing:
         raise DataError(
             f"data: the train split has {len(train)} rows and among them not one "
             f"{' and not one '.join(missing)}, which this recipe learns from. "
-            f"Dropped, or not paired: {dropped.counts()}."
+            f"{LABELS_ALONE if labelled and not paired else ''}Dropped, or not paired: {dropped.counts()}."
         )
 
 

@@ -63,10 +63,13 @@ def _make_part(plan: Plan, part: RewardPart, bench: Bench, prompts: list[Prompt]
     adapter = part.adapter or recipe.adapter
     bench = bench.replace(adapter=adapter, loading=loading(recipe, adapter))
     if part.members == 1:
-        return train_reward_model(bench, part.trainer, part.loss)
+        return train_reward_model(bench, part.trainer, part.loss, part.margins)
     members = [
         train_reward_model(
-            bench.replace(out=bench.out / f"member-{i}", seed=bench.seed + 1000 * i), part.trainer, part.loss
+            bench.replace(out=bench.out / f"member-{i}", seed=bench.seed + 1000 * i),
+            part.trainer,
+            part.loss,
+            part.margins,
         )
         for i in range(part.members)
     ]

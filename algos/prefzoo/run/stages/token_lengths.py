@@ -128,7 +128,8 @@ def derive_lengths(recipe: Recipe, rows: Sequence[Row], rendering: Tokens, limit
             shown = row.prompt
             prompts.append(len(ids))
             replies += [counts[reply] for reply in dict.fromkeys(row.replies())]
-            good += [counts[reply] for reply in (row.chosen, row.demonstration) if reply is not None]
+            liked = row.reply if row.liked else None
+            good += [counts[reply] for reply in (row.chosen, row.demonstration, liked) if reply is not None]
     lengths: dict[str, Any] = {
         "max_prompt_tokens": 2 * _high(prompts or [LEAST_PROMPT]),
         "max_completion_tokens": 2 * _high(replies or [WITHOUT_REPLIES]),
@@ -167,6 +168,7 @@ def notes(preflight: dict[str, Any], rendering: Tokens, parts: Mapping[str, Sequ
     """
     lengths, found = preflight["lengths"], preflight["markers"]
     good = [r for rows in parts.values() for row in rows for r in (row.chosen, row.demonstration) if r is not None]
+    good += [row.reply for rows in parts.values() for row in rows if row.liked and row.reply is not None]
     unsure = [reply for reply in good if not surely_fits(reply, lengths["max_new_tokens"])]
     cut = sum(count > lengths["max_new_tokens"] for count in rendering.reply_lengths(unsure))
     lengths |= {"replies": len(good), "cut": cut}
@@ -298,4 +300,6 @@ def _longest(
 
 def _learns_from_replies(recipe: Recipe) -> bool:
     learners = [recipe.start_algorithm(), *map(recipe.algorithm, recipe.algorithms)]
-    return any({"preferences", "demonstrations"} & learner.required for learner in learners if learner is not None)
+    return any(
+        {"preferences", "demonstrations", "unpaired"} & learner.required for learner in learners if learner is not None
+    )

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import prefzoo
 
 
-@prefzoo.register("simpo")
+@prefzoo.register("simpo_like")
 @dataclass(frozen=True)
-class SimPO(prefzoo.PairwiseLoss):
+class SimPOLike(prefzoo.PairwiseLoss):
     reference = False  # nothing compares the policy with the start, so that no reference is computed
     beta: float = 2.0  # a reply's reward is beta times its mean log-probability a token
     gamma: float = 1.0  # by how much the chosen reply's reward should be the higher one
