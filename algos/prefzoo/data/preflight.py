@@ -102,13 +102,14 @@ def examine(
         progress: is told how many rows are done.
 
     Returns:
-        `splits`: for each `prompt_tokens` and `chosen_tokens` (see `length_summary`; of demonstrations and labelled
-        replies where there are no pairs), `trained_tokens` (tokens of chosen replies, or demonstrations, that carry
-        loss: the reply and its end), `unaligned` (replies that do not begin where the prompt alone ends, so that the
-        loss mask is off by some tokens), `replies` (rows with one that carries loss), `shortened`, `slices`, and where there are pairs
-        `rejected_tokens` and `length_bias` (see `length_bias`), both of at most `SAMPLE` pairs; and `examples`: a few
-        rows of the training split as text, the prompt (`untrained`) apart from what carries loss (`trained`, empty
-        where the split has prompts alone), and of pairs the `rejected` reply.
+        `splits`: for each `prompt_tokens` and `chosen_tokens` (see `length_summary`; of demonstrations and
+        labelled replies where there are no pairs), `trained_tokens` (tokens of chosen replies, or
+        demonstrations, that carry loss: the reply and its end), `unaligned` (replies that do not begin where
+        the prompt alone ends, so that the loss mask is off by some tokens), `replies` (rows with one that
+        carries loss), `shortened`, `slices`, and where there are pairs `rejected_tokens` and `length_bias` (see
+        `length_bias`), both of at most `SAMPLE` pairs; and `examples`: a few rows of the training split as
+        text, the prompt (`untrained`) apart from what carries loss (`trained`, empty where the split has
+        prompts alone), and of pairs the `rejected` reply.
 
     Raises:
         DataError: when not one token of the training replies carries loss.
