@@ -15,6 +15,7 @@ from prefzoo import registry
 from prefzoo.config_fields import config_fields, trainer_problems
 from prefzoo.errors import RecipeError, nearest
 from prefzoo.interface import NEEDS, Algorithm
+from prefzoo.types import Range
 
 
 def test_importing_and_listing_imports_no_torch() -> None:
@@ -163,3 +164,25 @@ def test_register_checks_the_class_and_the_name() -> None:
     assert isinstance(prefzoo.get("sound"), Sound)
     assert "sound" in prefzoo.names()
     registry._registered.pop("sound")
+
+
+@pytest.mark.parametrize(
+    ("space", "says"),
+    [
+        ({"strenght": Range(0.1, 1.0)}, "Did you mean 'strength'"),
+        ({"strength": Range(1.0, 0.1)}, r"space\['strength'\] must be a prefzoo.Range with low below high"),
+        ({"strength": [0.1, 1.0]}, "must be a prefzoo.Range"),
+    ],
+)
+def test_what_tuning_is_to_try_must_be_ranges_of_hyper_parameters(space, says) -> None:
+    @dataclass(frozen=True)
+    class Mine(Algorithm):
+        strength: float = 1.0
+
+        def train(self, bench):
+            raise NotImplementedError
+
+    Mine.space = space
+    with pytest.raises(ValueError, match=says):
+        registry.register("mine")(Mine)
+    assert "mine" not in registry.names()

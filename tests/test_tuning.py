@@ -22,12 +22,12 @@ import yaml
 import prefzoo
 from conftest import SMALL
 from prefzoo.data import splits
-from prefzoo.errors import DataError, PrefzooError, RecipeError
+from prefzoo.errors import DataError, PrefzooError
 from prefzoo.recipe import check_recipe as recipes
-from prefzoo.recipe.tuning_space import space_of, tuned, with_values
+from prefzoo.recipe.tuning_space import tuned
 from prefzoo.run.executor import Outcome
 from prefzoo.run.stage_graph import Stage, make_plan
-from prefzoo.run.tuning_record import record
+from prefzoo.run.tuning_record import record, save
 from prefzoo.run.tuning_search import Search
 
 RECIPE: dict[str, Any] = {
@@ -111,7 +111,7 @@ def drive(search: Search, order: int = 0, most: int = 10**6, job: Callable = pla
 def searched(out: Path, order: int = 0, job: Callable = play, **changes: Any) -> dict[str, Any]:
     search = Search(checked(**changes), out)
     drive(search, order, job=job)
-    search.save()
+    save(search)
     return json.loads((out / "tuning.json").read_text())
 
 
@@ -276,76 +276,6 @@ def test_a_grid_has_the_ends_and_no_point_twice(tmp_path) -> None:
     few = {"dpo": {"tune": {"beta": [0.1, 0.5, 0.7], "trainer.learning_rate": False}}}
     trials = searched(tmp_path / "few", algorithms=few, sampler="grid")["labels"]["dpo"]["trials"]
     assert sorted(trial["settings"]["beta"] for trial in trials) == [0.1, 0.5, 0.7], "there is no more to try"
-
-
-@pytest.mark.parametrize(
-    ("label", "settings", "expected"),
-    [
-        ("dpo", {}, {"beta": (0.05, 1.0), "trainer.learning_rate": (0.0002, 0.02)}),
-        ("dpo", {"beta": 0.01}, {"beta": (0.01, 1.0), "trainer.learning_rate": (0.0002, 0.02)}),
-        ("dpo", {"tune": {"beta": [0.2, 3.0, "log"]}}, {"beta": (0.2, 3.0), "trainer.learning_rate": (0.0002, 0.02)}),
-        ("dpo", {"trainer": {"learning_rate": 1e-3}, "tune": {"beta": False}}, {"trainer.learning_rate": (1e-4, 1e-2)}),
-        ("dpo", {"tune": False}, {}),
-        ("best_of_n", {}, {}),
-        ("best_of_n", {"tune": {"n": [2, 8]}}, {"n": (2, 8)}),
-        ("sft", {"tune": {"trainer": {"weight_decay": [0, 1]}}},
-         {"trainer.learning_rate": (0.0002, 0.02), "trainer.weight_decay": (0.0, 1.0)}),
-        ("ppo", {"kl_coefficient": 0.0}, {"epochs": (1, 4), "trainer.learning_rate": (0.0002, 0.02)}),
-        ("rejection_sampling", {"keep": "top_k", "k": 5, "n": 20},
-         {"n": (5, 20), "trainer.learning_rate": (0.0002, 0.02)}),
-        ("rlaif", {}, {"learner_settings.beta": (0.05, 1.0), "learner_settings.trainer.learning_rate": (0.0002, 0.02)}),
-        ("constitutional_ai", {}, {"trainer.learning_rate": (0.0002, 0.02), "learner_settings.beta": (0.05, 1.0),
-                                   "learner_rate": (0.05, 1.0)}),
-        ("constitutional_ai", {"phase": "supervised"}, {"trainer.learning_rate": (0.0002, 0.02)}),
-        ("constitutional_ai", {"phase": "preferences"},
-         {"learner_settings.beta": (0.05, 1.0), "learner_settings.trainer.learning_rate": (0.0002, 0.02)}),
-    ],
-)  # fmt: skip
-def test_what_is_tried_of_a_label(label, settings, expected) -> None:
-    space = space_of(recipes.check({"algorithms": {label: settings}}), label)
-    assert {key: (tried.low, tried.high) for key, tried in space.items()} == {
-        key: pytest.approx(ends) for key, ends in expected.items()
-    }
-    assert all(type(end) is type(tried.low) for tried in space.values() for end in (tried.low, tried.high))
-
-
-def test_the_ends_of_every_declared_range_are_settings_that_the_algorithm_takes() -> None:
-    recipe = recipes.check({"algorithms": {name: {} for name in prefzoo.names()}})
-    for label in recipe.algorithms:
-        for key, tried in space_of(recipe, label).items():
-            for end in (tried.low, tried.high):
-                prefzoo.get(label, **with_values({}, {key: end}))
-
-
-@pytest.mark.parametrize(
-    ("content", "says"),
-    [
-        ({"algorithms": {"dpo": {"tune": {"beta": [1, 0.1]}}}}, r"dpo.tune.beta: .* is empty"),
-        ({"algorithms": {"dpo": {"tune": {"betta": [0.1, 1]}}}}, "Did you mean 'beta'"),
-        ({"algorithms": {"dpo": {"tune": {"beta": [0, 1, "log"]}}}}, "needs a first number above 0"),
-        ({"algorithms": {"dpo": {"tune": {"beta": 0.5}}}}, r"must say what to try \(got 0.5\)"),
-        ({"algorithms": {"dpo": {"tune": {"loss_type": ["ipo", "ipo"]}}}}, "two different choices"),
-        ({"algorithms": {"dpo": {"tune": {"loss_type": ["ipo", "no"]}}}}, "dpo.tune.loss_type: 'no' cannot be tried"),
-        ({"algorithms": {"dpo": {"tune": {"trainer": [1, 2]}}}}, "is a block; say which setting"),
-        ({"algorithms": {"dpo": {"tune": {"trainer": {"learning_rat": [1, 2]}}}}}, "Did you mean 'learning_rate'"),
-        ({"algorithms": {"dpo": {"tune": 3}}}, "dpo.tune: must be false, or a block"),
-        ({"algorithms": {"best_of_n": {"tune": {}}}}, "declares nothing to tune"),
-        ({"algorithms": {"ppo": {"tune": {"epochs": [0, 4]}}}}, "ppo.tune.epochs: 0 cannot be tried.*at least 1"),
-        ({"algorithms": {"rlaif": {"tune": {"learner_settings": {"bet": [0.1, 1]}}}}}, "learner_settings.bet: unknown"),
-        ({"data": {"splits": {"train": 0.8, "validation": 0, "test": 0.2}}}, "splits.validation: 0 leaves no prompts"),
-        ({"tuning": {"sampler": "grid", "equal": "flops"}}, "tuning.sampler: 'grid'"),
-        ({"tuning": {"objective": "judge"}}, "tuning.objective: 'judge' needs a judge that decides"),
-        ({"tuning": {"objective": "gold"}, "gold": "none"}, "tuning.objective: 'gold' is not known here"),
-        ({"gold": "none", "reward": {"type": "random"}}, "the reward is random"),
-        ({"tuning": {"trails": 3}}, "tuning.trails: unknown key 'trails'. Did you mean 'trials'"),
-        ({"tuning": {"trials": 0}}, "tuning.trials: must be at least 1"),
-        ({"seeds": [0, 1000]}, "seeds: 1000 trained the trials of tuning"),
-        ({"algorithms": {"dpo": {}, "dpo-untuned": {"algorithm": "dpo", "beta": 1.0}}}, "dpo-untuned: is the name of"),
-    ],
-)  # fmt: skip
-def test_mistakes_are_named(content, says) -> None:
-    with pytest.raises(RecipeError, match=says):
-        recipes.check({"algorithms": {"dpo": {}}, "tuning": {}, **content})
 
 
 def test_too_few_validation_prompts_are_refused_when_the_data_is_read(tmp_path) -> None:

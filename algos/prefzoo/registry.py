@@ -20,6 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from prefzoo.config_fields import trainer_problems
 from prefzoo.errors import PrefzooError, RecipeError, unknown
 from prefzoo.interface import NEEDS, Algorithm
+from prefzoo.types import Range
 from prefzoo.validation_messages import shown, unknown_algorithm, validation_problems
 
 BUILT_IN = {
@@ -300,4 +301,12 @@ def _check_class(name: str, cls: type[Algorithm]) -> type[Algorithm]:
     stray = sorted(cls.needs - set(NEEDS))
     if stray:
         raise ValueError(f"algorithm {name!r}: {unknown('need', stray[0], NEEDS)}")
+    fields = [field.name for field in dataclasses.fields(cls)]
+    for key, tried in cls.space.items():
+        if key.partition(".")[0] not in fields:
+            raise ValueError(f"algorithm {name!r}: space: {unknown('hyper-parameter', key, fields)}")
+        if not isinstance(tried, Range) or not (tried.choices or tried.low < tried.high):
+            raise ValueError(
+                f"algorithm {name!r}: space[{key!r}] must be a prefzoo.Range with low below high, or choices"
+            )
     return cls

@@ -24,14 +24,14 @@ from prefzoo.run.progress_display import Watcher
 from prefzoo.run.resources import default_workers
 from prefzoo.run.stage_graph import LABEL_STAGE, START, Plan, Stage, make_plan
 from prefzoo.run.stages.run_stage import run_stage
-from prefzoo.run.tuning_record import sentence
+from prefzoo.run.tuning_record import save, sentence
 from prefzoo.run.tuning_search import Search
 
 TUNED = "tuned.yaml"
 """The recipe with what was found, in the folder of a comparison."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Found:
     """What a search found.
 
@@ -52,6 +52,9 @@ class Found:
     def winners(self) -> dict[str, dict[str, Any]]:
         """Label -> its settings, as a recipe writes them."""
         return {label: found["winner"] for label, found in self.record["labels"].items()}
+
+    def __repr__(self) -> str:
+        return f"<the settings of {', '.join(self.winners) or 'no label'} were searched: {self.recipe}>"
 
 
 @os_errors_told("tuning")
@@ -107,7 +110,7 @@ def search_settings(plan: Plan, workers: int, console: Console) -> Found:
     if search.labels:
         _run(search, workers, console)
     search.finished = True
-    record = search.save()
+    record = save(search)
     return Found(record, replace(make_plan(tuned(recipe, search.winners()), out), written=recipe.algorithms))
 
 
@@ -122,7 +125,7 @@ def _run(search: Search, workers: int, console: Console) -> None:
             for trial in ended:
                 watcher.say(sentence(search, str(stage.label), trial))
             if ended:
-                search.save()
+                save(search)
             watcher.expect(search.left(runner.outcomes))
             return stages
 

@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from prefzoo.atomic_files import write_whole
 from prefzoo.recipe.recipe_schema import Recipe
 from prefzoo.recipe.tuning_space import UNTUNED, with_values
 from prefzoo.run.label_search import LabelSearch, Measured, Trial
-from prefzoo.run.tuning_graph import trial_prompts
+from prefzoo.run.tuning_graph import TUNING_FILE, trial_prompts
+from prefzoo.run.tuning_search import Search
 
-if TYPE_CHECKING:
-    from prefzoo.run.tuning_search import Search
+JOURNAL = Path("tuning") / "journal.log"
+"""What `tuning.json` says, for Optuna's dashboard."""
+
+
+def save(search: Search) -> dict[str, Any]:
+    """Write `tuning.json` and the journal, and return what is in the first."""
+    content = record(search)
+    (search.out / JOURNAL).parent.mkdir(parents=True, exist_ok=True)
+    write_whole(search.out / JOURNAL, "".join(json.dumps(log) + "\n" for log in search.journal.logs))
+    write_whole(search.out / TUNING_FILE, json.dumps(content, indent=1))
+    return content
 
 
 def record(search: Search) -> dict[str, Any]:
@@ -95,9 +107,9 @@ def sentence(search: Search, label: str, trial: Trial) -> str:
     """One line about a trial that has ended."""
     of_label = search.labels[label]
     values = ", ".join(f"{key.removeprefix('trainer.')} {_shown(value)}" for key, value in trial.values.items())
-    place = f"tuning {label}, trial {trial.number + 1}"
+    place = f"tuning {label}, trial {trial.number}"
     if search.allowance is None:
-        place += f" of {of_label.most}"
+        place += f" (of {of_label.most})"
     elif search.allowance.amount:
         place += f" ({search.allowance.spent(of_label) / search.allowance.amount:.0%} of the {search.allowance.unit})"
     values = f"as written: {values}" if trial.number == 0 else values

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -13,7 +12,7 @@ from typing import Any
 from optuna.storages import JournalStorage
 from optuna.storages.journal import BaseJournalBackend
 
-from prefzoo.atomic_files import partial_folder, read_json, write_whole
+from prefzoo.atomic_files import partial_folder, read_json
 from prefzoo.errors import DataError, PrefzooError
 from prefzoo.recipe.recipe_schema import Recipe
 from prefzoo.recipe.tuning_space import not_tuned, space_of, tuning_seeds, with_values, written
@@ -22,11 +21,8 @@ from prefzoo.run.executor import Outcome
 from prefzoo.run.label_search import LabelSearch, Measured, Trial
 from prefzoo.run.stage_graph import Plan, Stage
 from prefzoo.run.tuning_allowance import Allowance
-from prefzoo.run.tuning_graph import TUNING_FILE, SearchBuilder, metric_of, trial_prompts
-from prefzoo.run.tuning_record import record
+from prefzoo.run.tuning_graph import SearchBuilder, metric_of, trial_prompts
 
-JOURNAL = Path("tuning") / "journal.log"
-"""The same for Optuna's dashboard."""
 LEDGER, MEASURING = "ledger.json", "measuring.json"
 
 
@@ -198,14 +194,6 @@ class Search:
     def winners(self) -> dict[str, dict[str, Any]]:
         """Label -> the settings that were found, as far as they are not those that were written."""
         return {label: winner for label, search in self.labels.items() if (winner := search.winner)}
-
-    def save(self) -> dict[str, Any]:
-        """Write `tuning.json` and the journal, and return what is in the first."""
-        content = record(self)
-        (self.out / JOURNAL).parent.mkdir(parents=True, exist_ok=True)
-        write_whole(self.out / JOURNAL, "".join(json.dumps(log) + "\n" for log in self.journal.logs))
-        write_whole(self.out / TUNING_FILE, json.dumps(content, indent=1))
-        return content
 
 
 def _read_ledger(file: Path) -> dict[str, float]:
