@@ -40,6 +40,7 @@ from prefzoo.results.tuning_results import (
 from prefzoo.results.tuning_schema import Tuning
 from prefzoo.run.executor import Outcome
 from prefzoo.run.label_search import Measured
+from prefzoo.run.tuning_record import save as save_search
 from prefzoo.run.tuning_search import Search
 from reported import made, searched
 
@@ -251,7 +252,7 @@ def test_what_was_searched_for_each_label_is_no_argument_that_only_one_had(tmp_p
 def test_what_a_search_records_is_read(tmp_path, monkeypatch) -> None:
     recipe = load_recipe("quickstart", ["tuning.trials=2"], ["dpo", "sft", "best_of_n"])
     search = Search(recipe, tmp_path)
-    search.save()
+    save_search(search)
     assert read_tuning(tmp_path) is not None, "before the first trial has ended, too"
     scores = {"dpo": iter([0.0, 1.0]), "sft": iter([0.5, None])}
     measured = {"kl": 1.0, "length": 9.0, "ledger": {"flops": 2.0}, "measuring": {}}
@@ -262,7 +263,7 @@ def test_what_a_search_records_is_read(tmp_path, monkeypatch) -> None:
         outcome = Outcome("ok") if score is not None else Outcome("failed", "out of memory")
         stages += search.ended(stage, outcome)[0]
     search.finished = True
-    search.save()
+    save_search(search)
     found = found_tuning(compared(recipe, search.winners()), tmp_path)
     assert found is not None and found.not_tuned == {"best_of_n": "it has nothing to tune"}
     dpo, sft = found.labels["dpo"], found.labels["sft"]
