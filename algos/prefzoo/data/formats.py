@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -218,7 +219,7 @@ def _message(turn: Any, key: str) -> Message:
             raise Rejected("unreadable_message", key, detail=f" has one {problem}", shown=as_text(turn))
     if turn["role"] not in ROLES:
         raise Rejected("unknown_role", key, detail=f" has {turn['role'][:20]!r}, not one of {', '.join(ROLES)}")
-    return {"role": turn["role"], "content": turn["content"]}
+    return {"role": sys.intern(turn["role"]), "content": turn["content"]}
 
 
 def _same(a: list[Message], b: list[Message]) -> bool:

@@ -32,6 +32,8 @@ LIKELY = 0.65
 """Two prompts are compared in full when at least this share of their hashes is the same."""
 MOST_MISSES = 8
 """So often may a prompt turn out not to be near another one; then likely pairs of two such prompts are left out."""
+TOGETHER = 4096
+"""Prompts, or pairs of them, that are computed at a time."""
 SHOWN = 5
 # Scripts without spaces between words: each sign of theirs counts as a word.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
@@ -115,7 +117,7 @@ def _search(prompts: Sequence[Prompt], split: NDArray[np.int64]) -> tuple[NDArra
             ends = np.stack([order[:-distance], order[distance:]])
             ends = np.sort(ends[:, bands[k][ends[0]] == bands[k][ends[1]]], axis=0)
             first, second = ends[:, _open(ends, split, nearest, roots, misses)]
-            alike = (signatures[first] == signatures[second]).mean(axis=1) >= LIKELY
+            alike = _alike(signatures, first, second)
             for i, j in zip(first[alike].tolist(), second[alike].tolist(), strict=True):
                 if not _open(np.array([[i], [j]]), split, nearest, roots, misses)[0]:
                     continue
@@ -182,13 +184,22 @@ def _signatures(sets: NDArray[np.uint32], starts: NDArray[np.int64]) -> NDArray[
     """MinHash signatures, a row for each prompt."""
     signatures = np.empty((len(starts) - 1, BANDS * BAND), np.uint32)
     multipliers = _odd(BANDS * BAND)
-    for begin in range(0, len(signatures), 4096):
-        end = min(begin + 4096, len(signatures))
+    for begin in range(0, len(signatures), TOGETHER):
+        end = min(begin + TOGETHER, len(signatures))
         hashed = sets[starts[begin] : starts[end]].astype(np.uint64)
         for p, multiplier in enumerate(multipliers):
             mixed = (hashed * multiplier >> np.uint64(32)).astype(np.uint32)
             signatures[begin:end, p] = np.minimum.reduceat(mixed, starts[begin:end] - starts[begin])
     return signatures
+
+
+def _alike(signatures: NDArray[np.uint32], first: NDArray[np.int64], second: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Of which pairs at least the share `LIKELY` of the hashes is the same."""
+    alike = np.empty(len(first), np.bool_)
+    for begin in range(0, len(first), TOGETHER):
+        part = slice(begin, begin + TOGETHER)
+        alike[part] = (signatures[first[part]] == signatures[second[part]]).mean(axis=1) >= LIKELY
+    return alike
 
 
 def _jaccard(a: NDArray[np.uint32], b: NDArray[np.uint32]) -> float:

@@ -91,7 +91,7 @@ def clean(rows: Sequence[Row], dropped: Rejects) -> list[Row]:
     sound, seen = [], set()
     for row in rows:
         replies = (row.chosen, row.rejected, row.vote, row.demonstration, row.reply, row.liked, *(row.ranking or []))
-        key = (prompt_key(row.prompt), *replies)
+        key = _digest(prompt_key(row.prompt), *replies)
         if not _writable(row):
             dropped.add("half_a_character", row.id, row.prompt[-1]["content"])
         elif any(not reply.strip() for reply in row.replies()):
@@ -200,7 +200,7 @@ def split_by_prompt(rows: Sequence[Row], fractions: dict[str, float], seed: int)
 
 def limit_prompts(rows: Sequence[Row], limit: int | None) -> list[Row]:
     """Rows of at most `limit` distinct prompts, chosen by the hash of their text, in the order they came in."""
-    keys = {prompt_key(row.prompt) for row in rows}
+    keys = set() if limit is None else {prompt_key(row.prompt) for row in rows}
     if limit is None or len(keys) <= limit:
         return list(rows)
     chosen = set(sorted(keys, key=_fraction)[:limit])
@@ -222,7 +222,7 @@ def seal(splits: dict[str, list[Row]], preflight: dict[str, Any], dropped: Rejec
                 f"data: the {name} split is empty ({ {n: len(rows) for n, rows in splits.items()} } rows by split); "
                 f"dropped: {dropped.counts()}.{whole} Give more rows, or other data.splits."
             )
-    keys = {name: {prompt_key(row.prompt) for row in rows} for name, rows in splits.items()}
+    keys = {name: {_digest(prompt_key(row.prompt)) for row in rows} for name, rows in splits.items()}
     for first, second in (("train", "validation"), ("train", "test"), ("validation", "test")):
         for what, own in (("prompts", keys), ("groups", groups)):
             if shared := own[first] & own[second]:
@@ -242,10 +242,15 @@ def seal(splits: dict[str, list[Row]], preflight: dict[str, Any], dropped: Rejec
 
 def repeated(rows: Sequence[Row]) -> list[list[str]]:
     """Groups of row ids that share a prompt; they are kept, and always in one split."""
-    groups: dict[str, list[str]] = defaultdict(list)
+    groups: dict[bytes, list[str]] = defaultdict(list)
     for row in rows:
-        groups[prompt_key(row.prompt)].append(row.id)
+        groups[_digest(prompt_key(row.prompt))].append(row.id)
     return [ids for ids in groups.values() if len(ids) > 1]
+
+
+def _digest(*parts: Any) -> bytes:
+    """A short name of these, so that not all texts are in memory once more."""
+    return hashlib.blake2b(repr(parts).encode(), digest_size=16).digest()
 
 
 def _fraction(text: str) -> float:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from prefzoo.results import statistics
-from prefzoo.results.results_schema import Pair, Summary, Verdict
+from prefzoo.results.length_adjustment import length_adjusted
+from prefzoo.results.results_schema import AlgorithmResult, Pair, Summary, Verdict
 from prefzoo.run.evaluation_records import read_records
 from prefzoo.run.stage_graph import START
 
@@ -99,6 +100,31 @@ def is_share(table: np.ndarray) -> bool:
 def is_bound(metric: str, table: np.ndarray) -> bool:
     """Return whether a metric was computed for a policy, and not measured on its replies."""
     return metric == "kl" and table.size > 1 and bool(table.any() and np.ptp(table) == 0)
+
+
+def summarize(
+    algorithms: Mapping[str, AlgorithmResult],
+    tables: Mapping[str, Tables],
+    groups: PromptGroups,
+    metric: str,
+    shares: Sequence[str],
+) -> None:
+    """Write into each result its means, the interquartile mean of `metric`, and how it differs from the start."""
+    start, of_all = tables[START], groups.get(ALL)
+    for label, summary in summaries(tables, groups, shares).items():
+        result = algorithms[label]
+        result.summary = summary
+        if metric in start and metric in tables[label]:
+            bounds = (0.0, 1.0) if is_share(tables[label][metric]) else (-np.inf, np.inf)
+            middle = statistics.interquartile_mean(tables[label][metric], of_all)
+            result.interquartile_mean = to_summary(middle, *bounds)
+        if label != START:
+            result.length_adjusted = length_adjusted(tables[label], start, metric, of_all)
+            result.over_start = {
+                name: difference(name, table, start[name], groups)
+                for name, table in tables[label].items()
+                if name in start
+            }
 
 
 def primary_metric(tables: Mapping[str, Tables]) -> str | None:

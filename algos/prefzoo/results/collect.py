@@ -16,8 +16,8 @@ from prefzoo.judges.critique_revision import TRANSCRIPTS
 from prefzoo.judges.judge_audit import AUDIT_FILE
 from prefzoo.ledger import Ledger
 from prefzoo.recipe.recipe_schema import Recipe
-from prefzoo.results import analysis, statistics
-from prefzoo.results.analysis import PromptGroups, Tables, prompt_groups, to_summary
+from prefzoo.results import analysis
+from prefzoo.results.analysis import PromptGroups, Tables, prompt_groups
 from prefzoo.results.caveats import (
     encoded_otherwise,
     group_notes,
@@ -29,9 +29,8 @@ from prefzoo.results.caveats import (
 )
 from prefzoo.results.cost_record import ESTIMATE_FILE
 from prefzoo.results.equal_budgets import at_equal_budgets
-from prefzoo.results.length_adjustment import length_adjusted
 from prefzoo.results.results_file import identities, last_call
-from prefzoo.results.results_schema import AlgorithmResult, Departure, Milestone, Results, SeedResult, Status
+from prefzoo.results.results_schema import AlgorithmResult, Departure, Milestone, Results, SeedResult, Status, Warning
 from prefzoo.results.training_history import milestone_tables, read_curves
 from prefzoo.results.trial_metrics import StartScores, column_means, finite_records, metric_columns, start_scores_of
 from prefzoo.results.tuning_results import TUNING_FILE, explained, first_screen, found_tuning, read_tuning
@@ -62,48 +61,12 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
     start = tables[START]
     groups = _prompt_groups(plan)
     of_all = groups.get(analysis.ALL)
-    means = {label: analysis.group_tables(of_label, groups) for label, of_label in tables.items()}
     metric = analysis.primary_metric(tables) or "proxy"
-    shares = ("gold",) if recipe.final_judge is not None else ()
-    for label, summary in analysis.summaries(tables, groups, shares).items():
-        result = algorithms[label]
-        result.summary = summary
-        if metric in start and metric in tables[label]:
-            bounds = (0.0, 1.0) if analysis.is_share(tables[label][metric]) else (-np.inf, np.inf)
-            middle = statistics.interquartile_mean(tables[label][metric], of_all)
-            result.interquartile_mean = to_summary(middle, *bounds)
-        if label != START:
-            result.length_adjusted = length_adjusted(tables[label], start, metric, of_all)
-            result.over_start = {
-                name: analysis.difference(name, table, start[name], groups)
-                for name, table in tables[label].items()
-                if name in start
-            }
+    analysis.summarize(algorithms, tables, groups, metric, ("gold",) if recipe.final_judge is not None else ())
     reward = _reward(plan, outcomes)
     preflight, manifest, judge = _data(plan)
     if recipe.audited:
-        stages = {name: plan.stages.get(AUDIT.format(name)) for name in recipe.audited}
-        audits = {
-            name: read_json(stage.folder / AUDIT_FILE) if stage is not None and stage.folder.is_dir() else None
-            for name, stage in stages.items()
-        }
-        judge = {"type": recipe.judge.type, **judge, "audits": audits}
-    trials = {label: result.seeds.values() for label, result in algorithms.items()}
-    judges: dict[str | None, list[Any]] = {None: [judge]}
-    judges |= {label: [t.details["judge"] for t in ts if "judge" in t.details] for label, ts in trials.items()}
-    warnings = find_warnings(
-        {label: means[label] for label in recipe.algorithms if means[label]},
-        means[START],
-        metric,
-        {label: result.length_adjusted for label, result in algorithms.items()},
-        read_curves(plan.stages.values()),
-        judges,
-        {label: [trial.judging for trial in of_label] for label, of_label in trials.items()},
-        {label: milestone_tables(algorithms[label], plan.out, groups) for label in recipe.algorithms},
-        "prompts" if of_all is None else "groups of prompts",
-    )
-    if recipe.generation.unfinished == "keep":
-        warnings = [warning for warning in warnings if warning.kind != "cut_off"]
+        judge = {"type": recipe.judge.type, **judge, "audits": _audits(plan)}
     verdicts = analysis.verdicts(tables, groups)
     search = found_tuning(recipe, plan.out)
     tuning = explained(search, verdicts, metric) if search is not None else None
@@ -132,7 +95,7 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
             *encoded_otherwise(algorithms),
             *unsealed(plan),
         ],
-        warnings=warnings,
+        warnings=_warnings(plan, algorithms, tables, groups, metric, judge),
         verdicts=verdicts,
         pairs=analysis.pairs(tables, groups),
         equal_budgets=at_equal_budgets(algorithms, tables, plan.out, groups),
@@ -141,6 +104,44 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
         call=last_call(plan.out),
         tuning=tuning,
     )
+
+
+def _audits(plan: Plan) -> dict[str, Any]:
+    """Return by judge what its audit found; None where that was not run."""
+    stages = {name: plan.stages.get(AUDIT.format(name)) for name in plan.recipe.audited}
+    return {
+        name: read_json(stage.folder / AUDIT_FILE) if stage is not None and stage.folder.is_dir() else None
+        for name, stage in stages.items()
+    }
+
+
+def _warnings(
+    plan: Plan,
+    algorithms: Mapping[str, AlgorithmResult],
+    tables: Mapping[str, Tables],
+    groups: PromptGroups,
+    metric: str,
+    judge: dict[str, Any],
+) -> list[Warning]:
+    """Return what looks wrong; cut replies are no sign of it where the recipe keeps them."""
+    labels = plan.recipe.algorithms
+    means = {label: analysis.group_tables(of_label, groups) for label, of_label in tables.items()}
+    trials = {label: result.seeds.values() for label, result in algorithms.items()}
+    judges: dict[str | None, list[Any]] = {None: [judge]}
+    judges |= {label: [t.details["judge"] for t in ts if "judge" in t.details] for label, ts in trials.items()}
+    warnings = find_warnings(
+        {label: means[label] for label in labels if means[label]},
+        means[START],
+        metric,
+        {label: result.length_adjusted for label, result in algorithms.items()},
+        read_curves(plan.stages.values()),
+        judges,
+        {label: [trial.judging for trial in of_label] for label, of_label in trials.items()},
+        {label: milestone_tables(algorithms[label], plan.out, groups) for label in labels},
+        "prompts" if groups.get(analysis.ALL) is None else "groups of prompts",
+    )
+    keeps_cut = plan.recipe.generation.unfinished == "keep"
+    return [warning for warning in warnings if warning.kind != "cut_off" or not keeps_cut]
 
 
 def damaged_bookkeeping(out: Path) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -75,10 +75,8 @@ def _prepare(recipe: Recipe, folder: Path, progress: Progress) -> None:
         parts = splits.split_by_prompt(usable_rows, recipe.data.splits.model_dump(), recipe.data.seed)
     available = len(parts["train"])
     parts["train"] = splits.limit_prompts(parts["train"], recipe.budget.prompts)
-    dropped_records, unpaired = Rejects(), Rejects()
-    for result in results.values():
-        dropped_records.merge(result.dropped)
-        unpaired.merge(result.unpaired)
+    dropped_records = _merged(result.dropped for result in results.values())
+    unpaired = _merged(result.unpaired for result in results.values())
     facts = {
         "read": sum(result.read for result in results.values()),
         "used": sum(result.used for result in results.values()),
@@ -96,6 +94,7 @@ def _prepare(recipe: Recipe, folder: Path, progress: Progress) -> None:
     }
     dropped.merge(dropped_records)
     dropped.merge(unpaired)
+    del results, sound, fitting, usable_rows  # rows in use are in `parts`; the others hold prompts before they were cut
     progress("sealing", 0, 1)
     sealed = splits.seal(parts, facts, dropped)
     _check_kinds(recipe, parts["train"], dropped)
@@ -111,6 +110,14 @@ def _prepare(recipe: Recipe, folder: Path, progress: Progress) -> None:
     examined["test_groups"] = preflight.group_counts(test)
     examined["notes"] = notes(examined, rendering, parts)
     replace(sealed, splits={**parts, "test": test}, preflight=examined).save(folder)
+
+
+def _merged(all_rejects: Iterable[Rejects]) -> Rejects:
+    """All of these in one."""
+    merged = Rejects()
+    for rejects in all_rejects:
+        merged.merge(rejects)
+    return merged
 
 
 def _facts_of_files(recipe: Recipe, results: Mapping[str, ReadResult], beyond_budget: int) -> dict[str, Any]:
