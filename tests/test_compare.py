@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import shutil
 import subprocess
 import sys
@@ -68,6 +69,17 @@ def test_results_hold_what_the_contract_promises(small_run) -> None:
 
 def test_the_published_schema_is_that_of_the_code() -> None:
     assert json.loads(SCHEMA.read_text()) == Results.model_json_schema(by_alias=True)
+
+
+def test_processor_seconds_are_shown_by_kind_of_stage(small_run) -> None:
+    _, out = small_run
+    program = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "speed" / "processor_time.py"))
+    used = {stage.name: stage.processor_seconds for stage in load_plan(out).stages.values()}
+    assert all(seconds > 0 for name, seconds in used.items() if not name.startswith("train best_of_n"))
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in program["table"]([out, out])]
+    shown = {kind: (int(count), float(seconds), ratio) for kind, count, seconds, _, ratio in lines[2:]}
+    assert shown["train dpo"][:2] == (2, pytest.approx(used["train dpo seed 0"] + used["train dpo seed 1"], abs=0.06))
+    assert shown["all"] == (len(used), pytest.approx(sum(used.values()), abs=0.06), "1.00")
 
 
 def test_the_start_is_its_own_measure(small_run) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 import json
 
 import pytest
@@ -14,6 +15,7 @@ from prefzoo import get
 from prefzoo.errors import PrefzooError
 from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.models.loading import device
+from prefzoo.models.weight_counts import VALUE
 from prefzoo.settings import Adapter, Generation, Shaping
 from prefzoo.trainers.on_policy import ActorCriticTrainer, OnPolicyTrainer
 
@@ -273,3 +275,20 @@ def test_the_seams_to_trl_are_where_they_were(method, parameters) -> None:
         assert list(inspect.signature(getattr(RLOOTrainer, method)).parameters) == parameters, (
             "see trainers/rollouts.py"
         )
+
+
+def test_all_of_the_critic_learns_in_every_step(bench, monkeypatch) -> None:
+    """The reference is the policy with its adapter off, and peft freezes the critic's when it puts that on again."""
+    seen = []
+    loss = ActorCriticTrainer._value_loss
+
+    def noted(self, inputs):
+        seen.append({n: w.detach().clone() for n, w in self.model.named_parameters() if f".{VALUE}." in n})
+        return loss(self, inputs)
+
+    monkeypatch.setattr(ActorCriticTrainer, "_value_loss", noted)
+    get("ppo", epochs=2, trainer={"max_steps": 5}).train(bench())
+    assert len(seen) == 5
+    # The rate rises from zero, and where B is zero A has no gradient yet.
+    for before, after in itertools.pairwise(seen[2:]):
+        assert all(not torch.equal(before[name], after[name]) for name in before)

@@ -37,7 +37,8 @@ class Ledger:
     adapter of A weights on a frozen base of N costs 4 N + 6 A, for nothing needs the gradients of frozen weights. The
     adapter and the embeddings are among the weights; sampling, the reference, old log-probabilities, values, rewards
     and judges in this process are paid for. Attention over earlier tokens, the optimizer, and what gradient
-    checkpointing computes again are not counted.
+    checkpointing computes again are not counted. A prompt counts once for each row that holds it, also where a
+    beginning that several rows share is computed once.
 
     Attributes:
         generated_tokens: tokens sampled in training and to answer the test prompts.

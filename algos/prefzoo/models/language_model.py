@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -31,12 +32,16 @@ from prefzoo.models.loading import (
     tokenizer_arguments,
 )
 from prefzoo.models.merged_layers import merged_layers
+from prefzoo.models.padding import padded
 from prefzoo.models.policy_kinds import EXTRA, write_policy_file
 from prefzoo.models.score_head import backbone
 from prefzoo.models.weight_counts import weights_of
 from prefzoo.settings import Generation
 from prefzoo.types import Completion, Progress, Prompt
 from prefzoo.validation_messages import diverged
+
+RENDERED = 10_000
+"""Of how many prompts a policy remembers the tokens."""
 
 ADAPTER_CARD = """\
 # An adapter trained by Prefzoo
@@ -124,6 +129,11 @@ class LanguageModelPolicy:
         """Which prompts are sampled side by side."""
         return "padded" if self.attention_only else sampling_batches(self.model)
 
+    @cached_property
+    def _rendered(self) -> dict[str, list[int]]:
+        """Tokens of prompts that were rendered already."""
+        return {}
+
     def save(self, folder: Path) -> None:
         """Write the adapter, or the whole model with its tokenizer, in safetensors, and `policy.json`."""
         folder.mkdir(parents=True, exist_ok=True)
@@ -168,8 +178,13 @@ class LanguageModelPolicy:
 
     def render(self, prompt: Prompt) -> list[int]:
         """Return the token ids of a prompt, up to where the assistant's reply begins."""
-        ids = self.tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True, return_dict=False)
-        return list(ids)
+        key = json.dumps(prompt)
+        if key not in self._rendered:  # asked for by sampling, log-probabilities of both policies, and for the text
+            if len(self._rendered) >= RENDERED:
+                self._rendered.clear()
+            ids = self.tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True, return_dict=False)
+            self._rendered[key] = list(ids)
+        return list(self._rendered[key])
 
     @torch.inference_mode()
     def sample(
@@ -205,14 +220,14 @@ class LanguageModelPolicy:
         return replies
 
     def _generate(self, prompts: list[list[int]], generation: Generation) -> list[Completion]:
-        batch = self.tokenizer.pad({"input_ids": prompts}, padding=True, padding_side="left", return_tensors="pt")
+        batch = padded(prompts, self.tokenizer, "left", self.model.device)
         sampling: dict[str, Any] = {"do_sample": False}
         if generation.temperature > 0:
             sampling = {"do_sample": True, "temperature": generation.temperature, "top_k": 0, "top_p": 1.0}
         try:
             with fast_generate(self.model):
                 output = self.model.generate(
-                    **batch.to(self.model.device),
+                    **batch,
                     max_new_tokens=generation.max_new_tokens,
                     pad_token_id=self.tokenizer.pad_token_id,
                     eos_token_id=self.eos_ids,
@@ -271,14 +286,9 @@ class LanguageModelPolicy:
             size = max(1, min(128, 2**26 // (longest * self._vocabulary)))
             batch = order[begin : begin + size]
             begin += size
-            padded = self.tokenizer.pad(
-                {"input_ids": [rows[i][0] + rows[i][1] for i in batch]},
-                padding=True,
-                padding_side="right",
-                return_tensors="pt",
-            ).to(self.model.device)
+            inputs = padded([rows[i][0] + rows[i][1] for i in batch], self.tokenizer, "right", self.model.device)
             with merged_layers(self.model):
-                logits = self.model(**padded).logits  # (B, T, V)
+                logits = self.model(**inputs).logits  # (B, T, V)
             for row, i in enumerate(batch):
                 first, count = len(rows[i][0]) - 1, len(rows[i][1])
                 scaled = logits[row, first : first + count].float() / temperature
@@ -295,9 +305,8 @@ class LanguageModelPolicy:
         states: list[torch.Tensor] = [torch.empty(0)] * len(rows)
         for begin in range(0, len(order), 64):
             batch = order[begin : begin + 64]
-            ids = {"input_ids": [rows[i] for i in batch]}
-            padded = self.tokenizer.pad(ids, padding=True, padding_side="right", return_tensors="pt")
-            batch_states = last_hidden_states(self.model, **padded.to(self.model.device), ledger=ledger)
+            inputs = padded([rows[i] for i in batch], self.tokenizer, "right", self.model.device)
+            batch_states = last_hidden_states(self.model, **inputs, ledger=ledger)
             for i, state in zip(batch, batch_states, strict=True):
                 states[i] = state
         return torch.stack(states).reshape(len(prompts), -1, states[0].shape[-1])

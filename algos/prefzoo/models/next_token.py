@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from prefzoo.models.batch_invariance import takes
 from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.models.merged_layers import merged_layers
+from prefzoo.models.padding import padded
 from prefzoo.types import Prompt
 
 TOKENS = 4096
@@ -132,10 +133,8 @@ def _last_logits(policy: LanguageModelPolicy, rows: list[list[int]], shared: int
     """The logits after the last token of each row, shape (rows, vocabulary); row 2k and row 2k + 1 begin with the same
     `shared` tokens."""
     model, device = policy.model, policy.model.device
-    padded = policy.tokenizer.pad(
-        {"input_ids": [row[shared:] for row in rows]}, padding=True, padding_side="right", return_tensors="pt"
-    ).to(device)
-    mask = padded["attention_mask"]
+    inputs = padded([row[shared:] for row in rows], policy.tokenizer, "right", device)
+    mask = inputs["attention_mask"]
     # Only where a row ends are there logits, instead of everywhere.
     ends, which = (mask.sum(1) - 1).unique(return_inverse=True)
     cache = None
@@ -148,7 +147,7 @@ def _last_logits(policy: LanguageModelPolicy, rows: list[list[int]], shared: int
     more: dict[str, Any] = {} if cache is None else {"past_key_values": cache}
     if keeps := takes(model, "logits_to_keep"):
         more["logits_to_keep"] = ends
-    logits = model(input_ids=padded["input_ids"], attention_mask=mask, use_cache=cache is not None, **more).logits
+    logits = model(input_ids=inputs["input_ids"], attention_mask=mask, use_cache=cache is not None, **more).logits
     if not keeps:
         logits = logits[:, ends]  # (rows, ends, V)
     return logits[torch.arange(len(rows), device=device), which].float()

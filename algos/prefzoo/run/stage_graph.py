@@ -31,7 +31,7 @@ START = "start"
 LABEL_STAGE = "label"
 AUDIT = "audit {}"
 INCOMPLETE = "incomplete"
-SECONDS_FILE = "seconds.txt"
+SECONDS_FILE, PROCESSOR_SECONDS_FILE = "seconds.txt", "processor_seconds.txt"
 PLAN_FILE = "plan.json"
 PREFLIGHT = "preflight.json"
 """What the data stage found, in its folder."""
@@ -71,8 +71,16 @@ class Stage:
     @property
     def seconds(self) -> float | None:
         """How long it took; None where it is not done."""
+        return self._number(SECONDS_FILE)
+
+    @property
+    def processor_seconds(self) -> float | None:
+        """Processor time of its process, all threads together; None where it is not done, or by an older version."""
+        return self._number(PROCESSOR_SECONDS_FILE)
+
+    def _number(self, file: str) -> float | None:
         try:
-            return float((self.folder / SECONDS_FILE).read_text(encoding="utf-8"))
+            return float((self.folder / file).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return None
 

@@ -27,7 +27,7 @@ from prefzoo.errors import PrefzooError, os_error_text
 from prefzoo.interface import CHECKPOINTS
 from prefzoo.run import distributed
 from prefzoo.run.memory_words import out_of_memory
-from prefzoo.run.stage_graph import SECONDS_FILE, Plan, Stage, lost_need
+from prefzoo.run.stage_graph import PROCESSOR_SECONDS_FILE, SECONDS_FILE, Plan, Stage, lost_need
 from prefzoo.run.subprocesses import descendants, hide_bars, kill, output_to, print_anything
 
 PRELOAD, PRELOAD_CHECKED = "prefzoo.run.preload", "prefzoo.run.preload_checked"
@@ -86,7 +86,7 @@ def _do(job: Callable[..., None], plan: Plan, stage: Stage, threads: int, connec
     folder: Path = stage.folder
     partial = partial_folder(folder)
     log = folder.with_name(folder.name + ".log")
-    began, last = time.monotonic(), 0.0
+    began, processor, last = time.monotonic(), time.process_time(), 0.0
 
     def progress(what: str, done: int, total: int) -> None:
         nonlocal last
@@ -100,6 +100,8 @@ def _do(job: Callable[..., None], plan: Plan, stage: Stage, threads: int, connec
         shutil.rmtree(partial / CHECKPOINTS, ignore_errors=True)
         _remove_folders_of_wandb()
         (partial / SECONDS_FILE).write_text(f"{time.monotonic() - began:.2f}", encoding="utf-8")
+        used = f"{time.process_time() - processor:.2f}"
+        (partial / PROCESSOR_SECONDS_FILE).write_text(used, encoding="utf-8")
         move_into_place(folder)  # only an incomplete result can be there
         message: tuple[str, str | None] = ("ok", None)
     except PrefzooError as error:

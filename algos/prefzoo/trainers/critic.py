@@ -35,9 +35,9 @@ class CriticModules:
                 raise ValueError("a critic on the policy's base needs an adapter; give it a model of its own instead")
             model.add_adapter(VALUE, model.peft_config["default"])
             model.set_adapter("default")
-            for name, weight in model.named_parameters():
-                if f".{VALUE}." in name:
-                    weight.requires_grad_(True)  # peft freezes all adapters but the active one
+            self._own_weights = [weight for name, weight in model.named_parameters() if f".{VALUE}." in name]
+            for weight in self._own_weights:
+                weight.requires_grad_(True)  # peft freezes all adapters but the active one
             kinds = (BaseTunerLayer, AuxiliaryTrainingWrapper)
             self._adapted = [module for module in model.modules() if isinstance(module, kinds)]
         else:
@@ -101,10 +101,12 @@ class CriticModules:
     @contextlib.contextmanager
     def _critic_on(self: Any) -> Iterator[None]:
         """Within this block the policy's base runs under the critic's adapter."""
-        layers = [] if self._backbone is not None else self._adapted
+        layers, weights = ([], []) if self._backbone is not None else (self._adapted, self._own_weights)
         # `set_adapter` would look through all weights of the model, and freeze the policy's adapter.
         for layer in layers:
             layer._active_adapter = [VALUE]
+        for weight in weights:
+            weight.requires_grad_(True)  # peft has frozen it where adapters were off meanwhile, for the reference
         try:
             yield
         finally:
