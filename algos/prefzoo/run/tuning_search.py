@@ -70,6 +70,14 @@ class Search:
         """The stages so far."""
         return self.builder.plan
 
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to run."""
+        if not self.labels:
+            return True
+        asked = any(search.stopped is None and self._may_ask(search) for search in self.labels.values())
+        return not self.running and not asked and len(self.start) == len(self.seeds)
+
     def replay(self) -> None:
         """Take in all that was done by earlier calls; nothing is run."""
         ended: set[str] = set()
