@@ -32,6 +32,7 @@ from prefzoo.run.tuning_search import Search
 
 RECIPE: dict[str, Any] = {
     "algorithms": {"dpo": {"beta": 0.1}, "ppo": {}, "rejection_sampling": {"n": 4}, "best_of_n": {}},
+    "budget": {"prompts": 400},
     "tuning": {"trials": 6},
 }
 PROMPTS = 32

@@ -175,7 +175,7 @@ def _write_recipe(found: Found, checked: Recipe, name: str | None) -> None:
     tuning = found.record
     head = (
         f"# Settings found by `prefzoo tune` with {tuning['trials']} trials a label ({tuning['sampler']}) of "
-        f"{tuning['budget']['prompts']} training prompts,\n# scored by {tuning['objective']['metric']} on "
+        f"{tuning['budget']['prompts'] or 'all'} training prompts,\n# scored by {tuning['objective']['metric']} on "
         f"{tuning['prompts']} validation prompts; tuning.json has every trial.\n"
     )
     write_whole(found.recipe, head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
