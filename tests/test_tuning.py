@@ -313,6 +313,19 @@ def test_what_trials_are_scored_by(tmp_path, changes, metric, expected) -> None:
     assert found["start"]["length"] == 5.0
 
 
+def test_a_policy_without_a_kl_has_no_penalized_reward(tmp_path) -> None:
+    def job(plan, stage: Stage) -> None:
+        play(plan, stage)
+        if stage.label == "dpo":
+            file = stage.folder / "replies.jsonl"
+            file.write_text(file.read_text().replace('"kl"', '"other"'))
+
+    trial = searched(tmp_path / "with", trials=1, objective="reward", job=job)["labels"]["dpo"]["trials"][0]
+    assert trial["state"] == "failed" and "no KL to the start" in trial["error"] and trial["ledger"]["flops"] > 0
+    free = searched(tmp_path / "without", trials=1, objective="reward", kl_penalty=0.0, job=job)["labels"]["dpo"]
+    assert free["trials"][0]["score"] == 3.0 and free["trials"][0]["kl"] is None
+
+
 def test_where_a_judge_decides_trials_wait_for_the_starts_replies(tmp_path) -> None:
     search = Search(checked(gold="judge", judge={"type": "random"}), tmp_path)
     assert search.metric == "win_rate"

@@ -23,7 +23,7 @@ from prefzoo.recipe.tuning_settings import Tuning
 from prefzoo.run.stage_graph import Stage
 from prefzoo.types import Range
 
-optuna.logging.set_verbosity(optuna.logging.ERROR)
+optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 DIGITS = 4
 """Significant digits of a number that is tried, so that people can read and repeat it."""
@@ -170,8 +170,9 @@ class LabelSearch:
             trial = Trial(number, dict(self.written))
         else:
             asked = self.study.ask(self.distributions)
-            values = {key: value if number == 0 else _rounded(value) for key, value in asked.params.items()}
-            trial = Trial(number, values, asked)
+            rounded = {key: _rounded(value) for key, value in asked.params.items()}
+            inside = {key: value for key, value in rounded.items() if number and self.space[key].holds(value)}
+            trial = Trial(number, {**asked.params, **inside}, asked)
         trial.share = share(trial.values)
         alike = [other for other in self.trials if (other.values, other.share) == (trial.values, trial.share)]
         self.trials.append(trial)

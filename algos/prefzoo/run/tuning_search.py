@@ -21,9 +21,12 @@ from prefzoo.run.executor import Outcome
 from prefzoo.run.label_search import LabelSearch, Measured, Trial
 from prefzoo.run.stage_graph import Plan, Stage
 from prefzoo.run.tuning_allowance import Allowance
-from prefzoo.run.tuning_graph import SearchBuilder, metric_of, trial_prompts
+from prefzoo.run.tuning_graph import MEASURING, SearchBuilder, metric_of, trial_prompts
 
-LEDGER, MEASURING = "ledger.json", "measuring.json"
+NO_KL = (
+    "its policy has no KL to the start, which tuning takes off the reward; give the policy one "
+    "(docs/algorithms.md), or say tuning.kl_penalty: 0"
+)
 
 
 class _Journal(BaseJournalBackend):
@@ -140,9 +143,11 @@ class Search:
             return [], []
         search, trial = self.running.pop(stage.name)
         if outcome.status == "ok":
-            trial.measured[stage.name] = self._measured(stage)
+            trial.measured[stage.name] = measured = self._measured(stage)
+            if not measured.scores:
+                search.fail(trial, NO_KL, {})
         else:
-            search.fail(trial, str(outcome.error), _read_ledger(partial_folder(stage.folder) / LEDGER))
+            search.fail(trial, str(outcome.error), _read_ledger(partial_folder(stage.folder) / "ledger.json"))
             if outcome.status == "skipped":  # what all of its trials need is not there
                 search.stopped = str(outcome.error)
         stages, trials = self._go_on(search)
@@ -187,16 +192,16 @@ class Search:
             self.allowance.least = min(self.allowance.prompts, self.allowance.least)
 
     def _measured(self, stage: Stage) -> Measured:
+        """What a stage left; no scores, where there is no KL to penalize."""
         records = read_records(stage.folder)
         kls = [record["kl"] for record in records if "kl" in record]
         kl = fmean(kls) if len(kls) == len(records) else None
-        if self.metric == "reward":
-            penalty = self.tuning.kl_penalty
-            scores = [record["proxy"] - penalty * (record["kl"] if penalty else 0.0) for record in records]
-        else:
-            scores = [record["gold"] for record in records]
+        penalty = self.tuning.kl_penalty if self.metric == "reward" else 0.0
+        measure = "proxy" if self.metric == "reward" else "gold"
+        penalized = [record[measure] - penalty * record.get("kl", 0.0) for record in records]
+        scores = penalized if kl is not None or not penalty else []
         length = fmean(record["length"] for record in records)
-        ledger, measuring = (_read_ledger(stage.folder / name) for name in (LEDGER, MEASURING))
+        ledger, measuring = (_read_ledger(stage.folder / name) for name in ("ledger.json", MEASURING))
         return Measured(scores, kl, length, ledger, measuring)
 
     def winners(self) -> dict[str, dict[str, Any]]:
