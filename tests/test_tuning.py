@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -18,16 +19,18 @@ from typing import Any
 import optuna
 import pytest
 import yaml
+from rich.console import Console
 
 import prefzoo
 from conftest import SMALL
+from prefzoo.commands.tuning import Found, found_table
 from prefzoo.data import splits
 from prefzoo.errors import DataError, PrefzooError
 from prefzoo.recipe import check_recipe as recipes
 from prefzoo.recipe.tuning_space import tuned
 from prefzoo.run.executor import Outcome
 from prefzoo.run.stage_graph import Stage, make_plan
-from prefzoo.run.tuning_record import record, save
+from prefzoo.run.tuning_record import record, save, sentence
 from prefzoo.run.tuning_search import Search
 
 RECIPE: dict[str, Any] = {
@@ -354,6 +357,26 @@ def test_the_comparison_shares_data_start_and_reward_with_the_search_and_has_wha
     untouched = make_plan(recipes.check({**RECIPE, "tuning": None}), tmp_path)
     kept = {name: stage.folder for name, stage in untouched.stages.items() if stage.label in ("best_of_n", "start")}
     assert kept and all(plan.stages[name].folder == folder for name, folder in kept.items())
+
+
+def test_what_a_person_sees_of_it(tmp_path) -> None:
+    def job(plan, stage: Stage) -> None:
+        if stage.label == "ppo":
+            raise ValueError("training diverged")
+        play(plan, stage)
+
+    search = Search(checked(trials=3), tmp_path)
+    drive(search, job=job)
+    console = Console(width=200, file=io.StringIO())
+    console.print(found_table(Found(save(search), make_plan(checked(), tmp_path))))
+    rows = {line.split()[0]: line for line in console.file.getvalue().splitlines()[2:]}
+    dpo, best = search.labels["dpo"], search.labels["dpo"].best
+    assert best.number > 0 and f"{dpo.trials[0].score:.3g}" in rows["dpo"] and f"{best.score:.3g}" in rows["dpo"]
+    assert f"beta {best.values['beta']:.3g}" in rows["dpo"] and "all failed" in rows["ppo"]
+    first, second = (sentence(search, "dpo", trial) for trial in (dpo.trials[0], best))
+    assert first.startswith("tuning dpo, trial 0 (of 3): as written: beta 0.1, learning_rate 0.002: gold ")
+    assert ", KL 1" in first and second.endswith(", the best so far")
+    assert sentence(search, "ppo", search.labels["ppo"].trials[0]).endswith(": failed")
 
 
 def test_a_trial_cannot_read_the_test_split(tmp_path, lab_rows) -> None:
