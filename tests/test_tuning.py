@@ -222,6 +222,15 @@ def test_labels_end_within_five_percent_where_they_get_the_same_cost(tmp_path, u
     assert search.complete and json.loads(json.dumps(record(search))) == found
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_no_dear_settings_at_the_end_overshoot_where_a_trial_needs_many_prompts(tmp_path, seed) -> None:
+    """A batch is a quarter of the prompts: 16 samples to each take a tenth of the allowance."""
+    labels = {"ppo": {}, "rejection_sampling": {"n": 4}}
+    found = searched(tmp_path, equal="flops", trials=3, seed=seed, training={"batch_size": 100}, algorithms=labels)
+    for label, each in found["labels"].items():
+        assert each["spent"]["flops"] == pytest.approx(found["allowance"], rel=0.05), label
+
+
 def test_a_trial_that_fails_is_counted_and_shown_and_a_label_whose_trials_all_fail_stays_as_written(tmp_path) -> None:
     def job(plan, stage: Stage) -> None:
         if stage.label == "ppo" or (stage.label == "dpo" and (stage.settings or {})["beta"] < 0.2):

@@ -106,7 +106,7 @@ class Search:
         """Ask for the trials that may begin now."""
         begun: list[Stage] = []
         while search.stopped is None and self._may_ask(search):
-            trial, stages = search.ask(self._share(search))
+            trial, stages = search.ask(self._fit(search))
             begun += stages
             self.running.update({stage.name: (search, trial) for stage in stages})
         return begun
@@ -117,12 +117,12 @@ class Search:
             return asked < search.most and (asked < search.free or search.told == asked)
         return search.told == asked and allowance.amount is not None and allowance.left(search) > 0
 
-    def _share(self, search: LabelSearch) -> Callable[[Mapping[str, Any]], float]:
-        """What share of the training prompts a trial with some settings gets."""
+    def _fit(self, search: LabelSearch) -> Callable[[Mapping[str, Any]], tuple[dict[str, Any], float]]:
+        """Makes of settings those that are tried, and the share of the training prompts that they get."""
         allowance = self.allowance
         if allowance is None or allowance.amount is None:
-            return lambda values: 1.0
-        return lambda values: allowance.share(search, values)
+            return lambda values: (dict(values), 1.0)
+        return lambda values: allowance.fit(search, values)
 
     def ended(self, stage: Stage, outcome: Outcome) -> tuple[list[Stage], list[Trial]]:
         """Take in how a stage ended.
