@@ -373,6 +373,18 @@ def test_the_comparison_shares_data_start_and_reward_with_the_search_and_has_wha
     assert kept and all(plan.stages[name].folder == folder for name, folder in kept.items())
 
 
+def test_trials_need_what_the_trainings_of_the_comparison_need(tmp_path) -> None:
+    shuffled = Search(checked(data={"shuffle_labels": True}), tmp_path).plan.stages
+    assert "reward seed 1000" in shuffled["tune ppo trial 0 seed 1000"].needs, "labels are shuffled by each seed's coin"
+    (tmp_path / "prompts.jsonl").write_text('{"prompt": "Is 2 even?"}\n')
+    data = {"prompts": str(tmp_path / "prompts.jsonl"), "label_with": "judge"}
+    recipe = checked(data=data, algorithms={"dpo": {}})
+    search = Search(recipe, tmp_path).plan.stages
+    assert search["tune dpo trial 0 seed 1000"].needs == ("data", "start", "label", "reward")
+    comparison = make_plan(recipe, tmp_path).stages
+    assert search["label"].folder == comparison["label"].folder
+
+
 def test_what_a_person_sees_of_it(tmp_path) -> None:
     def job(plan, stage: Stage) -> None:
         if stage.label == "ppo":
