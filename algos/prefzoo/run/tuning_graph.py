@@ -14,6 +14,8 @@ from prefzoo.run.stage_graph import START, PlanBuilder, Stage
 
 TUNING_FILE = "tuning.json"
 """What was tried and found, in the folder of a comparison."""
+MEASURING = "measuring.json"
+"""The part of a trial's ledger that measuring it took, in its folder."""
 BASELINE = f"tune {START} seed {{}}"
 """The stage that measures the start on the validation prompts."""
 METRICS: Mapping[str, Literal["gold", "win_rate", "reward"]] = {"gold": "gold", "judge": "win_rate", "reward": "reward"}
