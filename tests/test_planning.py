@@ -227,6 +227,8 @@ def test_the_table_and_the_report_show_it(probed, tmp_path) -> None:
     assert estimated_cells(SimpleNamespace(recipe=fewer, algorithms=results.algorithms), tmp_path)
     other = {**recipe, "algorithms": {"dpo": {"beta": 9}}}
     assert estimated_cells(SimpleNamespace(recipe=other, algorithms=results.algorithms), tmp_path) is None
+    replace(found, recipe={k: v for k, v in found.recipe.items() if k != "tuning"}).save(tmp_path)
+    assert estimated_cells(results, tmp_path), "an estimate of an older version, whose recipes had no such key"
     longer = {**recipe, "budget": {**recipe["budget"], "epochs": 2}}
     assert estimated_cells(SimpleNamespace(recipe=longer, algorithms=results.algorithms), tmp_path) is None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import os
@@ -18,20 +19,23 @@ from typing import Any
 import optuna
 import pytest
 import yaml
+from rich.console import Console
 
 import prefzoo
 from conftest import SMALL
+from prefzoo.commands.tuning import Found, found_table
 from prefzoo.data import splits
 from prefzoo.errors import DataError, PrefzooError
 from prefzoo.recipe import check_recipe as recipes
 from prefzoo.recipe.tuning_space import tuned
 from prefzoo.run.executor import Outcome
 from prefzoo.run.stage_graph import Stage, make_plan
-from prefzoo.run.tuning_record import record, save
+from prefzoo.run.tuning_record import record, save, sentence
 from prefzoo.run.tuning_search import Search
 
 RECIPE: dict[str, Any] = {
     "algorithms": {"dpo": {"beta": 0.1}, "ppo": {}, "rejection_sampling": {"n": 4}, "best_of_n": {}},
+    "budget": {"prompts": 400},
     "tuning": {"trials": 6},
 }
 PROMPTS = 32
@@ -160,7 +164,12 @@ def test_what_is_tried_depends_on_no_order_and_no_interrupt(tmp_path, sampler) -
         search = Search(checked(sampler=sampler), tmp_path / str(order))
         ran = drive(search, order, most=9)
         again = Search(checked(sampler=sampler), tmp_path / str(order))
+        assert not again.complete
         ran += drive(again, order + 10)
+        assert again.complete
+        replayed = Search(checked(sampler=sampler), tmp_path / str(order))
+        replayed.replay()
+        assert replayed.complete and record(replayed) == record(again)
         assert len(set(ran)) == len(ran), "nothing runs twice"
         assert json.loads(json.dumps(record(again))) == whole
     other = searched(tmp_path / "other", sampler=sampler, seed=1)
@@ -209,7 +218,17 @@ def test_labels_end_within_five_percent_where_they_get_the_same_cost(tmp_path, u
     if unit == "flops":
         assert len(found["labels"]["dpo"]["trials"]) > 3 * 6, "cheap trials are more"
     search = Search(checked(equal=unit), tmp_path)
-    assert not drive(search) and json.loads(json.dumps(record(search))) == found
+    search.replay()
+    assert search.complete and json.loads(json.dumps(record(search))) == found
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_no_dear_settings_at_the_end_overshoot_where_a_trial_needs_many_prompts(tmp_path, seed) -> None:
+    """A batch is a quarter of the prompts: 16 samples to each take a tenth of the allowance."""
+    labels = {"ppo": {}, "rejection_sampling": {"n": 4}}
+    found = searched(tmp_path, equal="flops", trials=3, seed=seed, training={"batch_size": 100}, algorithms=labels)
+    for label, each in found["labels"].items():
+        assert each["spent"]["flops"] == pytest.approx(found["allowance"], rel=0.05), label
 
 
 def test_a_trial_that_fails_is_counted_and_shown_and_a_label_whose_trials_all_fail_stays_as_written(tmp_path) -> None:
@@ -306,6 +325,19 @@ def test_what_trials_are_scored_by(tmp_path, changes, metric, expected) -> None:
     assert found["start"]["length"] == 5.0
 
 
+def test_a_policy_without_a_kl_has_no_penalized_reward(tmp_path) -> None:
+    def job(plan, stage: Stage) -> None:
+        play(plan, stage)
+        if stage.label == "dpo":
+            file = stage.folder / "replies.jsonl"
+            file.write_text(file.read_text().replace('"kl"', '"other"'))
+
+    trial = searched(tmp_path / "with", trials=1, objective="reward", job=job)["labels"]["dpo"]["trials"][0]
+    assert trial["state"] == "failed" and "no KL to the start" in trial["error"] and trial["ledger"]["flops"] > 0
+    free = searched(tmp_path / "without", trials=1, objective="reward", kl_penalty=0.0, job=job)["labels"]["dpo"]
+    assert free["trials"][0]["score"] == 3.0 and free["trials"][0]["kl"] is None
+
+
 def test_where_a_judge_decides_trials_wait_for_the_starts_replies(tmp_path) -> None:
     search = Search(checked(gold="judge", judge={"type": "random"}), tmp_path)
     assert search.metric == "win_rate"
@@ -334,6 +366,26 @@ def test_the_comparison_shares_data_start_and_reward_with_the_search_and_has_wha
     untouched = make_plan(recipes.check({**RECIPE, "tuning": None}), tmp_path)
     kept = {name: stage.folder for name, stage in untouched.stages.items() if stage.label in ("best_of_n", "start")}
     assert kept and all(plan.stages[name].folder == folder for name, folder in kept.items())
+
+
+def test_what_a_person_sees_of_it(tmp_path) -> None:
+    def job(plan, stage: Stage) -> None:
+        if stage.label == "ppo":
+            raise ValueError("training diverged")
+        play(plan, stage)
+
+    search = Search(checked(trials=3), tmp_path)
+    drive(search, job=job)
+    console = Console(width=200, file=io.StringIO())
+    console.print(found_table(Found(save(search), make_plan(checked(), tmp_path))))
+    rows = {line.split()[0]: line for line in console.file.getvalue().splitlines()[2:]}
+    dpo, best = search.labels["dpo"], search.labels["dpo"].best
+    assert best.number > 0 and f"{dpo.trials[0].score:.3g}" in rows["dpo"] and f"{best.score:.3g}" in rows["dpo"]
+    assert f"beta {best.values['beta']:.3g}" in rows["dpo"] and "all failed" in rows["ppo"]
+    first, second = (sentence(search, "dpo", trial) for trial in (dpo.trials[0], best))
+    assert first.startswith("tuning dpo, trial 0 (of 3): as written: beta 0.1, learning_rate 0.002: gold ")
+    assert ", KL 1" in first and second.endswith(", the best so far")
+    assert sentence(search, "ppo", search.labels["ppo"].trials[0]).endswith(": failed")
 
 
 def test_a_trial_cannot_read_the_test_split(tmp_path, lab_rows) -> None:

@@ -31,7 +31,7 @@ TUNED = "tuned.yaml"
 """The recipe with what was found, in the folder of a comparison."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Found:
     """What a search found.
 
@@ -52,6 +52,9 @@ class Found:
     def winners(self) -> dict[str, dict[str, Any]]:
         """Label -> its settings, as a recipe writes them."""
         return {label: found["winner"] for label, found in self.record["labels"].items()}
+
+    def __repr__(self) -> str:
+        return f"<the settings of {', '.join(self.winners) or 'no label'} were searched: {self.recipe}>"
 
 
 @os_errors_told("tuning")
@@ -102,10 +105,15 @@ def search_settings(plan: Plan, workers: int, console: Console) -> Found:
         PrefzooError: when the data or the start failed, or there are too few validation prompts.
     """
     recipe, out = plan.recipe, plan.out
-    plan.save()
     search = Search(recipe, out)
-    if search.labels:
+    search.replay()
+    if not search.complete:
+        plan.save()
+        search = Search(recipe, out)
         _run(search, workers, console)
+    elif search.labels:
+        count = sum(len(each.trials) for each in search.labels.values())
+        console.print(f"tuning: all {count} trials are there already", markup=False, highlight=False)
     search.finished = True
     record = save(search)
     return Found(record, replace(make_plan(tuned(recipe, search.winners()), out), written=recipe.algorithms))
@@ -167,7 +175,7 @@ def _write_recipe(found: Found, checked: Recipe, name: str | None) -> None:
     tuning = found.record
     head = (
         f"# Settings found by `prefzoo tune` with {tuning['trials']} trials a label ({tuning['sampler']}) of "
-        f"{tuning['budget']['prompts']} training prompts,\n# scored by {tuning['objective']['metric']} on "
+        f"{tuning['budget']['prompts'] or 'all'} training prompts,\n# scored by {tuning['objective']['metric']} on "
         f"{tuning['prompts']} validation prompts; tuning.json has every trial.\n"
     )
     write_whole(found.recipe, head + yaml.safe_dump(content, sort_keys=False, allow_unicode=True))

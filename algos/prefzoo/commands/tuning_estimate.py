@@ -28,7 +28,7 @@ def with_tuning(plan: Plan, train: int, validation: int) -> Plan:
         return plan
     search = Search(recipe, plan.out)
     search.replay()
-    if all(each.told >= each.most for each in search.labels.values()):
+    if search.complete:
         return replace(make_plan(tuned(recipe, search.winners()), plan.out), written=recipe.algorithms)
     epochs = (tuning.budget.epochs or recipe.budget.epochs) / recipe.budget.epochs
     trained = round(min(train, trial_prompts(recipe) or train) * epochs)

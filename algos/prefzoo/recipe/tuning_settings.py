@@ -12,12 +12,14 @@ from prefzoo.settings import Settings
 class TuningBudget(Settings):
     """What the training of a trial may use.
 
+    Less than the recipe's own budget is cheaper and misleads: what over-optimizes in many steps does not in few.
+
     Attributes:
         prompts: training prompts; null, and whatever is more than the recipe's budget, is as many as that has.
         epochs: how often they are seen; null is as often as the recipe's budget says.
     """
 
-    prompts: int | None = Field(400, ge=1)
+    prompts: int | None = Field(None, ge=1)
     epochs: float | None = Field(None, gt=0)
 
 

@@ -112,7 +112,7 @@ def estimated_cells(results: Results, out: Path) -> Cells | None:
     """Return estimate and actual value side by side for each label that was estimated with the settings it ran with;
     None where there is none."""
     estimate = Estimate.load(out)
-    if estimate is None or any(estimate.recipe[k] != v for k, v in results.recipe.items() if k not in FREE_BLOCKS):
+    if estimate is None or any(estimate.recipe.get(k) != v for k, v in results.recipe.items() if k not in FREE_BLOCKS):
         return None
     settings = [recipe["algorithms"] for recipe in (estimate.recipe, results.recipe)]
     ledgers = {

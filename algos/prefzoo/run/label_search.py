@@ -23,7 +23,7 @@ from prefzoo.recipe.tuning_settings import Tuning
 from prefzoo.run.stage_graph import Stage
 from prefzoo.types import Range
 
-optuna.logging.set_verbosity(optuna.logging.ERROR)
+optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 DIGITS = 4
 """Significant digits of a number that is tried, so that people can read and repeat it."""
@@ -55,7 +55,8 @@ class Trial:
     Attributes:
         number: counts the label's trials; 0 are the settings as written.
         values: by dotted setting.
-        asked: what Optuna is told by; None for settings as written that are outside what is tried.
+        asked: what Optuna is told by; None for settings as written that are outside what is tried, and for others than
+            were asked for.
         share: of a trial's training prompts, that it has.
         stages: one a seed, in order, as far as they were begun.
         measured: name of a stage -> what its seed scored.
@@ -159,20 +160,24 @@ class LabelSearch:
         best = self.best.values if self.best is not None else {}
         return {key: value for key, value in best.items() if value != self.written[key]}
 
-    def ask(self, share: Callable[[Mapping[str, Any]], float]) -> tuple[Trial, list[Stage]]:
+    def ask(self, fit: Callable[[Mapping[str, Any]], tuple[dict[str, Any], float]]) -> tuple[Trial, list[Stage]]:
         """The next trial, and the stages that it begins with: none, where an earlier one had the same settings.
 
         Args:
-            share: of the training prompts that a trial with such settings has.
+            fit: makes of settings those that are tried, and the share of the training prompts that they get; of others
+                than were asked for, Optuna is not told.
         """
         number = len(self.trials)
         if number == 0 and not all(tried.holds(self.written[key]) for key, tried in self.space.items()):
             trial = Trial(number, dict(self.written))
         else:
             asked = self.study.ask(self.distributions)
-            values = {key: value if number == 0 else _rounded(value) for key, value in asked.params.items()}
-            trial = Trial(number, values, asked)
-        trial.share = share(trial.values)
+            rounded = {key: _rounded(value) for key, value in asked.params.items()}
+            inside = {key: value for key, value in rounded.items() if number and self.space[key].holds(value)}
+            trial = Trial(number, {**asked.params, **inside}, asked)
+        values, trial.share = fit(trial.values)
+        if values != trial.values:
+            trial.values, trial.asked = values, None
         alike = [other for other in self.trials if (other.values, other.share) == (trial.values, trial.share)]
         self.trials.append(trial)
         if alike:

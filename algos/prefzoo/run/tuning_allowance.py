@@ -53,15 +53,27 @@ class Allowance:
         cheapest = min((self._at(trial, self.least / self.prompts) for trial in known), default=0.0)
         return left if cheapest <= 2 * left else 0.0
 
-    def share(self, search: LabelSearch, values: Mapping[str, Any]) -> float:
-        """The share of a trial's training prompts that what is left pays for: 1, or the last trials' less."""
+    def fit(self, search: LabelSearch, values: Mapping[str, Any]) -> tuple[dict[str, Any], float]:
+        """The share of a trial's training prompts that what is left pays for: 1, or the last trials' less.
+
+        Settings that would be too dear on the fewest prompts, too, get the whole numbers of the cheapest trial so far.
+
+        Returns:
+            The settings and the share.
+        """
         assert self.amount is not None
-        whole, measuring = self._expected(search, values)
         left = self.left(search)
-        if whole <= left + CLOSE / 2 * self.amount:
-            return 1.0
-        affordable = (left - measuring) / (whole - measuring)
-        return min(self.prompts, max(self.least, math.floor(affordable * self.prompts))) / self.prompts
+        most = left + CLOSE / 2 * self.amount
+        whole, measuring = self._expected(search, values)
+        if whole <= most:
+            return dict(values), 1.0
+        values = dict(values)
+        if measuring + self.least / self.prompts * (whole - measuring) > most:
+            cheapest = min(_whole_trials(search), key=self._cost)
+            values |= {key: cheapest.values[key] for key in _numbers(search)}
+            whole, measuring = self._cost(cheapest), self._measuring(cheapest)
+        affordable = (left - measuring) / max(whole - measuring, 1e-9)
+        return values, min(self.prompts, max(self.least, math.floor(affordable * self.prompts))) / self.prompts
 
     def _expected(self, search: LabelSearch, values: Mapping[str, Any]) -> tuple[float, float]:
         """What a whole trial with these settings takes at most, and the part of it that measuring takes.
@@ -69,7 +81,7 @@ class Allowance:
         By trials that have ended: as much as those with the same whole numbers (epochs, replies to a prompt), or more
         in proportion to each that is larger. Other settings hardly change what a training takes.
         """
-        numbers = [key for key, tried in search.space.items() if tried.whole and not tried.choices]
+        numbers = _numbers(search)
         alike: dict[tuple[Any, ...], list[Trial]] = {}
         for trial in _whole_trials(search):
             alike.setdefault(tuple(trial.values[key] for key in numbers), []).append(trial)
@@ -93,6 +105,11 @@ class Allowance:
         """What a trial would have taken on a share of its prompts."""
         measuring = self._measuring(trial)
         return measuring + share * (self._cost(trial) - measuring)
+
+
+def _numbers(search: LabelSearch) -> list[str]:
+    """The settings on which the cost of a trial depends: those of whole numbers."""
+    return [key for key, tried in search.space.items() if tried.whole and not tried.choices]
 
 
 def _whole_trials(search: LabelSearch) -> list[Trial]:

@@ -12,6 +12,10 @@ from prefzoo.recipe.tuning_space import tuning_seeds
 from prefzoo.run.cache import result_key
 from prefzoo.run.stage_graph import START, PlanBuilder, Stage
 
+TUNING_FILE = "tuning.json"
+"""What was tried and found, in the folder of a comparison."""
+MEASURING = "measuring.json"
+"""The part of a trial's ledger that measuring it took, in its folder."""
 BASELINE = f"tune {START} seed {{}}"
 """The stage that measures the start on the validation prompts."""
 METRICS: Mapping[str, Literal["gold", "win_rate", "reward"]] = {"gold": "gold", "judge": "win_rate", "reward": "reward"}

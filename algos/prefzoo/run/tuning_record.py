@@ -12,13 +12,11 @@ from prefzoo.atomic_files import write_whole
 from prefzoo.recipe.recipe_schema import Recipe
 from prefzoo.recipe.tuning_space import UNTUNED, with_values
 from prefzoo.run.label_search import LabelSearch, Measured, Trial
-from prefzoo.run.tuning_graph import trial_prompts
+from prefzoo.run.tuning_graph import TUNING_FILE, trial_prompts
 from prefzoo.run.tuning_search import Search
 
-TUNING_FILE = "tuning.json"
-"""What was tried and found, in the folder of a comparison."""
 JOURNAL = Path("tuning") / "journal.log"
-"""The same for Optuna's dashboard."""
+"""What `tuning.json` says, for Optuna's dashboard."""
 
 
 def save(search: Search) -> dict[str, Any]:
@@ -62,9 +60,9 @@ def _of_label(search: LabelSearch, recipe: Recipe, out: Path) -> dict[str, Any]:
             "number": trial.number,
             "settings": trial.values,
             "state": trial.state,
-            **(_summary(trial.seeds) if trial.seeds else {"kl": None, "length": None}),
+            **(_summary(trial.seeds) if trial.score is not None else {"kl": None, "length": None}),
             "score": trial.score,
-            "seed_scores": [fmean(seed.scores) for seed in trial.seeds],
+            "seed_scores": [fmean(seed.scores) for seed in trial.seeds if seed.scores],
             "standard_error": trial.standard_error,
             "share": trial.share,
             "error": trial.error,
@@ -109,9 +107,9 @@ def sentence(search: Search, label: str, trial: Trial) -> str:
     """One line about a trial that has ended."""
     of_label = search.labels[label]
     values = ", ".join(f"{key.removeprefix('trainer.')} {_shown(value)}" for key, value in trial.values.items())
-    place = f"tuning {label}, trial {trial.number + 1}"
+    place = f"tuning {label}, trial {trial.number}"
     if search.allowance is None:
-        place += f" of {of_label.most}"
+        place += f" (of {of_label.most})"
     elif search.allowance.amount:
         place += f" ({search.allowance.spent(of_label) / search.allowance.amount:.0%} of the {search.allowance.unit})"
     values = f"as written: {values}" if trial.number == 0 else values

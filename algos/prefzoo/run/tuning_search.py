@@ -21,9 +21,12 @@ from prefzoo.run.executor import Outcome
 from prefzoo.run.label_search import LabelSearch, Measured, Trial
 from prefzoo.run.stage_graph import Plan, Stage
 from prefzoo.run.tuning_allowance import Allowance
-from prefzoo.run.tuning_graph import SearchBuilder, metric_of, trial_prompts
+from prefzoo.run.tuning_graph import MEASURING, SearchBuilder, metric_of, trial_prompts
 
-LEDGER, MEASURING = "ledger.json", "measuring.json"
+NO_KL = (
+    "its policy has no KL to the start, which tuning takes off the reward; give the policy one "
+    "(docs/algorithms.md), or say tuning.kl_penalty: 0"
+)
 
 
 class _Journal(BaseJournalBackend):
@@ -70,6 +73,14 @@ class Search:
         """The stages so far."""
         return self.builder.plan
 
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to run."""
+        if not self.labels:
+            return True
+        asked = any(search.stopped is None and self._may_ask(search) for search in self.labels.values())
+        return not self.running and not asked and len(self.start) == len(self.seeds)
+
     def replay(self) -> None:
         """Take in all that was done by earlier calls; nothing is run."""
         ended: set[str] = set()
@@ -95,7 +106,7 @@ class Search:
         """Ask for the trials that may begin now."""
         begun: list[Stage] = []
         while search.stopped is None and self._may_ask(search):
-            trial, stages = search.ask(self._share(search))
+            trial, stages = search.ask(self._fit(search))
             begun += stages
             self.running.update({stage.name: (search, trial) for stage in stages})
         return begun
@@ -106,12 +117,12 @@ class Search:
             return asked < search.most and (asked < search.free or search.told == asked)
         return search.told == asked and allowance.amount is not None and allowance.left(search) > 0
 
-    def _share(self, search: LabelSearch) -> Callable[[Mapping[str, Any]], float]:
-        """What share of the training prompts a trial with some settings gets."""
+    def _fit(self, search: LabelSearch) -> Callable[[Mapping[str, Any]], tuple[dict[str, Any], float]]:
+        """Makes of settings those that are tried, and the share of the training prompts that they get."""
         allowance = self.allowance
         if allowance is None or allowance.amount is None:
-            return lambda values: 1.0
-        return lambda values: allowance.share(search, values)
+            return lambda values: (dict(values), 1.0)
+        return lambda values: allowance.fit(search, values)
 
     def ended(self, stage: Stage, outcome: Outcome) -> tuple[list[Stage], list[Trial]]:
         """Take in how a stage ended.
@@ -132,9 +143,11 @@ class Search:
             return [], []
         search, trial = self.running.pop(stage.name)
         if outcome.status == "ok":
-            trial.measured[stage.name] = self._measured(stage)
+            trial.measured[stage.name] = measured = self._measured(stage)
+            if not measured.scores:
+                search.fail(trial, NO_KL, {})
         else:
-            search.fail(trial, str(outcome.error), _read_ledger(partial_folder(stage.folder) / LEDGER))
+            search.fail(trial, str(outcome.error), _read_ledger(partial_folder(stage.folder) / "ledger.json"))
             if outcome.status == "skipped":  # what all of its trials need is not there
                 search.stopped = str(outcome.error)
         stages, trials = self._go_on(search)
@@ -179,16 +192,16 @@ class Search:
             self.allowance.least = min(self.allowance.prompts, self.allowance.least)
 
     def _measured(self, stage: Stage) -> Measured:
+        """What a stage left; no scores, where there is no KL to penalize."""
         records = read_records(stage.folder)
         kls = [record["kl"] for record in records if "kl" in record]
         kl = fmean(kls) if len(kls) == len(records) else None
-        if self.metric == "reward":
-            penalty = self.tuning.kl_penalty
-            scores = [record["proxy"] - penalty * (record["kl"] if penalty else 0.0) for record in records]
-        else:
-            scores = [record["gold"] for record in records]
+        penalty = self.tuning.kl_penalty if self.metric == "reward" else 0.0
+        measure = "proxy" if self.metric == "reward" else "gold"
+        penalized = [record[measure] - penalty * record.get("kl", 0.0) for record in records]
+        scores = penalized if kl is not None or not penalty else []
         length = fmean(record["length"] for record in records)
-        ledger, measuring = (_read_ledger(stage.folder / name) for name in (LEDGER, MEASURING))
+        ledger, measuring = (_read_ledger(stage.folder / name) for name in ("ledger.json", MEASURING))
         return Measured(scores, kl, length, ledger, measuring)
 
     def winners(self) -> dict[str, dict[str, Any]]:

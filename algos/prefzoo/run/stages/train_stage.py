@@ -17,8 +17,6 @@ from prefzoo.run.stages.start_stage import start_path
 from prefzoo.trainers.config_audit import noting_sampling
 from prefzoo.types import Progress
 
-LEDGER = "ledger.json"
-
 
 def train(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     """Train one algorithm with one seed.
@@ -46,7 +44,7 @@ def train(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
             algorithm.train(bench.replace(began=time.perf_counter()))
     finally:  # what a failed trial cost counts where trials of tuning are paid for
         if not distributed.is_follower():
-            (folder / LEDGER).write_text(json.dumps(asdict(bench.ledger)), encoding="utf-8")
+            (folder / "ledger.json").write_text(json.dumps(asdict(bench.ledger)), encoding="utf-8")
     if distributed.is_follower():  # the first process writes the rest
         return
     start_path(plan)  # raises if training changed it

@@ -21,12 +21,9 @@ from prefzoo.run.stages.evaluate_stage import Measure
 from prefzoo.run.stages.gold_metric import gold_metric
 from prefzoo.run.stages.recipe_inputs import reward_of
 from prefzoo.run.stages.start_stage import start_path, start_policy
-from prefzoo.run.stages.train_stage import LEDGER, train
-from prefzoo.run.tuning_graph import BASELINE, metric_of, trial_recipe
+from prefzoo.run.stages.train_stage import train
+from prefzoo.run.tuning_graph import BASELINE, MEASURING, metric_of, trial_recipe
 from prefzoo.types import Progress
-
-MEASURING = "measuring.json"
-"""The part of a trial's ledger that measuring it took."""
 
 
 def tune(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
@@ -68,7 +65,7 @@ def _measure(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None
     measuring = Ledger()
     measure(policy, measuring, folder)
     (folder / MEASURING).write_text(json.dumps(asdict(measuring)), encoding="utf-8")
-    training = Ledger(**json.loads((folder / LEDGER).read_text(encoding="utf-8"))) if not of_start else Ledger()
+    training = Ledger(**json.loads((folder / "ledger.json").read_text(encoding="utf-8"))) if not of_start else Ledger()
     whole = {name: getattr(training, name) + getattr(measuring, name) for name in (*CHARGES, "seconds")}
     whole["peak_memory_bytes"] = max(training.peak_memory_bytes, measuring.peak_memory_bytes)
-    (folder / LEDGER).write_text(json.dumps(whole), encoding="utf-8")
+    (folder / "ledger.json").write_text(json.dumps(whole), encoding="utf-8")
