@@ -24,8 +24,14 @@ from prefzoo.interface import Bench
 from prefzoo.settings import Adapter, Budget, Generation, Training
 
 HH_FILE = Path(__file__).parents[2] / "shared" / "data" / "hh-rlhf" / "harmless-base-1500.jsonl.gz"
-SMALL = ["budget.prompts=48", "evaluation.prompts=16", "generation.max_new_tokens=24"]
-"""Settings under which a whole comparison takes seconds; nothing is learned."""
+SMALL = [
+    "budget.prompts=48",
+    "evaluation.prompts=16",
+    "generation.max_new_tokens=24",
+    "algorithms={sft: {}, dpo: {beta: 0.5}, rejection_sampling: {n: 4},"
+    " random_choice: {algorithm: rejection_sampling, n: 4, keep: random}, best_of_n: {n: 4}}",
+]
+"""Settings under which a whole comparison takes seconds, of what is quick to train; nothing is learned."""
 TRACKED = [*SMALL, "training.batch_size=4", "algorithms.rejection_sampling.iterations=2"]
 """As small, with enough steps for a curve, and a trial of two rounds."""
 OFFLINE = [*TRACKED, "tracking.wandb.mode=offline"]
