@@ -46,6 +46,19 @@ def test_the_reward_model_is_right_on_unseen_pairs_and_follows_gold(quickstart) 
     assert quickstart.reward["gold_correlation_ci95"][0] > 0.4
 
 
+LOSSES = ["simpo", "orpo", "ipo", "rdpo", "kto", "bco"]
+"""Of those that learn from pairs or single replies: without a reference, beside imitation, TRL's, our own."""
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_losses_on_pairs_and_on_single_replies_learn_from_labels_and_from_nothing_else(tmp_path, shuffled) -> None:
+    recipe = {"extends": "quickstart", "reward": {"type": "random"}, "algorithms": {name: {} for name in LOSSES}}
+    sets = [f"data.seed={SEED}", f"data.shuffle_labels={str(shuffled).lower()}"]
+    found = prefzoo.compare(recipe, LOSSES, seeds=SEEDS, sets=sets, out=tmp_path)
+    better = {label for label in LOSSES if over_start(found, label).verdict == "better"}
+    assert better == (set() if shuffled else set(LOSSES))
+
+
 CONTROLS = {
     "shuffled labels": ("data.shuffle_labels=true", ["dpo", "rejection_sampling"]),
     "random reward": ("reward.type=random", ["rejection_sampling", "best_of_n"]),

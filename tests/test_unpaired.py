@@ -69,6 +69,8 @@ def test_shuffled_labels_go_to_any_reply_and_stay_as_many() -> None:
     views = views_of(rows)
     before, after = ([row["label"] for row in each.unpaired] for each in (views, views.with_shuffled_labels(0)))
     assert sum(before) == sum(after) == 20 and before != after
+    sampled = views.with_sampled_pairs([([{"role": "user", "content": "q"}], "a", "b")])
+    assert single(sampled) == [("q", "a", True), ("q", "b", False)], "no human labels beside a policy's own pairs"
     assert views.with_shuffled_labels(0) == views.with_shuffled_labels(0) != views.with_shuffled_labels(1)
 
 

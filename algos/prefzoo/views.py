@@ -79,7 +79,7 @@ class Views:
         """These views with preference pairs made of sampled replies: (prompt, chosen, rejected) of each.
         Their prompts are charged as the replies are sampled (`Bench.sample`), and not again as they are trained on."""
         rows = [{"prompt": list(p), "chosen": assistant_turn(c), "rejected": assistant_turn(r)} for p, c, r in pairs]
-        return dataclasses.replace(self, preferences=rows, sampled=True)
+        return dataclasses.replace(self, preferences=rows, labelled=[], sampled=True)
 
     def with_shuffled_labels(self, seed: int) -> Views:
         """A negative control: each pair's chosen and rejected change places with probability one half, ratings and

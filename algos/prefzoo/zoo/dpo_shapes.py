@@ -40,7 +40,8 @@ class DiscoPOP(NamedLoss):
     https://arxiv.org/abs/2406.08414).
 
     With m = beta * (chosen log-ratio - rejected log-ratio) and s = sigmoid(m / discopop_tau) the loss of a pair is
-    -(1 - s) * log sigmoid(m) + s * exp(-m).
+    -(1 - s) * log sigmoid(m) + s * exp(-m). At the published `discopop_tau` it has a minimum at m = -0.12, to which the
+    gradient points from the start, where m is 0; from 0.11 on it points the right way.
 
     Attributes:
         beta: how strongly the policy is held to the reference. Default: Lu et al. 2024.
@@ -48,7 +49,12 @@ class DiscoPOP(NamedLoss):
     """
 
     loss_settings: ClassVar = {"loss_type": ["discopop"]}
-    space: ClassVar = {"beta": Range(0.01, 0.5, log=True, source="Lu et al. 2024, around their 0.05")}
+    space: ClassVar = {
+        "beta": Range(0.01, 0.5, log=True, source="Lu et al. 2024, around their 0.05"),
+        "discopop_tau": Range(
+            0.05, 1.0, log=True, source="ours, from Lu et al.'s 0.05 to where the loss is monotonous"
+        ),
+    }
 
     beta: Annotated[float, Field(gt=0)] = 0.05
     discopop_tau: Annotated[float, Field(gt=0)] = 0.05

@@ -86,7 +86,7 @@ class FeedbackLoop(Algorithm):
         """Train the learner from `bench.latest` on these prompts and pairs. One that needs a reward gets the bench's,
         or a reward model trained on the pairs."""
         learner = self.build_learner()
-        data = dataclasses.replace(bench.data, prompts=list(prompts), preferences=pairs, sampled=True)
+        data = dataclasses.replace(bench.data, prompts=list(prompts), preferences=pairs, labelled=[], sampled=True)
         bench = bench.replace(data=data)
         if "reward" in learner.needs and bench.reward is None:
             from prefzoo.rewards.train_reward import train_reward_model
