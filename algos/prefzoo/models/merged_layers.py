@@ -15,16 +15,16 @@ MOST_BYTES = 2**30
 
 
 @contextlib.contextmanager
-def merged_layers(model: nn.Module) -> Iterator[None]:
+def merged_layers(model: Any) -> Iterator[None]:
     """Within this block, which must not need gradients, each layer with a LoRA adapter is one plain linear layer.
 
     The sum of a layer's weights and its adapter is a copy: the weights themselves, which are the start's, do not
     change. Merged are plain adapters in float32, in which the sum is the same to rounding; all others stay as they are.
-    A layer with its adapter off becomes the layer below the adapter.
+    A layer with its adapter off becomes the layer below the adapter. What is no torch module has no layers.
     """
     layers: list[tuple[nn.Module, str, Any]] = [
         (parent, name, layer)
-        for parent in model.modules()
+        for parent in (model.modules() if isinstance(model, nn.Module) else ())
         for name, layer in parent._modules.items()
         if type(layer) is Linear and _can_merge(layer)
     ]
