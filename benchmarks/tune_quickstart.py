@@ -1,7 +1,7 @@
 """How the settings of the first recipe were found: by `prefzoo tune`, on other data than the recipe compares on.
 
-Each algorithm begins at its defaults and has the same number of trials, scored on validation prompts. The rows come from
-another data seed than the recipe's, so that none of its test prompts had a part in the choice.
+Each algorithm begins at its defaults and has the same number of trials, scored on validation prompts. The rows come
+from another data seed than the recipe's, so that none of its test prompts had a part in the choice.
 
     python benchmarks/tune_quickstart.py --work /tmp/tuned      # 36 trials, some 10 minutes on 2 cores
 """
