@@ -24,10 +24,9 @@ from prefzoo.interface import Bench
 from prefzoo.settings import Adapter, Budget, Generation, Training
 
 HH_FILE = Path(__file__).parents[2] / "shared" / "data" / "hh-rlhf" / "harmless-base-1500.jsonl.gz"
+BRIEF = ["budget.prompts=48", "evaluation.prompts=16", "generation.max_new_tokens=24"]
 SMALL = [
-    "budget.prompts=48",
-    "evaluation.prompts=16",
-    "generation.max_new_tokens=24",
+    *BRIEF,
     "algorithms={sft: {}, dpo: {beta: 0.5}, rejection_sampling: {n: 4},"
     " random_choice: {algorithm: rejection_sampling, n: 4, keep: random}, best_of_n: {n: 4}}",
 ]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import prefzoo
-from conftest import SMALL
+from conftest import BRIEF
 from prefzoo import plugins, registry
 from prefzoo.errors import PrefzooError, RecipeError
 from prefzoo.models.policy_kinds import kl_to_start, write_policy_file
@@ -158,7 +158,7 @@ def test_a_recipe_names_its_plug_in_and_stages_and_commands_find_the_kind(forget
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("extends: base\nplugins: [echo.py]\nalgorithms: {echoed: {}, sft: {on: chosen}}\nseeds: 1\n")
     out = tmp_path / "run"
-    found = prefzoo.compare(str(recipe), sets=SMALL, out=out)
+    found = prefzoo.compare(str(recipe), sets=BRIEF, out=out)
     assert {label: each.status for label, each in found.algorithms.items()} == dict.fromkeys(
         ["start", "echoed", "sft"], "ok"
     )
@@ -349,7 +349,7 @@ def test_an_own_head_in_a_comparison_has_a_kl_and_answers_in_a_fresh_process(for
         "seeds": 1,
     }
     out = tmp_path / "run"
-    found = prefzoo.compare(recipe, sets=SMALL, out=out)
+    found = prefzoo.compare(recipe, sets=BRIEF, out=out)
     trial = found.algorithms["value_filter"]
     assert trial.error is None
     assert trial.seeds["0"].metrics["kl"] > 0

@@ -143,7 +143,7 @@ def test_every_label_gets_the_same_trials_of_which_the_first_is_as_written(tmp_p
             assert all(tried["low"] <= value <= tried["high"] for value in values) and len(set(values)) > 1
     dpo = found["labels"]["dpo"]
     assert dpo["space"]["trainer.learning_rate"] | {"source": ""} == {
-        "low": 0.0002, "high": 0.02, "log": True, "choices": None, "source": ""}  # fmt: skip
+        "low": 0.0004, "high": 0.01, "log": True, "choices": None, "source": ""}  # fmt: skip
     best = dpo["trials"][dpo["best"]]
     assert dpo["winner"]["beta"] == best["settings"]["beta"] and dpo["untuned"] == "dpo-untuned"
     folder = tmp_path / best["folders"][0]

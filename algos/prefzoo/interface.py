@@ -31,7 +31,7 @@ CHECKPOINTS = "checkpoints"
 """Folder inside `Bench.out` that is kept when a trial is killed."""
 
 LEARNING_RATE = "trainer.learning_rate"
-RATES = Range(0.1, 10, log=True, relative=True, source="ours: a factor of ten either way")
+RATES = Range(0.2, 5, log=True, relative=True, source="ours: a factor of five either way")
 """What tuning tries of the learning rate of every algorithm with a trainer."""
 
 MILESTONES = "milestones"
