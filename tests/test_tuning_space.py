@@ -90,7 +90,7 @@ def test_mistakes_are_named(content, says) -> None:
 
 def test_what_is_tried_is_shown_as_a_recipe_writes_it() -> None:
     shown = CliRunner().invoke(app, ["ls", "dpo"], env={"COLUMNS": "200"}).output
-    assert "[0.05, 1, log]" in shown and "[0.1, 10, log] times the recipe's" in shown
+    assert "[0.05, 1, log]" in shown and "[0.2, 5, log] times the recipe's" in shown
     assert "tuning tries" not in CliRunner().invoke(app, ["ls", "best_of_n"], env={"COLUMNS": "200"}).output
     assert str(Range(1, 4)) == "[1, 4]" and str(Range(choices=("a", 2))) == "[a, 2]"
 
