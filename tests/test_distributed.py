@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -33,20 +34,20 @@ def port() -> str:
         return str(free.getsockname()[1])
 
 
-def launched(command: list[str], processes: int, scratch: Path) -> None:
-    """Run a Python command as so many processes; the launcher's own files go to `scratch`."""
+def launched(command: list[str], processes: int) -> None:
+    """Run a Python command as so many processes; what the launcher leaves behind is removed."""
     # `--cpu` would run one process only.
     launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
     prefix = [*launch, "--main_process_port", port()] if processes > 1 else []
-    scratch.mkdir(exist_ok=True)
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "TMPDIR": str(scratch)}
-    done = subprocess.run([sys.executable, *prefix, *command], env=environment, capture_output=True, text=True)
+    with tempfile.TemporaryDirectory(prefix="two-") as scratch:  # with a short path: sockets lie in it
+        environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "TMPDIR": scratch}
+        done = subprocess.run([sys.executable, *prefix, *command], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
 
 
 def trained(name: str, processes: int, out: Path) -> list[dict]:
     out.mkdir()
-    launched([str(SCRIPT), name, str(out)], processes, out / "scratch")
+    launched([str(SCRIPT), name, str(out)], processes)
     return [json.loads((out / f"ended-{rank}.json").read_text()) for rank in range(processes)]
 
 
@@ -113,7 +114,7 @@ def test_a_comparison_that_was_launched_twice_runs_once_and_trains_with_both(tmp
     program = str(Path(sys.executable).with_name("prefzoo"))
     both, one = tmp_path / "both", tmp_path / "one"
     for processes, out in ((2, both), (1, one)):
-        launched([program, *command, "--out", str(out)], processes, tmp_path / "scratch")
+        launched([program, *command, "--out", str(out)], processes)
     together, alone = (json.loads((out / "results.json").read_text()) for out in (both, one))
     for label in ("dpo", "ppo"):
         ours, theirs = (each["algorithms"][label]["seeds"]["0"] for each in (together, alone))

@@ -332,7 +332,7 @@ def test_two_processes_train_the_head_that_one_trains(tmp_path) -> None:
     heads = {}
     for processes in (1, 2):
         out = tmp_path / str(processes)
-        launched([str(script), str(OWN_HEAD), str(out)], processes, tmp_path / "scratch")
+        launched([str(script), str(OWN_HEAD), str(out)], processes)
         ended = [json.loads((out / f"ended-{rank}.json").read_text()) for rank in range(processes)]
         assert [each["world"] for each in ended] == [processes] * processes
         assert all(each == ended[0] for each in ended)

@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -122,9 +123,9 @@ def full(monkeypatch, name: str, code: int = errno.ENOSPC) -> None:
             raise OSError(code, os.strerror(code), str(path))
         write_whole(path, content)
 
-    for module in ("atomic_files", "run.stage_graph", "run.executor", "results.results_file", "report.report_files"):
-        monkeypatch.setattr(f"prefzoo.{module}.write_whole", write)
-    monkeypatch.setattr("prefzoo.commands.comparison.write_whole", write)
+    for module_name, module in list(sys.modules.items()):
+        if module_name.startswith("prefzoo.") and hasattr(module, "write_whole"):
+            monkeypatch.setattr(module, "write_whole", write)
 
 
 @pytest.mark.parametrize(
