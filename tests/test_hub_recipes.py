@@ -100,7 +100,7 @@ def check_trained(recipe: str, sets: list[str], out: Path) -> None:
     found = compare(recipe, sets=[*sets, *SMALL], seeds=1, out=out)
     errors = {label: each.error or "" for label, each in found.algorithms.items() if each.status != "ok"}
     # A model of random weights hardly ever ends a reply, and what is cut off is no feedback.
-    assert errors.keys() <= FEEDBACK and all("'unfinished_reply'" in error for error in errors.values()), errors
+    assert errors.keys() <= FEEDBACK and all("unfinished_reply" in error for error in errors.values()), errors
     assert found.reward["test_pairs"] > 5
     for label, each in ((label, each) for label, each in found.algorithms.items() if label not in errors):
         trained = each.seeds["0"].ledger["trained_tokens"]

@@ -24,6 +24,7 @@ from prefzoo.data.splits import sha256_of
 from prefzoo.errors import PrefzooError, RecipeError
 from prefzoo.interface import Bench
 from prefzoo.lab import MODEL_DIR
+from prefzoo.models import shared_beginnings
 from prefzoo.rewards.train_reward import train_reward_model
 from test_parity import OF_20_STEPS, assert_alike, raw_trl
 
@@ -282,12 +283,14 @@ def test_it_trains_an_adapter_a_quantized_base_and_a_whole_model(name, adapter, 
 def beside_trl(
     name: str, settings: dict[str, Any], make_bench: Any, folder: str, config: dict[str, Any], **raw: Any
 ) -> None:
-    """20 steps of ours and of TRL's."""
+    """20 steps of ours and of TRL's, both computing a prompt once for each reply: sharing it rounds otherwise."""
     from transformers import AutoModelForCausalLM, set_seed
 
     bench = make_bench(epochs=10.0)
     in_each_step = {"precompute_ref_log_probs": False} if registry.load(name).reference else {}
-    ours = prefzoo.get(name, **settings, trainer={**OF_20_STEPS, **in_each_step}).train(bench)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(shared_beginnings, "put_together", lambda ids, mask: None)
+        ours = prefzoo.get(name, **settings, trainer={**OF_20_STEPS, **in_each_step}).train(bench)
     set_seed(7)
     model = AutoModelForCausalLM.from_pretrained(str(MODEL_DIR), dtype=torch.float32)
     trained = raw_trl("DPO", model, bench.data.preferences, folder, config, task_type="CAUSAL_LM", **raw)

@@ -241,7 +241,8 @@ def test_it_comes_near_a_real_run(small_run, tmp_path) -> None:
     assert found.probe["seconds"] < found.wall_seconds
     for label in found.labels:
         trials = results.algorithms[label].seeds.values()
-        for name, factor in (("trained_tokens", 1.15), ("generated_tokens", 1.15), ("seconds", 4)):
+        # Of a label that samples 16 replies a seed, means of two times 16 lengths, which differ by a tenth each.
+        for name, factor in (("trained_tokens", 1.15), ("generated_tokens", 1.3), ("seconds", 4)):
             actual = sum(trial.ledger[name] for trial in trials) / len(trials)
             assert actual / factor <= found.labels[label][name] <= actual * factor, (label, name)
     assert found.shared["start, made once"]["trained_tokens"] == pytest.approx(
