@@ -8,7 +8,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from scipy.stats import chisquare
-from transformers import AutoModelForCausalLM, BloomConfig, GPT2Config, Qwen2Config
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, BloomConfig, GPT2Config, Qwen2Config
 
 from prefzoo.lab import MODEL_DIR
 from prefzoo.models import decoding, shared_beginnings
@@ -209,6 +209,50 @@ def test_rows_that_begin_alike_have_their_own_states_and_gradients(monkeypatch) 
     for own, theirs in zip(mine, gradients, strict=True):
         torch.testing.assert_close(own, theirs, atol=1e-3, rtol=1e-3)
     assert "forward" not in vars(backbone(model))
+
+
+USUAL_SIZES = {
+    "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 64,
+}  # fmt: skip
+SIZES = {
+    "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64},
+    "gpt_neo": {"hidden_size": 32, "num_layers": 2, "num_heads": 4, "attention_types": [[["global", "local"], 1]],
+                "window_size": 4, "max_position_embeddings": 64},
+    "llama4_text": USUAL_SIZES | {"attention_chunk_size": 6, "num_local_experts": 2, "intermediate_size_mlp": 64},
+    "mistral": USUAL_SIZES | {"sliding_window": None},
+    "opt": {"hidden_size": 32, "word_embed_proj_dim": 16, "ffn_dim": 64, "num_hidden_layers": 2,
+            "num_attention_heads": 4, "max_position_embeddings": 64},
+}  # fmt: skip
+
+
+@pytest.mark.skipif(device().type != "cpu", reason="rows are put together on a CPU alone")
+@pytest.mark.parametrize("kind", [*sorted(shared_beginnings.FULL_ATTENTION), "gpt_neo", "llama4_text"])
+def test_every_kind_of_model_has_the_states_of_each_row_alone(kind, monkeypatch) -> None:
+    """GPT-Neo and Llama 4 count neighbours within their layers, so that their rows are left alone."""
+    torch.manual_seed(0)
+    common = {"vocab_size": 64, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+    config = AutoConfig.for_model(kind, **common, **SIZES.get(kind, USUAL_SIZES))
+    model = AutoModel.from_config(config).eval()
+    for weight in model.parameters():
+        if weight.dim() > 1:
+            weight.data.normal_(0, 0.3)
+    shared = torch.randint(3, 64, (14,)).tolist()
+    rows = [[*shared, 5, 6, 7, 8], [*shared, 9, 10], [*shared[:9], 11, 12]]
+    ids = torch.tensor([row + [0] * (18 - len(row)) for row in rows])
+    mask = (ids > 0).long()
+    together, plain = [], shared_beginnings.put_together
+    monkeypatch.setattr(shared_beginnings, "put_together", lambda *rows: together.append(plain(*rows)) or together[-1])
+
+    def states() -> torch.Tensor:
+        return model(input_ids=ids, attention_mask=mask, use_cache=False).last_hidden_state * mask[..., None]
+
+    with torch.no_grad():
+        expected = states()
+        with shared_beginnings.shared_beginnings(model):
+            found = states()
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert bool(together) == (kind in shared_beginnings.FULL_ATTENTION)
 
 
 def test_rows_are_put_together_only_where_that_is_sound_and_saves_something() -> None:

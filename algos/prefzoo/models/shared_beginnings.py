@@ -14,11 +14,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from prefzoo.models.batch_invariance import is_attention_only, takes
 from prefzoo.models.score_head import backbone
 
 WORTH = 0.85
 """Rows are put together where that leaves at most this share of their tokens, padding included."""
+FULL_ATTENTION = frozenset((
+    "apertus", "arcee", "cohere", "ernie4_5", "gemma", "glm", "glm4", "gpt2", "gpt_neox", "granite", "helium",
+    "llama", "mistral", "nemotron", "olmo", "olmo2", "opt", "persimmon", "phi", "phi3", "qwen2", "qwen3",
+    "seed_oss", "smollm3", "stablelm", "starcoder2",
+))  # fmt: skip
+"""Model types whose tokens see every earlier one, at the position that it is given. Others may count neighbours within
+their layers, by windows, chunks or the most relevant keys, which neither their config nor their cache tells alike."""
 USUAL = ("use_cache", "return_dict")
 """Arguments of a forward pass beside ids and mask that change no state."""
 
@@ -85,14 +91,11 @@ def _drops(inner: nn.Module) -> bool:
 def _can_share(inner: Any) -> bool:
     config = getattr(inner, "config", None)
     return (
-        config is not None
+        getattr(config, "model_type", None) in FULL_ATTENTION
         and type(inner).__module__.startswith("transformers.")
         and inner.device.type == "cpu"
         and getattr(config, "_attn_implementation", None) in ("sdpa", "eager")
         and not getattr(config, "sliding_window", None)
-        and not getattr(config, "output_router_logits", False)
-        and takes(inner, "position_ids")
-        and is_attention_only(inner)
     )
 
 
