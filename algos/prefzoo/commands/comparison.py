@@ -16,7 +16,6 @@ from prefzoo.commands.comparison_results import ComparisonResults
 from prefzoo.commands.held_comparison import go_on
 from prefzoo.commands.merge_runs import merged_from, rebuild_merged
 from prefzoo.commands.run_folder import checked_recipe, locked_folder, refuse_failed, save_outcomes
-from prefzoo.commands.tuning import search_settings
 from prefzoo.errors import PrefzooError, os_errors_told
 from prefzoo.recipe.check_recipe import load
 from prefzoo.report import report_files as report
@@ -81,7 +80,10 @@ def compare(
         if note := go_on(plan, added):
             console.print(note, markup=False, highlight=False, soft_wrap=True)
         try:
-            plan = search_settings(plan, workers, console).plan if checked.tuning is not None else plan
+            if checked.tuning is not None:
+                from prefzoo.commands.tuning import search_settings  # Optuna is imported for a search alone
+
+                plan = search_settings(plan, workers, console).plan
         except KeyboardInterrupt:
             with contextlib.suppress(PrefzooError):  # nothing to report yet
                 _report(*_finished(folder))

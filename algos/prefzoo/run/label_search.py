@@ -229,7 +229,7 @@ class LabelSearch:
         """Tell the pruner the score of each prompt, by which it pairs trials."""
         assert trial.asked is not None
         scores = [score for seed in trial.seeds for score in seed.scores]
-        reported = len(self.study._storage.get_trial(trial.asked._trial_id).intermediate_values)
+        reported = len(self.study.trials[trial.asked.number].intermediate_values)
         for step in range(reported, len(scores)):
             trial.asked.report(scores[step], step)
 

@@ -18,6 +18,18 @@ FUSED_HEAD = hasattr(dpo_trainer, "add_fused_lm_head")
 """Whether this TRL takes log-probabilities without holding the logits of a batch."""
 
 
+def reply_log_probabilities(model: Any, inputs: dict[str, Any]) -> Tensor:
+    """Return the log-probability of each reply of a batch under the policy, (B,), in nats."""
+    ids, mask = inputs["input_ids"], inputs["completion_mask"]  # (B, L)
+    arguments = {"input_ids": ids, "attention_mask": inputs["attention_mask"], "use_cache": False}
+    if FUSED_HEAD:
+        labels = ids.masked_fill(mask == 0, -100)
+        tokens = model(**arguments, labels=labels, fused_lm_head=True).log_probs
+    else:
+        tokens = selective_log_softmax(model(**arguments).logits[:, :-1], ids[:, 1:])
+    return (tokens * mask[:, 1:]).sum(1)
+
+
 @dataclass(frozen=True)
 class ReplyBatch:
     """One side of a batch of B pairs: the chosen replies, or the rejected ones.
@@ -89,16 +101,8 @@ class PairwiseTrainer(DPOTrainer):
         return (loss.mean(), None) if return_outputs else loss.mean()
 
     def _reply_batches(self, model: Any, inputs: dict[str, Any]) -> tuple[ReplyBatch, ReplyBatch]:
-        ids, attention = inputs["input_ids"], inputs["attention_mask"]  # (2 B, L), the chosen replies first
-        mask = inputs["completion_mask"][:, 1:]
-        arguments = {"input_ids": ids, "attention_mask": attention, "use_cache": False}
-        if FUSED_HEAD:
-            labels = ids.masked_fill(inputs["completion_mask"] == 0, -100)
-            tokens = model(**arguments, labels=labels, fused_lm_head=True).log_probs
-        else:
-            tokens = selective_log_softmax(model(**arguments).logits[:, :-1], ids[:, 1:])
-        sides = (tokens * mask).sum(1).chunk(2)
-        lengths = mask.sum(1).chunk(2)
+        sides = reply_log_probabilities(model, inputs).chunk(2)  # the chosen replies come first
+        lengths = inputs["completion_mask"][:, 1:].sum(1).chunk(2)
         references: Any = (None, None)
         if self.algorithm.reference:
             if self.precompute_ref_logps:

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 from trl import KTOTrainer
-from trl.trainer.utils import selective_log_softmax
 
 from prefzoo.interface import Bench
-from prefzoo.trainers.pairwise_trainer import FUSED_HEAD
+from prefzoo.trainers.pairwise_trainer import reply_log_probabilities
 
 SHIFT = "bco_rewards"
 """Key of `Bench.machinery.memory`: `[sum, number]` of the rewards so far of bad replies, and of good ones."""
@@ -58,15 +57,7 @@ class BCOTrainer(KTOTrainer):
     memory: ClassVar[dict[str, Any]]
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
-        ids, attention = inputs["input_ids"], inputs["attention_mask"]
-        mask = inputs["completion_mask"][:, 1:]
-        arguments = {"input_ids": ids, "attention_mask": attention, "use_cache": False}
-        if FUSED_HEAD:
-            labels = ids.masked_fill(inputs["completion_mask"] == 0, -100)
-            tokens = model(**arguments, labels=labels, fused_lm_head=True).log_probs
-        else:
-            tokens = selective_log_softmax(model(**arguments).logits[:, :-1], ids[:, 1:])
-        log_probabilities = (tokens * mask).sum(1)
+        log_probabilities = reply_log_probabilities(model, inputs)
         if self.precompute_ref_logps:
             reference = inputs["ref_logps"]
         else:
@@ -77,7 +68,7 @@ class BCOTrainer(KTOTrainer):
         sign = torch.where(good, 1.0, -1.0)
         weight = torch.where(good, self.desirable_weight, self.undesirable_weight)
         loss = (-weight * logsigmoid(sign * (rewards - shift))).mean()
-        self._record(rewards.detach(), log_probabilities.detach(), good, shift, int(attention.sum()))
+        self._record(rewards.detach(), log_probabilities.detach(), good, shift, int(inputs["attention_mask"].sum()))
         return (loss, None) if return_outputs else loss
 
     def _shift(self, rewards: Tensor, good: Tensor) -> float:

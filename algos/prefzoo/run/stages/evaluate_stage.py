@@ -12,6 +12,7 @@ from typing import Any
 from transformers import set_seed
 
 from prefzoo.data import splits
+from prefzoo.data.formats import Row
 from prefzoo.data.row_views import views_of
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import MILESTONES, HasLogProbabilities, Policy
@@ -47,16 +48,15 @@ def evaluate(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None
     policy = start_policy(recipe, start_path(plan)) if trained is None else load_policy(trained / "policy")
     has_reward = plan.stages[plan.reward_name(stage.seed)].done
     test = splits.load_split(plan.stages["data"].folder, "test")
-    measure = Measure(
-        prompts=views_of(test).prompts[: recipe.evaluation.prompts],
-        slices={json.dumps(row.prompt): row.slice for row in test},
+    measure = Measure.on(
+        test,
+        recipe.evaluation.prompts,
         generation=recipe.generation,
         seed=stage.seed,
         gold=gold_metric(plan, None if of_start else plan.stages[f"evaluate {START} seed {stage.seed}"].folder),
         proxy=reward_of(plan, stage.seed) if has_reward else None,
         progress=progress,
         start=lambda: start_policy(recipe, start_path(plan)),
-        groups={json.dumps(row.prompt): row.group for row in test},
     )
     measure(policy, ledger, folder)
     (folder / "ledger.json").write_text(json.dumps(asdict(ledger)), encoding="utf-8")
@@ -91,6 +91,16 @@ class Measure:
     progress: Progress
     start: Callable[[], HasLogProbabilities]
     groups: Mapping[str, str | None] = field(default_factory=dict)
+
+    @classmethod
+    def on(cls, rows: Sequence[Row], most: int, **how: Any) -> Measure:
+        """Measure on the first `most` prompts of these rows; `how` is the rest of the attributes."""
+        return cls(
+            prompts=views_of(rows).prompts[:most],
+            slices={json.dumps(row.prompt): row.slice for row in rows},
+            groups={json.dumps(row.prompt): row.group for row in rows},
+            **how,
+        )
 
     def __call__(self, policy: Policy, ledger: Ledger, folder: Path) -> None:
         """Sample one reply to each prompt, measure it, and write a line for each to `replies.jsonl` in `folder`.

@@ -10,7 +10,6 @@ from pathlib import Path
 from transformers import set_seed
 
 from prefzoo.data import splits
-from prefzoo.data.row_views import views_of
 from prefzoo.interface import MILESTONES
 from prefzoo.ledger import CHARGES, Ledger
 from prefzoo.models import shared_base
@@ -50,16 +49,15 @@ def _measure(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None
     set_seed(stage.seed)
     rows = splits.load_split(plan.stages["data"].folder, "validation")
     baseline = None if of_start else plan.stages[BASELINE.format(stage.seed)].folder
-    measure = Measure(
-        prompts=views_of(rows).prompts[: recipe.tuning.prompts],
-        slices={json.dumps(row.prompt): row.slice for row in rows},
+    measure = Measure.on(
+        rows,
+        recipe.tuning.prompts,
         generation=recipe.generation,
         seed=stage.seed,
         gold=gold_metric(plan, baseline),
         proxy=reward_of(plan, stage.seed) if metric_of(recipe) == "reward" else None,
         progress=progress,
         start=lambda: start_policy(recipe, start_path(plan)),
-        groups={json.dumps(row.prompt): row.group for row in rows},
     )
     policy = start_policy(recipe, start_path(plan)) if of_start else load_policy(folder / "policy")
     measuring = Ledger()
