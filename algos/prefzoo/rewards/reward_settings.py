@@ -21,10 +21,9 @@ class RewardPart(Settings):
     `loss`, `adapter` and `trainer` are those of a trained model: it learns from pairs (`bradley_terry`), ratings
     (`regression`), rankings (`plackett_luce`) or single replies that are liked or not (`logistic`); where `adapter` is
     not given it is the recipe's. With `margins` a pair's scores shall differ by the data's `margin` (Touvron et al.
-    2023,
-    https://arxiv.org/abs/2307.09288). `members` above 1
-    trains that many, each with a seed of its own, and `combine` says how their scores become one: `mean`, `min`, or
-    `mean_minus_std`, less `std_weight` standard deviations. `weight` is its weight in a sum.
+    2023, https://arxiv.org/abs/2307.09288). `members` above 1 trains that many, each with a seed of its own, and
+    `combine` says how their scores become one: `mean`, `min`, or `mean_minus_std`, less `std_weight` standard
+    deviations. `weight` is its weight in a sum.
     """
 
     type: Literal["trained", "path", "function", "judge", "random"] = "trained"

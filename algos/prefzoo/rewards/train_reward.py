@@ -23,11 +23,13 @@ def train_reward_model(
 ) -> RewardModel:
     """Train on what people said in the bench's data and save to `bench.out / "reward"`.
 
-    The loss of a pair is -log sigmoid(score of chosen - score of rejected) (`bradley_terry`, TRL's RewardTrainer;
-    Ouyang et al. 2022, https://arxiv.org/abs/2203.02155), or with `margins` of that difference less the pair's margin;
-    that of a rated reply (score - normalised rating)^2
-    (`regression`); that of a ranking its negative log-likelihood (`plackett_luce`); that of a single reply -log sigmoid
-    of its score where it is liked, of the negative score where not (`logistic`; see `rating_losses`).
+    Losses (those of all but pairs are in `rating_losses`):
+
+    - `bradley_terry`, of a pair: -log sigmoid(score of chosen - score of rejected), with `margins` of that difference
+      less the pair's margin (TRL's RewardTrainer; Ouyang et al. 2022, https://arxiv.org/abs/2203.02155);
+    - `regression`, of a rated reply: (score - normalised rating)^2;
+    - `plackett_luce`, of a ranking: its negative log-likelihood;
+    - `logistic`, of a single reply: -log sigmoid(score) where it is liked, -log sigmoid(-score) where not.
     """
     from datasets import Dataset
     from transformers import set_seed
