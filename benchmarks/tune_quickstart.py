@@ -26,7 +26,7 @@ RECIPE: dict[str, Any] = {
         "rlaif": {},
         "constitutional_ai": {},
     },
-    "tuning": {"trials": 12, "seeds": 3},  # one seed takes luck for quality,
+    "tuning": {"trials": 12, "seeds": 3},  # one seed takes luck for quality
 }
 
 
