@@ -30,6 +30,19 @@ RECIPE: dict[str, Any] = {
 }
 
 
+SHOWN = ("number", "settings", "state", "score", "standard_error", "seed_scores", "kl", "length")
+"""What is kept of a trial."""
+
+
+def kept(record: dict[str, Any]) -> dict[str, Any]:
+    """The search without what each trial was charged, and with the seed of its rows."""
+    labels = {
+        label: {**found, "trials": [{key: trial[key] for key in SHOWN} for trial in found["trials"]]}
+        for label, found in record["labels"].items()
+    }
+    return {"data_seed": RECIPE["data"]["seed"], **record, "labels": labels}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, default=Path("runs/tuned_quickstart"), help="folder of the search")
@@ -37,7 +50,7 @@ def main() -> None:
     import prefzoo
 
     found = prefzoo.tune(RECIPE, out=given.work)
-    FOUND.write_text(json.dumps(found.record, indent=1) + "\n", encoding="utf-8")
+    FOUND.write_text(json.dumps(kept(found.record), indent=1) + "\n", encoding="utf-8")
     for label, settings in found.winners.items():
         print(f"  {label}: {settings}")
 

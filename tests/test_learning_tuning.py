@@ -1,4 +1,4 @@
-"""Tuning finds settings that learn, in the lab, where those that were written do not. Minutes long: `make test-learning`."""
+"""In the lab tuning finds settings that learn where those that were written do not. Minutes: `make test-learning`."""
 
 from __future__ import annotations
 
