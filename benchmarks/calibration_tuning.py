@@ -6,7 +6,8 @@ prompts and tuning seeds choose, test prompts and other seeds decide. Comparison
 are drawn from the pool as they would be run: each label tries its own settings, the defaults first, keeps what scores
 best on validation prompts, and is trained anew with seeds of its own. Measured are
 
-- A/A: how often the verdict (`analysis.verdict_family`) is not `inconclusive`;
+- A/A: how often the verdict (`analysis.verdict_family`) is not `inconclusive`, with what other searches might have
+  found in the interval (`label_search.search_error`), as verdicts have it, and without;
 - the winner's curse: the winner's validation score, and its test score, less what the same settings score in the long
   run.
 
@@ -22,7 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from calibration import judged, percent, share
+from calibration import percent, share
+
+from prefzoo.results import analysis
+from prefzoo.run.label_search import search_error
 
 HERE = Path(__file__).parent
 POOL = HERE / "results" / "calibration_tuning_pool.npz"
@@ -74,6 +78,7 @@ class Tuned:
     Attributes:
         winner: which of the pool's settings won.
         validation: the score that it won by.
+        search_error: how far apart what such searches find is, by this one.
         test: (seeds, prompts) gold of what was trained anew.
     """
 
@@ -82,8 +87,9 @@ class Tuned:
         `seeds` and test prompts (`columns`) of the winner."""
         tried = np.append(0, 1 + rng.choice(len(pool) - 1, trials - 1, replace=False))
         on = rng.integers(VALIDATION_PROMPTS, size=prompts)
-        scores = pool[tried, rng.integers(TUNING_SEEDS)][:, on].mean(1)
-        self.winner, self.validation = int(tried[scores.argmax()]), float(scores.max())
+        scores = pool[tried, rng.integers(TUNING_SEEDS, size=trials)][:, on]
+        self.winner, self.validation = int(tried[scores.mean(1).argmax()]), float(scores.mean(1).max())
+        self.search_error = search_error(scores)
         self.test = pool[self.winner, seeds][:, columns]
 
 
@@ -91,21 +97,28 @@ def measure(pool: np.ndarray, trials: int, times: int, rng: np.random.Generator)
     """A/A comparisons of 3 seeds and 256 test prompts, tuned by 128 validation prompts."""
     validation = pool[:, :TUNING_SEEDS, :VALIDATION_PROMPTS].mean((1, 2))
     test = pool[:, TUNING_SEEDS:, VALIDATION_PROMPTS:].mean((1, 2))
-    called, same, optimism, bias, gaps = [], 0, [], [], []
+    called, plain, errors, same, optimism, bias, gaps = [], [], [], 0, [], [], []
     for _ in range(times):
         seeds = TUNING_SEEDS + rng.permutation(pool.shape[1] - TUNING_SEEDS).reshape(2, -1)
         columns = VALIDATION_PROMPTS + rng.integers(pool.shape[2] - VALIDATION_PROMPTS, size=256)
         pair = [Tuned(pool, trials, 128, each, columns, rng) for each in seeds]
-        called.append(judged(pair[0].test, pair[1].test).verdict != "inconclusive")
+        tables = {label: {"gold": each.test} for label, each in zip("ab", pair, strict=True)}
+        searched = {label: each.search_error for label, each in zip("ab", pair, strict=True)}
+        for verdicts, found in ((plain, {}), (called, searched)):
+            (verdict,) = analysis.verdict_family("", "gold", [("a", "b")], tables, found)
+            verdicts.append(verdict.verdict != "inconclusive")
         same += pair[0].winner == pair[1].winner
         gaps.append(abs(test[pair[0].winner] - test[pair[1].winner]))
         for each in pair:
+            errors.append(each.search_error)
             optimism.append(each.validation - validation[each.winner])
             bias.append(float(each.test.mean()) - test[each.winner])
     return {
         "trials": trials,
         "called": share(sum(called), times),
         "called_of_first_200": share(sum(called[:200]), min(200, times)),
+        "called_without_searches": share(sum(plain), times),
+        "search_error": float(np.mean(np.square(errors)) ** 0.5),
         "same_winner": same / times,
         "mean_true_difference": float(np.mean(gaps)),
         "validation_above_the_long_run": mean_and_error(optimism),
@@ -118,13 +131,14 @@ def mean_and_error(values: list[float]) -> dict[str, float]:
 
 
 def table(found: list[dict[str, Any]]) -> str:
-    lines = ["| trials | called different | of the first 200 | same winner | winners truly differ by | winner's validation score is too high by | its test score by |"]  # fmt: skip  # noqa: E501
-    lines.append("| ---: |" + " ---: |" * 6)
+    lines = ["| trials | called different | of the first 200 | without what other searches find | same winner | winners truly differ by | winner's validation score is too high by | its test score by |"]  # fmt: skip  # noqa: E501
+    lines.append("| ---: |" + " ---: |" * 7)
     for each in found:
         above = [each[key] for key in ("validation_above_the_long_run", "test_above_the_long_run")]
         shown = " | ".join(f"{one['mean']:+.3f} ± {1.96 * one['standard_error']:.3f}" for one in above)
         lines.append(
             f"| {each['trials']} | {percent(each['called'])} | {percent(each['called_of_first_200'])} "
+            f"| {percent(each['called_without_searches'])} "
             f"| {each['same_winner']:.0%} | {each['mean_true_difference']:.2f} | {shown} |"
         )
     return "\n".join(lines)
