@@ -143,7 +143,7 @@ def main() -> None:
     given = parser.parse_args()
     import prefzoo
 
-    records = {"lab": json.loads(LAB.read_text(encoding="utf-8"))}
+    records = {"lab": json.loads(LAB.read_text(encoding="utf-8"))["search"]}
     for world in (annotators, continuation):
         work = given.work.resolve() / world.__name__
         work.mkdir(parents=True, exist_ok=True)

@@ -36,9 +36,10 @@ def test_the_first_recipe_has_the_settings_that_were_searched_on_other_rows() ->
     """benchmarks/tune_quickstart.py wrote them; a control samples as what it is the control of does."""
     found = json.loads((zoo_page.ROOT / "benchmarks" / "results" / "tuned_quickstart.json").read_text(encoding="utf-8"))
     recipe = recipes.load("quickstart")
-    assert found["data_seed"] != recipe.data.seed and found["budget"]["prompts"] == recipe.budget.prompts
-    for label, searched in found["labels"].items():
-        assert recipe.algorithms[label] == searched["winner"], label
+    seeds = [found["data_seeds"]["search"], *found["data_seeds"]["finals"]]
+    assert recipe.data.seed not in seeds and found["search"]["budget"]["prompts"] == recipe.budget.prompts
+    for label, settings in found["winners"].items():
+        assert recipe.algorithms[label] == settings, label
     control = {**recipe.algorithms["random_choice"]}
     assert (control.pop("algorithm"), control.pop("keep")) == ("rejection_sampling", "random")
     assert control == recipe.algorithms["rejection_sampling"]
