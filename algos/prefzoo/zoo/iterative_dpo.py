@@ -29,13 +29,11 @@ class IterativeDPO(SampledPairs, FeedbackLoop):
             name. Default: Dong et al. 2024.
         rounds: how often to sample from the latest policy and learn. The prompts are divided among the rounds, so that
             more rounds use no more of them; the policy of each round is measured. Default: Dong et al. 2024.
-        n: replies sampled to each prompt; 2 with a judge. Default: ours, half of Dong et al. 2024, for the cost.
     """
 
     family: ClassVar[str] = SampledPairs.family
 
     rounds: Annotated[int, Field(ge=1)] = 3
-    n: Annotated[int, Field(ge=2)] = 4
 
     @property
     def replies_per_row(self) -> int:

@@ -106,7 +106,7 @@ class SampledPairs(WithLearner):
     needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})
     family: ClassVar[str] = "online preferences"
     space: ClassVar[Mapping[str, Range]] = {
-        "n": Range(2, 8, log=True, source="2 in Guo et al. 2024, 8 in Lanchantin et al. 2025")
+        "n": Range(2, 8, log=True, source="2 in Guo et al. 2024, 8 in Dong et al. 2024 and Lanchantin et al. 2025")
     }
 
     labeller: Labeller = "reward"
