@@ -161,7 +161,20 @@ class OnlinePairs:
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **more: Any) -> Any:
         weight = inputs.pop("weight")
-        return super().compute_loss(model, inputs, *args, **more) * weight  # type: ignore[misc]
+        with self._gathering_any_number():
+            return super().compute_loss(model, inputs, *args, **more) * weight  # type: ignore[misc]
+
+    @contextlib.contextmanager
+    def _gathering_any_number(self: Any) -> Iterator[None]:
+        """TRL gathers what it logs of each pair, of which the processes may have unequal numbers."""
+        if self.accelerator.num_processes == 1:
+            yield
+            return
+        self.accelerator.gather = _gather
+        try:
+            yield
+        finally:
+            del self.accelerator.gather
 
     def _sample_ahead(self: Any, step: int) -> None:
         """Make the pairs of this step and of those that the policy is not brought up to date for."""
@@ -222,6 +235,11 @@ class OnlinePairs:
         bench = self.sampling.bench
         if self.state.global_step and hasattr(bench.judge, "restore") and JUDGE in bench.machinery.memory:
             bench.judge.restore(bench.machinery.memory[JUDGE])
+
+
+def _gather(values: torch.Tensor) -> torch.Tensor:
+    """Return the numbers of all processes, in their order, flat."""
+    return torch.cat([each.flatten() for each in gather_object([values.detach().cpu()])]).to(values.device)
 
 
 @lru_cache(maxsize=2)
