@@ -30,9 +30,8 @@ class XPO(PairwiseLoss):
     and not, as in the paper's theory, from all pairs so far.
 
     Attributes:
-        beta: how strongly the policy is held to the start. Default: Xie et al. 2024.
-        alpha: weight of the bonus; 0 is online DPO against the start's replies. Default: Xie et al. 2024, of their
-            first round.
+        beta: how strongly the policy is held to the start. Default: Rafailov et al. 2023.
+        alpha: weight of the bonus; 0 is online DPO against the start's replies. Default: TRL's, while it had XPO.
         labeller: who says which reply is better: the reward, or the judge, which compares them in both orders.
             Default: ours, for the least cost.
         sync: after how many optimizer steps the policy that samples is brought up to date, as of `online_dpo`.
@@ -44,7 +43,7 @@ class XPO(PairwiseLoss):
     owned: ClassVar[Mapping[str, str]] = {**OWN_LOSS, **IN_EACH_STEP}
     space: ClassVar[Mapping[str, Range]] = {
         "beta": DPO_BETA,
-        "alpha": Range(1e-6, 1e-2, log=True, source="ours, around the 1e-5 of Xie et al. 2024; more for short replies"),
+        "alpha": Range(1e-6, 1e-2, log=True, source="ours, from below TRL's 1e-5 up, for short replies"),
     }
     compares_samples: ClassVar[bool] = True
     replies_per_row: ClassVar[int] = 2
