@@ -353,7 +353,7 @@ def test_20_online_steps_are_those_of_trls_experimental_trainer(make_bench, tmp_
     monkeypatch.setattr(online_pairs.OnlinePairs, "_pass", kept)
     monkeypatch.setattr(shared_beginnings, "put_together", lambda ids, mask: None)
     bench = make_bench(epochs=10.0).replace(reward=worded)
-    ours = prefzoo.get("online_dpo", trainer=OF_20_STEPS).train(bench)
+    ours = prefzoo.get("online_dpo", learner_settings={"beta": 1.0}, trainer=OF_20_STEPS).train(bench)
 
     class Given(OnlineDPOTrainer):
         def training_step(self, model, inputs, num_items_in_batch=None):
@@ -376,7 +376,7 @@ def test_20_online_steps_are_those_of_trls_experimental_trainer(make_bench, tmp_
     set_seed(7)
     model = AutoModelForCausalLM.from_pretrained(str(MODEL_DIR), dtype=torch.float32)
     rows = [{"prompt": prompt} for prompt in bench.data.prompts]
-    config = {"disable_dropout": False, "missing_eos_penalty": None}
+    config = {"beta": 1.0, "disable_dropout": False, "missing_eos_penalty": None}
     classes = {"trainer_class": Given, "config_class": OnlineDPOConfig}
     trained = raw_trl(
         "OnlineDPO", model, rows, str(tmp_path / "raw"), config, first_half, **classes, task_type="CAUSAL_LM"
