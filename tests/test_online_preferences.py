@@ -18,6 +18,7 @@ from prefzoo.errors import PrefzooError, RecipeError
 from prefzoo.interface import Bench
 from prefzoo.judges.build_judge import random_judge
 from prefzoo.judges.judge import Judge
+from prefzoo.judges.pair_labels import chosen_and_rejected, labelled
 from prefzoo.lab import MODEL_DIR
 from prefzoo.models import shared_beginnings
 from prefzoo.models.language_model import LanguageModelPolicy
@@ -26,7 +27,6 @@ from prefzoo.settings import Generation
 from prefzoo.trainers import online_pairs
 from prefzoo.trainers.pairwise_trainer import ReplyBatch
 from prefzoo.types import Completion
-from prefzoo.zoo.sampled_pairs import chosen_and_rejected, labelled
 from test_parity import OF_20_STEPS, raw_trl
 
 EVERY_STEP = {"logging_steps": 1}

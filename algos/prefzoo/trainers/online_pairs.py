@@ -131,7 +131,9 @@ class OnlinePairs:
         self.pairs_ahead: dict[int, tuple[list[dict[str, Any]], int]] = {}
         self.begun = False
         if self.is_deepspeed_enabled or self.is_fsdp_enabled:
-            raise PrefzooError("DeepSpeed and FSDP spread the weights over processes; each must have them all to sample")
+            raise PrefzooError(
+                "DeepSpeed and FSDP spread the weights over processes; each must have them all to sample"
+            )
         bench, model = self.sampling.bench, self.accelerator.unwrap_model(self.model)
         self.policy = LearningPolicy(model, self.processing_class, bench.start, dict(bench.loading))
         self.policy.whole_start = self.whole_start
