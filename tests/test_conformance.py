@@ -541,7 +541,7 @@ def test_a_comparison_tells_what_an_algorithm_used_of_its_own(tmp_path, register
 
 @pytest.mark.learning
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("name", ["sft", "dpo", "rejection_sampling", "best_of_n", "tiny"])
+@pytest.mark.parametrize("name", ["sft", "dpo", "rejection_sampling", "best_of_n", "online_dpo", "tiny"])
 def test_it_keeps_every_promise(site, monkeypatch, name) -> None:
     monkeypatch.syspath_prepend(str(site))
     found = by_promise(check(name, SEED))

@@ -132,7 +132,7 @@ class OnlinePairs:
         self.begun = False
         if self.is_deepspeed_enabled or self.is_fsdp_enabled:
             raise PrefzooError(
-                "DeepSpeed and FSDP spread the weights over processes; each must have them all to sample"
+                "DeepSpeed and FSDP divide the weights among processes; each must have them all to sample"
             )
         bench, model = self.sampling.bench, self.accelerator.unwrap_model(self.model)
         self.policy = LearningPolicy(model, self.processing_class, bench.start, dict(bench.loading))
