@@ -55,15 +55,14 @@ def fit_online_pairs(
     if bench.generation.temperature == 0:
         raise PrefzooError("generation.temperature is 0: an algorithm that learns from its own samples must sample")
     bench = bench.replace(reuse=None, data=dataclasses.replace(bench.data, sampled=True))
-    start = LanguageModelPolicy.start_of(bench)
-    latest = bench.latest
-    if bench.adapter.type != "full":
-        if share := getattr(bench.reward, "share_base", None):
-            share(start.model, bench.start)
-        latest = latest or start  # whose adapter is off where it is the reference
+    start, latest = LanguageModelPolicy.start_of(bench), bench.latest
+    if bench.adapter.type != "full" and (share := getattr(bench.reward, "share_base", None)):
+        share(start.model, bench.start)
+    whole_start = start if bench.adapter.type == "full" and learner.reference else None
+    if whole_start is None:  # the reference is the policy with its adapter off, or there is none
+        latest = latest or start
     sampling = OnlineSampling(bench, learner, make_pairs, None if sync == "once" else sync)
     trainer = learner.trainer_class() if learner.reference else without_reference(learner.trainer_class())
-    whole_start = start if bench.adapter.type == "full" else None
     policy: Policy = fit(
         bench.replace(latest=latest),
         type(trainer.__name__, (OnlinePairs, trainer), {"sampling": sampling, "whole_start": whole_start}),
@@ -71,7 +70,7 @@ def fit_online_pairs(
         [{"prompt": list(prompt)} for prompt in bench.data.prompts],
         {**learner.trainer_settings(), **settings, "precompute_ref_log_probs": False, "remove_unused_columns": False},
         reference=learner.reference,
-        **({"ref_model": start.model} if whole_start and learner.reference else {}),
+        **({"ref_model": whole_start.model} if whole_start else {}),
     )
     counts = bench.machinery.memory.pop(COUNTS)
     bench.report.setdefault(COUNTS, []).append(counts)

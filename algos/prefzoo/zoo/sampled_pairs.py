@@ -24,7 +24,7 @@ class SampledPairs(WithLearner):
         n: replies sampled to each prompt; 2 with a judge. Default: Guo et al. 2024.
         pairs: which pair is made of the n. The best reply is chosen; rejected is the worst, one of the others at
             random, or the one whose reward is nearest to two standard deviations below the mean, which suits a large n.
-            Replies that score alike make no pair; the report counts them. Default: Lanchantin et al. 2025.
+            Replies that score alike make no pair; the report counts them. Default: Dong et al. 2024.
     """
 
     needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})
