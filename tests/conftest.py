@@ -39,12 +39,14 @@ LABELS = ["dpo", "rejection_sampling"]
 
 def representatives() -> list[str]:
     """Names of algorithms, one for each way to train. Losses on pairs differ in a formula alone, which
-    `test_pairwise_losses` looks at: of them TRL's, one of our own with a reference, and one without."""
+    `test_pairwise_losses` looks at: of them TRL's, one of our own with a reference, and one without. XPO is trained as
+    online DPO is."""
     from prefzoo import registry
 
     of_pairs = registry.load("dpo").family
     kept = ("dpo", "dpop", "simpo")
-    return [name for name in registry.names() if name in kept or registry.load(name).family != of_pairs]
+    others = [name for name in registry.names() if registry.load(name).family != of_pairs and name != "xpo"]
+    return sorted([*kept, *others])
 
 
 @pytest.fixture(autouse=True)
