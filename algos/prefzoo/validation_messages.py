@@ -130,22 +130,20 @@ def shown(value: Any) -> str:
     return f"the list {text}" if isinstance(value, list) else text
 
 
-GRPO_FIELDS = {
-    "dapo": "loss_type: dapo",
-    "dr_grpo": "loss_type: dr_grpo",
-    "gspo": "importance_sampling_level: sequence",
-}
 OTHER_NAMES = {
     "aot_pair": "aot",
     "apo": "apo_zero",
     "bon": "best_of_n",
     "cai": "constitutional_ai",
+    "drgrpo": "dr_grpo",
     "exo_pair": "exo",
     "h_dpo": "hdpo",
     "ld_dpo": "ldpo",
     "nca_pair": "nca",
     "r_dpo": "rdpo",
     "raft": "rejection_sampling",
+    "reinforce++": "reinforce_plus_plus",
+    "reinforce++_baseline": "reinforce_plus_plus_baseline",
     "rlhf": "ppo",
     "robust_dpo": "robust",
     "sigmoid_norm": "dpo_norm",
@@ -159,7 +157,6 @@ ABSENT = (
     "minillm",
     "nash_md",
     "prm",
-    "reinforce++",
     "remax",
     "rrhf",
     "spin",
@@ -172,9 +169,7 @@ def unknown_algorithm(name: object, allowed: Iterable[str]) -> str:
     """For a name that no algorithm has; of a published one, how it is had here, or that it is not."""
     names = sorted(set(allowed))
     known = str(name).lower().replace("-", "_")
-    if known in GRPO_FIELDS:
-        hint = f"It is a setting of grpo: `{known}: {{algorithm: grpo, trainer: {{{GRPO_FIELDS[known]}}}}}`."
-    elif known in OTHER_NAMES:
+    if known in OTHER_NAMES:
         hint = f"Here it is called {OTHER_NAMES[known]!r}."
     elif known in EXAMPLES:
         hint = f"It is not built in; docs/examples/{EXAMPLES[known]} of the sources is a start, for --plugin."
