@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Set
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from prefzoo.config_fields import trainer_problems
 from prefzoo.errors import PrefzooError, RecipeError, unknown
@@ -270,7 +270,7 @@ def build(cls: type[Algorithm], parameters: Mapping[str, Any], prefix: str = "")
     try:
         algorithm = TypeAdapter(cls).validate_python(settings)
     except ValidationError as error:
-        for problem in validation_problems(error, settings):
+        for problem in validation_problems(error, settings, lambda path: _keys_at(cls, path)):
             key = f"{prefix}{problem.key}".rstrip(".")  # what is wrong between several has no key of its own
             problems.append(f"{key}: {problem.message}" if key else problem.message)
     trainer = parameters.get("trainer")
@@ -283,6 +283,18 @@ def build(cls: type[Algorithm], parameters: Mapping[str, Any], prefix: str = "")
         owned = {key: f"say `{prefix}{name}`" if name in fields else name for key, name in named.items()}
         problems += trainer_problems(cls.config, trainer, f"{prefix}trainer.", owned)
     return (None if problems else algorithm), problems
+
+
+def settings_of(algorithm: Algorithm) -> dict[str, Any]:
+    """The hyper-parameters of an algorithm as plain values, those of its blocks included."""
+    values = dataclasses.asdict(algorithm)
+    return {name: value.model_dump() if isinstance(value, BaseModel) else value for name, value in values.items()}
+
+
+def _keys_at(cls: type[Algorithm], path: tuple[Any, ...]) -> list[str]:
+    """The keys of the block of hyper-parameters at a path, such as `("shaping",)`."""
+    blocks = {field.name: type(field.default) for field in dataclasses.fields(cls)}
+    return list(getattr(blocks.get(path[0]), "model_fields", ())) if len(path) == 1 else []
 
 
 def _resolve(name: str, cls: type[Algorithm]) -> None:
