@@ -29,8 +29,16 @@ from prefzoo.rewards.train_reward import train_reward_model
 from prefzoo.types import Completion
 
 ALGORITHMS = ("sft", "dpo", "rejection_sampling", "ppo", "a2c", "reinforce", "grpo", "rloo")
-CASES = [(name, adapter) for name in ALGORITHMS for adapter in ("full", "lora", "qlora")]
+CASES: list[Any] = [(name, adapter) for name in ALGORITHMS for adapter in ("full", "lora", "qlora")]
 CASES += [(name, adapter) for name in ("dpo", "ppo") for adapter in ("dora", "qdora", "int8", "saved")]
+OF_GRPO = ("bnpo", "cispo", "dapo", "dr_grpo", "gspo", "luspo", "sapo", "vespo")
+OTHERS = (*OF_GRPO, "reinforce_plus_plus", "reinforce_plus_plus_baseline")
+FEW = {"gspo": "qlora", "dapo": "full", "reinforce_plus_plus": "lora"}
+CASES += [
+    pytest.param(name, adapter, marks=() if FEW.get(name) == adapter else pytest.mark.slow)
+    for name in OTHERS
+    for adapter in ("full", "lora", "qlora")
+]
 FRESH = """
 import json, sys
 from prefzoo.interface import Completion
@@ -58,13 +66,14 @@ def kept() -> dict[str, Any]:
 def test_each_begins_as_the_start_and_trains(name: str, adapter: str, adapted, kept) -> None:
     trial = adapted(adapter)
     kind = trial.adapter.type
-    settings = {"n": 2, "keep": "random"} if name == "rejection_sampling" else {}
+    settings: dict[str, Any] = {"n": 2, "keep": "random"} if name == "rejection_sampling" else {}
+    settings |= {"kl_coefficient": 0.05, "minibatches": 1} if name in OF_GRPO else {}
     policy = registry.get(name, trainer={"max_steps": 2, "logging_steps": 1}, **settings).train(trial)
     curve = json.loads((trial.out / "curves.json").read_text())[0]
     if name == "dpo":
         assert curve[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
     elif name != "sft" and name != "rejection_sampling":
-        assert curve[0]["kl" if name in ("grpo", "rloo") else "rollout/kl"] == pytest.approx(0, abs=1e-5)
+        assert curve[0]["kl" if name in ("grpo", "rloo", *OF_GRPO) else "rollout/kl"] == pytest.approx(0, abs=1e-5)
     prompts = trial.data.prompts[:4]
     replies = [each[0] for each in policy.sample(prompts, trial.generation, seed=0)]
     found = policy.log_probabilities(prompts, replies)

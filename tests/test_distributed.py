@@ -61,7 +61,7 @@ def assert_normalized_together(first: dict, second: dict) -> None:
     assert first["memory"]["scores"] == second["memory"]["scores"] == kept and kept[0] == 16
 
 
-@pytest.mark.parametrize("name", ["ppo", "reinforce"])
+@pytest.mark.parametrize("name", ["ppo", "reinforce", "reinforce_plus_plus"])
 def test_both_processes_learn_the_same_from_what_both_sampled(name, tmp_path) -> None:
     first, second = trained(name, 2, tmp_path / "two")
     assert first["world"] == second["world"] == 2
@@ -72,7 +72,7 @@ def test_both_processes_learn_the_same_from_what_both_sampled(name, tmp_path) ->
     assert_normalized_together(first, second)
     (noted,) = (tmp_path / "two" / "milestones").glob("*/milestone.json")  # the first process writes, for both
     milestone = json.loads(noted.read_text())
-    steps = {"ppo": "step 4 of 8", "reinforce": "step 1 of 2"}
+    steps = {"ppo": "step 4 of 8", "reinforce": "step 1 of 2", "reinforce_plus_plus": "step 1 of 2"}
     assert milestone["name"] == steps[name] and (noted.parent / "policy" / "adapter_model.safetensors").is_file()
     assert milestone["ledger"]["reward_calls"] == milestone["ledger"]["prompts"] == 8
     assert milestone["ledger"]["flops"] < first["ledger"]["flops"]

@@ -125,6 +125,8 @@ ONLINE = [
     ("reinforce", {}, (1, 1, 1), (0, 0)),
     ("grpo", {"generations": 2}, (0, 1, 1), (0, 0)),
     ("grpo", {"generations": 2, "epochs": 2, "kl_coefficient": 0.0}, (1, 0, 2), (0, 0)),
+    ("gspo", {"generations": 2, "minibatches": 3}, (1, 0, 1), (0, 0)),
+    ("reinforce_plus_plus", {"epochs": 2}, (1, 1, 2), (0, 0)),
     ("rloo", {"generations": 2, "kl_coefficient": 0.0}, (1, 0, 1), (0, 0)),
 ]
 

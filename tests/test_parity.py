@@ -120,22 +120,42 @@ def test_parity_of_reward_models(make_bench, tmp_path) -> None:
     assert_alike(ours.model, bench, raw)
 
 
+GROUP = {"scale_rewards": "group"}
+SEQUENCE = {"importance_sampling_level": "sequence", **GROUP}
+OLD = {"minibatches": 3}
+SAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "grpo": ({}, {"loss_type": "grpo", "epsilon": 0.2, **GROUP}),
+    "rloo": ({}, {}),
+    "dr_grpo": ({}, {"loss_type": "dr_grpo", "scale_rewards": "none", "epsilon": 0.2}),
+    "bnpo": ({}, {"loss_type": "bnpo", "epsilon": 0.2, **GROUP}),
+    "dapo": ({**OLD, "shaping": {"overlong": 0}}, {"loss_type": "dapo", "epsilon_high": 0.28, **GROUP}),
+    "cispo": (OLD, {"loss_type": "cispo", "epsilon_high": 5.0, **GROUP}),
+    "sapo": (OLD, {"loss_type": "sapo", **GROUP}),
+    "gspo": (OLD, {"loss_type": "grpo", "epsilon": 3e-4, "epsilon_high": 4e-4, **SEQUENCE}),
+    "luspo": (OLD, {"loss_type": "luspo", "epsilon": 2e-3, "epsilon_high": 2.5e-3, **SEQUENCE}),
+    "vespo": (OLD, {"loss_type": "vespo", **GROUP}),
+}
+"""Settings of ours, and the fields of TRL's config that they shall be."""
+
+
 @pytest.mark.parametrize(
-    ("name", "particular"), [("grpo", {"loss_type": "grpo", "scale_rewards": "group", "epsilon": 0.2}), ("rloo", {})]
+    "name", [pytest.param(n, marks=() if n in ("grpo", "rloo") else pytest.mark.slow) for n in SAMPLES]
 )
-def test_parity_of_what_samples(make_bench, tmp_path, name, particular) -> None:
+def test_parity_of_what_samples(make_bench, tmp_path, name) -> None:
     """RLOO's loss is 0 whatever is learned, and GRPO's nearly: what tells is the gradient, and the weights."""
     from transformers import AutoModelForCausalLM, set_seed
 
+    own, particular = SAMPLES[name]
     steps = {"max_steps": 3, "logging_steps": 1}
     bench = make_bench().replace(reward=worded)
-    settings = {"generations": 4, "kl_coefficient": 0.05, "missing_eos_penalty": 0.0}
+    settings = {"generations": 4, "kl_coefficient": 0.05, "missing_eos_penalty": 0.0, **own}
     ours = prefzoo.get(name, **settings, trainer=steps).train(bench)
     set_seed(7)
     model = AutoModelForCausalLM.from_pretrained(str(MODEL_DIR), dtype=torch.float32)
     sampling = {
         "num_generations": 4,
         "gradient_accumulation_steps": 4,
+        "steps_per_generation": 4 * own.get("minibatches", 1),
         "max_completion_length": bench.generation.max_new_tokens,
         "temperature": 1.0,
         "top_p": 1.0,
@@ -148,11 +168,13 @@ def test_parity_of_what_samples(make_bench, tmp_path, name, particular) -> None:
 
     rows = [{"prompt": list(prompt)} for prompt in bench.data.prompts]
     config = {"max_steps": steps["max_steps"], **sampling, **particular}
-    raw = raw_trl(name.upper(), model, rows, str(tmp_path / "raw"), config, reward, task_type="CAUSAL_LM")
+    trainer = "RLOO" if name == "rloo" else "GRPO"
+    raw = raw_trl(trainer, model, rows, str(tmp_path / "raw"), config, reward, task_type="CAUSAL_LM")
     curve = json.loads((bench.out / "curves.json").read_text())[-1]
-    for logged in ("reward", "grad_norm", "completions/mean_length"):
+    rollouts = 3 // own.get("minibatches", 1)
+    for logged, times in (("loss", 3), ("grad_norm", 3), ("reward", rollouts), ("completions/mean_length", rollouts)):
         found, theirs = ([each[logged] for each in log if logged in each] for log in (curve, raw.state.log_history))
-        assert len(found) == 3 and found == pytest.approx(theirs, rel=1e-4), logged
+        assert len(found) == times and found == pytest.approx(theirs, rel=1e-4, abs=1e-5), logged
     # Adam divides by a gradient's size: where it is tiny, the last digit of a log-probability moves a weight by 2e-6.
     assert torch.allclose(learned(ours.model), learned(raw.model), atol=1e-5)
     assert (learned(ours.model) - learned(model_of_step_0(bench))).abs().max() > 1e-4

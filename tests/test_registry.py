@@ -61,7 +61,7 @@ def test_a_suggestion_is_near_in_spelling(word: str, allowed: list[str], meant: 
         ("semi-online-dpo", "called 'online_dpo'"),
         ("tdpo", "not built in; docs/algorithms.md"),
         ("Robust-DPO", "called 'robust'"),
-        ("dr-grpo", "`dr_grpo: {algorithm: grpo, trainer: {loss_type: dr_grpo}}`"),
+        ("Reinforce++", "called 'reinforce_plus_plus'"),
         ("raft", "called 'rejection_sampling'"),
     ],
 )

@@ -81,6 +81,11 @@ CASES = [
             ("a2c", {"value_model": "separate"}, "lora"),
             ("reinforce", {}, "lora"),
             ("grpo", {"epochs": 2, "generations": 2}, "lora"),
+            ("gspo", {"generations": 2, "minibatches": 3}, "qlora"),
+            ("dapo", {"generations": 2}, "full"),
+            ("reinforce_plus_plus_baseline", {"generations": 2}, "lora"),
+            ("ppo", {"epochs": 2, "reference_decay": 0.5}, "lora"),
+            ("ppo", {"epochs": 1, "reference_decay": 0.5, "shaping": {"potential": "prefix_scores"}}, "full"),
             ("rloo", {"generations": 2}, "lora"),
             ("online_dpo", {"sync": 3, "n": 3, "pairs": "best_random"}, "lora"),  # goes on between two syncs
             ("online_dpo", {"learner": "simpo", "sync": "once"}, "qlora"),

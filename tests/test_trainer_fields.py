@@ -40,8 +40,9 @@ SETTABLE = {
 """Arguments that all trainers are given alike and one of them may be given otherwise; the report then says so."""
 
 SETTABLE_ONLINE = {"shuffle_dataset", "remove_unused_columns"}
+LOSSES_OF_GRPO = ("dr_grpo", "bnpo", "dapo", "cispo", "sapo", "gspo", "luspo", "vespo")
 VARIANTS = {"grpo": {"loss_type", "scale_rewards"}}
-"""Dr. GRPO and DAPO are GRPO with others of these."""
+"""Its variants are algorithms of their own too."""
 
 
 def problems(content: dict[str, Any]) -> list[str]:
@@ -72,7 +73,10 @@ class _Caught(Exception):
     pass
 
 
-@pytest.mark.parametrize("name", ["dpo", "sft", "grpo", "rloo", "ppo", "a2c", "reinforce"])
+@pytest.mark.parametrize(
+    "name",
+    ["dpo", "sft", "grpo", "rloo", "ppo", "a2c", "reinforce", "reinforce_plus_plus", *LOSSES_OF_GRPO],
+)
 def test_what_an_algorithm_sets_is_owned(name: str, make_bench, monkeypatch) -> None:
     from prefzoo.trainers import fitting, online
 

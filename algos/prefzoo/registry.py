@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Set
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from prefzoo.config_fields import trainer_problems
 from prefzoo.errors import PrefzooError, RecipeError, unknown
@@ -31,22 +31,28 @@ BUILT_IN = {
     "bco": "prefzoo.zoo.unpaired:BCO",
     "bco_pair": "prefzoo.zoo.anchored_losses:BCOPair",
     "best_of_n": "prefzoo.zoo.best_of_n:BestOfN",
+    "bnpo": "prefzoo.zoo.grpo_token_losses:BNPO",
     "cal_dpo": "prefzoo.zoo.squared_losses:CalDPO",
     "cdpo": "prefzoo.zoo.noisy_labels:CDPO",
+    "cispo": "prefzoo.zoo.grpo_token_losses:CISPO",
     "constitutional_ai": "prefzoo.zoo.constitutional_ai:ConstitutionalAI",
     "cpo": "prefzoo.zoo.reference_free:CPO",
+    "dapo": "prefzoo.zoo.grpo_token_losses:DAPO",
     "discopop": "prefzoo.zoo.dpo_shapes:DiscoPOP",
     "dpo": "prefzoo.zoo.dpo:DPO",
     "dpo_norm": "prefzoo.zoo.length_terms:DPONorm",
     "dpop": "prefzoo.zoo.chosen_likelihood:DPOP",
+    "dr_grpo": "prefzoo.zoo.grpo_token_losses:DrGRPO",
     "exo": "prefzoo.zoo.noisy_labels:EXO",
     "fdpo": "prefzoo.zoo.dpo_shapes:FDPO",
     "grpo": "prefzoo.zoo.grpo:GRPO",
+    "gspo": "prefzoo.zoo.grpo_sequence_losses:GSPO",
     "hdpo": "prefzoo.zoo.dpo_shapes:HDPO",
     "ipo": "prefzoo.zoo.squared_losses:IPO",
     "iterative_dpo": "prefzoo.zoo.iterative_dpo:IterativeDPO",
     "kto": "prefzoo.zoo.unpaired:KTO",
     "ldpo": "prefzoo.zoo.length_terms:LDDPO",
+    "luspo": "prefzoo.zoo.grpo_sequence_losses:LUSPO",
     "mpo": "prefzoo.zoo.chosen_likelihood:MPO",
     "nca": "prefzoo.zoo.anchored_losses:NCA",
     "odpo": "prefzoo.zoo.odpo:ODPO",
@@ -55,15 +61,19 @@ BUILT_IN = {
     "ppo": "prefzoo.zoo.ppo:PPO",
     "rdpo": "prefzoo.zoo.length_terms:RDPO",
     "reinforce": "prefzoo.zoo.reinforce:Reinforce",
+    "reinforce_plus_plus": "prefzoo.zoo.reinforce_plus_plus:ReinforcePlusPlus",
+    "reinforce_plus_plus_baseline": "prefzoo.zoo.reinforce_plus_plus:ReinforcePlusPlusBaseline",
     "rejection_sampling": "prefzoo.zoo.rejection_sampling:RejectionSampling",
     "rlaif": "prefzoo.zoo.rlaif:RLAIF",
     "rloo": "prefzoo.zoo.rloo:RLOO",
     "robust": "prefzoo.zoo.noisy_labels:RobustDPO",
     "rpo": "prefzoo.zoo.chosen_likelihood:RPO",
+    "sapo": "prefzoo.zoo.grpo_token_losses:SAPO",
     "sft": "prefzoo.zoo.sft:SFT",
     "simpo": "prefzoo.zoo.reference_free:SimPO",
     "slic": "prefzoo.zoo.reference_free:SLiC",
     "sppo": "prefzoo.zoo.squared_losses:SPPO",
+    "vespo": "prefzoo.zoo.grpo_sequence_losses:VESPO",
     "wpo": "prefzoo.zoo.dpo_shapes:WPO",
     "xpo": "prefzoo.zoo.xpo:XPO",
 }
@@ -263,7 +273,7 @@ def build(cls: type[Algorithm], parameters: Mapping[str, Any], prefix: str = "")
     try:
         algorithm = TypeAdapter(cls).validate_python(settings)
     except ValidationError as error:
-        for problem in validation_problems(error, settings):
+        for problem in validation_problems(error, settings, lambda path: _keys_at(cls, path)):
             key = f"{prefix}{problem.key}".rstrip(".")  # what is wrong between several has no key of its own
             problems.append(f"{key}: {problem.message}" if key else problem.message)
     trainer = parameters.get("trainer")
@@ -276,6 +286,18 @@ def build(cls: type[Algorithm], parameters: Mapping[str, Any], prefix: str = "")
         owned = {key: f"say `{prefix}{name}`" if name in fields else name for key, name in named.items()}
         problems += trainer_problems(cls.config, trainer, f"{prefix}trainer.", owned)
     return (None if problems else algorithm), problems
+
+
+def settings_of(algorithm: Algorithm) -> dict[str, Any]:
+    """The hyper-parameters of an algorithm as plain values, those of its blocks included."""
+    values = dataclasses.asdict(algorithm)
+    return {name: value.model_dump() if isinstance(value, BaseModel) else value for name, value in values.items()}
+
+
+def _keys_at(cls: type[Algorithm], path: tuple[Any, ...]) -> list[str]:
+    """The keys of the block of hyper-parameters at a path, such as `("shaping",)`."""
+    blocks = {field.name: type(field.default) for field in dataclasses.fields(cls)}
+    return list(getattr(blocks.get(path[0]), "model_fields", ())) if len(path) == 1 else []
 
 
 def _resolve(name: str, cls: type[Algorithm]) -> None:

@@ -214,3 +214,35 @@ class Shaping(Settings):
 
     normalize: bool = False
     clip: float | None = Field(None, gt=0)
+
+
+class RewardShaping(Settings):
+    """What one online algorithm adds to the reward of each reply that it learns from, each block on its own; the score
+    itself, `reward.normalize` and `reward.clip` are alike for all algorithms (`Shaping`).
+
+    Attributes:
+        length: taken off for each generated token, its end included; in units of the score.
+        overlong: the share of `generation.max_new_tokens`, at its end, in which up to 1 is taken off in proportion: 0
+            where that share begins, 1 at the limit (soft overlong punishment, Yu et al. 2025,
+            https://arxiv.org/abs/2503.14476, equation 13). 0 takes off nothing, and so does `generation.unfinished:
+            keep`.
+        potential: `prefix_scores` adds gamma F(s') - F(s) to the reward of each token, where F(s) is the score of the
+            reply up to there, 0 beyond its end (potential-based shaping, Ng et al. 1999). Which policy is best does not
+            change: over a reply it adds up to what depends on the prompt alone.
+        every: tokens between two scores of one reply; between them F stays the last one.
+    """
+
+    length: float = Field(0.0, ge=0)
+    overlong: float = Field(0.0, ge=0, lt=1)
+    potential: Literal["prefix_scores"] | None = None
+    every: int = Field(1, ge=1)
+
+    @field_validator("every")
+    @classmethod
+    def _potential_is_used(cls, every: int, info: ValidationInfo) -> int:
+        if every != 1 and info.data.get("potential", "prefix_scores") is None:
+            raise ValueError(f"{every} has no meaning without potential; it must be 'prefix_scores'")
+        return every
+
+
+NO_SHAPING = RewardShaping()

@@ -130,16 +130,12 @@ def shown(value: Any) -> str:
     return f"the list {text}" if isinstance(value, list) else text
 
 
-GRPO_FIELDS = {
-    "dapo": "loss_type: dapo",
-    "dr_grpo": "loss_type: dr_grpo",
-    "gspo": "importance_sampling_level: sequence",
-}
 OTHER_NAMES = {
     "aot_pair": "aot",
     "apo": "apo_zero",
     "bon": "best_of_n",
     "cai": "constitutional_ai",
+    "drgrpo": "dr_grpo",
     "exo_pair": "exo",
     "h_dpo": "hdpo",
     "iterative": "iterative_dpo",
@@ -148,6 +144,8 @@ OTHER_NAMES = {
     "oaif": "online_dpo",
     "r_dpo": "rdpo",
     "raft": "rejection_sampling",
+    "reinforce++": "reinforce_plus_plus",
+    "reinforce++_baseline": "reinforce_plus_plus_baseline",
     "rlhf": "ppo",
     "robust_dpo": "robust",
     "sigmoid_norm": "dpo_norm",
@@ -161,7 +159,6 @@ ABSENT = (
     "minillm",
     "nash_md",
     "prm",
-    "reinforce++",
     "remax",
     "rrhf",
     "spin",
@@ -174,9 +171,7 @@ def unknown_algorithm(name: object, allowed: Iterable[str]) -> str:
     """For a name that no algorithm has; of a published one, how it is had here, or that it is not."""
     names = sorted(set(allowed))
     known = str(name).lower().replace("-", "_")
-    if known in GRPO_FIELDS:
-        hint = f"It is a setting of grpo: `{known}: {{algorithm: grpo, trainer: {{{GRPO_FIELDS[known]}}}}}`."
-    elif known in OTHER_NAMES:
+    if known in OTHER_NAMES:
         hint = f"Here it is called {OTHER_NAMES[known]!r}."
     elif known in ABSENT:
         hint = "It is not built in; docs/algorithms.md of the sources says how to add one."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +86,7 @@ def model_card(chosen: Chosen) -> str:
     manifest = json.loads((plan.stages["data"].folder / "manifest.json").read_text(encoding="utf-8"))
     name = recipe.algorithms[label].get("algorithm", label) if label != START else recipe.start.algorithm
     algorithm = recipe.algorithm(label) if label != START else recipe.start_algorithm()
-    settings = asdict(algorithm) if algorithm is not None else {}
+    settings = registry.settings_of(algorithm) if algorithm is not None else {}
     facts = {
         "policy": label,
         "algorithm": name,

@@ -78,6 +78,8 @@ def _trainer(cls: type[Algorithm]) -> str:
 
 def shown(value: Any) -> str:
     """A default as a recipe writes it."""
+    if isinstance(value, BaseModel):
+        return f"{{{', '.join(f'{name}: {shown(each)}' for name, each in value)}}}"
     if isinstance(value, bool) or value is None:
         return {True: "true", False: "false", None: "null"}[value]
     return str(value) if not isinstance(value, (frozenset, set)) else ", ".join(sorted(map(str, value)))
@@ -90,6 +92,8 @@ def allowed(schema: Mapping[str, Any]) -> str:
         return " or ".join([one, *(other.replace(f"a list of: {one}", "a list of these") for other in others)])
     if "enum" in schema:
         return " | ".join(map(str, schema["enum"]))
+    if "$ref" in schema:
+        return TYPES["object"]
     if "const" in schema:
         return str(schema["const"])
     if schema.get("type") == "array":

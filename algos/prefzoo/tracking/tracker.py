@@ -11,9 +11,9 @@ import multiprocessing
 import os
 import shutil
 import tempfile
-from dataclasses import asdict
 from typing import Any
 
+from prefzoo.registry import settings_of
 from prefzoo.run.stage_graph import Plan
 from prefzoo.run.subprocesses import interrupt_blocked, main_hidden
 from prefzoo.tracking.wandb_process import read_state, track, write_state
@@ -42,7 +42,7 @@ class Tracker:
         if mode != "disabled" and not (mode == "auto" and os.environ.get("WANDB_MODE") == "disabled"):
             context = multiprocessing.get_context("spawn")
             self.connection, child_connection = context.Pipe()
-            settings = {label: asdict(self.plan.recipe.algorithm(label)) for label in self.plan.recipe.algorithms}
+            settings = {label: settings_of(self.plan.recipe.algorithm(label)) for label in self.plan.recipe.algorithms}
             self.scratch = tempfile.mkdtemp(prefix="prefzoo-wandb-")  # short: a socket of wandb's lies in it
             arguments = (
                 self.plan.out.resolve(),

@@ -41,6 +41,30 @@ def token_rewards(scores: Tensor, kl: Tensor, mask: Tensor, coefficient: float) 
     return rewards.scatter_add(1, last.clamp(min=0), scores[:, None] * (last >= 0))
 
 
+def potential_rewards(potentials: Tensor, mask: Tensor, gamma: float) -> Tensor:
+    """Return rewards of potential-based shaping (Ng et al. 1999), (B, T): gamma F(s_{t+1}) - F(s_t) for token t.
+
+    Beyond a reply's last token F is 0. The sum of gamma^t times the rewards is then -F(s_0), whatever the reply.
+
+    Args:
+        potentials: (B, T); `potentials[:, t]` is F of the prompt and the tokens before t.
+    """
+    potentials = potentials * mask
+    following = torch.cat([potentials[:, 1:], torch.zeros_like(potentials[:, :1])], dim=1)
+    return (gamma * following - potentials) * mask
+
+
+def returns_to_go(rewards: Tensor, mask: Tensor) -> Tensor:
+    """Return what a reply still gets from each token on, that token's reward included, (B, T)."""
+    return (rewards * mask).flip(-1).cumsum(-1).flip(-1) * mask
+
+
+def less_group_mean(scores: Tensor, generations: int) -> Tensor:
+    """Return scores less the mean of their group, (B,): of `generations` replies to one prompt, side by side."""
+    groups = scores.view(-1, generations)
+    return (groups - groups.mean(1, keepdim=True)).flatten()
+
+
 def generalized_advantages(
     rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float
 ) -> tuple[Tensor, Tensor]:

@@ -43,6 +43,7 @@ TRAINER_STATE_ATTRIBUTES = (
     "average",
     "kl_coefficient",
     "pairs_ahead",
+    "reference_weights",
 )
 """Attributes of trainers that a training depends on; a trainer has some of them."""
 

@@ -1,4 +1,4 @@
-"""REINFORCE and PPO on top of TRL's GRPOTrainer: a reward for each token, its advantage, and the losses.
+"""REINFORCE, REINFORCE++ and PPO on top of TRL's GRPOTrainer: a reward for each token, its advantage, and the losses.
 
 What is overridden of TRL: `_calculate_rewards` (to keep the scores), `_generate_and_score_completions` (to replace
 GRPO's advantages by one for each token), `_compute_loss` (no KL term, for the KL is in the reward; the critic's loss),
@@ -9,8 +9,9 @@ the tokens of an optimizer step, stay TRL's.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +20,12 @@ from trl import GRPOConfig, GRPOTrainer
 from prefzoo.models.token_log_probabilities import plain_head, token_log_probabilities
 from prefzoo.trainers import advantages as adv
 from prefzoo.trainers.critic import CriticModules
+from prefzoo.trainers.moving_reference import MovingReference
 from prefzoo.trainers.rollouts import prompts_and_replies
+from prefzoo.types import Prompt
+
+Potential = Callable[[Sequence[Prompt], Sequence[Sequence[int]]], list[list[float]]]
+"""Prompts and the token ids of a reply to each -> the potential before each token, as long as the reply."""
 
 
 @dataclass
@@ -77,19 +83,23 @@ class CriticSettings:
     clip_value: float | None
 
 
-class OnPolicyTrainer(GRPOTrainer):
+class OnPolicyTrainer(MovingReference, GRPOTrainer):
     """REINFORCE: a reply's score minus its KL, minus a moving average of what earlier replies had.
 
     Args:
         token_rewards: how scores become rewards.
+        potential: of potential-based shaping, which is added to the rewards; None adds none.
         more: what `GRPOTrainer` takes; `args.beta` must be 0 exactly when the KL coefficient is.
     """
 
+    advantage_is: ClassVar[str] = "reward of the reply less its KL, minus the average of all replies before"
+    """For the report."""
     beta: float
+    gamma = 1.0
 
-    def __init__(self, *, token_rewards: TokenRewards, **more: Any) -> None:
+    def __init__(self, *, token_rewards: TokenRewards, potential: Potential | None = None, **more: Any) -> None:
         super().__init__(**more)
-        self.token_rewards = token_rewards
+        self.token_rewards, self.potential = token_rewards, potential
         self.controller = adv.KLController(
             token_rewards.kl_coefficient, token_rewards.kl_target, token_rewards.kl_horizon
         )
@@ -111,17 +121,23 @@ class OnPolicyTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         settings = self.token_rewards
+        self.move_reference()
         batch = super()._generate_and_score_completions(inputs)
         mask = batch["completion_mask"]  # (B, T)
         first = self.accelerator.process_index * len(inputs)
         weights = self.reward_weights.to(mask.device)
-        scores = (self._scores * weights).nansum(dim=1)[first : first + len(inputs)]  # (B,)
+        everyone = (self._scores * weights).nansum(dim=1)
+        scores = everyone[first : first + len(inputs)]  # (B,)
+        relative = self._relative(everyone)[first : first + len(inputs)]
         ended = self._ended(batch["completion_ids"], mask)
         with torch.no_grad():
             # TRL leaves them out where a rollout is used once: then the loss takes its own, and ratios are 1.
             old = batch["old_per_token_logps"] if "old_per_token_logps" in batch else self._log_probabilities(batch)
             kl = adv.kl_per_token(old, batch.get("ref_per_token_logps", old), settings.kl_estimator) * mask
-            rewards = adv.token_rewards(scores, kl, mask, self.kl_coefficient)
+            rewards = adv.token_rewards(relative, kl, mask, self.kl_coefficient)
+            if self.potential is not None:
+                potentials = self._potentials([row["prompt"] for row in inputs], batch["completion_ids"], mask)
+                rewards = rewards + adv.potential_rewards(potentials, mask, self.gamma)
             if settings.whiten_rewards:
                 rewards = adv.whiten(rewards, mask, shift_mean=False, total=self._total)
             batch |= self._advantages(batch, rewards, mask)
@@ -132,6 +148,17 @@ class OnPolicyTrainer(GRPOTrainer):
         self._record(score=scores.mean().item(), returns=(rewards * mask).sum(-1).mean().item())
         self.controller.update(mean_kl, len(self._scores))
         return batch
+
+    def _relative(self, scores: Tensor) -> Tensor:
+        """Return what the replies of all processes are scored by, (B,)."""
+        return scores
+
+    def _potentials(self, prompts: Sequence[Prompt], ids: Tensor, mask: Tensor) -> Tensor:
+        """Return the potential before each token, (B, T)."""
+        assert self.potential is not None
+        replies = [row[:length] for row, length in zip(ids.tolist(), mask.sum(-1).tolist(), strict=True)]
+        rows = [torch.tensor(row) for row in self.potential(prompts, replies)]
+        return torch.stack([nn.functional.pad(row, (0, ids.shape[1] - len(row))) for row in rows]).to(ids.device)
 
     def _advantages(self, batch: dict[str, Any], rewards: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Return advantages (B, T), and whatever else the loss needs of this rollout. Here they are the reply's total
@@ -197,6 +224,26 @@ class OnPolicyTrainer(GRPOTrainer):
             self._metrics["train"][f"rollout/{name}"].append(value)
 
 
+class ReturnTrainer(OnPolicyTrainer):
+    """REINFORCE++: what a reply still gets from each token on, which `token_rewards` shall whiten.
+
+    Args:
+        group_baseline: whether the mean score of the replies to a prompt is taken off first.
+    """
+
+    advantage_is: ClassVar[str] = "reward from the token on less its KL, whitened over the rollout"
+
+    def __init__(self, *, group_baseline: bool, **more: Any) -> None:
+        super().__init__(**more)
+        self.group_baseline = group_baseline
+
+    def _relative(self, scores: Tensor) -> Tensor:
+        return adv.less_group_mean(scores, self.num_generations) if self.group_baseline else scores
+
+    def _advantages(self, batch: dict[str, Any], rewards: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        return {"advantages": adv.returns_to_go(rewards, mask)}
+
+
 class ActorCriticTrainer(CriticModules, OnPolicyTrainer):
     """PPO: generalized advantages from a critic, which shares the policy's base under an adapter of its own.
 
@@ -208,6 +255,8 @@ class ActorCriticTrainer(CriticModules, OnPolicyTrainer):
         value_head: weights (1, H) that its head begins with; None draws them.
     """
 
+    advantage_is: ClassVar[str] = "generalized, from a critic"
+
     def __init__(
         self,
         *,
@@ -217,7 +266,7 @@ class ActorCriticTrainer(CriticModules, OnPolicyTrainer):
         **more: Any,
     ) -> None:
         super().__init__(**more)
-        self.critic = critic
+        self.critic, self.gamma = critic, critic.gamma
         self.attach_critic(value_model, value_head)
 
     def _advantages(self, batch: dict[str, Any], rewards: Tensor, mask: Tensor) -> dict[str, Tensor]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from accelerate.utils import gather_object
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
@@ -16,8 +14,10 @@ from prefzoo.errors import PrefzooError
 from prefzoo.interface import Bench
 from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.models.weight_counts import critic_of, weights_of
-from prefzoo.settings import Shaping
+from prefzoo.settings import NO_SHAPING, RewardShaping
 from prefzoo.trainers.fitting import fit
+from prefzoo.trainers.loss_facts import loss_facts
+from prefzoo.trainers.reward_shaping import length_terms, prefix_lengths, shaped
 from prefzoo.trainers.rollouts import with_rollouts
 from prefzoo.types import Prompt
 
@@ -33,6 +33,7 @@ def fit_online(
     scored_anew: bool = True,
     *,
     missing_eos_penalty: float,
+    shaping: RewardShaping = NO_SHAPING,
     **more: Any,
 ) -> LanguageModelPolicy:
     """Train on the policy's own replies to the bench's prompts, scored by its reward.
@@ -49,8 +50,9 @@ def fit_online(
         passes: how often each rollout is learned from.
         rollout: optimizer steps that a rollout is divided into.
         scored_anew: whether the policy passes over each rollout once more for the log-probabilities it was drawn with.
-        missing_eos_penalty: taken off the score of a reply that was cut, after shaping, unless such replies are kept
-            (`generation.unfinished`).
+        missing_eos_penalty: taken off the score of a reply that was cut, after `reward.normalize` and `reward.clip`,
+            unless such replies are kept (`generation.unfinished`).
+        shaping: what is added to the reward beside; its potential is for trainers with a reward for each token.
         more: further arguments of the trainer.
 
     Raises:
@@ -78,8 +80,14 @@ def fit_online(
         **settings,
     }
     if bench.generation.unfinished == "keep":
-        missing_eos_penalty = 0.0
+        missing_eos_penalty, shaping = 0.0, shaping.model_copy(update={"overlong": 0.0})
     scorer = _Scorer(bench, policy, generations, passes, shared["beta"] > 0, scored_anew, missing_eos_penalty)
+    scorer.shaping, scorer.moving = shaping, more.get("reference_decay") is not None
+    if shaping.potential is not None:
+        more["potential"] = scorer.potentials
+    bench.report["loss"] = loss_facts(trainer_class, config_class, shared, passes * rollout, more)
+    if added := {key: value for key, value in shaping.model_dump().items() if value != getattr(NO_SHAPING, key)}:
+        bench.report["shaping"] = added
     return fit(
         bench.replace(latest=bench.latest or policy),
         with_rollouts(trainer_class),
@@ -123,6 +131,9 @@ class _Scorer(TrainerCallback):
     """Scores exactly what was generated with the bench's reward; charges the ledger for each rollout and its use."""
 
     __name__ = "reward"  # under which TRL logs it
+    shaping = NO_SHAPING
+    moving = False
+    """Whether the reference has an adapter of its own."""
 
     def __init__(
         self,
@@ -150,35 +161,31 @@ class _Scorer(TrainerCallback):
         texts = [self.policy.reply_text(prompt, ids) for prompt, ids in zip(prompts, completion_ids, strict=True)]
         scores = shaped(self.bench.score(prompts, texts), self.bench.machinery.shaping, self.bench.machinery.memory)
         cut = [not ids or ids[-1] not in self.policy.eos_ids for ids in completion_ids]
-        return [score - self.penalty * missing for score, missing in zip(scores, cut, strict=True)]
+        longest = self.bench.generation.max_new_tokens
+        off = [length_terms(len(ids), longest, self.shaping) for ids in completion_ids]
+        return [score - self.penalty * c - o for score, c, o in zip(scores, cut, off, strict=True)]
+
+    def potentials(self, prompts: Sequence[Prompt], completion_ids: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Return the score of each reply up to before each of its tokens, normalized and clipped like those of whole
+        replies; charged as scores are."""
+        lengths = [prefix_lengths(len(ids), self.shaping.every) for ids in completion_ids]
+        places = [(i, length) for i, row in enumerate(lengths) for length in dict.fromkeys(row)]
+        asked = [prompts[i] for i, _ in places]
+        texts = [self.policy.reply_text(prompts[i], completion_ids[i][:length]) for i, length in places]
+        scores = self.bench.score(asked, texts) if places else []
+        machinery = self.bench.machinery
+        found = dict(zip(places, shaped(scores, machinery.shaping, machinery.memory, learn=False), strict=True))
+        return [[found[i, length] for length in row] for i, row in enumerate(lengths)]
 
     def _charge(self, prompt_tokens: int, reply_tokens: int) -> None:
         ledger, tokens = self.bench.ledger, prompt_tokens + reply_tokens
         ledger.generated(reply_tokens, self.weights.passed)
         ledger.forwarded(prompt_tokens, self.weights.passed)
         if self.reference:
-            ledger.forwarded(tokens, self.weights.start)
+            ledger.forwarded(tokens, self.weights.passed if self.moving else self.weights.start)
         if self.scored_anew:
             ledger.forwarded(tokens, self.weights.passed)
         ledger.trained(self.passes * tokens, self.weights.passed, self.weights.trained)
         if self.critic:  # its values, and then its learning
             ledger.forwarded(tokens, self.critic.passed)
             ledger.trained(self.passes * tokens, self.critic.passed, self.critic.trained)
-
-
-def shaped(scores: list[float], shaping: Shaping, memory: dict[str, Any]) -> list[float]:
-    """Return scores normalized and clipped as `shaping` says. The running mean and variance of all scores so far, those
-    of other processes included (Welford 1962), are kept in `memory`."""
-    if shaping.normalize:
-        count, mean, squares = memory.get("scores", (0, 0.0, 0.0))
-        for score in gather_object(scores):  # in the order of the processes, so that all get the same numbers
-            count += 1
-            before = score - mean
-            mean += before / count
-            squares += before * (score - mean)
-        memory["scores"] = (count, mean, squares)
-        std = math.sqrt(squares / count) if squares > 0 else 1.0
-        scores = [(score - mean) / std for score in scores]
-    if shaping.clip is not None:
-        scores = [min(max(score, -shaping.clip), shaping.clip) for score in scores]
-    return scores

@@ -4,36 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, Any, ClassVar
 
-from prefzoo.interface import Bench, Policy
-from prefzoo.zoo.online_bases import NO_TOOLS, Grouped
+from pydantic import Field
+
+from prefzoo.zoo.group_relative import GroupRelative
 
 
 @dataclass(frozen=True)
-class GRPO(Grouped):
+class GRPO(GroupRelative):
     """Group relative policy optimization (Shao et al. 2024, https://arxiv.org/abs/2402.03300): a reply's advantage is
-    its reward relative to the other replies to the same prompt, in standard deviations; the KL is in the loss.
+    its reward relative to the other replies to the same prompt, in standard deviations; the loss is averaged over the
+    tokens of each reply and then over replies; the KL is in the loss.
 
-    The paper uses 64 generations and a KL coefficient of 0.04.
+    The paper uses 64 generations and a KL coefficient of 0.04. TRL weighs the KL of a token with the probability ratio
+    (DeepSeek-AI 2025, https://arxiv.org/abs/2512.02556); `trainer: {use_bias_correction_kl: false}` is the paper's.
+
+    Attributes:
+        clip: how far the probability ratio may go from 1 before its gradient is cut. Default: Schulman et al. 2017, of
+            PPO.
     """
 
-    owned: ClassVar[Mapping[str, str]] = {**Grouped.owned, **NO_TOOLS}
-    config: ClassVar[str | None] = "trl.trainer.grpo_config:GRPOConfig"
+    owned: ClassVar[Mapping[str, str]] = {**GroupRelative.owned, "epsilon": "clip"}
+    loss_settings: ClassVar[Mapping[str, str]] = {"loss_type": "grpo", "scale_rewards": "group"}
 
-    def train(self, bench: Bench) -> Policy:
-        from trl import GRPOConfig, GRPOTrainer
+    clip: Annotated[float, Field(gt=0)] = 0.2
 
-        from prefzoo.trainers.online import fit_online
-
-        settings = {"beta": self.kl_coefficient, "epsilon": self.clip, "loss_type": "grpo", "scale_rewards": "group"}
-        return fit_online(
-            bench,
-            GRPOTrainer,
-            GRPOConfig,
-            {**settings, **self.trainer},
-            generations=self.generations,
-            missing_eos_penalty=self.missing_eos_penalty,
-            passes=self.epochs,
-            scored_anew=self.epochs > 1,  # TRL takes those of the first pass where there is only one
-        )
+    def particular(self) -> dict[str, Any]:
+        return {"epsilon": self.clip}

@@ -9,13 +9,13 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from prefzoo.errors import PrefzooError
-from prefzoo.interface import Algorithm, Bench, Policy
+from prefzoo.interface import Bench, Policy
 from prefzoo.types import Range
-from prefzoo.zoo.online_bases import CLIPPING_FIELDS, KL_RANGE, TOKEN_REWARDS, check_kl_target
+from prefzoo.zoo.online_bases import CLIPPING_FIELDS, KL_RANGE, TOKEN_REWARDS, FromTokenRewards
 
 
 @dataclass(frozen=True)
-class PPO(Algorithm):
+class PPO(FromTokenRewards):
     """Proximal policy optimization (Schulman et al. 2017, https://arxiv.org/abs/1707.06347) from a reward a reply and
     a KL penalty a token (Ziegler et al. 2019, https://arxiv.org/abs/1909.08593).
 
@@ -33,17 +33,10 @@ class PPO(Algorithm):
     prompt, gamma 1 and lambda 0.95, four epochs a rollout, policy and value clipped to 0.2, value coefficient 0.1,
     KL coefficient 0.05 by the log-ratio (k1), advantages whitened, a reply that did not end penalized by 1.
 
+    Xu et al. 2024 (https://arxiv.org/abs/2404.10719) found it ahead of DPO with whitened advantages, large batches
+    (`batch_scale: 8`, from 64 prompts to 512) and a moving reference (`reference_decay: 0.999`, as in their code).
+
     Attributes:
-        missing_eos_penalty: taken off the score of a reply that was cut at the length limit, after `reward.normalize`
-            and `reward.clip`; the same default for all online algorithms, so that they are compared on one reward.
-            Default: Huang et al. 2024.
-        kl_coefficient: weight of the KL to the start in a token's reward; with `kl_target` its first value. Default:
-            Huang et al. 2024.
-        kl_target: nats a reply that an adaptive coefficient aims at; None keeps it fixed. Default: Huang et al. 2024.
-        kl_horizon: replies over which it adapts, by a fifth at most; a rollout of more counts as that many.
-            Default: Ziegler et al. 2019.
-        kl_estimator: `k1`, the log-ratio, or `k3`, never negative. Default: Huang et al. 2024.
-        generations: replies to each prompt. Default: Huang et al. 2024.
         vf_coef: weight of the value loss. Default: Huang et al. 2024.
         gamma, lam: discount, and trace decay of generalized advantage estimation. Default: Huang et al. 2024.
         whiten_rewards: scale token rewards to variance 1. Default: Huang et al. 2024.
@@ -56,11 +49,13 @@ class PPO(Algorithm):
         clip: how far the probability ratio may go from 1 before its gradient is cut; None does not clip. Default: Huang
             et al. 2024.
         clip_value: how far a value may go from the one at rollout; None does not clip. Default: Huang et al. 2024.
+        batch_scale: how many times `training.batch_size` prompts an optimizer step learns from; so many fewer are the
+            steps. Default: ours, the same batch for all algorithms.
+        reference_decay: the reference of the KL becomes, before each rollout but the first, so much of itself and the
+            rest of the policy; None keeps it at the start. With an adapter its factors are averaged. The KL in results
+            is to the start all the same. Default: Huang et al. 2024.
     """
 
-    needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})
-    family: ClassVar[str] = "policy gradient"
-    config: ClassVar[str | None] = "trl.trainer.grpo_config:GRPOConfig"
     owned: ClassVar[Mapping[str, str]] = {
         **{field: reason for field, reason in TOKEN_REWARDS.items() if field not in CLIPPING_FIELDS},
         "num_iterations": "epochs",
@@ -71,12 +66,6 @@ class PPO(Algorithm):
         "epochs": Range(1, 4, source="1 in Zheng et al. 2023, 4 in Huang et al. 2024"),
     }
 
-    missing_eos_penalty: Annotated[float, Field(ge=0)] = 1.0
-    kl_coefficient: Annotated[float, Field(ge=0)] = 0.05
-    kl_target: Annotated[float, Field(gt=0)] | None = None
-    kl_horizon: Annotated[int, Field(gt=0)] = 10_000
-    kl_estimator: Literal["k1", "k3"] = "k1"
-    generations: Annotated[int, Field(ge=1)] = 1
     vf_coef: Annotated[float, Field(ge=0)] = 0.1
     gamma: Annotated[float, Field(ge=0, le=1)] = 1.0
     lam: Annotated[float, Field(ge=0, le=1)] = 0.95
@@ -87,9 +76,13 @@ class PPO(Algorithm):
     minibatches: Annotated[int, Field(ge=1)] = 1
     clip: Annotated[float, Field(gt=0)] | None = 0.2
     clip_value: Annotated[float, Field(gt=0)] | None = 0.2
+    batch_scale: Annotated[int, Field(ge=1)] = 1
+    reference_decay: Annotated[float, Field(ge=0, lt=1)] | None = None
 
     def __post_init__(self) -> None:
-        check_kl_target(self.kl_target, self.kl_coefficient)
+        super().__post_init__()
+        if self.reference_decay is not None and self.kl_coefficient == 0:
+            raise ValueError("reference_decay moves the reference of the KL, and kl_coefficient is 0")
 
     @property
     def replies_per_row(self) -> int:
@@ -99,8 +92,7 @@ class PPO(Algorithm):
     def train(self, bench: Bench) -> Policy:
         from prefzoo.models.loading import load_model, load_tokenizer, tokenizer_arguments
         from prefzoo.models.score_head import backbone as backbone_of
-        from prefzoo.trainers.on_policy import ActorCriticTrainer, CriticSettings, OnPolicyConfig, TokenRewards
-        from prefzoo.trainers.online import fit_online
+        from prefzoo.trainers.on_policy import ActorCriticTrainer, CriticSettings
 
         backbone, head = None, None
         if self.value_model == "reward":
@@ -110,32 +102,16 @@ class PPO(Algorithm):
         elif self.value_model == "separate" or bench.adapter.type == "full":
             # Trained whole, which 4 bits do not allow.
             backbone = backbone_of(load_model(bench.start, **{**bench.loading, "quantization": None}))
-        rewards = TokenRewards(
-            self.kl_coefficient,
-            self.kl_target,
-            self.kl_horizon,
-            self.kl_estimator,
-            self.whiten_rewards,
-            self.whiten_advantages,
-        )
-        settings = {
-            "beta": self.kl_coefficient,
-            "epsilon": self.clip if self.clip is not None else float("inf"),
-            "loss_type": "dapo",
-            "scale_rewards": "none",
-            **self.trainer,
-        }
-        return fit_online(
-            bench,
+        batch = {name: self.batch_scale * getattr(bench.training, name) for name in ("batch_size", "accumulation")}
+        return self.learn(
+            bench.replace(training=bench.training.model_copy(update=batch)),
             ActorCriticTrainer,
-            OnPolicyConfig,
-            settings,
-            generations=self.generations,
-            missing_eos_penalty=self.missing_eos_penalty,
+            {"epsilon": self.clip if self.clip is not None else float("inf")},
+            whitened=self.whiten_advantages,
             passes=self.epochs,
             rollout=self.minibatches,
-            token_rewards=rewards,
             critic=CriticSettings(self.gamma, self.lam, self.vf_coef, self.clip_value),
             value_model=backbone,
             value_head=head,
+            reference_decay=self.reference_decay,
         )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 from prefzoo.interface import Bench, Policy
 from prefzoo.zoo.online_bases import Grouped
@@ -17,10 +19,20 @@ class RLOO(Grouped):
 
     The paper uses 2 and 4 generations; `clip` matters only where a rollout is
     used again.
+
+    Attributes:
+        clip: how far the probability ratio may go from 1 before its gradient is cut. Default: Schulman et al. 2017, of
+            PPO.
     """
 
-    owned: ClassVar[Mapping[str, str]] = {**Grouped.owned, "reward_clip_range": "say `reward.clip`"}
+    owned: ClassVar[Mapping[str, str]] = {
+        **Grouped.owned,
+        "epsilon": "clip",
+        "reward_clip_range": "say `reward.clip`",
+    }
     config: ClassVar[str | None] = "trl.trainer.rloo_config:RLOOConfig"
+
+    clip: Annotated[float, Field(gt=0)] = 0.2
 
     def train(self, bench: Bench) -> Policy:
         from trl import RLOOConfig, RLOOTrainer
@@ -34,5 +46,6 @@ class RLOO(Grouped):
             {"beta": self.kl_coefficient, "epsilon": self.clip, **self.trainer},
             generations=self.generations,
             missing_eos_penalty=self.missing_eos_penalty,
+            shaping=self.shaping,
             passes=self.epochs,
         )
