@@ -11,8 +11,8 @@ pytestmark = [pytest.mark.learning, pytest.mark.timeout(3600)]
 
 
 CASES = {"dpo": ({"beta": 0.01}, 3), "ppo": ({"kl_coefficient": 0.001}, 1)}
-"""Settings with which nothing holds the policy to the start, and how many seeds a trial has: of DPO's low betas one seed
-may be lucky where others collapse."""
+"""Settings with which nothing holds the policy to the start, and how many seeds a trial has: of DPO's low betas one
+seed may be lucky where others collapse."""
 
 
 @pytest.mark.parametrize("label", CASES)
