@@ -227,6 +227,19 @@ def test_the_policy_that_samples_is_as_old_as_it_may_be_and_costs_are_counted(
     assert (bench.machinery.memory, "judge" in bench.report) == ({}, False)
 
 
+PAIRWISE = [name for name in registry.BUILT_IN if registry.load(name).family == registry.load("dpo").family]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("learner", PAIRWISE)
+def test_any_loss_on_pairs_learns_online(learner, adapted) -> None:
+    bench = adapted("lora").replace(generation=Generation(max_new_tokens=6, unfinished="keep"))
+    prefzoo.get("online_dpo", learner=learner, trainer={"max_steps": 2, **EVERY_STEP}).train(bench)
+    assert [math.isfinite(entry["loss"]) and entry["grad_norm"] > 0 for entry in curve(bench)] == [True, True]
+    (counts,) = bench.report["sampled_pairs"]
+    assert counts["pairs"] + counts.get("tied_replies", 0) + counts.get("identical_pair", 0) == 16 == counts["prompts"]
+
+
 def tying(prompts, completions) -> list[float]:
     """Half of the prompts have no better reply."""
     return [
