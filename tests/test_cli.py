@@ -120,7 +120,7 @@ def test_validate_says_everything_and_exits_with_2() -> None:
         (["compare", "quickstart", "--algorithms", "dpoo"], "Did you mean 'dpo'"),
         (["compare", "quickstart", "--set", "data.preferences=missing.jsonl"], "neither a file"),
         (["run", "quickstart", "--algorithm", "sftt"], "Did you mean 'sft'"),
-        (["ls", "online_dpo"], "unknown algorithm 'online_dpo'. It is not built in; docs/examples/online_dpo.py"),
+        (["ls", "nash_md"], "unknown algorithm 'nash_md'. It is not built in; docs/algorithms.md"),
         (["report", "nowhere"], "no prefzoo run"),
         (["sample", "nowhere", "hi"], "no prefzoo run"),
     ],

@@ -409,7 +409,7 @@ def test_a_built_in_algorithm_keeps_the_quick_promises(shared) -> None:
         assert seen["seen"][what] == seen["charged"][what] > 0, what
 
 
-@pytest.mark.parametrize("name", ["rejection_sampling", "ppo", "best_of_n"])
+@pytest.mark.parametrize("name", ["rejection_sampling", "ppo", "best_of_n", "online_dpo", "xpo"])
 def test_the_probe_counts_what_the_ledger_counts(make_bench, name) -> None:
     bench = make_bench().replace(reward=Length())
     observe(prefzoo.get(name), bench)
@@ -541,7 +541,7 @@ def test_a_comparison_tells_what_an_algorithm_used_of_its_own(tmp_path, register
 
 @pytest.mark.learning
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("name", ["sft", "dpo", "rejection_sampling", "best_of_n", "tiny"])
+@pytest.mark.parametrize("name", ["sft", "dpo", "rejection_sampling", "best_of_n", "online_dpo", "tiny"])
 def test_it_keeps_every_promise(site, monkeypatch, name) -> None:
     monkeypatch.syspath_prepend(str(site))
     found = by_promise(check(name, SEED))

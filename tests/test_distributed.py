@@ -98,8 +98,8 @@ def test_two_processes_take_the_steps_that_one_takes(name, part, tmp_path) -> No
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
 
 
-def test_losses_on_pairs_and_on_single_replies_end_alike_in_both(tmp_path) -> None:
-    names = ["simpo", "dpop", "aot", "kto", "bco"]
+def test_losses_on_pairs_and_on_single_replies_and_online_end_alike_in_both(tmp_path) -> None:
+    names = ["simpo", "dpop", "aot", "kto", "bco", "online_dpo", "xpo"]
     first, second = trained(",".join(names), 2, tmp_path / "two")
     assert first["world"] == second["world"] == 2
     assert first["ended"] == second["ended"] and len(first["ended"]) > len(names)

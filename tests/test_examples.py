@@ -28,7 +28,7 @@ from test_distributed import trained
 from test_resume import Killed, killed_at, length, made, same
 
 FOLDER = Path(__file__).parents[1] / "docs" / "examples"
-LINES = {"simpo_like": 25, "kto_like": 40, "online_dpo": 40}
+LINES = {"simpo_like": 25, "kto_like": 40, "rounds_of_dpo": 40}
 """Example -> how many lines it may have; each registers an algorithm named like its file."""
 EVERY_STEP = {"logging_steps": 1}
 
@@ -71,7 +71,7 @@ def test_it_trains_is_charged_and_comes_back_from_disk(name, make_bench, monkeyp
     ledger = bench.ledger
     assert ledger.trained_tokens == passed[True] > 0
     prompts = len(bench.data.prompts)
-    if name == "online_dpo":
+    if name == "rounds_of_dpo":
         assert ledger.prompts == prompts and ledger.reward_calls == 2 * prompts and ledger.generated_tokens > 0
     else:
         assert ledger.forward_tokens == passed[False] == {"simpo_like": 0, "kto_like": 3 * passed[True]}[name]
@@ -250,7 +250,7 @@ def test_fit_online_refuses_trainers_that_it_cannot_drive(make_bench) -> None:
     from trl import DPOConfig, DPOTrainer, GRPOConfig, RLOOTrainer
 
     for trainer, config in ((DPOTrainer, DPOConfig), (RLOOTrainer, GRPOConfig)):
-        with pytest.raises(PrefzooError, match=rf"not {trainer.__name__} with {config.__name__}.*online_dpo\.py"):
+        with pytest.raises(PrefzooError, match=rf"not {trainer.__name__} with {config.__name__}.*rounds_of_dpo\.py"):
             prefzoo.fit_online(make_bench(), trainer, config, {}, generations=2, missing_eos_penalty=1.0)
 
 

@@ -91,7 +91,7 @@ def test_an_8b_qlora_on_hh_rlhf(tmp_path, questions) -> None:
     check_trained("hh_qlora", [f"data.preferences={rows}", f"model.path={model}"], tmp_path / "out")
 
 
-FEEDBACK = {"rlaif", "constitutional_ai"}
+FEEDBACK = {"rlaif", "constitutional_ai", "online_dpo", "iterative_dpo"}
 
 
 def check_trained(recipe: str, sets: list[str], out: Path) -> None:

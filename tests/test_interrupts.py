@@ -191,3 +191,13 @@ def test_an_interrupted_check_shows_what_it_found(monkeypatch, statuses, says) -
     for i, words in enumerate(PROMISES.values()):
         line = next(line for line in lines if line.strip().startswith(words))
         assert (statuses[i] if i < len(statuses) else "untried") in line
+
+
+def test_a_temporary_folder_with_a_long_name_holds_no_sockets(tmp_path) -> None:
+    """A socket's path has about 100 letters at most; some clusters' TMPDIR has more."""
+    (folder := tmp_path / ("long" * 25)).mkdir()
+    code = "from multiprocessing import forkserver\nfrom prefzoo.run.subprocesses import shorten_socket_paths\n{}"
+    for begin, fits in (("", False), ("shorten_socket_paths()\n", True)):
+        run = [sys.executable, "-c", code.format(f"{begin}forkserver.ensure_running()")]
+        done = subprocess.run(run, env={**os.environ, "TMPDIR": str(folder)}, capture_output=True, text=True)
+        assert (done.returncode == 0) is fits and ("AF_UNIX path too long" in done.stderr) is not fits

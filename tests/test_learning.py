@@ -7,6 +7,7 @@ import os
 import pytest
 
 import prefzoo
+from prefzoo.recipe import check_recipe as recipes
 from prefzoo.results.results_schema import Results, Verdict
 
 pytestmark = [pytest.mark.learning, pytest.mark.timeout(3600)]
@@ -26,7 +27,10 @@ def quickstart(tmp_path_factory) -> Results:
     return prefzoo.compare("quickstart", seeds=SEEDS, sets=sets, out=tmp_path_factory.mktemp("runs") / "quickstart")
 
 
-@pytest.mark.parametrize("label", ["dpo", "rejection_sampling", "best_of_n"])
+FIVE = ["dpo", "ppo", "rejection_sampling", "rlaif", "constitutional_ai"]
+
+
+@pytest.mark.parametrize("label", [*FIVE, "best_of_n"])
 def test_it_learns(quickstart, label: str) -> None:
     found = over_start(quickstart, label)
     assert found.verdict == "better" and found.ci95[0] > 0
@@ -78,10 +82,8 @@ def test_a_control_does_not_learn(tmp_path, control: str) -> None:
 
 def test_the_same_algorithm_under_two_labels_is_no_difference(tmp_path) -> None:
     """Trained with other seeds, and on the same table."""
-    recipe = {
-        "extends": "quickstart",
-        "algorithms": {"dpo-again": {"algorithm": "dpo", "beta": 0.5, "seed_offset": 100}},
-    }
+    dpo = recipes.load("quickstart").algorithms["dpo"]
+    recipe = {"extends": "quickstart", "algorithms": {"dpo-again": {"algorithm": "dpo", **dpo, "seed_offset": 100}}}
     found = prefzoo.compare(recipe, ["dpo", "dpo-again"], seeds=SEEDS, sets=[f"data.seed={SEED}"], out=tmp_path)
     pair = next(v for v in found.verdicts if (v.metric, v.a, v.b) == ("gold", "dpo", "dpo-again"))
     assert pair.verdict == "inconclusive" and pair.difference != 0.0

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+
 import cloudpickle
 import jsonschema
 import pytest
 import yaml
 from pydantic import BaseModel
+from tools import zoo_page
 
 from prefzoo import registry
 from prefzoo.errors import RecipeError
@@ -20,6 +23,26 @@ from prefzoo.run.stage_graph import make_plan
 @pytest.mark.parametrize("name", [n for n in shipped() if n != "base"])
 def test_shipped_recipes_are_sound(name: str) -> None:
     assert recipes.load(name).algorithms
+
+
+def test_the_recipe_of_the_zoo_has_every_algorithm_of_this_package_and_the_page_too() -> None:
+    every = {name for names in zoo_page.families().values() for name in names}
+    assert set(recipes.load("zoo").algorithms) == every
+    kept = json.loads(zoo_page.FOUND.read_text(encoding="utf-8")) if zoo_page.FOUND.is_file() else None
+    assert zoo_page.PAGE.read_text(encoding="utf-8") == zoo_page.page(kept), "run python -m tools.zoo_page"
+
+
+def test_the_first_recipe_has_the_settings_that_were_searched_on_other_rows() -> None:
+    """benchmarks/tune_quickstart.py wrote them; a control samples as what it is the control of does."""
+    found = json.loads((zoo_page.ROOT / "benchmarks" / "results" / "tuned_quickstart.json").read_text(encoding="utf-8"))
+    recipe = recipes.load("quickstart")
+    seeds = [found["data_seeds"]["search"], *found["data_seeds"]["finals"]]
+    assert recipe.data.seed not in seeds and found["search"]["budget"]["prompts"] == recipe.budget.prompts
+    for label, settings in found["winners"].items():
+        assert recipe.algorithms[label] == settings, label
+    control = {**recipe.algorithms["random_choice"]}
+    assert (control.pop("algorithm"), control.pop("keep")) == ("rejection_sampling", "random")
+    assert control == recipe.algorithms["rejection_sampling"]
 
 
 def test_base_lists_the_defaults() -> None:

@@ -58,7 +58,7 @@ def test_a_suggestion_is_near_in_spelling(word: str, allowed: list[str], meant: 
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("online_dpo", "not built in; docs/examples/online_dpo.py"),
+        ("semi-online-dpo", "called 'online_dpo'"),
         ("tdpo", "not built in; docs/algorithms.md"),
         ("Robust-DPO", "called 'robust'"),
         ("Reinforce++", "called 'reinforce_plus_plus'"),

@@ -421,6 +421,18 @@ def test_warnings_are_in_the_page_and_in_markdown_and_survive_the_file(tmp_path)
     assert load_results(tmp_path).warnings == results.warnings
 
 
+def test_arguments_of_ones_own_are_one_sentence_for_all_labels(tmp_path) -> None:
+    results = made(tmp_path)
+    results.algorithms["dpo"].differs = {"learning_rate": 0.005579, "max_steps": 4}
+    results.algorithms["rejection_sampling"].differs = {"learning_rate": 1e-4}
+    recipe = load("quickstart", [], ["dpo", "rejection_sampling"])
+    told = notes(recipe, results.algorithms, results.reward, results.manifest)
+    assert [sentence for sentence in told if "arguments of their own" in sentence] == [
+        "Trained with arguments of their own, beside those given to all: dpo (learning_rate 0.005579, max_steps 4), "
+        "rejection_sampling (learning_rate 0.0001)."
+    ]
+
+
 def test_it_is_said_that_policies_used_the_proxy_only_when_some_did(tmp_path) -> None:
     results = made(tmp_path, gold=False)
     assert [n for n in results.notes if "proxy" in n] == [

@@ -19,11 +19,13 @@ from prefzoo import get
 from prefzoo.commands import comparison as compare_module
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import Bench
+from prefzoo.judges.build_judge import random_judge
 from prefzoo.rewards.train_reward import train_reward_model
 from prefzoo.run.worker import clear
 from prefzoo.trainers import checkpoints
 
 LOG = {"logging_steps": 2}
+REPORTED = ("sampled_pairs", "judge")
 
 
 class Killed(BaseException):
@@ -85,6 +87,10 @@ CASES = [
             ("ppo", {"epochs": 2, "reference_decay": 0.5}, "lora"),
             ("ppo", {"epochs": 1, "reference_decay": 0.5, "shaping": {"potential": "prefix_scores"}}, "full"),
             ("rloo", {"generations": 2}, "lora"),
+            ("online_dpo", {"sync": 3, "n": 3, "pairs": "best_random"}, "lora"),  # goes on between two syncs
+            ("online_dpo", {"learner": "simpo", "sync": "once"}, "qlora"),
+            ("online_dpo", {"labeller": "judge"}, "qlora"),
+            ("xpo", {}, "full"),
         )
     ),
 ]
@@ -99,7 +105,7 @@ def test_killed_and_resumed_is_as_never_killed(name, settings, adapter, make_ben
         trial = make_bench(adapter, epochs=2.0, name=folder, accumulation=2)
         dropping = trial.adapter.model_copy(update={"dropout": 0.1})
         loading = {"quantization": trial.adapter.quantization, "dtype": "float32"}
-        return trial.replace(reward=length, adapter=dropping, loading=loading)
+        return trial.replace(reward=length, judge=random_judge(0), adapter=dropping, loading=loading)
 
     whole = bench("whole")
     algorithm.train(whole)
@@ -115,6 +121,7 @@ def test_killed_and_resumed_is_as_never_killed(name, settings, adapter, make_ben
         algorithm.train(fresh)
         assert fresh.report["resumed_at_step"] == kill - 1
         same(made(fresh, "policy"), made(whole, "policy"))
+        assert [fresh.report.get(key) for key in REPORTED] == [whole.report.get(key) for key in REPORTED]
         assert not list((fresh.out / "checkpoints").iterdir())
 
 

@@ -134,7 +134,8 @@ def test_the_datas_groups_are_sealed_and_never_straddle_splits(tmp_path) -> None
     assert all(row.group == topics[row.prompt[0]["content"]] for row in parts["test"])
     assert preflight["test_groups"] == {"prompts": 5 * len(groups["test"]), "groups": len(groups["test"]), "largest": 5}
     assert preflight["unread_columns"] == {}
-    told = "\n".join(data_facts(preflight, manifest))
+    told = "\n".join(facts := data_facts(preflight, manifest))
+    assert len(set(facts)) == len(facts)
     assert f"Test prompts: {5 * len(groups['test'])}, in {len(groups['test'])} groups of near-duplicates" in told
 
 

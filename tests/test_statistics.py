@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from prefzoo.data.agreement import wilson
-from prefzoo.results import statistics
+from prefzoo.results import analysis, statistics
 from prefzoo.rewards.reward_accuracy import reward_report
 from prefzoo.run.evaluation_records import distinct
 
@@ -45,6 +45,33 @@ def test_beyond_5_percent_the_tail_is_of_at_most_twice_the_seeds_freedom() -> No
     assert p(1.989222) == pytest.approx(0.05, abs=1e-5)
     # one error is below 5%, where nothing changes: Student's t of 82.449 df
     assert p(1.0) == pytest.approx(0.320256, abs=1e-4)
+
+
+def test_an_error_that_no_table_shows_widens_the_interval() -> None:
+    # values 1 2 3 4: se 0.645497, 3 df; with another error of 0.484123 the root of the squares is 0.806872
+    table = np.array([[1.0, 2.0, 3.0, 4.0]])
+    found = statistics.widened(statistics.estimate(table), 0.484123, *table.shape)
+    assert (found.mean, found.error) == (2.5, pytest.approx(0.806872, abs=1e-6))
+    assert found.high - 2.5 == pytest.approx(3.182446 * 0.806872, abs=1e-5) == 2.5 - found.low
+    # t = 2.5 / 0.806872 = 3.098384 of 3 df: p = 1 - (2 / pi) (atan(x) + x / (1 + x^2)), x = t / sqrt(3) = 1.788853
+    assert found.p == pytest.approx(0.053372, abs=1e-4)
+    assert statistics.widened(statistics.estimate(table), 0.0, *table.shape) == statistics.estimate(table)
+
+
+def test_only_pairs_of_policies_that_were_searched_for_allow_for_other_searches() -> None:
+    rng = np.random.default_rng(0)
+    tables = {label: {"gold": rng.normal(i, 1.0, (3, 64))} for i, label in enumerate(("start", "a", "b", "c"))}
+    plain, wide = (analysis.verdicts(tables, search_errors=errors) for errors in ({}, {"a": 0.3, "b": 0.4}))
+    for one, other in zip(plain, wide, strict=True):
+        between = one.family == "gold between policies"
+        error = {"ab": 0.5, "ac": 0.3, "bc": 0.4}[one.a + one.b] if between else None
+        assert other.search_error == pytest.approx(error) and one.search_error is None
+        half, wider = ((each.ci95[1] - each.ci95[0]) / 2 for each in (one, other))
+        assert (other.difference, other.family) == (one.difference, one.family)
+        assert wider > half if between else other == one
+        if between:
+            assert other.detectable / one.detectable == pytest.approx(wider / half)
+            assert other.p_adjusted > one.p_adjusted
 
 
 def test_a_constant_table_has_no_width_and_one_number_has_no_interval() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from pathlib import Path
 
 import optuna
 import pytest
@@ -12,6 +13,7 @@ from played_search import PROMPTS, checked, drive, play, searched
 from prefzoo.data import splits
 from prefzoo.errors import DataError
 from prefzoo.run.executor import Outcome
+from prefzoo.run.label_search import LabelSearch, Measured, Trial
 from prefzoo.run.stage_graph import Stage
 from prefzoo.run.tuning_record import record
 from prefzoo.run.tuning_search import Search
@@ -52,6 +54,37 @@ def test_every_label_gets_the_same_trials_of_which_the_first_is_as_written(tmp_p
         ),
     )
     assert [trial.value for trial in study.trials] == [trial["score"] for trial in dpo["trials"]]
+
+
+def of_scores(out: Path, *trials: list[float]) -> LabelSearch:
+    """A search whose trials scored so on each prompt."""
+    (search,) = Search(checked(algorithms={"dpo": {"beta": 0.1}}, trials=len(trials)), out).labels.values()
+    search.trials = []
+    for number, scores in enumerate(trials):
+        stage = Stage(f"{number}", "tune", out)
+        measured = {stage.name: Measured(scores, 1.0, 5.0, {}, {})}
+        search.trials.append(Trial(number, {}, stages=[stage], measured=measured, state="complete"))
+    return search
+
+
+def test_how_far_apart_searches_find_is_worked_out_by_drawing_trials_again(tmp_path) -> None:
+    """Of trials that score 0 (as written), 1 and 2 on all prompts, two draws of the last two find 2 in 3 of 4 cases and
+    else 1: the standard deviation is the root of 3 / 16."""
+    search = of_scores(tmp_path, *([score] * PROMPTS for score in (0.0, 1.0, 2.0)))
+    assert search.error is None
+    search.told = 1
+    assert search.error == 0.0
+    search.told = 3
+    assert search.error == pytest.approx(math.sqrt(3 / 16), abs=0.02)
+
+
+def test_a_winner_by_luck_may_lose_another_search(tmp_path) -> None:
+    """Two settings, each right on the other half of the prompts, differ by 1 / 32: about every second search finds
+    either."""
+    one = [float(i % 2) for i in range(PROMPTS)]
+    search = of_scores(tmp_path, one, [1.0 - score + (0.25 if i < 4 else 0.0) for i, score in enumerate(one)])
+    search.told = 2
+    assert search.error == pytest.approx(0.5 / 32, abs=0.5 / 320)
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])

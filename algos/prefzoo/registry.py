@@ -49,12 +49,14 @@ BUILT_IN = {
     "gspo": "prefzoo.zoo.grpo_sequence_losses:GSPO",
     "hdpo": "prefzoo.zoo.dpo_shapes:HDPO",
     "ipo": "prefzoo.zoo.squared_losses:IPO",
+    "iterative_dpo": "prefzoo.zoo.iterative_dpo:IterativeDPO",
     "kto": "prefzoo.zoo.unpaired:KTO",
     "ldpo": "prefzoo.zoo.length_terms:LDDPO",
     "luspo": "prefzoo.zoo.grpo_sequence_losses:LUSPO",
     "mpo": "prefzoo.zoo.chosen_likelihood:MPO",
     "nca": "prefzoo.zoo.anchored_losses:NCA",
     "odpo": "prefzoo.zoo.odpo:ODPO",
+    "online_dpo": "prefzoo.zoo.online_dpo:OnlineDPO",
     "orpo": "prefzoo.zoo.reference_free:ORPO",
     "ppo": "prefzoo.zoo.ppo:PPO",
     "rdpo": "prefzoo.zoo.length_terms:RDPO",
@@ -73,6 +75,7 @@ BUILT_IN = {
     "sppo": "prefzoo.zoo.squared_losses:SPPO",
     "vespo": "prefzoo.zoo.grpo_sequence_losses:VESPO",
     "wpo": "prefzoo.zoo.dpo_shapes:WPO",
+    "xpo": "prefzoo.zoo.xpo:XPO",
 }
 ENTRY_POINTS = "prefzoo.algorithms"
 LABEL_KEYS = ("algorithm", "seed_offset", "tune")

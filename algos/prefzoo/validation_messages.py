@@ -138,8 +138,10 @@ OTHER_NAMES = {
     "drgrpo": "dr_grpo",
     "exo_pair": "exo",
     "h_dpo": "hdpo",
+    "iterative": "iterative_dpo",
     "ld_dpo": "ldpo",
     "nca_pair": "nca",
+    "oaif": "online_dpo",
     "r_dpo": "rdpo",
     "raft": "rejection_sampling",
     "reinforce++": "reinforce_plus_plus",
@@ -147,11 +149,11 @@ OTHER_NAMES = {
     "rlhf": "ppo",
     "robust_dpo": "robust",
     "sigmoid_norm": "dpo_norm",
+    "semi_online_dpo": "online_dpo",
     "slic_hf": "slic",
     "smaug": "dpop",
     "sppo_hard": "sppo",
 }
-EXAMPLES = {"online_dpo": "online_dpo.py"}
 ABSENT = (
     "gkd",
     "minillm",
@@ -171,8 +173,6 @@ def unknown_algorithm(name: object, allowed: Iterable[str]) -> str:
     known = str(name).lower().replace("-", "_")
     if known in OTHER_NAMES:
         hint = f"Here it is called {OTHER_NAMES[known]!r}."
-    elif known in EXAMPLES:
-        hint = f"It is not built in; docs/examples/{EXAMPLES[known]} of the sources is a start, for --plugin."
     elif known in ABSENT:
         hint = "It is not built in; docs/algorithms.md of the sources says how to add one."
     else:

@@ -20,7 +20,7 @@ from prefzoo.results.caveats import power_difference
 from prefzoo.results.equal_budgets import at_equal_budgets
 from prefzoo.results.results_file import load_groups, load_tables, load_verified
 from prefzoo.results.results_schema import AlgorithmResult, Results, SeedResult, Warning
-from prefzoo.results.tuning_results import explained, moved
+from prefzoo.results.tuning_results import explained, moved, search_errors
 from prefzoo.run.stage_graph import START
 from prefzoo.run.trial_identity import TEACHERS, differences
 
@@ -89,8 +89,10 @@ def _merge(folders: Sequence[Path], out: Path) -> Results:
         for label, (name, original) in origins.items()
         if label != START
     }
-    verdicts = analysis.verdicts(tables, groups)
-    searches = {name: run.tuning for name, run in runs.items() if run.tuning is not None}
+    searches = {
+        name: moved(run.tuning, labels[name], places[name], out) for name, run in runs.items() if run.tuning is not None
+    }
+    verdicts = analysis.verdicts(tables, groups, search_errors(*searches.values()))
     merged = first.model_copy(
         update={
             "recipe": {**first.recipe, "algorithms": settings},
@@ -115,10 +117,7 @@ def _merge(folders: Sequence[Path], out: Path) -> Results:
             "equal_budgets": at_equal_budgets(algorithms, tables, out, groups),
             "ratings": analysis.ratings(tables, groups),
             "tuning": None,
-            "merged_tuning": {
-                name: explained(moved(search, labels[name], places[name], out), verdicts, first.primary)
-                for name, search in searches.items()
-            },
+            "merged_tuning": {name: explained(search, verdicts, first.primary) for name, search in searches.items()},
             "workers": list(dict.fromkeys(n for run in runs.values() for n in run.workers)),
         }
     )

@@ -15,6 +15,7 @@ CLUSTER = 1000
 """More code points than what looks like one letter is made of."""
 WORD = 40
 """More letters than a word has, in scripts that put spaces between words."""
+SPACE = re.compile(r"\s")
 
 
 Search = Generator[list[Message], int, list[Message] | None]
@@ -80,25 +81,31 @@ def _search(prompt: list[Message], limit: int) -> Search:
                 first = middle + 1
         if first < len(starts):
             return [*system, *prompt[starts[first] :]]
-    begin = yield from _first_that_fits(rest, tail, len(text), limit)
+    begin = yield from _first_that_fits(rest, text, tail, limit)
     for letter in _letters(text, begin):
-        space = re.compile(r"\s").search(text, letter, letter + WORD)
-        word = space.end() if space and letter and not text[letter - 1].isspace() else letter
-        for start in (word, letter):
+        for start in (_word(text, letter), letter):
             if text[start:].strip() and (yield rest(start)) <= limit:
                 return rest(start)
     return None
 
 
+def _word(text: str, letter: int) -> int:
+    """Where the first word from here on begins; here, where that is far."""
+    space = SPACE.search(text, letter, letter + WORD)
+    return space.end() if space and letter and not text[letter - 1].isspace() else letter
+
+
 def _first_that_fits(
-    rest: Callable[[int], list[Message]], too_long: int, fits: int, limit: int
+    rest: Callable[[int], list[Message]], text: str, too_long: int, limit: int
 ) -> Generator[list[Message], int, int]:
     """Where about the longest end of a text begins that has at most `limit` tokens.
 
     Args:
         rest: the conversation whose last turn begins at a place.
-        too_long, fits: a place from which it is too long, and one from which it fits.
+        text: of that turn.
+        too_long: a place from which it is too long.
     """
+    fits = len(text)
     slack = max(1, limit // 32)
     most, least = (yield rest(too_long)), 0
     for step in range(64):
@@ -107,6 +114,7 @@ def _first_that_fits(
         # Tokens are about as long everywhere; where they are not, the range is halved.
         share = (limit - least) / max(1, most - least) if step < 4 else 0.5
         guess = min(max(round(fits - share * (fits - too_long)), too_long + 1), fits - 1)
+        guess = word if (word := _word(text, guess)) < fits else guess  # what is asked here need not be asked again
         found = yield rest(guess)
         if found > limit:
             too_long, most = guess, found
@@ -121,6 +129,9 @@ def _letters(text: str, begin: int) -> Iterator[int]:
     """Where the grapheme clusters from `begin` on begin."""
     import regex  # type: ignore[import-untyped]  # comes with transformers
 
-    for cluster in regex.finditer(r"\X", text, pos=max(0, begin - CLUSTER)):
+    first = max(0, begin - CLUSTER)
+    # Between two ASCII characters, but the two of a line's end, a letter always begins.
+    known = (i for i in range(begin, first, -1) if text[i - 1 : i + 1].isascii() and text[i - 1 : i + 1] != "\r\n")
+    for cluster in regex.finditer(r"\X", text, pos=next(known, first)):
         if cluster.start() >= begin:
             yield cluster.start()

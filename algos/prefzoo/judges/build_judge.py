@@ -41,14 +41,28 @@ def gold_judge(gold: Truth) -> Judge:
     return Judge(compare, name="the gold judge")
 
 
-def random_judge(seed: int) -> Judge:
+class RandomJudge(Judge):
     """A coin for each question, and a grade drawn evenly from 0 to 10; the negative control."""
-    rng = random.Random(f"random judge {seed}")
-    return Judge(
-        lambda prompts, first, second, questions: [rng.random() for _ in prompts],
-        lambda prompts, completions: [10 * rng.random() for _ in prompts],
-        name="the random judge",
-    )
+
+    def __init__(self, seed: int) -> None:
+        self.rng = rng = random.Random(f"random judge {seed}")
+        super().__init__(
+            lambda prompts, first, second, questions: [rng.random() for _ in prompts],
+            lambda prompts, completions: [10 * rng.random() for _ in prompts],
+            name="the random judge",
+        )
+
+    def state(self) -> dict[str, Any]:
+        return {**super().state(), "random": self.rng.getstate()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        super().restore(state)
+        self.rng.setstate(state["random"])
+
+
+def random_judge(seed: int) -> Judge:
+    """The random judge whose coin begins with this seed."""
+    return RandomJudge(seed)
 
 
 def build_judge(spec: Mapping[str, Any], progress: Progress | None = None) -> Judge:

@@ -110,10 +110,12 @@ class LanguageModelPolicy:
         the start."""
         return isinstance(self.model, PeftModel)
 
+    adapter_off = False
+
     @property
     def parameters(self) -> int:
-        """How many weights a token passes through, the adapter's included."""
-        return count_parameters(self.model)
+        """How many weights a token passes through, the adapter's included where it is on."""
+        return weights_of(self.model).start if self.adapter_off else count_parameters(self.model)
 
     @property
     def _vocabulary(self) -> int:
@@ -263,8 +265,12 @@ class LanguageModelPolicy:
         """Give this policy with its adapter off, which is exactly the start; for a fully tuned policy, the start,
         loaded."""
         if self.adapted:
-            with self.model.disable_adapter():
-                yield self
+            self.adapter_off = True
+            try:
+                with self.model.disable_adapter():
+                    yield self
+            finally:
+                self.adapter_off = False
         else:
             yield LanguageModelPolicy.from_start(self.start, **self.loading)
 

@@ -13,7 +13,7 @@ from prefzoo.judges.prompt_templates import load_template
 from prefzoo.recipe.model_check import same_place
 from prefzoo.recipe.recipe_schema import Recipe
 from prefzoo.zoo.constitutional_ai import ConstitutionalAI
-from prefzoo.zoo.feedback_loop import FeedbackLoop
+from prefzoo.zoo.feedback_loop import WithLearner
 
 
 def judge_template_problems(recipe: Recipe) -> list[str]:
@@ -72,8 +72,8 @@ def sampling_problems(recipe: Recipe) -> list[str]:
     sampling += [
         label
         for label, algorithm in recipe.sound_algorithms.items()
-        if isinstance(algorithm, FeedbackLoop)
-        and (algorithm.compares_samples or "temperature" in algorithm.build_learner().owned)
+        if getattr(algorithm, "compares_samples", False)
+        or (isinstance(algorithm, WithLearner) and "temperature" in algorithm.build_learner().owned)
     ]
     if not sampling:
         return []

@@ -15,7 +15,7 @@ from prefzoo.interface import LEARNING_RATE, Algorithm
 from prefzoo.recipe.recipe_schema import Recipe
 from prefzoo.types import Range
 from prefzoo.validation_messages import shown
-from prefzoo.zoo.feedback_loop import FeedbackLoop
+from prefzoo.zoo.feedback_loop import WithLearner
 
 UNTUNED = "{}-untuned"
 """The label of a tuned label's settings as they were written."""
@@ -134,7 +134,7 @@ def tune_problems(recipe: Recipe, label: str) -> list[str]:
 
 
 def _learner(algorithm: Algorithm) -> Algorithm:
-    assert isinstance(algorithm, FeedbackLoop)
+    assert isinstance(algorithm, WithLearner)
     return algorithm.build_learner()
 
 

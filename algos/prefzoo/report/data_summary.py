@@ -46,7 +46,7 @@ def data_facts(preflight: dict[str, Any], manifest: dict[str, Any]) -> list[str]
         lines.append(f"Repeated prompts, kept together in one split: {len(groups)} ({first}{more}).")
     if count := preflight["shortened_prompt_count"]:
         lines.append(f"Prompts shortened from the left to fit: {count}.")
-    lines += _length_facts(preflight["splits"].get("train", {})) + _group_facts(preflight.get("test_groups"))
+    lines += _length_facts(preflight["splits"].get("train", {}))
     for name, part in preflight["splits"].items():
         if count := part["unaligned"]:
             lines.append(

@@ -90,6 +90,7 @@ def effect_cells(results: Results, tuning: Tuning) -> Cells:
         f"{score_name(tuning)} as written",
         f"{score_name(tuning)} tuned",
         "settings found",
+        "searches differ by",
     ]
     return headings, [[label, *_effect(results, label, tuned)] for label, tuned in tuning.labels.items()]
 
@@ -109,6 +110,7 @@ def _effect(results: Results, label: str, tuned: TunedLabel) -> list[str]:
         against[0] if against[0] == against[1] else f" {ARROW} ".join(against),
         *[_score(trial) if trial else "-" for trial in (first, best)],
         found,
+        fixed(tuned.search_error) if tuned.search_error is not None else "-",
     ]
 
 
@@ -255,7 +257,7 @@ def tuning_lines(results: Results) -> list[str]:
     for tuning in results.searches.values():
         lines += [note.text for note in tuning.notes if note.text not in results.notes]
         for label, tuned in tuning.labels.items():
-            verdict, difference, written, found, against, first, best, settings = _effect(results, label, tuned)
+            verdict, difference, written, found, against, first, best, settings, _ = _effect(results, label, tuned)
             line = f"{label}: {settings}"
             if tuned.untuned is not None and difference == "-":
                 line += f"; {score_name(tuning)} {first} {ARROW} {best}, not compared on test prompts"

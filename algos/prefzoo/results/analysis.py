@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -21,6 +22,7 @@ PromptGroups = Mapping[str, statistics.Groups]
 """slice -> the groups of its prompts; under `ALL` those of all test prompts"""
 ALL = ""
 NO_GROUPS: PromptGroups = {}
+NO_SEARCHES: Mapping[str, float] = {}
 
 
 def read_tables(folders: Sequence[Path], metrics: Sequence[str] = ("gold", "proxy")) -> Tables:
@@ -132,8 +134,17 @@ def primary_metric(tables: Mapping[str, Tables]) -> str | None:
     return next((metric for metric in ("gold", "proxy") if metric in tables.get(START, {})), None)
 
 
-def verdicts(tables: Mapping[str, Tables], groups: PromptGroups = NO_GROUPS) -> list[Verdict]:
-    """Compare all policies with the start on gold and proxy, and all pairs of policies on the primary metric."""
+def verdicts(
+    tables: Mapping[str, Tables],
+    groups: PromptGroups = NO_GROUPS,
+    search_errors: Mapping[str, float] = NO_SEARCHES,
+) -> list[Verdict]:
+    """Compare all policies with the start on gold and proxy, and all pairs of policies on the primary metric.
+
+    Args:
+        search_errors: of labels whose settings were searched, how far apart what searches find is. Two policies are
+            compared as algorithms, of which another search might have found other settings.
+    """
     result: list[Verdict] = []
     tables = {label: group_tables(of_label, groups) for label, of_label in tables.items()}
     for metric in ("gold", "proxy"):
@@ -142,16 +153,25 @@ def verdicts(tables: Mapping[str, Tables], groups: PromptGroups = NO_GROUPS) -> 
             pairs = [(label, START) for label in labels]
             result += verdict_family(f"{metric} against the start", metric, pairs, tables)
         if metric == primary_metric(tables):
-            result += verdict_family(f"{metric} between policies", metric, list(combinations(labels, 2)), tables)
+            pairs = list(combinations(labels, 2))
+            result += verdict_family(f"{metric} between policies", metric, pairs, tables, search_errors)
     return result
 
 
 def verdict_family(
-    name: str, metric: str, pairs: Sequence[tuple[str, str]], tables: Mapping[str, Tables]
+    name: str,
+    metric: str,
+    pairs: Sequence[tuple[str, str]],
+    tables: Mapping[str, Tables],
+    search_errors: Mapping[str, float] = NO_SEARCHES,
 ) -> list[Verdict]:
-    """Return verdicts that Holm's method corrects together, from (seeds x groups) tables."""
+    """Return verdicts that Holm's method corrects together, from (seeds x groups) tables; see `verdicts`."""
     scores = [(tables[a][metric], tables[b][metric]) for a, b in pairs]
-    differences = [statistics.paired_difference(a, b) for a, b in scores]
+    errors = [math.hypot(*(search_errors.get(label, 0.0) for label in labels)) for labels in pairs]
+    plain = [statistics.paired_difference(a, b) for a, b in scores]
+    differences = [
+        statistics.widened(each, error, *a.shape) for (a, _), each, error in zip(scores, plain, errors, strict=True)
+    ]
     adjusted = statistics.holm([difference.p for difference in differences])
     return [
         Verdict(
@@ -165,20 +185,27 @@ def verdict_family(
             family=name,
             family_size=len(pairs),
             effect_size=statistics.effect_size(a, b),
-            detectable=_detectable(a, b, len(pairs)),
+            detectable=_detectable(a, b, len(pairs), difference.error / each.error if each.error > 0 else 1.0),
             skewness=difference.skewness,
+            search_error=error or None,
         )
-        for labels, (a, b), difference, p in zip(pairs, scores, differences, adjusted, strict=True)
+        for labels, (a, b), each, difference, p, error in zip(
+            pairs, scores, plain, differences, adjusted, errors, strict=True
+        )
     ]
 
 
-def _detectable(a: np.ndarray, b: np.ndarray, family_size: int) -> float | None:
+def _detectable(a: np.ndarray, b: np.ndarray, family_size: int, wider: float) -> float | None:
     """Return the minimum detectable effect; None where nothing tells how prompts differ, or where they are so few that
-    no difference could be found."""
+    no difference could be found.
+
+    Args:
+        wider: how many times as wide as by seeds and prompts the interval is.
+    """
     prompts = a.shape[1]
     if prompts < 2 or statistics.all_differ_alike(a, b) or statistics.sign_test(prompts) >= statistics.ALPHA:
         return None
-    return statistics.Pilot.of(a, b).minimum_detectable_effect(statistics.Design(*a.shape), family_size)
+    return wider * statistics.Pilot.of(a, b).minimum_detectable_effect(statistics.Design(*a.shape), family_size)
 
 
 def pairs(tables: Mapping[str, Tables], groups: PromptGroups = NO_GROUPS) -> list[Pair]:

@@ -74,11 +74,12 @@ def notes(
     for label, trials in {"reward": [reward], **details}.items():
         differs = [sentence for trial in trials for sentence in trial.get("model", {}).get("differs", ())]
         sentences += [f"The model of {label}: {sentence}." for sentence in dict.fromkeys(differs)]
+    own: list[str] = []
     for label, result in algorithms.items():
         searched = tuning.labels[label].space if tuning is not None and label in tuning.labels else {}
         arguments = {name: value for name, value in result.differs.items() if f"trainer.{name}" not in searched}
         if arguments:
-            sentences.append(f"{label} was trained with other arguments than the rest: {json.dumps(arguments)}.")
+            own.append(f"{label} ({', '.join(f'{name} {_used([value])}' for name, value in arguments.items())})")
         if result.departures:
             used = ", ".join(
                 f"{key} {_used(departure.used)} (recipe: {_used([departure.recipe])})"
@@ -87,6 +88,8 @@ def notes(
             sentences.append(f"{label} did not use what the recipe says: {used}.")
         if result.algorithm == "best_of_n":
             sentences.append(f"The KL of {label} is the upper bound log n - (n - 1) / n, not a measurement.")
+    if own:
+        sentences.append(f"Trained with arguments of their own, beside those given to all: {', '.join(own)}.")
     return sentences
 
 

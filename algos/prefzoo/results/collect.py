@@ -33,7 +33,14 @@ from prefzoo.results.results_file import identities, last_call
 from prefzoo.results.results_schema import AlgorithmResult, Departure, Milestone, Results, SeedResult, Status, Warning
 from prefzoo.results.training_history import milestone_tables, read_curves
 from prefzoo.results.trial_metrics import StartScores, column_means, finite_records, metric_columns, start_scores_of
-from prefzoo.results.tuning_results import TUNING_FILE, explained, first_screen, found_tuning, read_tuning
+from prefzoo.results.tuning_results import (
+    TUNING_FILE,
+    explained,
+    first_screen,
+    found_tuning,
+    read_tuning,
+    search_errors,
+)
 from prefzoo.results.warnings import find_warnings
 from prefzoo.run.evaluation_records import DETAILS, JUDGING, PRINCIPLES, RECORDS, read_records
 from prefzoo.run.executor import OUTCOMES, WORKER_COUNTS, Outcome, read_worker_counts
@@ -67,8 +74,8 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
     preflight, manifest, judge = _data(plan)
     if recipe.audited:
         judge = {"type": recipe.judge.type, **judge, "audits": _audits(plan)}
-    verdicts = analysis.verdicts(tables, groups)
     search = found_tuning(recipe, plan.out)
+    verdicts = analysis.verdicts(tables, groups, search_errors(search))
     tuning = explained(search, verdicts, metric) if search is not None else None
     return Results(
         recipe=recipe.model_dump(mode="json"),

@@ -46,6 +46,11 @@ class Verdict(Block):
         description="of the mean difference, from that of its prompts; where it is above 0.2 in size, p and the "
         "interval allow for it",
     )
+    search_error: float | None = Field(
+        default=None,
+        description="a standard error that p and the interval have beside that of seeds and prompts: of other settings "
+        "that another search of a label might have found",
+    )
 
 
 class Pair(Block):

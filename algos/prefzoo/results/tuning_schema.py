@@ -60,6 +60,11 @@ class TunedLabel(Block):
                              "first; None where none has a score")  # fmt: skip
     winner: dict[str, Any] | None = Field(default=None, description="the label's settings, as a recipe writes them")
     untuned: str | None = Field(default=None, description="the label with the settings as written; None where they won")
+    search_error: float | None = Field(
+        default=None,
+        description="how far apart, as a standard deviation on the objective's scale, what searches like this one find "
+        "is; by drawing trials and prompts again",
+    )
     spent: dict[str, float] = Field(default={}, description="the ledger of all its trials")
     expected_best: list[float] = Field(
         default=[],

@@ -26,7 +26,7 @@ from prefzoo.run.memory_words import WHAT_TO_DO, limit, refuse_too_little
 from prefzoo.run.progress_display import Watcher
 from prefzoo.run.resources import Share, shares, threads_asked
 from prefzoo.run.stage_graph import Plan, Stage, lost_need
-from prefzoo.run.subprocesses import descendants, interrupt_blocked, kill, main_hidden
+from prefzoo.run.subprocesses import descendants, interrupt_blocked, kill, main_hidden, shorten_socket_paths
 from prefzoo.run.worker import PRELOAD, PRELOAD_CHECKED, REUSABLE_STAGE_KINDS, follower_main, worker_main
 
 # A dataclass that was typed in a script travels by value, and its fields ask whether a default *is* this very object.
@@ -201,6 +201,7 @@ class Runner:
         leader = process(worker_main, theirs, lead)
         followers = [process(follower_main, environment) for environment in others]
         if self.context.get_start_method() == "forkserver":
+            shorten_socket_paths()
             with interrupt_blocked(), main_hidden():
                 forkserver.ensure_running()
         with main_hidden():  # here Ctrl-C is heard, because the server answers only when it has imported everything

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Any, Literal
 
+import numpy as np
 import optuna
 
 from prefzoo.ledger import CHARGES
@@ -27,6 +28,8 @@ optuna.logging.set_verbosity(optuna.logging.WARNING)
 
 DIGITS = 4
 """Significant digits of a number that is tried, so that people can read and repeat it."""
+SEARCHES = 2000
+"""Searches that are drawn to see how much what they find differs."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,13 @@ class LabelSearch:
         best = self.best.values if self.best is not None else {}
         return {key: value for key, value in best.items() if value != self.written[key]}
 
+    @property
+    def error(self) -> float | None:
+        """How far apart what searches like this one find is; None where no trial has a score."""
+        scored = [trial for trial in self.trials[: self.told] if trial.score is not None]
+        rows = [[fmean(each) for each in zip(*(s.scores for s in t.seeds), strict=True)] for t in scored]
+        return search_error(np.array(rows)) if rows else None
+
     def ask(self, fit: Callable[[Mapping[str, Any]], tuple[dict[str, Any], float]]) -> tuple[Trial, list[Stage]]:
         """The next trial, and the stages that it begins with: none, where an earlier one had the same settings.
 
@@ -243,6 +253,23 @@ class LabelSearch:
                 self._report(trial)
             told = self.study.tell(trial.asked, trial.score)
         self.journal.add_trial(told)
+
+
+def search_error(scores: np.ndarray) -> float:
+    """How far apart the winners of searches like one are: the standard deviation of their scores in it.
+
+    Other searches are drawn from it: its first trial, so many of the others, with replacement, and so many of the
+    prompts by which one of them wins.
+
+    Args:
+        scores: (trials x prompts).
+    """
+    rng, (count, prompts) = np.random.default_rng(0), scores.shape
+    drawn = rng.integers(min(1, count - 1), count, size=(SEARCHES, count))
+    drawn[:, 0] = 0
+    often = rng.multinomial(prompts, np.full(prompts, 1 / prompts), size=SEARCHES)  # each prompt
+    won = np.take_along_axis(often @ scores.T, drawn, 1).argmax(1)
+    return float(scores.mean(1)[drawn[np.arange(SEARCHES), won]].std())
 
 
 def _sampler(tuning: Tuning, first: int, seed: int) -> optuna.samplers.BaseSampler:

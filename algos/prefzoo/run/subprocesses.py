@@ -8,12 +8,29 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
-from multiprocessing import resource_tracker
+from multiprocessing import resource_tracker, util
+from pathlib import Path
 from typing import Any
 
 import psutil
+
+LONGEST_SOCKET_FOLDER = 64
+"""Letters of a folder in which multiprocessing can name its sockets: a socket's whole path has about 100 at most."""
+SHORT_FOLDER = Path("/tmp")
+
+
+def shorten_socket_paths() -> None:
+    """Have multiprocessing keep its sockets in a folder of a short name where TMPDIR has a long one, as on clusters."""
+    if len(tempfile.gettempdir()) <= LONGEST_SOCKET_FOLDER or not os.access(SHORT_FOLDER, os.W_OK):
+        return
+    before, tempfile.tempdir = tempfile.tempdir, str(SHORT_FOLDER)
+    try:
+        util.get_temp_dir()  # which it remembers
+    finally:
+        tempfile.tempdir = before
 
 
 @contextlib.contextmanager

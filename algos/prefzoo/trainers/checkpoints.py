@@ -42,6 +42,7 @@ TRAINER_STATE_ATTRIBUTES = (
     "_current_train_step_time",
     "average",
     "kl_coefficient",
+    "pairs_ahead",
     "reference_weights",
 )
 """Attributes of trainers that a training depends on; a trainer has some of them."""

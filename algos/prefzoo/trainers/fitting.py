@@ -92,11 +92,16 @@ def fit(
     weights = _unfreeze_adapter(learner.model) if learner.adapted else {}
     if not learner.adapted:
         check_modules(learner.model, bench.adapter)
+    goes_on = learner.adapted or isinstance(latest, SavedPolicy | PolicyWithModules)
+    if goes_on and not learner.adapted:  # of a whole model TRL takes the one that it is given for the reference
+        learner.model.config._name_or_path = bench.start
+        if reference and _takes(trainer_class, "ref_model"):
+            more.setdefault("ref_model", LanguageModelPolicy.start_of(bench).model)
     set_seed(bench.seed)  # the adapter is drawn here; TRL seeds that itself only from 1.15
     peft_config = None if learner.adapted else adapter_config(bench.adapter, "CAUSAL_LM", model=learner.model)
     args = arguments(bench, config_class, settings, rows_per_example(rows))
     model = learner.model
-    if _takes_peft_config(trainer_class):
+    if _takes(trainer_class, "peft_config"):
         more["peft_config"] = peft_config
     elif peft_config is not None:
         model = get_peft_model(model, peft_config)
@@ -126,7 +131,6 @@ def fit(
     if getattr(trainer, "reference_is_charged", False):
         reference = 0
     charging = Charging(trainer, bench, prompts, reference, extra_passes)
-    goes_on = learner.adapted or isinstance(latest, SavedPolicy | PolicyWithModules)
     run_trainer(trainer, bench, not goes_on, charging, policy)
     folder = bench.out / "policy"
     if trainer.is_world_process_zero():
@@ -165,10 +169,11 @@ def _as_sampled(bench: Bench, learner: LanguageModelPolicy, rows: list[dict[str,
     return trained
 
 
-def _takes_peft_config(trainer_class: type[Trainer]) -> bool:
-    """Whether the trainer wraps the model itself, as TRL's do; transformers' own wants it wrapped."""
+def _takes(trainer_class: type[Trainer], argument: str) -> bool:
+    """Whether a trainer takes an argument. TRL's take `peft_config` and wrap the model themselves; transformers' own
+    wants it wrapped."""
     initializers = [vars(cls)["__init__"] for cls in trainer_class.__mro__[:-1] if "__init__" in vars(cls)]
-    return any("peft_config" in inspect.signature(init).parameters for init in initializers)
+    return any(argument in inspect.signature(init).parameters for init in initializers)
 
 
 def _unfreeze_adapter(model: Any) -> dict[str, torch.Tensor]:

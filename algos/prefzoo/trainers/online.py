@@ -109,7 +109,7 @@ def _check_classes(trainer_class: Any, config_class: Any) -> None:
         f"fit_online trains subclasses of GRPOTrainer with a GRPOConfig, and of RLOOTrainer with an RLOOConfig, not "
         f"{trainer_class.__name__} with {config_class.__name__}. Another online method samples with bench.sample and "
         "scores with bench.score in rounds, and trains on what that gives with prefzoo.fit or an algorithm, as in "
-        "docs/examples/online_dpo.py."
+        "docs/examples/rounds_of_dpo.py."
     )
 
 

@@ -42,12 +42,15 @@ class ReplyBatch:
         lengths: (B,), tokens of each reply, its end-of-sequence token included.
         margins: (B,), by how much the chosen reply of each pair is better, as the rows say; None where they say
             nothing.
+        by_start: (B,), 1 where the start wrote the reply and 0 where it did not, as the rows say of the chosen ones;
+            None where they say nothing.
     """
 
     log_probabilities: Tensor
     reference_log_probabilities: Tensor | None
     lengths: Tensor
     margins: Tensor | None = None
+    by_start: Tensor | None = None
 
     @property
     def log_ratios(self) -> Tensor:
@@ -61,11 +64,16 @@ class ReplyBatch:
         return self.log_probabilities / self.lengths
 
 
+NUMBERS = ("margin", "chosen_by_start")
+"""Columns of rows that a loss may use beside the replies."""
+
+
 @dataclass
-class _MarginCollator(DataCollatorForPreference):
+class _PairCollator(DataCollatorForPreference):
     def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        margins = torch.tensor([example["margin"] for example in examples], dtype=torch.float)
-        return {**super().torch_call(examples), "margin": margins}
+        given = [name for name in NUMBERS if name in examples[0]]
+        numbers = {name: torch.tensor([row[name] for row in examples], dtype=torch.float) for name in given}
+        return {**super().torch_call(examples), **numbers}
 
 
 class PairwiseTrainer(DPOTrainer):
@@ -79,13 +87,11 @@ class PairwiseTrainer(DPOTrainer):
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
-        if "margin" in self.train_dataset.column_names:
-            self.data_collator: Any = _MarginCollator(**vars(self.data_collator))
+        self.data_collator: Any = _PairCollator(**vars(self.data_collator))
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        if "margin" not in self._signature_columns:
-            self._signature_columns.append("margin")
+        self._signature_columns += [name for name in NUMBERS if name not in self._signature_columns]
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool) -> Any:
         chosen, rejected = self._reply_batches(model, inputs)
@@ -109,8 +115,9 @@ class PairwiseTrainer(DPOTrainer):
                 references = inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]
             else:
                 references = self.compute_ref_log_probs(self.ref_model or self.model, inputs)
-        margins = inputs.get("margin")
-        chosen, rejected = map(ReplyBatch, sides, references, lengths, (margins, margins))
+        margins, by_start = (inputs.get(name) for name in NUMBERS)
+        of_start = (by_start, None if by_start is None else 1 - by_start)
+        chosen, rejected = map(ReplyBatch, sides, references, lengths, (margins, margins), of_start)
         return chosen, rejected
 
     def _record(self, chosen: ReplyBatch, rejected: ReplyBatch, inputs: dict[str, Any]) -> None:

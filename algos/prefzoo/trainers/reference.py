@@ -62,6 +62,7 @@ class PrecomputedReference:
         )
         self.bench.ledger.forwarded(result["tokens"], weights_of(self.model).start)
         self.reference_is_charged = True
+        self.ref_model = None  # is needed no more
         by_pair = dict(zip(pairs, result["log_probabilities"], strict=True))
         for column, reply in (("ref_chosen_logps", "chosen_ids"), ("ref_rejected_logps", "rejected_ids")):
             values = [by_pair[key][_pair_tokens(row)[1].index(row[reply])] for key, row in zip(keys, rows, strict=True)]
@@ -80,7 +81,8 @@ class PrecomputedReference:
 
         result = None
         if self.accelerator.is_main_process:
-            result = reuse.reference(self.bench, self.model, self._key(batches), compute) if reuse else compute()
+            model = self.ref_model or self.model
+            result = reuse.reference(self.bench, model, self._key(batches), compute) if reuse else compute()
             if not computed:
                 broadcast_object_list([False])
         elif broadcast_object_list([None])[0]:
@@ -91,9 +93,9 @@ class PrecomputedReference:
         """Compute what `_read_or_compute` returns: each process takes its part of the batches."""
         training = self.model.training
         self.model.eval()
-        forward = self.model
+        forward = model = self.ref_model or self.model  # one of its own in the later rounds of a whole model
         if self.accelerator.mixed_precision != "no":  # as accelerate will prepare the model for training
-            forward = convert_outputs_to_fp32(self.accelerator.autocast()(self.model.__call__))
+            forward = convert_outputs_to_fp32(self.accelerator.autocast()(model.__call__))
         mine: list[tuple[int, list[list[float]], int]] = []
         for i in range(self.accelerator.process_index, len(batches), self.accelerator.num_processes):
             pairs = map(json.loads, batches[i])

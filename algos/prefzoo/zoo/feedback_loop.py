@@ -1,4 +1,4 @@
-"""Base class of algorithms that make preferences themselves and have another algorithm learn from them."""
+"""Base classes of algorithms that make preferences themselves and have another algorithm learn from them."""
 
 from __future__ import annotations
 
@@ -20,23 +20,17 @@ LEARNER_NEEDS = frozenset({"preferences", "unpaired", "prompts", "demonstrations
 
 
 @dataclass(frozen=True)
-class FeedbackLoop(Algorithm):
-    """Makes preferences in rounds and has a learner learn from them.
+class WithLearner(Algorithm):
+    """Makes preferences and has a learner learn from them.
 
     Attributes:
         learner: any algorithm that learns from preferences, prompts or a reward, by name. One that needs a reward gets
             a reward model, trained on the preferences of the same round. Default: ours, for the least cost.
         learner_settings: the learner's own settings. Default: the learner's own.
-        rounds: how often to sample from the latest policy, ask for feedback, and learn from it. The prompts are divided
-            among the rounds, so that more rounds use no more of them; the policy of each round is measured.
-            Default: Lee et al. 2023 and Bai et al. 2022, of one round each.
     """
-
-    family: ClassVar[str] = "AI feedback"
 
     learner: str = "dpo"
     learner_settings: dict[str, Any] = field(default_factory=dict)
-    rounds: Annotated[int, Field(ge=1)] = 1
 
     def __post_init__(self) -> None:
         try:
@@ -53,17 +47,10 @@ class FeedbackLoop(Algorithm):
                 f"learner_settings.on: {learner.on!r} imitates the data's own replies, whatever the feedback says. "
                 "Allowed: chosen."
             )
-        if self.continues and not load(self.learner).trains:
-            raise ValueError(f"learner: {self.learner!r} trains nothing, and cannot go on from an earlier policy")
-
-    @property
-    def continues(self) -> bool:
-        """Whether the learner is ever to go on from a policy that is not the start."""
-        return self.rounds > 1
 
     @property
     def compares_samples(self) -> bool:
-        """Whether it has two sampled replies to a prompt compared, which must then be able to differ."""
+        """Whether it has sampled replies to a prompt compared, which must then be able to differ."""
         return True
 
     def build_learner(self) -> Algorithm:
@@ -72,7 +59,7 @@ class FeedbackLoop(Algorithm):
 
     @property
     def tunable(self) -> dict[str, Range]:
-        """The loop's own settings, and the learner's."""
+        """The algorithm's own settings, and the learner's."""
         learner = self.build_learner().tunable
         return {**super().tunable, **{f"learner_settings.{key}": tried for key, tried in learner.items()}}
 
@@ -81,6 +68,31 @@ class FeedbackLoop(Algorithm):
         """How many sequences a prompt contributes to an epoch of the learner's training and of its reward model's."""
         learner = self.build_learner()
         return learner.replies_per_row + (2 if "reward" in learner.needs else 0)
+
+
+@dataclass(frozen=True)
+class FeedbackLoop(WithLearner):
+    """Makes preferences in rounds and has a learner learn from them.
+
+    Attributes:
+        rounds: how often to sample from the latest policy, ask for feedback, and learn from it. The prompts are divided
+            among the rounds, so that more rounds use no more of them; the policy of each round is measured.
+            Default: Lee et al. 2023 and Bai et al. 2022, of one round each.
+    """
+
+    family: ClassVar[str] = "AI feedback"
+
+    rounds: Annotated[int, Field(ge=1)] = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.continues and not load(self.learner).trains:
+            raise ValueError(f"learner: {self.learner!r} trains nothing, and cannot go on from an earlier policy")
+
+    @property
+    def continues(self) -> bool:
+        """Whether the learner is ever to go on from a policy that is not the start."""
+        return self.rounds > 1
 
     def learn(self, bench: Bench, prompts: Sequence[Prompt], pairs: list[dict[str, Any]]) -> Policy:
         """Train the learner from `bench.latest` on these prompts and pairs. One that needs a reward gets the bench's,

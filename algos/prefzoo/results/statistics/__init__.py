@@ -14,7 +14,7 @@ from prefzoo.results.statistics.hypothesis_tests import (
 )
 from prefzoo.results.statistics.power import POWER, Design, Pilot
 from prefzoo.results.statistics.prompt_groups import Groups, group_means, number_groups
-from prefzoo.results.statistics.two_way_anova import ALPHA, SKEWED, Estimate, estimate
+from prefzoo.results.statistics.two_way_anova import ALPHA, SKEWED, Estimate, estimate, widened
 
 __all__ = [
     "ALPHA",
@@ -38,5 +38,6 @@ __all__ = [
     "score_interval",
     "sign_test",
     "verdict",
+    "widened",
     "wins",
 ]

@@ -95,6 +95,21 @@ def _allow_for_skewness(plain: Estimate, seeds: int, prompts: int) -> Estimate:
     return replace(plain, low=min(plain.low, end), high=max(plain.high, end), p=p)
 
 
+def widened(plain: Estimate, error: float, seeds: int, prompts: int) -> Estimate:
+    """Allow for an error of the mean that no table shows, beside that of a (seeds x prompts) table.
+
+    Args:
+        error: its standard deviation.
+    """
+    if error == 0 or not 0 < plain.error < np.inf:
+        return plain
+    whole = float(np.hypot(plain.error, error))
+    ratio = whole / plain.error
+    low, high = (plain.mean + ratio * (end - plain.mean) for end in (plain.low, plain.high))
+    p = max(plain.p, _p_value(abs(plain.mean) / whole, plain.df, seeds, prompts))
+    return replace(plain, low=low, high=high, p=p, error=whole)
+
+
 def mean_squares(table: np.ndarray) -> tuple[float, float, float]:
     """Return mean squares of seeds, prompts and noise of a (seeds x prompts) table; 0 where there is one of a kind."""
     seeds, prompts = table.shape

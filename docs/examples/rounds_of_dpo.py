@@ -1,4 +1,4 @@
-"""Online DPO (Guo et al. 2024, https://arxiv.org/abs/2402.04792), in rounds, with a reward in the judge's place."""
+"""DPO in rounds on the policy's own replies, labelled by a reward; the built-in `iterative_dpo` is more of it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pydantic import Field
 import prefzoo
 
 
-@prefzoo.register("online_dpo")
+@prefzoo.register("rounds_of_dpo")
 @dataclass(frozen=True)
-class OnlineDPO(prefzoo.Algorithm):
+class RoundsOfDPO(prefzoo.Algorithm):
     """Each round samples two replies to each of its prompts; DPO learns which one the reward prefers.
 
     Attributes:

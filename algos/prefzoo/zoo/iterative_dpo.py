@@ -1,0 +1,63 @@
+"""Iterative preference optimization: rounds of sampling, labelling and learning."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from prefzoo.errors import PrefzooError
+from prefzoo.interface import Bench, Policy
+from prefzoo.judges.ai_preferences import in_words
+from prefzoo.zoo.feedback_loop import FeedbackLoop
+from prefzoo.zoo.sampled_pairs import SampledPairs
+
+
+@dataclass(frozen=True)
+class IterativeDPO(SampledPairs, FeedbackLoop):
+    """Iterative DPO (Xiong et al. 2024, https://arxiv.org/abs/2312.11456; Dong et al. 2024,
+    https://arxiv.org/abs/2405.07863), with any learner that takes pairs, labelled replies or demonstrations.
+
+    Each round samples `n` replies to its share of the prompts from the latest policy, and the learner goes on from that
+    policy with an optimizer and a schedule of its own. The start stays the reference in every round.
+
+    Attributes:
+        learner: any algorithm that learns from pairs, labelled replies or demonstrations (`sft` on the chosen ones), by
+            name. Default: Dong et al. 2024.
+        rounds: how often to sample from the latest policy and learn. The prompts are divided among the rounds, so that
+            more rounds use no more of them; the policy of each round is measured. Default: Dong et al. 2024.
+    """
+
+    family: ClassVar[str] = SampledPairs.family
+
+    rounds: Annotated[int, Field(ge=1)] = 3
+
+    @property
+    def replies_per_row(self) -> int:
+        return self.learner_replies_per_row
+
+    def train(self, bench: Bench) -> Policy:
+        from prefzoo.trainers.fitting import current_policy
+
+        policy = current_policy(bench)
+        prompts = list(bench.data.prompts)
+        random.Random(f"iterative_dpo {bench.seed}").shuffle(prompts)
+        for i in range(self.rounds):
+            part, seed = prompts[i :: self.rounds], bench.seed * 1000 + i
+            samples = bench.sample(policy, part, self.n, seed)
+            labelled = self.labelled_pairs(bench, part, samples, seed)
+            pairs = [row for row, dropped in labelled if dropped is None]
+            counts = {"prompts": len(part), **Counter(dropped or "pairs" for _, dropped in labelled)}
+            bench.report.setdefault("sampled_pairs", []).append(counts)
+            if not pairs:
+                raise PrefzooError(f"iterative_dpo: no pair could be made in round {i + 1}: {in_words(counts)}")
+            policy = self.learn(bench.replace(latest=policy if i else bench.latest), part, pairs)
+            if i + 1 < self.rounds:
+                bench.keep(policy, f"round {i + 1}")
+        if self.labeller == "judge":
+            assert bench.judge is not None
+            bench.report["judge"] = bench.judge.report()
+        return policy
