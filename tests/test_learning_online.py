@@ -10,22 +10,33 @@ import prefzoo
 from test_learning import SEED, SEEDS, over_start
 
 pytestmark = [pytest.mark.learning, pytest.mark.timeout(3600)]
-ONLINE = ("ppo", "a2c", "reinforce", "grpo", "rloo", "online_dpo", "iterative_dpo", "xpo")
+ONLINE: dict[str, dict[str, Any]] = {
+    # PPO takes four passes where the others take one. With their KL coefficient it goes to where seeds disagree
+    # (docs/benchmarks.md, over-optimization): at seeds 5 to 7 gold was 1.06, 1.38 and 0.08.
+    "ppo": {"kl_coefficient": 0.1},
+    "a2c": {},
+    "reinforce": {},
+    "grpo": {},
+    "rloo": {},
+    # With DPO's beta of 0.1 the lab's learning rate leads too far from the start (docs/log.md); quickstart has 0.5 too.
+    "online_dpo": {"learner_settings": {"beta": 0.5}},
+    "iterative_dpo": {"learner_settings": {"beta": 0.5}},
+    "xpo": {"beta": 0.5},
+    "dr_grpo": {},
+    "dapo": {},
+    "cispo": {},
+    "gspo": {},
+    "vespo": {},
+    "reinforce_plus_plus": {},
+    "ppo-moving": {"algorithm": "ppo", "kl_coefficient": 0.1, "batch_scale": 2, "reference_decay": 0.9},
+    "ppo-dense": {"algorithm": "ppo", "kl_coefficient": 0.1, "shaping": {"potential": "prefix_scores", "every": 4}},
+}
 RECIPE: dict[str, Any] = {
     "extends": "base",
     "budget": {"prompts": 480},
     "data": {"seed": SEED},
     "tracking": {"wandb": {"mode": "disabled"}},
-    # PPO takes four passes where the others take one. With their KL coefficient it goes to where seeds disagree
-    # (docs/benchmarks.md, over-optimization): at seeds 5 to 7 gold was 1.06, 1.38 and 0.08.
-    # With DPO's beta of 0.1 the lab's learning rate leads too far from the start (docs/log.md); quickstart has 0.5 too.
-    "algorithms": {
-        **{name: {} for name in ONLINE},
-        "ppo": {"kl_coefficient": 0.1},
-        "online_dpo": {"learner_settings": {"beta": 0.5}},
-        "iterative_dpo": {"learner_settings": {"beta": 0.5}},
-        "xpo": {"beta": 0.5},
-    },
+    "algorithms": ONLINE,
 }
 
 

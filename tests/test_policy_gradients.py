@@ -220,6 +220,7 @@ def test_the_report_says_which_loss_it_was(name, caught, make_bench) -> None:
 def test_the_report_says_what_the_recipe_changed_of_it(caught, make_bench) -> None:
     bench = make_bench()
     trainer = {"loss_type": "dr_grpo", "scale_rewards": "none", "use_bias_correction_kl": False}
+    trainer["top_entropy_quantile"] = 0.2
     prefzoo.get("grpo", trainer=trainer, entropy_bonus=0.01, epochs=2).train(bench)
     assert bench.report["loss"] == {
         "loss": "TRL's dr_grpo",
@@ -230,10 +231,17 @@ def test_the_report_says_what_the_recipe_changed_of_it(caught, make_bench) -> No
         "kl": "0.05 x k3 of a token, in the loss",
         "reference": "the start",
         "entropy_bonus": 0.01,
-        "masked_cut_replies": False,
+        "top_entropy_quantile": 0.2,
     }
     prefzoo.get("ppo", reference_decay=0.99).train(bench)
     assert bench.report["loss"]["reference"] == "moving average of the policy, 0.99 of itself a rollout"
+
+
+def test_settings_are_plain_values_for_trackers_and_exports() -> None:
+    settings = {name: registry.settings_of(prefzoo.get(name)) for name in (*LOSSES, *TOKENS, "rloo", "dpo")}
+    assert json.loads(json.dumps(settings)) == settings
+    assert settings["dapo"]["shaping"] == {"length": 0.0, "overlong": 0.2, "potential": None, "every": 1}
+    assert settings["dapo"]["clip_high"] == 0.28
 
 
 @pytest.mark.parametrize("name", [*LOSSES, *TOKENS])
@@ -272,6 +280,35 @@ def test_length_terms_by_hand_and_beside_trl() -> None:
     ours = [-length_terms(len(row), 20, RewardShaping(overlong=0.2)) for row in ids]
     assert ours == pytest.approx(theirs(prompts=[], completions=[], completion_ids=ids))
     assert length_terms(20, 20, RewardShaping()) == 0
+
+
+@pytest.mark.parametrize(("unfinished", "name"), [("drop", "grpo"), ("drop", "reinforce"), ("keep", "dapo")])
+def test_what_is_taken_off_is_in_the_reward_that_is_learned_from(unfinished, name, adapted) -> None:
+    """A score of 0 less 0.1 a token; where cut replies are dropped, also up to 1 in the last half of 6 tokens:
+    4 are a third into it, 6 all of it."""
+    bench = adapted("lora")
+    generation = bench.generation.model_copy(update={"unfinished": unfinished})
+    lengths: list[int] = []
+
+    def nothing(prompts: Any, replies: Any) -> list[float]:
+        return [0.0] * len(replies)
+
+    own = online.length_terms
+
+    def note(tokens: int, longest: int, shaping: RewardShaping) -> float:
+        lengths.append(tokens)
+        return own(tokens, longest, shaping)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(online, "length_terms", note)
+        settings = {"shaping": {"length": 0.1, "overlong": 0.5}, "missing_eos_penalty": 0}
+        settings["trainer"] = {"max_steps": 1, "logging_steps": 1}
+        prefzoo.get(name, **settings).train(bench.replace(reward=nothing, generation=generation))
+    entry = json.loads((bench.out / "curves.json").read_text())[-1][0]
+    punished = {4: 1 / 3, 5: 2 / 3, 6: 1.0} if unfinished == "drop" else {}
+    expected = [-0.1 * n - punished.get(n, 0) for n in lengths]
+    assert entry["rewards/reward/mean"] == pytest.approx(sum(expected) / len(expected), abs=1e-5)
+    assert bench.report["shaping"] == ({"length": 0.1, "overlong": 0.5} if punished else {"length": 0.1})
 
 
 @pytest.mark.parametrize("gamma", [1.0, 0.9])

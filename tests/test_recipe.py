@@ -127,6 +127,10 @@ def test_all_mistakes_at_once_with_suggestions() -> None:
             "generation.temperature: 0 is greedy, and x, grpo must sample",
         ),
         ({"algorithms": {"dpo": {}}, "start": "none", "training": {"batch_size": 10, "accumulation": 4}}, "divide"),
+        (
+            {"algorithms": {"gspo": {"minibatches": 4}}, "budget": {"prompts": 60}},
+            r"a rollout takes 64 prompts \(training.batch_size 16 x minibatches 4\), more than budget.prompts 60",
+        ),
         ({"algorithms": {"dpo": {}}, "start": {"algorithm": "sft", "onn": "chosen"}}, "Did you mean 'on'"),
         ({"algorithms": {"dpo": {"seed_offset": "x"}}}, "seed_offset"),
         ({"algorithms": {"dpo": {"seed_offset": -1}}}, "negative"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
@@ -61,6 +62,24 @@ def training_problems(recipe: Recipe) -> list[str]:
     if training.batch_size % training.accumulation == 0:
         return []
     return [f"training.accumulation: {training.accumulation} does not divide training.batch_size {training.batch_size}"]
+
+
+def rollout_problems(recipe: Recipe) -> list[str]:
+    """A rollout of several batches takes no more prompts than the budget has."""
+    budget, batch = recipe.budget.prompts, recipe.training.batch_size
+    problems = []
+    for label, algorithm in recipe.sound_algorithms.items():
+        if "temperature" not in algorithm.owned or budget is None or "per_device_train_batch_size" in algorithm.trainer:
+            continue
+        names = ("minibatches", "batch_scale")
+        settings = {name: value for name in names if (value := getattr(algorithm, name, 1)) != 1}
+        if settings and (size := batch * math.prod(settings.values())) > budget:
+            given = "".join(f" x {name} {value}" for name, value in settings.items())
+            problems.append(
+                f"algorithms.{label}: a rollout takes {size} prompts (training.batch_size {batch}{given}), more than "
+                f"budget.prompts {budget}; lower one of the former"
+            )
+    return problems
 
 
 def precision_problems(recipe: Recipe) -> list[str]:
@@ -238,6 +257,7 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (data.algorithm_needs, _HAS),
     (start_problems, ("start",)),
     (training_problems, ("training.batch_size", "training.accumulation")),
+    (rollout_problems, ("budget", "training.batch_size")),
     (precision_problems, ("training.fp16", "model.dtype", "adapter", "reward")),
     (judges.sampling_problems, ()),
     (judges.question_problems, ("judge.type", "judge.prompt")),

@@ -26,6 +26,8 @@ ADVANTAGES = {
     "none": "reward less the mean of its group",
 }
 """TRL's `scale_rewards` -> what the advantage of a reply is."""
+BESIDE = ("delta", "off_policy_mask_threshold", "mask_truncated_completions", "top_entropy_quantile")
+"""Fields of TRL's config by which replies or tokens are left out of the loss, or clipped once more."""
 
 
 def loss_facts(
@@ -52,7 +54,10 @@ def loss_facts(
         name = config["loss_type"]
         loss = f"TRL's {name}"
         ratio = "of a reply" if "sequence" in (config["importance_sampling_level"], name) else "of a token"
-        averaged, advantages = AVERAGED.get(name, name), ADVANTAGES.get(str(config["scale_rewards"]), "")
+        scale = {True: "group", False: "none"}.get(config["scale_rewards"], config["scale_rewards"])
+        averaged, advantages = AVERAGED.get(name, name), ADVANTAGES[scale]
+        if config.get("multi_objective_aggregation") == "normalize_then_sum":
+            advantages = f"{ADVANTAGES['group']}, and normalized again over the rollout"
         weighed = config["use_bias_correction_kl"]
         kl = "k3 of a token, in the loss" + ", times the probability ratio" * bool(weighed)
         if name == "cispo":
@@ -80,5 +85,5 @@ def loss_facts(
         "kl": f"{config['beta']:g} x {kl}" if config["beta"] else "none",
         **({"reference": reference} if config["beta"] else {}),
         **({"entropy_bonus": config["entropy_coef"]} if config.get("entropy_coef") else {}),
-        "masked_cut_replies": bool(config.get("mask_truncated_completions")),
+        **{name: config[name] for name in BESIDE if config.get(name) not in (None, False, 1.0)},
     }

@@ -22,7 +22,7 @@ class DrGRPO(ClippedLoss):
     The paper uses 8 generations.
 
     Attributes:
-        minibatches: optimizer steps that a rollout is divided into. Default: Liu et al. 2025.
+        minibatches: optimizer steps that a rollout is divided into. Default: ours.
     """
 
     loss_settings: ClassVar[Mapping[str, str]] = {"loss_type": "dr_grpo", "scale_rewards": "none"}
@@ -33,7 +33,7 @@ class DrGRPO(ClippedLoss):
 @dataclass(frozen=True)
 class BNPO(ClippedLoss):
     """GRPO with the loss averaged over all tokens of a forward pass, as many open implementations of PPO do (Liu et al.
-    2025, https://arxiv.org/abs/2503.20783, appendix A): TRL's loss of that name. With
+    2025, https://arxiv.org/abs/2503.20783): TRL's loss of that name. With
     `training.accumulation` or several generations a step has several passes, each with its own average; in one pass it
     is DAPO's average.
 

@@ -183,14 +183,20 @@ class FromTokenRewards(Algorithm):
         check_kl_target(self.kl_target, self.kl_coefficient)
 
     def learn(
-        self, bench: Bench, trainer_class: Any, settings: dict[str, Any], whitened: bool = False, **more: Any
+        self,
+        bench: Bench,
+        trainer_class: Any,
+        settings: dict[str, Any],
+        whiten_rewards: bool = False,
+        whiten_advantages: bool = False,
+        **more: Any,
     ) -> Any:
         """Train by `trainers.on_policy`.
 
         Args:
             trainer_class: `OnPolicyTrainer` or a subclass of it.
             settings: of its config, beside those that all of these algorithms have.
-            whitened: whether advantages are scaled to mean 0 and variance 1.
+            whiten_rewards, whiten_advantages: of `trainers.on_policy.TokenRewards`.
             more: further arguments of `fit_online`, and of the trainer.
         """
         from prefzoo.trainers.on_policy import OnPolicyConfig, TokenRewards
@@ -216,8 +222,8 @@ class FromTokenRewards(Algorithm):
                 self.kl_target,
                 self.kl_horizon,
                 self.kl_estimator,
-                getattr(self, "whiten_rewards", False),
-                whitened,
+                whiten_rewards,
+                whiten_advantages,
             ),
             **more,
         )

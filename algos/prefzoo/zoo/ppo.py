@@ -34,7 +34,7 @@ class PPO(FromTokenRewards):
     KL coefficient 0.05 by the log-ratio (k1), advantages whitened, a reply that did not end penalized by 1.
 
     Xu et al. 2024 (https://arxiv.org/abs/2404.10719) found it ahead of DPO with whitened advantages, large batches
-    (`batch_scale: 8`, from 64 prompts to 512) and a moving reference (`reference_decay: 0.999`, as in their code).
+    (`batch_scale`) and a moving reference (`reference_decay`; 0.999 in the examples of their code, ReaLHF).
 
     Attributes:
         vf_coef: weight of the value loss. Default: Huang et al. 2024.
@@ -107,7 +107,8 @@ class PPO(FromTokenRewards):
             bench.replace(training=bench.training.model_copy(update=batch)),
             ActorCriticTrainer,
             {"epsilon": self.clip if self.clip is not None else float("inf")},
-            whitened=self.whiten_advantages,
+            whiten_rewards=self.whiten_rewards,
+            whiten_advantages=self.whiten_advantages,
             passes=self.epochs,
             rollout=self.minibatches,
             critic=CriticSettings(self.gamma, self.lam, self.vf_coef, self.clip_value),

@@ -50,7 +50,7 @@ class ReinforcePlusPlus(FromTokenRewards):
             bench,
             ReturnTrainer,
             {"epsilon": self.clip},
-            whitened=True,
+            whiten_advantages=True,
             passes=self.epochs,
             rollout=self.minibatches,
             group_baseline=self.group_baseline,
