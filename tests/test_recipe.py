@@ -278,7 +278,9 @@ def test_each_algorithm_of_a_recipe_is_built_once(monkeypatch, tmp_path) -> None
             return super().validate_python(*args, **more)
 
     monkeypatch.setattr(registry, "TypeAdapter", Counted)
-    recipe = recipes.load("quickstart")
+    control = {"algorithm": "rejection_sampling", "keep": "random"}
+    labels = {"sft": {}, "dpo": {"beta": 0.5}, "rejection_sampling": {}, "random_choice": control, "best_of_n": {}}
+    recipe = recipes.check({"algorithms": labels})
     plan = make_plan(recipe, tmp_path)
     assert sorted(built) == ["BestOfN", "DPO", "RejectionSampling", "RejectionSampling", "SFT", "SFT"]  # one: the start
     assert recipe.algorithm("dpo") is plan.recipe.algorithm("dpo") and recipe.algorithm("dpo").beta == 0.5

@@ -46,7 +46,7 @@ def single_replies(
 
 
 class BCOTrainer(KTOTrainer):
-    """Trains with the loss of `prefzoo.zoo.unpaired.BCO`; batches, reference and optimizer steps are TRL's.
+    """Trains with the loss of `prefzoo.zoo.bco.BCO`; batches, reference and optimizer steps are TRL's.
 
     The shift is half the mean reward of all good replies so far plus half that of all bad ones, over all processes.
 

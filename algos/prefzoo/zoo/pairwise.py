@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
     from prefzoo.trainers.pairwise_trainer import ReplyBatch
 
+SMALL_BETA = Range(0.01, 0.5, log=True, source="0.01 in the paper, up to DPO's, which short replies want")
+
+SMOOTHING = Range(0.01, 0.3, log=True, source="ours: 0.1 in Chowdhury et al. 2024, and three to ten times either way")
+
 LOSS_FIELDS = (
     "beta", "loss_type", "loss_weights", "label_smoothing", "f_divergence_type", "f_alpha_divergence_coef",
     "use_weighting", "discopop_tau", "ld_alpha", "use_liger_kernel", "router_aux_loss_coef",

@@ -1,4 +1,4 @@
-"""Losses on pairs that keep DPO from learning that longer is better."""
+"""R-DPO: DPO with a penalty on length."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 from pydantic import Field
 
 from prefzoo.types import Range
-from prefzoo.zoo.pairwise import DPO_BETA, NamedLoss, PairwiseLoss
+from prefzoo.zoo.pairwise import DPO_BETA, PairwiseLoss
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,37 +42,3 @@ class RDPO(PairwiseLoss):
     def loss(self, chosen: ReplyBatch, rejected: ReplyBatch) -> Tensor:
         margin = self.reward(chosen) - self.reward(rejected)
         return -self.log_sigmoid(margin + self.alpha * (chosen.lengths - rejected.lengths))
-
-
-@dataclass(frozen=True)
-class LDDPO(NamedLoss):
-    """LD-DPO: DPO that counts less what a reply has beyond the shorter one's length (Liu et al. 2024,
-    https://arxiv.org/abs/2409.06411).
-
-    The loss is DPO's; tokens behind the length of the pair's shorter reply have their log-probabilities multiplied by
-    `ld_alpha`.
-
-    Attributes:
-        ld_alpha: 1 is DPO, 0 leaves the longer reply's end out. Default: ours, midway.
-    """
-
-    loss_settings: ClassVar = {"loss_type": ["sigmoid"]}
-    space: ClassVar = {"beta": DPO_BETA, "ld_alpha": Range(0.0, 1.0, source="all that there is")}
-
-    ld_alpha: Annotated[float, Field(ge=0, le=1)] = 0.5
-
-
-@dataclass(frozen=True)
-class DPONorm(NamedLoss):
-    """Length-normalized DPO (Lambert et al. 2024, https://arxiv.org/abs/2411.15124).
-
-    The loss of a pair is -log sigmoid(beta * (chosen log-ratio / its tokens - rejected log-ratio / its tokens)).
-
-    Attributes:
-        beta: what a log-ratio a token is multiplied by; far above DPO's. Default: Lambert et al. 2024.
-    """
-
-    loss_settings: ClassVar = {"loss_type": ["sigmoid_norm"]}
-    space: ClassVar = {"beta": Range(2.0, 15.0, log=True, source="Lambert et al. 2024, around their 5")}
-
-    beta: Annotated[float, Field(gt=0)] = 5.0
