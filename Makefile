@@ -39,7 +39,7 @@ test-slow: $(READY) ## whole comparisons from end to end
 test-kills: $(READY) ## 100 kills over all algorithms and stages; an hour or more
 	PREFZOO_KILLS=100 $(BIN)/python -m pytest tests/faults/test_kills.py -s --timeout 0
 
-test-learning: $(READY) ## the learning tests with their negative controls; eight minutes on 4 cores
+test-learning: $(READY) ## the learning tests with their negative controls; an hour or more
 	$(BIN)/python -m pytest -m learning
 
 $(OLDEST)/.ready: pyproject.toml constraints.txt
