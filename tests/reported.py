@@ -46,7 +46,11 @@ def trial(out: Path, label: str, seed: int, gold: bool) -> SeedResult:
 
 def made(out: Path, gold: bool = True) -> Results:
     """Three policies, two seeds, the middle one not better with certainty."""
-    recipe = load("quickstart", ["seeds=2", *([] if gold else ["gold=none"])], ["dpo", "rejection_sampling"])
+    recipe = load(
+        "quickstart",
+        ["seeds=2", "evaluation.prompts=256", *([] if gold else ["gold=none"])],
+        ["dpo", "rejection_sampling"],
+    )
     metric = "gold" if gold else "proxy"
     algorithms = {
         label: AlgorithmResult(

@@ -180,7 +180,7 @@ def test_the_audit_is_planned_where_the_judge_is_used_and_nothing_waits_for_it(t
     )
     assert fewer.stages[STAGE].folder != plan.stages[STAGE].folder
     assert STAGE not in plan_of(tmp_path, audit_pairs=0).stages
-    unused = recipes.load("quickstart")
+    unused = recipes.check({"algorithms": {"dpo": {}}})
     assert (
         STAGE not in make_plan(unused, tmp_path).stages
         and STAGE in make_plan(unused, tmp_path, {"judge": unused.judge}).stages
@@ -195,7 +195,7 @@ def test_an_audit_that_is_missing_is_told_and_why(tmp_path) -> None:
     assert said.endswith("it goes on from there.") and ".." not in said
     assert "was not run" in judge_notes(plan, {}, {"audits": {"judge": None}})[0]
     assert "audit_pairs is 0" in judge_notes(none, {}, {"audits": {"judge": None}})[0]
-    assert judge_notes(make_plan(recipes.load("quickstart"), tmp_path), {}, {}) == []
+    assert judge_notes(make_plan(recipes.check({"algorithms": {"dpo": {}}}), tmp_path), {}, {}) == []
 
 
 def test_only_a_judge_better_than_a_coin_goes_without_a_note(rows, tmp_path) -> None:

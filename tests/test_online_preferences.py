@@ -152,7 +152,7 @@ def test_what_tuning_tries_is_allowed_and_holds_the_default(name) -> None:
 
 def test_a_recipe_that_does_not_sample_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"generation.temperature: 0 is greedy, and online_dpo, xpo must sample"):
-        load({"extends": "quickstart", "algorithms": {"online_dpo": {}, "xpo": {}}}, ["generation.temperature=0"])
+        load({"extends": "base", "algorithms": {"online_dpo": {}, "xpo": {}}}, ["generation.temperature=0"])
 
 
 @pytest.mark.parametrize("learner", ["dpo", pytest.param("kto", marks=pytest.mark.slow)])

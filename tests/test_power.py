@@ -59,7 +59,7 @@ def test_the_hardest_comes_first_and_what_does_not_vary_is_left_out(small_run, m
 def test_a_pilot_of_another_recipe_is_told_and_one_of_another_size_is_not(small_run, tmp_path) -> None:
     out = small_run[1]
     (said,) = recipe_differences(out, "quickstart")
-    assert "budget.prompts: 800 and 48" in said and "evaluation.prompts" not in said
+    assert "budget.prompts: 600 and 48" in said and "evaluation.prompts" not in said
     as_it_ran = tmp_path / "recipe.yaml"
     text = (out / "recipe.resolved.yaml").read_text()
     as_it_ran.write_text(text)

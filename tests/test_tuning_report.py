@@ -209,7 +209,7 @@ def test_a_search_of_which_every_trial_failed_is_still_reported(tmp_path) -> Non
 
 def test_what_the_search_found_must_be_what_was_compared(tmp_path) -> None:
     results = made(tmp_path)
-    written = load_recipe("quickstart", ["tuning={}"], ["dpo", "sft"])
+    written = load_recipe({"algorithms": {"dpo": {}, "sft": {}}}, ["tuning={}"])
     recipe = compared(written, {"dpo": {"beta": 0.8}})
     search = searched({"dpo": [0.0, 1.0]})
     assert found_tuning(recipe, tmp_path) is None
@@ -244,9 +244,9 @@ def test_what_was_searched_for_each_label_is_no_argument_that_only_one_had(tmp_p
     results = tuned(tmp_path)
     results.algorithms["dpo"].differs = {"learning_rate": 0.5, "max_grad_norm": 2.0}
     parts = (load_recipe("quickstart"), results.algorithms, results.reward, results.manifest)
-    (told,) = [note for note in notes(*parts, results.tuning) if note.startswith("dpo was trained with other")]
-    assert told.endswith('than the rest: {"max_grad_norm": 2.0}.')
-    assert any('"learning_rate": 0.5' in note for note in notes(*parts))
+    (told,) = [note for note in notes(*parts, results.tuning) if note.startswith("Trained with arguments of their own")]
+    assert told.endswith(": dpo (max_grad_norm 2).")
+    assert any("dpo (learning_rate 0.5, max_grad_norm 2)" in note for note in notes(*parts))
 
 
 def test_what_a_search_records_is_read(tmp_path, monkeypatch) -> None:
