@@ -103,6 +103,7 @@ def test_all_mistakes_at_once_with_suggestions() -> None:
     ("content", "says"),
     [
         ({}, "algorithms: is missing"),
+        ({"algorithms": {"dpo": {}}, " ": 1}, "' ': unknown key ' '"),
         ({"algorithms": {}}, "algorithms"),
         (
             {"algorithms": {"dpo": {}}, "model": {"path": "labb"}},

@@ -55,7 +55,7 @@ class Problem(NamedTuple):
         path = self.path
         while path and isinstance(path[-1], int):
             path = path[:-1]
-        return ".".join(str(part) or "''" for part in path)
+        return ".".join(str(part) if str(part).strip() else repr(part) for part in path)
 
 
 def validation_problems(
