@@ -232,8 +232,9 @@ def seed_problems(recipe: Recipe) -> list[str]:
             **{key: value for key, value in settings.items() if key not in ("seed_offset", "tune")},
         }
         earlier, other = first.setdefault(json.dumps(training, sort_keys=True, default=str), (label, offset))
-        seeds = {seed + other for seed in recipe.seeds} & {seed + offset for seed in recipe.seeds}
-        if offset != other and seeds:
+        if offset == other:
+            continue
+        if seeds := {seed + other for seed in recipe.seeds} & {seed + offset for seed in recipe.seeds}:
             repeated.append(
                 f"{key}: with {offset}, {len(seeds)} of {len(recipe.seeds)} trainings are "
                 f"those of {earlier} (seed {', '.join(map(str, sorted(seeds)))}), and so no others to compare with; "
