@@ -7,7 +7,7 @@ are drawn from the pool as they would be run: each label tries its own settings,
 best on validation prompts, and is trained anew with seeds of its own. Measured are
 
 - A/A: how often the verdict (`analysis.verdict_family`) is not `inconclusive`, with what other searches might have
-  found in the interval (`label_search.search_error`), as verdicts have it, and without;
+  found in the interval (`label_search.winner_sd`), as verdicts have it, and without;
 - the winner's curse: the winner's validation score, and its test score, less what the same settings score in the long
   run.
 
@@ -26,7 +26,7 @@ import numpy as np
 from calibration import percent, share
 
 from prefzoo.results import analysis
-from prefzoo.run.label_search import search_error
+from prefzoo.run.label_search import winner_sd
 
 HERE = Path(__file__).parent
 POOL = HERE / "results" / "calibration_tuning_pool.npz"
@@ -78,7 +78,7 @@ class Tuned:
     Attributes:
         winner: which of the pool's settings won.
         validation: the score that it won by.
-        search_error: how far apart what such searches find is, by this one.
+        search_sd: how far apart what such searches find is, by this one.
         test: (seeds, prompts) gold of what was trained anew.
     """
 
@@ -89,7 +89,7 @@ class Tuned:
         on = rng.integers(VALIDATION_PROMPTS, size=prompts)
         scores = pool[tried, rng.integers(TUNING_SEEDS, size=trials)][:, on]
         self.winner, self.validation = int(tried[scores.mean(1).argmax()]), float(scores.mean(1).max())
-        self.search_error = search_error(scores)
+        self.search_sd = winner_sd(scores)
         self.test = pool[self.winner, seeds][:, columns]
 
 
@@ -103,14 +103,14 @@ def measure(pool: np.ndarray, trials: int, times: int, rng: np.random.Generator)
         columns = VALIDATION_PROMPTS + rng.integers(pool.shape[2] - VALIDATION_PROMPTS, size=256)
         pair = [Tuned(pool, trials, 128, each, columns, rng) for each in seeds]
         tables = {label: {"gold": each.test} for label, each in zip("ab", pair, strict=True)}
-        searched = {label: each.search_error for label, each in zip("ab", pair, strict=True)}
+        searched = {label: each.search_sd for label, each in zip("ab", pair, strict=True)}
         for verdicts, found in ((plain, {}), (called, searched)):
             (verdict,) = analysis.verdict_family("", "gold", [("a", "b")], tables, found)
             verdicts.append(verdict.verdict != "inconclusive")
         same += pair[0].winner == pair[1].winner
         gaps.append(abs(test[pair[0].winner] - test[pair[1].winner]))
         for each in pair:
-            errors.append(each.search_error)
+            errors.append(each.search_sd)
             optimism.append(each.validation - validation[each.winner])
             bias.append(float(each.test.mean()) - test[each.winner])
     return {
@@ -118,7 +118,7 @@ def measure(pool: np.ndarray, trials: int, times: int, rng: np.random.Generator)
         "called": share(sum(called), times),
         "called_of_first_200": share(sum(called[:200]), min(200, times)),
         "called_without_searches": share(sum(plain), times),
-        "search_error": float(np.mean(np.square(errors)) ** 0.5),
+        "search_sd": float(np.mean(np.square(errors)) ** 0.5),
         "same_winner": same / times,
         "mean_true_difference": float(np.mean(gaps)),
         "validation_above_the_long_run": mean_and_error(optimism),

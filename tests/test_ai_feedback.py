@@ -10,7 +10,7 @@ import pytest
 from prefzoo import get, lab
 from prefzoo.errors import PrefzooError
 from prefzoo.judges import ai_preferences, constitution
-from prefzoo.judges.build_judge import build_judge, gold_judge, random_judge
+from prefzoo.judges.build_judge import RandomJudge, build_judge, gold_judge
 from prefzoo.judges.constitution import Constitution
 from prefzoo.judges.critique_revision import TRANSCRIPTS, by_principle, revise
 from prefzoo.judges.judge import Judge
@@ -275,5 +275,5 @@ def test_what_no_principle_applies_to_is_left_out_of_both_phases_and_counted(ben
 def test_a_coin_gives_other_answers_with_another_seed(bench) -> None:
     prompts = bench.data.prompts[:8]
     texts = ["a"] * 8
-    assert random_judge(0)(prompts, texts, texts) == random_judge(0)(prompts, texts, texts)
-    assert random_judge(0)(prompts, texts, texts) != random_judge(1)(prompts, texts, texts)
+    assert RandomJudge(0)(prompts, texts, texts) == RandomJudge(0)(prompts, texts, texts)
+    assert RandomJudge(0)(prompts, texts, texts) != RandomJudge(1)(prompts, texts, texts)

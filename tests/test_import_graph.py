@@ -6,6 +6,8 @@ import ast
 from collections import Counter
 from pathlib import Path
 
+from prefzoo import registry
+
 PACKAGE = Path(__file__).parents[1] / "algos" / "prefzoo"
 LAYERS = """
 errors atomic_files bounded_yaml bounded_template types views settings version ledger validation_messages config_fields
@@ -52,6 +54,13 @@ def test_no_files_import_each_other_in_a_circle() -> None:
         for module in free:
             del graph[module]
     assert not graph
+
+
+def test_no_algorithm_imports_another() -> None:
+    """What several share is in a base class; a base may know an algorithm."""
+    algorithms = {f"zoo.{name}" for name in registry.names()}
+    crossed = [(m, o) for m, others in imported().items() for o in others if {m, o} <= algorithms]
+    assert len(algorithms & imported().keys()) > 40 and crossed == []
 
 
 def test_no_two_files_share_a_name() -> None:

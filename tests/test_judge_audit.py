@@ -8,7 +8,7 @@ from conftest import SMALL
 from prefzoo import compare, lab
 from prefzoo.data.formats import Row
 from prefzoo.errors import RecipeError
-from prefzoo.judges.build_judge import gold_judge, random_judge
+from prefzoo.judges.build_judge import RandomJudge, gold_judge
 from prefzoo.judges.judge import Judge
 from prefzoo.judges.judge_audit import Audit
 from prefzoo.judges.judge_audit_measures import Case, audit, figures
@@ -106,7 +106,7 @@ def test_favouring_length_is_told_from_erring(rows) -> None:
     assert any("favours longer" in each for each in warnings(longer))
     shorter = audit(by(lambda text: -len(text)), rows, truth)
     assert shorter.length.favour == -1 and any("favours shorter" in each for each in warnings(shorter))
-    coin = audit(random_judge(0), rows, truth)
+    coin = audit(RandomJudge(0), rows, truth)
     assert coin.length.longer_better < 0.45, "a coin prefers the longer reply more often than gold does"
     assert not any("Length" in each or "Position" in each for each in warnings(coin))
     assert any("ruled by the order" in each for each in warnings(coin))
@@ -160,9 +160,9 @@ def test_what_cannot_be_read_is_counted_and_undecided(rows) -> None:
 
 def test_without_pairs_there_is_nothing_to_audit() -> None:
     row = Row("1", [{"role": "user", "content": "hi"}])
-    assert audit(random_judge(0), [row], truth) is None
+    assert audit(RandomJudge(0), [row], truth) is None
     tied = Row("1", [{"role": "user", "content": "hi"}], "x", "y")
-    assert audit(random_judge(0), [tied], lambda p, c: [{"gold": 0.0} for _ in c]) is None
+    assert audit(RandomJudge(0), [tied], lambda p, c: [{"gold": 0.0} for _ in c]) is None
 
 
 def plan_of(tmp_path, **judge):
@@ -199,7 +199,7 @@ def test_an_audit_that_is_missing_is_told_and_why(tmp_path) -> None:
 
 
 def test_only_a_judge_better_than_a_coin_goes_without_a_note(rows, tmp_path) -> None:
-    for judge, noted in ((gold_judge(truth), False), (random_judge(0), True)):
+    for judge, noted in ((gold_judge(truth), False), (RandomJudge(0), True)):
         found = audit(judge, rows, truth)
         assert bool(judge_notes(plan_of(tmp_path), {}, {"audits": {"judge": found.model_dump(mode="json")}})) == noted
 

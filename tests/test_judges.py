@@ -7,7 +7,7 @@ import json
 import pytest
 
 from prefzoo import compare, lab
-from prefzoo.judges.build_judge import gold_judge, random_judge
+from prefzoo.judges.build_judge import RandomJudge, gold_judge
 from prefzoo.judges.judge import Judge
 from prefzoo.judges.local_judge import local_judge
 from prefzoo.lab import MODEL_DIR, tasks
@@ -86,7 +86,7 @@ def test_the_lab_model_judges_as_gold_does_and_is_asked_as_it_was_taught(pairs, 
     assert tasks.judge_prompt(prompts[0][0]["content"], second[0], first[0]) in asked
     agreement = sum((p > 0.5) == truly for p, truly in zip(verdicts, better, strict=True)) / len(better)
     assert agreement > 0.85
-    chance = [p > 0.5 for p in random_judge(0)(prompts, first, second)]
+    chance = [p > 0.5 for p in RandomJudge(0)(prompts, first, second)]
     assert 0.35 < sum(c == truly for c, truly in zip(chance, better, strict=True)) / len(better) < 0.65
 
 

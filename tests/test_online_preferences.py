@@ -16,7 +16,7 @@ from conftest import worded
 from prefzoo import registry
 from prefzoo.errors import PrefzooError, RecipeError
 from prefzoo.interface import Bench
-from prefzoo.judges.build_judge import random_judge
+from prefzoo.judges.build_judge import RandomJudge
 from prefzoo.judges.judge import Judge
 from prefzoo.judges.pair_labels import chosen_and_rejected, labelled
 from prefzoo.lab import MODEL_DIR
@@ -287,11 +287,11 @@ def test_the_gap_of_rewards_is_the_margin_of_a_loss_that_takes_one(make_bench) -
 
 
 def test_a_judge_labels_pairs_and_is_asked_on_from_where_it_was(make_bench) -> None:
-    bench = make_bench().replace(judge=random_judge(0))
+    bench = make_bench().replace(judge=RandomJudge(0))
     prefzoo.get("xpo", labeller="judge").train(bench)
     assert bench.report["judge"]["questions"] == bench.ledger.judge_calls == 48 and bench.ledger.reward_calls == 0
     asked = ([[{"role": "user", "content": "q"}]] * 3, ["a"] * 3, ["b"] * 3)
-    one, other = random_judge(3), random_judge(3)
+    one, other = RandomJudge(3), RandomJudge(3)
     one(*asked)
     other.restore(one.state())
     assert other(*asked) == one(*asked) and other.report() == one.report()

@@ -155,9 +155,9 @@ def test_shares_of_a_judge_count_prompts_and_not_pairs() -> None:
     def rows(prompts: int) -> list[Row]:
         return [Row(str(i), [{"role": "user", "content": f"q{i % prompts}"}], "good", "bad") for i in range(60)]
 
-    from prefzoo.judges.build_judge import random_judge
+    from prefzoo.judges.build_judge import RandomJudge
 
-    few, many = (audit(random_judge(0), rows(n), None) for n in (6, 60))
+    few, many = (audit(RandomJudge(0), rows(n), None) for n in (6, 60))
     assert few is not None and many is not None and few.agreement is not None and many.agreement is not None
     assert many.agreement.ci95 == wilson(many.agreement.share, 60)
     assert few.agreement.share == many.agreement.share and few.agreement.count == 60

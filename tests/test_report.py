@@ -15,7 +15,7 @@ from rich.console import Console
 from prefzoo import lab
 from prefzoo.cli.options import show
 from prefzoo.data.formats import Row
-from prefzoo.judges.build_judge import random_judge
+from prefzoo.judges.build_judge import RandomJudge
 from prefzoo.judges.judge_audit_measures import audit
 from prefzoo.recipe.check_recipe import load
 from prefzoo.report import axes, report_files
@@ -126,7 +126,7 @@ def test_each_judge_has_a_picture_and_an_anchor_of_its_own(tmp_path) -> None:
         for i, each in enumerate(lab.preferences("test", 40, 5))
     ]
     results = made(tmp_path)
-    audits = {name: audit(random_judge(seed), rows, None) for seed, name in enumerate(("judge", "final judge"))}
+    audits = {name: audit(RandomJudge(seed), rows, None) for seed, name in enumerate(("judge", "final judge"))}
     results.judge = {"audits": {name: found.model_dump(mode="json") for name, found in audits.items() if found}}
     page = render_html(report_files.all_sections(results, tmp_path, {}))
     assert (

@@ -19,7 +19,7 @@ from prefzoo import get
 from prefzoo.commands import comparison as compare_module
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import Bench
-from prefzoo.judges.build_judge import random_judge
+from prefzoo.judges.build_judge import RandomJudge
 from prefzoo.rewards.train_reward import train_reward_model
 from prefzoo.run.worker import clear
 from prefzoo.trainers import checkpoints
@@ -105,7 +105,7 @@ def test_killed_and_resumed_is_as_never_killed(name, settings, adapter, make_ben
         trial = make_bench(adapter, epochs=2.0, name=folder, accumulation=2)
         dropping = trial.adapter.model_copy(update={"dropout": 0.1})
         loading = {"quantization": trial.adapter.quantization, "dtype": "float32"}
-        return trial.replace(reward=length, judge=random_judge(0), adapter=dropping, loading=loading)
+        return trial.replace(reward=length, judge=RandomJudge(0), adapter=dropping, loading=loading)
 
     whole = bench("whole")
     algorithm.train(whole)

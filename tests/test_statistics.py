@@ -61,11 +61,11 @@ def test_an_error_that_no_table_shows_widens_the_interval() -> None:
 def test_only_pairs_of_policies_that_were_searched_for_allow_for_other_searches() -> None:
     rng = np.random.default_rng(0)
     tables = {label: {"gold": rng.normal(i, 1.0, (3, 64))} for i, label in enumerate(("start", "a", "b", "c"))}
-    plain, wide = (analysis.verdicts(tables, search_errors=errors) for errors in ({}, {"a": 0.3, "b": 0.4}))
+    plain, wide = (analysis.verdicts(tables, search_sds=errors) for errors in ({}, {"a": 0.3, "b": 0.4}))
     for one, other in zip(plain, wide, strict=True):
         between = one.family == "gold between policies"
         error = {"ab": 0.5, "ac": 0.3, "bc": 0.4}[one.a + one.b] if between else None
-        assert other.search_error == pytest.approx(error) and one.search_error is None
+        assert other.search_sd == pytest.approx(error) and one.search_sd is None
         half, wider = ((each.ci95[1] - each.ci95[0]) / 2 for each in (one, other))
         assert (other.difference, other.family) == (one.difference, one.family)
         assert wider > half if between else other == one

@@ -71,11 +71,11 @@ def test_how_far_apart_searches_find_is_worked_out_by_drawing_trials_again(tmp_p
     """Of trials that score 0 (as written), 1 and 2 on all prompts, two draws of the last two find 2 in 3 of 4 cases and
     else 1: the standard deviation is the root of 3 / 16."""
     search = of_scores(tmp_path, *([score] * PROMPTS for score in (0.0, 1.0, 2.0)))
-    assert search.error is None
+    assert search.search_sd is None
     search.told = 1
-    assert search.error == 0.0
+    assert search.search_sd == 0.0
     search.told = 3
-    assert search.error == pytest.approx(math.sqrt(3 / 16), abs=0.02)
+    assert search.search_sd == pytest.approx(math.sqrt(3 / 16), abs=0.02)
 
 
 def test_a_winner_by_luck_may_lose_another_search(tmp_path) -> None:
@@ -84,7 +84,7 @@ def test_a_winner_by_luck_may_lose_another_search(tmp_path) -> None:
     one = [float(i % 2) for i in range(PROMPTS)]
     search = of_scores(tmp_path, one, [1.0 - score + (0.25 if i < 4 else 0.0) for i, score in enumerate(one)])
     search.told = 2
-    assert search.error == pytest.approx(0.5 / 32, abs=0.5 / 320)
+    assert search.search_sd == pytest.approx(0.5 / 32, abs=0.5 / 320)
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import json
 import sys
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from prefzoo import registry
-from prefzoo.interface import Algorithm
 from prefzoo.recipe.key_descriptions import about, hyper_parameters
 
 ROOT = Path(__file__).parents[1]
@@ -56,10 +54,10 @@ def families() -> dict[str, list[str]]:
     """Family -> the algorithms of this package in it."""
     names = [name for name in registry.names() if registry.load(name).__module__.startswith("prefzoo.zoo.")]
 
-    def family(name: str) -> str:
-        return registry.load(name).family
-
-    return {kind: list(group) for kind, group in groupby(sorted(names, key=lambda n: (family(n), n)), family)}
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(registry.load(name).family, []).append(name)
+    return {family: found[family] for family in sorted(found, key=registry.family_order)}
 
 
 def gained(found: dict[str, Any], name: str) -> str:
@@ -111,7 +109,7 @@ def page(found: dict[str, Any] | None) -> str:
     if found is not None:
         what = f"{found['seeds']} seeds, {found['prompts']} prompts, each at its defaults"
         lines += [MEASURED.format(what), *table(found), ""]
-    for family, names in sorted(families().items(), key=lambda each: (each[0] == Algorithm.family, each[0].lower())):
+    for family, names in families().items():
         lines += [f"## {family[0].upper()}{family[1:]}", ""]
         for name in names:
             lines += section(name, found)

@@ -288,6 +288,11 @@ def build(cls: type[Algorithm], parameters: Mapping[str, Any], prefix: str = "")
     return (None if problems else algorithm), problems
 
 
+def family_order(family: str) -> tuple[bool, str]:
+    """Sort key of families: by name, those of plug-ins that name none last."""
+    return family == Algorithm.family, family.lower()
+
+
 def settings_of(algorithm: Algorithm) -> dict[str, Any]:
     """The hyper-parameters of an algorithm as plain values, those of its blocks included."""
     values = dataclasses.asdict(algorithm)

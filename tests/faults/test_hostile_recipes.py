@@ -254,6 +254,10 @@ def told_or_sound(recipe, sets: tuple[str, ...] = ()) -> None:
     assert time.process_time() - began < 2
 
 
+def test_a_million_seeds_of_many_labels_are_checked_in_time() -> None:
+    told_or_sound({"extends": "quickstart", "seeds": 1_000_000})
+
+
 EXAMPLES = settings(
     max_examples=1000, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )

@@ -29,7 +29,6 @@ def ls(
     from rich.text import Text
 
     from prefzoo import registry
-    from prefzoo.interface import Algorithm
     from prefzoo.recipe.recipe_files import shipped
 
     algorithms = Table(
@@ -45,7 +44,7 @@ def ls(
             continue
         what = " ".join((cls.__doc__ or "").split("\n\n")[0].split()).partition(" (")[0].rstrip(".")
         families.setdefault(cls.family, []).append((name, ", ".join(sorted(cls.needs)), what))
-    for family in sorted(families, key=lambda family: (family == Algorithm.family, family.lower())):
+    for family in sorted(families, key=registry.family_order):
         algorithms.add_row(Text(family, style="bold"))
         for row in families[family]:
             algorithms.add_row(f"  {row[0]}", *row[1:])

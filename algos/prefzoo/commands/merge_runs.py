@@ -20,7 +20,7 @@ from prefzoo.results.caveats import power_difference
 from prefzoo.results.equal_budgets import at_equal_budgets
 from prefzoo.results.results_file import load_groups, load_tables, load_verified
 from prefzoo.results.results_schema import AlgorithmResult, Results, SeedResult, Warning
-from prefzoo.results.tuning_results import explained, moved, search_errors
+from prefzoo.results.tuning_results import explained, moved, search_sds
 from prefzoo.run.stage_graph import START
 from prefzoo.run.trial_identity import TEACHERS, differences
 
@@ -92,7 +92,7 @@ def _merge(folders: Sequence[Path], out: Path) -> Results:
     searches = {
         name: moved(run.tuning, labels[name], places[name], out) for name, run in runs.items() if run.tuning is not None
     }
-    verdicts = analysis.verdicts(tables, groups, search_errors(*searches.values()))
+    verdicts = analysis.verdicts(tables, groups, search_sds(*searches.values()))
     merged = first.model_copy(
         update={
             "recipe": {**first.recipe, "algorithms": settings},

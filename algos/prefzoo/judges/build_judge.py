@@ -60,11 +60,6 @@ class RandomJudge(Judge):
         self.rng.setstate(state["random"])
 
 
-def random_judge(seed: int) -> Judge:
-    """The random judge whose coin begins with this seed."""
-    return RandomJudge(seed)
-
-
 def build_judge(spec: Mapping[str, Any], progress: Progress | None = None) -> Judge:
     """The judge that a description makes, which can be written down, so that a reward that needs a judge can be saved.
 
@@ -85,7 +80,7 @@ def _build(spec: Mapping[str, Any], settings: JudgeSettings, progress: Progress 
         assert gold is not None
         return gold_judge(gold)
     if settings.type == "random":
-        return random_judge(spec["seed"])
+        return RandomJudge(spec["seed"])
     if settings.type == "openai":
         assert settings.endpoint is not None
         client = EndpointClient(settings.endpoint, Path(spec["cache"]), progress)

@@ -110,7 +110,7 @@ def _effect(results: Results, label: str, tuned: TunedLabel) -> list[str]:
         against[0] if against[0] == against[1] else f" {ARROW} ".join(against),
         *[_score(trial) if trial else "-" for trial in (first, best)],
         found,
-        fixed(tuned.search_error) if tuned.search_error is not None else "-",
+        fixed(tuned.search_sd) if tuned.search_sd is not None else "-",
     ]
 
 

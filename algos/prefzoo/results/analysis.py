@@ -137,12 +137,12 @@ def primary_metric(tables: Mapping[str, Tables]) -> str | None:
 def verdicts(
     tables: Mapping[str, Tables],
     groups: PromptGroups = NO_GROUPS,
-    search_errors: Mapping[str, float] = NO_SEARCHES,
+    search_sds: Mapping[str, float] = NO_SEARCHES,
 ) -> list[Verdict]:
     """Compare all policies with the start on gold and proxy, and all pairs of policies on the primary metric.
 
     Args:
-        search_errors: of labels whose settings were searched, how far apart what searches find is. Two policies are
+        search_sds: of labels whose settings were searched, how far apart what searches find is. Two policies are
             compared as algorithms, of which another search might have found other settings.
     """
     result: list[Verdict] = []
@@ -154,7 +154,7 @@ def verdicts(
             result += verdict_family(f"{metric} against the start", metric, pairs, tables)
         if metric == primary_metric(tables):
             pairs = list(combinations(labels, 2))
-            result += verdict_family(f"{metric} between policies", metric, pairs, tables, search_errors)
+            result += verdict_family(f"{metric} between policies", metric, pairs, tables, search_sds)
     return result
 
 
@@ -163,11 +163,11 @@ def verdict_family(
     metric: str,
     pairs: Sequence[tuple[str, str]],
     tables: Mapping[str, Tables],
-    search_errors: Mapping[str, float] = NO_SEARCHES,
+    search_sds: Mapping[str, float] = NO_SEARCHES,
 ) -> list[Verdict]:
     """Return verdicts that Holm's method corrects together, from (seeds x groups) tables; see `verdicts`."""
     scores = [(tables[a][metric], tables[b][metric]) for a, b in pairs]
-    errors = [math.hypot(*(search_errors.get(label, 0.0) for label in labels)) for labels in pairs]
+    errors = [math.hypot(*(search_sds.get(label, 0.0) for label in labels)) for labels in pairs]
     plain = [statistics.paired_difference(a, b) for a, b in scores]
     differences = [
         statistics.widened(each, error, *a.shape) for (a, _), each, error in zip(scores, plain, errors, strict=True)
@@ -187,7 +187,7 @@ def verdict_family(
             effect_size=statistics.effect_size(a, b),
             detectable=_detectable(a, b, len(pairs), difference.error / each.error if each.error > 0 else 1.0),
             skewness=difference.skewness,
-            search_error=error or None,
+            search_sd=error or None,
         )
         for labels, (a, b), each, difference, p, error in zip(
             pairs, scores, plain, differences, adjusted, errors, strict=True

@@ -74,6 +74,12 @@ def notes(
     for label, trials in {"reward": [reward], **details}.items():
         differs = [sentence for trial in trials for sentence in trial.get("model", {}).get("differs", ())]
         sentences += [f"The model of {label}: {sentence}." for sentence in dict.fromkeys(differs)]
+    return sentences + _label_notes(algorithms, tuning)
+
+
+def _label_notes(algorithms: Mapping[str, Any], tuning: Tuning | None) -> list[str]:
+    """Return sentences on what single labels had that the others had not."""
+    sentences: list[str] = []
     own: list[str] = []
     for label, result in algorithms.items():
         searched = tuning.labels[label].space if tuning is not None and label in tuning.labels else {}

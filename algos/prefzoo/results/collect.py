@@ -39,7 +39,7 @@ from prefzoo.results.tuning_results import (
     first_screen,
     found_tuning,
     read_tuning,
-    search_errors,
+    search_sds,
 )
 from prefzoo.results.warnings import find_warnings
 from prefzoo.run.evaluation_records import DETAILS, JUDGING, PRINCIPLES, RECORDS, read_records
@@ -75,7 +75,7 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
     if recipe.audited:
         judge = {"type": recipe.judge.type, **judge, "audits": _audits(plan)}
     search = found_tuning(recipe, plan.out)
-    verdicts = analysis.verdicts(tables, groups, search_errors(search))
+    verdicts = analysis.verdicts(tables, groups, search_sds(search))
     tuning = explained(search, verdicts, metric) if search is not None else None
     return Results(
         recipe=recipe.model_dump(mode="json"),

@@ -46,7 +46,7 @@ class Verdict(Block):
         description="of the mean difference, from that of its prompts; where it is above 0.2 in size, p and the "
         "interval allow for it",
     )
-    search_error: float | None = Field(
+    search_sd: float | None = Field(
         default=None,
         description="a standard error that p and the interval have beside that of seeds and prompts: of other settings "
         "that another search of a label might have found",

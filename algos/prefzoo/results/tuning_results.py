@@ -119,14 +119,14 @@ def found_tuning(recipe: Recipe, out: Path) -> Tuning | None:
     return tuning if tuning is not None and _is_of(tuning, recipe) else None
 
 
-def search_errors(*searches: Tuning | None) -> dict[str, float]:
+def search_sds(*searches: Tuning | None) -> dict[str, float]:
     """Return for each label whose settings were searched how far apart what searches like it find is."""
     return {
-        label: tuned.search_error
+        label: tuned.search_sd
         for tuning in searches
         if tuning is not None
         for label, tuned in tuning.labels.items()
-        if tuned.search_error
+        if tuned.search_sd
     }
 
 

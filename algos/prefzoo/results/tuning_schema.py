@@ -60,7 +60,7 @@ class TunedLabel(Block):
                              "first; None where none has a score")  # fmt: skip
     winner: dict[str, Any] | None = Field(default=None, description="the label's settings, as a recipe writes them")
     untuned: str | None = Field(default=None, description="the label with the settings as written; None where they won")
-    search_error: float | None = Field(
+    search_sd: float | None = Field(
         default=None,
         description="how far apart, as a standard deviation on the objective's scale, what searches like this one find "
         "is; by drawing trials and prompts again",

@@ -164,11 +164,11 @@ class LabelSearch:
         return {key: value for key, value in best.items() if value != self.written[key]}
 
     @property
-    def error(self) -> float | None:
-        """How far apart what searches like this one find is; None where no trial has a score."""
+    def search_sd(self) -> float | None:
+        """The standard deviation of what searches like this one find; None where no trial has a score."""
         scored = [trial for trial in self.trials[: self.told] if trial.score is not None]
         rows = [[fmean(each) for each in zip(*(s.scores for s in t.seeds), strict=True)] for t in scored]
-        return search_error(np.array(rows)) if rows else None
+        return winner_sd(np.array(rows)) if rows else None
 
     def ask(self, fit: Callable[[Mapping[str, Any]], tuple[dict[str, Any], float]]) -> tuple[Trial, list[Stage]]:
         """The next trial, and the stages that it begins with: none, where an earlier one had the same settings.
@@ -255,10 +255,10 @@ class LabelSearch:
         self.journal.add_trial(told)
 
 
-def search_error(scores: np.ndarray) -> float:
-    """How far apart the winners of searches like one are: the standard deviation of their scores in it.
+def winner_sd(scores: np.ndarray) -> float:
+    """The standard deviation, from search to search, of what the winner scores.
 
-    Other searches are drawn from it: its first trial, so many of the others, with replacement, and so many of the
+    Other searches are drawn from one: its first trial, so many of the others, with replacement, and so many of the
     prompts by which one of them wins.
 
     Args:

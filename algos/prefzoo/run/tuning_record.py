@@ -88,7 +88,7 @@ def _of_label(search: LabelSearch, recipe: Recipe, out: Path) -> dict[str, Any]:
         "best": search.best.number if search.best is not None else None,
         "winner": with_values(settings, search.winner),
         "untuned": UNTUNED.format(search.label) if search.winner else None,
-        "search_error": search.error,
+        "search_sd": search.search_sd,
         "spent": {name: sum(each[name] for each in ledgers) for name in ("flops", "seconds", "generated_tokens")},
     }
 

@@ -13,7 +13,7 @@ from prefzoo.types import Range
 from prefzoo.zoo.online_bases import NO_TOOLS, OWN_LOSS, Grouped, entropy_bonus
 
 CLIP_RANGE = Range(1e-4, 1e-2, log=True, source="ours: 4e-4 in Zheng et al. 2025, 2.5e-3 in LUSPO's paper")
-
+"""What tuning tries of how far the ratio of a whole reply may rise above 1."""
 KL_FROM_0 = Range(0.0, 0.1, source="ours: from none, as published, to twice PPO's, for rewards that are easily hacked")
 """What tuning tries of the weight of the KL where the paper has none."""
 

@@ -4,25 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
-
-from pydantic import BeforeValidator, Field
+from typing import Any, ClassVar
 
 from prefzoo.interface import LEARNING_RATE, Bench, Policy
 from prefzoo.types import Prompt, Range
-from prefzoo.zoo.pairwise import LOSS_FIELDS, REFERENCE_FIELDS, Pairwise
-from prefzoo.zoo.sampled_pairs import SampledPairs
-
-
-def _steps_or_once(value: Any) -> Any:
-    if value != "once" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise ValueError(f"must be 1 or more optimizer steps, or once (got {value!r})")
-    return value
-
-
-Sync = Annotated[Annotated[int, Field(ge=1)] | Literal["once"], BeforeValidator(_steps_or_once)]
-"""After how many optimizer steps the policy that samples is brought up to date."""
-IN_EACH_STEP = dict.fromkeys(REFERENCE_FIELDS, "the reference is the start, which scores new pairs in each step")
+from prefzoo.zoo.pairwise import LOSS_FIELDS, Pairwise
+from prefzoo.zoo.sampled_pairs import IN_EACH_STEP, SampledPairs, Sync
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,6 @@ if TYPE_CHECKING:
 
     from prefzoo.trainers.pairwise_trainer import ReplyBatch
 
-SMALL_BETA = Range(0.01, 0.5, log=True, source="0.01 in the paper, up to DPO's, which short replies want")
-
-SMOOTHING = Range(0.01, 0.3, log=True, source="ours: 0.1 in Chowdhury et al. 2024, and three to ten times either way")
-
 LOSS_FIELDS = (
     "beta", "loss_type", "loss_weights", "label_smoothing", "f_divergence_type", "f_alpha_divergence_coef",
     "use_weighting", "discopop_tau", "ld_alpha", "use_liger_kernel", "router_aux_loss_coef",
@@ -33,6 +29,10 @@ REFERENCE_FIELDS = (
 
 DPO_BETA = Range(0.05, 1.0, log=True, source="Rafailov et al. 2023 use 0.1 and 0.5; half and twice that")
 """What tuning tries of a `beta` that multiplies log-ratios of whole replies, as DPO's does."""
+SMALL_BETA = Range(0.01, 0.5, log=True, source="0.01 in the paper, up to DPO's, which short replies want")
+"""The same where the paper takes a tenth of DPO's."""
+SMOOTHING = Range(0.01, 0.3, log=True, source="ours: 0.1 in Chowdhury et al. 2024, and three to ten times either way")
+"""What tuning tries of the share of labels believed to be wrong."""
 OWN_LOSS = dict.fromkeys(LOSS_FIELDS, "the loss is the algorithm's own")
 
 

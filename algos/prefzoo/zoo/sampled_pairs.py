@@ -4,14 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from prefzoo.interface import Bench
 from prefzoo.judges.pair_labels import Labeller, PairRule, labelled, pair
 from prefzoo.types import Completion, Prompt, Range
 from prefzoo.zoo.feedback_loop import WithLearner
+from prefzoo.zoo.pairwise import REFERENCE_FIELDS
+
+
+def _steps_or_once(value: Any) -> Any:
+    if value != "once" and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+        raise ValueError(f"must be 1 or more optimizer steps, or once (got {value!r})")
+    return value
+
+
+Sync = Annotated[Annotated[int, Field(ge=1)] | Literal["once"], BeforeValidator(_steps_or_once)]
+"""After how many optimizer steps the policy that samples is brought up to date."""
+IN_EACH_STEP = dict.fromkeys(REFERENCE_FIELDS, "the reference is the start, which scores new pairs in each step")
+"""Fields of DPO's config that one training on pairs made on the way does not leave to a recipe."""
 
 
 @dataclass(frozen=True)

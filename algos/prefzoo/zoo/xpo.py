@@ -11,8 +11,8 @@ from pydantic import Field
 from prefzoo.interface import Bench, Policy
 from prefzoo.judges.pair_labels import Labeller, labelled, pair
 from prefzoo.types import Prompt, Range
-from prefzoo.zoo.online_dpo import IN_EACH_STEP, Sync
 from prefzoo.zoo.pairwise import DPO_BETA, OWN_LOSS, PairwiseLoss
+from prefzoo.zoo.sampled_pairs import IN_EACH_STEP, Sync
 
 if TYPE_CHECKING:
     from torch import Tensor
