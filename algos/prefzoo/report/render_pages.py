@@ -26,6 +26,7 @@ MARKDOWN = (
     "pairs",
     "breakdown",
     "likelihood",
+    "reward",
     "judge",
     "details",
 )

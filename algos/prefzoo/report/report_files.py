@@ -25,6 +25,7 @@ from prefzoo.report.likelihood_section import likelihood_section
 from prefzoo.report.pairs import pairs_section
 from prefzoo.report.render_pages import FIGURES, render_html, render_markdown
 from prefzoo.report.replies_section import replies_section
+from prefzoo.report.reward_section import reward_section
 from prefzoo.report.sections import Figures, Html, Part, Picture, Section, Text
 from prefzoo.report.tuning_figures import tuning_pictures
 from prefzoo.report.tuning_section import tuning_sections
@@ -53,6 +54,7 @@ def all_sections(results: Results, out: Path, drawn: Mapping[str, Picture]) -> l
         cost_section(results, out, labels, drawn),
         *breakdown_sections(results, labels),
         likelihood_section(results, labels, drawn),
+        reward_section(results, labels),
         replies_section(results, out),
         *judge_sections(results),
         details_section(results),

@@ -31,6 +31,7 @@ from prefzoo.results.cost_record import ESTIMATE_FILE
 from prefzoo.results.equal_budgets import at_equal_budgets
 from prefzoo.results.results_file import identities, last_call
 from prefzoo.results.results_schema import AlgorithmResult, Departure, Milestone, Results, SeedResult, Status, Warning
+from prefzoo.results.reward_on_policies import reward_on_policies
 from prefzoo.results.training_history import milestone_tables, read_curves
 from prefzoo.results.trial_metrics import (
     ACCURACIES,
@@ -80,6 +81,8 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
     shares = [*ACCURACIES, *(("gold",) if recipe.final_judge is not None else ())]
     analysis.summarize(algorithms, tables, groups, metric, shares)
     reward = _reward(plan, outcomes)
+    if on_policies := reward_on_policies(tables, of_all):
+        reward = {**reward, "on_policies": on_policies}
     preflight, manifest, judge = _data(plan)
     if recipe.audited:
         judge = {"type": recipe.judge.type, **judge, "audits": _audits(plan)}
