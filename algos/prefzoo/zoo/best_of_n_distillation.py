@@ -12,7 +12,7 @@ from prefzoo.interface import Algorithm, Bench, Policy
 from prefzoo.registry import get
 from prefzoo.types import Range
 from prefzoo.views import prompt_key
-from prefzoo.zoo.online_bases import NO_TOOLS, ONLINE_MANAGED_FIELDS
+from prefzoo.zoo.online_bases import ONLINE_MANAGED_FIELDS
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class BestOfNDistillation(Algorithm):
     needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})
     family: ClassVar[str] = "distillation"
     config: ClassVar[str | None] = "trl.trainer.rloo_config:RLOOConfig"
-    owned: ClassVar[Mapping[str, str]] = {**ONLINE_MANAGED_FIELDS, **NO_TOOLS, "beta": "say `n`: it is 1 / (n - 1)"}
+    owned: ClassVar[Mapping[str, str]] = {**ONLINE_MANAGED_FIELDS, "beta": "say `n`: it is 1 / (n - 1)"}
     space: ClassVar[Mapping[str, Range]] = {"n": Range(2, 16, log=True, source="as of rejection_sampling")}
 
     n: Annotated[int, Field(ge=2)] = 8

@@ -16,6 +16,20 @@ from prefzoo.registry import get, names
 from prefzoo.types import Range
 from prefzoo.zoo.online_bases import NO_TOOLS, ONLINE_MANAGED_FIELDS
 
+SAMPLING = [
+    "gradient_accumulation_steps",
+    "auto_find_batch_size",
+    "max_completion_length",
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "repetition_penalty",
+    "generation_kwargs",
+    "vllm_structured_outputs_regex",
+    "chat_template_kwargs",
+]
+TEACHER = ("teacher_model_name_or_path", "teacher_model_revision", "teacher_model_init_kwargs")
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -44,7 +58,12 @@ class Distill(Algorithm):
 
     family: ClassVar[str] = "distillation"
     config: ClassVar[str | None] = "trl.trainer.distillation_config:DistillationConfig"
-    owned: ClassVar[Mapping[str, str]] = {**ONLINE_MANAGED_FIELDS, **NO_TOOLS, "beta": "divergence"}
+    owned: ClassVar[Mapping[str, str]] = {
+        **{field: ONLINE_MANAGED_FIELDS[field] for field in SAMPLING},
+        **NO_TOOLS,
+        **dict.fromkeys(TEACHER, "teacher"),
+        "beta": "divergence",
+    }
     space: ClassVar[Mapping[str, Range]] = {"divergence": Range(0.0, 1.0, source="Agarwal et al. 2024 compare 0 to 1")}
 
     teacher: str = "rejection_sampling"
