@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -74,6 +75,8 @@ class Distill(Algorithm):
     missing_eos_penalty: Annotated[float, Field(ge=0)] = 1.0
 
     def __post_init__(self) -> None:
+        if (installed := version("trl")).split(".")[:2] in (["1", "14"], ["1", "15"]):
+            raise ValueError(f"its trainer is in TRL from 1.16 on, and {installed} is installed")
         if self.reward_weight and self.on != "samples":
             raise ValueError(f"reward_weight: the policy's own replies are scored, and `on: {self.on}` samples none")
         if self.teacher in names():
