@@ -50,8 +50,8 @@ def test_the_reward_model_is_right_on_unseen_pairs_and_follows_gold(quickstart) 
     assert quickstart.reward["gold_correlation_ci95"][0] > 0.4
 
 
-LOSSES = ["simpo", "orpo", "ipo", "rdpo", "kto", "bco"]
-"""Of those that learn from pairs or single replies: without a reference, beside imitation, TRL's, our own."""
+LOSSES = ["simpo", "orpo", "ipo", "rdpo", "kto", "bco", "ilql"]
+"""Of those that learn from pairs or single replies: without a reference, beside imitation, TRL's, our own, Q-values."""
 
 
 @pytest.mark.parametrize("shuffled", [False, True])

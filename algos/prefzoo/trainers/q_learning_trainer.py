@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
-from trl import SFTTrainer
+from trl import SFTConfig, SFTTrainer
 
 from prefzoo.errors import PrefzooError
-from prefzoo.interface import Bench
+from prefzoo.interface import Bench, Policy
 from prefzoo.models.loading import count_parameters
-from prefzoo.models.q_value_policy import Q_HEADS, V_HEAD
+from prefzoo.models.q_value_policy import Q_HEADS, V_HEAD, QValuePolicy
 from prefzoo.models.score_head import backbone
+from prefzoo.trainers.fitting import fit
 from prefzoo.trainers.pairwise_trainer import token_log_probabilities
 from prefzoo.views import assistant_turn
 
@@ -24,14 +24,15 @@ def rewarded_replies(bench: Bench, rewards: str) -> list[dict[str, Any]]:
     """Return single replies whose `label` is the reward at their end; what was found is put into the bench's report.
 
     Args:
-        rewards: `labels`: 1 for chosen and liked replies, 0 for others; `ratings`: from 0 for the lowest rating of the
-            training rows to 1 for the highest.
+        rewards: `labels`: 1 for chosen and liked replies, -1 for others; `ratings`: from -1 for the lowest rating of
+            the training rows to 1 for the highest. Were all of them above 0, tokens that replies have would seem better
+            than those they lack, whatever the labels say.
 
     Raises:
         PrefzooError: when there are no ratings, or all are alike.
     """
     if rewards == "labels":
-        rows = [{**row, "label": float(row["label"])} for row in bench.data.unpaired]
+        rows = [{**row, "label": 1.0 if row["label"] else -1.0} for row in bench.data.unpaired]
     else:
         ratings = [row["rating"] for row in bench.data.ratings]
         if len(set(ratings)) < 2:
@@ -44,7 +45,7 @@ def rewarded_replies(bench: Bench, rewards: str) -> list[dict[str, Any]]:
             {
                 "prompt": row["prompt"],
                 "completion": assistant_turn(row["completion"]),
-                "label": (row["rating"] - low) / (high - low),
+                "label": 2 * (row["rating"] - low) / (high - low) - 1,
             }
             for row in bench.data.ratings
         ]
@@ -81,6 +82,29 @@ def expectile_loss(difference: Tensor, tau: float) -> Tensor:
     """|tau - 1(difference < 0)| * difference^2 of each element: at 0.5 half the square, above it less is lost where a
     value is above what it is drawn to (Kostrikov et al. 2021, https://arxiv.org/abs/2110.06169)."""
     return torch.where(difference < 0, 1 - tau, tau) * difference.square()
+
+
+def head_losses(
+    q: list[Tensor], v: Tensor, averaged: Tensor, aim: Tensor, tokens: Tensor, tau: float
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Return the losses of the V head (`v`) and of both Q heads together (`q` and `cql`) at each of N tokens, (N,), and
+    the smaller Q-value of each token, (N,).
+
+    Args:
+        q: of each head, (N, vocabulary).
+        v: (N,).
+        averaged: the smaller Q-value of the token by the averaged heads, without a gradient, (N,).
+        aim: what Q-values are drawn to, (N,).
+        tokens: their ids, (N,).
+        tau: expectile that V is drawn to.
+    """
+    first, second = (each.gather(1, tokens[:, None])[:, 0] for each in q)
+    losses = {
+        "v": expectile_loss(averaged - v, tau),
+        "q": (first - aim).square() + (second - aim).square(),
+        "cql": torch.stack([cross_entropy(each, tokens, reduction="none") for each in q]).sum(0),
+    }
+    return losses, torch.minimum(first, second)
 
 
 class _RewardCollator:
@@ -154,21 +178,16 @@ class QLearningTrainer(SFTTrainer):
             mask: where they are in the batch, (B, T).
         """
         ours, heads = self.algorithm, [getattr(model, name) for name in Q_HEADS]
-        v = getattr(model, V_HEAD)(states)[:, 0]
-        target = self._target_q(heads, states.detach(), tokens)
+        v = getattr(model, V_HEAD)(states)[:, 0].float()
         grid = torch.zeros(mask.shape, device=v.device)
         grid[mask] = v.detach()
         aim = q_targets(grid, inputs["rewards"].to(v.device), mask, ours.gamma, ours.td_lambda)[mask]
-        q = [head(states) for head in heads]  # (N, V)
-        chosen = [each.gather(1, tokens[:, None])[:, 0] for each in q]
+        q = [head(states).float() for head in heads]
+        losses, smaller = head_losses(q, v, self._target_q(heads, states.detach(), tokens), aim, tokens, ours.tau)
         metrics = self._metrics["train" if self.model.training else "eval"]
-        metrics["values/q"].append(self.accelerator.gather(torch.minimum(*chosen).detach().mean()).mean().item())
-        metrics["values/v"].append(self.accelerator.gather(v.detach().mean()).mean().item())
-        return {
-            "v": expectile_loss(target - v, ours.tau),
-            "q": sum((each - aim).square() for each in chosen),
-            "cql": sum(cross_entropy(each, tokens, reduction="none") for each in q),
-        }
+        for name, value in (("q", smaller), ("v", v)):
+            metrics[f"values/{name}"].append(self.accelerator.gather(value.detach().mean()).mean().item())
+        return losses
 
     @torch.no_grad()
     def _target_q(self, heads: list[Any], states: Tensor, tokens: Tensor) -> Tensor:
@@ -187,9 +206,14 @@ class QLearningTrainer(SFTTrainer):
                     self.target_heads[name][key].lerp_(weight, self.algorithm.polyak)
         self.bench.ledger.forwarded(len(tokens), sum(map(count_parameters, heads)))
         both = [functional_call(h, self.target_heads[n], states) for n, h in zip(Q_HEADS, heads, strict=True)]
-        return torch.minimum(*both).gather(1, tokens[:, None])[:, 0]
+        return torch.minimum(*both).gather(1, tokens[:, None])[:, 0].float()
 
 
-def q_learning_trainer(algorithm: Any, bench: Bench) -> type[QLearningTrainer]:
-    """A `QLearningTrainer` with the settings of this algorithm."""
-    return type("QLearningTrainer", (QLearningTrainer,), {"algorithm": algorithm, "bench": bench})
+def fit_q_values(bench: Bench, algorithm: Any) -> Policy:
+    """Train a `QValuePolicy` by the settings of `algorithm`, a `prefzoo.zoo.ilql.ILQL`."""
+    rows = rewarded_replies(bench, algorithm.rewards)
+    trainer = type("QLearningTrainer", (QLearningTrainer,), {"algorithm": algorithm, "bench": bench})
+    beta = {"decode_beta": algorithm.decode_beta}
+    kind: dict[str, Any] = {"policy_kind": QValuePolicy, "policy_settings": beta}
+    policy: Policy = fit(bench, trainer, SFTConfig, rows, algorithm.trainer, **kind)
+    return policy
