@@ -204,7 +204,7 @@ class QLearningTrainer(SFTTrainer):
             for name, head in zip(Q_HEADS, heads, strict=True):
                 for key, weight in head.named_parameters():
                     self.target_heads[name][key].lerp_(weight, self.algorithm.polyak)
-        self.bench.ledger.forwarded(len(tokens), sum(map(count_parameters, heads)))
+        self.bench.ledger.flops += 2.0 * len(tokens) * sum(map(count_parameters, heads))
         both = [functional_call(h, self.target_heads[n], states) for n, h in zip(Q_HEADS, heads, strict=True)]
         return torch.minimum(*both).gather(1, tokens[:, None])[:, 0].float()
 
