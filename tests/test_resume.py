@@ -76,6 +76,8 @@ CASES = [
             ("orpo", {}, "full"),
             ("kto", {}, "lora"),
             ("bco", {}, "qlora"),
+            ("ilql", {}, "qlora"),
+            ("ilql", {"polyak": 0.5, "td_lambda": 0.0}, "full"),
             ("ppo", {"kl_target": 0.5}, "lora"),
             ("ppo", {"minibatches": 2, "epochs": 2}, "full"),
             ("a2c", {"value_model": "separate"}, "lora"),

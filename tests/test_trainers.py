@@ -14,6 +14,7 @@ from conftest import worded
 from prefzoo.errors import PrefzooError
 from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.models.loading import device
+from prefzoo.models.policy_with_modules import PolicyWithModules
 from prefzoo.rewards.reward_model import RewardModel, pooled_scores
 from prefzoo.rewards.train_reward import train_reward_model
 from prefzoo.trainers.first_step import learn_from_first_step
@@ -25,8 +26,9 @@ def curves(bench) -> list[dict]:
     return json.loads((bench.out / "curves.json").read_text())[-1]
 
 
-def weights(policy: LanguageModelPolicy) -> torch.Tensor:
-    return torch.cat([w.flatten() for name, w in policy.model.named_parameters() if "lora_" in name])
+def weights(policy: LanguageModelPolicy | PolicyWithModules) -> torch.Tensor:
+    model = policy.policy.model if isinstance(policy, PolicyWithModules) else policy.model
+    return torch.cat([w.flatten() for name, w in model.named_parameters() if "lora_" in name])
 
 
 @pytest.mark.parametrize("adapter", ["lora", "full"])
@@ -94,14 +96,14 @@ def test_the_same_seed_trains_the_same_weights_and_another_does_not(make_bench) 
     assert not torch.equal(first, other)
 
 
-@pytest.mark.parametrize("name", ["dpo", "sft"])
+@pytest.mark.parametrize("name", ["dpo", "sft", "ilql"])
 def test_one_step_of_8_is_two_accumulated_steps_of_4(make_bench, name) -> None:
     whole = weights(prefzoo.get(name).train(make_bench(name="whole")))
     halves = weights(prefzoo.get(name).train(make_bench(name="halves", accumulation=2)))
     assert torch.allclose(whole, halves, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", ["dpo", "sft"])
+@pytest.mark.parametrize("name", ["dpo", "sft", "ilql"])
 def test_learning_rate_0_changes_nothing(make_bench, name) -> None:
     bench = make_bench(learning_rate=0.0)
     policy = prefzoo.get(name).train(bench)

@@ -78,7 +78,7 @@ def main(name: str, out: Path) -> None:
             train_reward_model(rated, {"logging_steps": 1}, part)  # type: ignore[arg-type]
             continue
         policy = get(Path(part).stem, trainer={"logging_steps": 1}).train(bench)
-        for key, weight in policy.model.named_parameters():  # type: ignore[attr-defined]
+        for key, weight in getattr(policy, "policy", policy).model.named_parameters():
             if "lora_" in key:
                 ended[f"{part} {key}"] = weight.double().sum().item()
     world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1

@@ -50,6 +50,7 @@ BUILT_IN = {
     "grpo": "prefzoo.zoo.grpo:GRPO",
     "gspo": "prefzoo.zoo.gspo:GSPO",
     "hdpo": "prefzoo.zoo.hdpo:HDPO",
+    "ilql": "prefzoo.zoo.ilql:ILQL",
     "ipo": "prefzoo.zoo.ipo:IPO",
     "iterative_dpo": "prefzoo.zoo.iterative_dpo:IterativeDPO",
     "kto": "prefzoo.zoo.kto:KTO",
@@ -86,6 +87,7 @@ BUILT_IN_POLICIES = {
     "adapter": "prefzoo.models.language_model:LanguageModelPolicy",
     "best_of_n": "prefzoo.rewards.best_of_n_policy:BestOfNPolicy",
     "model": "prefzoo.models.language_model:LanguageModelPolicy",
+    "q_values": "prefzoo.models.q_value_policy:QValuePolicy",
 }
 POLICY_ENTRY_POINTS = "prefzoo.policies"
 

@@ -43,7 +43,8 @@ def export(folder: Path, label: str, to: Path, seed: int | None = None, run_code
         kind = json.loads((chosen.stage.folder / "policy" / POLICY_FILE).read_text(encoding="utf-8"))["kind"]
         if not _is_one_model(kind):
             raise PrefzooError(
-                f"{label} is not one model but a way of sampling; export its start and its reward instead"
+                f"{label} is not one model but a way of sampling ({kind}); export what it is made of instead, such as "
+                f"its start and its reward, or what is in {chosen.stage.folder / 'policy'}"
             )
     if to.exists() and not to.is_dir():
         raise PrefzooError(f"--to {to}: is a file; choose a folder")

@@ -17,6 +17,7 @@ from unittest import mock
 from prefzoo.conformance.seen import Row, Seen
 from prefzoo.conformance.watch import watching
 from prefzoo.interface import CHECKPOINTS, MILESTONES, Algorithm, Bench, Policy
+from prefzoo.models.policy_with_modules import PolicyWithModules
 from prefzoo.settings import Generation
 from prefzoo.types import Completion, Prompt
 
@@ -297,8 +298,10 @@ def answers(policy: Policy, prompts: Sequence[Prompt], completions: Iterable[Com
     }
     if hasattr(policy, "log_probabilities"):
         result["log_probabilities"] = policy.log_probabilities(prompts, completions)
-        result["adapted"] = policy.adapted  # type: ignore[attr-defined]
+    model = policy.policy if isinstance(policy, PolicyWithModules) else policy
+    if hasattr(model, "adapted"):
+        result["adapted"] = model.adapted
         if result["adapted"]:
-            with policy.as_start() as start:  # type: ignore[attr-defined]
+            with model.as_start() as start:  # type: ignore[attr-defined]
                 result["adapter_off"] = start.log_probabilities(prompts, completions)
     return result

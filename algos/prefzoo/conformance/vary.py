@@ -16,6 +16,7 @@ from prefzoo.conformance.probe import DETAILS, answers, described, questions, wi
 from prefzoo.conformance.watch import watching
 from prefzoo.interface import MILESTONES, Algorithm, Bench, Policy
 from prefzoo.ledger import Ledger
+from prefzoo.models.policy_with_modules import PolicyWithModules
 
 ROWS, BATCH = 16, 8
 """Rows and batch size of each training: two optimizer steps."""
@@ -286,11 +287,11 @@ def _admits(algorithm: Algorithm, name: str, value: Any) -> bool:
 
 
 def _digest(policy: Policy, folder: Path, bench: Bench) -> str:
-    """A hash of the weights that were saved; of replies, where none were."""
+    """A hash of the weights that were saved, and of replies where there are none, or more than a language model."""
     digest = hashlib.sha256()
     files = sorted(folder.rglob("*.safetensors"))
     for file in files:
         digest.update(file.read_bytes())
-    if not files:
+    if not files or isinstance(policy, PolicyWithModules):
         digest.update(repr(answers(policy, *questions(bench))["replies"]).encode())
     return digest.hexdigest()

@@ -44,6 +44,8 @@ TRAINER_STATE_ATTRIBUTES = (
     "kl_coefficient",
     "pairs_ahead",
     "reference_weights",
+    "target_heads",
+    "target_heads_step",
 )
 """Attributes of trainers that a training depends on; a trainer has some of them."""
 

@@ -18,16 +18,20 @@ FUSED_HEAD = hasattr(dpo_trainer, "add_fused_lm_head")
 """Whether this TRL takes log-probabilities without holding the logits of a batch."""
 
 
-def reply_log_probabilities(model: Any, inputs: dict[str, Any]) -> Tensor:
-    """Return the log-probability of each reply of a batch under the policy, (B,), in nats."""
+def token_log_probabilities(model: Any, inputs: dict[str, Any]) -> Tensor:
+    """Return the log-probability of each token but the first of each row of a batch, (B, L - 1), in nats; only those of
+    replies (`completion_mask`) mean something."""
     ids, mask = inputs["input_ids"], inputs["completion_mask"]  # (B, L)
     arguments = {"input_ids": ids, "attention_mask": inputs["attention_mask"], "use_cache": False}
     if FUSED_HEAD:
         labels = ids.masked_fill(mask == 0, -100)
-        tokens = model(**arguments, labels=labels, fused_lm_head=True).log_probs
-    else:
-        tokens = selective_log_softmax(model(**arguments).logits[:, :-1], ids[:, 1:])
-    return (tokens * mask[:, 1:]).sum(1)
+        return model(**arguments, labels=labels, fused_lm_head=True).log_probs
+    return selective_log_softmax(model(**arguments).logits[:, :-1], ids[:, 1:])
+
+
+def reply_log_probabilities(model: Any, inputs: dict[str, Any]) -> Tensor:
+    """Return the log-probability of each reply of a batch under the policy, (B,), in nats."""
+    return (token_log_probabilities(model, inputs) * inputs["completion_mask"][:, 1:]).sum(1)
 
 
 @dataclass(frozen=True)

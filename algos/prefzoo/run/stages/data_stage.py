@@ -223,7 +223,8 @@ def _check_kinds(recipe: Recipe, train: Sequence[Row], dropped: Rejects) -> None
     algorithms = [recipe.start_algorithm(), *map(recipe.algorithm, recipe.algorithms)]
     imitated = {getattr(algorithm, "on", None) for algorithm in algorithms}
     by_pairs = recipe.reward.type == "trained" and recipe.reward.loss == "bradley_terry"
-    needed = {need for algorithm in algorithms if algorithm is not None for need in algorithm.needs}
+    by_ratings = [algorithm for algorithm in algorithms if getattr(algorithm, "rewards", None) == "ratings"]
+    needed = {need for each in algorithms if each is not None and each not in by_ratings for need in each.needs}
     by_pairs |= "preferences" in needed
     made = recipe.data.label_with is not None
     labelled, paired = any(row.liked is not None for row in train), any(row.chosen for row in train)
@@ -237,6 +238,8 @@ def _check_kinds(recipe: Recipe, train: Sequence[Row], dropped: Rejects) -> None
         missing.append("reply that was liked or not")
     if "demonstrations" in imitated and not any(row.demonstration for row in train):
         missing.append("demonstration")
+    if by_ratings and not any(row.rating is not None for row in train):
+        missing.append("reply with a rating")
     by_margins = any(getattr(algorithm, "margins", None) == "data" for algorithm in algorithms)
     if (by_margins or any(part.margins for part in recipe.reward.parts)) and not any(row.margin for row in train):
         missing.append("margin between the replies of a pair (column 'margin')")
