@@ -96,7 +96,8 @@ class Distill(Algorithm):
 
     @property
     def replies_per_row(self) -> int:
-        return 1
+        """Of the teacher's training, where it is trained here, and of the policy's."""
+        return 1 + (get(self.teacher, **self.teacher_settings).replies_per_row if self.teacher in names() else 0)
 
     def train(self, bench: Bench) -> Policy:
         from prefzoo.trainers.distillation import distill, load_teacher
