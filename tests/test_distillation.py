@@ -180,3 +180,19 @@ def test_a_teacher_of_other_tokens_and_one_without_probabilities_are_refused(mak
     tokenizer.save_pretrained(other)
     with pytest.raises(PrefzooError, match="both must have the same tokenizer"):
         prefzoo.get("distill", teacher=str(other)).train(make_bench(name="third"))
+
+
+def test_another_teacher_in_the_same_folder_is_another_trial(tmp_path) -> None:
+    from prefzoo.recipe.check_recipe import load
+    from prefzoo.run.stage_graph import make_plan
+
+    def trained() -> list[str]:
+        recipe = load({"extends": "quickstart", "algorithms": {"distill": {"teacher": str(folder)}}}, [], ["distill"])
+        return [s.folder.name for s in make_plan(recipe, tmp_path, {}).stages.values() if s.kind == "train"]
+
+    folder = tmp_path / "teacher"
+    LanguageModelPolicy.from_start(str(MODEL_DIR)).export(folder)
+    before = trained()
+    assert trained() == before
+    (folder / "config.json").write_text((folder / "config.json").read_text() + " ")
+    assert set(trained()).isdisjoint(before) and before

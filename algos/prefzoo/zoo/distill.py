@@ -95,6 +95,10 @@ class Distill(Algorithm):
         return of_teacher | {rows} | ({"reward"} if self.reward_weight else set())
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        return () if self.teacher in names() else (self.teacher,)
+
+    @property
     def replies_per_row(self) -> int:
         """Of the teacher's training, where it is trained here, and of the policy's."""
         return 1 + (get(self.teacher, **self.teacher_settings).replies_per_row if self.teacher in names() else 0)
