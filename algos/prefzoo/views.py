@@ -27,7 +27,8 @@ class Views:
         preferences: `{"prompt": [...], "chosen": [...], "rejected": [...]}`, each a list of messages; with `margin`
             where people said by how much the chosen reply is better.
         demonstrations: `{"prompt": [...], "completion": [...]}`: replies to imitate.
-        ratings: `{"prompt": [...], "completion": text, "rating": number}`, higher is better.
+        ratings: `{"prompt": [...], "completion": text, "rating": number}`, higher is better; with `attributes`, numbers
+            by name, where the data rates replies in several respects.
         rankings: `{"prompt": [...], "ranking": [texts]}`, best first; a pair that is part of no ranking is one of two.
         labelled: `{"prompt": [...], "completion": [...], "label": liked}`: single replies that people liked, or did
             not; those that are part of a pair are in `preferences` alone.
@@ -89,14 +90,15 @@ class Views:
             {**pair, "chosen": pair["rejected"], "rejected": pair["chosen"]} if rng.random() < 0.5 else pair
             for pair in self.preferences
         ]
-        ratings = [row["rating"] for row in self.ratings]
+        rated = ("rating", "attributes")
+        ratings = [{key: row[key] for key in rated if key in row} for row in self.ratings]
         rng.shuffle(ratings)
         labels = [row["label"] for row in self.labelled]
         rng.shuffle(labels)
         return dataclasses.replace(
             self,
             preferences=shuffled,
-            ratings=[{**row, "rating": rating} for row, rating in zip(self.ratings, ratings, strict=True)],
+            ratings=[{**row, **rating} for row, rating in zip(self.ratings, ratings, strict=True)],
             rankings=[{**row, "ranking": rng.sample(row["ranking"], len(row["ranking"]))} for row in self.rankings],
             labelled=[{**row, "label": label} for row, label in zip(self.labelled, labels, strict=True)],
         )

@@ -34,6 +34,7 @@ class Row:
         demonstration: a reply to imitate, of ordinary quality; None where there is none.
         slice: a named part of the prompts, e.g. `"harmful"`; None where the source names none.
         reply, rating: one reply and how good people found it, higher is better; None where nothing was rated.
+        attributes: how good people found the reply in one respect each, by its name; None where nobody said that.
         margin: by how much `chosen` is better, where people said so.
         liked: whether people liked `reply`, where they said that of it alone, and of no reply of the other label to
             its prompt; else None.
@@ -59,6 +60,7 @@ class Row:
     token_ids: dict[str, list[int]] | None = None
     vote: int | None = None
     group: str | None = None
+    attributes: dict[str, float] | None = None
 
     def replies(self) -> list[str]:
         """Every reply in this row."""

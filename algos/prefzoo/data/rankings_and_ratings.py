@@ -63,25 +63,30 @@ def rankings(records: Records, result: ReadResult, pairs: Pairs, rule: VoteRule)
         result.annotators = {**({} if by_strength else {"rule": rule}), **vote_agreement(votes, skills)}
 
 
-def ratings(records: Records, result: ReadResult, pairs: Pairs) -> None:
-    """Add the mean rating of each reply, and pairs of replies to one prompt whose means differ; or by `plackett_luce`
-    pairs by what each annotator's ratings say of the order, whatever its scale."""
+def ratings(records: Records, result: ReadResult, pairs: Pairs, attributes: Sequence[str] = ()) -> None:
+    """Add the mean rating of each reply, also in each of these respects, and pairs of replies to one prompt whose means
+    differ; or by `plackett_luce` pairs by what each annotator's ratings say of the order, whatever its scale."""
     prompts: dict[str, PromptScores] = {}
     seen: set[Hashable] = set()
     limits = PairLimits()
+    respects: dict[tuple[str, str], list[dict[str, float]]] = {}
     for row_id, record in records:
         with result.using(row_id, record):
-            prompt, rated, annotator = prompt_in(record), _rated(record), annotator_of(record)
+            prompt, annotator = prompt_in(record), annotator_of(record)
+            in_respects = _attributes(record, attributes)
+            rated = _rated(record if "rating" in record or not attributes else _with_means(record, in_respects))
             key = prompt_key(prompt)
             limits.add(prompts[key].ids if key in prompts else {}, [reply for reply, _ in rated])
             refuse_repetition(annotator, (key, *rated), seen)
             scores = prompts.setdefault(key, PromptScores(row_id, prompt))
-            for reply, rating in rated:
+            for i, (reply, rating) in enumerate(rated):
+                if attributes:
+                    respects.setdefault((key, reply), []).append(in_respects[i])
                 reply_id = row_id if len(rated) == 1 else f"{row_id} reply {len(scores.ids) + 1}"
                 scores.add((annotator, "" if annotator else row_id), reply, rating, reply_id)
             result.used += 1
     by_reply: list[list[float]] = []
-    for scores in prompts.values():
+    for key, scores in prompts.items():
         by_reply += scores.by_reply().values()
         means = {reply: sum(values) / len(values) for reply, values in scores.by_reply().items()}
         if pairs == "plackett_luce":
@@ -89,7 +94,14 @@ def ratings(records: Records, result: ReadResult, pairs: Pairs) -> None:
         else:
             result.rows += numbered(_differing(scores, means, result.unpaired, pairs))
         result.rows += [
-            Row(f"{scores.ids[r]} rating", scores.prompt, reply=r, rating=mean) for r, mean in means.items()
+            Row(
+                f"{scores.ids[r]} rating",
+                scores.prompt,
+                reply=r,
+                rating=mean,
+                attributes=_mean_of_each(respects[key, r]) if attributes else None,
+            )
+            for r, mean in means.items()
         ]
     if any(len(values) > 1 for values in by_reply):
         result.annotators = rating_agreement(by_reply)
@@ -171,6 +183,45 @@ def _rated(record: dict[str, Any]) -> list[tuple[str, float]]:
         (reply_of(reply, "responses"), number(rating, "ratings"))
         for reply, rating in zip(replies, ratings, strict=True)
     ]
+
+
+def _attributes(record: dict[str, Any], names: Sequence[str]) -> list[dict[str, float]]:
+    """The ratings of each reply of a record in these respects: columns of the record, each with as many numbers as
+    there are replies where these are a list, or keys of the replies themselves.
+
+    Raises:
+        Rejected: where one lacks, or is no number.
+    """
+    if not names:
+        return []
+    one = record.get("response") is not None or "responses" not in record
+    listed: list[Any] = [record.get("response")] if one else _list_in(record, "responses")
+    if not one and listed and all(isinstance(reply, dict) and set(names) <= reply.keys() for reply in listed):
+        return [{name: number(reply[name], name) for name in names} for reply in listed]
+    columns: dict[str, list[Any]] = {}
+    for name in names:
+        if name not in record:
+            raise Rejected("missing_key", name)
+        columns[name] = [record[name]] if one else _list_in(record, name)
+        if len(columns[name]) != len(listed):
+            raise Rejected("as_many_ratings_as_replies_needed", name)
+    return [{name: number(column[i], name) for name, column in columns.items()} for i in range(len(listed))]
+
+
+def _with_means(record: dict[str, Any], respects: list[dict[str, float]]) -> dict[str, Any]:
+    """The record, where it has no ratings with the mean of those in each respect as such."""
+    means = [sum(each.values()) / len(each) for each in respects]
+    if record.get("response") is not None or "responses" not in record:
+        return {**record, "rating": means[0]}
+    replies: list[Any] = _list_in(record, "responses")
+    if "ratings" in record or any(isinstance(reply, dict) and set(RATING_KEYS) & reply.keys() for reply in replies):
+        return record
+    texts = [_first(reply, REPLY_KEYS) if isinstance(reply, dict) else reply for reply in replies]
+    return {**record, "responses": texts, "ratings": means}
+
+
+def _mean_of_each(respects: Sequence[dict[str, float]]) -> dict[str, float]:
+    return {name: sum(each[name] for each in respects) / len(respects) for name in respects[0]}
 
 
 def _first(record: dict[str, Any], keys: Sequence[str]) -> Any:

@@ -6,7 +6,7 @@ import csv
 import json
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -51,12 +51,14 @@ class ReadOptions:
 
     Attributes:
         columns: our name of a column -> the name that it has in the data.
+        attributes: columns that rate a reply each in one respect.
         split, revision, data_dir: of a hub data set.
         annotators: the rule by which votes become preferences.
         pairs: which pairs are made of rankings and ratings; replies of equal rank are never paired.
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)
+    attributes: Sequence[str] = ()
     split: str = "train"
     revision: str | None = None
     data_dir: str | None = None

@@ -73,7 +73,7 @@ def read_rows(kind: str, source: str, options: ReadOptions | None = None) -> Rea
     elif kind == "rankings":
         rankings(records(), result, options.pairs, options.annotators)
     elif kind == "ratings":
-        ratings(records(), result, options.pairs)
+        ratings(records(), result, options.pairs, options.attributes)
     else:
         for row_id, record in records():
             with result.using(row_id, record):
@@ -83,7 +83,9 @@ def read_rows(kind: str, source: str, options: ReadOptions | None = None) -> Rea
     if groups:
         # The id of a row begins with that of the first record that it was made of, such as `line 17`.
         result.rows = [replace(row, group=groups.get(" ".join(row.id.split(" ")[:2]))) for row in result.rows]
-    known = {*COLUMNS[kind], *options.columns.values(), *(a for a, ours in ALIASES.items() if ours in COLUMNS[kind])}
+    attributes = options.attributes if kind == "ratings" else ()
+    aliases = (alias for alias, ours in ALIASES.items() if ours in COLUMNS[kind])
+    known = {*COLUMNS[kind], *attributes, *options.columns.values(), *aliases}
     result.unread = [column for column in columns if column not in known][:MOST_COLUMNS]
     if not result.rows:
         raise DataError(_no_rows_message(kind, source, result, list(columns)))

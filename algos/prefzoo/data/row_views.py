@@ -31,7 +31,12 @@ def views_of(rows: Sequence[Row]) -> Views:
             if row.demonstration is not None
         ],
         ratings=[
-            {"prompt": row.prompt, "completion": row.reply, "rating": row.rating}
+            {
+                "prompt": row.prompt,
+                "completion": row.reply,
+                "rating": row.rating,
+                **({} if row.attributes is None else {"attributes": row.attributes}),
+            }
             for row in rows
             if row.reply is not None and row.rating is not None
         ],

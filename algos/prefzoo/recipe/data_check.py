@@ -26,7 +26,7 @@ def source_problems(recipe: Recipe) -> list[str]:
 def file_problems(recipe: Recipe) -> list[str]:
     """The files must be there, and the columns that the recipe names in them."""
     data = recipe.data
-    options = ReadOptions(data.columns, annotators=data.annotators, pairs=data.pairs)
+    options = ReadOptions(data.columns, data.attributes, annotators=data.annotators, pairs=data.pairs)
     problems = []
     for kind, path in data.files().items():
         if problem := source_problem(path, kind):
@@ -40,8 +40,10 @@ def file_problems(recipe: Recipe) -> list[str]:
 
 
 def column_problems(recipe: Recipe) -> list[str]:
-    """`data.columns` may only name columns that are read."""
+    """`data.columns` may only name columns that are read, and `data.attributes` those of ratings."""
     data, files = recipe.data, recipe.data.files()
+    if data.attributes and data.ratings is None:
+        return [f"data.attributes: {data.attributes} are columns of ratings, and there are none. Give data.ratings."]
     known = list(dict.fromkeys(column for kind in files or COLUMNS for column in COLUMNS[kind]))
     problems = [f"data.columns.{key}: {unknown('column', key, known)}" for key in data.columns if key not in known]
     if data.columns and not files:
@@ -153,6 +155,8 @@ def reward_needs(recipe: Recipe) -> list[str]:
                 f"{key}.type: 'trained' learns from preferences, and the data has none. {HINT} "
                 f"Allowed without: {others}."
             )
+        if part.attribute is not None and part.attribute not in recipe.data.attributes:
+            problems.append(f"{key}.attribute: {unknown('attribute', part.attribute, recipe.data.attributes)}")
         kind = {"regression": "ratings", "plackett_luce": "rankings"}.get(part.loss)
         if kind and kind not in has:
             problems.append(

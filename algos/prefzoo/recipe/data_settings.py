@@ -45,9 +45,11 @@ class Data(Settings):
     """Where the rows come from: a `source` by name, or files or hub ids of one or more kinds (those of
     `data.read_files.COLUMNS`).
 
-    `columns` maps our column names to those of the data. `pairs` says which are made of rankings and ratings (the
-    ratings of one reply count by their mean): every two replies that differ (`all`), neighbours only (`adjacent`), or
-    every two by their strengths in all rankings of a prompt together (`plackett_luce`, see `data.plackett_luce`).
+    `columns` maps our column names to those of the data. `attributes` names columns of `ratings` that rate a reply each
+    in one respect, such as `helpfulness`; where there is no `rating`, that is their mean. `pairs` says which are made
+    of rankings and ratings (the ratings of one reply count by their mean): every two replies that differ (`all`),
+    neighbours only (`adjacent`), or every two by their strengths in all rankings of a prompt together
+    (`plackett_luce`, see `data.plackett_luce`).
     `annotators` says how several people's votes on one pair of replies become preferences: what most say (`majority`),
     every vote as a pair of its own, so that votes count by their share (`soft`), or what is likelier, people being
     weighed by how often they are found to be right (`reliability`; needs the extra `annotators`, see
@@ -65,6 +67,7 @@ class Data(Settings):
     demonstrations: PathText | None = None
     prompts: PathText | None = None
     columns: dict[str, str] = Field({})
+    attributes: list[str] = Field([])
     pairs: Pairs = "all"
     annotators: VoteRule = "majority"
     label_with: Literal["gold", "judge"] | None = None

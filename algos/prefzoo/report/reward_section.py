@@ -14,9 +14,11 @@ def reward_section(results: Results, labels: Sequence[str]) -> Section:
     """Return the section; empty where nothing is known of the reward. `labels` in the order of the rows."""
     cells = reward_cells(results.reward, labels)
     parts: list[Part] = []
+    if of_attributes := attribute_cells(results.reward):
+        parts += [Table(of_attributes, "how the parts of the reward go with ratings", key="reward attributes")]
     if cells[1]:
         table = Table(cells, "how often the reward is right", key="reward accuracy")
-        parts = [table, Text(PROSE["reward_accuracy"])]
+        parts = [table, Text(PROSE["reward_accuracy"]), *parts]
     return Section("reward", "The reward", parts)
 
 
@@ -34,6 +36,17 @@ def reward_cells(reward: Mapping[str, Any], labels: Sequence[str]) -> Cells:
                 share = _share(numbers["accuracy"], numbers["ci95"])
                 rows.append([text.format(label), share, str(numbers["pairs"])])
     return ["what is compared", "right [95%]", "pairs"], rows
+
+
+def attribute_cells(reward: Mapping[str, Any]) -> Cells | None:
+    """Return a row for each part of the reward that learned from ratings in one respect; None where there is none."""
+    rows = []
+    for part in reward.get("parts", []):
+        if "attribute_correlation" in part:
+            low, high = part["attribute_correlation_ci95"]
+            text = f"{fixed(part['attribute_correlation'], '+.2f')} {interval(low, high)}"
+            rows.append([part["attribute"], text, str(part["rated_replies"])])
+    return (["rated in respect of", "correlation with held-out ratings [95%]", "replies"], rows) if rows else None
 
 
 def _share(share: float, ends: Sequence[float]) -> str:

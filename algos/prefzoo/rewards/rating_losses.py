@@ -70,18 +70,20 @@ def rating_trainer(
     tokenizer: PreTrainedTokenizerBase,
     loss: RatingLoss,
     settings: dict[str, Any],
+    attribute: str | None = None,
 ) -> Trainer:
     """A trainer of `model`'s head (and adapter) on the bench's ratings, rankings or labelled replies; a row of a batch
-    is one rated reply, one ranking, or two labelled replies.
+    is one rated reply, one ranking, or two labelled replies. With an `attribute` the ratings are those in that respect.
 
     Raises:
         PrefzooError: when the bench has none.
     """
     if loss == "regression":
-        targets = normalised([row["rating"] for row in bench.data.ratings])
+        rated = bench.data.ratings
+        targets = normalised([row["attributes"][attribute] if attribute else row["rating"] for row in rated])
         groups = [
             {"prompt": row["prompt"], "replies": [row["completion"]], "target": target}
-            for row, target in zip(bench.data.ratings, targets, strict=True)
+            for row, target in zip(rated, targets, strict=True)
         ]
     elif loss == "logistic":
         groups = [

@@ -21,6 +21,7 @@ def reward_report(
     reward: Reward,
     rows: Sequence[Row],
     gold: Truth | None,
+    attribute: str | None = None,
 ) -> dict[str, Any]:
     """Held-out accuracy and correlation with gold, each with a 95% interval.
 
@@ -28,6 +29,7 @@ def reward_report(
         reward: what is judged.
         rows: test rows; the reward has seen none of their prompts. Of several votes on two replies most decide.
         gold: the truth, or None.
+        attribute: in which respect the reward has learned from ratings.
 
     Returns:
         `test_accuracy`: the share of test pairs in which the chosen reply scores higher (a tie counts half), `ci95`
@@ -38,9 +40,10 @@ def reward_report(
         (after RewardBench 2, Malik et al. 2025, https://arxiv.org/abs/2506.01937; chance is 0.25; not of a judge, who
         is asked no more than needed); and with a truth `gold_correlation`, Pearson's, over all replies of the test
         pairs, with
-        `gold_correlation_ci95` by Fisher's z over the number of prompts.
+        `gold_correlation_ci95` by Fisher's z over the number of prompts. With an `attribute`, that, and with its
+        interval `attribute_correlation`, with the ratings in that respect of `rated_replies` of the test split.
     """
-    labels = _label_report(reward, rows)
+    labels = {**_label_report(reward, rows), **(_attribute_report(reward, rows, attribute) if attribute else {})}
     pairs = distinct_pairs(rows)
     prompts = [row.prompt for row in pairs]
     chosen = [row.chosen or "" for row in pairs]
@@ -65,12 +68,28 @@ def reward_report(
         truth = [part["gold"] for part in gold([*prompts, *prompts], [*chosen, *rejected])]
         scores = [*better, *worse]
         if len(set(truth)) > 1 and len(set(scores)) > 1:
-            result = stats.pearsonr(scores, truth)
-            # Replies that share a prompt are not independent: counting prompts keeps the interval honest.
-            half = stats.norm.ppf(0.975) / max(1.0, (len(set(clusters)) - 3)) ** 0.5
-            z = math.atanh(max(-0.999999, min(0.999999, result.statistic)))
-            report["gold_correlation"] = float(result.statistic)
-            report["gold_correlation_ci95"] = [math.tanh(z - half), math.tanh(z + half)]
+            report["gold_correlation"], report["gold_correlation_ci95"] = _correlation(scores, truth, clusters)
+    return report
+
+
+def _correlation(scores: Sequence[float], truth: Sequence[float], clusters: Sequence[str]) -> tuple[float, list[float]]:
+    """Return Pearson's correlation, and its interval by Fisher's z. Replies that share a prompt are not independent:
+    counting prompts keeps the interval honest."""
+    found = float(stats.pearsonr(scores, truth).statistic)
+    half = stats.norm.ppf(0.975) / max(1.0, (len(set(clusters)) - 3)) ** 0.5
+    z = math.atanh(max(-0.999999, min(0.999999, found)))
+    return found, [math.tanh(z - half), math.tanh(z + half)]
+
+
+def _attribute_report(reward: Reward, rows: Sequence[Row], attribute: str) -> dict[str, Any]:
+    """Return how scores go with the test split's ratings in one respect; no correlation where either is constant."""
+    rated = [row for row in rows if row.attributes is not None]
+    truth = [row.attributes[attribute] for row in rated if row.attributes]
+    scores = reward([row.prompt for row in rated], [row.reply or "" for row in rated]) if rated else []
+    report: dict[str, Any] = {"attribute": attribute, "rated_replies": len(rated)}
+    if len(set(truth)) > 1 and len(set(scores)) > 1:
+        found, interval = _correlation(scores, truth, [cluster_of(row) for row in rated])
+        report |= {"attribute_correlation": found, "attribute_correlation_ci95": interval}
     return report
 
 

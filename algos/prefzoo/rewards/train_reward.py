@@ -24,6 +24,7 @@ def train_reward_model(
     loss: RewardLoss = "bradley_terry",
     margins: bool = False,
     label_smoothing: float = 0.0,
+    attribute: str | None = None,
 ) -> RewardModel:
     """Train on what people said in the bench's data and save to `bench.out / "reward"`.
 
@@ -32,7 +33,7 @@ def train_reward_model(
     - `bradley_terry`, of a pair: -log sigmoid(score of chosen - score of rejected), with `margins` of that difference
       less the pair's margin (TRL's RewardTrainer; Ouyang et al. 2022, https://arxiv.org/abs/2203.02155); with
       `label_smoothing` e, 1 - e times that, and e times the loss of the pair with its labels swapped;
-    - `regression`, of a rated reply: (score - normalised rating)^2;
+    - `regression`, of a rated reply: (score - normalised rating)^2, with the rating of an `attribute`, if one is given;
     - `plackett_luce`, of a ranking: its negative log-likelihood;
     - `logistic`, of a single reply: -log sigmoid(score) where it is liked, -log sigmoid(-score) where not.
     """
@@ -58,7 +59,7 @@ def train_reward_model(
     else:
         from prefzoo.rewards.rating_losses import rating_trainer
 
-        trainer = rating_trainer(bench, model, tokenizer, loss, settings)
+        trainer = rating_trainer(bench, model, tokenizer, loss, settings, attribute)
     run_trainer(trainer, bench)
     folder = bench.out / "reward"
     if trainer.is_world_process_zero():

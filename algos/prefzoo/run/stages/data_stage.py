@@ -190,7 +190,9 @@ def read_data(recipe: Recipe) -> tuple[dict[str, ReadResult], dict[str, set[str]
         if isinstance(rows, Mapping):
             rows, split_ids = _already_split(name, rows)
         return {name: ReadResult(list(rows), read=len(rows), used=len(rows))}, split_ids
-    options = ReadOptions(data.columns, data.split, data.revision, data.data_dir, data.annotators, data.pairs)
+    options = ReadOptions(
+        data.columns, data.attributes, data.split, data.revision, data.data_dir, data.annotators, data.pairs
+    )
     files = data.files()
     names = Counter(map(_called, files.values()))
     results = {}

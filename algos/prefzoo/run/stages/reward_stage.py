@@ -43,7 +43,8 @@ def make_reward(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> N
     report = {**scores, **bench.report, "ledger": asdict(bench.ledger)}
     members = reward.parts if isinstance(reward, Ensemble) else parts
     if len(members) > 1:
-        report["parts"] = [reward_report(member, test, gold) for member in members]
+        named = [None] * len(members) if isinstance(reward, Ensemble) else [part.attribute for part in settings.parts]
+        report["parts"] = [reward_report(m, test, gold, name) for m, name in zip(members, named, strict=True)]
     (folder / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
 
 
@@ -62,7 +63,7 @@ def _make_part(plan: Plan, part: RewardPart, bench: Bench, prompts: list[Prompt]
         return JudgeReward(judge_of(plan, recipe.judge, bench.seed, bench.progress), part.by, references)
     adapter = part.adapter or recipe.adapter
     bench = bench.replace(adapter=adapter, loading=loading(recipe, adapter))
-    learned = (part.trainer, part.loss, part.margins, part.label_smoothing)
+    learned = (part.trainer, part.loss, part.margins, part.label_smoothing, part.attribute)
     if part.members == 1:
         return train_reward_model(bench, *learned)
     members = [
