@@ -108,6 +108,15 @@ def test_losses_on_pairs_and_on_single_replies_and_online_end_alike_in_both(tmp_
     assert first["memory"] == second["memory"] and count == other == 16 and good > bad
 
 
+@pytest.mark.faults
+def test_distillation_ends_alike_in_both(tmp_path) -> None:
+    first, second = trained("distill,best_of_n_distillation", 2, tmp_path / "two")
+    assert first["ended"] == second["ended"] and len(first["ended"]) > 2
+    assert first["ledger"] == second["ledger"]
+    # what rejection sampling draws from, and what is distilled on; what F is drawn from, and what it is learned on
+    assert first["ledger"]["prompts"] == 4 * 16
+
+
 def test_a_comparison_that_was_launched_twice_runs_once_and_trains_with_both(tmp_path) -> None:
     sets = [*SMALL, "budget.prompts=32", "training.batch_size=8", "algorithms={dpo: {}, ppo: {}}"]
     command = ["compare", "quickstart", "--seeds", "1", *(word for each in sets for word in ("--set", each))]

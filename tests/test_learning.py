@@ -52,11 +52,17 @@ def test_the_reward_model_is_right_on_unseen_pairs_and_follows_gold(quickstart) 
 
 LOSSES = ["simpo", "orpo", "ipo", "rdpo", "kto", "bco", "ilql"]
 """Of those that learn from pairs or single replies: without a reference, beside imitation, TRL's, our own, Q-values."""
+RATE = {"trainer": {"learning_rate": 1e-3}}
+"""Half of the lab's default, at which some of them run away from the start (docs/log.md); Q-values need the default."""
 
 
 @pytest.mark.parametrize("shuffled", [False, True])
 def test_losses_on_pairs_and_on_single_replies_learn_from_labels_and_from_nothing_else(tmp_path, shuffled) -> None:
-    recipe = {"extends": "quickstart", "reward": {"type": "random"}, "algorithms": {name: {} for name in LOSSES}}
+    recipe = {
+        "extends": "quickstart",
+        "reward": {"type": "random"},
+        "algorithms": {**dict.fromkeys(LOSSES, RATE), "ilql": {}},
+    }
     sets = [f"data.seed={SEED}", f"data.shuffle_labels={str(shuffled).lower()}"]
     found = prefzoo.compare(recipe, LOSSES, seeds=SEEDS, sets=sets, out=tmp_path)
     better = {label for label in LOSSES if over_start(found, label).verdict == "better"}

@@ -20,6 +20,7 @@ from prefzoo.commands import comparison as compare_module
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import Bench
 from prefzoo.judges.build_judge import RandomJudge
+from prefzoo.lab import MODEL_DIR
 from prefzoo.rewards.train_reward import train_reward_model
 from prefzoo.run.worker import clear
 from prefzoo.trainers import checkpoints
@@ -93,6 +94,8 @@ CASES = [
             ("online_dpo", {"learner": "simpo", "sync": "once"}, "qlora"),
             ("online_dpo", {"labeller": "judge"}, "qlora"),
             ("xpo", {}, "full"),
+            ("distill", {"teacher": str(MODEL_DIR), "reward_weight": 0.5}, "qlora"),
+            ("best_of_n_distillation", {"n": 2, "samples": 2, "generations": 2}, "lora"),
         )
     ),
 ]

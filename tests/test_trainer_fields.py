@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib.util import find_spec
 from typing import Any
 
 import pytest
@@ -95,7 +96,7 @@ def test_what_an_algorithm_sets_is_owned(name: str, make_bench, monkeypatch) -> 
 def test_what_is_owned_exists() -> None:
     known = set()
     for cls in registry.sound().values():
-        if cls.config is not None:
+        if cls.config is not None and find_spec(cls.config.partition(":")[0]) is not None:  # TRL 1.14 lacks one
             fields = set(config_fields(cls.config))
             assert set(cls.owned) <= fields, cls
             known |= fields

@@ -309,6 +309,12 @@ class Algorithm(ABC):
         return self.needs
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        """Files and folders that it reads beside what the bench has, such as a teacher's: where their content changes,
+        the trial is made anew."""
+        return ()
+
+    @property
     def replies_per_row(self) -> int:
         """How many sequences a row of the data contributes to an epoch of training: two of a pair, else one.
 

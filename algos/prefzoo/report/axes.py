@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from prefzoo.judges.judge_audit import Bin
+from prefzoo.results.analysis import PAIRS
 from prefzoo.results.results_schema import Milestone, Results, SeedResult, Summary
 from prefzoo.run.stage_graph import START
 
@@ -35,6 +36,19 @@ def score(axes: Any, results: Results, labels: list[str]) -> None:
     _line_of_start(axes.axvline, results)
     axes.set_yticks(range(len(labels)), labels[::-1])
     axes.set(xlabel=f"{metric} reward", ylim=(-0.6, len(labels) - 0.4))
+
+
+def likelihoods(axes: Any, results: Results, labels: list[str]) -> None:
+    """Draw the log-ratios of chosen and rejected replies, joined for each policy."""
+    for i, label in enumerate(reversed(labels)):
+        summary, style = results.algorithms[label].summary, style_of(label, labels)
+        ends = [summary[f"{PAIRS}{side}"] for side in ("chosen", "rejected")]
+        axes.plot([end.mean for end in ends], [i, i], color=style["color"], linewidth=1)
+        for end, face in zip(ends, (style["color"], "white"), strict=True):
+            axes.errorbar(end.mean, i, xerr=_error(end), capsize=3, markerfacecolor=face, **style)
+    axes.axvline(0, color="0.6", linewidth=1, zorder=0)
+    axes.set_yticks(range(len(labels)), labels[::-1])
+    axes.set(xlabel="log-ratio to the start (nats a reply)", ylim=(-0.6, len(labels) - 0.4))
 
 
 def frontier(axes: Any, results: Results, labels: list[str]) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from prefzoo.report import axes
 from prefzoo.report.cost import format_number
 from prefzoo.report.sections import PROSE, Picture
+from prefzoo.results.analysis import PAIRS
 from prefzoo.results.number_format import fixed
 from prefzoo.results.results_schema import Results, SeedResult, Summary
 from prefzoo.results.training_history import read_curve
@@ -87,6 +88,18 @@ def _measured(results: Results, labels: list[str], height: float) -> Iterator[Pi
     if with_both.keys() - {START}:
         texts = [f"{k} gold {fixed(s['gold'].mean)}, proxy {fixed(s['proxy'].mean)}" for k, s in with_both.items()]
         yield picture("gold_proxy", texts, axes.gold_proxy)
+    if both := {k: s for k, s in summaries.items() if f"{PAIRS}margin" in s}:
+        ends = {
+            k: [fixed(s[f"{PAIRS}{side}"].mean, "+.2f") for side in ("chosen", "rejected")] for k, s in both.items()
+        }
+        texts = [f"{label} chosen {chosen}, rejected {rejected}" for label, (chosen, rejected) in ends.items()]
+        yield draw(
+            "likelihoods",
+            PROSE["likelihoods_picture"],
+            ", ".join(texts),
+            partial(axes.likelihoods, results=results, labels=[*both]),
+            1.2 + 0.38 * max(4, len(both)),
+        )
     if results.equal_budgets:
         paths = {k: axes.path(trials[k][0], "ledger/prompts", metric) for k in labels if _mean(trials[k], "prompts")}
         points = {k: [f"{fixed(score)} at {format_number(x)}" for x, score in path] for k, path in paths.items()}

@@ -16,7 +16,20 @@ from prefzoo.report.sections import Cells, Figures, Fold, Part, Picture, Points,
 from prefzoo.report.verdict_section import summary_sections
 from prefzoo.results.results_schema import Results
 
-MARKDOWN = ("verdict", "reading", "warnings", "believing", "tuning", "cost", "pairs", "breakdown", "judge", "details")
+MARKDOWN = (
+    "verdict",
+    "reading",
+    "warnings",
+    "believing",
+    "tuning",
+    "cost",
+    "pairs",
+    "breakdown",
+    "likelihood",
+    "reward",
+    "judge",
+    "details",
+)
 """The ids of the sections in Markdown, in order; replies, the data and the recipe have files of their own."""
 CODE = re.compile("`([^`\n]+)`")
 UNPRINTABLE = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f\\ud800-\\udfff]")

@@ -21,9 +21,11 @@ from prefzoo.report.cost import cost_section
 from prefzoo.report.data_summary import data_section
 from prefzoo.report.figures import pictures, training_curves
 from prefzoo.report.judge_section import judge_sections
+from prefzoo.report.likelihood_section import likelihood_section
 from prefzoo.report.pairs import pairs_section
 from prefzoo.report.render_pages import FIGURES, render_html, render_markdown
 from prefzoo.report.replies_section import replies_section
+from prefzoo.report.reward_section import reward_section
 from prefzoo.report.sections import Figures, Html, Part, Picture, Section, Text
 from prefzoo.report.tuning_figures import tuning_pictures
 from prefzoo.report.tuning_section import tuning_sections
@@ -51,6 +53,8 @@ def all_sections(results: Results, out: Path, drawn: Mapping[str, Picture]) -> l
         pairs_section(results, labels),
         cost_section(results, out, labels, drawn),
         *breakdown_sections(results, labels),
+        likelihood_section(results, labels, drawn),
+        reward_section(results, labels),
         replies_section(results, out),
         *judge_sections(results),
         details_section(results),

@@ -151,6 +151,11 @@ def _reward_facts(results: Results) -> list[str]:
     if "gold_correlation" in reward:
         low, high = reward["gold_correlation_ci95"]
         text += f"; correlation with gold {fixed(reward['gold_correlation'])} ({fixed(low)} to {fixed(high)})"
+    policies = reward.get("on_policies", {})
+    own = {label: each["own"] for label, each in policies.items() if label != START and "own" in each}
+    worse = [f"{label} ({n['accuracy']:.2f})" for label, n in own.items() if n["ci95"][1] < reward["ci95"][0]]
+    if worse:
+        text += f". On two replies of the same policy it is right less often: {', '.join(worse)}"
     return [text + ".", *by_labels]
 
 

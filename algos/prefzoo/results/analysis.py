@@ -21,6 +21,8 @@ Tables = dict[str, np.ndarray]
 PromptGroups = Mapping[str, statistics.Groups]
 """slice -> the groups of its prompts; under `ALL` those of all test prompts"""
 ALL = ""
+PAIRS = "pairs/"
+"""Begins the names of metrics of test pairs, whose tables are of groups already."""
 NO_GROUPS: PromptGroups = {}
 NO_SEARCHES: Mapping[str, float] = {}
 
@@ -49,7 +51,10 @@ def prompt_groups(records: list[dict[str, Any]]) -> PromptGroups:
 
 def group_tables(tables: Tables, groups: PromptGroups) -> Tables:
     """Return (seeds x groups) tables of (seeds x prompts) tables."""
-    return {name: statistics.group_means(table, groups.get(name.partition("@")[2])) for name, table in tables.items()}
+    return {
+        name: table if name.startswith(PAIRS) else statistics.group_means(table, groups.get(name.partition("@")[2]))
+        for name, table in tables.items()
+    }
 
 
 def to_summary(estimate: statistics.Estimate, low: float = -np.inf, high: float = np.inf) -> Summary:

@@ -31,8 +31,17 @@ from prefzoo.results.cost_record import ESTIMATE_FILE
 from prefzoo.results.equal_budgets import at_equal_budgets
 from prefzoo.results.results_file import identities, last_call
 from prefzoo.results.results_schema import AlgorithmResult, Departure, Milestone, Results, SeedResult, Status, Warning
+from prefzoo.results.reward_on_policies import reward_on_policies
 from prefzoo.results.training_history import milestone_tables, read_curves
-from prefzoo.results.trial_metrics import StartScores, column_means, finite_records, metric_columns, start_scores_of
+from prefzoo.results.trial_metrics import (
+    ACCURACIES,
+    StartScores,
+    column_means,
+    finite_records,
+    metric_columns,
+    pair_columns,
+    start_scores_of,
+)
 from prefzoo.results.tuning_results import (
     TUNING_FILE,
     explained,
@@ -42,7 +51,7 @@ from prefzoo.results.tuning_results import (
     search_sds,
 )
 from prefzoo.results.warnings import find_warnings
-from prefzoo.run.evaluation_records import DETAILS, JUDGING, PRINCIPLES, RECORDS, read_records
+from prefzoo.run.evaluation_records import DETAILS, JUDGING, PRINCIPLES, RECORDS, read_pair_likelihoods, read_records
 from prefzoo.run.executor import OUTCOMES, WORKER_COUNTS, Outcome, read_worker_counts
 from prefzoo.run.integrity import refuse_edited, unsealed
 from prefzoo.run.stage_graph import AUDIT, LABEL_STAGE, START, Plan
@@ -69,8 +78,11 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
     groups = _prompt_groups(plan)
     of_all = groups.get(analysis.ALL)
     metric = analysis.primary_metric(tables) or "proxy"
-    analysis.summarize(algorithms, tables, groups, metric, ("gold",) if recipe.final_judge is not None else ())
+    shares = [*ACCURACIES, *(("gold",) if recipe.final_judge is not None else ())]
+    analysis.summarize(algorithms, tables, groups, metric, shares)
     reward = _reward(plan, outcomes)
+    if on_policies := reward_on_policies(tables, of_all):
+        reward = {**reward, "on_policies": on_policies}
     preflight, manifest, judge = _data(plan)
     if recipe.audited:
         judge = {"type": recipe.judge.type, **judge, "audits": _audits(plan)}
@@ -249,13 +261,15 @@ def seed_result(
         PrefzooError: when a measurement of it, or of a milestone, is gone, infinite or not a number.
     """
     folder = plan.stages[f"evaluate {label} seed {seed}"].folder
+    of_start = plan.stages[f"evaluate {START} seed {seed}"].folder
     start_scores = {} if start_scores is None else start_scores
     if seed not in start_scores:
-        start_scores[seed] = start_scores_of(plan.stages[f"evaluate {START} seed {seed}"].folder)
+        start_scores[seed] = start_scores_of(of_start)
     start = start_scores[seed]
     records = finite_records(folder)
     groups = prompt_groups(records)
     columns = metric_columns(records, start)
+    columns |= pair_columns(read_pair_likelihoods(folder), None if label == START else read_pair_likelihoods(of_start))
     train = plan.stages.get(f"train {label} seed {seed}")
     training = read_json(train.folder / "ledger.json") if train else {}
     details_file = (train or plan.stages[START]).folder / DETAILS

@@ -157,7 +157,9 @@ class Milestone(Block):
 class SeedResult(Block):
     """One trial: an algorithm with one seed."""
 
-    metrics: dict[str, float] = Field(description="gold, gold/<attribute>, gold@<slice>, proxy, kl, length, ..")
+    metrics: dict[str, float] = Field(
+        description="gold, gold/<attribute>, gold@<slice>, proxy, kl, length, pairs/<of test pairs>, .."
+    )
     ledger: dict[str, float] = Field(description="what the trial used; see prefzoo.Ledger")
     training: dict[str, float] = Field(
         default={}, description="the part of the ledger that training used; answering the test prompts took the rest"

@@ -13,6 +13,9 @@ from prefzoo.data.formats import Row
 from prefzoo.data.row_views import cluster_of, distinct_pairs
 from prefzoo.types import Reward, Truth
 
+OF_FOUR = 128
+"""Prompts of which the best of four is asked; each takes two scores more."""
+
 
 def reward_report(
     reward: Reward,
@@ -30,8 +33,11 @@ def reward_report(
         `test_accuracy`: the share of test pairs in which the chosen reply scores higher (a tie counts half), `ci95`
         its Wilson interval, for which pairs of one prompt or group are a cluster, `test_pairs` their number, `ties`;
         where test replies are labelled one by one, `label_auc`: the chance that a liked one scores above one that was
-        not liked (a tie counts half), of `labelled_replies`; and with a truth `gold_correlation`, Pearson's, over all
-        replies of the test pairs, with
+        not liked (a tie counts half), of `labelled_replies`; `best_of_four`, of `best_of_four_prompts`: how often the
+        chosen reply scores above the rejected one and two replies that were chosen for other prompts, with its interval
+        (after RewardBench 2, Malik et al. 2025, https://arxiv.org/abs/2506.01937; chance is 0.25; not of a judge, who
+        is asked no more than needed); and with a truth `gold_correlation`, Pearson's, over all replies of the test
+        pairs, with
         `gold_correlation_ci95` by Fisher's z over the number of prompts.
     """
     labels = _label_report(reward, rows)
@@ -54,6 +60,7 @@ def reward_report(
         "mean_margin": (sum(better) - sum(worse)) / len(pairs),
         **labels,
     }
+    report |= _best_of_four(reward, pairs, better, worse, clusters)
     if gold is not None:
         truth = [part["gold"] for part in gold([*prompts, *prompts], [*chosen, *rejected])]
         scores = [*better, *worse]
@@ -65,6 +72,31 @@ def reward_report(
             report["gold_correlation"] = float(result.statistic)
             report["gold_correlation_ci95"] = [math.tanh(z - half), math.tanh(z + half)]
     return report
+
+
+def _best_of_four(
+    reward: Reward, pairs: Sequence[Row], better: Sequence[float], worse: Sequence[float], clusters: Sequence[str]
+) -> dict[str, Any]:
+    """Return `best_of_four`, `best_of_four_ci95` and `best_of_four_prompts`; a reply that ties with others for the
+    highest score counts as its share of them. Empty where there are not three prompts."""
+    firsts = {clusters[i]: i for i in reversed(range(len(pairs)))}  # one pair of each prompt
+    asked = [firsts[cluster] for cluster in list(dict.fromkeys(clusters))[:OF_FOUR]]
+    if len(asked) < 3 or hasattr(reward, "questions"):
+        return {}
+    right = []
+    others = [[asked[(place + ahead) % len(asked)] for place in range(len(asked))] for ahead in (1, 2)]
+    prompts = [pairs[i].prompt for i in asked]
+    strange = [reward(prompts, [pairs[i].chosen or "" for i in of_others]) for of_others in others]
+    for place, i in enumerate(asked):
+        against = [worse[i], *(scores[place] for scores in strange)]
+        best = better[i] >= max(against)
+        right.append(1 / (1 + sum(score == better[i] for score in against)) if best else 0.0)
+    interval = clustered_wilson(right, [clusters[i] for i in asked])
+    return {
+        "best_of_four": sum(right) / len(right),
+        "best_of_four_ci95": list(interval),
+        "best_of_four_prompts": len(right),
+    }
 
 
 def _label_report(reward: Reward, rows: Sequence[Row]) -> dict[str, Any]:

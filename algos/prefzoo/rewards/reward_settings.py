@@ -21,7 +21,8 @@ class RewardPart(Settings):
     `loss`, `adapter` and `trainer` are those of a trained model: it learns from pairs (`bradley_terry`), ratings
     (`regression`), rankings (`plackett_luce`) or single replies that are liked or not (`logistic`); where `adapter` is
     not given it is the recipe's. With `margins` a pair's scores shall differ by the data's `margin` (Touvron et al.
-    2023, https://arxiv.org/abs/2307.09288). `members` above 1 trains that many, each with a seed of its own, and
+    2023, https://arxiv.org/abs/2307.09288); with `label_smoothing` e, a share e of its labels is taken to be wrong.
+    `members` above 1 trains that many, each with a seed of its own, and
     `combine` says how their scores become one: `mean`, `min`, or `mean_minus_std`, less `std_weight` standard
     deviations. `weight` is its weight in a sum.
     """
@@ -31,6 +32,7 @@ class RewardPart(Settings):
     by: By = "comparison"
     loss: RewardLoss = "bradley_terry"
     margins: bool = False
+    label_smoothing: float = Field(0.0, ge=0, lt=0.5)
     adapter: Adapter | None = None
     trainer: dict[str, Any] = Field({})
     members: int = Field(1, ge=1)
@@ -55,7 +57,7 @@ class RewardPart(Settings):
             raise ValueError(f"{by!r} has no meaning with reward.type {kind!r}; it must be 'judge'")
         return by
 
-    @field_validator("loss", "margins", "adapter", "trainer", "members", "combine", "std_weight")
+    @field_validator("loss", "margins", "label_smoothing", "adapter", "trainer", "members", "combine", "std_weight")
     @classmethod
     def _training_is_used(cls, value: Any, info: ValidationInfo) -> Any:
         assert info.field_name is not None
@@ -63,8 +65,9 @@ class RewardPart(Settings):
             return value
         if (kind := info.data.get("type", "trained")) != "trained":
             raise ValueError(f"{value!r} has no meaning with reward.type {kind!r}")
-        if info.field_name == "margins" and (loss := info.data.get("loss", "bradley_terry")) != "bradley_terry":
-            raise ValueError(f"true has no meaning with loss {loss!r}; it must be 'bradley_terry'")
+        of_pairs = info.field_name in ("margins", "label_smoothing")
+        if of_pairs and (loss := info.data.get("loss", "bradley_terry")) != "bradley_terry":
+            raise ValueError(f"{str(value).lower()} has no meaning with loss {loss!r}; it must be 'bradley_terry'")
         if info.field_name in ("combine", "std_weight") and info.data.get("members") == 1:
             raise ValueError(f"{value!r} has no meaning with 1 member; members must be above 1")
         if info.field_name == "std_weight" and (combine := info.data.get("combine")) in ("mean", "min"):

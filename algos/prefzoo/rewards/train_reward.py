@@ -19,14 +19,19 @@ from prefzoo.views import text_alone, with_margins, without_margins
 
 
 def train_reward_model(
-    bench: Bench, settings: dict[str, Any], loss: RewardLoss = "bradley_terry", margins: bool = False
+    bench: Bench,
+    settings: dict[str, Any],
+    loss: RewardLoss = "bradley_terry",
+    margins: bool = False,
+    label_smoothing: float = 0.0,
 ) -> RewardModel:
     """Train on what people said in the bench's data and save to `bench.out / "reward"`.
 
     Losses (those of all but pairs are in `rating_losses`):
 
     - `bradley_terry`, of a pair: -log sigmoid(score of chosen - score of rejected), with `margins` of that difference
-      less the pair's margin (TRL's RewardTrainer; Ouyang et al. 2022, https://arxiv.org/abs/2203.02155);
+      less the pair's margin (TRL's RewardTrainer; Ouyang et al. 2022, https://arxiv.org/abs/2203.02155); with
+      `label_smoothing` e, 1 - e times that, and e times the loss of the pair with its labels swapped;
     - `regression`, of a rated reply: (score - normalised rating)^2;
     - `plackett_luce`, of a ranking: its negative log-likelihood;
     - `logistic`, of a single reply: -log sigmoid(score) where it is liked, -log sigmoid(-score) where not.
@@ -41,7 +46,7 @@ def train_reward_model(
     check_modules(model, bench.adapter, head=False)
     if loss == "bradley_terry":
         pairs = (with_margins if margins else without_margins)(bench.data.preferences)
-        trainer = resumable(RewardTrainer)(
+        trainer = resumable(smoothed(RewardTrainer, label_smoothing))(
             model=model,
             args=arguments(bench, RewardConfig, settings),
             train_dataset=Dataset.from_list(text_alone(pairs)),
@@ -60,6 +65,24 @@ def train_reward_model(
         _save(trainer, tokenizer, folder, bench)
     trainer.accelerator.wait_for_everyone()
     return RewardModel.load(str(folder), bench.loading)
+
+
+def smoothed(trainer_class: Any, label_smoothing: float) -> Any:
+    """Return TRL's `RewardTrainer`, or the same under its own name with smoothed labels: with d the difference of a
+    pair's scores, less its margin, -log sigmoid(-d) = -log sigmoid(d) + d, so that label_smoothing * d is added."""
+    if not label_smoothing:
+        return trainer_class
+
+    class Smoothed(trainer_class):
+        def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, **more: Any) -> Any:
+            margin = inputs.get("margin", 0.0)
+            loss, outputs = super().compute_loss(model, inputs, return_outputs=True, **more)
+            chosen, rejected = outputs.logits.squeeze(-1).chunk(2)
+            loss = loss + label_smoothing * (chosen - rejected - margin).mean()
+            return (loss, outputs) if return_outputs else loss
+
+    Smoothed.__name__ = trainer_class.__name__
+    return Smoothed
 
 
 def _save(trainer: Any, tokenizer: Any, folder: Path, bench: Bench) -> None:

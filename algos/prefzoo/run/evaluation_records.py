@@ -12,6 +12,8 @@ from typing import Any
 from prefzoo.errors import PrefzooError
 
 RECORDS = "replies.jsonl"
+PAIR_LIKELIHOODS = "pairs.jsonl"
+"""How likely the policy finds the replies of test pairs; see `run.stages.pair_likelihoods`."""
 DETAILS = "details.json"
 """What a training reports by itself, that of the start included."""
 PRINCIPLES = "principles.json"
@@ -37,6 +39,17 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     if not records:
         raise PrefzooError(f"{folder / RECORDS} is empty")
     return records
+
+
+def read_pair_likelihoods(folder: Path) -> list[dict[str, Any]]:
+    """One dictionary a test pair; none where the policy scores no tokens, or an older version measured it."""
+    if not (folder / PAIR_LIKELIHOODS).is_file():
+        return []
+    try:
+        with (folder / PAIR_LIKELIHOODS).open(encoding="utf-8") as file:
+            return [json.loads(line) for line in file]
+    except ValueError as error:
+        raise PrefzooError(f"{folder / PAIR_LIKELIHOODS} cannot be read: {error}") from error
 
 
 def not_numbers(records: Sequence[Mapping[str, Any]]) -> list[str]:

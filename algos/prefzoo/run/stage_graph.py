@@ -256,6 +256,8 @@ class PlanBuilder:
             inputs |= self.judge
         if "constitution" in draws_on:
             inputs["constitution"] = fingerprint(constitutions.find(recipe.constitution_name))
+        if algorithm.reads:
+            inputs["reads"] = [fingerprint(path) for path in algorithm.reads]
         if recipe.evaluation.milestones and algorithm.trains:
             inputs["milestones"] = recipe.evaluation.milestones
         return inputs, needs

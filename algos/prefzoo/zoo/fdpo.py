@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from prefzoo.zoo.pairwise import NamedLoss
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from prefzoo.types import Range
 from prefzoo.zoo.pairwise import NamedLoss
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

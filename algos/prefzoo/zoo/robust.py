@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
 from prefzoo.zoo.pairwise import DPO_BETA, SMOOTHING, NamedLoss
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)

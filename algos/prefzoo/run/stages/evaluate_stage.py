@@ -25,7 +25,8 @@ from prefzoo.run.evaluation_records import JUDGING, PRINCIPLES, RECORDS, not_num
 from prefzoo.run.resources import forget_peak, metered
 from prefzoo.run.stage_graph import INCOMPLETE, START, Plan, Stage
 from prefzoo.run.stages.gold_metric import AgainstTheStart, gold_metric
-from prefzoo.run.stages.recipe_inputs import gold_function, reward_of
+from prefzoo.run.stages.pair_likelihoods import write_pair_likelihoods
+from prefzoo.run.stages.recipe_inputs import gold_function, loading, reward_of
 from prefzoo.run.stages.start_stage import start_path, start_policy
 from prefzoo.run.trial_identity import IDENTITY, identity
 from prefzoo.settings import Generation
@@ -60,6 +61,18 @@ def evaluate(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None
     )
     measure(policy, ledger, folder)
     (folder / "ledger.json").write_text(json.dumps(asdict(ledger)), encoding="utf-8")
+    labelled = plan.stages[plan.rows_name]
+    if labelled.done:
+        write_pair_likelihoods(
+            policy,
+            splits.load_split(labelled.folder, "test"),
+            start_path(plan),
+            loading(recipe, recipe.adapter),
+            folder,
+            progress,
+            of_start=of_start,
+            truth=gold_function(recipe),
+        )
     (folder / IDENTITY).write_text(json.dumps(identity(plan, stage.label), indent=1), encoding="utf-8")
     if trained is not None:
         measure_milestones(measure, gold_function(recipe), trained, folder)

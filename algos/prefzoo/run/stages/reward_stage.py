@@ -62,15 +62,11 @@ def _make_part(plan: Plan, part: RewardPart, bench: Bench, prompts: list[Prompt]
         return JudgeReward(judge_of(plan, recipe.judge, bench.seed, bench.progress), part.by, references)
     adapter = part.adapter or recipe.adapter
     bench = bench.replace(adapter=adapter, loading=loading(recipe, adapter))
+    learned = (part.trainer, part.loss, part.margins, part.label_smoothing)
     if part.members == 1:
-        return train_reward_model(bench, part.trainer, part.loss, part.margins)
+        return train_reward_model(bench, *learned)
     members = [
-        train_reward_model(
-            bench.replace(out=bench.out / f"member-{i}", seed=bench.seed + 1000 * i),
-            part.trainer,
-            part.loss,
-            part.margins,
-        )
+        train_reward_model(bench.replace(out=bench.out / f"member-{i}", seed=bench.seed + 1000 * i), *learned)
         for i in range(part.members)
     ]
     return Ensemble(members, part.combine, part.std_weight)

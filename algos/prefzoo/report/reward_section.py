@@ -1,0 +1,40 @@
+"""How right the reward is: on held-out pairs, on the best of four, and on the policies' own replies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from prefzoo.report.sections import PROSE, Cells, Part, Section, Table, Text
+from prefzoo.results.number_format import fixed, interval
+from prefzoo.results.results_schema import Results
+
+
+def reward_section(results: Results, labels: Sequence[str]) -> Section:
+    """Return the section; empty where nothing is known of the reward. `labels` in the order of the rows."""
+    cells = reward_cells(results.reward, labels)
+    parts: list[Part] = []
+    if cells[1]:
+        table = Table(cells, "how often the reward is right", key="reward accuracy")
+        parts = [table, Text(PROSE["reward_accuracy"])]
+    return Section("reward", "The reward", parts)
+
+
+def reward_cells(reward: Mapping[str, Any], labels: Sequence[str]) -> Cells:
+    """Return a row for each kind of pair: what is compared, how often the reward is right, and of how many."""
+    rows = []
+    if reward.get("test_accuracy") is not None:
+        rows.append(["held-out pairs", _share(reward["test_accuracy"], reward["ci95"]), str(reward["test_pairs"])])
+    if "best_of_four" in reward:
+        share = _share(reward["best_of_four"], reward["best_of_four_ci95"])
+        rows.append(["best of four (chance 0.25)", share, str(reward["best_of_four_prompts"])])
+    for name, text in (("own", "two replies of {}"), ("against_start", "a reply of {} and the start's")):
+        for label in labels:
+            if numbers := reward.get("on_policies", {}).get(label, {}).get(name):
+                share = _share(numbers["accuracy"], numbers["ci95"])
+                rows.append([text.format(label), share, str(numbers["pairs"])])
+    return ["what is compared", "right [95%]", "pairs"], rows
+
+
+def _share(share: float, ends: Sequence[float]) -> str:
+    return f"{fixed(share)} {interval(ends[0], ends[1], sign='')}"
