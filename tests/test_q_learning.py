@@ -197,6 +197,16 @@ def test_what_is_sampled_and_its_kl_are_those_of_the_formula(adapter, adapted, t
     assert policy.kl_to_start(prompts, replies) == policy.policy.kl_to_start(prompts, replies)
 
 
+def test_heads_are_trained_in_float32_on_a_quantized_base_in_bfloat16(adapted) -> None:
+    bench = adapted("qlora", batch_size=4)
+    bench = bench.replace(loading={**bench.loading, "dtype": "bfloat16"})
+    policy = prefzoo.get("ilql").train(bench)
+    assert {w.dtype for head in policy.modules.values() for w in head.parameters()} == {torch.float32}
+    assert bench.report["model"]["differs"] == []
+    replies = [each[0] for each in policy.sample(bench.data.prompts[:2], Generation(max_new_tokens=4), seed=1)]
+    assert all(0 < each < 20 for each in policy.kl_to_start(bench.data.prompts[:2], replies))
+
+
 def test_two_labels_that_differ_in_decoding_alone_have_one_training(make_bench) -> None:
     benches = [make_bench(name=name) for name in ("with", "without")]
     for bench, beta in zip(benches, (8.0, 0.0), strict=True):

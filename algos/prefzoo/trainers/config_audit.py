@@ -21,6 +21,7 @@ from peft.utils import ModulesToSaveWrapper
 from prefzoo.interface import Bench
 from prefzoo.models.adapters import of_adapter
 from prefzoo.models.loading import count_parameters
+from prefzoo.models.policy_kinds import EXTRA
 from prefzoo.trainers.recipe_deviations import SAMPLING
 
 if TYPE_CHECKING:
@@ -51,7 +52,9 @@ def _of_model(model: Any) -> dict[str, Any]:
     plain = [m for name, m in inner.named_modules() if not of_adapter(f".{name}.")]
     linear = [w for m in plain if isinstance(m, torch.nn.Linear) for w in [m._parameters["weight"]]]
     quantized = [m for m in plain if type(m._parameters.get("weight")).__name__ in QUANTIZED]
-    frozen = [w for name, w in model.named_parameters() if not of_adapter(name) and type(w).__name__ not in QUANTIZED]
+    own = tuple(f"{name}." for name in getattr(model, EXTRA, ()))  # beside the model, in a dtype of their own
+    of_base = [w for name, w in model.named_parameters() if not of_adapter(name) and not name.startswith(own)]
+    frozen = [w for w in of_base if type(w).__name__ not in QUANTIZED]
     adapted = [m for m in inner.modules() if isinstance(m, LoraLayer)]
     adapter: dict[str, Any] = {"type": "full"}
     if adapted:
