@@ -48,6 +48,15 @@ def test_what_needs_a_gpu_is_refused_wherever_it_is_said(monkeypatch) -> None:
     }
 
 
+def test_packages_that_a_trainer_needs_are_asked_for_by_name() -> None:
+    block = {"trainer": {"use_vllm": True}}
+    assert problems(algorithms={"grpo": block, "sft": {"trainer": {"use_liger_kernel": True}}}) == [
+        "algorithms.grpo.trainer.use_vllm: true needs the package vllm, which is not installed here.",
+        "algorithms.sft.trainer.use_liger_kernel: true needs the package liger-kernel, which is not installed here.",
+    ]
+    assert problems(algorithms={"grpo": {"trainer": {"use_vllm": False}}}) == []
+
+
 def test_a_machine_with_a_gpu_may_have_all_of_it(monkeypatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     assert problems(**NEEDING_A_GPU, model={"attn_implementation": "flex_attention"}) == []

@@ -194,8 +194,9 @@ def test_what_samples_can_be_told_nothing_that_changes_what_is_sampled_or_does_n
 ) -> None:
     refused = {**CHANGES_WHAT_IS_SAMPLED, **refused}
     found = problems({"algorithms": {label: {"trainer": {**refused, **settable, **VLLM}}}})
-    assert {each.partition(": ")[0] for each in found} == {f"algorithms.{label}.trainer.{field}" for field in refused}
-    assert all("cannot be set here" in each for each in found)
+    told = [each for each in found if "needs the package" not in each]  # of vLLM, which tests do without
+    assert {each.partition(": ")[0] for each in told} == {f"algorithms.{label}.trainer.{field}" for field in refused}
+    assert all("cannot be set here" in each for each in told)
 
 
 def test_the_start_and_the_reward_are_held_to_the_same() -> None:

@@ -144,6 +144,12 @@ def package_problems(recipe: Recipe) -> list[str]:
         if judge.type == "openai"
     ]
     needed += [
+        (package, f"{key}.{field}: true needs the package {package.replace('_', '-')}, which is not installed here.")
+        for key, block in models.trainer_blocks(recipe).items()
+        for field, package in (("use_vllm", "vllm"), ("use_liger_kernel", "liger_kernel"))
+        if block.get(field) is True
+    ]
+    needed += [
         (name, f"tracking.report_to: {name!r} is not installed here; pip install {name}.")
         for name in recipe.tracking.report_to
     ]
