@@ -50,6 +50,7 @@ def test_best_of_n_distillation_learns_by_rloo_and_is_charged_for_the_draws(make
     prompts = len(bench.data.prompts)
     assert bench.ledger.reward_calls == 4 * prompts + 2 * 8 and bench.ledger.prompts == prompts + 8
     assert "0.5" in bench.report["loss"]["kl"]
+    assert prefzoo.get("best_of_n_distillation", n=3, samples=4).tunable["n"].high == 4
     with pytest.raises(RecipeError, match="samples is 4: the best of n = 8"):
         prefzoo.get("best_of_n_distillation", samples=4)
     with pytest.raises(RecipeError, match="say `n`: it is 1 / \\(n - 1\\)"):

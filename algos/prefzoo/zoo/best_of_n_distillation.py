@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -47,6 +48,11 @@ class BestOfNDistillation(Algorithm):
     def __post_init__(self) -> None:
         if self.samples < self.n:
             raise ValueError(f"samples is {self.samples}: the best of n = {self.n} is not among fewer replies")
+
+    @property
+    def tunable(self) -> dict[str, Range]:
+        """`n` is no more than the samples that F is estimated from."""
+        return {**super().tunable, "n": dataclasses.replace(self.space["n"], high=min(16, self.samples))}
 
     @property
     def replies_per_row(self) -> int:

@@ -57,6 +57,7 @@ class Distill(Algorithm):
             2024, of PPO.
     """
 
+    needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})
     family: ClassVar[str] = "distillation"
     config: ClassVar[str | None] = "trl.trainer.distillation_config:DistillationConfig"
     owned: ClassVar[Mapping[str, str]] = {
