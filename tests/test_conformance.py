@@ -409,7 +409,9 @@ def test_a_built_in_algorithm_keeps_the_quick_promises(shared) -> None:
         assert seen["seen"][what] == seen["charged"][what] > 0, what
 
 
-@pytest.mark.parametrize("name", ["rejection_sampling", "ppo", "best_of_n", "online_dpo", "xpo"])
+@pytest.mark.parametrize(
+    "name", ["rejection_sampling", "ppo", "best_of_n", "online_dpo", "xpo", "distill", "best_of_n_distillation"]
+)
 def test_the_probe_counts_what_the_ledger_counts(make_bench, name) -> None:
     bench = make_bench().replace(reward=Length())
     observe(prefzoo.get(name), bench)

@@ -44,17 +44,18 @@ class _Watcher:
 
     def model_call(self, original: Callable[..., Any]) -> Callable[..., Any]:
         def call(model: Any, *args: Any, **kwargs: Any) -> Any:
-            with self.within() as outermost:
+            ids = token_ids(model, args, kwargs) if self.depth == 0 else None
+            if self.depth == 0 and ids is None:  # a call that says not what it is given: what it calls may
+                return original(model, *args, **kwargs)
+            with self.within():
                 output = original(model, *args, **kwargs)
-            if outermost:
-                ids = token_ids(model, args, kwargs)
-                if ids is not None:
-                    mask = mask_of(ids, kwargs.get("attention_mask"))
-                    cached = kwargs.get("past_key_values")
-                    whole = cached is None or cached.get_seq_length() <= ids.shape[1]
-                    rows = rows_of(ids, mask)
-                    tokens = sum(map(len, rows))
-                    self.seen.passed(rows if whole else [], tokens, len(rows), self.weights(model), learns(output))
+            if ids is not None:
+                mask = mask_of(ids, kwargs.get("attention_mask"))
+                cached = kwargs.get("past_key_values")
+                whole = cached is None or cached.get_seq_length() <= ids.shape[1]
+                rows = rows_of(ids, mask)
+                tokens = sum(map(len, rows))
+                self.seen.passed(rows if whole else [], tokens, len(rows), self.weights(model), learns(output))
             return output
 
         return call
