@@ -9,6 +9,7 @@ were kept are shown again.
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from prefzoo.recipe.key_descriptions import about, hyper_parameters
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "zoo.md"
+PICTURE = ROOT / "docs" / "zoo.png"
 FOUND = ROOT / "benchmarks" / "results" / "zoo.json"
 HEAD = """# The zoo
 
@@ -46,7 +48,9 @@ def keep(run: Path) -> dict[str, Any]:
             "ci95": verdict and verdict.ci95,
             "verdict": verdict and verdict.verdict,
             "kl": found.summary["kl"].mean if "kl" in found.summary else None,
+            "settings": found.settings,
         }
+    shutil.copy(run / "figures" / "score.png", PICTURE)
     return {"seeds": len(results.recipe["seeds"]), "prompts": results.recipe["budget"]["prompts"], "labels": rows}
 
 
@@ -91,23 +95,38 @@ def section(name: str, found: dict[str, Any] | None) -> list[str]:
 def table(found: dict[str, Any]) -> list[str]:
     """What was gained, the most first."""
     rows = found["labels"]
-    lines = ["| | family | gold over the start [95%] | verdict | KL |", "| --- | --- | ---: | --- | ---: |"]
     measured = [name for name, row in rows.items() if row["over_start"] is not None]
+    open_ = [name for name in measured if rows[name]["verdict"] != "better"]
+    lines = [
+        f"Not shown to be better than the start, after Holm's correction for {len(measured)}: {', '.join(open_)}.",
+        "",
+    ]
+    lines += ["| | family | gold over the start [95%] | verdict | KL | settings |"]
+    lines += ["| --- | --- | ---: | --- | ---: | --- |"]
     for name in sorted(measured, key=lambda name: -rows[name]["over_start"]):
         row = rows[name]
         (low, high), family = row["ci95"], registry.load(row["algorithm"]).family
         lines.append(
             f"| [{name}](#{name}) | {family} | {row['over_start']:+.2f} [{low:+.2f}, {high:+.2f}] | {row['verdict']} "
-            f"| {row['kl']:.1f} |"
+            f"| {row['kl']:.1f} | {', '.join(said(row['settings']))} |"
         )
-    return lines
+    return [*lines, "", f"![gold of each with its interval]({PICTURE.name})"]
+
+
+def said(settings: dict[str, Any]) -> list[str]:
+    """Settings that are not the defaults, in short."""
+    return [
+        text
+        for key, value in settings.items()
+        for text in (said(value) if isinstance(value, dict) else [f"{key} {value}"])
+    ]
 
 
 def page(found: dict[str, Any] | None) -> str:
     """The whole page."""
     lines = [HEAD]
     if found is not None:
-        what = f"{found['seeds']} seeds, {found['prompts']} prompts, each at its defaults"
+        what = f"{found['seeds']} seeds, {found['prompts']} prompts, each at its defaults but for what the table says"
         lines += [MEASURED.format(what), *table(found), ""]
     for family, names in families().items():
         lines += [f"## {family[0].upper()}{family[1:]}", ""]
