@@ -11,6 +11,8 @@ from prefzoo.types import Message, Prompt
 LETTERS = 64
 """More letters than a token of text has: where a turn's last so many for each token of the limit do not fit, the whole
 prompt, however long, need not be made into tokens."""
+USUAL = 4
+"""About as many letters as a token of text has in most tokenizers, for a first guess."""
 CLUSTER = 1000
 """More code points than what looks like one letter is made of."""
 WORD = 40
@@ -18,6 +20,8 @@ WORD = 40
 SPACE = re.compile(r"\s")
 
 
+Rest = Callable[[int], list[Message]]
+"""The conversation whose last turn begins at a place."""
 Search = Generator[list[Message], int, list[Message] | None]
 """Yields the conversations whose tokens it must know, is sent how many each has, and returns what fits."""
 
@@ -67,6 +71,10 @@ def _search(prompt: list[Message], limit: int) -> Search:
     def rest(begin: int) -> list[Message]:
         return [*system, {**last, "content": text[begin:]}]
 
+    if len(prompt) == len(system) + 1:
+        near = yield from _near_the_end(rest, text, limit)
+        if near is not None:
+            return (yield from _from_a_letter_on(rest, text, near, limit))
     tail = max(0, len(text) - LETTERS * limit)
     if tail == 0 or (yield rest(tail)) <= limit:
         if (yield prompt) <= limit:
@@ -82,10 +90,32 @@ def _search(prompt: list[Message], limit: int) -> Search:
         if first < len(starts):
             return [*system, *prompt[starts[first] :]]
     begin = yield from _first_that_fits(rest, text, tail, limit)
+    return (yield from _from_a_letter_on(rest, text, begin, limit))
+
+
+def _from_a_letter_on(rest: Rest, text: str, begin: int, limit: int) -> Search:
+    """The longest end that fits and begins with a word, or else a letter, from `begin` on."""
     for letter in _letters(text, begin):
         for start in (_word(text, letter), letter):
             if text[start:].strip() and (yield rest(start)) <= limit:
                 return rest(start)
+    return None
+
+
+def _near_the_end(rest: Rest, text: str, limit: int) -> Generator[list[Message], int, int | None]:
+    """Where about the longest end of a text begins that fits, as of `_first_that_fits`, without its beginning ever made
+    into tokens: what is before that place is too long to fit in beside it. None where that is not sure."""
+    begin = _word(text, max(0, len(text) - USUAL * limit))
+    slack = max(1, limit // 32)
+    for _ in range(3):
+        if begin <= 0:
+            return None
+        found = yield rest(begin)
+        left = limit - found
+        if 0 <= left <= slack and begin > LETTERS * (left + 1):
+            return begin
+        guess = len(text) - round((len(text) - begin) * (limit - slack / 2) / max(1, found))
+        begin = min(guess if guess <= 0 else _word(text, guess), len(text) - 1)
     return None
 
 
@@ -95,14 +125,12 @@ def _word(text: str, letter: int) -> int:
     return space.end() if space and letter and not text[letter - 1].isspace() else letter
 
 
-def _first_that_fits(
-    rest: Callable[[int], list[Message]], text: str, too_long: int, limit: int
-) -> Generator[list[Message], int, int]:
+def _first_that_fits(rest: Rest, text: str, too_long: int, limit: int) -> Generator[list[Message], int, int]:
     """Where about the longest end of a text begins that has at most `limit` tokens.
 
     Args:
-        rest: the conversation whose last turn begins at a place.
-        text: of that turn.
+        rest: gives the conversation from a place on.
+        text: of its last turn.
         too_long: a place from which it is too long.
     """
     fits = len(text)
