@@ -7,7 +7,7 @@
 
 In each the settings of `dpo` and `ppo` are searched from the defaults, scored on validation prompts.
 
-    python benchmarks/defaults_in_worlds.py --work /tmp/worlds      # a quarter of an hour; docs/tuning.md too
+    python benchmarks/defaults_in_worlds.py --work /tmp/worlds      # a quarter of an hour a world; docs/tuning.md too
 """
 
 from __future__ import annotations
