@@ -82,7 +82,7 @@ def test_the_page_is_whole_and_in_order(tmp_path) -> None:
     places = [page.index(part) for part in order]
     assert places == sorted(places)
     assert "http://" not in page and "https://" not in page and "<link" not in page and page.count("<script") == 1
-    assert page.count("<table>") == page.count('class="scroll"') == 5
+    assert page.count("<table>") == page.count('class="scroll"') == 6
     assert '<meta name="viewport"' in page and "prefers-color-scheme: dark" in page
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))

@@ -150,7 +150,7 @@ class Milestone(Block):
     """A policy on the way to the final one."""
 
     name: str
-    metrics: dict[str, float] = Field(description="as of the final policy")
+    metrics: dict[str, float] = Field(description="as of the final policy, but for those of test pairs")
     ledger: dict[str, float] = Field(description="what the training had used by then")
 
 
