@@ -94,7 +94,7 @@ def test_an_interrupted_comparison_says_so_and_nothing_else_and_goes_on(tmp_path
     more = ["--plugin", str(plugin), "--algorithms", "sleeps,sft", "--seeds", "1"]
     process = start(out, {"SLEEPS": str(seen)}, *more)
     until = time.monotonic() + 400
-    while not (seen.exists() and next(out.glob("trials/evaluate-sft-*/replies.jsonl"), None)):
+    while not (seen.exists() and next(out.glob("trials/evaluate-sft-*/sha256.json"), None)):
         assert time.monotonic() < until and process.poll() is None
         time.sleep(0.1)
     time.sleep(1)  # the folder is there before the comparison has heard of it
