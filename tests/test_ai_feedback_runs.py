@@ -43,7 +43,7 @@ def test_a_whole_comparison_of_ai_feedback(found) -> None:
     ), [each.error for each in results.algorithms.values()]
     trial = results.algorithms["constitutional_ai"].seeds["0"]
     assert [m.name for m in trial.milestones] == ["supervised phase"]
-    assert trial.milestones[0].metrics.keys() == trial.metrics.keys()
+    assert trial.milestones[0].metrics.keys() == {m for m in trial.metrics if not m.startswith("pairs/")}
     assert 0 < trial.milestones[0].ledger["trained_tokens"] < trial.ledger["trained_tokens"]
     principles = trial.details["principles"]
     made = sum(row["revisions"] - row["unrevised"] for row in principles.values())
