@@ -105,6 +105,7 @@ def test_how_a_part_goes_with_ratings_is_reported_with_its_interval() -> None:
     found |= {"attribute_correlation": -0.5, "attribute_correlation_ci95": [-0.7, -0.2]}
     headings, cells = attribute_cells({"parts": [found, {"type": "random"}]})
     assert cells == [["help", "-0.50 [-0.70, -0.20]", "8"]] and len(headings) == 3
+    assert attribute_cells(found) == (headings, cells), "a reward of one part"
     assert attribute_cells({"parts": [{}]}) is None
 
 

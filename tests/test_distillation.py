@@ -110,7 +110,7 @@ def test_the_term_of_the_reward_by_hand(make_bench, teacher, monkeypatch) -> Non
         seen[:] = [[by_ids[tuple(each)] for each in prompt_ids]]
         return [ids[i] for i in seen[0]]
 
-    monkeypatch.setattr(distillation.Student, "_generate_single_turn", given)
+    monkeypatch.setattr(distillation.StudentTrainer, "_generate_single_turn", given)
     prompts = [{"prompt": row["prompt"]} for row in rows]
     without = step(bench, teacher, prompts, 1.0)
     found = step(make_bench(batch_size=4, name="two").replace(reward=worded), teacher, prompts, 1.0, reward_weight=0.5)

@@ -39,9 +39,9 @@ def reward_cells(reward: Mapping[str, Any], labels: Sequence[str]) -> Cells:
 
 
 def attribute_cells(reward: Mapping[str, Any]) -> Cells | None:
-    """Return a row for each part of the reward that learned from ratings in one respect; None where there is none."""
+    """Return a row for the reward and each part of it that learned from ratings in one respect; None where none did."""
     rows = []
-    for part in reward.get("parts", []):
+    for part in (reward, *reward.get("parts", [])):
         if "attribute_correlation" in part:
             low, high = part["attribute_correlation_ci95"]
             text = f"{fixed(part['attribute_correlation'], '+.2f')} {interval(low, high)}"

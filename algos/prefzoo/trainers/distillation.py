@@ -63,7 +63,7 @@ def distill(
     train_rows = [{"prompt": list(row["prompt"]), REPLY: ids} for row, ids in zip(given, replies, strict=True)]
     shared = {"bench": bench, "policy": policy}
     weights = {"reward_weight": reward_weight, "missing_eos_penalty": missing_eos_penalty}
-    student = type("DistillationTrainer", (Student,), {**shared, **weights})
+    student = type("DistillationTrainer", (StudentTrainer,), {**shared, **weights})
     return fit(
         bench.replace(latest=current_policy(bench)),
         with_rollouts(student),
@@ -98,7 +98,7 @@ def load_teacher(path: str, bench: Bench) -> LanguageModelPolicy:
     return policy.merged()
 
 
-class Student(DistillationTrainer):
+class StudentTrainer(DistillationTrainer):
     """TRL's trainer with the house's sampling and charges; a subclass has the bench of one training.
 
     With `reward_weight` w the loss has -w * A * log p(token), averaged over tokens as the divergence is, where the

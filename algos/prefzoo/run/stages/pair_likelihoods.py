@@ -46,10 +46,11 @@ def write_pair_likelihoods(
         return
     tokenizer = load_tokenizer(start, **tokenizer_arguments(loading))
     prompts = [row.prompt for row in pairs]
+    preferences = views_of(pairs).preferences
     lines: list[dict[str, Any]] = [{} for _ in pairs]
     for i, side in enumerate(("chosen", "rejected")):
         progress("likelihood of test pairs", i, 2)
-        turns = [[*pair["prompt"], *pair[side]] for pair in views_of(pairs).preferences]
+        turns = [[*pair["prompt"], *pair[side]] for pair in preferences]
         replies = [
             Completion(text[-1]["content"], tuple(ids), True)
             for text, (_, ids) in zip(turns, tokenizer.parts(turns), strict=True)

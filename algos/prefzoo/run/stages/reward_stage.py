@@ -39,11 +39,11 @@ def make_reward(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> N
     reward = WeightedSum(parts, [part.weight for part in settings.of]) if settings.of else parts[0]
     (folder / "spec.json").write_text(json.dumps(reward.spec(folder)), encoding="utf-8")
     gold = gold_function(recipe)
-    scores = {"type": settings.type, **reward_report(reward, test, gold)}
+    scores = {"type": settings.type, **reward_report(reward, test, gold, settings.attribute)}
     report = {**scores, **bench.report, "ledger": asdict(bench.ledger)}
     members = reward.parts if isinstance(reward, Ensemble) else parts
     if len(members) > 1:
-        named = [None] * len(members) if isinstance(reward, Ensemble) else [part.attribute for part in settings.parts]
+        named = [part.attribute for part in settings.of] or [settings.attribute] * len(members)
         report["parts"] = [reward_report(m, test, gold, name) for m, name in zip(members, named, strict=True)]
     (folder / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
 
