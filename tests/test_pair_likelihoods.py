@@ -54,6 +54,8 @@ def test_pairs_that_belong_together_count_as_one_and_what_cannot_be_told_is_not(
     assert "pairs/gold_correlation" not in pair_columns(POLICY, [{**line} | {"gold": [0, 0]} for line in START])
     impossible = [{**POLICY[0], "chosen": -np.inf}, *POLICY[1:]]
     assert pair_columns(impossible, START) == {"pairs/unlikely": [pytest.approx(1 / 3)]}
+    by_start = [{**START[0], "rejected": -np.inf}, *START[1:]]
+    assert pair_columns(POLICY, by_start) == {"pairs/unlikely": [pytest.approx(1 / 3)]}
     assert pair_columns([], START) == pair_columns(POLICY, []) == {}, "best-of-n, and a start that failed"
 
 

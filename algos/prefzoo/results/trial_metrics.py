@@ -71,8 +71,8 @@ def pair_columns(
     - `pairs/chosen`, `pairs/rejected`, `pairs/margin`: the log-ratios, and the first less the second.
     - `pairs/gold_correlation`, one number: Pearson's, of log-ratio and gold over all these replies, each less the mean
       of its pair. Absent where either is the same within all pairs.
-    - `pairs/unlikely`, one number: the share of pairs of which a reply has no finite log-probability; in the place of
-      all others, where there is one.
+    - `pairs/unlikely`, one number: the share of pairs of which a reply has no finite log-probability, by the policy or
+      the start; in the place of all others, where there is one.
 
     Args:
         lines: of the policy, see `run.stages.pair_likelihoods`.
@@ -82,8 +82,9 @@ def pair_columns(
     if not lines or not known:
         return {}
     own, reference = (np.array([[line["chosen"], line["rejected"]] for line in each]) for each in (lines, known))
-    if not np.isfinite(own).all():
-        return {f"{PAIRS}unlikely": np.array([float((~np.isfinite(own)).any(1).mean())])}
+    finite = (np.isfinite(own) & np.isfinite(reference)).all(1)
+    if not finite.all():
+        return {f"{PAIRS}unlikely": np.array([1 - float(finite.mean())])}
     groups = statistics.number_groups([line["group"] for line in known])
 
     def column(values: np.ndarray) -> np.ndarray:

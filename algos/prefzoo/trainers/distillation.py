@@ -43,7 +43,8 @@ def distill(
         rows: with a `prompt` alone, to which the policy replies; or with a `completion` too, which is learned on.
         settings: of `DistillationConfig`.
         reward_weight: of the reward's term in the loss, on the policy's own replies.
-        missing_eos_penalty: taken off the score of a reply that was cut.
+        missing_eos_penalty: taken off the score of a reply that was cut, unless such replies are kept
+            (`generation.unfinished`).
 
     Raises:
         PrefzooError: when the teacher has another vocabulary, or nothing is sampled (temperature 0).
@@ -61,6 +62,8 @@ def distill(
     turns = [[*row["prompt"], *row["completion"]] for row in given]
     replies = [ids for _, ids in policy.tokenizer.parts(turns)] if given else []
     train_rows = [{"prompt": list(row["prompt"]), REPLY: ids} for row, ids in zip(given, replies, strict=True)]
+    if bench.generation.unfinished == "keep":
+        missing_eos_penalty = 0.0
     shared = {"bench": bench, "policy": policy}
     weights = {"reward_weight": reward_weight, "missing_eos_penalty": missing_eos_penalty}
     student = type("DistillationTrainer", (StudentTrainer,), {**shared, **weights})
