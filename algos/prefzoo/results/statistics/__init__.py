@@ -13,6 +13,7 @@ from prefzoo.results.statistics.hypothesis_tests import (
     verdict,
 )
 from prefzoo.results.statistics.power import POWER, Design, Pilot
+from prefzoo.results.statistics.prediction_powered import PredictionPowered, prediction_powered
 from prefzoo.results.statistics.prompt_groups import Groups, group_means, number_groups
 from prefzoo.results.statistics.two_way_anova import ALPHA, SKEWED, Estimate, estimate, widened
 
@@ -24,6 +25,7 @@ __all__ = [
     "Estimate",
     "Groups",
     "Pilot",
+    "PredictionPowered",
     "all_differ_alike",
     "bradley_terry_ratings",
     "effect_size",
@@ -33,6 +35,7 @@ __all__ = [
     "interquartile_mean",
     "number_groups",
     "paired_difference",
+    "prediction_powered",
     "probability_of_improvement",
     "proportion",
     "score_interval",
