@@ -93,3 +93,14 @@ def test_seeds_that_agree_to_the_digit_leave_an_interval() -> None:
     half = float(stats.t.ppf(0.975, 19)) * 0.5 * np.sqrt(20 / 19 / 20)  # about that of 20 answers
     assert found.people_here.high - found.people_here.low > half
     assert found.people.high - found.people.low > 0.3 * half
+
+
+def test_what_is_known_without_asking_is_not_estimated() -> None:
+    # Half of all replies are equal to the other one: a tie. Of the other half people answered 4, 3 of them for it.
+    people, known = np.full((1, 16), NAN), np.full((1, 16), NAN)
+    known[0, 8:], people[0, :4] = 0.5, (1, 1, 1, 0)
+    found = prediction_powered(np.full((1, 16), 0.5), people, known=known)
+    assert found.people.mean == found.joined.mean == pytest.approx(0.5 * 0.75 + 0.5 * 0.5)
+    people[0, 3] = 1
+    sure = prediction_powered(np.full((1, 16), 0.5), people, known=known).people
+    assert (sure.mean, sure.low, sure.high) == pytest.approx((0.75, 0.25 + 0.5 * (1 - 0.602365), 0.75), abs=1e-5)

@@ -60,7 +60,11 @@ class PredictionPowered:
 
 
 def prediction_powered(
-    judge: np.ndarray, people: np.ndarray, weights: np.ndarray | None = None, groups: Groups = None
+    judge: np.ndarray,
+    people: np.ndarray,
+    weights: np.ndarray | None = None,
+    groups: Groups = None,
+    known: np.ndarray | None = None,
 ) -> PredictionPowered:
     """Estimate the mean of people's verdicts over a (seeds x prompts) table.
 
@@ -69,16 +73,21 @@ def prediction_powered(
         people: the same, with NaN where nobody answered; every seed has an answer.
         weights: the inverse of the probability of each reply to be asked, up to a factor; None where all are alike.
         groups: of the prompts, each of which counts once.
+        known: the same, with what is sure without asking (two equal replies are a tie) and NaN elsewhere; that is used
+            as it is, and the answers stand for the other replies alone.
     """
-    asked = ~np.isnan(people)
+    sure = np.zeros(judge.shape, bool) if known is None else ~np.isnan(known)
+    asked = ~np.isnan(people) & ~sure
     prompts = judge.shape[1]
     groups = np.arange(prompts) if groups is None else groups
     # so that the mean of every table over groups is its sum with these
     target = np.broadcast_to(1 / (np.bincount(groups)[groups] * (groups.max() + 1) * len(judge)), judge.shape)
+    open_share = float((target * ~sure).sum()) if sure.any() else 1.0
+    target = target / open_share  # so that it adds up to 1 over the replies that are not sure
     weights = np.where(asked, target if weights is None else target * weights, 0.0)
     weights = weights / weights.sum()
     answers = np.where(asked, people, 0.0)
-    verdicts = judge - float((judge * target).sum())
+    verdicts = np.where(sure, 0.0, judge - float((judge * target * ~sure).sum()))
     slopes = _slopes_without_each_group(verdicts, answers, weights, groups)
     correlation = _correlation(verdicts, answers, weights)
 
@@ -86,15 +95,17 @@ def prediction_powered(
         residuals = answers - slope * verdicts
         mean = float((weights * residuals).sum())
         inside = float((weights * slope).sum())
-        return mean + inside * verdicts + np.where(asked, weights / target * (residuals - mean), 0.0)
+        values = mean + inside * verdicts + np.where(asked, weights / target * (residuals - mean), 0.0)
+        return values if known is None else np.where(sure, known, values)
 
     tables = [group_means(table(slope), groups) for slope in (np.zeros(prompts), slopes)]
     answered_groups = len(np.unique(groups[asked.any(0)]))
-    one_sided = answers[asked].min() == answers[asked].max() and answers[asked][0] in (0.0, 1.0)
-    (people_all, people_here), (joined, joined_here) = (
-        (_one_sided(answers[asked][0], answered_groups),) * 2 if one_sided else _estimates(each, answered_groups)
-        for each in tables
-    )
+    if np.ptp(answers[asked]) == 0:
+        sure_part = 0.0 if known is None else float(np.where(sure, known * target, 0.0).sum()) * open_share
+        alike = _all_alike(float(answers[asked][0]), answered_groups, sure_part, open_share)
+        people_all = people_here = joined = joined_here = alike
+    else:
+        (people_all, people_here), (joined, joined_here) = (_estimates(each, answered_groups) for each in tables)
     return PredictionPowered(
         people=people_all,
         joined=joined,
@@ -103,7 +114,7 @@ def prediction_powered(
         slope=float((weights * slopes).sum()),
         correlation=correlation,
         answered=int(asked.sum()),
-        worth=_worth(verdicts, answers, weights, slopes, asked),
+        worth=_worth(verdicts, answers, weights, slopes, int((~sure).sum())),
     )
 
 
@@ -167,20 +178,26 @@ def _share(mean: float, half: float) -> Estimate:
     return score_interval(Estimate(share, low, high, NO_TEST, normal, float("inf")))
 
 
-def _one_sided(answer: float, answered: int) -> Estimate:
-    """Return the interval of Clopper and Pearson where people always said the same."""
+def _all_alike(answer: float, answered: int, sure: float, share: float) -> Estimate:
+    """Return the interval where people said the same of so many prompts: at most the share of Clopper and Pearson of
+    all prompts has another answer.
+
+    Args:
+        sure: what the mean has of replies that nobody had to be asked about.
+        share: of the other ones.
+    """
     bound = clopper_pearson_bound(answered)
-    low, high = (1 - bound, 1.0) if answer else (0.0, bound)
-    return Estimate(float(answer), low, high, NO_TEST, 0.0, max(1, answered - 1))
+    mean, low, high = (sure + share * end for end in (answer, answer * (1 - bound), answer + bound * (1 - answer)))
+    return Estimate(mean, low, high, NO_TEST, 0.0, max(1, answered - 1))
 
 
 def _worth(
-    verdicts: np.ndarray, answers: np.ndarray, weights: np.ndarray, slopes: np.ndarray, asked: np.ndarray
+    verdicts: np.ndarray, answers: np.ndarray, weights: np.ndarray, slopes: np.ndarray, all_replies: int
 ) -> float:
     """Return how many answers without the judge would leave the same error of asking some and not all."""
     residuals = answers - slopes * verdicts
     left, alone = (float((weights * (v - (weights * v).sum()) ** 2).sum()) for v in (residuals, answers))
-    n, all_replies = int(asked.sum()), asked.size
+    n = int((weights > 0).sum())
     if alone == 0 or n == all_replies:
         return float(n)
     return 1 / (1 / all_replies + (1 / n - 1 / all_replies) * left / alone)
