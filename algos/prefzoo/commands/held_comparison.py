@@ -102,6 +102,7 @@ def _changed(held: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, st
         rest = {key: value for key, value in content.items() if key not in CHANGES_NO_TRIAL}
         if one_is_not_tuned:
             rest["tuning"] = f"{content['tuning']['trials']} trials" if content.get("tuning") else "none"
+        rest["evaluation"] = {key: value for key, value in content.get("evaluation", {}).items() if key != "human"}
         rest["judge"] = {key: value for key, value in content.get("judge", {}).items() if key != "audit_pairs"}
         return {**rest, "the first of seeds": content["seeds"][0], "algorithms": common}
 

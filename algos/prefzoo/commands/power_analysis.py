@@ -22,7 +22,7 @@ PROMPTS = (64, 128, 256, 512, 1024, 2048)
 
 ENDLESS = 10**9
 """Prompts so many that more would change nothing."""
-SIZE_KEYS = ("seeds", "tracking", "evaluation.prompts", "evaluation.milestones")
+SIZE_KEYS = ("seeds", "tracking", "evaluation.prompts", "evaluation.milestones", "evaluation.human")
 """What a pilot may do otherwise than the recipe that it is for."""
 
 

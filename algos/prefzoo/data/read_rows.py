@@ -92,6 +92,41 @@ def read_rows(kind: str, source: str, options: ReadOptions | None = None) -> Rea
     return result
 
 
+def read_votes(source: str) -> tuple[list[VotedPair], ReadResult]:
+    """Every vote in a file of preferences, by pair of replies; a record with a chosen reply is one for that.
+
+    Returns:
+        The pairs, and what was read and dropped; it has no rows.
+
+    Raises:
+        DataError: when there is no such file.
+    """
+    result = ReadResult()
+    voted: dict[PairKey, VotedPair] = {}
+    seen: set[Hashable] = set()
+    for row_id, record in read_records("preferences", source):
+        result.read += 1
+        if not isinstance(record, dict):
+            text = record.text if isinstance(record, UnreadableRecord) else as_text(record)
+            result.dropped.add(getattr(record, "reason", "not_an_object"), row_id, text)
+            continue
+        with result.using(row_id, record):
+            form = _form(record)
+            if form == THUMB:
+                raise Rejected("no_comparison_of_two_replies")
+            if form == PAIR:
+                row = pair(row_id, record)
+                choices: list[int | None] = [0]
+                assert row.chosen is not None and row.rejected is not None
+                sides = VotedPair(row_id, row.prompt, row.chosen, row.rejected)
+            else:
+                a, b = replies_of(record, "response_a", "response_b")
+                sides, choices = VotedPair(row_id, prompt_in(record), a, b), labels(record["preference"])
+            add_votes(voted, sides, choices, annotator_of(record), seen)
+            result.used += 1
+    return list(voted.values()), result
+
+
 def _no_rows_message(kind: str, source: str, result: ReadResult, columns: list[str]) -> str:
     if not result.read:
         return f"data.{kind}: {source!r} is empty: it has not one record."

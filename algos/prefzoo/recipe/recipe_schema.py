@@ -85,6 +85,9 @@ class Evaluation(Settings):
     `milestones` policies are kept by each training of a policy (of which an algorithm of several rounds has several) at
     equal shares of its optimizer steps, and measured too: with 3, after 1/4, 1/2 and 3/4. They allow to compare at
     equal budgets. With full fine-tuning each takes the room of the whole model.
+
+    `human` is a file of people's answers about test replies (of `prefzoo label`, or exported), which correct what the
+    judge, the gold reward or the reward says. Nothing but the report depends on it.
     """
 
     prompts: int = Field(256, ge=2)
@@ -92,6 +95,12 @@ class Evaluation(Settings):
     against: Literal["start"] = "start"
     judge: JudgeSettings | None = None
     same_judge: bool = False
+    human: PathText | None = None
+
+    @field_validator("human")
+    @classmethod
+    def _absolute(cls, file: str | None) -> str | None:
+        return None if file is None else str(Path(file).expanduser().resolve())
 
 
 class Wandb(Settings):

@@ -29,6 +29,7 @@ from prefzoo.results.caveats import (
 )
 from prefzoo.results.cost_record import ESTIMATE_FILE
 from prefzoo.results.equal_budgets import at_equal_budgets
+from prefzoo.results.human_win_rates import human_win_rates
 from prefzoo.results.results_file import identities, last_call
 from prefzoo.results.results_schema import AlgorithmResult, Departure, Milestone, Results, SeedResult, Status, Warning
 from prefzoo.results.reward_on_policies import reward_on_policies
@@ -118,6 +119,7 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
         verdicts=verdicts,
         pairs=analysis.pairs(tables, groups),
         equal_budgets=at_equal_budgets(algorithms, tables, plan.out, groups),
+        human=human_win_rates(plan, tables, groups),
         ratings=analysis.ratings(tables, groups),
         power_difference=power_difference(verdicts, metric, len(recipe.seeds)),
         call=last_call(plan.out),

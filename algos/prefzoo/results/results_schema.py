@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from prefzoo.results.human_schema import Human
 from prefzoo.results.tuning_schema import Block, Tuning, VerdictName
 
 Status = Literal["ok", "failed", "skipped"]
@@ -245,6 +246,7 @@ class Results(Block):
     workers: list[int] = Field(
         default=[], description="how many stages ran at a time, different numbers where several calls made the run"
     )
+    human: Human | None = Field(default=None, description="people's answers, where the recipe names a file of them")
     ratings: dict[str, Summary] = Field(default={}, description="Bradley-Terry, in log-odds; the start has 0")
     power_difference: float | None = Field(
         default=None,

@@ -36,6 +36,8 @@ NON_BLOCKING_KEYS = (
     "training.accumulation",
     "training.gradient_checkpointing",
 )
+NOT_MEASURED_BY = ("milestones", "judge", "human")
+"""Keys of `evaluation` on which no measurement depends, or that are compared by themselves."""
 WEIGHTS = ("*.safetensors", "tokenizer.json", "*.model", "vocab*", "merges.txt", "*.jinja")
 SHARED = ("adapter", "budget", "training", "generation", "reward")
 SHOWN = 40
@@ -74,7 +76,7 @@ def identity(plan: Plan, label: str | None = None) -> dict[str, Any]:
             ),
         },
         **{key: dump[key] for key in SHARED},
-        "evaluation": {key: value for key, value in dump["evaluation"].items() if key not in ("milestones", "judge")},
+        "evaluation": {key: value for key, value in dump["evaluation"].items() if key not in NOT_MEASURED_BY},
         "reward files": files if any(files) else None,
         "data": {"shuffle_labels": recipe.data.shuffle_labels},
         "gold": fingerprint(gold.path) if isinstance(gold, GoldFunction) else gold,
