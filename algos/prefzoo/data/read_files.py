@@ -85,6 +85,19 @@ def source_problem(source: str, kind: str = "preferences") -> str | None:
     return None
 
 
+def is_database(path: Path) -> bool:
+    """Whether a file is an SQLite database.
+
+    Raises:
+        DataError: when it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(16) == b"SQLite format 3\0"
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+
+
 def read_records(kind: str, source: str, options: ReadOptions | None = None) -> Records:
     """`("line 17", record)` for everything in `source`, with columns under the names of `COLUMNS[kind]`.
 

@@ -284,6 +284,7 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (template_problems, ("model.chat_template",)),
     (unfinished_problems, ("generation.unfinished", "algorithms")),
     (seed_problems, ("seeds",)),
+    (data.human_problems, ("evaluation.human",)),
     (tuning.tuning_problems, ("tuning", "data.splits", "gold", "reward.type", "seeds", *_ROWS)),
 )
 """Each check with the keys whose defaults would mislead it."""

@@ -6,9 +6,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from prefzoo.data import sources
-from prefzoo.data.read_files import COLUMNS, ReadOptions, read_records, source_problem
+from prefzoo.data.read_files import COLUMNS, ReadOptions, is_database, read_records, source_problem
 from prefzoo.data.vote_aggregation import PACKAGE, voted_on
-from prefzoo.errors import DataError, unknown
+from prefzoo.errors import DataError, PrefzooError, unknown
+from prefzoo.feedback.store import FeedbackStore
 from prefzoo.recipe.recipe_schema import GoldFunction, Recipe
 
 
@@ -37,6 +38,21 @@ def file_problems(recipe: Recipe) -> list[str]:
             except DataError as error:
                 problems += str(error).split("\n")
     return problems
+
+
+def human_problems(recipe: Recipe) -> list[str]:
+    """People's answers must be in a file that can be read; before anybody answered it need not be there."""
+    path = Path(recipe.evaluation.human or ".")
+    if recipe.evaluation.human is None or not path.exists():
+        return [] if path.parent.is_dir() else [f"evaluation.human: the folder of {str(path)!r} is not there."]
+    try:
+        if path.is_file() and is_database(path):
+            FeedbackStore(path)
+            return []
+        problem = source_problem(str(path))
+    except PrefzooError as error:
+        problem = str(error)
+    return [f"evaluation.human: {problem}."] if problem else []
 
 
 def column_problems(recipe: Recipe) -> list[str]:

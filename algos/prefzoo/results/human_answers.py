@@ -8,17 +8,17 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+from prefzoo.data.read_files import is_database
 from prefzoo.data.read_rows import read_votes
 from prefzoo.data.votes import Vote
-from prefzoo.errors import PrefzooError
+from prefzoo.feedback.feedback_types import Answer, Item
+from prefzoo.feedback.store import FeedbackStore
 from prefzoo.views import prompt_key
 
 COMPARING = ("compare", "ab")
 """Kinds of questions whose answer is which of two replies is better."""
 CHOICES = {"first": 0, "second": 1, "tie": None, "both_bad": None}
-MAGIC = b"SQLite format 3\0"
 
 
 @dataclass(frozen=True)
@@ -69,36 +69,24 @@ class HumanAnswers:
         return hashlib.sha256(json.dumps(sorted(said, key=json.dumps)).encode()).hexdigest()
 
 
-def is_store(path: Path) -> bool:
-    """Whether a file is an SQLite database."""
-    with path.open("rb") as file:
-        return file.read(len(MAGIC)) == MAGIC
-
-
 def read_answers(path: Path) -> HumanAnswers:
     """Read a store of feedback, or a file of `data: preferences` with votes.
 
     Raises:
         PrefzooError: when it cannot be read.
     """
-    try:
-        store = is_store(path)
-    except OSError as error:
-        raise PrefzooError(f"evaluation.human: {path} cannot be read: {error.strerror}") from error
-    if not store:
+    if not is_database(path):
         return _from_file(path)
-    from prefzoo.feedback.store import FeedbackStore
-
-    opened = FeedbackStore(path)
-    return from_store(opened.items(), opened.answers())
+    store = FeedbackStore(path)
+    return from_store(store.items(), store.answers())
 
 
-def from_store(items: Sequence[Any], answers: Sequence[Any]) -> HumanAnswers:
+def from_store(items: Sequence[Item], answers: Sequence[Answer]) -> HumanAnswers:
     """Take the live answers of a store (see `prefzoo.feedback`), in the order in which they were given."""
     by_id = {item.item_id: item for item in items if item.kind in COMPARING and item.gold is None}
     kinds = {item.item_id: item.kind for item in items}
     result = HumanAnswers(answers=len(answers))
-    given: dict[str, list[Any]] = {}
+    given: dict[str, list[Answer]] = {}
     for answer in answers:
         if answer.item_id in by_id:
             given.setdefault(answer.item_id, []).append(answer)
@@ -119,7 +107,7 @@ def from_store(items: Sequence[Any], answers: Sequence[Any]) -> HumanAnswers:
     return result
 
 
-def _pair(item: Any, votes: tuple[Vote, ...] = (), both_bad: int = 0, weight: float = 1.0) -> ComparedPair:
+def _pair(item: Item, votes: tuple[Vote, ...] = (), both_bad: int = 0, weight: float = 1.0) -> ComparedPair:
     first, second = item.replies
     policies = (first.get("policy"), second.get("policy"))
     return ComparedPair(prompt_key(item.prompt), (first["text"], second["text"]), policies, votes, both_bad, weight)
