@@ -24,9 +24,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
-from prefzoo.results.statistics.hypothesis_tests import clopper_pearson_bound, score_interval
+from prefzoo.results.statistics.hypothesis_tests import clopper_pearson_bound
 from prefzoo.results.statistics.prompt_groups import Groups, group_means
 from prefzoo.results.statistics.two_way_anova import ALPHA, Estimate, mean_squares
 
@@ -166,16 +166,20 @@ def _estimates(table: np.ndarray, answered: int) -> tuple[Estimate, Estimate]:
 
 
 def _t(df: float) -> float:
-    return float(stats.t.ppf(1 - ALPHA / 2, df))
+    return float(special.stdtrit(df, 1 - ALPHA / 2))
 
 
 def _share(mean: float, half: float) -> Estimate:
     """Return the estimate of a share with Wilson's interval, of as many independent answers as have a plain interval of
     this half width; what the correction of a judge brings beyond 0 or 1 is cut."""
     share = min(1.0, max(0.0, mean))
-    normal = half / float(stats.norm.ppf(1 - ALPHA / 2))
-    low, high = max(0.0, mean - half), min(1.0, mean + half)
-    return score_interval(Estimate(share, low, high, NO_TEST, normal, float("inf")))
+    low, high, variance = mean - half, mean + half, share * (1 - share)
+    if variance > 0 and half < np.inf:
+        ratio = half**2 / variance
+        centre, reach = share + ratio / 2, (half**2 + ratio**2 / 4) ** 0.5
+        low, high = (centre - reach) / (1 + ratio), (centre + reach) / (1 + ratio)
+    error = half / _t(np.inf)
+    return Estimate(share, max(0.0, low), min(1.0, high), NO_TEST, error, float("inf"))
 
 
 def _all_alike(answer: float, answered: int, sure: float, share: float) -> Estimate:
