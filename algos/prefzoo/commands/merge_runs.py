@@ -104,10 +104,12 @@ def _merge(folders: Sequence[Path], out: Path) -> Results:
                         *notes,
                         *_taught(algorithms),
                         *_tuned(runs),
+                        *(f"People's answers are in the report of {name}." for name, run in runs.items() if run.human),
                         *(note for run in runs.values() for note in run.notes),
                     ]
                 )
             ),
+            "human": None,
             "call": None,
             "merged": {name: os.path.relpath(place, out) for name, place in places.items()},
             "warnings": _warnings(runs, origins),

@@ -9,6 +9,7 @@ import numpy as np
 
 from prefzoo.judges.judge_audit import Bin
 from prefzoo.results.analysis import PAIRS
+from prefzoo.results.human_schema import HumanPair, WinRate
 from prefzoo.results.results_schema import Milestone, Results, SeedResult, Summary
 from prefzoo.run.stage_graph import START
 
@@ -142,6 +143,21 @@ def calibration(axes: Any, bins: Sequence[Bin]) -> None:
     axes.set(xlabel="how sure the judge is of the reply it prefers", ylabel="how often it is right (95% interval)")
     axes.set(xlim=(0.48, 1.04), ylim=(-0.02, 1.04))
     axes.legend(loc="lower right", frameon=False, fontsize=9)
+
+
+def win_rates(axes: Any, pairs: Sequence[HumanPair], instrument: str) -> None:
+    """Draw the win rates of each pair by the judge alone, by people alone, and joined, with 95% intervals."""
+    ways = {instrument: ("judge", "C1", "s"), "people": ("people", "C0", "o"), "joined": ("joined", "C2", "D")}
+    for place, (name, (attribute, colour, marker)) in enumerate(ways.items()):
+        for i, pair in enumerate(reversed(pairs)):
+            each: WinRate = getattr(pair, attribute)
+            errors = [[each.mean - each.ci95[0]], [each.ci95[1] - each.mean]]
+            style = {"color": colour, "fmt": marker, "capsize": 3, "label": name if i == 0 else None}
+            axes.errorbar(each.mean, i + 0.22 * (1 - place), xerr=errors, **style)
+    axes.axvline(0.5, color="0.6", linewidth=1, zorder=0)
+    axes.set_yticks(range(len(pairs)), [f"{pair.a} - {pair.b}" for pair in reversed(pairs)])
+    axes.set(xlabel="share of prompts won (ties half)", xlim=(0, 1), ylim=(-0.5, len(pairs) - 0.5))
+    draw_legend(axes)
 
 
 def _cloud(

@@ -20,6 +20,7 @@ from prefzoo.report.breakdown import breakdown_sections
 from prefzoo.report.cost import cost_section
 from prefzoo.report.data_summary import data_section
 from prefzoo.report.figures import pictures, training_curves
+from prefzoo.report.human_section import human_pictures, human_section
 from prefzoo.report.judge_section import judge_sections
 from prefzoo.report.likelihood_section import likelihood_section
 from prefzoo.report.pairs import pairs_section
@@ -48,6 +49,7 @@ def all_sections(results: Results, out: Path, drawn: Mapping[str, Picture]) -> l
     labels = ranked(results)
     return [
         *summary_sections(results, drawn, out),
+        human_section(results, drawn),
         *tuning_sections(results, drawn),
         _curves_section(drawn),
         pairs_section(results, labels),
@@ -76,7 +78,7 @@ def write(results: Results, out: Path) -> None:
 
 
 def _all_pictures(results: Results, out: Path) -> list[Picture]:
-    return [*pictures(results, training_curves(results, out)), *tuning_pictures(results)]
+    return [*pictures(results, training_curves(results, out)), *tuning_pictures(results), *human_pictures(results)]
 
 
 def write_csv(results: Results, file: Path) -> None:

@@ -8,6 +8,8 @@ from pathlib import Path
 from prefzoo.data.read_files import COLUMNS
 from prefzoo.report.cost import format_cost
 from prefzoo.report.sections import PROSE
+from prefzoo.results.human_schema import WinRate
+from prefzoo.results.number_format import fixed, interval
 from prefzoo.results.results_schema import Results, Verdict
 from prefzoo.results.statistics import ALPHA
 from prefzoo.results.tuning_schema import Tuning
@@ -19,6 +21,8 @@ EXPLAINED_METRICS = ("gold", "proxy", "win_rate", "kl", "length", "distinct_2")
 """Metrics whose columns in the first table have a note, in order."""
 EQUAL = {"flops": "FLOPs", "seconds": "seconds"}
 """What each label is given the same of, in a search for settings."""
+INSTRUMENTS = {"judge": "the judge", "gold": "the gold reward", "proxy": "the reward"}
+"""Whose verdicts on all test replies people's answers correct."""
 MOST_NAMED = 6
 """More policies than this are not all named in a title or a sentence."""
 
@@ -165,6 +169,25 @@ def seeds_note(results: Results) -> str | None:
     """Return what a verdict of two seeds is worth; None where there are more, or one (see `sentence`), or none."""
     found = any(v.metric == results.primary and v.verdict != "inconclusive" for v in results.verdicts)
     return TWO_SEEDS if found and len(results.recipe["seeds"]) == 2 else None
+
+
+def people_note(results: Results) -> str | None:
+    """Return what people's answers say, joined with the judge's verdicts; None where there are none."""
+    if results.human is None or not results.human.pairs:
+        return None
+    who = INSTRUMENTS[results.human.instrument]
+    parts = [
+        f"{pair.a} wins {rate(pair.joined)} over {pair.b} (people alone {rate(pair.people)}; {who} {rate(pair.judge)})"
+        for pair in results.human.pairs[:MOST_NAMED]
+    ]
+    more = len(results.human.pairs) - MOST_NAMED
+    listed = "; ".join([*parts, *([f"{more} more pairs"] if more > 0 else [])])
+    return f"By {results.human.used} answers of people, joined with {who}: {listed}."
+
+
+def rate(each: WinRate) -> str:
+    """Return a win rate with its interval."""
+    return f"{fixed(each.mean)} {interval(*each.ci95, sign='')}"
 
 
 def search_note(results: Results, run: str, tuning: Tuning) -> str:

@@ -12,6 +12,7 @@ from prefzoo.report.summary_text import (
     left_open,
     marked,
     open_note,
+    people_note,
     power_note,
     search_note,
     seeds_note,
@@ -53,7 +54,9 @@ def summary_sections(results: Results, pictures: Mapping[str, Picture], out: Pat
     ]
     verdict += [Text(search_note(results, *search), "note") for search in results.searches.items()]
     verdict += [
-        Text(note, "note") for note in (seeds_note(results), open_note(results), power_note(results, out)) if note
+        Text(note, "note")
+        for note in (people_note(results), seeds_note(results), open_note(results), power_note(results, out))
+        if note
     ]
     verdict += [Figures([pictures[name] for name in FIRST_PICTURES if name in pictures]), Text(setting(results))]
     notes = {COLUMNS.get(name, name): text for name, text in column_notes(results).items()}

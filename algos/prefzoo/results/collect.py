@@ -29,7 +29,7 @@ from prefzoo.results.caveats import (
 )
 from prefzoo.results.cost_record import ESTIMATE_FILE
 from prefzoo.results.equal_budgets import at_equal_budgets
-from prefzoo.results.human_win_rates import human_win_rates
+from prefzoo.results.human_win_rates import human_notes, human_win_rates
 from prefzoo.results.results_file import identities, last_call
 from prefzoo.results.results_schema import AlgorithmResult, Departure, Milestone, Results, SeedResult, Status, Warning
 from prefzoo.results.reward_on_policies import reward_on_policies
@@ -89,6 +89,7 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
         judge = {"type": recipe.judge.type, **judge, "audits": _audits(plan)}
     search = found_tuning(recipe, plan.out)
     verdicts = analysis.verdicts(tables, groups, search_sds(search))
+    human = human_win_rates(plan, tables, groups)
     tuning = explained(search, verdicts, metric) if search is not None else None
     return Results(
         recipe=recipe.model_dump(mode="json"),
@@ -111,6 +112,7 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
             *group_notes(groups),
             *skew_notes(verdicts, metric),
             *judge_notes(plan, outcomes, judge),
+            *human_notes(human),
             *ungraded(algorithms),
             *encoded_otherwise(algorithms),
             *unsealed(plan),
@@ -119,7 +121,7 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
         verdicts=verdicts,
         pairs=analysis.pairs(tables, groups),
         equal_budgets=at_equal_budgets(algorithms, tables, plan.out, groups),
-        human=human_win_rates(plan, tables, groups),
+        human=human,
         ratings=analysis.ratings(tables, groups),
         power_difference=power_difference(verdicts, metric, len(recipe.seeds)),
         call=last_call(plan.out),

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from prefzoo.data.agreement import clustered_wilson, vote_agreement
-from prefzoo.errors import PrefzooError
+from prefzoo.errors import PrefzooError, with_full_stop
 from prefzoo.results import statistics
 from prefzoo.results.analysis import ALL, PromptGroups, Tables, primary_metric
 from prefzoo.results.human_answers import ComparedPair, HumanAnswers, read_answers
@@ -101,6 +101,18 @@ def human_win_rates(plan: Plan, tables: Mapping[str, Tables], groups: PromptGrou
             "pairs": [result for result in results if result is not None],
         }
     )
+
+
+def human_notes(human: Human | None) -> list[str]:
+    """Return what a reader must know of answers that could not be used."""
+    if human is None:
+        return []
+    if human.problem is not None:
+        return [with_full_stop(f"People's answers are not in this report: {human.file}: {human.problem}")]
+    if human.answers and not human.used:
+        why = ", ".join(f"{count}: {reason}" for reason, count in human.unused.items())
+        return [f"None of the {human.answers} answers in {human.file} is about the test replies of this run ({why})."]
+    return [] if human.answers else [f"Nobody has answered anything in {human.file} yet."]
 
 
 def assign(answers: HumanAnswers, replies: RunReplies) -> dict[Labels, list[ComparedPair]]:
