@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -19,19 +20,22 @@ from prefzoo.views import prompt_key
 COMPARING = ("compare", "ab")
 """Kinds of questions whose answer is which of two replies is better."""
 CHOICES = {"first": 0, "second": 1, "tie": None, "both_bad": None}
+OF_RUN = re.compile(r"^seed (\d+) test prompt \d+$")
+"""Where an item of a run came from."""
 
 
 @dataclass(frozen=True)
 class ComparedPair:
-    """Two replies that people were, or could have been, asked about.
+    """Two replies that people compared.
 
     Attributes:
         prompt: its key (`views.prompt_key`).
         replies: both texts.
         policies: whose replies they are; None where that is not known.
-        votes: on which of the two is better, one for each annotator; none where nobody answered yet.
+        votes: on which of the two is better, one for each annotator.
         both_bad: how many of the votes for neither say that both are bad.
         weight: what one answer stands for, beside those that were drawn with equal chances.
+        seed: of the trainings whose replies they are; None where that is not known.
     """
 
     prompt: str
@@ -40,6 +44,7 @@ class ComparedPair:
     votes: tuple[Vote, ...] = ()
     both_bad: int = 0
     weight: float = 1.0
+    seed: int | None = None
 
 
 @dataclass
@@ -47,7 +52,7 @@ class HumanAnswers:
     """All that a file has.
 
     Attributes:
-        pairs: in the order of their first answer, those without one last.
+        pairs: in the order of their first answer.
         answers: every live answer in the file, of any kind.
         unused: reason -> how many answers are of no use here.
         weighting: how the chances of items to be asked enter, in words.
@@ -64,7 +69,6 @@ class HumanAnswers:
         said = [
             (p.prompt, p.replies, [(v.annotator, v.choice) for v in p.votes], p.both_bad, round(p.weight, 9))
             for p in self.pairs
-            if p.votes
         ]
         return hashlib.sha256(json.dumps(sorted(said, key=json.dumps)).encode()).hexdigest()
 
@@ -100,17 +104,22 @@ def from_store(items: Sequence[Item], answers: Sequence[Answer]) -> HumanAnswers
         of_item = given[item.item_id]
         choices = [answer.value["choice"] for answer in of_item]
         votes = (Vote(CHOICES[c], a.annotator, a.answer_id) for c, a in zip(choices, of_item, strict=True))
-        result.pairs.append(_pair(item, tuple(votes), choices.count("both_bad"), weight))
-    result.pairs += [_pair(item) for item_id, item in by_id.items() if item_id not in given]
+        first, second = item.replies
+        seed = OF_RUN.search(item.source)
+        result.pairs.append(
+            ComparedPair(
+                prompt=prompt_key(item.prompt),
+                replies=(first["text"], second["text"]),
+                policies=(first.get("policy"), second.get("policy")),
+                votes=tuple(votes),
+                both_bad=choices.count("both_bad"),
+                weight=weight,
+                seed=int(seed[1]) if seed else None,
+            )
+        )
     uniform = all(weight == 1 for weight in weights)
     result.weighting = "drawn with equal chances" if uniform else "weighted by the inverse of each one's chance"
     return result
-
-
-def _pair(item: Item, votes: tuple[Vote, ...] = (), both_bad: int = 0, weight: float = 1.0) -> ComparedPair:
-    first, second = item.replies
-    policies = (first.get("policy"), second.get("policy"))
-    return ComparedPair(prompt_key(item.prompt), (first["text"], second["text"]), policies, votes, both_bad, weight)
 
 
 def draw_weights(probabilities: Sequence[float], all_items: int) -> list[float]:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -24,6 +23,8 @@ from prefzoo.views import prompt_key
 Labels = tuple[str, str]
 Cell = tuple[int, int]
 """The place of a training and of a test prompt in a table."""
+LABELS_FILE = "labels.sqlite"
+"""Where `prefzoo label RUN` keeps answers, in the run's folder."""
 STEPS = 6
 """Numbers of answers for which it is shown what they alone would have given."""
 
@@ -35,10 +36,12 @@ class RunReplies:
     Attributes:
         prompts: key of a prompt -> its places.
         texts: label -> (seeds x prompts) replies.
+        seeds: of the trainings.
     """
 
     prompts: Mapping[str, Sequence[int]]
     texts: Mapping[str, Sequence[Sequence[str]]]
+    seeds: Sequence[int]
 
     @classmethod
     def of(cls, plan: Plan, labels: Sequence[str]) -> RunReplies:
@@ -51,25 +54,27 @@ class RunReplies:
         for place, record in enumerate(records[labels[0]][0]):
             prompts.setdefault(prompt_key(record["prompt"]), []).append(place)
         texts = {label: [[r["reply"] for r in of_seed] for of_seed in seeds] for label, seeds in records.items()}
-        return cls(prompts, texts)
+        return cls(prompts, texts, plan.recipe.seeds)
 
     def cells(self, pair: ComparedPair, labels: Labels) -> list[Cell]:
         """Where these two policies gave these two replies."""
         a, b = (self.texts[label] for label in labels)
         return [
-            (seed, place)
+            (row, place)
             for place in self.prompts.get(pair.prompt, ())
-            for seed in range(len(a))
-            if {a[seed][place], b[seed][place]} == {*pair.replies}
+            for row, seed in enumerate(self.seeds)
+            if pair.seed in (None, seed) and {a[row][place], b[row][place]} == {*pair.replies}
         ]
 
 
 def human_win_rates(plan: Plan, tables: Mapping[str, Tables], groups: PromptGroups) -> Human | None:
-    """Join what people answered with the metric that decides; None where the recipe names no answers.
+    """Join what people answered with the metric that decides; None where there are no answers: the recipe names no
+    file of them, and none lies in the run's folder.
 
     What cannot be read is a `problem` in the result: numbers that do not depend on it are reported all the same.
     """
-    path = plan.recipe.evaluation.human
+    own = plan.out / LABELS_FILE
+    path = plan.recipe.evaluation.human or (str(own) if own.is_file() else None)
     metric = primary_metric(tables)
     if path is None or metric is None:
         return None
@@ -84,12 +89,8 @@ def human_win_rates(plan: Plan, tables: Mapping[str, Tables], groups: PromptGrou
     ordered = sorted(scores, key=lambda label: label == START)  # so that the start is the second of a pair
     replies = RunReplies.of(plan, ordered)
     assigned = assign(answers, replies)
-    results = [
-        joined(labels, pairs, replies, scores, groups.get(ALL), [str(seed) for seed in plan.recipe.seeds])
-        for labels, pairs in assigned.items()
-        if any(pair.votes for pair in pairs)
-    ]
-    used = [pair for pairs in assigned.values() for pair in pairs if pair.votes]
+    results = [joined(labels, pairs, replies, scores, groups.get(ALL)) for labels, pairs in assigned.items()]
+    used = [pair for pairs in assigned.values() for pair in pairs]
     return human.model_copy(
         update={
             "sha256": answers.sha256,
@@ -98,7 +99,7 @@ def human_win_rates(plan: Plan, tables: Mapping[str, Tables], groups: PromptGrou
             "unused": dict(answers.unused),
             "weighting": answers.weighting,
             "annotators": vote_agreement([pair.votes for pair in used]) if used else {},
-            "pairs": [result for result in results if result is not None],
+            "pairs": results,
         }
     )
 
@@ -134,9 +135,9 @@ def assign(answers: HumanAnswers, replies: RunReplies) -> dict[Labels, list[Comp
             reason = "other replies to a test prompt" if known else "a prompt that is no test prompt"
         if fitting:
             candidates.append((pair, fitting))
-        elif pair.votes:
+        else:
             answers.unused[reason] += len(pair.votes)
-    counts = Counter(labels for pair, fitting in candidates if pair.votes for labels in fitting)
+    counts = Counter(labels for _, fitting in candidates for labels in fitting)
     assigned: dict[Labels, list[ComparedPair]] = {}
     for pair, fitting in candidates:
         assigned.setdefault(max(fitting, key=lambda labels: counts[labels]), []).append(pair)
@@ -149,12 +150,11 @@ def joined(
     replies: RunReplies,
     scores: Mapping[str, np.ndarray],
     groups: statistics.Groups,
-    seeds: Sequence[str],
-) -> HumanPair | None:
-    """Return the win rates of the first policy over the second; None where no reply that counts was answered.
+) -> HumanPair:
+    """Return the win rates of the first policy over the second.
 
     Args:
-        pairs: those that people answered in the order of their answers, and those that they could be asked about.
+        pairs: those that people compared, in the order of their answers.
         scores: (seeds x prompts) tables by label; the higher one wins.
     """
     a, b = (replies.texts[label] for label in labels)
@@ -188,7 +188,7 @@ def joined(
     return HumanPair(
         a=labels[0],
         b=labels[1],
-        seeds=[seeds[row] for row in rows.tolist()],
+        seeds=[str(replies.seeds[row]) for row in rows.tolist()],
         replies=judge.size,
         same_replies=int(same.sum()),
         answered=found.answered,
@@ -212,30 +212,24 @@ def answer_table(
     """Return (seeds x prompts) tables: the share of people who prefer the first policy's reply, NaN where nobody
     answered; what each stands for; and the place of the answer in their order.
 
-    Where policies gave the same replies with several seeds, and people could be asked about these only once, the answer
-    stands for all of them; where they could be asked as often, each stands for one.
+    Where policies gave the same two replies with several seeds, and an answer does not say about which, it counts for
+    one of them: of each prompt, one seed's replies are asked about.
     """
     texts = replies.texts[labels[0]]
     people = np.full((len(texts), len(texts[0])), np.nan)
     weights, order = np.ones_like(people), np.full(people.shape, len(pairs))
-    alike: dict[Any, list[int]] = {}
+    of_cell: dict[Cell, list[int]] = {}
     for place, pair in enumerate(pairs):
-        alike.setdefault((pair.prompt, frozenset(pair.replies)), []).append(place)
-    for places in alike.values():
-        cells = replies.cells(pairs[places[0]], labels)
-        for i, (seed, prompt) in enumerate(cells):
-            of_cell = [p for j, p in enumerate(places) if i % len(places) == j or j % len(cells) == i]
-            answered = [p for p in of_cell if pairs[p].votes]
-            if answered:
-                first = [pairs[p].replies[0] == texts[seed][prompt] for p in answered]
-                values = [
-                    0.5 if vote.choice is None else float((vote.choice == 0) == is_first)
-                    for p, is_first in zip(answered, first, strict=True)
-                    for vote in pairs[p].votes
-                ]
-                people[seed, prompt] = np.mean(values)
-                weights[seed, prompt] = np.mean([pairs[p].weight for p in answered])
-                order[seed, prompt] = answered[0]
+        cells = replies.cells(pair, labels)
+        of_cell.setdefault(next((cell for cell in cells if cell not in of_cell), cells[0]), []).append(place)
+    for (row, prompt), places in of_cell.items():
+        values = [
+            0.5 if vote.choice is None else float((vote.choice == 0) == (pairs[p].replies[0] == texts[row][prompt]))
+            for p in places
+            for vote in pairs[p].votes
+        ]
+        people[row, prompt], order[row, prompt] = np.mean(values), places[0]
+        weights[row, prompt] = np.mean([pairs[p].weight for p in places])
     return people, weights, order
 
 
