@@ -15,8 +15,9 @@ import pytest
 import prefzoo
 from conftest import SMALL
 from prefzoo.commands.comparison import rebuild
+from prefzoo.commands.label_planning import plan_labels
 from prefzoo.data.votes import Vote
-from prefzoo.errors import RecipeError
+from prefzoo.errors import PrefzooError, RecipeError
 from prefzoo.feedback.feedback_types import Answer, Item
 from prefzoo.feedback.store import FeedbackStore
 from prefzoo.report.human_section import human_section
@@ -166,7 +167,7 @@ def test_new_answers_change_the_report_and_train_nothing_again(small_run, tmp_pa
         for seed in range(2)
         if dpo[seed][place]["reply"] != start[seed][place]["reply"]
     ]
-    assert len(cells) >= 20
+    assert len(cells) >= 15
     store = FeedbackStore(tmp_path / "labels.sqlite")
     store.add_annotator("anna")
     store.add_items(
@@ -179,33 +180,46 @@ def test_new_answers_change_the_report_and_train_nothing_again(small_run, tmp_pa
     )  # fmt: skip
     store.add_items([Item("other", "ab", PROMPT, [{"text": "a", "policy": "dpo"}, {"text": "b", "policy": "start"}])])
     store.record(choice("other", "anna", "first"))
-    for number, (seed, place) in enumerate(cells[:10]):
-        store.record(choice(f"{seed}-{place}", "anna", "second" if number % 5 else "first"))
+    for number, (seed, place) in enumerate(cells[:5]):
+        store.record(choice(f"{seed}-{place}", "anna", "second" if number else "first"))
 
     joined = prefzoo.compare("quickstart", seeds=2, sets=[*SMALL, f"evaluation.human={store.path}"], out=out)
     assert stage_folders(out) == before
     human = joined.human
-    assert human is not None and (human.instrument, human.answers, human.used) == ("gold", 11, 10)
+    assert human is not None and (human.instrument, human.answers, human.used) == ("gold", 6, 5)
     assert human.unused == {"a prompt that is no test prompt": 1}
     (pair,) = human.pairs
-    assert (pair.a, pair.b, pair.answered, pair.replies) == ("dpo", "start", 10, 32)
+    assert (pair.a, pair.b, pair.answered, pair.replies) == ("dpo", "start", 5, 32)
     assert pair.same_replies == 32 - len(cells) and pair.seeds == ["0", "1"]
-    # 8 of 10 for dpo, where the replies differ; a tie, where they do not
+    # 4 of 5 for dpo, where the replies differ; a tie, where they do not
     assert pair.people.mean == pytest.approx((0.8 * len(cells) + 0.5 * pair.same_replies) / 32)
     assert pair.judge.mean == pytest.approx(first.algorithms["dpo"].summary["win_rate"].mean)
     (section,) = [part for part in human_section(joined, {}).parts if part.kind == "Table"]
-    assert section.cells[1][0][:2] == ["dpo - start", "10"]
+    assert section.cells[1][0][:2] == ["dpo - start", "5"]
 
-    for seed, place in cells[10:20]:
+    for seed, place in cells[5:15]:
         store.record(choice(f"{seed}-{place}", "anna", "second"))
     again = rebuild(out)
     assert stage_folders(out) == before
-    assert again.human is not None and again.human.used == 20 and again.human.sha256 != human.sha256
-    assert again.human.pairs[0].people.mean == pytest.approx((0.9 * len(cells) + 0.5 * pair.same_replies) / 32)
+    assert again.human is not None and again.human.used == 15 and again.human.sha256 != human.sha256
+    assert again.human.pairs[0].people.mean == pytest.approx((14 / 15 * len(cells) + 0.5 * pair.same_replies) / 32)
     assert "People's answers" in (out / "report.html").read_text()
     same = {"human", "notes", "recipe", "call"}
     assert again.model_dump(exclude=same) == first.model_dump(exclude=same)
-    assert json.loads((out / "results.json").read_text())["human"]["used"] == 20
+    assert json.loads((out / "results.json").read_text())["human"]["used"] == 15
+
+
+def test_answers_are_planned_from_a_finished_run(small_run, tmp_path) -> None:
+    _, out = small_run
+    with pytest.raises(PrefzooError, match="--agreement 0.8"):
+        plan_labels(out, 20)
+    with pytest.raises(PrefzooError, match="only 32 pairs"):
+        plan_labels(out, 33, 0.8)
+    coin, good = (plan_labels(out, 20, agreement) for agreement in (0.5, 0.9))
+    assert coin.labels == [20] and (coin.correlation, good.correlation) == (0.0, pytest.approx(0.8))
+    assert good.plan.widths(20, good.correlation)[1] < good.plan.widths(20, 0.0)[1] == coin.plan.widths(20, 0.0)[1]
+    assert [column.header for column in good.table().columns][:3] == ["answers", "people alone", "joined"]
+    assert "agrees with people in 90%" in good.sentences()[0]
 
 
 def test_answers_in_the_run_s_own_folder_are_found_and_those_of_another_run_are_told(small_run, tmp_path) -> None:

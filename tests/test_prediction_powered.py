@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from prefzoo.results.statistics import prediction_powered
+from prefzoo.results.statistics import LabelPlan, prediction_powered
 
 NAN = float("nan")
 
@@ -104,3 +104,20 @@ def test_what_is_known_without_asking_is_not_estimated() -> None:
     people[0, 3] = 1
     sure = prediction_powered(np.full((1, 16), 0.5), people, known=known).people
     assert (sure.mean, sure.low, sure.high) == pytest.approx((0.75, 0.25 + 0.5 * (1 - 0.602365), 0.75), abs=1e-5)
+
+
+@pytest.mark.parametrize(("accuracy", "labels"), [(0.6, 60), (0.9, 60), (0.9, 200)])
+def test_the_planned_width_is_what_such_answers_come_to(accuracy: float, labels: int) -> None:
+    rng = np.random.default_rng(labels)
+    rate = 0.6 + 0.1 * rng.normal(size=(3, 1)) * np.ones(128)
+    widths, planned = [], []
+    for _ in range(150):
+        people = (rng.random((3, 128)) < rate).astype(float)
+        judge = np.where(rng.random((3, 128)) < accuracy, people, 1 - people)
+        asked = rng.permutation(people.size).reshape(people.shape) < labels
+        found = prediction_powered(judge, np.where(asked, people, NAN))
+        widths.append((found.joined.high - found.joined.low, found.joined_here.high - found.joined_here.low))
+        planned.append(
+            LabelPlan.of(people, None).widths(labels, float(np.corrcoef(judge.ravel(), people.ravel())[0, 1]))
+        )
+    assert np.mean(planned, 0) == pytest.approx(np.mean(widths, 0), rel=0.12)

@@ -43,20 +43,45 @@ def report(
 
 def power(
     pilot: Annotated[str, typer.Argument(metavar="RECIPE|DIR", help="A finished run, or the recipe it was of.")],
-    difference: Annotated[float, typer.Option("--difference", metavar="D", help="In units of the deciding metric.")],
+    difference: Annotated[
+        float | None, typer.Option("--difference", metavar="D", help="In units of the deciding metric.")
+    ] = None,
+    labels: Annotated[
+        int | None,
+        typer.Option("--labels", metavar="N", help="Instead: answers of people that shall correct the judge."),
+    ] = None,
+    agreement: Annotated[
+        float | None,
+        typer.Option(
+            "--agreement", metavar="A", help="How often the judge and people agree; else as the run measured."
+        ),
+    ] = None,
 ) -> None:
-    """Say how many seeds and test prompts a difference to the start needs, from the variances of a finished run.
+    """Say how many seeds and test prompts a difference to the start needs, from the variances of a finished run; or how
+    wide the interval of a win rate is with so many answers of people.
 
     Example: prefzoo power quickstart --difference 0.3
     """
+    from prefzoo.commands.label_planning import plan_labels
     from prefzoo.commands.power_analysis import analyze_power, recipe_differences
 
+    if (difference is None) == (labels is None):
+        raise PrefzooError("power: give either --difference D, or --labels N (with --agreement A)")
+    if agreement is not None and labels is None:
+        raise PrefzooError(f"--agreement {agreement:g}: of a judge whom people correct; give --labels N with it")
     of_recipe = not Path(pilot).is_dir()
     folder = Path("runs") / Path(pilot).stem if of_recipe else Path(pilot)
-    analysis = analyze_power(folder, difference)
+    differing = recipe_differences(folder, pilot) if of_recipe else []
     console = wide_console()
+    if labels is not None:
+        planned = plan_labels(folder, labels, agreement)
+        console.print(planned.table())
+        print(f"From {folder}.", *planned.sentences(), *differing, sep="\n")
+        return
+    assert difference is not None
+    analysis = analyze_power(folder, difference)
     console.print(*analysis.tables())
-    print(f"From {folder}.", *analysis.sentences(), *(recipe_differences(folder, pilot) if of_recipe else []), sep="\n")
+    print(f"From {folder}.", *analysis.sentences(), *differing, sep="\n")
 
 
 def sample(

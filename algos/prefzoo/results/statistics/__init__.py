@@ -12,6 +12,7 @@ from prefzoo.results.statistics.hypothesis_tests import (
     sign_test,
     verdict,
 )
+from prefzoo.results.statistics.label_plan import LabelPlan
 from prefzoo.results.statistics.power import POWER, Design, Pilot
 from prefzoo.results.statistics.prediction_powered import PredictionPowered, prediction_powered
 from prefzoo.results.statistics.prompt_groups import Groups, group_means, number_groups
@@ -24,6 +25,7 @@ __all__ = [
     "Design",
     "Estimate",
     "Groups",
+    "LabelPlan",
     "Pilot",
     "PredictionPowered",
     "all_differ_alike",

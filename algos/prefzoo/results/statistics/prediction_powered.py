@@ -147,12 +147,18 @@ def _correlation(verdicts: np.ndarray, answers: np.ndarray, weights: np.ndarray)
 def _estimates(table: np.ndarray, answered: int) -> tuple[Estimate, Estimate]:
     """Estimate the mean of a (seeds x groups) table over other seeds and groups, and over other groups alone, when
     people answered in so many groups."""
+    mean, squares = float(table.mean()), mean_squares(table)
     seeds, prompts = table.shape
-    mean = float(table.mean())
-    ms_seeds, ms_prompts, ms_noise = mean_squares(table)
-    df = max(1, answered - 1)
-    error = (ms_prompts / table.size) ** 0.5 if prompts > 1 else float("inf")
-    here = _share(mean, _t(df) * error)
+    both, here = half_widths(squares, seeds, prompts, answered)
+    return share_estimate(mean, both), share_estimate(mean, here)
+
+
+def half_widths(squares: tuple[float, float, float], seeds: int, prompts: int, answered: int) -> tuple[float, float]:
+    """Return half the widths of the plain intervals of a mean over other seeds and prompts, and over other prompts
+    alone, from the mean squares of seeds, prompts and noise; people answered about so many prompts."""
+    ms_seeds, ms_prompts, ms_noise = squares
+    size, df = seeds * prompts, max(1, answered - 1)
+    here = _t(df) * (ms_prompts / size) ** 0.5 if prompts > 1 else float("inf")
     if seeds == 1:
         return here, here
     added = max(0.0, ms_prompts - ms_noise)
@@ -161,15 +167,15 @@ def _estimates(table: np.ndarray, answered: int) -> tuple[Estimate, Estimate]:
     satterthwaite = max(seeds - 1.0, square**2 / parts) if parts > 0 else float(df)
     together = _t(satterthwaite) ** 2 * square
     apart = _t(seeds - 1) ** 2 * ms_seeds + _t(df) ** 2 * added
-    half = (together ** (1 - CAUTION) * apart**CAUTION / table.size) ** 0.5
-    return _share(mean, max(half, LEAST * _t(df) * error)), here
+    half = (together ** (1 - CAUTION) * apart**CAUTION / size) ** 0.5
+    return max(half, LEAST * here), here
 
 
 def _t(df: float) -> float:
     return float(special.stdtrit(df, 1 - ALPHA / 2))
 
 
-def _share(mean: float, half: float) -> Estimate:
+def share_estimate(mean: float, half: float) -> Estimate:
     """Return the estimate of a share with Wilson's interval, of as many independent answers as have a plain interval of
     this half width; what the correction of a judge brings beyond 0 or 1 is cut."""
     share = min(1.0, max(0.0, mean))
