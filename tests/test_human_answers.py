@@ -211,7 +211,7 @@ def test_new_answers_change_the_report_and_train_nothing_again(small_run, tmp_pa
 
 def test_answers_are_planned_from_a_finished_run(small_run, tmp_path) -> None:
     _, out = small_run
-    with pytest.raises(PrefzooError, match="--agreement 0.8"):
+    with pytest.raises(PrefzooError, match=r"--agreement 0\.8"):
         plan_labels(out, 20)
     with pytest.raises(PrefzooError, match="only 32 pairs"):
         plan_labels(out, 33, 0.8)
