@@ -203,7 +203,7 @@ def test_new_answers_change_the_report_and_train_nothing_again(small_run, tmp_pa
     assert stage_folders(out) == before
     assert again.human is not None and again.human.used == 15 and again.human.sha256 != human.sha256
     assert again.human.pairs[0].people.mean == pytest.approx((14 / 15 * len(cells) + 0.5 * pair.same_replies) / 32)
-    assert "People's answers" in (out / "report.html").read_text()
+    assert 'id="people"' in (out / "report.html").read_text()
     same = {"human", "notes", "recipe", "call"}
     assert again.model_dump(exclude=same) == first.model_dump(exclude=same)
     assert json.loads((out / "results.json").read_text())["human"]["used"] == 15

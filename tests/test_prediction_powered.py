@@ -20,7 +20,8 @@ def test_a_judge_that_people_never_contradict_is_taken_at_its_word() -> None:
     assert (found.people.mean, found.joined.mean) == (0.5, 0.625)
     assert found.worth == pytest.approx(8)  # as good as to ask about all
     # Only the judge's verdicts vary: s^2 = (5 * 0.140625 + 3 * 0.390625) / 7 = 0.267857; t(0.975, 3) = 3.182446
-    r = 3.182446**2 * (0.267857 / 8) / (0.625 * 0.375)
+    # and that half an answer had contradicted it: 0.5 (1 / 4)^2 of the squared error, of half of all, that is not asked
+    r = 3.182446**2 * (0.267857 / 8 + 0.5 * 0.0625 * 0.5) / (0.625 * 0.375)
     centre, half = (0.625 + r / 2) / (1 + r), np.sqrt(r * 0.234375 + r**2 / 4) / (1 + r)
     assert (found.joined.low, found.joined.high) == pytest.approx((centre - half, centre + half), abs=1e-5)
 

@@ -16,7 +16,9 @@ S - 1 degrees of freedom; what prompts add, whose replies of several seeds are a
 prompts. With two seeds Satterthwaite's approximation to the sum of two such parts is too bold (88 to 96% coverage), and
 each part with its own t too cautious (94 to 98%). The square of the half width is their geometric mean, in which the
 second counts `CAUTION` (93 to 97%; docs/calibration.md). Few seeds may by luck agree to the digit, answers being yes or
-no: the interval is never narrower than `LEAST` of the one that prompts alone give. It is then made Wilson's.
+no: the interval is never narrower than `LEAST` of the one that prompts alone give. And people may by luck not
+contradict a good judge once: the error of its correction is taken to be as if they had, by the share `UNSEEN` of an
+answer, at least. The interval is then made Wilson's.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from prefzoo.results.statistics.two_way_anova import ALPHA, Estimate, mean_squar
 
 CAUTION = 2 / 3
 LEAST = 0.3
+UNSEEN = 0.5
 NO_TEST = 1.0
 """The p-value of a share, of which nothing is tested."""
 
@@ -98,20 +101,25 @@ def prediction_powered(
         values = mean + inside * verdicts + np.where(asked, weights / target * (residuals - mean), 0.0)
         return values if known is None else np.where(sure, known, values)
 
-    tables = [group_means(table(slope), groups) for slope in (np.zeros(prompts), slopes)]
+    slope = float((weights * slopes).sum())
+    residuals = answers - slopes * verdicts
+    spread = weights**2 * (residuals - (weights * residuals).sum()) ** 2
+    unseen = UNSEEN * (slope * float((weights**2).sum())) ** 2 - float(spread.sum())
+    unseen = max(0.0, unseen) * open_share**2 * (1 - float(asked.sum() / (~sure).sum()))
     answered_groups = len(np.unique(groups[asked.any(0)]))
     if np.ptp(answers[asked]) == 0:
         sure_part = 0.0 if known is None else float(np.where(sure, known * target, 0.0).sum()) * open_share
         alike = _all_alike(float(answers[asked][0]), answered_groups, sure_part, open_share)
         people_all = people_here = joined = joined_here = alike
     else:
-        (people_all, people_here), (joined, joined_here) = (_estimates(each, answered_groups) for each in tables)
+        people_all, people_here = _estimates(group_means(table(np.zeros(prompts)), groups), answered_groups, 0.0)
+        joined, joined_here = _estimates(group_means(table(slopes), groups), answered_groups, unseen)
     return PredictionPowered(
         people=people_all,
         joined=joined,
         people_here=people_here,
         joined_here=joined_here,
-        slope=float((weights * slopes).sum()),
+        slope=slope,
         correlation=correlation,
         answered=int(asked.sum()),
         worth=_worth(verdicts, answers, weights, slopes, int((~sure).sum())),
@@ -144,12 +152,16 @@ def _correlation(verdicts: np.ndarray, answers: np.ndarray, weights: np.ndarray)
     return float((weights * x * y).sum()) / scale if scale > 1e-12 else None
 
 
-def _estimates(table: np.ndarray, answered: int) -> tuple[Estimate, Estimate]:
-    """Estimate the mean of a (seeds x groups) table over other seeds and groups, and over other groups alone, when
-    people answered in so many groups."""
-    mean, squares = float(table.mean()), mean_squares(table)
+def _estimates(table: np.ndarray, answered: int, unseen: float) -> tuple[Estimate, Estimate]:
+    """Estimate the mean of a (seeds x groups) table over other seeds and groups, and over other groups alone.
+
+    Args:
+        answered: groups in which people answered.
+        unseen: squared error of what no answer showed yet.
+    """
+    mean, (ms_seeds, ms_prompts, ms_noise) = float(table.mean()), mean_squares(table)
     seeds, prompts = table.shape
-    both, here = half_widths(squares, seeds, prompts, answered)
+    both, here = half_widths((ms_seeds, ms_prompts + unseen * table.size, ms_noise), seeds, prompts, answered)
     return share_estimate(mean, both), share_estimate(mean, here)
 
 
