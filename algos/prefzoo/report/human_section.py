@@ -15,6 +15,8 @@ from prefzoo.results.number_format import fixed, interval
 from prefzoo.results.results_schema import Results
 
 PICTURE = "people"
+FEW_CONTRADICTIONS = 5
+"""Below this number the error of a judge is hardly known (docs/people-and-judges.md)."""
 MOST_DRAWN = 8
 """Pairs in the picture."""
 
@@ -53,7 +55,8 @@ def readings(human: Human) -> list[str]:
     lines = []
     for pair in human.pairs:
         text = f"{pair.a} - {pair.b}: people answered {pair.answered} of {pair.replies - pair.same_replies} pairs"
-        text += f" of different replies ({pair.ties} ties, {pair.both_bad} of them both bad)" if pair.ties else ""
+        text += " of different replies"
+        text += f" ({pair.ties} ties, {pair.both_bad} of them both bad)" if pair.ties else ""
         if pair.agreement is not None:
             low, high = pair.agreement.ci95
             text += f"; {who} prefers the same reply in {pair.agreement.share:.0%} of {pair.agreement.count}"
@@ -64,6 +67,13 @@ def readings(human: Human) -> list[str]:
         if not low <= pair.judge.mean <= high:
             text += f". {who.capitalize()} alone says {fixed(pair.judge.mean)}, which people's answers rule out"
         lines.append(f"{text}.")
+        if pair.slope > 0 and pair.agreement is not None:
+            against = pair.agreement.count - round(pair.agreement.share * pair.agreement.count)
+            if against < FEW_CONTRADICTIONS:
+                lines.append(
+                    f"{pair.a} - {pair.b}: people contradicted {who} {against} times, which tells little of how often "
+                    "it is wrong; the joined interval is a rough one."
+                )
         if len(pair.seeds) == 1:
             lines.append(f"{pair.a} - {pair.b}: only seed {pair.seeds[0]} has answers; no other training is covered.")
     return lines
@@ -72,7 +82,7 @@ def readings(human: Human) -> list[str]:
 def rate_cells(human: Human) -> Cells:
     """Return a row for each pair of policies."""
     columns = [f"{INSTRUMENTS[human.instrument].removeprefix('the ')} alone [95%]", "people alone [95%]"]
-    headings = ["pair", "answered", *columns, "joined [95%]", "these trainings [95%]", "agree", "worth"]
+    headings = ["pair", "answered", *columns, "joined [95%]", "joined, these trainings [95%]", "agree", "worth"]
     return headings, [_row(pair) for pair in human.pairs]
 
 
