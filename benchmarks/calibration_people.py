@@ -6,7 +6,7 @@ biased one moreover says "the first policy" to three of ten pairs, or "the longe
 some pairs, drawn with equal chances, or three times as often where the judge says that the first policy loses. What is
 to be covered is what people would say of all prompts and all trainings, which is known.
 
-    python benchmarks/calibration_people.py            # ten minutes on 2 cores; docs/calibration.md too
+    python benchmarks/calibration_people.py            # three minutes on 2 cores; docs/calibration.md too
 """
 
 from __future__ import annotations
@@ -60,7 +60,6 @@ def cases() -> list[Case]:
         (0.8, ""),
         (0.95, ""),
         (0.8, "one side"),
-        (0.6, "length"),
         (0.95, "length"),
     ]
     every = [
