@@ -87,3 +87,35 @@ def test_an_interval_that_is_too_narrow_would_be_seen(calibration) -> None:
         low, high = calibration.intervals(a - b, rng)["t over prompts' means"]
         inside += low <= truth <= high
     assert inside < stats.binom.ppf(0.001, 40, 0.93)
+
+
+@pytest.fixture
+def people(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield __import__("calibration_people")
+    del sys.modules["calibration_people"]
+
+
+def test_published_intervals_of_people_and_judges_keep_the_promises() -> None:
+    content = json.loads((BENCHMARKS / "results" / "calibration_people.json").read_text())
+    assert content["times"] == 2000
+    for row in content["rows"]:
+        assert 0.93 <= row["joined covers"] <= 0.97, row
+        assert row["wider"] <= 0.05, row
+    for row in content["rows"]:
+        if (row["accuracy"], row["favours"], row["labels"], row["seeds"]) == (0.95, "", 60, 5):
+            assert row["wider"] < -0.2, row  # such a judge is of use
+
+
+def test_people_and_a_judge_cover_in_a_quick_rerun(people) -> None:
+    """Of 200 draws at least 180 and at most 198 cover; a biased judge alone covers hardly ever."""
+    for case in (
+        people.Case(3, 60, 0.95),
+        people.Case(5, 200, 0.8, "one side", 0.1),
+        people.Case(3, 40, 0.6, "length"),
+    ):
+        found = people.measured(case, 200)
+        assert 0.9 <= found["joined covers"] <= 0.99, found
+        assert found["wider"] <= 0.05, found
+        if case.favours == "one side":
+            assert found["judge covers"] < 0.5, found
