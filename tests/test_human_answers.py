@@ -20,10 +20,13 @@ from prefzoo.data.votes import Vote
 from prefzoo.errors import PrefzooError, RecipeError
 from prefzoo.feedback.feedback_types import Answer, Item
 from prefzoo.feedback.store import FeedbackStore
-from prefzoo.report.human_section import human_section
+from prefzoo.report.human_section import human_pictures, human_section
+from prefzoo.report.summary_text import people_note
 from prefzoo.results.human_answers import ComparedPair, HumanAnswers, draw_weights, read_answers
-from prefzoo.results.human_win_rates import LABELS_FILE, RunReplies, answer_table, assign
+from prefzoo.results.human_schema import Agreement, Human, HumanPair, WinRate
+from prefzoo.results.human_win_rates import LABELS_FILE, RunReplies, answer_table, assign, human_notes
 from prefzoo.run.evaluation_records import read_records
+from reported import made
 
 PROMPT = [{"role": "user", "content": "Q"}]
 
@@ -241,3 +244,47 @@ def test_answers_in_the_run_s_own_folder_are_found_and_those_of_another_run_are_
     for more in ("-wal", "-shm"):
         (out / f"{LABELS_FILE}{more}").unlink(missing_ok=True)
     assert rebuild(out).human is None
+
+
+def test_the_report_says_what_each_says_alone_and_joined(tmp_path) -> None:
+    def rate(mean: float, half: float) -> WinRate:
+        ends = (mean - half, mean + half)
+        return WinRate(mean=mean, ci95=ends, ci95_of_prompts=ends)
+
+    pair = HumanPair(
+        a="dpo", b="start", seeds=["1"], replies=256, same_replies=16, answered=40, answers=50, ties=5, both_bad=2,
+        judge=rate(0.8, 0.05), people=rate(0.6, 0.15), joined=rate(0.62, 0.1),
+        agreement=Agreement(share=0.9, ci95=(0.76, 0.96), count=30), slope=0.5, worth=61.4,
+    )  # fmt: skip
+    human = Human(
+        file="l.sqlite", instrument="judge", answers=60, used=50, unused={"both replies are the same": 10},
+        weighting="drawn with equal chances", pairs=[pair],
+    )  # fmt: skip
+    results = made(tmp_path).model_copy(update={"human": human})
+    note = people_note(results)
+    assert note is not None and "By 50 answers of people, joined with the judge: dpo wins 0.62 [0.52, 0.72]" in note
+    (points, table, *_) = human_section(results, {}).parts
+    text = " ".join(points.items)
+    for said in (
+        "50 of 60 answers in l.sqlite are used", "10 (both replies are the same)", "answered 40 of 240 pairs",
+        "(5 ties, 2 of them both bad)", "in 90% of 30 (95% 76% to 96%)", "worth 61: 21 saved",
+        "The judge alone says 0.80, which people's answers rule out", "contradicted the judge 3 times", "only seed 1",
+    ):  # fmt: skip
+        assert said in text, said
+    assert table.cells[1] == [
+        [
+            "dpo - start",
+            "40",
+            "0.80 [0.75, 0.85]",
+            "0.60 [0.45, 0.75]",
+            "0.62 [0.52, 0.72]",
+            "[0.52, 0.72]",
+            "90%",
+            "61",
+        ]
+    ]
+    (picture,) = human_pictures(results)
+    assert picture.name == "people" and "joined 0.62 [0.52, 0.72]" in picture.text and "dpo - start" in picture.svg
+    missing = human.model_copy(update={"problem": "there is no such file yet", "pairs": []})
+    assert human_section(results.model_copy(update={"human": missing}), {}).parts == []
+    assert human_notes(missing) == ["People's answers are not in this report: l.sqlite: there is no such file yet."]
