@@ -25,7 +25,7 @@ from prefzoo.report.summary_text import people_note
 from prefzoo.results.human_answers import ComparedPair, HumanAnswers, draw_weights, read_answers
 from prefzoo.results.human_schema import Agreement, Human, HumanPair, WinRate
 from prefzoo.results.human_win_rates import LABELS_FILE, RunReplies, answer_table, assign, human_notes
-from prefzoo.run.evaluation_records import read_records
+from prefzoo.run.evaluation_records import RECORDS, read_records
 from reported import made
 
 PROMPT = [{"role": "user", "content": "Q"}]
@@ -232,7 +232,7 @@ def test_answers_in_the_run_s_own_folder_are_found_and_those_of_another_run_are_
     store = FeedbackStore(out / LABELS_FILE)
     assert any("Nobody has answered" in note for note in rebuild(out).notes)
     store.add_annotator("anna")
-    prompt = read_records(next(out.glob("trials/evaluate-start-seed-0-*")))[0]["prompt"]
+    prompt = read_records(next(out.glob(f"trials/evaluate-start-seed-0-*/{RECORDS}")).parent)[0]["prompt"]
     for n in range(3):
         replies = [{"text": f"a {n}", "policy": "dpo"}, {"text": "b", "policy": "start"}]
         store.add_items([Item(f"i{n}", "ab", prompt, replies, f"seed 0 test prompt {n}")])
