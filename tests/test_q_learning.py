@@ -1,9 +1,10 @@
-"""ILQL: its losses, its targets, and the distribution that it samples from."""
+"""ILQL and SAC: their losses, their targets, and the distribution that they sample from."""
 
 from __future__ import annotations
 
 import collections
 import json
+import random
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,8 +23,10 @@ from prefzoo.recipe import check_recipe as recipes
 from prefzoo.run.stages.data_stage import _check_kinds
 from prefzoo.settings import Generation
 from prefzoo.trainers.q_learning_trainer import head_losses, q_targets, rewarded_replies
+from prefzoo.trainers.soft_q_trainer import soft_q_targets, soft_values
 from test_policy_kinds import same, weights_in
 
+RATE = {"learning_rate": 0.01}
 ONE_STEP = {"logging_steps": 1, "max_steps": 1}
 
 
@@ -58,6 +61,25 @@ def test_losses_of_the_heads_by_hand() -> None:
     assert losses["q"].tolist() == pytest.approx([0.2**2 + 0.5**2, 0.0 + 0.7**2])
     by_hand = [np.log(1 + np.exp(-1.0)) + np.log(1 + np.exp(-0.1)), np.log(1 + np.exp(-1.0)) + np.log(2)]
     assert losses["cql"].tolist() == pytest.approx(by_hand)
+
+
+def test_soft_values_and_targets_by_hand() -> None:
+    start, q = np.log([[0.5, 0.25, 0.25]]), np.array([[1.0, -1.0, 0.0]])
+    found = soft_values(torch.tensor(start), torch.tensor(q), 0.5)
+    assert found.item() == pytest.approx(0.5 * np.log(0.5 * np.e**2 + 0.25 * np.e**-2 + 0.25))
+    # It is what the best policy gets, less the price of its KL.
+    best = np.exp(start + q / 0.5) / np.exp(start + q / 0.5).sum()
+    assert found.item() == pytest.approx((best * (q - 0.5 * (np.log(best) - start))).sum())
+    # A reply of 3 tokens from position 1 on, and one of 2 from position 0 on.
+    values = torch.tensor([[9.0, 0.2, 0.4, 0.6], [0.1, 0.3, 9.0, 9.0]])
+    chosen = torch.tensor([[9.0, 0.5, 0.1, 0.8], [0.2, 0.7, 9.0, 9.0]])
+    mask, rewards = torch.tensor([[0, 1, 1, 1], [1, 1, 0, 0]]).bool(), torch.tensor([1.0, 0.5])
+    second = 0.9 * (0.6 + 0.25 * (1.0 - 0.8))
+    mixed = [[0, 0.9 * (0.4 + 0.25 * (second - 0.1)), second, 1.0], [0.9 * (0.3 + 0.25 * (0.5 - 0.7)), 0.5, 0, 0]]
+    for share, expected in ((0.0, [[0, 0.36, 0.54, 1.0], [0.27, 0.5, 0, 0]]), (0.25, mixed)):
+        torch.testing.assert_close(
+            soft_q_targets(values, chosen, rewards, mask, 0.9, share), torch.tensor(expected)
+        )
 
 
 def curve(bench: Bench) -> dict[str, float]:
@@ -127,6 +149,66 @@ def test_the_loss_of_a_trained_policy_is_the_formula(make_bench) -> None:
     assert min(means["v"], means["q"]) > 1e-3, "a formula of nothing"
 
 
+class Length:
+    """A reward that is longer than what was cut."""
+
+    def __call__(self, prompts: Any, completions: Any) -> list[float]:
+        return [len(text) / 20 for text in completions]
+
+
+@pytest.mark.parametrize("adapter", ["lora", pytest.param("qlora", marks=pytest.mark.slow), "full"])
+def test_the_loss_of_sac_is_the_formula_and_nothing_but_heads_is_trained(adapter, adapted) -> None:
+    """Two rounds; the second one's single step, at a learning rate of 0, on heads that say something, against numpy."""
+    bench = adapted(adapter, batch_size=48, learning_rate=0.0).replace(reward=Length())
+    settings = {"kl_coefficient": 0.5, "gamma": 0.9, "td_lambda": 0.4, "rounds": 1}
+    algorithm = prefzoo.get("sac", **settings, trainer=ONE_STEP)
+    first = moved(algorithm.train(bench), 0.1)
+    start = LanguageModelPolicy.start_of(bench)
+    bench = bench.replace(latest=first)
+    policy = algorithm.train(bench)
+    prompts = list(bench.data.prompts)
+    random.Random(f"sac {bench.seed}").shuffle(prompts)
+    replies = [row[0] for row in first.sample(prompts, bench.generation, bench.seed * 1000)]
+    scores = [len(r.text) / 20 - (not r.finished) for r in replies]
+    assert bench.report["soft_q"] == {"baseline": pytest.approx(np.mean(scores)), "replies": len(prompts)}
+    assert any(r.finished for r in replies)
+    losses = []
+    for prompt, reply, score in zip(prompts, replies, scores, strict=True):
+        ids = list(reply.token_ids)
+        if reply.finished and start.encoded_again(prompt, reply) != "other text":  # learned as its text is written
+            turns = [*prompt, {"role": "assistant", "content": reply.text}]
+            whole = start.tokenizer.apply_chat_template(turns, return_dict=False)
+            ids = list(whole[len(start.render(prompt)) :])
+        at = np.arange(len(ids))
+        states, logits = states_and_logits(start.model, start.render(prompt), ids)
+        both = [head(first, name, states) for name in Q_HEADS]
+        smaller = np.minimum(*both)
+        v = 0.5 * np.log(np.exp(log_softmax(logits) + smaller / 0.5).sum(-1))
+        target = [score - np.mean(scores)]
+        for t in range(len(ids) - 1, 0, -1):
+            target.insert(0, 0.9 * (v[t] + 0.4 * (target[0] - smaller[at, ids][t])))
+        losses.append(sum(((values[at, ids] - target) ** 2).mean() for values in both))
+    assert curve(bench)["losses/q"] == pytest.approx(np.mean(losses), rel=2e-3)
+    assert curve(bench)["loss"] == pytest.approx(np.mean(losses), rel=2e-3)
+    # The language model is the start, and the heads move.
+    faster = bench.replace(out=bench.out / "on", training=bench.training.model_copy(update=RATE), latest=policy)
+    learned = algorithm.train(faster)
+    generation = Generation(max_new_tokens=6)
+    assert learned.policy.sample(prompts[:3], generation, 2) == start.sample(prompts[:3], generation, 2)
+    assert not same(weights_in(bench.out / "policy"), weights_in(bench.out / "on" / "policy"))
+    assert policy.settings == {"decode_beta": 2.0} and sorted(policy.modules) == sorted(Q_HEADS)
+
+
+def test_sac_learns_again_from_a_replay_and_keeps_its_baseline(make_bench) -> None:
+    bench = make_bench().replace(reward=Length())
+    prefzoo.get("sac", rounds=3, replay=1, trainer={"max_steps": 1}).train(bench)
+    assert bench.ledger.prompts == 24 == bench.ledger.reward_calls == bench.report["soft_q"]["replies"]
+    sampled = bench.report["sampled_replies"]
+    assert [each["replies"] for each in sampled] == [8, 16, 16]
+    assert prefzoo.get("sac", replay=1).replies_per_row == 2
+    assert len(list((bench.out / "milestones").iterdir())) == 2
+
+
 def test_averaged_heads_follow_once_a_step_and_passes_of_theirs_are_charged(make_bench) -> None:
     from prefzoo.trainers.q_learning_trainer import QLearningTrainer
 
@@ -136,15 +218,15 @@ def test_averaged_heads_follow_once_a_step_and_passes_of_theirs_are_charged(make
         target_heads=None, target_heads_step=-1, state=state, algorithm=SimpleNamespace(polyak=0.25),
         bench=SimpleNamespace(ledger=ledger),
     )  # fmt: skip
-    states, tokens = torch.ones(4, 3), torch.tensor([0, 1, 0, 1])
+    states = torch.ones(4, 3)
     before = one.weight.detach().clone()
-    QLearningTrainer._target_q(trainer, [one, one], states, tokens)
+    QLearningTrainer._target_q(trainer, [one, one], states)
     with torch.no_grad():
         one.weight.add_(1.0)
     for step, follows in ((0, 0.0), (1, 0.25), (1, 0.25), (2, 1 - 0.75**2)):  # accumulation: two passes in a step
         state.global_step = step
-        found = QLearningTrainer._target_q(trainer, [one, one], states, tokens)
-        expected = (states @ (before + follows).T + one.bias).detach().gather(1, tokens[:, None])[:, 0]
+        found = QLearningTrainer._target_q(trainer, [one, one], states)
+        expected = (states @ (before + follows).T + one.bias).detach()
         torch.testing.assert_close(found, expected)
     assert ledger.flops == 2 * 5 * 4 * (2 * 8)
 

@@ -1,4 +1,4 @@
-"""A language model whose next-token distribution is shifted by learned Q-values: the policy of ILQL."""
+"""A language model whose next-token distribution is shifted by learned Q-values: the policies of ILQL and of SAC."""
 
 from __future__ import annotations
 
@@ -96,6 +96,17 @@ class QValuePolicy(PolicyWithModules):
         finally:
             for hook in hooks:
                 hook.remove()
+
+
+class SoftQPolicy(QValuePolicy):
+    """Samples from softmax(log pi + decode_beta * min(Q1, Q2)), with pi the start: the best policy for these Q-values
+    where a nat of KL to the start costs 1 / decode_beta. It has no V head: the sum over the vocabulary is exact."""
+
+    kind: ClassVar[str] = "soft_q_values"
+
+    @classmethod
+    def new_modules(cls, model: Any) -> dict[str, nn.Module]:
+        return {name: module for name, module in super().new_modules(model).items() if name != V_HEAD}
 
 
 def _head(width: int, outputs: int) -> nn.Module:
