@@ -98,15 +98,27 @@ class QValuePolicy(PolicyWithModules):
                 hook.remove()
 
 
-class SoftQPolicy(QValuePolicy):
-    """Samples from softmax(log pi + decode_beta * min(Q1, Q2)), with pi the start: the best policy for these Q-values
-    where a nat of KL to the start costs 1 / decode_beta. It has no V head: the sum over the vocabulary is exact."""
+class SoftQPolicy(PolicyWithModules):
+    """The actor of SAC, and the Q heads that taught it, with which a later round goes on; it samples as the language
+    model does."""
 
     kind: ClassVar[str] = "soft_q_values"
 
     @classmethod
     def new_modules(cls, model: Any) -> dict[str, nn.Module]:
-        return {name: module for name, module in super().new_modules(model).items() if name != V_HEAD}
+        return {name: module for name, module in QValuePolicy.new_modules(model).items() if name != V_HEAD}
+
+    def log_probabilities(
+        self, prompts: Sequence[Prompt], completions: Sequence[Completion], temperature: float = 1.0
+    ) -> list[list[float]]:
+        """The log-probability of each token of each reply, in nats, under the actor at this temperature."""
+        return self.policy.log_probabilities(prompts, completions, temperature)
+
+    def kl_to_start(
+        self, prompts: Sequence[Prompt], completions: Sequence[Completion], temperature: float = 1.0
+    ) -> list[float]:
+        """KL of the actor to the start, exact over the vocabulary; see `LanguageModelPolicy.kl_to_start`."""
+        return self.policy.kl_to_start(prompts, completions, temperature)
 
 
 def _head(width: int, outputs: int) -> nn.Module:

@@ -1,7 +1,8 @@
-"""Soft Q-learning on sampled replies: its targets, and the heads that learn them on the frozen start."""
+"""Soft actor-critic on sampled replies: the targets of Q-values, and the actor that follows them."""
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, ClassVar
 
 import torch
@@ -9,21 +10,23 @@ from torch import Tensor
 from trl import SFTConfig
 
 from prefzoo.interface import Bench, Policy
+from prefzoo.models.language_model import LanguageModelPolicy
+from prefzoo.models.loading import count_parameters
 from prefzoo.models.q_value_policy import Q_HEADS, SoftQPolicy
 from prefzoo.models.score_head import backbone
 from prefzoo.trainers.fitting import fit
 from prefzoo.trainers.q_learning_trainer import QLearningTrainer
 
 
-def soft_values(start_log_probabilities: Tensor, q: Tensor, kl_coefficient: float) -> Tensor:
-    """V(s) = c * log sum over tokens a of start(a|s) * exp(Q(s, a) / c), (N,), with c the price of a nat of KL: the
-    value of the best policy for these Q-values, its KL paid for.
+def soft_values(actor: Tensor, start: Tensor, q: Tensor, kl_coefficient: float) -> Tensor:
+    """V(s) = sum over tokens a of actor(a|s) * (Q(s, a) - kl_coefficient * (log actor(a|s) - log start(a|s))), (N,):
+    what the actor gets in a state, its KL to the start paid for. The sum is exact.
 
     Args:
-        start_log_probabilities: of each token under the start, (N, vocabulary), in nats.
+        actor, start: log-probabilities of each token, (N, vocabulary), in nats.
         q: (N, vocabulary).
     """
-    return kl_coefficient * torch.logsumexp(start_log_probabilities + q / kl_coefficient, dim=-1)
+    return (actor.exp() * (q - kl_coefficient * (actor - start))).sum(-1)
 
 
 def soft_q_targets(
@@ -53,43 +56,64 @@ def soft_q_targets(
 
 
 class SoftQTrainer(QLearningTrainer):
-    """Trains the heads of a `SoftQPolicy` by the settings of a `prefzoo.zoo.sac.SAC`; the language model stays the
-    start."""
+    """Trains actor and Q heads of a `SoftQPolicy` by the settings of a `prefzoo.zoo.sac.SAC`.
+
+    The heads read the last hidden states of the start, which also gives the distribution that KL is measured to. Each
+    loss is the mean over the tokens of a reply, and then over replies.
+
+    Attributes:
+        start_model: the start, where the actor is fully tuned; with an adapter, the model with that off.
+    """
 
     reward_column: ClassVar[str] = "reward"
+    start_model: Any = None
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         ours, ids = self.algorithm, inputs["input_ids"]
         mask = inputs["labels"][:, 1:] != -100  # (B, T): positions at which a token of the reply is chosen
-        trained, states = self.accelerator.unwrap_model(model), list[Tensor]()
-        hook = backbone(trained).register_forward_hook(lambda module, given, out: states.append(out.last_hidden_state))
-        try:
-            with torch.no_grad():
-                logits = model(input_ids=ids, attention_mask=inputs["attention_mask"], use_cache=False).logits
-        finally:
-            hook.remove()
-        tokens, state = ids[:, 1:][mask][:, None], states[0][:, :-1][mask].float()
+        passed = {"input_ids": ids, "attention_mask": inputs["attention_mask"], "use_cache": False}
+        actor = torch.log_softmax(model(**passed).logits[:, :-1][mask].float(), dim=-1)
+        trained, tokens = self.accelerator.unwrap_model(model), ids[:, 1:][mask][:, None]
+        start, state = self._start(trained, passed, mask)
         heads = [getattr(trained, name) for name in Q_HEADS]
         with torch.no_grad():
             averaged, grid = self._target_q(heads, state), torch.zeros(2, *mask.shape, device=ids.device)
-            start = torch.log_softmax(logits[:, :-1][mask].float(), dim=-1)
-            grid[0][mask] = soft_values(start, averaged, ours.kl_coefficient)
+            grid[0][mask] = soft_values(actor, start, averaged, ours.kl_coefficient)
             grid[1][mask] = averaged.gather(1, tokens)[:, 0]
             aim = soft_q_targets(*grid, inputs["rewards"].to(ids.device), mask, ours.gamma, ours.td_lambda)[mask]
-        q = [head(state).float().gather(1, tokens)[:, 0] for head in heads]
-        loss = self._means({"q": sum((each - aim).square() for each in q)}, mask, inputs)["q"]
+        both = [head(state).float() for head in heads]
+        q = [each.gather(1, tokens)[:, 0] for each in both]
+        losses = {
+            "q": sum((each - aim).square() for each in q),
+            "actor": -soft_values(actor, start, torch.minimum(*both).detach(), ours.kl_coefficient),
+        }
+        loss = sum(self._means(losses, mask, inputs).values())
+        self.bench.ledger.flops += 6.0 * sum(map(count_parameters, heads)) * len(state)
         metrics = self._metrics["train" if self.model.training else "eval"]
         metrics["values/q"].append(self.accelerator.gather(torch.minimum(*q).detach().mean()).mean().item())
         metrics["values/v"].append(self.accelerator.gather(grid[0][mask].mean()).mean().item())
         return (loss, None) if return_outputs else loss
 
+    @torch.no_grad()
+    def _start(self, trained: Any, passed: dict[str, Any], mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The start's log-probabilities, (N, vocabulary), and its last hidden states, (N, H), at each of N tokens."""
+        adapted, states = hasattr(trained, "disable_adapter"), list[Tensor]()
+        if not adapted and self.start_model is None:
+            self.start_model = LanguageModelPolicy.start_of(self.bench).model.eval()
+        start = trained if adapted else self.start_model
+        hook = backbone(start).register_forward_hook(lambda module, given, out: states.append(out.last_hidden_state))
+        try:
+            with trained.disable_adapter() if adapted else contextlib.nullcontext():
+                logits = start(**passed).logits
+        finally:
+            hook.remove()
+        return torch.log_softmax(logits[:, :-1][mask].float(), dim=-1), states[0][:, :-1][mask].float()
+
 
 def fit_soft_q_values(bench: Bench, algorithm: Any, rows: list[dict[str, Any]]) -> Policy:
-    """Go on training the heads of `bench.latest`, or new ones on the start, on replies with a `reward` each."""
+    """Go on training actor and Q heads of `bench.latest`, or begin at the start, on replies with a `reward` each."""
     trainer = type("SoftQTrainer", (SoftQTrainer,), {"algorithm": algorithm, "bench": bench})
-    beta = {"decode_beta": 1 / algorithm.kl_coefficient}
-    kind: dict[str, Any] = {"policy_kind": SoftQPolicy, "policy_settings": beta}
-    policy: Policy = fit(bench, trainer, SFTConfig, rows, algorithm.trainer, **kind)
+    policy: Policy = fit(bench, trainer, SFTConfig, rows, algorithm.trainer, reference=1, policy_kind=SoftQPolicy)
     return policy

@@ -1,4 +1,4 @@
-"""SAC: a soft actor-critic for text, whose actor needs no training."""
+"""SAC: a soft actor-critic for text, with a replay of sampled replies."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class SAC(Algorithm):
     its entropy and a replay of sampled replies.
 
     A token is an action; a reply's reward is at its last one, less the mean of those of the start. Two Q heads over the
-    vocabulary read the states of the frozen start. For given Q-values the best policy is known: softmax(log start +
-    min(Q) / kl_coefficient), so that no actor is trained. Loss: (Q - target)^2, whose targets hold the policy's value
-    by the exact sum over the vocabulary.
+    vocabulary read the states of the frozen start; the policy is the actor. Losses: (Q - target)^2, and minus the
+    actor's value, the sum over tokens of actor * (min(Q) - kl_coefficient * log(actor / start)). Both hold sums over
+    the vocabulary in the place of samples, so that replies of earlier rounds teach without importance weights.
 
     Attributes:
         kl_coefficient: weight of the KL to the start, in units of the reward. Default: ours.
