@@ -425,8 +425,7 @@ def test_the_probe_counts_what_the_ledger_counts(make_bench, name) -> None:
         and first.excess_passes == (0, 0)
     )
     if name != "best_of_n":
-        assert first.seen["generated_tokens"] > 0 and first.learned_greedily == 0
-        assert bool(first.generated_digests) == (name != "sac"), "its gradients end at the heads"
+        assert first.seen["generated_tokens"] > 0 and first.generated_digests and first.learned_greedily == 0
 
 
 class Length:

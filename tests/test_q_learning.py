@@ -23,10 +23,9 @@ from prefzoo.recipe import check_recipe as recipes
 from prefzoo.run.stages.data_stage import _check_kinds
 from prefzoo.settings import Generation
 from prefzoo.trainers.q_learning_trainer import head_losses, q_targets, rewarded_replies
-from prefzoo.trainers.soft_q_trainer import soft_q_targets, soft_values
+from prefzoo.trainers.soft_q_trainer import fit_soft_q_values, soft_q_targets, soft_values
 from test_policy_kinds import same, weights_in
 
-RATE = {"learning_rate": 0.01}
 ONE_STEP = {"logging_steps": 1, "max_steps": 1}
 
 
@@ -64,12 +63,15 @@ def test_losses_of_the_heads_by_hand() -> None:
 
 
 def test_soft_values_and_targets_by_hand() -> None:
-    start, q = np.log([[0.5, 0.25, 0.25]]), np.array([[1.0, -1.0, 0.0]])
-    found = soft_values(torch.tensor(start), torch.tensor(q), 0.5)
-    assert found.item() == pytest.approx(0.5 * np.log(0.5 * np.e**2 + 0.25 * np.e**-2 + 0.25))
-    # It is what the best policy gets, less the price of its KL.
-    best = np.exp(start + q / 0.5) / np.exp(start + q / 0.5).sum()
-    assert found.item() == pytest.approx((best * (q - 0.5 * (np.log(best) - start))).sum())
+    actor, start = np.array([[0.2, 0.3, 0.5], [0.5, 0.25, 0.25]]), np.array([[0.5, 0.25, 0.25]] * 2)
+    q = np.array([[1.0, -1.0, 2.0], [1.0, -1.0, 2.0]])
+    found = soft_values(*map(torch.tensor, (np.log(actor), np.log(start), q)), 0.5)
+    kl = 0.2 * np.log(0.2 / 0.5) + 0.3 * np.log(0.3 / 0.25) + 0.5 * np.log(0.5 / 0.25)
+    assert found.tolist() == pytest.approx([0.2 - 0.3 + 1.0 - 0.5 * kl, 0.5 - 0.25 + 0.5])
+    # None gets more than start * exp(Q / 0.5), normalised, which gets 0.5 log of the norm.
+    best = start * np.exp(q / 0.5)
+    most = soft_values(*map(torch.tensor, (np.log(best / best.sum(1, keepdims=True)), np.log(start), q)), 0.5)
+    assert most.tolist() == pytest.approx(0.5 * np.log(best.sum(1))) and (most > found).all()
     # A reply of 3 tokens from position 1 on, and one of 2 from position 0 on.
     values = torch.tensor([[9.0, 0.2, 0.4, 0.6], [0.1, 0.3, 9.0, 9.0]])
     chosen = torch.tensor([[9.0, 0.5, 0.1, 0.8], [0.2, 0.7, 9.0, 9.0]])
@@ -77,9 +79,7 @@ def test_soft_values_and_targets_by_hand() -> None:
     second = 0.9 * (0.6 + 0.25 * (1.0 - 0.8))
     mixed = [[0, 0.9 * (0.4 + 0.25 * (second - 0.1)), second, 1.0], [0.9 * (0.3 + 0.25 * (0.5 - 0.7)), 0.5, 0, 0]]
     for share, expected in ((0.0, [[0, 0.36, 0.54, 1.0], [0.27, 0.5, 0, 0]]), (0.25, mixed)):
-        torch.testing.assert_close(
-            soft_q_targets(values, chosen, rewards, mask, 0.9, share), torch.tensor(expected)
-        )
+        torch.testing.assert_close(soft_q_targets(values, chosen, rewards, mask, 0.9, share), torch.tensor(expected))
 
 
 def curve(bench: Bench) -> dict[str, float]:
@@ -157,22 +157,25 @@ class Length:
 
 
 @pytest.mark.parametrize("adapter", ["lora", pytest.param("qlora", marks=pytest.mark.slow), "full"])
-def test_the_loss_of_sac_is_the_formula_and_nothing_but_heads_is_trained(adapter, adapted) -> None:
-    """Two rounds; the second one's single step, at a learning rate of 0, on heads that say something, against numpy."""
-    bench = adapted(adapter, batch_size=48, learning_rate=0.0).replace(reward=Length())
+def test_the_losses_of_sac_are_the_formula(adapter, adapted) -> None:
+    """Replies of an actor that has moved and of heads that say something, all in one step, against numpy."""
+    bench = adapted(adapter, batch_size=24, learning_rate=0.01).replace(reward=Length())
     settings = {"kl_coefficient": 0.5, "gamma": 0.9, "td_lambda": 0.4, "rounds": 1}
-    algorithm = prefzoo.get("sac", **settings, trainer=ONE_STEP)
-    first = moved(algorithm.train(bench), 0.1)
+    algorithm = prefzoo.get("sac", **settings, trainer={"logging_steps": 1})
+    rows = [{"prompt": r["prompt"], "completion": r["chosen"], "reward": 1.0} for r in bench.data.preferences]
+    first = moved(fit_soft_q_values(bench, algorithm, rows), 0.1)
     start = LanguageModelPolicy.start_of(bench)
-    bench = bench.replace(latest=first)
-    policy = algorithm.train(bench)
+    again = bench.replace(latest=first, out=bench.out / "again", report={})
+    policy = algorithm.train(again)
     prompts = list(bench.data.prompts)
     random.Random(f"sac {bench.seed}").shuffle(prompts)
+    first = prefzoo.load_policy(bench.out / "policy")
+    moved(first, 0.1)
     replies = [row[0] for row in first.sample(prompts, bench.generation, bench.seed * 1000)]
     scores = [len(r.text) / 20 - (not r.finished) for r in replies]
-    assert bench.report["soft_q"] == {"baseline": pytest.approx(np.mean(scores)), "replies": len(prompts)}
+    assert again.report["soft_q"] == {"baseline": pytest.approx(np.mean(scores)), "replies": len(prompts)}
     assert any(r.finished for r in replies)
-    losses = []
+    losses = collections.defaultdict(list)
     for prompt, reply, score in zip(prompts, replies, scores, strict=True):
         ids = list(reply.token_ids)
         if reply.finished and start.encoded_again(prompt, reply) != "other text":  # learned as its text is written
@@ -181,22 +184,27 @@ def test_the_loss_of_sac_is_the_formula_and_nothing_but_heads_is_trained(adapter
             ids = list(whole[len(start.render(prompt)) :])
         at = np.arange(len(ids))
         states, logits = states_and_logits(start.model, start.render(prompt), ids)
+        _, of_actor = states_and_logits(first.policy.model, start.render(prompt), ids)
         both = [head(first, name, states) for name in Q_HEADS]
-        smaller = np.minimum(*both)
-        v = 0.5 * np.log(np.exp(log_softmax(logits) + smaller / 0.5).sum(-1))
+        smaller, actor, of_start = np.minimum(*both), log_softmax(of_actor), log_softmax(logits)
+        v = (np.exp(actor) * (smaller - 0.5 * (actor - of_start))).sum(-1)
         target = [score - np.mean(scores)]
         for t in range(len(ids) - 1, 0, -1):
             target.insert(0, 0.9 * (v[t] + 0.4 * (target[0] - smaller[at, ids][t])))
-        losses.append(sum(((values[at, ids] - target) ** 2).mean() for values in both))
-    assert curve(bench)["losses/q"] == pytest.approx(np.mean(losses), rel=2e-3)
-    assert curve(bench)["loss"] == pytest.approx(np.mean(losses), rel=2e-3)
-    # The language model is the start, and the heads move.
-    faster = bench.replace(out=bench.out / "on", training=bench.training.model_copy(update=RATE), latest=policy)
-    learned = algorithm.train(faster)
+        losses["q"].append(sum(((values[at, ids] - target) ** 2).mean() for values in both))
+        losses["actor"].append(-v.mean())
+    found = curve(again)
+    for name, values in losses.items():
+        assert found[f"losses/{name}"] == pytest.approx(np.mean(values), rel=2e-3), name
+    assert found["loss"] == pytest.approx(found["losses/q"] + found["losses/actor"], rel=1e-4)
+    # Between rounds the actor is what samples, beside its heads; in the end it is the policy, alone.
     generation = Generation(max_new_tokens=6)
-    assert learned.policy.sample(prompts[:3], generation, 2) == start.sample(prompts[:3], generation, 2)
-    assert not same(weights_in(bench.out / "policy"), weights_in(bench.out / "on" / "policy"))
-    assert policy.settings == {"decode_beta": 2.0} and sorted(policy.modules) == sorted(Q_HEADS)
+    assert first.sample(prompts[:3], generation, 2) == first.policy.sample(prompts[:3], generation, 2)
+    assert first.kl_to_start(prompts, replies) == first.policy.kl_to_start(prompts, replies)
+    saved = prefzoo.load_policy(again.out / "policy")
+    assert type(saved) is LanguageModelPolicy and not (again.out / "policy" / "modules.safetensors").exists()
+    assert saved.sample(prompts[:3], generation, 2) == policy.sample(prompts[:3], generation, 2)
+    assert min(saved.kl_to_start(prompts, replies)) > 0
 
 
 def test_sac_learns_again_from_a_replay_and_keeps_its_baseline(make_bench) -> None:

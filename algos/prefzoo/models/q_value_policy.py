@@ -99,8 +99,8 @@ class QValuePolicy(PolicyWithModules):
 
 
 class SoftQPolicy(PolicyWithModules):
-    """The actor of SAC, and the Q heads that taught it, with which a later round goes on; it samples as the language
-    model does."""
+    """The actor of SAC between two rounds, and the Q heads that taught it, with which the next round goes on. It
+    samples as the language model does."""
 
     kind: ClassVar[str] = "soft_q_values"
 

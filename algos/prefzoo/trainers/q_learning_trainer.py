@@ -164,7 +164,7 @@ class QLearningTrainer(SFTTrainer):
         return (loss, None) if return_outputs else loss
 
     def _means(self, losses: dict[str, Tensor], mask: Tensor, inputs: dict[str, Any]) -> dict[str, Tensor]:
-        """The mean of each loss over the tokens of a reply, and then over replies; logged, as the tokens are counted."""
+        """The mean of each loss over the tokens of a reply, and then over replies; logged, and tokens counted."""
         tokens = mask.sum(1, keepdim=True).expand_as(mask)[mask]
         means = {name: (loss / tokens).sum() / len(mask) for name, loss in losses.items()}
         metrics = self._metrics["train" if self.model.training else "eval"]

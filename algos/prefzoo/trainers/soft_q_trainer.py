@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from trl import SFTConfig
 
-from prefzoo.interface import Bench, Policy
+from prefzoo.interface import Bench, Policy, is_first_process
 from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.models.loading import count_parameters
 from prefzoo.models.q_value_policy import Q_HEADS, SoftQPolicy
@@ -82,7 +83,8 @@ class SoftQTrainer(QLearningTrainer):
             averaged, grid = self._target_q(heads, state), torch.zeros(2, *mask.shape, device=ids.device)
             grid[0][mask] = soft_values(actor, start, averaged, ours.kl_coefficient)
             grid[1][mask] = averaged.gather(1, tokens)[:, 0]
-            aim = soft_q_targets(*grid, inputs["rewards"].to(ids.device), mask, ours.gamma, ours.td_lambda)[mask]
+            rewards = inputs["rewards"].to(ids.device)
+            aim = soft_q_targets(grid[0], grid[1], rewards, mask, ours.gamma, ours.td_lambda)[mask]
         both = [head(state).float() for head in heads]
         q = [each.gather(1, tokens)[:, 0] for each in both]
         losses = {
@@ -117,3 +119,12 @@ def fit_soft_q_values(bench: Bench, algorithm: Any, rows: list[dict[str, Any]]) 
     trainer = type("SoftQTrainer", (SoftQTrainer,), {"algorithm": algorithm, "bench": bench})
     policy: Policy = fit(bench, trainer, SFTConfig, rows, algorithm.trainer, reference=1, policy_kind=SoftQPolicy)
     return policy
+
+
+def keep_actor(bench: Bench, policy: Any) -> LanguageModelPolicy:
+    """Save the actor of a `SoftQPolicy` as the trial's policy, without the Q heads, and return it."""
+    actor: LanguageModelPolicy = policy.policy
+    if is_first_process():
+        shutil.rmtree(bench.out / "policy")
+        actor.save(bench.out / "policy")
+    return actor

@@ -45,7 +45,7 @@ class IteratedRLHF(FeedbackLoop):
     def __post_init__(self) -> None:
         super().__post_init__()
         if "reward" not in self.build_learner().needs:
-            raise ValueError(f"learner: {self.learner!r} learns from no reward. Allowed: ppo, grpo, rloo and their like")
+            raise ValueError(f"learner: {self.learner!r} learns from no reward. Allowed: ppo, grpo, rloo, ...")
 
     @property
     def required(self) -> frozenset[str]:
@@ -68,12 +68,13 @@ class IteratedRLHF(FeedbackLoop):
         for i in range(self.rounds):
             part = prompts[i :: self.rounds]
             asked = ai_preferences.ask(bench, policy, part, bench.seed * 1000 + i)
-            new, counts = ai_preferences.preferences(asked), ai_preferences.counts(asked)
+            new, counts = ai_preferences.preferences(asked), dict[str, Any](ai_preferences.counts(asked))
             if not new:
                 words = ai_preferences.in_words(counts)
                 raise PrefzooError(f"iterated_rlhf: no pair could be made in round {i + 1}: {words}")
-            agrees = {} if reward is None else {"old_reward_agrees": _agreement(bench, reward, asked)}
-            bench.report.setdefault("iterated_rlhf", []).append({**counts, **agrees})
+            if reward is not None:
+                counts |= {"old_reward_agrees": _agreement(bench, reward, asked)}
+            bench.report.setdefault("iterated_rlhf", []).append(counts)
             labelled = labelled + new if self.pairs == "all" else new
             data = dataclasses.replace(bench.data, preferences=[*people, *labelled], labelled=[], sampled=True)
             reward = train_reward_model(bench.replace(data=data, out=bench.out / f"round-{i + 1}"), {})

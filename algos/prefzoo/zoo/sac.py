@@ -62,7 +62,7 @@ class SAC(Algorithm):
     def train(self, bench: Bench) -> Policy:
         from prefzoo.trainers.fitting import current_policy
         from prefzoo.trainers.reward_shaping import shaped
-        from prefzoo.trainers.soft_q_trainer import fit_soft_q_values
+        from prefzoo.trainers.soft_q_trainer import fit_soft_q_values, keep_actor
 
         rng = random.Random(f"sac {bench.seed}")
         prompts, policy, old = list(bench.data.prompts), current_policy(bench), list[dict[str, Any]]()
@@ -90,4 +90,4 @@ class SAC(Algorithm):
             if i + 1 < self.rounds:
                 bench.keep(policy, f"round {i + 1}")
         bench.report["soft_q"] = {"baseline": baseline, "replies": len(old)}
-        return policy
+        return keep_actor(bench, policy)
