@@ -199,3 +199,24 @@ def test_the_report_says_who_gained_and_gave_up_what(tmp_path) -> None:
     picture = dimension_picture(results, ["dpo", "rejection_sampling", "start"])
     assert picture is not None and "a: dpo 0.70, rejection_sampling 0.60" in picture.text
     json.dumps(picture.svg)
+
+
+def test_a_judges_question_is_a_part_of_a_reward_that_the_report_follows(tmp_path) -> None:
+    from prefzoo.judges.judge import Judge
+    from prefzoo.rewards.judge_reward import JudgeReward
+    from prefzoo.rewards.reward_settings import RewardSettings
+
+    judge, asked = by_questions(), list[Any]()
+    once = judge.compare_once
+    judge.compare_once = lambda p, x, y, questions: (asked.extend(questions), once(p, x, y, questions))[1]
+    reward = JudgeReward(judge, "comparison", {"user:0": "bbbb"}, QUESTIONS["b"])
+    assert reward([PROMPTS[0]], ["aa"])[0] > 0 and asked == [QUESTIONS["b"]] * 2
+    assert reward.spec(tmp_path)["question"] == QUESTIONS["b"] and isinstance(judge, Judge)
+    part = {"type": "judge", "question": "?"}
+    named = [{"loss": "regression", "attribute": "help"}, part, part, {"type": "function", "path": "a/rules.py:terse"}]
+    assert RewardSettings(type="sum", of=named).names == ["help", "judge 2", "judge 3", "terse"]
+    for bad, words in (({**part, "by": "grade"}, "shows one"), ({**part, "type": "random"}, "it must be 'judge'")):
+        with pytest.raises(ValueError, match=words):
+            RewardSettings(**bad)
+    with pytest.raises(RecipeError, match=r"reward\.of\.0\.question: the lab's model compares as a whole only"):
+        recipes.check({"algorithms": {"ppo": {}}, "reward": {"type": "sum", "of": [part]}})

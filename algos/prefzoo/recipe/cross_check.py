@@ -267,7 +267,7 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (rollout_problems, ("budget", "training.batch_size")),
     (precision_problems, ("training.fp16", "model.dtype", "adapter", "reward")),
     (judges.sampling_problems, ()),
-    (judges.question_problems, ("judge.type", "judge.prompt")),
+    (judges.question_problems, ("judge.type", "judge.prompt", "reward.of", "model.path")),
     (package_problems, ()),
     (machine_problems, ()),
     (models.adapter_problems, ("adapter", "model.path", "reward")),

@@ -45,18 +45,31 @@ def _template_problems(block: str, settings: JudgeSettings, recipe: Recipe) -> l
 
 
 def question_problems(recipe: Recipe) -> list[str]:
-    """The judge's template must have a place for the question that a principle asks."""
+    """The judge must have a place for the question that a principle or a reward asks."""
+    rewards = [f"{key}.question" for key, part in recipe.reward.places.items() if part.question is not None]
+    judge = recipe.judge
+    if rewards and judge.type == "local" and (judge.path or recipe.model.path) == "lab":
+        return [
+            f"{key}: the lab's model compares as a whole only, in the one wording that it was taught. Allowed: another "
+            "model as judge.path, or no question."
+            for key in rewards
+        ]
+    if rewards and judge.type == "gold":
+        return [
+            f"{key}: judge.type 'gold' knows one truth and no questions. Allowed: local, openai." for key in rewards
+        ]
     asking = [
         f"algorithms.{label}"
         for label, algorithm in recipe.sound_algorithms.items()
         if isinstance(algorithm, ConstitutionalAI) and algorithm.compares_samples
     ]
+    asking += rewards
     if asking and recipe.judge.prompt is not None:
         with contextlib.suppress(PrefzooError):  # `judge_template_problems` reports it
             if "question" not in load_template(recipe.judge.prompt, "prompt").variables:
                 return [
                     f"judge.prompt: {recipe.judge.prompt!r} does not show {{{{ question }}}}, and "
-                    f"{', '.join(asking)} asks one for each principle."
+                    f"{', '.join(asking)} asks one."
                 ]
     return []
 

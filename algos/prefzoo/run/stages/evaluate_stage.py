@@ -22,6 +22,7 @@ from prefzoo.ledger import Ledger
 from prefzoo.models import shared_base
 from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.models.policy_kinds import kl_to_start, load_policy
+from prefzoo.rewards.load_reward import WeightedSum
 from prefzoo.run.evaluation_records import JUDGING, PRINCIPLES, RECORDS, not_numbers
 from prefzoo.run.resources import forget_peak, metered
 from prefzoo.run.stage_graph import INCOMPLETE, START, Plan, Stage
@@ -124,9 +125,10 @@ class Measure:
         """Sample one reply to each prompt, measure it, and write a line for each to `replies.jsonl` in `folder`.
 
         A line holds the prompt, the reply, `length` in tokens (the end included), whether it was `finished`, `kl` to
-        the start in nats, `proxy`, `gold` and `gold/<attribute>`, `dimension/<id>`, `slice` and `group`, as far as
-        there are any, and `token_ids` where the reply's text would become other tokens. What a judge was asked goes
-        into a file beside it. Only sampling is charged to the ledger; scoring and KL are costs of measuring.
+        the start in nats, `proxy`, `proxy/<part>` of a sum, `gold` and `gold/<attribute>`, `dimension/<id>`, `slice`
+        and `group`, as far as there are any, and `token_ids` where the reply's text would become other tokens. What a
+        judge was asked goes into a file beside it. Only sampling is charged to the ledger; scoring and KL are costs of
+        measuring.
 
         Raises:
             PrefzooError: when a measurement is infinite or not a number.
@@ -148,7 +150,12 @@ class Measure:
             judging["dimensions"] = self.dimensions.asked
         if judging:
             (folder / JUDGING).write_text(json.dumps(judging, indent=1), encoding="utf-8")
-        scores = self.proxy(self.prompts, texts) if self.proxy else [None] * len(self.prompts)
+        scores: Sequence[float | None] = [None] * len(self.prompts)
+        parts: list[dict[str, float]] = [{} for _ in self.prompts]
+        if isinstance(self.proxy, WeightedSum):
+            scores, parts = self.proxy.by_part(self.prompts, texts)
+        elif self.proxy is not None:
+            scores = self.proxy(self.prompts, texts)
         self.progress("KL to the start", 1, 2)
         divergences = kl_to_start(policy, self.prompts, replies, self.generation.temperature or 1.0, self.start)
         records: list[dict[str, Any]] = []
@@ -167,7 +174,7 @@ class Measure:
             if divergences is not None:
                 record["kl"] = divergences[i]
             if scores[i] is not None:
-                record["proxy"] = scores[i]
+                record |= {"proxy": scores[i], **{f"proxy/{name}": score for name, score in parts[i].items()}}
             records.append({**record, **truths[i], **marks[i]})
         if bad := not_numbers(records):
             raise PrefzooError(f"measured what is no finite number: {', '.join(bad)}")
