@@ -91,6 +91,7 @@ Kind = Literal[
     "diversity",
     "entropy",
     "judge",
+    "one_question",
     "cut_off",
 ]
 
