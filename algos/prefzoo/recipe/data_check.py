@@ -47,7 +47,7 @@ def human_problems(recipe: Recipe) -> list[str]:
         return [] if path.parent.is_dir() else [f"evaluation.human: the folder of {str(path)!r} is not there."]
     try:
         if path.is_file() and is_database(path):
-            FeedbackStore(path)
+            FeedbackStore(path).close()
             return []
         problem = source_problem(str(path))
     except PrefzooError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -81,8 +82,8 @@ def read_answers(path: Path) -> HumanAnswers:
     """
     if not is_database(path):
         return _from_file(path)
-    store = FeedbackStore(path)
-    return from_store(store.items(), store.answers())
+    with contextlib.closing(FeedbackStore(path)) as store:
+        return from_store(store.items(), store.answers())
 
 
 def from_store(items: Sequence[Item], answers: Sequence[Answer]) -> HumanAnswers:
