@@ -14,7 +14,11 @@ from test_learning import SEED, SEEDS, over_start
 pytestmark = [pytest.mark.learning, pytest.mark.timeout(3600)]
 SETS = [f"data.seed={SEED}", "tracking.wandb.mode=disabled"]
 BY_JUDGE = ("rlaif-dpo", "rlaif-ppo", "rlaif-rejection", "rlaif-direct", "iterated")
-RECIPE = {"extends": "ai_feedback", "algorithms": {"iterated": {"algorithm": "iterated_rlhf", "people": False}}}
+RECIPE = {
+    "extends": "ai_feedback",
+    # PPO's KL adds up over the rounds (to 8 nats after three), and seeds disagree.
+    "algorithms": {"iterated": {"algorithm": "iterated_rlhf", "people": False, "learner": "reinforce"}},
+}
 
 
 @pytest.fixture(scope="module")
