@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import socket
@@ -114,7 +115,8 @@ def serve(
             yield f"{name}: {link(base, store.add_annotator(name))}"
     yield f"{base}/ (Ctrl-C ends it; nothing is lost)" if labelling.by_name else "Ctrl-C ends it; nothing is lost."
     config = uvicorn.Config(make_app(labelling), log_level="warning", server_header=False, date_header=False)
-    uvicorn.Server(config).run(sockets=[listening])
+    with contextlib.suppress(KeyboardInterrupt):  # how a server is ended
+        uvicorn.Server(config).run(sockets=[listening])
 
 
 def require_people() -> None:

@@ -61,9 +61,9 @@ def check_request(request: LabelRequest) -> None:
         problems.append(f"{request.source}: there is neither such a folder of a run nor such a file")
     if request.kind not in TASKS:
         problems.append(f"--task: {unknown('task', request.kind, TASKS)}")
-    elif request.rule not in RULES:
+    if request.rule not in RULES:
         problems.append(f"--next: {unknown('rule', request.rule, RULES)}")
-    elif request.kind not in RULES_OF[request.rule]:
+    elif request.kind in TASKS and request.kind not in RULES_OF[request.rule]:
         tasks = ", ".join(RULES_OF[request.rule])
         problems.append(f"--next {request.rule}: for --task {tasks}, not for {request.kind}")
     if request.gold is not None and request.kind not in ("compare", "ab"):

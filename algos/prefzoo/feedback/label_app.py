@@ -151,7 +151,7 @@ class _Views:
         """Write an answer, and send what is next."""
         name, said = await self._post(request)
         answer_id, item_id, seconds = (said.get(key) for key in ("answer_id", "item_id", "seconds"))
-        if not isinstance(answer_id, str) or not isinstance(item_id, str):
+        if not (isinstance(answer_id, str) and isinstance(item_id, str) and f"{answer_id}{item_id}".isascii()):
             raise Refused(422, "an answer has answer_id and item_id")
         if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not math.isfinite(seconds):
             raise Refused(422, "seconds is a number")

@@ -82,7 +82,7 @@ class FeedbackStore(AnnotatorQueues):
 
     def add_annotator(self, name: str) -> str:
         """Add an annotator, or give one who is there another token; return the token, of which only a hash is kept."""
-        if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
+        if not _is_name(name):
             raise FeedbackError(f"a name has 1 to {LONGEST_NAME} letters that can be seen (got {name[:120]!r})")
         token = secrets.token_urlsafe(24)
         with self._transaction() as db:
@@ -131,7 +131,7 @@ class FeedbackStore(AnnotatorQueues):
             raise FeedbackError(f"the item asks for {item.kind!r}, not {answer.kind!r}")
         if answer.shown_order and sorted(answer.shown_order) != list(range(len(item.replies))):
             raise FeedbackError("shown_order is no order of the item's replies")
-        if not (1 <= len(answer.answer_id) <= LONGEST_NAME and math.isfinite(answer.seconds)):
+        if not (_is_name(answer.answer_id) and math.isfinite(answer.seconds)):
             raise FeedbackError(f"an answer has an id of 1 to {LONGEST_NAME} letters, and takes a finite time")
         check_value(item, answer.value)
         new = (answer.item_id, answer.annotator, answer.kind, json.dumps(answer.value, sort_keys=True))
@@ -202,3 +202,7 @@ def _answer(row: sqlite3.Row) -> Answer:
         undone_at=row["undone_at"],
         probability=row["probability"],
     )
+
+
+def _is_name(text: str) -> bool:
+    return bool(text.strip()) and len(text) <= LONGEST_NAME and text.isprintable()
