@@ -98,7 +98,7 @@ class AnnotatorQueues(FeedbackFile):
         if (current := self.current_item(annotator)) is not None:
             return current
         rule, overlap = self._rule()
-        with self._transaction() as db:
+        with self.together() as db:
             left = self._left(db, annotator)
             if not (left.gold or left.shared or left.free):
                 return None

@@ -133,8 +133,9 @@ class _Views:
             raise Refused(403, "come in by the link that you were given")
 
         def opened() -> str:
-            self.store.next_item(known)
-            return self.store.open_session(known)
+            with self.store.together():
+                self.store.next_item(known)
+                return self.store.open_session(known)
 
         response = JSONResponse({"entered": True})
         response.set_cookie(
@@ -164,8 +165,9 @@ class _Views:
             if shown.item.kind == "rate" and set(value.get("ratings") or ()) != set(self.labelling.dimensions):
                 raise FeedbackError(f"a rating has {', '.join(self.labelling.dimensions)}")
             spent = min(max(float(seconds), 0.0), MOST_SECONDS)
-            self.store.record(Answer(answer_id, item_id, name, shown.item.kind, value, shown.order, spent))
-            self.store.next_item(name)
+            with self.store.together():
+                self.store.record(Answer(answer_id, item_id, name, shown.item.kind, value, shown.order, spent))
+                self.store.next_item(name)
             return self._task(name)
 
         return await self._told(write)
