@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -22,6 +23,7 @@ from typing import Any
 import pytest
 
 from prefzoo.data.read_rows import read_rows
+from prefzoo.feedback.read_items import items_of_file
 from prefzoo.feedback.store import FeedbackStore
 
 pytestmark = pytest.mark.faults
@@ -218,6 +220,91 @@ def _train(preferences: Path, folder: Path) -> None:
     report = (folder / "run" / "report.md").read_text()
     assert "Annotators (preferences): 80 judgements" in report
     assert "Krippendorff's alpha" in report and re.search(r"ben \d+% of \d+ .*right in \d+%", report)
+
+
+@pytest.mark.parametrize("task", ["compare", "rank", "rate", "span", "rewrite"])
+def test_axe_finds_no_serious_fault_and_every_task_works_by_keyboard(task, pairs, browser, tmp_path) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is not installed")
+    store = FeedbackStore(tmp_path / "labels.sqlite")
+    store.add_items(items_of_file(str(pairs), task, store.item_id)[0])
+    for width, scheme in ((1280, "light"), (1280, "dark"), (390, "light")):
+        with served(store) as base:
+            page = browser.new_context(viewport={"width": width, "height": 844}, color_scheme=scheme).new_page()
+            problems: list[str] = []
+            page.on("console", lambda said, to=problems: to.append(f"{said.type}: {said.text}"))
+            page.on("pageerror", lambda error, to=problems: to.append(str(error)))
+            page.on("request", lambda asked, to=problems: asked.url.startswith(base) or to.append(asked.url))
+            page.goto(base)
+            serious(axe, page)
+            page.keyboard.type(f"{task} {width} {scheme}")
+            page.keyboard.press("Enter")
+            page.wait_for_selector("#task section[data-item]")
+            serious(axe, page)
+            for key in KEYS[task]:
+                page.keyboard.press(key) if len(key) == 1 or key[0].isupper() else page.keyboard.type(key)
+            page.get_by_text("1 done").wait_for(timeout=10_000)
+            serious(axe, page)
+            assert page.evaluate("() => document.documentElement.scrollWidth <= innerWidth")
+            assert page.evaluate("() => document.activeElement.tagName") == "H1"  # what a screen reader goes on from
+            assert problems == []
+    values = [answer.value for answer in store.answers()]
+    assert len(values) == 3
+    if task == "rank":
+        order = [a.shown_order for a in store.answers()]
+        assert [[v["ranks"][i] for i in o] for v, o in zip(values, order, strict=True)] == [[2, 1]] * 3
+    elif task == "rate":
+        from prefzoo.feedback.label_app import DIMENSIONS
+
+        rated = dict(zip(DIMENSIONS, (7, 0, 10, 3, 9), strict=True))
+        assert [value["ratings"] for value in values] == [rated] * 3
+    elif task == "span":
+        assert all(value["spans"] == [{"start": 0, "end": 2, "reason": "because"}] for value in values)
+    elif task == "rewrite":
+        assert all(value["text"].startswith("Better: ") and "nswer" in value["text"] for value in values)
+
+
+KEYS = {
+    "compare": ["5"],
+    "rank": ["1", "Backspace", "2", "1", "Enter"],
+    "rate": ["7", "0", "t", "3", "9", "Enter"],
+    "span": ["Tab", "Shift+ArrowRight", "Shift+ArrowRight", "m", "because", "Enter", "Control+Enter"],
+    "rewrite": ["Tab", "Control+Home", "B", "etter: ", "Control+Enter"],
+}
+"""What is pressed or typed for one answer."""
+
+
+def serious(axe: Any, page: Any) -> None:
+    found = axe.Axe().run(page).response["violations"]
+    assert [fault["id"] for fault in found if fault["impact"] in ("serious", "critical")] == []
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip("no Chromium is installed")
+    with (
+        sync_api.sync_playwright() as playwright,
+        playwright.chromium.launch(executable_path=path, args=["--no-sandbox"]) as opened,
+    ):
+        yield opened
+
+
+@contextlib.contextmanager
+def served(store: FeedbackStore) -> Iterator[str]:
+    """The page in a thread of this process."""
+    import uvicorn
+
+    from prefzoo.feedback.label_app import Labelling, make_app
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = uvicorn.Server(uvicorn.Config(make_app(Labelling(store)), log_level="warning"))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
+        thread.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        server.should_exit = True
+        thread.join()
 
 
 def test_twenty_clients_post_two_thousand_answers_and_none_is_lost(pairs, servers, capsys) -> None:

@@ -286,6 +286,7 @@ if (token) {
   $("#undo").addEventListener("click", undo);
   $("#leave").addEventListener("click", () => guarded(async () => { await post("/leave", {}); location.replace("/"); }));
   begin();
+  $("h1", task).focus(); // so that Tab goes on from the task
   const unsent = outbox();
   if (unsent) {
     guarded(async () => show(await deliver(unsent), "An answer that was not sent yet is saved now."));
