@@ -21,6 +21,7 @@ from prefzoo.feedback.label_app import Labelling, make_app
 from prefzoo.feedback.read_items import items_of_file
 from prefzoo.feedback.side_mapping import letter_places
 from prefzoo.feedback.store import FeedbackStore
+from prefzoo.report.annotators import annotator_facts
 
 testclient = pytest.importorskip("fastapi.testclient", reason="fastapi is not installed")
 HOSTILE = "</div><script>document.title = 1</script><img src=x onerror=alert(1)>\"'{{ 7 * 7 }}"
@@ -354,7 +355,12 @@ def test_comparisons_are_read_back_with_annotators_votes_ties_and_times(tmp_path
         "q 3": tuple(texts[3]),
     }
     assert found.annotators["ties"] == 3 and found.annotators["judgements"] == 12
-    assert set(found.annotators["annotators"]) == set(said)
+    assert set(found.annotators["annotators"]) == set(said) and found.annotators["median_seconds"] == 2.25
+    facts = " ".join(annotator_facts({"preferences": found.annotators}))
+    assert (
+        "half of the judgements took 2.2 s or less" in facts and "carl 50% of 2" in facts and "; 2.2 s each)" in facts
+    )
+    assert not {"seconds", "annotator"} & set(found.unread)
     reliability = read_rows("preferences", str(out), ReadOptions(annotators="soft"))
     assert len(reliability.rows) == 9
 
