@@ -153,6 +153,8 @@ def _items_of_run(plan: Plan, request: LabelRequest, store: FeedbackStore) -> tu
             where = f"seed {seed} test prompt {place + 1}"
             texts = [(str(replies[label]["reply"]), label) for label in group]
             prompt = replies[group[0]]["prompt"]
+            if any(replies[label]["prompt"] != prompt for label in group):
+                raise PrefzooError(f"{plan.out}: {', '.join(group)}: their test prompts differ; compare again")
             found = list(make_items(request.kind, prompt, texts, where, store.item_id))
             same += not found
             items += [replace(item, uncertainty=_uncertainty([replies[label] for label in group])) for item in found]
