@@ -18,6 +18,7 @@ from prefzoo.commands.labelling import LabelRequest, dimensions_of, open_store
 from prefzoo.errors import PrefzooError
 from prefzoo.feedback.feedback_types import Answer
 from prefzoo.feedback.store import FeedbackStore
+from prefzoo.judges import dimensions
 from prefzoo.recipe.check_recipe import load
 from prefzoo.run.stage_graph import load_plan, make_plan
 
@@ -83,6 +84,10 @@ def test_other_tasks_of_a_run(tmp_path: Path) -> None:
     assert dimensions_of(LabelRequest(run)) is None
     assert dimensions_of(LabelRequest(run, dimensions=["tone"])) == ["tone"]
     plan = json.loads((run / "plan.json").read_text())
+    plan["recipe"]["evaluation"]["dimensions"] = "general"
+    (run / "plan.json").write_text(json.dumps(plan))
+    measured = dimensions_of(LabelRequest(run))
+    assert measured == [each.id for each in dimensions.load("general").dimensions] and len(measured) > 2
     plan["recipe"]["data"]["attributes"] = ["tone", "truth"]
     (run / "plan.json").write_text(json.dumps(plan))
     assert dimensions_of(LabelRequest(run)) == ["tone", "truth"]  # the recipe's own list

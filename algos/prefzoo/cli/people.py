@@ -34,7 +34,7 @@ def label(
         Path | None, typer.Option(metavar="FILE", help="Pairs of which the better one is known, to check annotators.")
     ] = None,
     dimensions: Annotated[
-        str | None, typer.Option(metavar="A,B", help="In which a reply is rated; the recipe's attributes by default.")
+        str | None, typer.Option(metavar="A,B", help="In which a reply is rated; the recipe's by default.")
     ] = None,
     store: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Where answers are kept; labels.sqlite in the run by default.")

@@ -16,6 +16,7 @@ from prefzoo.feedback.choose_next import RULES
 from prefzoo.feedback.feedback_types import KINDS, Item
 from prefzoo.feedback.read_items import items_of_file, make_items
 from prefzoo.feedback.store import FeedbackStore
+from prefzoo.judges import dimensions
 from prefzoo.run.evaluation_records import read_records
 from prefzoo.run.stage_graph import START, Plan, load_plan
 
@@ -107,11 +108,14 @@ def open_store(request: LabelRequest) -> tuple[FeedbackStore, list[str]]:
 
 
 def dimensions_of(request: LabelRequest) -> Sequence[str] | None:
-    """In what a reply is rated: as asked for, else what the run's recipe names under `data.attributes`; None where
-    neither names anything."""
-    if request.dimensions is None and request.of_run:
-        return load_plan(request.source).recipe.data.attributes or None
-    return request.dimensions
+    """In what a reply is rated: as asked for; else what the run's recipe names under `data.attributes`, or measures by
+    `evaluation.dimensions`; None where nothing names any."""
+    if request.dimensions is not None or not request.of_run:
+        return request.dimensions
+    recipe = load_plan(request.source).recipe
+    if recipe.data.attributes or recipe.evaluation.dimensions is None:
+        return recipe.data.attributes or None
+    return [dimension.id for dimension in dimensions.load(recipe.evaluation.dimensions).dimensions]
 
 
 def _dropped_notes(source: Path, dropped: Rejects) -> list[str]:
