@@ -68,7 +68,13 @@ class SlurmNode:
 
     def __enter__(self) -> SlurmNode:
         at = self.folder
-        places = ("key-file=munge.key", "socket=munge.socket", "pid-file=munge.pid", "log-file=munge.log", "seed-file=seed")
+        places = (
+            "key-file=munge.key",
+            "socket=munge.socket",
+            "pid-file=munge.pid",
+            "log-file=munge.log",
+            "seed-file=seed",
+        )
         flags = [f"--{name}={at / file}" for name, file in (place.split("=") for place in places)]
         self.start("munged", "--foreground", "--force", "--num-threads=2", *flags)
         self.until(lambda: (at / "munge.socket").exists(), "munged")

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import subprocess
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -52,7 +52,6 @@ class SlurmEngine:
     def submit(self, jobs: Sequence[StageJob], minutes: int | None) -> list[str]:
         from submitit import SlurmExecutor
         from submitit.core.utils import FailedJobError, FailedSubmissionError
-        from submitit.helpers import clean_env
 
         settings = self.settings
         asked: dict[str, Any] = {
@@ -70,7 +69,7 @@ class SlurmEngine:
         executor = SlurmExecutor(self.folder, max_num_timeout=settings.retries if settings.requeue else 0)
         executor.update_parameters(wckey=None, **{key: value for key, value in asked.items() if value is not None})
         try:
-            with clean_env(), executor.batch():  # a controller may be a job itself
+            with _outside_a_job(), executor.batch():
                 submitted = [executor.submit(job) for job in jobs]
             return [job.job_id for job in submitted]
         except (FailedJobError, FailedSubmissionError) as error:
@@ -93,6 +92,20 @@ class SlurmEngine:
     def cancel(self, attempts: Iterable[Attempt]) -> None:
         names = ",".join({attempt.batch for attempt in attempts})
         subprocess.run(["scancel", f"--name={names}"], check=False, capture_output=True)
+
+
+@contextlib.contextmanager
+def _outside_a_job() -> Iterator[None]:
+    """Have sbatch see nothing of the job that this process may be."""
+    if "SLURM_JOB_ID" not in os.environ:
+        yield
+        return
+    from submitit.helpers import clean_env
+
+    where = {name: os.environ[name] for name in ("SLURM_CONF",) if name in os.environ}
+    with clean_env():
+        os.environ.update(where)
+        yield
 
 
 def squeue(batches: Iterable[str]) -> dict[tuple[str, int], str] | None:

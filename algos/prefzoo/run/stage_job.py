@@ -170,16 +170,14 @@ class StageJob:
     def __call__(self) -> None:
         """Do the stage, unless another try has taken its place; how it ended is written, not returned."""
         if threading.current_thread() is threading.main_thread():
-            signal.signal(
-                signal.SIGTERM, lambda number, frame: sys.exit(128 + number)
-            )  # a cancelled job leaves nothing
+            signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # which ends its processes
         if not self._is_current():
             return
         with HostLock(self.folder.path / LOCK, {"attempt": self.attempt.id}, self._is_current).held(patient=True):
             if self._is_current() and self.folder.ended is None:
                 try:
                     outcome, died = self._do()
-                except Exception as error:
+                except (PrefzooError, OSError) as error:  # this host may have no room for a process, another one may
                     outcome, died = Outcome("failed", f"{type(error).__name__}: {error}"), True
                 self.folder.save("ended", asdict(Ended(self.attempt.id, **asdict(outcome), lost=died)))
 
@@ -211,9 +209,10 @@ class StageJob:
             return Outcome("ok"), False
         if unseen := [other for other in self.done if others[other].status != "ok"]:
             return Outcome("failed", f"{socket.gethostname()} does not see the results of {', '.join(unseen)}"), True
-        runner = Runner(plan, job, 1, _ProgressFile(self.folder))
-        runner.outcomes.update(others)
-        outcome = runner.run()[name]
+        with _ProgressFile(self.folder) as watcher:
+            runner = Runner(plan, job, 1, watcher)
+            runner.outcomes.update(others)
+            outcome = runner.run()[name]
         return outcome, name in runner.died
 
 
