@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from conftest import BRIEF
+from prefzoo.run.host_lock import holder_file, read_holder
 
 LABELS = (
     "algorithms={sft: {}, dpo: {beta: 0.5}, best_of_n: {n: 4}, random_choice: {algorithm: rejection_sampling, n: 4,"
@@ -91,3 +92,9 @@ def is_running(status: Mapping[str, Any], kind: str, count: int = 1) -> list[str
     """Names of stages of a kind that run, where there are so many."""
     names = [name for name, each in status.items() if name.startswith(kind) and each.state == "running"]
     return names if len(names) >= count else []
+
+
+def process_of(comparison: Comparison, stage: str) -> psutil.Process:
+    """The process of a stage's job, by the file that names it."""
+    folder = next(path for path in comparison.out.glob("jobs/*") if path.name.startswith(stage.replace(" ", "-")))
+    return psutil.Process(read_holder(holder_file(folder / "lock"))["pid"])

@@ -1,4 +1,4 @@
-"""Stages as jobs of a real Slurm: the same numbers as on one machine, whatever is killed on the way (make test-slurm)."""
+"""Stages as jobs of a real Slurm: the same numbers as on one machine, whatever is killed meanwhile (make test-slurm)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import psutil
 import pytest
-from cluster_comparison import CODE, Comparison, is_running
+from cluster_comparison import CODE, Comparison, is_running, process_of
 from slurm_node import SlurmNode
-
-from prefzoo.run.host_lock import holder_file, read_holder
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1800)]
 SETTINGS = "executor: slurm\ntime: 20\nmax_jobs: 4\npartition: tests\nflags: {comment: a test}\n"
@@ -36,12 +33,6 @@ def local(tmp_path_factory):
 def comparison(node, tmp_path) -> Comparison:
     (tmp_path / "slurm.yaml").write_text(SETTINGS)
     return Comparison(tmp_path / "run", node.environment, tmp_path / "slurm.yaml")
-
-
-def process_of(comparison: Comparison, stage: str) -> psutil.Process:
-    """The process of a stage's job, by the file that names it."""
-    folder = next(path for path in comparison.out.glob("jobs/*") if path.name.startswith(stage.replace(" ", "-")))
-    return psutil.Process(read_holder(holder_file(folder / "lock"))["pid"])
 
 
 def test_what_is_killed_and_cancelled_on_slurm_ends_as_on_one_machine(node, comparison, local) -> None:

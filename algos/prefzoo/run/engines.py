@@ -132,6 +132,7 @@ class RayEngine:
     """Detached actors, which outlive the call that began them and are found by name."""
 
     def __init__(self, settings: Ray) -> None:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing here reports to anybody on its own
         import ray
 
         self.ray, self.settings = ray, settings
