@@ -56,6 +56,7 @@ class Comparison:
             if found := ready(self.status()):
                 return found
             time.sleep(0.5)
+        process.kill()
         pytest.fail(f"{self.log.read_text()[-3000:]}\n{self.status()}")
 
     def status(self) -> dict[str, Any]:

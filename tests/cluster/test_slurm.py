@@ -1,4 +1,4 @@
-"""Stages as jobs of a real Slurm: the same numbers as on one machine, whatever is killed meanwhile (make test-slurm)."""
+"""Stages as jobs of a real Slurm: the numbers of one machine, whatever is killed meanwhile (make test-slurm)."""
 
 from __future__ import annotations
 

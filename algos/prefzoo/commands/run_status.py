@@ -14,7 +14,7 @@ from rich.text import Text
 
 from prefzoo.atomic_files import partial_folder
 from prefzoo.errors import PrefzooError, unknown
-from prefzoo.run.engines import squeue
+from prefzoo.run.engines import SLURM, log_of, squeue
 from prefzoo.run.executor import read_outcomes
 from prefzoo.run.host_lock import EXPIRES_SECONDS, holder_file, read_holder
 from prefzoo.run.stage_graph import Plan, Stage, load_plan
@@ -117,7 +117,7 @@ def log_lines(out: Path, name: str) -> Iterator[str]:
     stage, attempt = plan.stages[name], JobFolder.of(out, plan.stages[name]).attempt
     places = [stage.folder.with_name(f"{stage.folder.name}.log")]
     if attempt is not None and attempt.job is not None:
-        places.append(out / JOBS / "slurm" / f"{attempt.job}_0_log.out")
+        places.append(log_of(out / JOBS / SLURM, attempt.job))
     there = [place for place in places if place.is_file()]
     if not there:
         raise PrefzooError(f"--log {name}: it has no log yet, {places[0]}")

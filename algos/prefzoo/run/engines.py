@@ -18,6 +18,8 @@ ENDED_STATES = {"BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NO
                 "REVOKED", "TIMEOUT"}  # fmt: skip
 """Of a job of Slurm that will not run any more."""
 NAMESPACE = "prefzoo"
+SLURM = "slurm"
+"""Folder with what submitit writes."""
 
 
 class Engine(Protocol):
@@ -46,7 +48,7 @@ class SlurmEngine:
     database."""
 
     def __init__(self, settings: Slurm, out: Path) -> None:
-        self.settings, self.folder = settings, out.resolve() / JOBS / "slurm"
+        self.settings, self.folder = settings, out.resolve() / JOBS / SLURM
         self.states: dict[str, str] = {}
 
     def submit(self, jobs: Sequence[StageJob], minutes: int | None) -> list[str]:
@@ -64,7 +66,7 @@ class SlurmEngine:
             "partition": settings.partition,
             "account": settings.account,
             "gpus_per_node": settings.gpus or None,
-            "mem_gb": settings.memory,
+            "mem": f"{round(settings.memory * 1024)}M" if settings.memory else None,
         }
         executor = SlurmExecutor(self.folder, max_num_timeout=settings.retries if settings.requeue else 0)
         executor.update_parameters(wckey=None, **{key: value for key, value in asked.items() if value is not None})
@@ -92,6 +94,11 @@ class SlurmEngine:
     def cancel(self, attempts: Iterable[Attempt]) -> None:
         names = ",".join({attempt.batch for attempt in attempts})
         subprocess.run(["scancel", f"--name={names}"], check=False, capture_output=True)
+
+
+def log_of(folder: Path, job: str) -> Path:
+    """What a job of Slurm prints, beside the log of its stage."""
+    return folder / f"{job}_0_log.out"
 
 
 @contextlib.contextmanager

@@ -210,6 +210,7 @@ class StageJob:
         if unseen := [other for other in self.done if others[other].status != "ok"]:
             return Outcome("failed", f"{socket.gethostname()} does not see the results of {', '.join(unseen)}"), True
         with _ProgressFile(self.folder) as watcher:
+            watcher.expect([plan.stages[name]])
             runner = Runner(plan, job, 1, watcher)
             runner.outcomes.update(others)
             outcome = runner.run()[name]
