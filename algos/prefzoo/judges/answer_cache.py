@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
@@ -25,6 +26,10 @@ def cache_key(request: Mapping[str, Any]) -> str:
 TABLE = "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)"
 
 
+ON_HOST = "PREFZOO_JOB_HOST"
+"""Names the host in the environment of stages that run as jobs of a cluster."""
+
+
 class AnswerCache:
     """Responses by request in an SQLite file, each written in a transaction of its own.
 
@@ -37,7 +42,8 @@ class AnswerCache:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / "answers.sqlite"
+        host = os.environ.get(ON_HOST)
+        self.path = folder / (f"answers-{host}.sqlite" if host else "answers.sqlite")
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[sqlite3.Connection]:

@@ -87,9 +87,9 @@ class SlurmEngine:
         return {id: state for id, state in self.states.items() if state.split()[0] not in ENDED_STATES}
 
     def lost(self, attempt: Attempt) -> str:
-        return (
-            f"Slurm says {self.states.get(attempt.id, 'nothing of it any more')} of job {attempt.job or attempt.batch}"
-        )
+        told = self.states.get(attempt.id, "nothing of it any more")
+        log = f" ({log_of(self.folder, attempt.job)})" if attempt.job else ""
+        return f"Slurm says {told} of job {attempt.job or attempt.batch}{log}"
 
     def cancel(self, attempts: Iterable[Attempt]) -> None:
         names = ",".join({attempt.batch for attempt in attempts})

@@ -21,6 +21,7 @@ from rich.console import Console
 from prefzoo import plugins, registry
 from prefzoo.atomic_files import read_json, write_whole
 from prefzoo.errors import PrefzooError
+from prefzoo.judges.answer_cache import ON_HOST
 from prefzoo.run.cache import source_hash, versions
 from prefzoo.run.executor import Outcome, Runner
 from prefzoo.run.host_lock import HostLock
@@ -200,6 +201,7 @@ class StageJob:
             what = "; ".join(words) or "the source of prefzoo"
             return Outcome("failed", f"{socket.gethostname()} has other versions than where compare ran: {what}"), False
         os.environ.setdefault(THREADS, str(self.cpus))
+        os.environ[ON_HOST] = socket.gethostname()
         plugins.run_again(self.sources)
         job, plan, name, *registered = cloudpickle.loads(self.work)
         registry.adopt(*registered)
