@@ -6,11 +6,12 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +26,7 @@ from prefzoo.commands.run_folder import locked_folder
 from prefzoo.commands.run_status import log_lines, status
 from prefzoo.commands.stage_runner import time_limit
 from prefzoo.errors import PrefzooError, RecipeError
+from prefzoo.judges.answer_cache import ON_HOST
 from prefzoo.recipe.check_recipe import load
 from prefzoo.results.cost_record import Estimate
 from prefzoo.run import cluster_runner, host_lock, stage_job
@@ -102,6 +104,16 @@ def test_every_mistake_in_the_settings_is_told_at_once(tmp_path, programs, monke
         done = CliRunner().invoke(app, ["compare", "quickstart", "--out", str(tmp_path / "run"), *arguments])
         assert done.exit_code != 0 and words in f"{done.exception} {done.output}"
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def as_a_job(monkeypatch) -> Iterator[None]:
+    """Undoes what a job does to its own process."""
+    for name in ("OMP_NUM_THREADS", ON_HOST):
+        monkeypatch.setenv(name, os.environ.get(name, "1"))
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    signal.signal(signal.SIGTERM, before)
 
 
 def plan_of(out: Path, needs: dict[str, tuple[str, ...]]) -> Plan:
@@ -252,7 +264,7 @@ def test_ctrl_c_cancels_and_a_kill_leaves(tmp_path, at_once) -> None:
 
 
 def test_a_job_whose_place_another_has_taken_does_nothing_and_one_among_other_versions_says_so(
-    tmp_path, monkeypatch
+    tmp_path, as_a_job, monkeypatch
 ) -> None:
     plan = plan_of(tmp_path, {"a": (), "b": ("a",)})
     job = job_of(plan, "a")
@@ -274,7 +286,7 @@ def test_a_job_whose_place_another_has_taken_does_nothing_and_one_among_other_ve
 
 
 @pytest.mark.faults
-def test_a_job_runs_its_stage_as_locally_and_a_process_that_was_killed_is_lost(tmp_path) -> None:
+def test_a_job_runs_its_stage_as_locally_and_a_process_that_was_killed_is_lost(tmp_path, as_a_job) -> None:
     def work(plan, stage, folder, progress) -> None:
         import os
         import signal

@@ -35,7 +35,8 @@ class AnswerCache:
 
     Several processes may use it at once, and what was written before one of them is killed is there afterwards. Values
     are JSON, so that reading a file that somebody else made runs none of their code. SQLite's write-ahead log is what
-    makes a transaction cheap: a rollback journal waits for the disk at every answer (15 ms here).
+    makes a transaction cheap: a rollback journal waits for the disk at every answer (15 ms here). That log is memory
+    which processes share, so that each host of a cluster (`ON_HOST`) has a file of its own.
 
     Args:
         folder: where the file lies; made when it is first needed.

@@ -56,11 +56,13 @@ class ClusterRunner(Runner):
         Raises:
             PrefzooError: when the engine takes no jobs.
         """
-        waiting = self.waiting = self._not_ended()
+        waiting, settled = self._not_ended(), -1
+        self.waiting = waiting
         try:
             while waiting or self.given:
-                while self._settle(waiting):
-                    pass
+                while settled != len(self.outcomes):  # looking for results asks a file server
+                    settled = len(self.outcomes)
+                    self._settle(waiting)
                 self._adopt([stage for stage in waiting.values() if self._ready(stage)])
                 ready = [stage for stage in waiting.values() if self._ready(stage)]
                 if free := ready[: max(0, self.workers - len(self.given))]:

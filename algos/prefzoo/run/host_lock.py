@@ -114,9 +114,15 @@ class HostLock:
             mine = json.dumps({"id": self.id, "kernel": self.kernel, "host": socket.gethostname(), "pid": os.getpid(),
                                "since": time.time(), **self.about})  # fmt: skip
             if sign is None:
-                with contextlib.suppress(FileExistsError), self.file.open("x", encoding="utf-8") as file:
-                    file.write(mine)  # of two that begin at once, the system lets one make it
+                try:
+                    with self.file.open("x", encoding="utf-8") as file:  # of two at once, the system lets one make it
+                        file.write(mine)
                     return
+                except FileExistsError:
+                    continue
+                except OSError:  # a full disk
+                    self.file.unlink(missing_ok=True)
+                    raise
             elif (here is not None and holder.get("kernel") == here) or (  # its lock is ours: it has ended
                 last == (holder.get("id"), sign) and time.monotonic() - since > EXPIRES_SECONDS
             ):
