@@ -55,7 +55,7 @@ class Comparison:
         while process.poll() is None and time.monotonic() < end:
             if found := ready(self.status()):
                 return found
-            time.sleep(0.5)
+            time.sleep(1.0)
         process.kill()
         pytest.fail(f"{self.log.read_text()[-3000:]}\n{self.status()}")
 

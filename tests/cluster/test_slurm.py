@@ -64,7 +64,7 @@ def test_what_is_killed_and_cancelled_on_slurm_ends_as_on_one_machine(node, comp
     assert max(comparison.memory[len(comparison.memory) // 2 :]) < 1.2 * max(comparison.memory[:10])
 
 
-def test_ctrl_c_cancels_the_jobs_and_the_same_command_goes_on(node, comparison, local) -> None:
+def test_ctrl_c_cancels_the_jobs_and_the_same_command_goes_on(node, comparison) -> None:
     process = comparison.start()
     comparison.until(process, lambda status: is_running(status, "start") or is_running(status, "train"))
     process.send_signal(signal.SIGINT)
@@ -75,8 +75,10 @@ def test_ctrl_c_cancels_the_jobs_and_the_same_command_goes_on(node, comparison, 
         env=node.environment, capture_output=True, text=True,
     )  # fmt: skip
     assert refused.returncode == 2 and "Did you mean 'train sft seed 0'?" in refused.stderr
-    comparison.finish(comparison.start())
-    assert comparison.numbers() == local
+    process = comparison.start()
+    comparison.until(process, lambda status: is_running(status, "train sft"))
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
 
 
 def test_a_partition_that_is_not_there_is_told_and_nothing_stays(comparison) -> None:

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -127,14 +127,6 @@ def wait_until(seen: Callable[[], bool]) -> bool:
     return found
 
 
-def needed(plan: Plan, stage: Stage) -> Plan:
-    """The part of a plan that a stage reads."""
-    names = [stage.name]
-    for name in names:
-        names += [other for other in (*plan.stages[name].needs, *plan.stages[name].after) if other not in names]
-    return replace(plan, stages={name: each for name, each in plan.stages.items() if name in names})
-
-
 @dataclass(frozen=True)
 class StageJob:
     """Does one stage. It is pickled by the engine, and called on one of its hosts.
@@ -142,7 +134,7 @@ class StageJob:
     Attributes:
         work: the plan, the stage and what does it, pickled: they may be of a plug-in, which is run first.
         folder: of the comparison.
-        done: names of the stages that are done; a file server may show this host so a little later.
+        done: names of the stages before it that are done; a file server may show this host so a little later.
     """
 
     attempt: Attempt
@@ -156,15 +148,14 @@ class StageJob:
 
     @classmethod
     def of(cls, attempt: Attempt, plan: Plan, stage: Stage, job: Callable[..., None], cpus: int) -> StageJob:
-        part = needed(plan, stage)
         return cls(
             attempt=attempt,
-            work=cloudpickle.dumps((job, part, stage.name, registry.registered(), registry.registered_policies())),
+            work=cloudpickle.dumps((job, plan, stage.name, registry.registered(), registry.registered_policies())),
             sources=plugins.loaded(),
             folder=JobFolder.of(plan.out.resolve(), stage),
             cwd=os.getcwd(),
             cpus=cpus,
-            done=tuple(name for name, each in part.stages.items() if each.done),
+            done=tuple(name for name in (*stage.needs, *stage.after) if plan.stages[name].done),
             made_with=(versions(), source_hash()),
         )
 
@@ -205,12 +196,12 @@ class StageJob:
         plugins.run_again(self.sources)
         job, plan, name, *registered = cloudpickle.loads(self.work)
         registry.adopt(*registered)
-        wait_until(lambda: all(plan.stages[other].done for other in self.done))
-        others = {other: Outcome("ok" if each.done else "skipped") for other, each in plan.stages.items()}
-        if others.pop(name).status == "ok":
+        if plan.stages[name].done:
             return Outcome("ok"), False
-        if unseen := [other for other in self.done if others[other].status != "ok"]:
-            return Outcome("failed", f"{socket.gethostname()} does not see the results of {', '.join(unseen)}"), True
+        if not wait_until(lambda: all(plan.stages[other].done for other in self.done)):
+            unseen = ", ".join(other for other in self.done if not plan.stages[other].done)
+            return Outcome("failed", f"{socket.gethostname()} does not see the results of {unseen}"), True
+        others = {other: Outcome("ok" if other in self.done else "skipped") for other in plan.stages if other != name}
         with _ProgressFile(self.folder) as watcher:
             watcher.expect([plan.stages[name]])
             runner = Runner(plan, job, 1, watcher)
