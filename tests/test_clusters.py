@@ -266,6 +266,7 @@ def test_ctrl_c_cancels_and_a_kill_leaves(tmp_path, at_once) -> None:
 def test_a_job_whose_place_another_has_taken_does_nothing_and_one_among_other_versions_says_so(
     tmp_path, as_a_job, monkeypatch
 ) -> None:
+    monkeypatch.setattr(stage_job, "VISIBLE_SECONDS", 0.0)
     plan = plan_of(tmp_path, {"a": (), "b": ("a",)})
     job = job_of(plan, "a")
     job.folder.save("attempt", asdict(replace(job.attempt, id="newer")))
@@ -280,7 +281,6 @@ def test_a_job_whose_place_another_has_taken_does_nothing_and_one_among_other_ve
     job = job_of(plan, "b")
     plan.stages["a"].folder.rmdir()
     job.folder.save("attempt", asdict(job.attempt))
-    monkeypatch.setattr(stage_job, "VISIBLE_SECONDS", 0.0)
     job()
     assert job.folder.ended and job.folder.ended.lost and "does not see the results of a" in job.folder.ended.error
 

@@ -163,7 +163,7 @@ class StageJob:
         """Do the stage, unless another try has taken its place; how it ended is written, not returned."""
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # which ends its processes
-        if not self._is_current():
+        if not wait_until(self._is_current):
             return
         with HostLock(self.folder.path / LOCK, {"attempt": self.attempt.id}, self._is_current).held(patient=True):
             if self._is_current() and self.folder.ended is None:
