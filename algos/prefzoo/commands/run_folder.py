@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -17,8 +18,10 @@ from prefzoo.recipe.recipe_schema import Recipe
 from prefzoo.run import distributed
 from prefzoo.run.cluster_settings import Cluster
 from prefzoo.run.executor import OUTCOMES, Outcome
-from prefzoo.run.host_lock import Held, HostLock
+from prefzoo.run.host_lock import EXPIRES_SECONDS, Held, HostLock
 from prefzoo.run.stage_job import JOBS, unended
+
+WAITS = f"waiting up to {EXPIRES_SECONDS:.0f} s to see whether the call on another host that holds this folder lives"
 
 
 def checked_recipe(
@@ -72,7 +75,7 @@ def locked_folder(
     refuse_links(folder, ("stages", "trials", JOBS))
     with contextlib.ExitStack() as stack:
         try:
-            stack.enter_context(HostLock(folder / ".lock").held(patient=False))
+            stack.enter_context(HostLock(folder / ".lock").held(False, lambda: print(WAITS, file=sys.stderr)))
         except Held as held:
             advice = "wait for it, or choose another --out"
             raise PrefzooError(f"{folder} is in use by another prefzoo{held}; {advice}") from None
