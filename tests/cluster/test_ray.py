@@ -13,7 +13,9 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(1800)]
 
 
 @pytest.fixture
-def cluster():
+def cluster(monkeypatch):
+    monkeypatch.setenv("RAY_worker_niceness", "0")  # its workers would wait for all else on a busy machine
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
@@ -28,7 +30,7 @@ def test_what_is_killed_on_ray_ends_as_on_one_machine(cluster, tmp_path) -> None
     whole.finish(whole.start())
     nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
     (tmp_path / "ray.yaml").write_text(f"executor: ray\naddress: {cluster.address}\nmax_jobs: 3\n")
-    comparison = Comparison(tmp_path / "run", {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}, tmp_path / "ray.yaml")
+    comparison = Comparison(tmp_path / "run", os.environ, tmp_path / "ray.yaml")
     process = comparison.start()
     (killed,) = comparison.until(process, lambda status: is_running(status, "train sft"))[:1]
     process_of(comparison, killed).kill()
