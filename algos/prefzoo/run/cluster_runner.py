@@ -127,11 +127,12 @@ class ClusterRunner(Runner):
         silent = []
         for stage, attempt in list(self.given.values()):
             folder = JobFolder.of(self.plan.out, stage)
-            ended = folder.ended
-            if ended is None or (ended.status == "ok" and not stage.done and not self._overdue(stage, VISIBLE_SECONDS)):
+            if (ended := folder.ended) is None:
                 silent.append((stage, attempt))
                 if now := folder.read("progress"):
                     self.watcher.progressed(stage, now["activity"], now["done"], now["total"])
+                continue
+            if ended.status == "ok" and not stage.done and not self._overdue(stage, VISIBLE_SECONDS):
                 continue
             self.gone.pop(stage.name, None)
             del self.given[stage.name]
@@ -147,9 +148,9 @@ class ClusterRunner(Runner):
         if (alive := self.engine.alive(attempt for _, attempt in silent)) is None:
             return
         for stage, attempt in silent:
-            if attempt.id in alive or JobFolder.of(self.plan.out, stage).ended is not None:
+            if attempt.id in alive:
                 self.gone.pop(stage.name, None)
-            elif self._overdue(stage, GRACE_SECONDS):
+            elif JobFolder.of(self.plan.out, stage).ended is None and self._overdue(stage, GRACE_SECONDS):
                 self._save_end(stage, Ended(attempt.id, "failed", self.engine.lost(attempt), lost=True))
 
     def _overdue(self, stage: Stage, seconds: float) -> bool:
