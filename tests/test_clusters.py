@@ -156,7 +156,8 @@ def test_jobs_become_one_array_of_sbatch_and_squeue_is_understood(tmp_path, prog
 
 
 class Played:
-    """An engine that plays what `ends` says of each try at a stage: a word of `Outcome`, `lost`, or `vanishes`."""
+    """An engine that plays what `ends` says of each try at a stage: a word of `Outcome`, `runs`, `lost`, `vanishes`, or
+    `unseen` for a result that the file server never shows."""
 
     def __init__(self, plan: Plan, ends: dict[str, list[str]]) -> None:
         self.plan, self.ends, self.tries, self.most, self.cancelled = plan, ends, list[str](), 0, list[str]()
@@ -185,7 +186,7 @@ class Played:
         if end == "ok":
             stage.folder.mkdir(parents=True)
         if end != "vanishes":
-            word = "failed" if end == "lost" else end
+            word = {"lost": "failed", "unseen": "ok"}.get(end, end)
             ended = Ended(attempt.id, word, None if end == "ok" else f"{end} it is", 1.5, lost=end == "lost")  # type: ignore[arg-type]
             JobFolder.of(self.plan.out, stage).save("ended", asdict(ended))
 
@@ -212,16 +213,17 @@ def runner_of(plan: Plan, engine, **settings) -> tuple[ClusterRunner, io.StringI
 
 def test_what_is_lost_is_tried_again_so_often_and_what_fails_is_not(tmp_path, at_once) -> None:
     plan = plan_of(tmp_path, {"a": (), "b": ("a",), "c": (), "d": ("c",), "e": (), "of e": ("e",)})
-    engine = Played(plan, {"a": ["lost", "vanishes", "ok"], "c": ["failed"], "e": ["lost"] * 5})
+    engine = Played(plan, {"a": ["lost", "vanishes", "ok"], "b": ["unseen", "ok"], "c": ["failed"], "e": ["lost"] * 5})
     runner, said = runner_of(plan, engine, max_jobs=2, retries=2)
     found = runner.run()
     assert {name: outcome.status for name, outcome in found.items()} == {
         "a": "ok", "b": "ok", "c": "failed", "d": "skipped", "e": "failed", "of e": "skipped"}  # fmt: skip
-    assert [engine.tries.count(name) for name in plan.stages] == [3, 1, 1, 0, 3, 0]
+    assert [engine.tries.count(name) for name in plan.stages] == [3, 2, 1, 0, 3, 0]
     assert engine.most == 2, "max_jobs"
     assert found["a"].seconds == 1.5 and found["c"].error == "failed it is"
     assert found["e"].error == "its job was lost 3 times (retries: 2), the last time: lost it is"
     assert "a: its job was lost and is submitted again (2 of 2): the node is gone" in said.getvalue()
+    assert "b-key is not there, though its job ended well" in said.getvalue()
     attempt = JobFolder.of(tmp_path, plan.stages["a"]).attempt
     assert attempt and attempt.lost == ("lost it is", "the node is gone"), "the run keeps the reasons"
 
