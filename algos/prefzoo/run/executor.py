@@ -22,6 +22,7 @@ from prefzoo.atomic_files import read_json, write_whole
 from prefzoo.errors import PrefzooError
 from prefzoo.machine import cores, may_have_gpu
 from prefzoo.run import distributed
+from prefzoo.run.host_lock import LOST
 from prefzoo.run.memory_words import WHAT_TO_DO, limit, refuse_too_little
 from prefzoo.run.progress_display import Watcher
 from prefzoo.run.resources import Share, shares, threads_asked
@@ -81,7 +82,7 @@ class Runner:
 
     Attributes:
         outcomes: how each stage ended. Those that are here before `run` are not run.
-        died: names of the stages whose process was ended by a signal.
+        died: names of the stages whose process was ended by a signal, or had lost a lock to another host.
     """
 
     def __init__(
@@ -233,7 +234,7 @@ class Runner:
             worker.process.join()
             codes = [follower.exitcode for follower in followers if follower.exitcode]
             status, content = "failed", _death(worker.process.exitcode)
-            if any(code is not None and code < 0 for code in (worker.process.exitcode, *codes)):
+            if any(code == LOST or (code is not None and code < 0) for code in (worker.process.exitcode, *codes)):
                 self.died.add(stage.name)
             if codes:
                 content = f"one of the {self.together} processes that train together: {_death(codes[0])}"

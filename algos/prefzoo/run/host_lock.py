@@ -143,8 +143,10 @@ class HostLock:
 
     def _beat(self) -> None:
         while not self.released.wait(BEAT_SECONDS):
-            with contextlib.suppress(OSError):  # a file system that does not answer, or a folder that was deleted
-                mine = json.loads(self.file.read_text(encoding="utf-8")).get("id") == self.id
+            with contextlib.suppress(OSError):
+                if not (holder := read_holder(self.file)):
+                    continue  # a file system that does not answer, or a folder that was deleted: nobody else is named
+                mine = holder.get("id") == self.id
                 if mine and self.still():
                     os.utime(self.file)
                 elif not self.released.is_set():
