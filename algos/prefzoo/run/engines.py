@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import subprocess
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -196,8 +197,13 @@ class _StageActor:
     def _work(self, job: StageJob) -> None:
         try:
             job()
-        finally:
-            os._exit(0)  # frees its place; nobody may be there to do it
+        finally:  # free the place; nobody may be there to do it
+            import ray
+
+            with contextlib.suppress(ValueError, ray.exceptions.RayError):
+                ray.kill(ray.get_actor(job.attempt.id, NAMESPACE))
+                time.sleep(60)
+            os._exit(0)
 
     def sign(self) -> None:
         """Answer while it lives."""
