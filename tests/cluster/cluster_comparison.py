@@ -49,6 +49,12 @@ class Comparison:
             time.sleep(0.5)
         assert process.wait() == 0, self.log.read_text()[-3000:]
 
+    def check_memory(self) -> None:
+        """The controller's memory is flat while jobs run; at the end it draws a report."""
+        early, late = (self.memory[len(self.memory) * share // 4] for share in (1, 3))
+        print(f"controller: {early / 2**20:.0f} MiB after a quarter of the time, {late / 2**20:.0f} after three")
+        assert late < 1.1 * early
+
     def until(self, process: subprocess.Popen, ready: Callable[[dict[str, Any]], Any]) -> Any:
         """What `ready` finds in the status of the stages, as soon as that is something."""
         end = time.monotonic() + 300

@@ -61,7 +61,7 @@ def test_what_is_killed_and_cancelled_on_slurm_ends_as_on_one_machine(node, comp
     assert any("_" in attempt["job"] for attempt in after.values()), "what is ready together is an array"
     assert status[going_on[0]].where.startswith(os.uname().nodename) and status[going_on[0]].seconds > 0
     assert {each.state for each in comparison.status().values()} == {"done"}
-    assert max(comparison.memory[len(comparison.memory) // 2 :]) < 1.2 * max(comparison.memory[:10])
+    comparison.check_memory()
 
 
 def test_ctrl_c_cancels_the_jobs_and_the_same_command_goes_on(node, comparison) -> None:
