@@ -9,7 +9,7 @@ import signal
 import pytest
 from cluster_comparison import Comparison, is_running, process_of
 
-pytestmark = [pytest.mark.ray, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(3600)]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 from cluster_comparison import CODE, Comparison, is_running, process_of
 from slurm_node import SlurmNode
 
-pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(3600)]
 SETTINGS = "executor: slurm\ntime: 20\nmax_jobs: 4\npartition: tests\nflags: {comment: a test}\n"
 
 
