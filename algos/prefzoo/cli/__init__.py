@@ -50,6 +50,7 @@ for command in (  # in the order in which `prefzoo --help` shows them
     training.run,
     checks.check,
     checks.audit_judge,
+    run_commands.status,
     run_commands.report,
     run_commands.power,
     run_commands.sample,

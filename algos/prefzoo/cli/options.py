@@ -56,6 +56,14 @@ Workers = Annotated[
 ]
 
 
+On = Annotated[
+    str | None,
+    typer.Option(
+        "--on", metavar="FILE", help="Run stages as jobs: a file that names a cluster (docs/clusters.md), ray or local."
+    ),
+]
+
+
 def _load_plugins(files: list[Path] | None) -> list[Path]:
     from prefzoo.plugins import load_plugins
 

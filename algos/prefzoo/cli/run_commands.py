@@ -41,6 +41,25 @@ def report(
     show(merge(folders, to), to)
 
 
+def status(
+    folder: RunFolder,
+    log: Annotated[str | None, typer.Option("--log", metavar="STAGE", help="Show the end of this one's log.")] = None,
+) -> None:
+    """Say which stage runs where and for how long, what waits, and what failed.
+
+    Example: prefzoo status runs/quickstart --log "train dpo seed 0"
+    """
+    from prefzoo.commands.run_status import log_lines, status_table
+    from prefzoo.commands.run_status import status as find
+
+    console = wide_console()
+    if log is None:
+        console.print(status_table(find(folder)))
+        return
+    for line in log_lines(folder, log):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
 def power(
     pilot: Annotated[str, typer.Argument(metavar="RECIPE|DIR", help="A finished run, or the recipe it was of.")],
     difference: Annotated[

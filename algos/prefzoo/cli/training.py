@@ -12,6 +12,7 @@ from prefzoo.cli.options import (
     INTERRUPTED,
     Add,
     Algorithms,
+    On,
     Out,
     Plugins,
     RecipeArgument,
@@ -34,6 +35,7 @@ def compare(
     sets: Sets = None,
     out: Out = None,
     workers: Workers = None,
+    on: On = None,
     plugins: Plugins = None,
 ) -> None:
     """Train all algorithms of a recipe alike, measure them alike, and say which is better.
@@ -43,7 +45,7 @@ def compare(
     Example: prefzoo compare quickstart --algorithms dpo,sft --seeds 5 --out runs/two
     """
     given: dict[str, Any] = {"algorithms": listed(algorithms), "add": listed(add) or (), "seeds": seeds, "tune": tune}
-    _compare_and_show(recipe, out, **given, sets=sets or [], workers=workers)
+    _compare_and_show(recipe, out, **given, sets=sets or [], workers=workers, on=on)
 
 
 def tune(
@@ -53,6 +55,7 @@ def tune(
     sets: Sets = None,
     out: Out = None,
     workers: Workers = None,
+    on: On = None,
     plugins: Plugins = None,
 ) -> None:
     """Search the settings of every label alike, on validation prompts, and write a recipe with what was found.
@@ -66,7 +69,7 @@ def tune(
 
     folder = out or Path("runs") / Path(recipe).stem
     try:
-        found = search(recipe, trials, listed(algorithms), sets or [], folder, workers, Console(stderr=True))
+        found = search(recipe, trials, listed(algorithms), sets or [], folder, workers, Console(stderr=True), on)
     except KeyboardInterrupt:
         Console(stderr=True).print("interrupted; the same command goes on where it stopped")
         raise typer.Exit(INTERRUPTED) from None

@@ -16,6 +16,7 @@ from prefzoo.commands.comparison_results import ComparisonResults
 from prefzoo.commands.held_comparison import go_on
 from prefzoo.commands.merge_runs import merged_from, rebuild_merged
 from prefzoo.commands.run_folder import checked_recipe, locked_folder, refuse_failed, save_outcomes
+from prefzoo.commands.stage_runner import Place, cluster_of, place_of
 from prefzoo.errors import PrefzooError, os_errors_told
 from prefzoo.recipe.check_recipe import load
 from prefzoo.report import report_files as report
@@ -24,7 +25,6 @@ from prefzoo.results.collect import collect, damaged_bookkeeping
 from prefzoo.results.results_schema import Results
 from prefzoo.run.executor import Outcome, Runner, add_worker_count, read_outcomes
 from prefzoo.run.progress_display import Watcher
-from prefzoo.run.resources import default_workers
 from prefzoo.run.stage_graph import LABEL_STAGE, PLAN_FILE, START, Plan, Stage, load_plan, make_plan
 from prefzoo.run.stages.run_stage import run_stage
 from prefzoo.tracking.tracker import Tracker
@@ -42,6 +42,7 @@ def compare(
     console: Console | None = None,
     add: str | Iterable[str] = (),
     tune: int | None = None,
+    on: str | Path | None = None,
 ) -> ComparisonResults:
     """Train every algorithm of a recipe from the same start on the same data, measure them alike, and judge.
 
@@ -61,6 +62,7 @@ def compare(
             beside those of the recipe.
         tune: how many trials each label's settings are searched by first, on validation prompts; None is as the recipe
             says. What is found is compared beside the settings as written.
+        on: a file of YAML that says on which cluster stages run as jobs (docs/clusters.md), or `ray` or `local`.
 
     Returns:
         What is in `results.json`; as the last value of a notebook's cell it is shown as a table. One algorithm's
@@ -73,9 +75,10 @@ def compare(
     """
     added = [add] if isinstance(add, str) else list(add)
     chosen = [algorithms] if isinstance(algorithms, str) else algorithms
+    cluster = cluster_of(on, workers)
     checked = checked_recipe(recipe, chosen, seeds, sets, added, out, tune)
-    with locked_folder(recipe, out) as folder:
-        plan, workers = make_plan(checked, folder), workers or default_workers(checked)
+    with locked_folder(recipe, out, cluster) as folder:
+        plan, place = make_plan(checked, folder), place_of(cluster, workers, checked, folder)
         own_console, console = console is None, console or Console(stderr=True)
         if note := go_on(plan, added):
             console.print(note, markup=False, highlight=False, soft_wrap=True)
@@ -83,12 +86,12 @@ def compare(
             if checked.tuning is not None:
                 from prefzoo.commands.tuning import search_settings  # Optuna is imported for a search alone
 
-                plan = search_settings(plan, workers, console).plan
+                plan = search_settings(plan, place, console).plan
         except KeyboardInterrupt:
             with contextlib.suppress(PrefzooError):  # nothing to report yet
                 _report(*_finished(folder))
             raise
-        results = _compare(plan, workers, console)
+        results = _compare(plan, place, console)
     if results.tracked and own_console:
         console.print(results.tracked, markup=False, highlight=False, soft_wrap=True)
     return results
@@ -176,13 +179,13 @@ def run_alone(plan: Plan, name: str, console: Console) -> Stage:
     return alone.stages[name]
 
 
-def _compare(plan: Plan, workers: int, console: Console) -> ComparisonResults:
+def _compare(plan: Plan, place: Place, console: Console) -> ComparisonResults:
     recipe, out = plan.recipe, plan.out
     plan.save()
     _write_resolved(plan)
     results_file.note_call(recipe, out)
     with Tracker(plan) as tracker:
-        outcomes = _run(plan, workers, console)
+        outcomes = _run(plan, place, console)
         _write_resolved(plan)  # with the lengths that were derived from the data
         results = _report(plan, outcomes)
         tracker.finish()
@@ -195,7 +198,7 @@ def _write_resolved(plan: Plan) -> None:
     write_whole(plan.out / "recipe.resolved.yaml", text)
 
 
-def _run(plan: Plan, workers: int, console: Console) -> dict[str, Outcome]:
+def _run(plan: Plan, place: Place, console: Console) -> dict[str, Outcome]:
     """Run the stages that are not done yet. An interrupted comparison reports what it has.
 
     Raises:
@@ -203,10 +206,10 @@ def _run(plan: Plan, workers: int, console: Console) -> dict[str, Outcome]:
     """
     todo = [stage for stage in plan.stages.values() if not stage.done]
     if todo:
-        add_worker_count(plan.out, workers)
-    with Watcher(len(plan.stages), workers, console) as watcher:
+        add_worker_count(plan.out, place.workers)
+    with Watcher(len(plan.stages), place.workers, console) as watcher:
         watcher.expect(todo)
-        runner = Runner(plan, run_stage, min(workers, max(1, len(todo))), watcher)
+        runner = replace(place, workers=min(place.workers, max(1, len(todo)))).runner(plan, watcher)
         try:
             outcomes = runner.run()
         except KeyboardInterrupt:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-
-from filelock import FileLock, Timeout
 
 from prefzoo.atomic_files import refuse_links, write_whole
 from prefzoo.commands.held_comparison import held_in
@@ -17,7 +16,12 @@ from prefzoo.errors import PrefzooError
 from prefzoo.recipe.check_recipe import load
 from prefzoo.recipe.recipe_schema import Recipe
 from prefzoo.run import distributed
+from prefzoo.run.cluster_settings import Cluster
 from prefzoo.run.executor import OUTCOMES, Outcome
+from prefzoo.run.host_lock import EXPIRES_SECONDS, Held, HostLock
+from prefzoo.run.stage_job import JOBS, unended
+
+WAITS = f"waiting up to {EXPIRES_SECONDS:.0f} s to see whether the call on another host that holds this folder lives"
 
 
 def checked_recipe(
@@ -53,25 +57,36 @@ def run_folder(recipe: str | Mapping[str, Any], out: str | Path | None) -> Path:
 
 
 @contextlib.contextmanager
-def locked_folder(recipe: str | Mapping[str, Any], out: str | Path | None) -> Iterator[Path]:
-    """A recipe's folder, made if need be and held against other processes.
+def locked_folder(
+    recipe: str | Mapping[str, Any], out: str | Path | None, cluster: Cluster | None = None
+) -> Iterator[Path]:
+    """A recipe's folder, made if need be and held against other processes, on this host or another.
+
+    Args:
+        cluster: whose jobs of an earlier call may still run.
 
     Raises:
-        PrefzooError: when another process holds it, or symbolic links in it lead elsewhere.
+        PrefzooError: when another process holds it, other jobs may still run in it, or symbolic links in it lead
+            elsewhere.
         OSError: when it cannot be made.
     """
     folder = run_folder(recipe, out)
     folder.mkdir(parents=True, exist_ok=True)
-    refuse_links(folder, ("stages", "trials"))
-    lock = FileLock(folder / ".lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise PrefzooError(f"{folder} is in use by another prefzoo; wait for it, or choose another --out") from None
-    try:
+    refuse_links(folder, ("stages", "trials", JOBS))
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(HostLock(folder / ".lock").held(False, lambda: print(WAITS, file=sys.stderr)))
+        except Held as held:
+            advice = "wait for it, or choose another --out"
+            raise PrefzooError(f"{folder} is in use by another prefzoo{held}; {advice}") from None
+        engine = cluster.executor if cluster is not None else None
+        if others := [attempt for attempt in unended(folder) if attempt.engine != engine]:
+            raise PrefzooError(
+                f"{', '.join(attempt.stage for attempt in others)}: given to {others[0].engine} by an earlier call, "
+                f"and may still run there; call with --on as then, which takes them over, or, where they have ended "
+                f"(`prefzoo status {folder}`), delete {folder / JOBS}"
+            )
         yield folder
-    finally:
-        lock.release()
 
 
 def refuse_failed(outcomes: Mapping[str, Outcome], names: Iterable[str]) -> None:

@@ -15,15 +15,14 @@ from rich.text import Text
 from prefzoo.atomic_files import write_whole
 from prefzoo.commands.held_comparison import go_on
 from prefzoo.commands.run_folder import checked_recipe, locked_folder, refuse_failed, save_outcomes
+from prefzoo.commands.stage_runner import Place, cluster_of, place_of
 from prefzoo.errors import os_errors_told
 from prefzoo.recipe.recipe_schema import Recipe
 from prefzoo.recipe.tuning_space import tuned
 from prefzoo.report.cost import format_cost
-from prefzoo.run.executor import Outcome, Runner, add_worker_count
+from prefzoo.run.executor import Outcome, add_worker_count
 from prefzoo.run.progress_display import Watcher
-from prefzoo.run.resources import default_workers
 from prefzoo.run.stage_graph import LABEL_STAGE, START, Plan, Stage, make_plan
-from prefzoo.run.stages.run_stage import run_stage
 from prefzoo.run.tuning_record import save, sentence
 from prefzoo.run.tuning_search import Search
 
@@ -66,6 +65,7 @@ def tune(
     out: str | Path | None = None,
     workers: int | None = None,
     console: Console | None = None,
+    on: str | Path | None = None,
 ) -> Found:
     """Search the settings of every label alike, on validation prompts, and write a recipe with what was found.
 
@@ -73,29 +73,29 @@ def tune(
 
     Args:
         trials: of each label; None is as the recipe says, else 8.
-        recipe, algorithms, sets, out, workers, console: as of `compare`.
+        recipe, algorithms, sets, out, workers, console, on: as of `compare`.
 
     Raises:
         RecipeError: for a recipe that cannot run, before anything is loaded.
         PrefzooError: when the data or the start failed.
     """
-    sets = list(sets)
+    cluster, sets = cluster_of(on, workers), list(sets)
     chosen = [algorithms] if isinstance(algorithms, str) else algorithms
     checked = checked_recipe(recipe, chosen, None, sets, (), out, trials)
     if checked.tuning is None:
         checked = checked_recipe(recipe, chosen, None, [*sets, "tuning={}"], (), out)
-    with locked_folder(recipe, out) as folder:
+    with locked_folder(recipe, out, cluster) as folder:
         console = console or Console(stderr=True)
         plan = make_plan(checked, folder)
         if note := go_on(plan):
             console.print(note, markup=False, highlight=False, soft_wrap=True)
-        found = search_settings(plan, workers or default_workers(checked), console)
+        found = search_settings(plan, place_of(cluster, workers, checked, folder), console)
         name = recipe if isinstance(recipe, str) and not sets and chosen is None else None
         _write_recipe(found, checked, name)
     return found
 
 
-def search_settings(plan: Plan, workers: int, console: Console) -> Found:
+def search_settings(plan: Plan, place: Place, console: Console) -> Found:
     """Run the trials of tuning that are not done yet; of an interrupted search, `tuning.json` has what it has.
 
     Args:
@@ -110,7 +110,7 @@ def search_settings(plan: Plan, workers: int, console: Console) -> Found:
     if not search.complete:
         plan.save()
         search = Search(recipe, out)
-        _run(search, workers, console)
+        _run(search, place, console)
     elif search.labels:
         count = sum(len(each.trials) for each in search.labels.values())
         console.print(f"tuning: all {count} trials are there already", markup=False, highlight=False)
@@ -119,11 +119,11 @@ def search_settings(plan: Plan, workers: int, console: Console) -> Found:
     return Found(record, replace(make_plan(tuned(recipe, search.winners()), out), written=recipe.algorithms))
 
 
-def _run(search: Search, workers: int, console: Console) -> None:
+def _run(search: Search, place: Place, console: Console) -> None:
     plan = search.plan
     if any(not stage.done for stage in plan.stages.values()):
-        add_worker_count(plan.out, workers)
-    with Watcher(len(plan.stages), workers, console) as watcher:
+        add_worker_count(plan.out, place.workers)
+    with Watcher(len(plan.stages), place.workers, console) as watcher:
 
         def more(stage: Stage, outcome: Outcome) -> list[Stage]:
             stages, ended = search.ended(stage, outcome)
@@ -134,7 +134,7 @@ def _run(search: Search, workers: int, console: Console) -> None:
             watcher.expect(search.left(runner.outcomes))
             return stages
 
-        runner = Runner(plan, run_stage, workers, watcher, more)
+        runner = place.runner(plan, watcher, more)
         watcher.expect(search.left({}))
         try:
             outcomes = runner.run()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
@@ -25,19 +26,25 @@ def cache_key(request: Mapping[str, Any]) -> str:
 TABLE = "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, answer TEXT NOT NULL)"
 
 
+ON_HOST = "PREFZOO_JOB_HOST"
+"""Names the host in the environment of stages that run as jobs of a cluster."""
+
+
 class AnswerCache:
     """Responses by request in an SQLite file, each written in a transaction of its own.
 
     Several processes may use it at once, and what was written before one of them is killed is there afterwards. Values
     are JSON, so that reading a file that somebody else made runs none of their code. SQLite's write-ahead log is what
-    makes a transaction cheap: a rollback journal waits for the disk at every answer (15 ms here).
+    makes a transaction cheap: a rollback journal waits for the disk at every answer (15 ms here). That log is memory
+    which processes share, so that each host of a cluster (`ON_HOST`) has a file of its own.
 
     Args:
         folder: where the file lies; made when it is first needed.
     """
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / "answers.sqlite"
+        host = os.environ.get(ON_HOST)
+        self.path = folder / (f"answers-{host}.sqlite" if host else "answers.sqlite")
 
     @contextlib.contextmanager
     def opened(self) -> Iterator[sqlite3.Connection]:

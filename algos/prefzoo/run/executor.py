@@ -22,6 +22,7 @@ from prefzoo.atomic_files import read_json, write_whole
 from prefzoo.errors import PrefzooError
 from prefzoo.machine import cores, may_have_gpu
 from prefzoo.run import distributed
+from prefzoo.run.host_lock import LOST
 from prefzoo.run.memory_words import WHAT_TO_DO, limit, refuse_too_little
 from prefzoo.run.progress_display import Watcher
 from prefzoo.run.resources import Share, shares, threads_asked
@@ -78,6 +79,10 @@ class Runner:
         workers: how many stages run at a time.
         watcher: is told what happens.
         more: is told how each stage ended, and returns stages to run beside those of the plan.
+
+    Attributes:
+        outcomes: how each stage ended. Those that are here before `run` are not run.
+        died: names of the stages whose process was ended by a signal, or had lost a lock to another host.
     """
 
     def __init__(
@@ -95,6 +100,7 @@ class Runner:
         self.free = shares(workers, self.together)
         self.waiting: dict[str, Stage] = {}
         self.outcomes: dict[str, Outcome] = {}
+        self.died: set[str] = set()
         self.running: dict[Connection, _Running] = {}
         self.resting: list[_Worker] = []
         methods = multiprocessing.get_all_start_methods()
@@ -109,7 +115,7 @@ class Runner:
             PrefzooError: when no process can be started.
         """
         refuse_too_little()
-        waiting = self.waiting = dict(self.plan.stages)
+        waiting = self.waiting = self._not_ended()
         try:
             while waiting or self.running:
                 while self._settle(waiting):  # what is done already may bring more that is
@@ -141,6 +147,9 @@ class Runner:
                     process.kill()
             kill(started)
         return self.outcomes
+
+    def _not_ended(self) -> dict[str, Stage]:
+        return {name: stage for name, stage in self.plan.stages.items() if name not in self.outcomes}
 
     def _ready(self, stage: Stage) -> bool:
         return all(name in self.outcomes for name in (*stage.needs, *stage.after))
@@ -225,6 +234,8 @@ class Runner:
             worker.process.join()
             codes = [follower.exitcode for follower in followers if follower.exitcode]
             status, content = "failed", _death(worker.process.exitcode)
+            if any(code == LOST or (code is not None and code < 0) for code in (worker.process.exitcode, *codes)):
+                self.died.add(stage.name)
             if codes:
                 content = f"one of the {self.together} processes that train together: {_death(codes[0])}"
         if status == "progress":

@@ -82,6 +82,13 @@ class Watcher:
         self.activities[stage.name] = f"{activity} {done}/{total}"
         self.bars.update(self.tasks[stage.name], completed=done, total=total, note=activity)
 
+    def lost(self, stage: Stage, why: str) -> None:
+        """A stage that ran will begin anew."""
+        for table in (self.began, self.activities):
+            table.pop(stage.name, None)
+        self.bars.remove_task(self.tasks.pop(stage.name))
+        self.say(f"{stage.name}: {why}")
+
     def ended(self, stage: Stage, status: str, error: str | None, seconds: float, reused: bool) -> None:
         """A stage ended: `ok`, `failed` or `skipped`; `reused` when its result was there already."""
         self.ended_stages += 1

@@ -7,16 +7,14 @@ their cost without the others; what a trial saved is in its report under `reused
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
 from prefzoo.atomic_files import write_whole
 from prefzoo.interface import Bench, Policy
@@ -25,6 +23,7 @@ from prefzoo.ledger import CHARGES, Ledger
 from prefzoo.models.adapters import of_adapter
 from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.run.cache import fingerprint, result_key
+from prefzoo.run.host_lock import HostLock
 from prefzoo.run.resources import peak_memory
 from prefzoo.trainers.recipe_deviations import SAMPLING
 from prefzoo.types import Completion, Prompt
@@ -144,7 +143,8 @@ class SharedWork:
         began = time.perf_counter()
         path = self.folder / f"{kind}-{result_key(key)[:20]}.json"
         self.folder.mkdir(parents=True, exist_ok=True)
-        with _locked(path, lambda: bench.progress(f"waiting for another trial's {kind}", 0, 1)):
+        lock = HostLock(path.with_suffix(".lock"))  # a kill lets go of it
+        with lock.held(patient=True, waits=lambda: bench.progress(f"waiting for another trial's {kind}", 0, 1)):
             reused = path.is_file()
             if not reused:
                 memory, start = peak_memory(), time.perf_counter()
@@ -158,21 +158,6 @@ class SharedWork:
             bench.ledger.peak_memory_bytes = max(bench.ledger.peak_memory_bytes, peak)
             _count_saved(bench, "seconds", record["seconds"])
         return record["found"], reused
-
-
-@contextlib.contextmanager
-def _locked(path: Path, waits: Callable[[], None]) -> Iterator[None]:
-    """Hold the lock of `path`; `waits` is called if another process holds it at first. A kill lets go of it."""
-    lock = FileLock(path.with_suffix(".lock"))
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        waits()
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _count_saved(bench: Bench, charge: str, amount: float) -> None:
