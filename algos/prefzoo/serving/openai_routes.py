@@ -14,6 +14,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from prefzoo.serving.access import AccessControl
 from prefzoo.serving.chat_schema import Answer, ChatRequest, read_request, sse
@@ -144,6 +145,8 @@ async def read_json(request: Request) -> Any:
         await asyncio.wait_for(read(), BODY_SECONDS)
     except asyncio.TimeoutError:
         raise RequestError(f"the body did not come within {BODY_SECONDS:g} seconds", 408) from None
+    except ClientDisconnect:
+        raise Disconnected from None
     try:
         return json.loads(bytes(body))
     except (ValueError, RecursionError) as error:
