@@ -361,11 +361,11 @@ def test_the_page_names_no_policy_and_its_feedback_comes_back_as_preferences(ser
     assert said.json()["new"] and again.status_code == 409
     seen += [answer.text, both.text, said.text]
     assert not any(name in text for text in seen for name in ("dpo", "ppo"))
-    item = server.store.items("ab")[0]
+    item = server.store.items("compare")[0]
     assert {reply["policy"] for reply in item.replies} == {"dpo", "ppo"}
     assert item.source.startswith("serve:page:") and item.prompt == turns
-    assert server.store.export(tmp_path / "ab.jsonl", "ab")["written"] == 1
-    (row,) = read_rows("preferences", str(tmp_path / "ab.jsonl")).rows
+    assert server.store.export(tmp_path / "pairs.jsonl", "compare")["written"] == 1
+    (row,) = read_rows("preferences", str(tmp_path / "pairs.jsonl")).rows
     assert (row.prompt, row.rejected, row.chosen) == (turns, *(reply["text"] for reply in item.replies))
     server.store.export(tmp_path / "thumb.jsonl", "thumb")
     (liked,) = [json.loads(line) for line in (tmp_path / "thumb.jsonl").read_text().splitlines()]
@@ -378,9 +378,9 @@ def test_the_apis_users_say_which_reply_is_better(server) -> None:
     other = server.client.chat.completions.create(model="start", messages=PROMPTS[0])
     choice = {"first": answer.id, "second": f"{answer.id}:1", "choice": "first", "strength": "slightly"}
     assert server.http.post("/feedback", json={**choice, "answer_id": str(uuid.uuid4())}).json()["new"]
-    item = server.store.items("compare")[0]
+    item = server.store.items("compare")[-1]
     assert [reply["text"] for reply in item.replies] == [c.message.content for c in answer.choices]
-    assert server.store.answers("compare")[0].value == {"choice": "first", "strength": "slightly"}
+    assert server.store.answers("compare")[-1].value == {"choice": "first", "strength": "slightly"}
     for change, status, said in (
         ({"second": other.id}, 400, "the same messages"),
         ({"second": "chatcmpl-none"}, 404, "no such reply"),
@@ -412,3 +412,55 @@ def test_off_loopback_a_token_is_asked_for(engine, server) -> None:
     assert brought.status_code == 303 and "HttpOnly; SameSite=Strict" in brought.headers["set-cookie"]
     assert client.get("/v1/models").status_code == 200  # by the cookie
     assert client.get("/v1/models", headers={"origin": "http://evil.example"}).status_code == 403
+
+
+def test_a_canary_is_read_as_an_ab_test_in_the_report(tmp_path) -> None:
+    from prefzoo.feedback.feedback_types import Answer, Item
+    from prefzoo.report.canary_section import FEEDBACK, canary_sections
+    from prefzoo.report.sections import tables
+    from prefzoo.serving.canary_test import canary_tests
+    from prefzoo.serving.traffic import Canary, Traffic
+
+    assert canary_sections(tmp_path) == []
+    path = tmp_path / FEEDBACK
+    store = FeedbackStore(path)
+    store.add_annotator("user:u")
+    early = Traffic(path, "dpo", None)  # nothing was divided yet: no part of the test
+    early.policy_of("page:before")
+    assert canary_tests(path) == []
+    traffic = Traffic(path, "dpo", Canary("ppo", 0.4))
+    given = {f"page:{i}": traffic.policy_of(f"page:{i}") for i in range(150)}
+    counts = {"dpo": 0, "ppo": 0}
+    liked: dict[str, list[float]] = {"dpo": [], "ppo": []}
+    prompt = [{"role": "user", "content": "?"}]
+
+    def tell(kind: str, name: str, policies: list[str], value: dict) -> None:
+        item = Item(uuid.uuid4().hex, kind, prompt, [{"text": "x", "policy": p} for p in policies], f"serve:{name}")
+        store.add_items([item])
+        store.record(Answer(str(uuid.uuid4()), item.item_id, "user:u", kind, value))
+
+    for name, policy in [("page:before", "dpo"), *given.items()]:
+        counts[policy] += 1
+        up = counts[policy] % 10 < (2 if policy == "dpo" else 9)
+        if name != "page:before":
+            liked[policy].append(float(up))
+        for later in (False, True):  # only the first thumb of a conversation counts
+            tell("thumb", name, [policy], {"liked": up if not later else not up})
+    for i in range(20):
+        tell("compare", "page:1", ["ppo", "dpo"][:: 1 if i % 2 else -1], {"choice": "first" if i % 2 else "second"})
+    tell("compare", "page:1", ["ppo", "start"], {"choice": "second"})
+    (test,) = canary_tests(path)
+    assert (test.main.liked, test.canary.liked) == (liked["dpo"], liked["ppo"])
+    means = {policy: sum(values) / len(values) for policy, values in liked.items()}
+    assert test.difference == pytest.approx(means["ppo"] - means["dpo"])
+    assert 0 < test.interval[0] < test.difference < test.interval[1] and test.verdict == "better"
+    assert test.won == [1.0] * 20 and 0.5 < test.won_interval[0] < test.won_interval[1] == 1
+    number = len(liked["ppo"])
+    assert test.imbalance == pytest.approx((number - 60) / (150 * 0.4 * 0.6) ** 0.5)
+    (section,) = canary_sections(tmp_path)
+    (table,) = tables(section.parts)
+    assert table.cells[1][1][:3] == ["ppo", str(number), str(number)]
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / FEEDBACK).write_bytes(b"garbage" * 1000)
+    assert "cannot be read" in canary_sections(tmp_path / "damaged")[0].parts[0].text
+    assert f"{test.difference:+.1%}" in section.parts[0].text and "liked more than" in section.parts[0].text

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from prefzoo.cli import checks, recipes, run_commands, training
+from prefzoo.cli import checks, people, recipes, run_commands, training
 from prefzoo.cli.options import INTERRUPTED
 from prefzoo.errors import PrefzooError, os_error_text
 from prefzoo.run.subprocesses import print_anything
@@ -55,6 +55,7 @@ for command in (  # in the order in which `prefzoo --help` shows them
     run_commands.sample,
     run_commands.export,
     run_commands.serve,
+    people.label,
 ):
     app.command()(command)
 

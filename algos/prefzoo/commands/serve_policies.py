@@ -15,14 +15,13 @@ from prefzoo import registry
 from prefzoo.commands.sample_policies import choose_policy
 from prefzoo.errors import PrefzooError, os_errors_told, unknown
 from prefzoo.models.policy_kinds import POLICY_FILE, load_policy
+from prefzoo.report.canary_section import FEEDBACK
 from prefzoo.run.stage_graph import PLAN_FILE, START, Plan, load_plan
 from prefzoo.run.subprocesses import quiet
 from prefzoo.serving.access import is_loopback
 from prefzoo.serving.traffic import Canary
 from prefzoo.settings import Generation
 
-FEEDBACK = "feedback.sqlite"
-"""In the folder of a run: what its users and annotators said."""
 TOKEN = "PREFZOO_SERVE_TOKEN"
 """The environment variable that holds the token of a server; else one is drawn."""
 PLAIN_LENGTH = 512

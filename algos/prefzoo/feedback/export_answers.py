@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from prefzoo.atomic_files import write_whole
+from prefzoo.data.formats import reply_of
+from prefzoo.data.rejects import Rejected
 from prefzoo.errors import unknown
 from prefzoo.feedback.feedback_types import KINDS, Answer, FeedbackError, Item
+from prefzoo.types import Message
 
 DATA_KINDS = {
     "compare": "preferences",
@@ -66,8 +69,17 @@ def record(item: Item, answer: Answer) -> dict[str, Any]:
     }
 
 
+def _reply(text: str) -> str | list[Message]:
+    """A reply as a text, or as a message where the text alone would be read as something else."""
+    try:
+        as_it_is = reply_of(text, "reply", [])
+    except Rejected:
+        as_it_is = None
+    return text if as_it_is == text else [{"role": "assistant", "content": text}]
+
+
 def _said(item: Item, value: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    texts = [reply["text"] for reply in item.replies]
+    texts = [_reply(reply["text"]) for reply in item.replies]
     if item.kind in ("compare", "ab"):
         yield from (("response_a", texts[0]), ("response_b", texts[1]))
         yield "preference", PREFERENCES[value["choice"]]
@@ -79,8 +91,8 @@ def _said(item: Item, value: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         yield "rating", sum(value["ratings"].values()) / len(value["ratings"])
         yield from value["ratings"].items()
     elif item.kind == "span":
-        yield from (("response", texts[0]), ("spans", value["spans"]))
+        yield from (("response", item.replies[0]["text"]), ("spans", value["spans"]))
     elif item.kind == "rewrite":
-        yield from (("completion", value["text"]), ("original", texts[0]))
+        yield from (("completion", _reply(value["text"])), ("original", texts[0]))
     else:
         yield from (("completion", texts[0]), ("label", value["liked"]))

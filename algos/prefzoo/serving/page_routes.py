@@ -19,10 +19,8 @@ from prefzoo.feedback.store import FeedbackStore
 from prefzoo.serving.chat_schema import Text, Turn, read_request, sse
 from prefzoo.serving.generation_request import Engine, GenerationRequest, Piece, RequestError
 from prefzoo.serving.openai_routes import read_json, streamed
-from prefzoo.serving.traffic import ServedReply, Traffic
+from prefzoo.serving.traffic import SOURCE, ServedReply, Traffic
 
-SOURCE = "serve:"
-"""What the source of an item begins with that a server's user gave; the conversation's name follows."""
 Name = Annotated[Text, Field(min_length=1, max_length=90)]
 
 
@@ -144,7 +142,7 @@ def add_page(app: FastAPI, engine: Engine, traffic: Traffic, store: FeedbackStor
             replies = [_served(body.first, "first"), _served(body.second, "second")]
             if replies[0].prompt != replies[1].prompt or replies[0].reply_id == replies[1].reply_id:
                 raise RequestError("first and second: name two replies to the same messages", param="second")
-            kind = "compare" if replies[0].policy == replies[1].policy else "ab"
+            kind = "compare"
             preferred = body.choice in ("first", "second")
             value = {"choice": body.choice, "strength": (body.strength or "better") if preferred else None}
         else:

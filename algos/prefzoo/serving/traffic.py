@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import random
@@ -11,17 +12,20 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from prefzoo.types import Prompt
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS conversations(
     conversation_id TEXT PRIMARY KEY, policy TEXT NOT NULL, probability REAL NOT NULL, created REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS canaries(
+    main TEXT NOT NULL, canary TEXT NOT NULL, share REAL NOT NULL, since REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS served_replies(
     reply_id TEXT PRIMARY KEY, conversation_id TEXT, policy TEXT NOT NULL, prompt_json TEXT NOT NULL,
     text TEXT NOT NULL, at REAL NOT NULL);
 """
+SOURCE = "serve:"
+"""What the source of an item begins with that a server's user gave; the conversation's name follows."""
 _POLICY_OF = "SELECT policy FROM conversations WHERE conversation_id = ?"
 
 
@@ -60,6 +64,9 @@ class Traffic:
         self._db = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
         self._db.execute("PRAGMA journal_mode=WAL")
         self._db.executescript(TABLES)
+        if canary is not None:
+            row = (main, canary.policy, canary.share, time.time())
+            self._db.execute("INSERT INTO canaries VALUES (?, ?, ?, ?)", row)
 
     def policy_of(self, conversation: str) -> str:
         """The policy that answers a conversation, the same one from its first reply to its last."""
@@ -101,15 +108,20 @@ class Traffic:
             self._db.close()
 
 
-def conversation_counts(path: Path) -> dict[tuple[str, float], int]:
-    """How many conversations were given to each policy with each probability; empty where no server has run."""
-    with sqlite3.connect(f"file:{path}?mode=ro", uri=True) as db:
-        if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'conversations'").fetchone():
+def split_conversations(path: Path) -> dict[tuple[str, str], dict[str, tuple[str, float]]]:
+    """(main policy, canary) -> name of each conversation that was divided between them, its policy and the probability
+    with which it got it; empty where no server with a canary has run."""
+    with contextlib.closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as db:
+        if not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'canaries'").fetchone():
             return {}
-        rows: list[Any] = db.execute(
-            "SELECT policy, probability, COUNT(*) FROM conversations GROUP BY policy, probability"
+        tests = db.execute("SELECT DISTINCT main, canary FROM canaries ORDER BY since").fetchall()
+        rows = db.execute(
+            "SELECT conversation_id, policy, probability FROM conversations WHERE probability < 1"
         ).fetchall()
-    return {(policy, probability): count for policy, probability, count in rows}
+    return {
+        (main, canary): {name: (policy, p) for name, policy, p in rows if policy in (main, canary)}
+        for main, canary in tests
+    }
 
 
 def conversation_named(messages: Prompt, named: str | None) -> str:
