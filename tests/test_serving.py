@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import shutil
 import socket
 import time
 import uuid
@@ -464,3 +465,42 @@ def test_a_canary_is_read_as_an_ab_test_in_the_report(tmp_path) -> None:
     (tmp_path / "damaged" / FEEDBACK).write_bytes(b"garbage" * 1000)
     assert "cannot be read" in canary_sections(tmp_path / "damaged")[0].parts[0].text
     assert f"{test.difference:+.1%}" in section.parts[0].text and "liked more than" in section.parts[0].text
+
+
+def test_the_page_works_from_the_keyboard_alone_and_shows_replies_as_text(server) -> None:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    path = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if path is None:
+        pytest.skip("no Chromium is installed")
+    before = len(server.store.answers())
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
+        said: list[str] = []
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto(server.url)
+        page.keyboard.type("<img src=x onerror='document.title=1'> what does the mug cost?")
+        page.keyboard.press("Enter")
+        page.get_by_role("button", name="Good").wait_for()
+        for key in ("Shift+Tab", "Enter"):  # back from the message to the last thumb
+            page.keyboard.press(key)
+        page.wait_for_selector('button[aria-pressed="true"]:has-text("Bad")')
+        for key in ("Tab", "Space", "Shift+Tab"):  # the choice of two replies, and back
+            page.keyboard.press(key)
+        page.keyboard.type("And the lamp?")
+        page.keyboard.press("Enter")
+        page.wait_for_selector("button[value=tie]:focus, button[value=first]:focus")
+        page.keyboard.press("2")
+        page.wait_for_selector('button[value=second][aria-pressed="true"]')
+        page.wait_for_function("document.querySelector('#status').textContent.includes('kept')")
+        assert page.title() == "Chat" and page.locator("#turns img").count() == 0
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        with contextlib.suppress(ImportError):
+            from axe_playwright_python.sync_playwright import Axe
+
+            assert Axe().run(page).response["violations"] == []
+        browser.close()
+    assert said == []
+    thumb, choice = server.store.answers()[before:]
+    assert thumb.value == {"liked": False} and choice.value["choice"] == "second"

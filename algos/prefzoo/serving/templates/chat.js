@@ -91,15 +91,24 @@ function begun(count) {
   return { turn, boxes };
 }
 
+function thumbSign() {
+  const space = "http://www.w3.org/2000/svg", sign = document.createElementNS(space, "svg"), path = document.createElementNS(space, "path");
+  sign.setAttribute("viewBox", "0 0 24 24");
+  sign.setAttribute("aria-hidden", "true");
+  path.setAttribute("d", "M2 10h4v11H2zM8 21V10l5-8c2 0 3 1 2.5 3L14.500 9H20c1.500 0 2.300 1.200 2 2.500l-2 7.500c-.300 1.200-1 2-2.500 2z");
+  sign.append(path);
+  return sign;
+}
+
 function thumbs(turn, id) {
   const set = node("fieldset", {}, node("legend", { class: "quiet" }, "Is this reply good?"));
-  for (const [thumb, sign, words] of [["up", "\u{1F44D}", "Good"], ["down", "\u{1F44E}", "Bad"]]) {
-    set.append(node("button", { type: "button", "aria-pressed": "false", onclick: async (event) => {
+  for (const [thumb, words] of [["up", "Good"], ["down", "Bad"]]) {
+    set.append(node("button", { type: "button", class: thumb, "aria-pressed": "false", onclick: async (event) => {
       const pressed = event.currentTarget;
       for (const each of set.querySelectorAll("button")) each.disabled = true;
       if (await tell({ reply: id, thumb })) pressed.setAttribute("aria-pressed", "true");
       text.focus();
-    } }, node("span", { "aria-hidden": "true" }, `${sign} `), words));
+    } }, thumbSign(), words));
   }
   turn.append(set);
 }
