@@ -374,7 +374,7 @@ def test_the_page_names_no_policy_and_its_feedback_comes_back_as_preferences(ser
     assert liked["completion"] == "".join(piece["text"] for piece in pieces)
 
 
-def test_the_apis_users_say_which_reply_is_better(server) -> None:
+def test_the_apis_users_say_which_reply_is_better(server, monkeypatch) -> None:
     answer = server.client.chat.completions.create(model="start", messages=ASKED, n=2, temperature=1)
     other = server.client.chat.completions.create(model="start", messages=PROMPTS[0])
     choice = {"first": answer.id, "second": f"{answer.id}:1", "choice": "first", "strength": "slightly"}
@@ -392,6 +392,14 @@ def test_the_apis_users_say_which_reply_is_better(server) -> None:
         refused = server.http.post("/feedback", json={**choice, "answer_id": str(uuid.uuid4()), **change})
         assert refused.status_code == status and said in refused.json()["error"]["message"], refused.text
     assert server.http.get("/feedback").status_code == 405
+    with monkeypatch.context() as patch:
+        patch.setattr(type(server.store), "record", _full)
+        refused = server.http.post("/feedback", json={**choice, "answer_id": str(uuid.uuid4())})
+    assert refused.status_code == 503 and "nothing was written" in refused.json()["error"]["message"]
+
+
+def _full(*_):
+    raise PrefzooError("disk full; nothing was written")
 
 
 def test_off_loopback_a_token_is_asked_for(engine, server) -> None:

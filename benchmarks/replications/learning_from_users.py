@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 import uuid
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,16 @@ from prefzoo import lab
 from prefzoo.commands.export_policy import export
 from prefzoo.lab.simulated_annotators import POOL
 from prefzoo.results.results_schema import Results
+from prefzoo.types import Prompt
 
 COMMAND = [sys.executable, "-c", "from prefzoo.cli import main; main()"]
 AT_A_TIME = 16
 """How many users ask at a time."""
+
+
+def gold(prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
+    """The lab's gold reward, for a recipe whose data are a file."""
+    return [float(lab.gold(p[-1]["content"], text)) for p, text in zip(prompts, completions, strict=True)]
 
 
 def answer(http: httpx.Client, question: str, rng: random.Random) -> bool:
@@ -79,7 +86,7 @@ def learned(start: Path, preferences: Path, seeds: int, out: Path) -> Results:
         "model": {"path": str(start)},
         "start": {"algorithm": "none"},
         "data": {"preferences": str(preferences)},
-        "gold": "lab",
+        "gold": {"path": f"{Path(__file__).resolve()}:gold"},
         "evaluation": {"prompts": 128},
         "algorithms": {"dpo": {"beta": 0.1, "trainer": {"learning_rate": 0.0017}}},
         "tracking": {"wandb": {"mode": "disabled"}},

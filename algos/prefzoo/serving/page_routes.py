@@ -14,6 +14,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import BaseModel, ConfigDict, Field
 
+from prefzoo.errors import PrefzooError
 from prefzoo.feedback.feedback_types import Answer, AnsweredAlready, FeedbackError, Item
 from prefzoo.feedback.store import FeedbackStore
 from prefzoo.serving.chat_schema import Text, Turn, read_request, sse
@@ -132,6 +133,8 @@ def add_page(app: FastAPI, engine: Engine, traffic: Traffic, store: FeedbackStor
             raise RequestError(str(error), 409, code="answered_already") from None
         except FeedbackError as error:
             raise RequestError(str(error)) from None
+        except PrefzooError as error:  # a full disk, a file that somebody holds: nothing was written
+            raise RequestError(str(error), 503, "server_error", retry_after=5) from None
 
     def _item_and_value(body: FeedbackRequest) -> tuple[Item, dict[str, Any]]:
         value: dict[str, Any]

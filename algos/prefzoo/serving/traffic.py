@@ -26,6 +26,8 @@ CREATE TABLE IF NOT EXISTS served_replies(
 """
 SOURCE = "serve:"
 """What the source of an item begins with that a server's user gave; the conversation's name follows."""
+LONGEST_NAME = 200
+"""Letters of a client's name for a conversation that are kept; of a longer one a digest is."""
 _POLICY_OF = "SELECT policy FROM conversations WHERE conversation_id = ?"
 
 
@@ -127,6 +129,10 @@ def split_conversations(path: Path) -> dict[tuple[str, str], dict[str, tuple[str
 def conversation_named(messages: Prompt, named: str | None) -> str:
     """The name of a conversation: as the client says, else after what it begins with, up to the first question."""
     if named:
-        return f"client:{named}"
+        return f"client:{named}" if len(named) <= LONGEST_NAME else f"client:{_digest(named)}"
     first = next((i for i, turn in enumerate(messages) if turn["role"] == "user"), len(messages) - 1)
-    return "begins:" + hashlib.sha256(json.dumps(list(messages[: first + 1])).encode()).hexdigest()[:24]
+    return f"begins:{_digest(json.dumps(list(messages[: first + 1])))}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:24]
