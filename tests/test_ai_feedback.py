@@ -8,7 +8,7 @@ import math
 import pytest
 
 from prefzoo import get, lab
-from prefzoo.errors import PrefzooError
+from prefzoo.errors import PrefzooError, RecipeError
 from prefzoo.judges import ai_preferences, constitution
 from prefzoo.judges.build_judge import RandomJudge, build_judge, gold_judge
 from prefzoo.judges.constitution import Constitution
@@ -111,6 +111,42 @@ def test_rounds_divide_the_prompts_and_go_on_from_the_latest_policy(bench, given
     assert [each.latest is not None for each, _, _ in given] == [False, True, True]
     kept = sorted((bench.out / "milestones").iterdir())
     assert [json.loads((k / "milestone.json").read_text())["name"] for k in kept] == ["round 1", "round 2"]
+
+
+class Refreshed:
+    """In the place of a reward model: what it was trained on, and the length of a reply as its score."""
+
+    def __init__(self, bench, settings):
+        self.pairs, self.folder = list(bench.data.preferences), bench.out
+
+    def __call__(self, prompts, completions):
+        return [float(len(text)) for text in completions]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sizes"),
+    [({}, ["24 + 1", "24 + 2", "24 + 3"]), ({"people": False, "pairs": "latest"}, ["0 + 1", "0 + 1", "0 + 1"])],
+)
+def test_iterated_rlhf_refreshes_the_reward_with_what_the_judge_says_of_each_round(
+    bench, given, monkeypatch, settings, sizes
+) -> None:
+    monkeypatch.setattr("prefzoo.rewards.train_reward.train_reward_model", Refreshed)
+    algorithm = get("iterated_rlhf", **settings)
+    algorithm.train(bench)
+    rounds = bench.report["iterated_rlhf"]
+    new = [counts["pairs"] for counts in rounds]
+    for i, ((taught, prompts, pairs), size) in enumerate(zip(given, sizes, strict=True)):
+        people, labelled = map(int, size.split(" + "))
+        assert taught.reward.folder == bench.out / f"round-{i + 1}" and len(prompts) == 8 and len(pairs) == new[i]
+        assert len(taught.reward.pairs) == people + sum(new[i + 1 - labelled : i + 1])
+        assert taught.reward.pairs[-new[i] :] == pairs and (taught.latest is None) == (i == 0)
+        longer = [len(p["chosen"][0]["content"]) - len(p["rejected"][0]["content"]) for p in pairs]
+        agrees = sum((gap > 0) + 0.5 * (gap == 0) for gap in longer) / len(longer)
+        assert rounds[i].get("old_reward_agrees") == (None if i == 0 else pytest.approx(agrees))
+    assert bench.ledger.reward_calls == 2 * sum(new[1:]), "those of the old rewards; learners are charged elsewhere"
+    assert algorithm.replies_per_row == get("ppo").replies_per_row + (2 if settings else 4 + 6)
+    with pytest.raises(RecipeError, match="'dpo' learns from no reward"):
+        get("iterated_rlhf", learner="dpo")
 
 
 def test_rejection_sampling_goes_on_from_the_latest_policy(bench, start, monkeypatch) -> None:

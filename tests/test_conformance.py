@@ -410,7 +410,7 @@ def test_a_built_in_algorithm_keeps_the_quick_promises(shared) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["rejection_sampling", "ppo", "best_of_n", "online_dpo", "xpo", "distill", "best_of_n_distillation"]
+    "name", ["rejection_sampling", "ppo", "best_of_n", "online_dpo", "xpo", "distill", "best_of_n_distillation", "sac"]
 )
 def test_the_probe_counts_what_the_ledger_counts(make_bench, name) -> None:
     bench = make_bench().replace(reward=Length())

@@ -109,12 +109,12 @@ def test_losses_on_pairs_and_on_single_replies_and_online_end_alike_in_both(tmp_
 
 
 @pytest.mark.faults
-def test_distillation_ends_alike_in_both(tmp_path) -> None:
-    first, second = trained("distill,best_of_n_distillation", 2, tmp_path / "two")
-    assert first["ended"] == second["ended"] and len(first["ended"]) > 2
+def test_distillation_and_soft_q_learning_end_alike_in_both(tmp_path) -> None:
+    first, second = trained("distill,best_of_n_distillation,sac", 2, tmp_path / "two")
+    assert first["ended"] == second["ended"] and len(first["ended"]) > 3
     assert first["ledger"] == second["ledger"]
-    # what rejection sampling draws from, and what is distilled on; what F is drawn from, and what it is learned on
-    assert first["ledger"]["prompts"] == 4 * 16
+    # what rejection sampling draws from, and what is distilled on; what F is drawn from, and what it is learned on; sac
+    assert first["ledger"]["prompts"] == 5 * 16
 
 
 def test_a_comparison_that_was_launched_twice_runs_once_and_trains_with_both(tmp_path) -> None:

@@ -30,6 +30,7 @@ ONLINE: dict[str, dict[str, Any]] = {
     "reinforce_plus_plus": {},
     "best_of_n_distillation": {},
     "distill": {},
+    "sac": {},
     "ppo-moving": {"algorithm": "ppo", "kl_coefficient": 0.1, "batch_scale": 2, "reference_decay": 0.9},
     "ppo-dense": {"algorithm": "ppo", "kl_coefficient": 0.1, "shaping": {"potential": "prefix_scores", "every": 4}},
 }

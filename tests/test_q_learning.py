@@ -1,9 +1,10 @@
-"""ILQL: its losses, its targets, and the distribution that it samples from."""
+"""ILQL and SAC: their losses, their targets, and the distribution that they sample from."""
 
 from __future__ import annotations
 
 import collections
 import json
+import random
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,6 +23,7 @@ from prefzoo.recipe import check_recipe as recipes
 from prefzoo.run.stages.data_stage import _check_kinds
 from prefzoo.settings import Generation
 from prefzoo.trainers.q_learning_trainer import head_losses, q_targets, rewarded_replies
+from prefzoo.trainers.soft_q_trainer import fit_soft_q_values, soft_q_targets, soft_values
 from test_policy_kinds import same, weights_in
 
 ONE_STEP = {"logging_steps": 1, "max_steps": 1}
@@ -58,6 +60,26 @@ def test_losses_of_the_heads_by_hand() -> None:
     assert losses["q"].tolist() == pytest.approx([0.2**2 + 0.5**2, 0.0 + 0.7**2])
     by_hand = [np.log(1 + np.exp(-1.0)) + np.log(1 + np.exp(-0.1)), np.log(1 + np.exp(-1.0)) + np.log(2)]
     assert losses["cql"].tolist() == pytest.approx(by_hand)
+
+
+def test_soft_values_and_targets_by_hand() -> None:
+    actor, start = np.array([[0.2, 0.3, 0.5], [0.5, 0.25, 0.25]]), np.array([[0.5, 0.25, 0.25]] * 2)
+    q = np.array([[1.0, -1.0, 2.0], [1.0, -1.0, 2.0]])
+    found = soft_values(*map(torch.tensor, (np.log(actor), np.log(start), q)), 0.5)
+    kl = 0.2 * np.log(0.2 / 0.5) + 0.3 * np.log(0.3 / 0.25) + 0.5 * np.log(0.5 / 0.25)
+    assert found.tolist() == pytest.approx([0.2 - 0.3 + 1.0 - 0.5 * kl, 0.5 - 0.25 + 0.5])
+    # None gets more than start * exp(Q / 0.5), normalised, which gets 0.5 log of the norm.
+    best = start * np.exp(q / 0.5)
+    most = soft_values(*map(torch.tensor, (np.log(best / best.sum(1, keepdims=True)), np.log(start), q)), 0.5)
+    assert most.tolist() == pytest.approx(0.5 * np.log(best.sum(1))) and (most > found).all()
+    # A reply of 3 tokens from position 1 on, and one of 2 from position 0 on.
+    values = torch.tensor([[9.0, 0.2, 0.4, 0.6], [0.1, 0.3, 9.0, 9.0]])
+    chosen = torch.tensor([[9.0, 0.5, 0.1, 0.8], [0.2, 0.7, 9.0, 9.0]])
+    mask, rewards = torch.tensor([[0, 1, 1, 1], [1, 1, 0, 0]]).bool(), torch.tensor([1.0, 0.5])
+    second = 0.9 * (0.6 + 0.25 * (1.0 - 0.8))
+    mixed = [[0, 0.9 * (0.4 + 0.25 * (second - 0.1)), second, 1.0], [0.9 * (0.3 + 0.25 * (0.5 - 0.7)), 0.5, 0, 0]]
+    for share, expected in ((0.0, [[0, 0.36, 0.54, 1.0], [0.27, 0.5, 0, 0]]), (0.25, mixed)):
+        torch.testing.assert_close(soft_q_targets(values, chosen, rewards, mask, 0.9, share), torch.tensor(expected))
 
 
 def curve(bench: Bench) -> dict[str, float]:
@@ -127,6 +149,74 @@ def test_the_loss_of_a_trained_policy_is_the_formula(make_bench) -> None:
     assert min(means["v"], means["q"]) > 1e-3, "a formula of nothing"
 
 
+class Length:
+    """A reward that is longer than what was cut."""
+
+    def __call__(self, prompts: Any, completions: Any) -> list[float]:
+        return [len(text) / 20 for text in completions]
+
+
+@pytest.mark.parametrize("adapter", ["lora", pytest.param("qlora", marks=pytest.mark.slow), "full"])
+def test_the_losses_of_sac_are_the_formula(adapter, adapted) -> None:
+    """Replies of an actor that has moved and of heads that say something, all in one step, against numpy."""
+    bench = adapted(adapter, batch_size=24, learning_rate=0.01).replace(reward=Length())
+    settings = {"kl_coefficient": 0.5, "gamma": 0.9, "td_lambda": 0.4, "rounds": 1}
+    algorithm = prefzoo.get("sac", **settings, trainer={"logging_steps": 1})
+    rows = [{"prompt": r["prompt"], "completion": r["chosen"], "reward": 1.0} for r in bench.data.preferences]
+    first = moved(fit_soft_q_values(bench, algorithm, rows), 0.1)
+    start = LanguageModelPolicy.start_of(bench)
+    again = bench.replace(latest=first, out=bench.out / "again", report={})
+    policy = algorithm.train(again)
+    prompts = list(bench.data.prompts)
+    random.Random(f"sac {bench.seed}").shuffle(prompts)
+    first = prefzoo.load_policy(bench.out / "policy")
+    moved(first, 0.1)
+    replies = [row[0] for row in first.sample(prompts, bench.generation, bench.seed * 1000)]
+    scores = [len(r.text) / 20 - (not r.finished) for r in replies]
+    assert again.report["soft_q"] == {"baseline": pytest.approx(np.mean(scores)), "replies": len(prompts)}
+    assert any(r.finished for r in replies)
+    losses = collections.defaultdict(list)
+    for prompt, reply, score in zip(prompts, replies, scores, strict=True):
+        ids = list(reply.token_ids)
+        if reply.finished and start.encoded_again(prompt, reply) != "other text":  # learned as its text is written
+            turns = [*prompt, {"role": "assistant", "content": reply.text}]
+            whole = start.tokenizer.apply_chat_template(turns, return_dict=False)
+            ids = list(whole[len(start.render(prompt)) :])
+        at = np.arange(len(ids))
+        states, logits = states_and_logits(start.model, start.render(prompt), ids)
+        _, of_actor = states_and_logits(first.policy.model, start.render(prompt), ids)
+        both = [head(first, name, states) for name in Q_HEADS]
+        smaller, actor, of_start = np.minimum(*both), log_softmax(of_actor), log_softmax(logits)
+        v = (np.exp(actor) * (smaller - 0.5 * (actor - of_start))).sum(-1)
+        target = [score - np.mean(scores)]
+        for t in range(len(ids) - 1, 0, -1):
+            target.insert(0, 0.9 * (v[t] + 0.4 * (target[0] - smaller[at, ids][t])))
+        losses["q"].append(sum(((values[at, ids] - target) ** 2).mean() for values in both))
+        losses["actor"].append(-v.mean())
+    found = curve(again)
+    for name, values in losses.items():
+        assert found[f"losses/{name}"] == pytest.approx(np.mean(values), rel=2e-3), name
+    assert found["loss"] == pytest.approx(found["losses/q"] + found["losses/actor"], rel=1e-4)
+    # Between rounds the actor is what samples, beside its heads; in the end it is the policy, alone.
+    generation = Generation(max_new_tokens=6)
+    assert first.sample(prompts[:3], generation, 2) == first.policy.sample(prompts[:3], generation, 2)
+    assert first.kl_to_start(prompts, replies) == first.policy.kl_to_start(prompts, replies)
+    saved = prefzoo.load_policy(again.out / "policy")
+    assert type(saved) is LanguageModelPolicy and not (again.out / "policy" / "modules.safetensors").exists()
+    assert saved.sample(prompts[:3], generation, 2) == policy.sample(prompts[:3], generation, 2)
+    assert min(saved.kl_to_start(prompts, replies)) > 0
+
+
+def test_sac_learns_again_from_a_replay_and_keeps_its_baseline(make_bench) -> None:
+    bench = make_bench().replace(reward=Length())
+    prefzoo.get("sac", rounds=3, replay=1, trainer={"max_steps": 1}).train(bench)
+    assert bench.ledger.prompts == 24 == bench.ledger.reward_calls == bench.report["soft_q"]["replies"]
+    sampled = bench.report["sampled_replies"]
+    assert [each["replies"] for each in sampled] == [8, 16, 16]
+    assert prefzoo.get("sac", replay=1).replies_per_row == 2
+    assert len(list((bench.out / "milestones").iterdir())) == 2
+
+
 def test_averaged_heads_follow_once_a_step_and_passes_of_theirs_are_charged(make_bench) -> None:
     from prefzoo.trainers.q_learning_trainer import QLearningTrainer
 
@@ -136,15 +226,15 @@ def test_averaged_heads_follow_once_a_step_and_passes_of_theirs_are_charged(make
         target_heads=None, target_heads_step=-1, state=state, algorithm=SimpleNamespace(polyak=0.25),
         bench=SimpleNamespace(ledger=ledger),
     )  # fmt: skip
-    states, tokens = torch.ones(4, 3), torch.tensor([0, 1, 0, 1])
+    states = torch.ones(4, 3)
     before = one.weight.detach().clone()
-    QLearningTrainer._target_q(trainer, [one, one], states, tokens)
+    QLearningTrainer._target_q(trainer, [one, one], states)
     with torch.no_grad():
         one.weight.add_(1.0)
     for step, follows in ((0, 0.0), (1, 0.25), (1, 0.25), (2, 1 - 0.75**2)):  # accumulation: two passes in a step
         state.global_step = step
-        found = QLearningTrainer._target_q(trainer, [one, one], states, tokens)
-        expected = (states @ (before + follows).T + one.bias).detach().gather(1, tokens[:, None])[:, 0]
+        found = QLearningTrainer._target_q(trainer, [one, one], states)
+        expected = (states @ (before + follows).T + one.bias).detach()
         torch.testing.assert_close(found, expected)
     assert ledger.flops == 2 * 5 * 4 * (2 * 8)
 

@@ -79,6 +79,7 @@ CASES = [
             ("bco", {}, "qlora"),
             ("ilql", {}, "qlora"),
             ("ilql", {"polyak": 0.5, "td_lambda": 0.0}, "full"),
+            ("sac", {"rounds": 2, "replay": 1}, "qlora"),
             ("ppo", {"kl_target": 0.5}, "lora"),
             ("ppo", {"minibatches": 2, "epochs": 2}, "full"),
             ("a2c", {"value_model": "separate"}, "lora"),

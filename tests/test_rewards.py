@@ -38,6 +38,8 @@ class Fixed:
 def test_a_sum_and_ensembles_by_hand() -> None:
     one, two, three = Fixed(1, 2), Fixed(3, 0), Fixed(5, 4)
     assert WeightedSum([one, two], [2, -0.5])([], []) == [0.5, 4.0]
+    total, parts = WeightedSum([one, two], [2, -0.5], ["help", "length"]).by_part([], [])
+    assert total == [0.5, 4.0] and parts == [{"help": 2, "length": -1.5}, {"help": 4, "length": 0}]
     members = [one, two, three]
     assert Ensemble(members, "mean")([], []) == [3.0, 2.0]
     assert Ensemble(members, "min")([], []) == [1, 0]

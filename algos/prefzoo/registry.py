@@ -52,6 +52,7 @@ BUILT_IN = {
     "hdpo": "prefzoo.zoo.hdpo:HDPO",
     "ilql": "prefzoo.zoo.ilql:ILQL",
     "ipo": "prefzoo.zoo.ipo:IPO",
+    "iterated_rlhf": "prefzoo.zoo.iterated_rlhf:IteratedRLHF",
     "iterative_dpo": "prefzoo.zoo.iterative_dpo:IterativeDPO",
     "kto": "prefzoo.zoo.kto:KTO",
     "ldpo": "prefzoo.zoo.ldpo:LDDPO",
@@ -71,6 +72,7 @@ BUILT_IN = {
     "rloo": "prefzoo.zoo.rloo:RLOO",
     "robust": "prefzoo.zoo.robust:RobustDPO",
     "rpo": "prefzoo.zoo.rpo:RPO",
+    "sac": "prefzoo.zoo.sac:SAC",
     "sapo": "prefzoo.zoo.sapo:SAPO",
     "sft": "prefzoo.zoo.sft:SFT",
     "simpo": "prefzoo.zoo.simpo:SimPO",
@@ -88,6 +90,7 @@ BUILT_IN_POLICIES = {
     "best_of_n": "prefzoo.rewards.best_of_n_policy:BestOfNPolicy",
     "model": "prefzoo.models.language_model:LanguageModelPolicy",
     "q_values": "prefzoo.models.q_value_policy:QValuePolicy",
+    "soft_q_values": "prefzoo.models.q_value_policy:SoftQPolicy",
 }
 POLICY_ENTRY_POINTS = "prefzoo.policies"
 

@@ -9,17 +9,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from jinja2 import TemplateError, TemplateSyntaxError, meta
-from pydantic import Field, ValidationError, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator
 
-from prefzoo.atomic_files import usable_path
 from prefzoo.bounded_template import ENVIRONMENT, EXAMPLE, fill_in, template_problem
-from prefzoo.bounded_yaml import parse_file
-from prefzoo.errors import RecipeError, unknown
+from prefzoo.errors import unknown
+from prefzoo.judges.shipped_files import ShippedFiles
 from prefzoo.settings import Settings
 from prefzoo.types import Prompt
-from prefzoo.validation_messages import validation_problems
-
-FOLDER = Path(__file__).parent / "constitutions"
 
 
 class Principle(Settings):
@@ -107,53 +103,9 @@ class Constitution(Settings):
         return rng.choices(applying, [principle.weight for principle in applying])[0] if applying else None
 
 
-def shipped() -> dict[str, Path]:
-    """The constitutions that come with the package: name -> file."""
-    return {path.stem: path for path in sorted(FOLDER.glob("*.yaml"))}
-
-
-def find(name: str) -> str:
-    """The file of a constitution: one of `shipped` by name, or the path that it is."""
-    return str(shipped().get(name) or usable_path(name))
-
-
-def load(name: str) -> Constitution:
-    """The constitution of this name or file.
-
-    Raises:
-        RecipeError: listing every mistake in it.
-    """
-    try:
-        path = Path(find(name))
-    except ValueError as error:
-        raise _mistakes([f"{name!r} {error}"]) from None
-    if not path.exists():
-        raise _mistakes([f"{unknown('constitution', name, shipped())} Or a YAML file."])
-    parsed = parse_file(path)
-    if parsed.problems:
-        raise _mistakes([f"{path}:{line}: {problem}" for line, problem in parsed.problems])
-    content = parsed.content
-    if not isinstance(content, dict):
-        raise _mistakes([f"{path} must hold {', '.join(Constitution.model_fields)}"])
-    try:
-        return Constitution.model_validate(content, context={"shipped": name in shipped()})
-    except ValidationError as error:
-        mistakes = validation_problems(error, content, _fields_at)
-        raise _mistakes([f"{path}: {problem.key}: {problem.message}" for problem in mistakes]) from None
-
-
-def _mistakes(problems: list[str]) -> RecipeError:
-    return RecipeError("constitution", [f"constitution: {problem}" for problem in problems])
-
-
-def problems(name: str) -> list[str]:
-    """Every mistake in the constitution of this name or file, a sentence each; empty where it is sound."""
-    try:
-        load(name)
-    except RecipeError as error:
-        return error.problems
-    return []
-
-
 def _fields_at(path: Sequence[Any]) -> list[str]:
     return list((Principle if "principles" in path[:1] else Constitution).model_fields)
+
+
+_FILES = ShippedFiles("constitution", Path(__file__).parent / "constitutions", Constitution, _fields_at)
+shipped, find, load, problems = _FILES.shipped, _FILES.find, _FILES.load, _FILES.problems

@@ -1,4 +1,4 @@
-"""A language model whose next-token distribution is shifted by learned Q-values: the policy of ILQL."""
+"""A language model whose next-token distribution is shifted by learned Q-values: the policies of ILQL and of SAC."""
 
 from __future__ import annotations
 
@@ -96,6 +96,29 @@ class QValuePolicy(PolicyWithModules):
         finally:
             for hook in hooks:
                 hook.remove()
+
+
+class SoftQPolicy(PolicyWithModules):
+    """The actor of SAC between two rounds, and the Q heads that taught it, with which the next round goes on. It
+    samples as the language model does."""
+
+    kind: ClassVar[str] = "soft_q_values"
+
+    @classmethod
+    def new_modules(cls, model: Any) -> dict[str, nn.Module]:
+        return {name: module for name, module in QValuePolicy.new_modules(model).items() if name != V_HEAD}
+
+    def log_probabilities(
+        self, prompts: Sequence[Prompt], completions: Sequence[Completion], temperature: float = 1.0
+    ) -> list[list[float]]:
+        """The log-probability of each token of each reply, in nats, under the actor at this temperature."""
+        return self.policy.log_probabilities(prompts, completions, temperature)
+
+    def kl_to_start(
+        self, prompts: Sequence[Prompt], completions: Sequence[Completion], temperature: float = 1.0
+    ) -> list[float]:
+        """KL of the actor to the start, exact over the vocabulary; see `LanguageModelPolicy.kl_to_start`."""
+        return self.policy.kl_to_start(prompts, completions, temperature)
 
 
 def _head(width: int, outputs: int) -> nn.Module:

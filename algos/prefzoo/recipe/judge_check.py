@@ -7,7 +7,7 @@ from typing import Any
 
 from prefzoo import registry
 from prefzoo.errors import PrefzooError
-from prefzoo.judges import constitution
+from prefzoo.judges import constitution, dimensions
 from prefzoo.judges.judge_settings import JudgeSettings
 from prefzoo.judges.prompt_templates import load_template
 from prefzoo.recipe.model_check import same_place
@@ -45,18 +45,31 @@ def _template_problems(block: str, settings: JudgeSettings, recipe: Recipe) -> l
 
 
 def question_problems(recipe: Recipe) -> list[str]:
-    """The judge's template must have a place for the question that a principle asks."""
+    """The judge must have a place for the question that a principle or a reward asks."""
+    rewards = [f"{key}.question" for key, part in recipe.reward.places.items() if part.question is not None]
+    judge = recipe.judge
+    if rewards and judge.type == "local" and (judge.path or recipe.model.path) == "lab":
+        return [
+            f"{key}: the lab's model compares as a whole only, in the one wording that it was taught. Allowed: another "
+            "model as judge.path, or no question."
+            for key in rewards
+        ]
+    if rewards and judge.type == "gold":
+        return [
+            f"{key}: judge.type 'gold' knows one truth and no questions. Allowed: local, openai." for key in rewards
+        ]
     asking = [
         f"algorithms.{label}"
         for label, algorithm in recipe.sound_algorithms.items()
         if isinstance(algorithm, ConstitutionalAI) and algorithm.compares_samples
     ]
+    asking += rewards
     if asking and recipe.judge.prompt is not None:
         with contextlib.suppress(PrefzooError):  # `judge_template_problems` reports it
             if "question" not in load_template(recipe.judge.prompt, "prompt").variables:
                 return [
                     f"judge.prompt: {recipe.judge.prompt!r} does not show {{{{ question }}}}, and "
-                    f"{', '.join(asking)} asks one for each principle."
+                    f"{', '.join(asking)} asks one."
                 ]
     return []
 
@@ -108,10 +121,39 @@ def constitution_problems(recipe: Recipe) -> list[str]:
     return constitution.problems(recipe.constitution_name) if followed or recipe.constitution is not None else []
 
 
+def dimension_problems(recipe: Recipe) -> list[str]:
+    """The file of dimensions must be sound, and the judge able to answer its questions."""
+    name, judge = recipe.evaluation.dimensions, recipe.dimension_judge
+    if name is None or judge is None:
+        return []
+    if found := dimensions.problems(name):
+        return [f"evaluation.{problem}" for problem in found]
+    asked = [each.id for each in dimensions.load(name).dimensions if each.question is not None]
+    key = "evaluation.judge" if recipe.evaluation.judge is not None else "judge"
+    if not asked:
+        return []
+    if judge.type == "gold" and recipe.gold_source in ("none", "judge"):
+        return [f"{key}.type: 'gold' needs a truth to answer {', '.join(asked)} by: give gold: {{path: FILE.py:NAME}}."]
+    if judge.type == "local" and (judge.path or recipe.model.path) == "lab":
+        return [
+            f"evaluation.dimensions: {name!r} asks about {', '.join(asked)}, and the lab's model compares as a whole "
+            f"only. Allowed: {key}: {{type: gold}}, another model as {key}.path, or dimensions by rule."
+        ]
+    if judge.prompt is not None:
+        with contextlib.suppress(PrefzooError):  # `judge_template_problems` reports it
+            if "question" not in load_template(judge.prompt, "prompt").variables:
+                return [
+                    f"{key}.prompt: {judge.prompt!r} does not show {{{{ question }}}}, and dimensions ask one each."
+                ]
+    return []
+
+
 def final_judge_problems(recipe: Recipe) -> list[str]:
     """What is wrong with `gold: judge`: above all that this judge taught what it is to measure."""
     evaluation = recipe.evaluation
     final = recipe.final_judge
+    if final is None and evaluation.judge is not None and evaluation.dimensions is not None:
+        return []
     if final is None:
         settings = {"judge": evaluation.judge is not None, "same_judge": evaluation.same_judge}
         return [

@@ -82,6 +82,9 @@ class Evaluation(Settings):
     With `gold: judge` a judge decides: `judge` says which, where it is not the recipe's. One that made the labels or
     the reward likes what it taught; `same_judge` says that the reader knows, and lets it decide all the same.
 
+    `dimensions` names a file (or `general`, `lab`) of respects in which replies are measured beside: a question each to
+    the judge (`judge`, else the recipe's), or a rule.
+
     `milestones` policies are kept by each training of a policy (of which an algorithm of several rounds has several) at
     equal shares of its optimizer steps, and measured too: with 3, after 1/4, 1/2 and 3/4. They allow to compare at
     equal budgets. With full fine-tuning each takes the room of the whole model.
@@ -92,6 +95,7 @@ class Evaluation(Settings):
     against: Literal["start"] = "start"
     judge: JudgeSettings | None = None
     same_judge: bool = False
+    dimensions: PathText | None = None
 
 
 class Wandb(Settings):
@@ -221,6 +225,11 @@ class Recipe(Settings):
     def final_judge(self) -> JudgeSettings | None:
         """The judge that decides in the end; None where no judge does."""
         return (self.evaluation.judge or self.judge) if self.gold == "judge" else None
+
+    @property
+    def dimension_judge(self) -> JudgeSettings | None:
+        """The judge that is asked about dimensions; None where none is."""
+        return (self.evaluation.judge or self.judge) if self.evaluation.dimensions is not None else None
 
     @property
     def audited(self) -> dict[str, JudgeSettings]:

@@ -51,6 +51,31 @@ def likelihoods(axes: Any, results: Results, labels: list[str]) -> None:
     axes.set(xlabel="log-ratio to the start (nats a reply)", ylim=(-0.6, len(labels) - 0.4))
 
 
+def dimensions(plots: Any, results: Results, labels: list[str], names: list[str]) -> None:
+    """Draw one dimension in each of these axes: policies below each other, and the start's mean as a line."""
+    flat, start = np.atleast_1d(plots).ravel(), results.algorithms[START].summary
+    asked = [name for name in names if start[name].mean == 0.5]  # probabilities: on one scale
+    ends = [end for name in asked for label in labels for end in _reach(results.algorithms[label].summary[name])]
+    margin = 0.05 * (max(ends, default=0.5) - min(ends, default=0.5)) + 0.01
+    for plot, name in zip(flat, names, strict=False):
+        for i, label in enumerate(reversed(labels)):
+            mean = results.algorithms[label].summary[name]
+            plot.errorbar(mean.mean, i, xerr=_error(mean), capsize=2, **style_of(label, labels))
+        plot.axvline(start[name].mean, color="0.6", linewidth=1, zorder=0)
+        if name in asked:
+            plot.set_xlim(min(*ends, 0.5) - margin, max(*ends, 0.5) + margin)
+        plot.set_title(name.partition("/")[2], fontsize=10)
+        plot.set_yticks(range(len(labels)), labels[::-1])
+        plot.set_ylim(-0.6, len(labels) - 0.4)
+        plot.xaxis.get_major_locator().set_params(nbins=3)
+    for plot in flat[len(names) :]:
+        plot.set_axis_off()
+
+
+def _reach(summary: Summary) -> tuple[float, float]:
+    return summary.ci95 or (summary.mean, summary.mean)
+
+
 def frontier(axes: Any, results: Results, labels: list[str]) -> None:
     """Draw the metric that decides against KL, every seed and milestone."""
     _cloud(axes, results, labels, "kl", results.primary)

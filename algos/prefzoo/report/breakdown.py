@@ -34,6 +34,7 @@ def heat_maps(results: Results, labels: list[str]) -> list[Table]:
     metric = results.primary
     maps = (
         _heat_map(results, labels, "Parts of the gold reward", "gold/"),
+        _heat_map(results, labels, "Parts of the reward that was learned from, each times its weight", "proxy/"),
         _heat_map(results, labels, f"{metric.capitalize()} reward by slice of the prompts", f"{metric}@"),
     )
     return [table for table in maps if table.cells[0][1:]]

@@ -20,6 +20,7 @@ from prefzoo.report.breakdown import breakdown_sections
 from prefzoo.report.canary_section import canary_sections
 from prefzoo.report.cost import cost_section
 from prefzoo.report.data_summary import data_section
+from prefzoo.report.dimension_section import dimension_picture, dimension_section
 from prefzoo.report.figures import pictures, training_curves
 from prefzoo.report.judge_section import judge_sections
 from prefzoo.report.likelihood_section import likelihood_section
@@ -55,6 +56,7 @@ def all_sections(results: Results, out: Path, drawn: Mapping[str, Picture]) -> l
         pairs_section(results, labels),
         cost_section(results, out, labels, drawn),
         *breakdown_sections(results, labels),
+        dimension_section(results, labels, drawn),
         likelihood_section(results, labels, drawn),
         reward_section(results, labels),
         replies_section(results, out),
@@ -78,7 +80,12 @@ def write(results: Results, out: Path) -> None:
 
 
 def _all_pictures(results: Results, out: Path) -> list[Picture]:
-    return [*pictures(results, training_curves(results, out)), *tuning_pictures(results)]
+    by_dimension = dimension_picture(results, ranked(results))
+    return [
+        *pictures(results, training_curves(results, out)),
+        *([by_dimension] if by_dimension is not None else []),
+        *tuning_pictures(results),
+    ]
 
 
 def write_csv(results: Results, file: Path) -> None:

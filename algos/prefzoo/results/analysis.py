@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from prefzoo.judges.dimensions import METRIC as DIMENSION
 from prefzoo.results import statistics
 from prefzoo.results.length_adjustment import length_adjusted
 from prefzoo.results.results_schema import AlgorithmResult, Pair, Summary, Verdict
@@ -144,7 +145,8 @@ def verdicts(
     groups: PromptGroups = NO_GROUPS,
     search_sds: Mapping[str, float] = NO_SEARCHES,
 ) -> list[Verdict]:
-    """Compare all policies with the start on gold and proxy, and all pairs of policies on the primary metric.
+    """Compare all policies with the start on gold and proxy, and all pairs of policies on the primary metric. All
+    comparisons with the start by dimension are one family.
 
     Args:
         search_sds: of labels whose settings were searched, how far apart what searches find is. Two policies are
@@ -155,24 +157,30 @@ def verdicts(
     for metric in ("gold", "proxy"):
         labels = [label for label in tables if label != START and metric in tables[label]]
         if metric in tables.get(START, {}):
-            pairs = [(label, START) for label in labels]
-            result += verdict_family(f"{metric} against the start", metric, pairs, tables)
+            pairs = [(metric, label, START) for label in labels]
+            result += verdict_family(f"{metric} against the start", pairs, tables)
         if metric == primary_metric(tables):
-            pairs = list(combinations(labels, 2))
-            result += verdict_family(f"{metric} between policies", metric, pairs, tables, search_sds)
-    return result
+            pairs = [(metric, *two) for two in combinations(labels, 2)]
+            result += verdict_family(f"{metric} between policies", pairs, tables, search_sds)
+    names = [name for name in tables.get(START, {}) if name.startswith(DIMENSION)]
+    labels = [label for label in tables if label != START and {*names} <= tables[label].keys()]
+    by_dimension = [(name, label, START) for name in names for label in labels]
+    return result + (verdict_family("dimensions against the start", by_dimension, tables) if by_dimension else [])
 
 
 def verdict_family(
     name: str,
-    metric: str,
-    pairs: Sequence[tuple[str, str]],
+    pairs: Sequence[tuple[str, str, str]],
     tables: Mapping[str, Tables],
     search_sds: Mapping[str, float] = NO_SEARCHES,
 ) -> list[Verdict]:
-    """Return verdicts that Holm's method corrects together, from (seeds x groups) tables; see `verdicts`."""
-    scores = [(tables[a][metric], tables[b][metric]) for a, b in pairs]
-    errors = [math.hypot(*(search_sds.get(label, 0.0) for label in labels)) for labels in pairs]
+    """Return verdicts that Holm's method corrects together, from (seeds x groups) tables; see `verdicts`.
+
+    Args:
+        pairs: metric, and the two labels that are compared by it.
+    """
+    scores = [(tables[a][metric], tables[b][metric]) for metric, a, b in pairs]
+    errors = [math.hypot(*(search_sds.get(label, 0.0) for label in labels)) for _, *labels in pairs]
     plain = [statistics.paired_difference(a, b) for a, b in scores]
     differences = [
         statistics.widened(each, error, *a.shape) for (a, _), each, error in zip(scores, plain, errors, strict=True)
@@ -181,8 +189,8 @@ def verdict_family(
     return [
         Verdict(
             metric=metric,
-            a=labels[0],
-            b=labels[1],
+            a=first,
+            b=second,
             difference=difference.mean,
             ci95=(difference.low, difference.high),
             p_adjusted=p,
@@ -194,7 +202,7 @@ def verdict_family(
             skewness=difference.skewness,
             search_sd=error or None,
         )
-        for labels, (a, b), each, difference, p, error in zip(
+        for (metric, first, second), (a, b), each, difference, p, error in zip(
             pairs, scores, plain, differences, adjusted, errors, strict=True
         )
     ]

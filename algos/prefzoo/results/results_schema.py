@@ -90,6 +90,7 @@ Kind = Literal[
     "diversity",
     "entropy",
     "judge",
+    "one_question",
     "cut_off",
 ]
 

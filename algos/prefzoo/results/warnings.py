@@ -8,13 +8,14 @@ corrected for the number of policies and of warnings, as verdicts are, and the t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from prefzoo.results import statistics
-from prefzoo.results.analysis import Tables
+from prefzoo.results.analysis import DIMENSION, Tables
 from prefzoo.results.number_format import fixed, interval
 from prefzoo.results.results_schema import Kind, LengthAdjusted, Warning
 from prefzoo.results.statistics import ALPHA, Estimate, paired_difference
@@ -32,6 +33,8 @@ INCONSISTENT = 0.2
 """Of a judge's pairs, at least, by its interval; a judge that tosses a coin for each question is at 0.5."""
 UNREAD = 0.02
 """Of a judge's answers that cannot be read, at least, by its interval."""
+SAME = 0.95
+"""Of the verdicts in two dimensions, at least, by its interval: the judge seems to answer one question for both."""
 CUT = 0.05
 """Of the replies, at least, by its interval."""
 
@@ -70,6 +73,7 @@ def find_warnings(
         warnings += _diversity(label, changes, start)
         warnings += _entropy(label, curves.get(label, []))
         warnings += _cut_off(label, table)
+    warnings += _one_question(tables)
     for name, reports in judges.items():
         judge = f"{name}: its judge" if name else "The judge"
         warnings += [*_inconsistent(name, reports, judge), *_unread(name, reports, judge)]
@@ -203,6 +207,33 @@ def _unread(label: str | None, reports: Sequence[Mapping[str, Any]], judge: str)
             f"(95% {low:.0%} to {high:.0%}); they count as undecided."
         )
         yield Warning("judge", label, text, share, (low, high))
+
+
+def _one_question(tables: Mapping[str, Tables]) -> Iterator[Warning]:
+    """Dimensions in which the judge says the same of nearly all replies, compared where it has a verdict in both."""
+    names = [name for name in next(iter(tables.values()), {}) if name.startswith(DIMENSION)]
+    values = {name: np.concatenate([t[name].ravel() for t in tables.values() if name in t]) for name in names}
+    asked = [name for name, each in values.items() if ((each >= 0) & (each <= 1)).all() and each.size]
+    alike = []
+    for one, other in combinations(asked, 2):
+        a, b = values[one] - 0.5, values[other] - 0.5
+        if a.size != b.size:
+            continue
+        decided = (a != 0) & (b != 0)
+        if total := int(decided.sum()):
+            same = int((a[decided] * b[decided] > 0).sum())
+            bounds = stats.binomtest(same, total).proportion_ci(method="wilson")
+            if bounds.low > SAME:
+                alike.append((one, other, same / total, total, (float(bounds.low), float(bounds.high))))
+    if alike:
+        pairs = ", ".join(" and ".join(name.removeprefix(DIMENSION) for name in each[:2]) for each in alike)
+        _, _, share, total, ends = min(alike, key=lambda each: each[2])
+        every = len(alike) == len(asked) * (len(asked) - 1) // 2 and len(asked) > 2
+        text = (
+            f"The judge seems to answer one question for {'all dimensions' if every else pairs}: it prefers the same "
+            f"reply in at least {share:.1%} of {total} cases (95% {ends[0]:.1%} to {ends[1]:.1%})."
+        )
+        yield Warning("one_question", None, text, share, ends)
 
 
 def _share_above(

@@ -31,10 +31,11 @@ class JudgeReward:
         judge: who is asked.
         by: how.
         references: `prompt_key` of a prompt to the start's reply; for comparison.
+        question: what is asked about the two; None asks which is better.
     """
 
-    def __init__(self, judge: Judge, by: By, references: Mapping[str, str]) -> None:
-        self.judge, self.by, self.references = judge, by, dict(references)
+    def __init__(self, judge: Judge, by: By, references: Mapping[str, str], question: str | None = None) -> None:
+        self.judge, self.by, self.references, self.question = judge, by, dict(references), question
         self._grades_read, self._score_sum = 0, 0.0
 
     @property
@@ -56,7 +57,8 @@ class JudgeReward:
             raise PrefzooError(
                 f"reward.by: 'comparison' has no reply of the start to compare with for the prompt {error}"
             ) from error
-        return [_log_odds(p) for p in self.judge(prompts, completions, others)]
+        asked = None if self.question is None else [self.question] * len(prompts)
+        return [_log_odds(p) for p in self.judge(prompts, completions, others, asked)]
 
     def _grade_score(self, grade: float | None) -> float:
         if grade is None:
@@ -69,7 +71,8 @@ class JudgeReward:
         """See `prefzoo.Reward`; writes the start's replies into `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / REFERENCES).write_text(json.dumps(self.references), encoding="utf-8")
-        return {"type": "judge", "by": self.by, "judge": getattr(self.judge, "spec", None)}
+        asked = {} if self.question is None else {"question": self.question}
+        return {"type": "judge", "by": self.by, "judge": getattr(self.judge, "spec", None), **asked}
 
 
 def load_judge_reward(spec: Mapping[str, Any], folder: Path) -> JudgeReward:
@@ -77,7 +80,7 @@ def load_judge_reward(spec: Mapping[str, Any], folder: Path) -> JudgeReward:
     from prefzoo.judges.build_judge import build_judge
 
     references = json.loads((folder / REFERENCES).read_text(encoding="utf-8"))
-    return JudgeReward(build_judge(spec["judge"]), spec["by"], references)
+    return JudgeReward(build_judge(spec["judge"]), spec["by"], references, spec.get("question"))
 
 
 def start_replies(bench: Bench, prompts: Sequence[Prompt]) -> dict[str, str]:

@@ -28,7 +28,8 @@ def load_reward(spec: dict[str, Any], folder: Path, loading: Mapping[str, Any] |
     if spec["type"] == "random":
         return RandomReward(spec["seed"])
     if spec["type"] == "sum":
-        return WeightedSum([load_reward(part, folder, loading) for part in spec["of"]], spec["weights"])
+        parts = [load_reward(part, folder, loading) for part in spec["of"]]
+        return WeightedSum(parts, spec["weights"], spec.get("names", ()))
     if spec["type"] == "ensemble":
         members = [load_reward(member, folder, loading) for member in spec["members"]]
         return Ensemble(members, spec["combine"], spec["std_weight"])
@@ -86,18 +87,27 @@ class WeightedSum(_Combination):
     Args:
         parts: the rewards.
         weights: one for each, of either sign.
+        names: of the parts, under which `by_part` gives their scores.
     """
 
-    def __init__(self, parts: Sequence[Reward], weights: Sequence[float]) -> None:
+    def __init__(self, parts: Sequence[Reward], weights: Sequence[float], names: Sequence[str] = ()) -> None:
         super().__init__(parts)
-        self.weights = list(weights)
+        self.weights, self.names = list(weights), list(names)
 
     def __call__(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
         rows = self._rows(prompts, completions)
         return [sum(w * s for w, s in zip(self.weights, row, strict=True)) for row in rows]
 
+    def by_part(
+        self, prompts: Sequence[Prompt], completions: Sequence[str]
+    ) -> tuple[list[float], list[dict[str, float]]]:
+        """The sum for each reply, and what each named part adds to it, its weight included."""
+        rows = [[w * s for w, s in zip(self.weights, row, strict=True)] for row in self._rows(prompts, completions)]
+        return [sum(row) for row in rows], [dict(zip(self.names, row, strict=False)) for row in rows]
+
     def spec(self, folder: Path) -> dict[str, Any]:
-        return {"type": "sum", "of": [part.spec(folder) for part in self.parts], "weights": self.weights}
+        parts = [part.spec(folder) for part in self.parts]
+        return {"type": "sum", "of": parts, "weights": self.weights, "names": self.names}
 
 
 class Ensemble(_Combination):

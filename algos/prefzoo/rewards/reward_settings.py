@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
@@ -17,6 +18,7 @@ class RewardPart(Settings):
     `judge`, or `random`: a negative control.
 
     `by` is how a judge scores (`judge_reward.JudgeReward`): by `comparison` with the start's own reply, or by `grade`.
+    With a `question` the judge is asked that about the two, in the place of which is better.
 
     `loss`, `adapter` and `trainer` are those of a trained model: it learns from pairs (`bradley_terry`), ratings
     (`regression`), rankings (`plackett_luce`) or single replies that are liked or not (`logistic`); where `adapter` is
@@ -30,6 +32,7 @@ class RewardPart(Settings):
     type: Literal["trained", "path", "function", "judge", "random"] = "trained"
     path: PathText | None = Field(None, validate_default=True)
     by: By = "comparison"
+    question: str | None = Field(None, min_length=1)
     loss: RewardLoss = "bradley_terry"
     margins: bool = False
     attribute: str | None = None
@@ -57,6 +60,17 @@ class RewardPart(Settings):
         if (kind := info.data.get("type", "judge")) != "judge" and by != "comparison":
             raise ValueError(f"{by!r} has no meaning with reward.type {kind!r}; it must be 'judge'")
         return by
+
+    @field_validator("question")
+    @classmethod
+    def _question_is_asked(cls, question: str | None, info: ValidationInfo) -> str | None:
+        if question is None:
+            return None
+        if (kind := info.data.get("type", "judge")) != "judge":
+            raise ValueError(f"{question!r} has no meaning with reward.type {kind!r}; it must be 'judge'")
+        if info.data.get("by", "comparison") != "comparison":
+            raise ValueError(f"{question!r} is about two replies, and by: 'grade' shows one; it must be 'comparison'")
+        return question
 
     @field_validator(
         "loss", "margins", "attribute", "label_smoothing", "adapter", "trainer", "members", "combine", "std_weight"
@@ -112,6 +126,13 @@ class RewardSettings(RewardPart):
     def parts(self) -> list[RewardPart]:
         """What is summed; the reward itself where nothing is."""
         return list(self.places.values())
+
+    @property
+    def names(self) -> list[str]:
+        """What the parts of a sum are called: by their attribute, else by the end of their path, else by their type;
+        with a number where several would have one name."""
+        plain = [part.attribute or re.split(r"[/:]", part.path or part.type)[-1] for part in self.of]
+        return [f"{name} {i + 1}" if plain.count(name) > 1 else name for i, name in enumerate(plain)]
 
     @property
     def places(self) -> dict[str, RewardPart]:

@@ -20,6 +20,7 @@ from prefzoo.atomic_files import read_json, write_whole
 from prefzoo.data import sources
 from prefzoo.errors import PrefzooError
 from prefzoo.judges import constitution as constitutions
+from prefzoo.judges import dimensions
 from prefzoo.judges.judge_settings import JudgeSettings
 from prefzoo.recipe.recipe_schema import GoldFunction, Recipe
 from prefzoo.run import distributed
@@ -271,6 +272,17 @@ class PlanBuilder:
             inputs |= {"judge": self.final_judge, "judge_seed": self.shared_seed}
             if label != START:
                 needs = (*needs, f"evaluate {START} seed {seed}")  # whose replies these are compared with
+        if (asked := self.recipe.dimension_judge) is not None:
+            name = str(self.recipe.evaluation.dimensions)
+            rules = [fingerprint(each.rule) for each in dimensions.load(name).dimensions]
+            inputs["dimensions"] = [
+                fingerprint(dimensions.find(name)),
+                rules,
+                judge_fingerprint(asked),
+                self.shared_seed,
+            ]
+            if label != START:
+                needs = tuple(dict.fromkeys((*needs, f"evaluate {START} seed {seed}")))
         after = (self.plan.reward_name(seed),)
         self.add(f"evaluate {label} seed {seed}", "evaluate", inputs, needs, after=after, label=label, seed=seed)
 

@@ -23,6 +23,7 @@ from typing import Any
 from prefzoo.atomic_files import add_file, read_json
 from prefzoo.errors import PrefzooError
 from prefzoo.judges import constitution as constitutions
+from prefzoo.judges import dimensions
 from prefzoo.recipe.recipe_schema import GoldFunction, Recipe
 from prefzoo.run.cache import fingerprint, judge_fingerprint
 from prefzoo.run.stage_graph import LABEL_STAGE, START, Plan
@@ -90,8 +91,16 @@ def judges(recipe: Recipe, label: str | None = None) -> dict[str, Any]:
     return {
         "reward judge": judge_fingerprint(recipe.judge) if judges_reward else None,
         "final judge": judge_fingerprint(recipe.final_judge) if recipe.final_judge is not None else None,
+        **(_by_dimension(recipe) if recipe.dimension_judge is not None else {}),
         **({TEACHERS: of_label} if of_label else {}),
     }
+
+
+def _by_dimension(recipe: Recipe) -> dict[str, Any]:
+    """What dimensions are, and who is asked about them."""
+    judge, name = recipe.dimension_judge, str(recipe.evaluation.dimensions)
+    assert judge is not None
+    return {"dimensions": fingerprint(dimensions.find(name)), "dimension judge": judge_fingerprint(judge)}
 
 
 def teachers(recipe: Recipe, label: str) -> dict[str, Any]:

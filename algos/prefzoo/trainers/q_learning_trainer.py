@@ -108,14 +108,15 @@ def head_losses(
 
 
 class _RewardCollator:
-    """TRL's collator, and the reward of each row as `rewards`."""
+    """TRL's collator, and the reward of each row, from the column `name`, as `rewards`."""
 
-    def __init__(self, inner: Any) -> None:
-        self.inner = inner
+    def __init__(self, inner: Any, name: str) -> None:
+        self.inner, self.name = inner, name
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-        rewards = torch.tensor([row["label"] for row in examples], dtype=torch.float)
-        return {**self.inner([{k: v for k, v in row.items() if k != "label"} for row in examples]), "rewards": rewards}
+        rewards = torch.tensor([row[self.name] for row in examples], dtype=torch.float)
+        rest = [{key: value for key, value in row.items() if key != self.name} for row in examples]
+        return {**self.inner(rest), "rewards": rewards}
 
 
 class QLearningTrainer(SFTTrainer):
@@ -131,18 +132,19 @@ class QLearningTrainer(SFTTrainer):
 
     algorithm: ClassVar[Any]
     bench: ClassVar[Bench]
+    reward_column: ClassVar[str] = "label"
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
-        self.data_collator: Any = _RewardCollator(self.data_collator)
+        self.data_collator: Any = _RewardCollator(self.data_collator, self.reward_column)
         self.model_accepts_loss_kwargs = False  # the mean over passes is the Trainer's
         self.target_heads: dict[str, dict[str, Tensor]] | None = None
         self.target_heads_step = -1
 
     def _set_signature_columns_if_needed(self) -> None:
         super()._set_signature_columns_if_needed()
-        if "label" not in self._signature_columns:
-            self._signature_columns.append("label")
+        if self.reward_column not in self._signature_columns:
+            self._signature_columns.append(self.reward_column)
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -157,6 +159,12 @@ class QLearningTrainer(SFTTrainer):
         mask = batch["completion_mask"][:, 1:].bool()  # (B, T): positions at which a token of the reply is chosen
         losses = self._losses(trained, states[0][:, :-1][mask].float(), inputs["input_ids"][:, 1:][mask], mask, inputs)
         losses["imitation"] = -log_probabilities[mask]
+        means = self._means(losses, mask, inputs)
+        loss = sum(getattr(self.algorithm, f"{name}_weight") * mean for name, mean in means.items())
+        return (loss, None) if return_outputs else loss
+
+    def _means(self, losses: dict[str, Tensor], mask: Tensor, inputs: dict[str, Any]) -> dict[str, Tensor]:
+        """The mean of each loss over the tokens of a reply, and then over replies; logged, and tokens counted."""
         tokens = mask.sum(1, keepdim=True).expand_as(mask)[mask]
         means = {name: (loss / tokens).sum() / len(mask) for name, loss in losses.items()}
         metrics = self._metrics["train" if self.model.training else "eval"]
@@ -164,8 +172,7 @@ class QLearningTrainer(SFTTrainer):
             metrics[f"losses/{name}"].append(self.accelerator.gather(mean.detach()).mean().item())
         self._total_train_tokens += int(self.accelerator.gather(inputs["attention_mask"].sum()).sum())
         metrics["num_tokens"] = [self._total_train_tokens]
-        loss = sum(getattr(self.algorithm, f"{name}_weight") * mean for name, mean in means.items())
-        return (loss, None) if return_outputs else loss
+        return means
 
     def _losses(
         self, model: Any, states: Tensor, tokens: Tensor, mask: Tensor, inputs: dict[str, Any]
@@ -183,16 +190,17 @@ class QLearningTrainer(SFTTrainer):
         grid[mask] = v.detach()
         aim = q_targets(grid, inputs["rewards"].to(v.device), mask, ours.gamma, ours.td_lambda)[mask]
         q = [head(states).float() for head in heads]
-        losses, smaller = head_losses(q, v, self._target_q(heads, states.detach(), tokens), aim, tokens, ours.tau)
+        averaged = self._target_q(heads, states.detach()).gather(1, tokens[:, None])[:, 0]
+        losses, smaller = head_losses(q, v, averaged, aim, tokens, ours.tau)
         metrics = self._metrics["train" if self.model.training else "eval"]
         for name, value in (("q", smaller), ("v", v)):
             metrics[f"values/{name}"].append(self.accelerator.gather(value.detach().mean()).mean().item())
         return losses
 
     @torch.no_grad()
-    def _target_q(self, heads: list[Any], states: Tensor, tokens: Tensor) -> Tensor:
-        """The smaller of the averaged Q-values of the chosen tokens, (N,). The averages follow the heads once in each
-        optimizer step."""
+    def _target_q(self, heads: list[Any], states: Tensor) -> Tensor:
+        """The smaller of the averaged Q-values of each token of the vocabulary in each state, (N, vocabulary). The
+        averages follow the heads once in each optimizer step."""
         if self.target_heads is None:
             named = {name: dict(head.named_parameters()) for name, head in zip(Q_HEADS, heads, strict=True)}
             self.target_heads = {
@@ -204,9 +212,9 @@ class QLearningTrainer(SFTTrainer):
             for name, head in zip(Q_HEADS, heads, strict=True):
                 for key, weight in head.named_parameters():
                     self.target_heads[name][key].lerp_(weight, self.algorithm.polyak)
-        self.bench.ledger.flops += 2.0 * len(tokens) * sum(map(count_parameters, heads))
+        self.bench.ledger.flops += 2.0 * len(states) * sum(map(count_parameters, heads))
         both = [functional_call(h, self.target_heads[n], states) for n, h in zip(Q_HEADS, heads, strict=True)]
-        return torch.minimum(*both).gather(1, tokens[:, None])[:, 0].float()
+        return torch.minimum(*both).float()
 
 
 def fit_q_values(bench: Bench, algorithm: Any) -> Policy:

@@ -17,14 +17,16 @@ from prefzoo.data.row_views import views_of
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import MILESTONES, HasLogProbabilities, Policy
 from prefzoo.judges.critique_revision import TRANSCRIPTS, by_principle
+from prefzoo.judges.dimensions import ByDimension
 from prefzoo.ledger import Ledger
 from prefzoo.models import shared_base
 from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.models.policy_kinds import kl_to_start, load_policy
+from prefzoo.rewards.load_reward import WeightedSum
 from prefzoo.run.evaluation_records import JUDGING, PRINCIPLES, RECORDS, not_numbers
 from prefzoo.run.resources import forget_peak, metered
 from prefzoo.run.stage_graph import INCOMPLETE, START, Plan, Stage
-from prefzoo.run.stages.gold_metric import AgainstTheStart, gold_metric
+from prefzoo.run.stages.gold_metric import AgainstTheStart, dimension_metric, gold_metric
 from prefzoo.run.stages.pair_likelihoods import write_pair_likelihoods
 from prefzoo.run.stages.recipe_inputs import gold_function, loading, reward_of
 from prefzoo.run.stages.start_stage import start_path, start_policy
@@ -49,12 +51,14 @@ def evaluate(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None
     policy = start_policy(recipe, start_path(plan)) if trained is None else load_policy(trained / "policy")
     has_reward = plan.stages[plan.reward_name(stage.seed)].done
     test = splits.load_split(plan.stages["data"].folder, "test")
+    compared = None if of_start else plan.stages[f"evaluate {START} seed {stage.seed}"].folder
     measure = Measure.on(
         test,
         recipe.evaluation.prompts,
         generation=recipe.generation,
         seed=stage.seed,
-        gold=gold_metric(plan, None if of_start else plan.stages[f"evaluate {START} seed {stage.seed}"].folder),
+        gold=gold_metric(plan, compared),
+        dimensions=dimension_metric(plan, compared),
         proxy=reward_of(plan, stage.seed) if has_reward else None,
         progress=progress,
         start=lambda: start_policy(recipe, start_path(plan)),
@@ -93,6 +97,7 @@ class Measure:
         progress: is told how far it is.
         start: loads the start policy, for the KL of a policy that has log-probabilities alone.
         groups: a prompt, as JSON, to its group (see `Row.group`).
+        dimensions: what measures replies by dimension, where the recipe names any.
     """
 
     prompts: Sequence[Prompt]
@@ -104,6 +109,7 @@ class Measure:
     progress: Progress
     start: Callable[[], HasLogProbabilities]
     groups: Mapping[str, str | None] = field(default_factory=dict)
+    dimensions: ByDimension | None = None
 
     @classmethod
     def on(cls, rows: Sequence[Row], most: int, **how: Any) -> Measure:
@@ -119,9 +125,10 @@ class Measure:
         """Sample one reply to each prompt, measure it, and write a line for each to `replies.jsonl` in `folder`.
 
         A line holds the prompt, the reply, `length` in tokens (the end included), whether it was `finished`, `kl` to
-        the start in nats, `proxy`, `gold` and `gold/<attribute>`, `slice` and `group`, as far as there are any, and
-        `token_ids` where the reply's text would become other tokens. Where a judge decides, what it was asked goes into
-        a file beside it. Only sampling is charged to the ledger; scoring and KL are costs of measuring.
+        the start in nats, `proxy`, `proxy/<part>` of a sum, `gold` and `gold/<attribute>`, `dimension/<id>`, `slice`
+        and `group`, as far as there are any, and `token_ids` where the reply's text would become other tokens. What a
+        judge was asked goes into a file beside it. Only sampling is charged to the ledger; scoring and KL are costs of
+        measuring.
 
         Raises:
             PrefzooError: when a measurement is infinite or not a number.
@@ -137,9 +144,18 @@ class Measure:
         truths: Sequence[Mapping[str, float]] = (
             self.gold(list(self.prompts), texts) if self.gold else [{} for _ in self.prompts]
         )
-        if isinstance(self.gold, AgainstTheStart):
-            (folder / JUDGING).write_text(json.dumps(self.gold.report(), indent=1), encoding="utf-8")
-        scores = self.proxy(self.prompts, texts) if self.proxy else [None] * len(self.prompts)
+        marks = self.dimensions(self.prompts, texts) if self.dimensions else [{} for _ in self.prompts]
+        judging = self.gold.report() if isinstance(self.gold, AgainstTheStart) else {}
+        if self.dimensions is not None and self.dimensions.asked:
+            judging["dimensions"] = self.dimensions.asked
+        if judging:
+            (folder / JUDGING).write_text(json.dumps(judging, indent=1), encoding="utf-8")
+        scores: Sequence[float | None] = [None] * len(self.prompts)
+        parts: list[dict[str, float]] = [{} for _ in self.prompts]
+        if isinstance(self.proxy, WeightedSum):
+            scores, parts = self.proxy.by_part(self.prompts, texts)
+        elif self.proxy is not None:
+            scores = self.proxy(self.prompts, texts)
         self.progress("KL to the start", 1, 2)
         divergences = kl_to_start(policy, self.prompts, replies, self.generation.temperature or 1.0, self.start)
         records: list[dict[str, Any]] = []
@@ -158,8 +174,8 @@ class Measure:
             if divergences is not None:
                 record["kl"] = divergences[i]
             if scores[i] is not None:
-                record["proxy"] = scores[i]
-            records.append({**record, **truths[i]})
+                record |= {"proxy": scores[i], **{f"proxy/{name}": score for name, score in parts[i].items()}}
+            records.append({**record, **truths[i], **marks[i]})
         if bad := not_numbers(records):
             raise PrefzooError(f"measured what is no finite number: {', '.join(bad)}")
         with (folder / RECORDS).open("w", encoding="utf-8") as file:

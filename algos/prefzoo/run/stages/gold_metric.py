@@ -7,6 +7,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from prefzoo.judges import dimensions
+from prefzoo.judges.dimensions import ByDimension
 from prefzoo.judges.judge import Judge, JudgeCounts
 from prefzoo.run.evaluation_records import read_records
 from prefzoo.run.stage_graph import Plan
@@ -28,6 +30,24 @@ def gold_metric(plan: Plan, start: Path | None) -> Truth | None:
     if start is None:
         return lambda prompts, completions: [{"gold": 0.5} for _ in completions]
     return AgainstTheStart(judge_of(plan, settings), read_records(start))
+
+
+def dimension_metric(plan: Plan, start: Path | None) -> ByDimension | None:
+    """What measures replies by the recipe's dimensions; None where it names none.
+
+    Args:
+        start: as of `gold_metric`.
+    """
+    settings = plan.recipe.dimension_judge
+    if settings is None:
+        return None
+    found = dimensions.load(str(plan.recipe.evaluation.dimensions))
+    by_truth = settings.type == "gold"
+    asked = any(each.question is not None for each in found.dimensions) and start is not None and not by_truth
+    judge = judge_of(plan, settings) if asked else None
+    return ByDimension(
+        found, judge, None if start is None else read_records(start), gold_function(plan.recipe) if by_truth else None
+    )
 
 
 class AgainstTheStart:

@@ -36,7 +36,8 @@ def make_reward(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> N
         for i, part in enumerate(settings.parts):
             out = folder / f"part-{i}" if settings.of else folder
             parts.append(_make_part(plan, part, bench.replace(out=out), prompts))
-    reward = WeightedSum(parts, [part.weight for part in settings.of]) if settings.of else parts[0]
+    weights = [part.weight for part in settings.of]
+    reward = WeightedSum(parts, weights, settings.names) if settings.of else parts[0]
     (folder / "spec.json").write_text(json.dumps(reward.spec(folder)), encoding="utf-8")
     gold = gold_function(recipe)
     scores = {"type": settings.type, **reward_report(reward, test, gold, settings.attribute)}
@@ -60,7 +61,8 @@ def _make_part(plan: Plan, part: RewardPart, bench: Bench, prompts: list[Prompt]
         return RandomReward(recipe.seeds[0])
     if part.type == "judge":
         references = start_replies(bench, prompts) if part.by == "comparison" else {}
-        return JudgeReward(judge_of(plan, recipe.judge, bench.seed, bench.progress), part.by, references)
+        judge = judge_of(plan, recipe.judge, bench.seed, bench.progress)
+        return JudgeReward(judge, part.by, references, part.question)
     adapter = part.adapter or recipe.adapter
     bench = bench.replace(adapter=adapter, loading=loading(recipe, adapter))
     learned = (part.trainer, part.loss, part.margins, part.label_smoothing, part.attribute)
