@@ -9,6 +9,7 @@ import pytest
 
 from prefzoo.data.agreement import wilson
 from prefzoo.results import analysis, statistics
+from prefzoo.results.statistics.confidence_sequence import confidence_sequence
 from prefzoo.rewards.reward_accuracy import reward_report
 from prefzoo.run.evaluation_records import distinct
 
@@ -141,3 +142,68 @@ def test_the_reward_report_counts_ties_as_half_and_knows_the_truth() -> None:
     again = reward_report(by_length, [*turned, *rows, *rows], None)
     assert {key: found[key] for key in again} == again
     assert reward_report(by_length, [*turned, *rows], None)["test_pairs"] == 0
+
+
+@pytest.mark.parametrize(("name", "mean"), [("wins", 0.5), ("wins", 0.9), ("with ties", 0.62), ("drifting", 0.5)])
+def test_an_interval_that_is_looked_at_after_every_answer_keeps_its_promise(name: str, mean: float) -> None:
+    """Somebody who stops as soon as the interval leaves the true mean out succeeds in at most 5% of the streams."""
+    rng = np.random.default_rng(int(mean * 100))
+    streams, length = 300, 200
+
+    def drawn() -> np.ndarray:
+        if name == "wins":
+            return (rng.random(length) < mean).astype(float)
+        if name == "with ties":  # a third of the answers; the rest is won so often that the mean is as said
+            tie = rng.random(length) < 1 / 3
+            return np.where(tie, 0.5, rng.random(length) < (mean - 1 / 6) * 1.5)
+        values = np.empty(length)  # the spread depends on what was seen before, the mean does not
+        for i in range(length):
+            values[i] = 0.5 if i and values[i - 1] == 1 else rng.integers(2)
+        return values
+
+    missed, missed_by_wald = 0, 0
+    for _ in range(streams):
+        values = drawn()
+        low, high = confidence_sequence(values)  # it holds what all earlier ones held, so that the last is the test
+        missed += not low <= mean <= high
+        n = np.arange(1, length + 1)
+        means = np.cumsum(values) / n
+        errors = 1.96 * np.sqrt(np.maximum(np.cumsum(values**2) / n - means**2, 1e-9) / n)
+        missed_by_wald += bool((np.abs(means - mean) > errors)[19:].any())
+    assert missed / streams < 0.05 + 3 * math.sqrt(0.05 * 0.95 / streams)
+    assert missed_by_wald / streams > 0.2  # the control: an interval for one look
+
+
+def test_a_confidence_sequence_is_exact_narrows_and_never_grows() -> None:
+    assert confidence_sequence([]) == (0.0, 1.0)
+    values = [1.0, 1.0, 0.5, 1.0, 0.0, 1.0, 1.0, 1.0] * 40
+    low, high = 0.0, 1.0
+    for n in range(1, len(values), 7):
+        new_low, new_high = confidence_sequence(values[:n])
+        assert low <= new_low <= new_high <= high
+        low, high = new_low, new_high
+    assert 0.5 < low < 0.8125 < high < 0.9  # the mean is 6.5 of 8
+    mirrored = confidence_sequence([1 - value for value in values])
+    assert mirrored == pytest.approx((1 - confidence_sequence(values)[1], 1 - confidence_sequence(values)[0]))
+    for seen in (values, values[:30], [0.0] * 9):
+        ends = confidence_sequence(seen)
+        assert most_money(seen, ends[0] + 0.0011) < 20 > most_money(seen, ends[1] - 0.0011)
+        assert ends[0] == 0 or most_money(seen, ends[0]) >= 20
+        assert ends[1] == 1 or most_money(seen, ends[1]) >= 20
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        confidence_sequence([1.5])
+
+
+def most_money(values: list[float], mean: float) -> float:
+    """The most that the bettor of theorem 3 (arXiv 2010.09686, c = 1/2, theta = 1/2, alpha = 0.05) ever had, term by
+    term as in its equations."""
+    up, down, most = 1.0, 1.0, 0.0
+    for t in range(1, len(values) + 1):
+        before = values[: t - 1]
+        centres = [(0.5 + sum(values[: i + 1])) / (i + 2) for i in range(t - 1)]
+        variance = (0.25 + sum((x - c) ** 2 for x, c in zip(before, centres, strict=True))) / t
+        bet = math.sqrt(2 * math.log(2 / 0.05) / (variance * t * math.log(1 + t)))
+        up *= 1 + min(bet, 0.5 / mean) * (values[t - 1] - mean)
+        down *= 1 - min(bet, 0.5 / (1 - mean)) * (values[t - 1] - mean)
+        most = max(most, 0.5 * up, 0.5 * down)
+    return most

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import socket
@@ -12,7 +13,6 @@ from prefzoo.errors import PrefzooError, os_error_text
 from prefzoo.feedback.export_answers import DATA_KINDS
 from prefzoo.feedback.feedback_types import Answer, Item
 from prefzoo.feedback.store import FeedbackStore
-from prefzoo.results.statistics.confidence_sequence import confidence_sequence
 from prefzoo.run.stage_graph import START
 
 SHARE = {"first": (1.0, 0.0), "second": (0.0, 1.0), "tie": (0.5, 0.5), "both_bad": (0.5, 0.5)}
@@ -41,6 +41,8 @@ def export_all(store: FeedbackStore, folder: Path) -> list[str]:
 
 def said_so_far(store: FeedbackStore) -> list[str]:
     """Sentences on each annotator, and on each A/B test."""
+    from prefzoo.results.statistics.confidence_sequence import confidence_sequence  # takes a second
+
     items = {item.item_id: item for item in store.items()}
     answers = store.answers()
     lines = []
@@ -114,7 +116,8 @@ def serve(
             yield f"{name}: {link(base, store.add_annotator(name))}"
     yield f"{base}/ (Ctrl-C ends it; nothing is lost)" if labelling.by_name else "Ctrl-C ends it; nothing is lost."
     config = uvicorn.Config(make_app(labelling), log_level="warning", server_header=False, date_header=False)
-    uvicorn.Server(config).run(sockets=[listening])
+    with contextlib.suppress(KeyboardInterrupt):  # how a server is ended
+        uvicorn.Server(config).run(sockets=[listening])
 
 
 def require_people() -> None:

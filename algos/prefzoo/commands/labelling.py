@@ -61,9 +61,9 @@ def check_request(request: LabelRequest) -> None:
         problems.append(f"{request.source}: there is neither such a folder of a run nor such a file")
     if request.kind not in TASKS:
         problems.append(f"--task: {unknown('task', request.kind, TASKS)}")
-    elif request.rule not in RULES:
+    if request.rule not in RULES:
         problems.append(f"--next: {unknown('rule', request.rule, RULES)}")
-    elif request.kind not in RULES_OF[request.rule]:
+    elif request.kind in TASKS and request.kind not in RULES_OF[request.rule]:
         tasks = ", ".join(RULES_OF[request.rule])
         problems.append(f"--next {request.rule}: for --task {tasks}, not for {request.kind}")
     if request.gold is not None and request.kind not in ("compare", "ab"):
@@ -153,6 +153,8 @@ def _items_of_run(plan: Plan, request: LabelRequest, store: FeedbackStore) -> tu
             where = f"seed {seed} test prompt {place + 1}"
             texts = [(str(replies[label]["reply"]), label) for label in group]
             prompt = replies[group[0]]["prompt"]
+            if any(replies[label]["prompt"] != prompt for label in group):
+                raise PrefzooError(f"{plan.out}: {', '.join(group)}: their test prompts differ; compare again")
             found = list(make_items(request.kind, prompt, texts, where, store.item_id))
             same += not found
             items += [replace(item, uncertainty=_uncertainty([replies[label] for label in group])) for item in found]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from statistics import median
 from typing import Any
 
 from scipy import stats
@@ -96,6 +97,20 @@ def vote_agreement(items: Sequence[Sequence[Vote]], skills: Mapping[str, float] 
         "alpha": krippendorff_alpha([*units, *turned]),
         "annotators": dict(sorted(people.items())),
     }
+
+
+def with_seconds(agreement: Mapping[str, Any], took: Mapping[str, Sequence[float]]) -> dict[str, Any]:
+    """An agreement with how long a judgement took: `median_seconds` of all, and of each annotator who is in it.
+
+    Args:
+        took: by annotator the seconds of each judgement.
+    """
+    people = {
+        name: {**own, **({"median_seconds": median(took[name])} if name in took else {})}
+        for name, own in agreement.get("annotators", {}).items()
+    }
+    every = median(seconds for own in took.values() for seconds in own)
+    return {**agreement, "median_seconds": every, **({"annotators": people} if people else {})}
 
 
 def rating_agreement(replies: Sequence[Sequence[float]]) -> dict[str, Any]:

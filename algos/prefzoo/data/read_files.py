@@ -23,11 +23,11 @@ TABLE_ENDINGS = (".jsonl", ".json", ".csv", ".jsonl.gz", ".json.gz", ".csv.gz", 
 TEXT_ENDINGS = (".txt", ".txt.gz")
 
 _OF_PROMPTS = ("system", "group")
-_PREFERENCES = "prompt chosen rejected completion label response_a response_b preference annotator margin"
+_PREFERENCES = "prompt chosen rejected completion label response_a response_b preference annotator seconds margin"
 COLUMNS: dict[str, tuple[str, ...]] = {
     "preferences": (*_PREFERENCES.split(), *_OF_PROMPTS),
-    "rankings": ("prompt", "responses", "ranks", "ranking", "annotator", *_OF_PROMPTS),
-    "ratings": ("prompt", "response", "rating", "responses", "ratings", "annotator", *_OF_PROMPTS),
+    "rankings": ("prompt", "responses", "ranks", "ranking", "annotator", "seconds", *_OF_PROMPTS),
+    "ratings": ("prompt", "response", "rating", "responses", "ratings", "annotator", "seconds", *_OF_PROMPTS),
     "demonstrations": ("prompt", "completion", "messages", *_OF_PROMPTS),
     "prompts": ("prompt", *_OF_PROMPTS),
 }

@@ -29,7 +29,8 @@ class ReadResult:
         rated: `{"replies", "lowest", "highest"}` of what was rated; else empty.
         annotators: where items were judged by several people, how far they agree (see `agreement`), and the `rule` by
             which votes became preferences; else empty. Under `reliability` each of its `annotators` has a
-            `reliability`: how often it is found to be right.
+            `reliability`: how often it is found to be right. Where records have `seconds`, `median_seconds` of all
+            judgements and of each annotator's.
         columns: our name of a column -> the name that it has in the data.
     """
 

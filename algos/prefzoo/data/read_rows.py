@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from prefzoo.data import vote_aggregation
-from prefzoo.data.agreement import vote_agreement
+from prefzoo.data.agreement import vote_agreement, with_seconds
 from prefzoo.data.formats import Row, answerable, is_blank, pair, prompt_in, replies_of, reply_of, split_transcript
 from prefzoo.data.pair_limits import PairLimits
 from prefzoo.data.rankings_and_ratings import Records, number, rankings, ratings
@@ -49,6 +49,7 @@ def read_rows(kind: str, source: str, options: ReadOptions | None = None) -> Rea
     result = ReadResult(columns=dict(options.columns))
     columns: dict[str, None] = {}  # a set that keeps their order
     groups: dict[str, str] = {}
+    took: dict[str, list[float]] = {}
 
     def records() -> Iterator[tuple[str, dict[str, Any]]]:
         for row_id, record in read_records(kind, source, options):
@@ -62,6 +63,8 @@ def read_rows(kind: str, source: str, options: ReadOptions | None = None) -> Rea
                         groups[row_id] = group
                     sound = True
                 if sound:
+                    if (annotator := annotator_of(record)) is not None and (seconds := _seconds_in(record)) is not None:
+                        took.setdefault(annotator, []).append(seconds)
                     yield row_id, record
             elif isinstance(record, UnreadableRecord):
                 result.dropped.add(record.reason, row_id, record.text)
@@ -80,6 +83,8 @@ def read_rows(kind: str, source: str, options: ReadOptions | None = None) -> Rea
                 demonstrated = kind == "demonstrations"
                 result.rows.append(_demonstration(row_id, record) if demonstrated else Row(row_id, prompt_in(record)))
                 result.used += 1
+    if result.annotators and took:
+        result.annotators = with_seconds(result.annotators, took)
     if groups:
         # The id of a row begins with that of the first record that it was made of, such as `line 17`.
         result.rows = [replace(row, group=groups.get(" ".join(row.id.split(" ")[:2]))) for row in result.rows]
@@ -174,6 +179,15 @@ def _add_voted_rows(pairs: list[VotedPair], result: ReadResult, rule: VoteRule) 
         result.rows += vote_aggregation.decided_rows(pairs, first, result.dropped)
     result.annotators = {"rule": rule, **vote_agreement([pair.votes for pair in pairs], skills)}
     result.used += sum(len(pair.by_record()) for pair in pairs) - (result.dropped.total() - dropped_before)
+
+
+def _seconds_in(record: dict[str, Any]) -> float | None:
+    """How long a judgement took; None where a record does not say it, or means something else by it."""
+    try:
+        seconds = number(record.get("seconds"), "seconds")
+    except Rejected:
+        return None
+    return seconds if seconds >= 0 else None
 
 
 def _margin_in(record: dict[str, Any]) -> float | None:

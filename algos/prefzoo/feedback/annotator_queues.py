@@ -66,6 +66,7 @@ class AnnotatorQueues(FeedbackFile):
         super().__init__(path)
         self._rng = rng or random.SystemRandom()
         self.secret = str(self.setting("secret"))
+        self._places: dict[str, float] = {}
 
     def item_id(self, *content: Any) -> str:
         """An id for an item of this content: the same each time in this file, and nobody outside can guess from it what
@@ -95,10 +96,10 @@ class AnnotatorQueues(FeedbackFile):
         get one annotator each. Those of all stand in one random order, from which a uniform draw takes this share, so
         that annotators meet on them.
         """
-        if (current := self.current_item(annotator)) is not None:
-            return current
         rule, overlap = self._rule()
-        with self._transaction() as db:
+        with self.together() as db:
+            if (current := self.current_item(annotator)) is not None:
+                return current
             left = self._left(db, annotator)
             if not (left.gold or left.shared or left.free):
                 return None
@@ -153,7 +154,9 @@ class AnnotatorQueues(FeedbackFile):
 
     def _common(self, item_id: str) -> float:
         """A number from 0 to 1 that is an item's own: which are shared, and in which order, is chance."""
-        return int(token_hash(self.secret + item_id)[:12], 16) / 16**12
+        if (place := self._places.get(item_id)) is None:
+            place = self._places[item_id] = int(token_hash(self.secret + item_id)[:12], 16) / 16**12
+        return place
 
     def progress(self, annotator: str) -> dict[str, int]:
         """`{"answered": .., "left": ..}`; left are the items that this annotator could still get."""

@@ -45,7 +45,8 @@ class FeedbackFile:
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self._local = threading.local()
-        with self._transaction() as db:
+        self._writing = threading.Lock()  # threads take turns without asking the file time and again
+        with self.together() as db:
             version = db.execute("PRAGMA user_version").fetchone()[0]
             application = db.execute("PRAGMA application_id").fetchone()[0]
             if version == application == 0 and not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
@@ -74,22 +75,30 @@ class FeedbackFile:
         return db
 
     @contextlib.contextmanager
-    def _transaction(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that has the write lock from its beginning; it is on the disk behind the block."""
-        try:
-            db = self._connection()
-            db.execute("BEGIN IMMEDIATE")
-        except sqlite3.Error as error:
-            raise PrefzooError(f"{self.path} cannot be used as a file of feedback: {error}") from error
-        try:
-            yield db
-            db.execute("COMMIT")
-        except BaseException as error:
-            with contextlib.suppress(sqlite3.Error):
-                db.execute("ROLLBACK")
-            if isinstance(error, sqlite3.Error):
-                raise PrefzooError(f"{self.path}: {error}; nothing was written") from error
-            raise
+    def together(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that has the write lock from its beginning. Behind the outermost block it is on the disk; where
+        an error leaves it, nothing is."""
+        if getattr(self._local, "within", False):
+            yield self._connection()
+            return
+        with self._writing:
+            try:
+                db = self._connection()
+                db.execute("BEGIN IMMEDIATE")
+            except sqlite3.Error as error:
+                raise PrefzooError(f"{self.path} cannot be used as a file of feedback: {error}") from error
+            self._local.within = True
+            try:
+                yield db
+                db.execute("COMMIT")
+            except BaseException as error:
+                with contextlib.suppress(sqlite3.Error):
+                    db.execute("ROLLBACK")
+                if isinstance(error, sqlite3.Error):
+                    raise PrefzooError(f"{self.path}: {error}; nothing was written") from error
+                raise
+            finally:
+                self._local.within = False
 
     def close(self) -> None:
         """Close this thread's connection."""
@@ -100,7 +109,7 @@ class FeedbackFile:
     def setting(self, key: str, value: str | None = None) -> str | None:
         """A setting of this file; a `value` is written first."""
         if value is not None:
-            with self._transaction() as db:
+            with self.together() as db:
                 db.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (key, value))
         row = self._connection().execute("SELECT value FROM settings WHERE key = ?", (key,)).fetchone()
         return None if row is None else str(row[0])

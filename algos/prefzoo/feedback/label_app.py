@@ -133,8 +133,9 @@ class _Views:
             raise Refused(403, "come in by the link that you were given")
 
         def opened() -> str:
-            self.store.next_item(known)
-            return self.store.open_session(known)
+            with self.store.together():
+                self.store.next_item(known)
+                return self.store.open_session(known)
 
         response = JSONResponse({"entered": True})
         response.set_cookie(
@@ -151,7 +152,7 @@ class _Views:
         """Write an answer, and send what is next."""
         name, said = await self._post(request)
         answer_id, item_id, seconds = (said.get(key) for key in ("answer_id", "item_id", "seconds"))
-        if not isinstance(answer_id, str) or not isinstance(item_id, str):
+        if not (isinstance(answer_id, str) and isinstance(item_id, str) and f"{answer_id}{item_id}".isascii()):
             raise Refused(422, "an answer has answer_id and item_id")
         if not isinstance(seconds, int | float) or isinstance(seconds, bool) or not math.isfinite(seconds):
             raise Refused(422, "seconds is a number")
@@ -164,8 +165,9 @@ class _Views:
             if shown.item.kind == "rate" and set(value.get("ratings") or ()) != set(self.labelling.dimensions):
                 raise FeedbackError(f"a rating has {', '.join(self.labelling.dimensions)}")
             spent = min(max(float(seconds), 0.0), MOST_SECONDS)
-            self.store.record(Answer(answer_id, item_id, name, shown.item.kind, value, shown.order, spent))
-            self.store.next_item(name)
+            with self.store.together():
+                self.store.record(Answer(answer_id, item_id, name, shown.item.kind, value, shown.order, spent))
+                self.store.next_item(name)
             return self._task(name)
 
         return await self._told(write)

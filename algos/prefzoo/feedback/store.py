@@ -46,7 +46,7 @@ class FeedbackStore(AnnotatorQueues):
         for item in items:
             check_item(item)
         added = 0
-        with self._transaction() as db:
+        with self.together() as db:
             position = db.execute("SELECT coalesce(max(position) + 1, 0) FROM items").fetchone()[0]
             for item in items:
                 added += db.execute(
@@ -82,10 +82,10 @@ class FeedbackStore(AnnotatorQueues):
 
     def add_annotator(self, name: str) -> str:
         """Add an annotator, or give one who is there another token; return the token, of which only a hash is kept."""
-        if not name.strip() or len(name) > LONGEST_NAME or not name.isprintable():
+        if not _is_name(name):
             raise FeedbackError(f"a name has 1 to {LONGEST_NAME} letters that can be seen (got {name[:120]!r})")
         token = secrets.token_urlsafe(24)
-        with self._transaction() as db:
+        with self.together() as db:
             db.execute(
                 "INSERT INTO annotators VALUES (?, ?, ?) "
                 "ON CONFLICT (name) DO UPDATE SET token_hash = excluded.token_hash",
@@ -100,7 +100,7 @@ class FeedbackStore(AnnotatorQueues):
     def open_session(self, annotator: str) -> str:
         """A token for one browser of this annotator, who may use several."""
         token = secrets.token_urlsafe(24)
-        with self._transaction() as db:
+        with self.together() as db:
             db.execute("INSERT INTO sessions VALUES (?, ?, ?)", (token_hash(token), annotator, time.time()))
         return token
 
@@ -116,7 +116,7 @@ class FeedbackStore(AnnotatorQueues):
 
     def close_session(self, token: str) -> None:
         """Forget a session's token."""
-        with self._transaction() as db:
+        with self.together() as db:
             db.execute("DELETE FROM sessions WHERE token_hash = ?", (token_hash(token),))
 
     def record(self, answer: Answer) -> bool:
@@ -131,11 +131,11 @@ class FeedbackStore(AnnotatorQueues):
             raise FeedbackError(f"the item asks for {item.kind!r}, not {answer.kind!r}")
         if answer.shown_order and sorted(answer.shown_order) != list(range(len(item.replies))):
             raise FeedbackError("shown_order is no order of the item's replies")
-        if not (1 <= len(answer.answer_id) <= LONGEST_NAME and math.isfinite(answer.seconds)):
+        if not (_is_name(answer.answer_id) and math.isfinite(answer.seconds)):
             raise FeedbackError(f"an answer has an id of 1 to {LONGEST_NAME} letters, and takes a finite time")
         check_value(item, answer.value)
         new = (answer.item_id, answer.annotator, answer.kind, json.dumps(answer.value, sort_keys=True))
-        with self._transaction() as db:
+        with self.together() as db:
             if not db.execute("SELECT 1 FROM annotators WHERE name = ?", (answer.annotator,)).fetchone():
                 raise FeedbackError(f"there is no annotator {answer.annotator!r}")
             there = db.execute("SELECT * FROM answers WHERE answer_id = ?", (answer.answer_id,)).fetchone()
@@ -162,7 +162,7 @@ class FeedbackStore(AnnotatorQueues):
     def undo(self, annotator: str) -> Item | None:
         """Take an annotator's last live answer back; return its item, which is before the annotator again, or None
         where there was none."""
-        with self._transaction() as db:
+        with self.together() as db:
             last = db.execute(
                 "SELECT rowid, item_id FROM answers WHERE annotator = ? AND undone_at IS NULL "
                 "ORDER BY at DESC, rowid DESC LIMIT 1",
@@ -202,3 +202,7 @@ def _answer(row: sqlite3.Row) -> Answer:
         undone_at=row["undone_at"],
         probability=row["probability"],
     )
+
+
+def _is_name(text: str) -> bool:
+    return bool(text.strip()) and len(text) <= LONGEST_NAME and text.isprintable()

@@ -41,6 +41,8 @@ def annotator_facts(annotators: Mapping[str, Mapping[str, Any]]) -> list[str]:
                 text += f"; two judgements of one item are the same in {same:.0%}"
             if (alpha := agreement.get("alpha")) is not None:
                 text += f"; Krippendorff's alpha {alpha:.2f} (1: always agree, 0: as by chance)"
+        if (seconds := agreement.get("median_seconds")) is not None:
+            text += f"; half of the judgements took {seconds:.1f} s or less"
         lines.append(f"{text}.")
         if several and (rule := agreement.get("rule")):
             lines[-1] += f" {PROSE[rule]}"
@@ -69,4 +71,6 @@ def _person(name: str, person: Mapping[str, Any]) -> str:
         text += ", not told from chance"
     if (reliability := person.get("reliability")) is not None:
         text += f"; right in {reliability:.0%} of {person['judgements']} by the model"
+    if (seconds := person.get("median_seconds")) is not None:
+        text += f"; {seconds:.1f} s each"
     return text + ")"

@@ -144,6 +144,11 @@ const KINDS = {
     const item = section.dataset.item, passage = $("#passage", section), reason = $("#reason", section);
     const letters = (end) => [...passage.value.slice(0, end)].length; // code points, as the server counts
     marks = JSON.parse(draft(item) || "[]");
+    // A read-only field has no caret that keys could move, so this one can be written in, and nothing comes of it.
+    const original = passage.value;
+    passage.addEventListener("beforeinput", (event) => event.preventDefault());
+    passage.addEventListener("input", () => { passage.value = original; });
+    passage.setSelectionRange(0, 0);
     const list = () => {
       keep(item, JSON.stringify(marks));
       const points = [...passage.value];
@@ -238,7 +243,7 @@ function typeRate(key, section) {
 function pressed(event) {
   const section = $("section", task);
   const { target } = event;
-  const writing = target.matches("input:not([type=radio]), textarea:not([readonly])");
+  const writing = target.matches("input:not([type=radio]), textarea:not(#passage)");
   const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
   if (key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); save(); return; }
   if (event.ctrlKey || event.metaKey || event.altKey || writing || event.repeat) return;
@@ -281,6 +286,7 @@ if (token) {
   $("#undo").addEventListener("click", undo);
   $("#leave").addEventListener("click", () => guarded(async () => { await post("/leave", {}); location.replace("/"); }));
   begin();
+  $("h1", task).focus(); // so that Tab goes on from the task
   const unsent = outbox();
   if (unsent) {
     guarded(async () => show(await deliver(unsent), "An answer that was not sent yet is saved now."));
