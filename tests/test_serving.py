@@ -18,6 +18,7 @@ import torch
 from tests.serving import drawn_adapter, running
 
 from prefzoo import lab
+from prefzoo.commands.serve_policies import PLAIN_LENGTH, _engine, find_policies, read_canary
 from prefzoo.data.read_rows import read_rows
 from prefzoo.errors import PrefzooError
 from prefzoo.feedback.store import FeedbackStore
@@ -512,3 +513,47 @@ def test_the_page_works_from_the_keyboard_alone_and_shows_replies_as_text(server
     assert said == []
     thumb, choice = server.store.answers()[before:]
     assert thumb.value == {"liked": False} and choice.value["choice"] == "second"
+
+
+def test_one_policy_is_merged_and_says_the_same(tmp_path) -> None:
+    folder = drawn_adapter(tmp_path / "dpo", 1)
+    (servable,) = find_policies(folder, [], None, None, False)
+    assert (servable.name, servable.generation.max_new_tokens) == ("dpo", PLAIN_LENGTH)
+    engine = _engine("transformers", [servable])
+    assert not engine._batches["dpo"].policy.adapted
+
+    async def ask():
+        how = {"temperature": 0.0, "max_tokens": 30}
+        return await asyncio.gather(*(whole(engine, "dpo", prompt, **how) for prompt in PROMPTS))
+
+    got = asyncio.run(ask())
+    engine.stop(0.0)
+    measured = load_policy(folder).sample(PROMPTS, Generation(max_new_tokens=30, temperature=0.0), seed=0)
+    assert [reply[0] for reply in got] == [samples[0].text for samples in measured]
+
+
+@pytest.mark.parametrize(
+    ("kind", "labels", "canary", "said"),
+    [
+        ("adapter", ["dpp"], None, "Did you mean 'dpo'?"),
+        ("adapter", [], "ppo=0.1", "is one model"),
+        ("best_of_n", [], None, "is not one model but a way of sampling"),
+        ("adapter", [], "ppo", "LABEL=SHARE"),
+        ("adapter", [], "ppo=1", "LABEL=SHARE"),
+        ("adapter", [], "ppo=ten", "LABEL=SHARE"),
+    ],
+)
+def test_what_cannot_be_served_is_told_before_anything_is_loaded(tmp_path, kind, labels, canary, said) -> None:
+    folder = tmp_path / "dpo"
+    folder.mkdir()
+    (folder / "policy.json").write_text(json.dumps({"kind": kind, "start": "s", "start_is_relative": False}))
+    with pytest.raises(PrefzooError, match=said):
+        find_policies(folder, labels, read_canary(canary), None, False)
+
+
+def test_a_model_folder_samples_as_its_generation_config_says(tmp_path) -> None:
+    said = {"do_sample": True, "temperature": 0.7, "max_new_tokens": 12}
+    for name, content in (("config.json", {}), ("generation_config.json", said)):
+        (tmp_path / name).write_text(json.dumps(content))
+    (servable,) = find_policies(tmp_path, [tmp_path.name], None, None, False)
+    assert (servable.generation.temperature, servable.generation.max_new_tokens) == (0.7, 12)
