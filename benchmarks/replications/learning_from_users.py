@@ -87,8 +87,7 @@ def learned(start: Path, preferences: Path, seeds: int, out: Path) -> Results:
         "start": {"algorithm": "none"},
         "data": {"preferences": str(preferences)},
         "gold": {"path": f"{Path(__file__).resolve()}:gold"},
-        "budget": {"epochs": 2},
-        "evaluation": {"prompts": 256},
+        "evaluation": {"prompts": 128},
         "algorithms": {"dpo": {"beta": 0.1, "trainer": {"learning_rate": 0.0017}}},
         "tracking": {"wandb": {"mode": "disabled"}},
     }

@@ -136,7 +136,7 @@ def test_sigterm_lets_replies_end_and_refuses_those_that_wait(serve) -> None:
     async def work() -> list[object]:
         client = client_of(url)
         tasks = [asyncio.create_task(one(client, i, max_tokens=60)) for i in range(120)]
-        await asyncio.sleep(1.5)
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         process.send_signal(signal.SIGTERM)
         results = await asyncio.gather(*tasks, return_exceptions=True)
         await client.close()
