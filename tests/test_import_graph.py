@@ -12,7 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "algos" / "prefzoo"
 LAYERS = """
 errors atomic_files bounded_yaml bounded_template types views settings version ledger validation_messages config_fields
 scoring_function stored_code machine interface registry plugins data feedback lab models judges trainers rewards zoo
-recipe run results report tracking commands __init__ conformance cli
+recipe run results serving report tracking commands __init__ conformance cli
 """
 """From below: a part imports what stands before it, and itself."""
 

@@ -55,6 +55,7 @@ for command in (  # in the order in which `prefzoo --help` shows them
     run_commands.power,
     run_commands.sample,
     run_commands.export,
+    run_commands.serve,
     people.label,
 ):
     app.command()(command)

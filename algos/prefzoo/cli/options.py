@@ -107,12 +107,13 @@ def show(results: Any, folder: Path, tracked: str = "") -> None:
     Raises:
         typer.Exit: with 1, when a label failed or was skipped, or no policy was scored.
     """
+    from prefzoo.report.canary_section import canary_sections
     from prefzoo.report.render_terminal import print_sections
     from prefzoo.report.verdict_section import summary_sections
 
     console = wide_console()
     verdict, *others = summary_sections(results, {}, folder)
-    print_sections([*others, verdict], console)
+    print_sections([*others, *canary_sections(folder), verdict], console)
     console.print(f"{folder / 'report.html'}, {folder / 'results.json'}", markup=False, highlight=False, soft_wrap=True)
     if tracked:
         console.print(tracked, markup=False, highlight=False, soft_wrap=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,13 @@ from rich.console import Console
 
 from prefzoo.cli.options import Plugins, RunCode, RunFolder, are_there, show, wide_console
 from prefzoo.errors import PrefzooError
+
+
+class Engine(str, Enum):
+    """What generates the replies of a server."""
+
+    transformers = "transformers"
+    vllm = "vllm"
 
 
 def report(
@@ -145,3 +153,44 @@ def export(
     exported = export_policy(folder, label, to, seed, run_code)
     which = "" if label == START else f", seed {exported.seed} of {', '.join(map(str, exported.plan.recipe.seeds))}"
     Console(soft_wrap=True).print(f"{label}{which}: {to}", markup=False, highlight=False)
+
+
+def serve(
+    folder: RunFolder,
+    labels: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[LABEL]...", help="Which policies, the one that users talk to first; all by default."),
+    ] = None,
+    canary: Annotated[
+        str | None,
+        typer.Option("--canary", metavar="LABEL=SHARE", help="A second policy for a share of the conversations."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Where to listen; on any other host a token is asked for.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 is any that is free.")] = 8000,
+    feedback: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Where feedback is kept; DIR/feedback.sqlite by default.")
+    ] = None,
+    engine: Annotated[Engine, typer.Option(help="What generates the replies.")] = Engine.transformers,
+    seed: Annotated[int | None, typer.Option(help="The policies of this seed; the first by default.")] = None,
+    run_code: RunCode = False,
+    plugins: Plugins = None,
+) -> None:
+    """Serve policies of a finished run, or a plain model folder: OpenAI's chat completions, a chat page, feedback.
+
+    Example: prefzoo serve runs/quickstart dpo --canary ppo=0.1
+    """
+    from prefzoo.commands.serve_policies import serve as serve_policies
+
+    console = Console(soft_wrap=True)
+    serve_policies(
+        folder,
+        labels or (),
+        canary,
+        seed,
+        host,
+        port,
+        feedback,
+        engine.value,
+        run_code,
+        lambda text: console.print(text, markup=False, highlight=False),
+    )

@@ -116,7 +116,7 @@ def _replies(model: Any, ids: Tensor, processors: Any, config: Any, noise: bool,
     ends = config._eos_token_tensor.to(ids.device)
     replies = ids.new_full((len(ids), steps), int(config._pad_token_tensor))
     cache = given["past_key_values"]
-    cache.layers = [_RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    cache.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     keep = {"logits_to_keep": 1} if takes(model, "logits_to_keep") else {}
     mask, positions = given.get("attention_mask"), given.get("position_ids")
 
@@ -194,7 +194,7 @@ def _drawn_by_noise(probabilities: Tensor, rows: Tensor, size: int) -> Tensor:
     return (probabilities / (noise if len(rows) == size else noise[rows])).argmax(-1)
 
 
-class _RoomyLayer(DynamicLayer):
+class RoomyLayer(DynamicLayer):
     """Keys and values of one layer in memory that has room for tokens to come."""
 
     keys: Any

@@ -17,6 +17,7 @@ from prefzoo.atomic_files import file_sha256, read_json, write_whole
 from prefzoo.errors import PrefzooError
 from prefzoo.report.algorithm_details import constitution_section, details_section
 from prefzoo.report.breakdown import breakdown_sections
+from prefzoo.report.canary_section import canary_sections
 from prefzoo.report.cost import cost_section
 from prefzoo.report.data_summary import data_section
 from prefzoo.report.dimension_section import dimension_picture, dimension_section
@@ -51,6 +52,7 @@ def all_sections(results: Results, out: Path, drawn: Mapping[str, Picture]) -> l
     return [
         *summary_sections(results, drawn, out),
         human_section(results, drawn),
+        *canary_sections(out),
         *tuning_sections(results, drawn),
         _curves_section(drawn),
         pairs_section(results, labels),

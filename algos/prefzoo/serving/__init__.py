@@ -1,0 +1,1 @@
+"""Policies behind an OpenAI-compatible server with a chat page, whose users' feedback is kept like labels."""
