@@ -39,11 +39,11 @@ test-slow: $(READY) ## whole comparisons from end to end
 test-kills: $(READY) ## 100 kills over all algorithms and stages; an hour or more
 	PREFZOO_KILLS=100 $(BIN)/python -m pytest tests/faults/test_kills.py -s --timeout 0
 
-test-slurm: $(READY) ## stages as jobs of a real Slurm, on this machine; ten minutes (Debian: apt-get install slurm-wlm munge, which needs root)
+test-slurm: $(READY) ## stages as jobs of a real Slurm, on this machine; 15 minutes (Debian: apt-get install slurm-wlm munge, which needs root)
 	command -v slurmctld >/dev/null || ls /usr/sbin/slurmctld >/dev/null 2>&1 || (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq slurm-wlm munge)
 	$(BIN)/python -m pytest -m slurm tests/cluster
 
-test-ray: $(READY) ## stages as actors of a real Ray with two nodes, on this machine; five minutes
+test-ray: $(READY) ## stages as actors of a real Ray with two nodes, on this machine; 15 minutes
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[ray]"
 	$(BIN)/python -m pytest -m ray tests/cluster
 
