@@ -102,7 +102,7 @@ def other(pool: Pool, a: str, b: str, seeds: int, prompts: int, rng: np.random.G
 
 def judged(a: np.ndarray, b: np.ndarray) -> analysis.Verdict:
     """The verdict on two tables, by the code that judges every comparison."""
-    return analysis.verdict_family("calibration", "gold", [("a", "b")], {"a": {"gold": a}, "b": {"gold": b}})[0]
+    return analysis.verdict_family("calibration", [("gold", "a", "b")], {"a": {"gold": a}, "b": {"gold": b}})[0]
 
 
 def covered(draw: Callable[[], Drawn], times: int) -> dict[str, Any]:
