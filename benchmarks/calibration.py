@@ -141,7 +141,8 @@ def any_called(pool: Pool, label: str, seeds: int, prompts: int, rng: np.random.
         rows = rng.permutation(len(pool[label]))[: 4 * seeds].reshape(4, seeds)
         columns = rng.integers(pool[label].shape[1], size=prompts)
         tables = {str(i): {"gold": pool[label][each][:, columns]} for i, each in enumerate(rows)}
-        found = analysis.verdict_family("calibration", "gold", list(combinations(tables, 2)), tables)
+        pairs = [("gold", *two) for two in combinations(tables, 2)]
+        found = analysis.verdict_family("calibration", pairs, tables)
         called += any(each.verdict != "inconclusive" for each in found)
     return share(called, times)
 

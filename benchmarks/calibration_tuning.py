@@ -105,7 +105,7 @@ def measure(pool: np.ndarray, trials: int, times: int, rng: np.random.Generator)
         tables = {label: {"gold": each.test} for label, each in zip("ab", pair, strict=True)}
         searched = {label: each.search_sd for label, each in zip("ab", pair, strict=True)}
         for verdicts, found in ((plain, {}), (called, searched)):
-            (verdict,) = analysis.verdict_family("", "gold", [("a", "b")], tables, found)
+            (verdict,) = analysis.verdict_family("", [("gold", "a", "b")], tables, found)
             verdicts.append(verdict.verdict != "inconclusive")
         same += pair[0].winner == pair[1].winner
         gaps.append(abs(test[pair[0].winner] - test[pair[1].winner]))
