@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 import prefzoo
 from conftest import SMALL
-from prefzoo.commands import comparison as compare_module
+from prefzoo.commands import stage_runner
 from prefzoo.errors import PrefzooError
 from prefzoo.run import distributed
 from prefzoo.settings import Shaping
@@ -155,7 +155,7 @@ def half_dying(plan, stage, folder, progress) -> None:
 
 def test_a_process_that_dies_ends_those_that_train_with_it(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(compare_module, "run_stage", half_dying)
+    monkeypatch.setattr(stage_runner, "run_stage", half_dying)
     found = prefzoo.compare("quickstart", ["dpo"], seeds=1, sets=SMALL, out=tmp_path)
     assert found.algorithms["dpo"].status == "failed"
     assert "processes that train together" in str(found.algorithms["dpo"].error)

@@ -16,7 +16,7 @@ from transformers import TrainerControl, TrainerState
 import prefzoo
 from conftest import SMALL, metrics
 from prefzoo import get
-from prefzoo.commands import comparison as compare_module
+from prefzoo.commands import stage_runner
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import Bench
 from prefzoo.judges.build_judge import RandomJudge
@@ -166,7 +166,7 @@ def dying(plan, stage, folder, progress) -> None:
 def test_a_comparison_whose_every_training_was_killed_has_the_same_metrics(tmp_path, monkeypatch) -> None:
     sets = [*SMALL, "training.batch_size=8", "evaluation.milestones=2", "algorithms={dpo: {}, ppo: {}}"]
     whole = prefzoo.compare("quickstart", seeds=1, sets=sets, out=tmp_path / "whole")
-    monkeypatch.setattr(compare_module, "run_stage", dying)
+    monkeypatch.setattr(stage_runner, "run_stage", dying)
     killed = 0
     while True:
         try:
