@@ -9,7 +9,7 @@ OLDEST := .venv-oldest
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup compare test test-faults test-slow test-kills test-slurm test-ray test-learning test-oldest bench-speed bench-gpu bench-ppo bench-llamafactory lint format
+.PHONY: help setup compare test test-faults test-slow test-kills test-people test-slurm test-ray test-learning test-oldest bench-speed bench-gpu bench-ppo bench-llamafactory lint format
 .PHONY: lab wheel clean
 
 help: ## this list
@@ -28,7 +28,7 @@ compare: $(READY) ## the main job: compare the algorithms on the embedded lab
 	$(BIN)/prefzoo compare quickstart
 
 test: $(READY) ## the tests that fit into some minutes, two at a time
-	$(BIN)/python -m pytest -m "not learning and not faults and not slow and not slurm and not ray" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not learning and not faults and not slow and not people and not slurm and not ray" -n 2 --dist loadfile
 
 test-faults: $(READY) ## kills, interrupts, dead servers and several processes
 	$(BIN)/python -m pytest -m faults -n 2 --dist loadfile
@@ -38,6 +38,9 @@ test-slow: $(READY) ## whole comparisons from end to end
 
 test-kills: $(READY) ## 100 kills over all algorithms and stages; an hour or more
 	PREFZOO_KILLS=100 $(BIN)/python -m pytest tests/faults/test_kills.py -s --timeout 0
+
+test-people: $(READY) ## the pages for people in real browsers, under kills and crowds; three minutes (needs Chromium)
+	$(BIN)/python -m pytest -m people
 
 test-slurm: $(READY) ## stages as jobs of a real Slurm, on this machine; 15 minutes (Debian: apt-get install slurm-wlm munge, which needs root)
 	command -v slurmctld >/dev/null || ls /usr/sbin/slurmctld >/dev/null 2>&1 || (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq slurm-wlm munge)

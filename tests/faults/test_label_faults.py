@@ -26,7 +26,7 @@ from prefzoo.data.read_rows import read_rows
 from prefzoo.feedback.read_items import items_of_file
 from prefzoo.feedback.store import FeedbackStore
 
-pytestmark = pytest.mark.faults
+pytestmark = pytest.mark.people
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SEED = int(os.environ.get("PREFZOO_TEST_SEED", "0"))
 COMMAND = [sys.executable, "-c", "from prefzoo.cli import main; main()", "label"]

@@ -22,7 +22,7 @@ from tests.serving import drawn_adapter
 
 from prefzoo.feedback.store import FeedbackStore
 
-pytestmark = pytest.mark.faults
+pytestmark = pytest.mark.people
 ASKED = [{"role": "user", "content": "What does the mug cost?"}]
 COMMAND = [sys.executable, "-c", "from prefzoo.cli import main; main()", "serve"]
 
