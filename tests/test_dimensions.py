@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -198,11 +197,9 @@ def test_the_report_says_who_gained_and_gave_up_what(tmp_path) -> None:
     ]
     picture = dimension_picture(results, ["dpo", "rejection_sampling", "start"])
     assert picture is not None and "a: dpo 0.70, rejection_sampling 0.60" in picture.text
-    json.dumps(picture.svg)
 
 
 def test_a_judges_question_is_a_part_of_a_reward_that_the_report_follows(tmp_path) -> None:
-    from prefzoo.judges.judge import Judge
     from prefzoo.rewards.judge_reward import JudgeReward
     from prefzoo.rewards.reward_settings import RewardSettings
 
@@ -211,7 +208,7 @@ def test_a_judges_question_is_a_part_of_a_reward_that_the_report_follows(tmp_pat
     judge.compare_once = lambda p, x, y, questions: (asked.extend(questions), once(p, x, y, questions))[1]
     reward = JudgeReward(judge, "comparison", {"user:0": "bbbb"}, QUESTIONS["b"])
     assert reward([PROMPTS[0]], ["aa"])[0] > 0 and asked == [QUESTIONS["b"]] * 2
-    assert reward.spec(tmp_path)["question"] == QUESTIONS["b"] and isinstance(judge, Judge)
+    assert reward.spec(tmp_path)["question"] == QUESTIONS["b"]
     part = {"type": "judge", "question": "?"}
     named = [{"loss": "regression", "attribute": "help"}, part, part, {"type": "function", "path": "a/rules.py:terse"}]
     assert RewardSettings(type="sum", of=named).names == ["help", "judge 2", "judge 3", "terse"]

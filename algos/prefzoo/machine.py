@@ -1,7 +1,8 @@
-"""What this machine has: GPUs that may be used, and cores."""
+"""What this machine has: GPUs that may be used, cores, and an address that is its own alone."""
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import os
 from pathlib import Path
@@ -35,3 +36,14 @@ def cores() -> int:
     except (OSError, ValueError):  # no such file here, or `max`, which is no limit
         return held
     return max(1, min(held, math.ceil(quota / period)))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs on this machine reach what listens on this name or address."""
+    name = host.lower().strip("[]")
+    if name == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False

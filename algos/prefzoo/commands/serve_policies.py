@@ -14,11 +14,11 @@ from typing import Any
 from prefzoo import registry
 from prefzoo.commands.sample_policies import choose_policy
 from prefzoo.errors import PrefzooError, os_errors_told, unknown
+from prefzoo.machine import is_loopback
 from prefzoo.models.policy_kinds import POLICY_FILE, load_policy
 from prefzoo.report.canary_section import FEEDBACK
 from prefzoo.run.stage_graph import PLAN_FILE, START, Plan, load_plan
 from prefzoo.run.subprocesses import quiet
-from prefzoo.serving.access import is_loopback
 from prefzoo.serving.traffic import Canary
 from prefzoo.settings import Generation
 

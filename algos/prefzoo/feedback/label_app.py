@@ -19,9 +19,10 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from prefzoo.errors import PrefzooError
 from prefzoo.feedback.annotator_queues import token_hash
 from prefzoo.feedback.feedback_types import HIGHEST, Answer, AnsweredAlready, FeedbackError, Shown
-from prefzoo.feedback.request_guard import Refused, RequestGuard, is_loopback, read_json
+from prefzoo.feedback.request_guard import Refused, RequestGuard, read_json
 from prefzoo.feedback.side_mapping import own_value
 from prefzoo.feedback.store import FeedbackStore
+from prefzoo.machine import is_loopback
 
 HERE = Path(__file__).parent
 DIMENSIONS = ("instruction following", "factual accuracy", "safety", "helpfulness", "naturalness")

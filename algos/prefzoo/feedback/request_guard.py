@@ -12,6 +12,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from prefzoo.machine import is_loopback
+
 MOST_BYTES = 1 << 20
 """Of the body of one request."""
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -91,12 +93,6 @@ class RequestGuard:
         name = host.lower()
         name = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
         return name in self.names or (self.open and _is_address(name))
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only programs on this machine reach what listens on this address."""
-    name = host.lower().strip("[]")
-    return name == "localhost" or (_is_address(name) and ipaddress.ip_address(name).is_loopback)
 
 
 def _is_address(name: str) -> bool:

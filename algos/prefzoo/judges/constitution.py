@@ -13,7 +13,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from prefzoo.bounded_template import ENVIRONMENT, EXAMPLE, fill_in, template_problem
 from prefzoo.errors import unknown
-from prefzoo.judges.shipped_files import ShippedFiles
+from prefzoo.judges.shipped_files import ShippedFiles, refuse_repeated
 from prefzoo.settings import Settings
 from prefzoo.types import Prompt
 
@@ -92,9 +92,7 @@ class Constitution(Settings):
     @field_validator("principles")
     @classmethod
     def _own_ids(cls, principles: list[Principle]) -> list[Principle]:
-        ids = [principle.id for principle in principles]
-        if repeated := sorted({name for name in ids if ids.count(name) > 1}):
-            raise ValueError(f"the id {repeated[0]!r} is given twice; each principle needs one of its own")
+        refuse_repeated([principle.id for principle in principles], "principle")
         return principles
 
     def draw(self, prompt: Prompt, rng: random.Random) -> Principle | None:

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from prefzoo.errors import PrefzooError, unknown
 from prefzoo.judges.judge import Judge, JudgeCounts
-from prefzoo.judges.shipped_files import ShippedFiles
+from prefzoo.judges.shipped_files import ShippedFiles, refuse_repeated
 from prefzoo.scoring_function import FunctionReward, function_problem
 from prefzoo.settings import Settings
 from prefzoo.types import Prompt, Truth
@@ -55,9 +55,7 @@ class Dimensions(Settings):
     @field_validator("dimensions")
     @classmethod
     def _own_ids(cls, dimensions: list[Dimension]) -> list[Dimension]:
-        ids = [dimension.id for dimension in dimensions]
-        if repeated := sorted({name for name in ids if ids.count(name) > 1}):
-            raise ValueError(f"the id {repeated[0]!r} is given twice; each dimension needs one of its own")
+        refuse_repeated([dimension.id for dimension in dimensions], "dimension")
         return dimensions
 
 

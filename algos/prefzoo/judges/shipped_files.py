@@ -17,6 +17,12 @@ from prefzoo.validation_messages import validation_problems
 S = TypeVar("S", bound=Settings)
 
 
+def refuse_repeated(ids: Sequence[str], what: str) -> None:
+    """Raise ValueError where an id is given twice; each `what` needs one of its own."""
+    if repeated := sorted({name for name in ids if ids.count(name) > 1}):
+        raise ValueError(f"the id {repeated[0]!r} is given twice; each {what} needs one of its own")
+
+
 class ShippedFiles(Generic[S]):
     """Files of one kind.
 
