@@ -7,6 +7,7 @@ import shutil
 from typing import Any, ClassVar
 
 import torch
+from accelerate import PartialState
 from torch import Tensor
 from trl import SFTConfig
 
@@ -124,7 +125,9 @@ def fit_soft_q_values(bench: Bench, algorithm: Any, rows: list[dict[str, Any]]) 
 def keep_actor(bench: Bench, policy: Any) -> LanguageModelPolicy:
     """Save the actor of a `SoftQPolicy` as the trial's policy, without the Q heads, and return it."""
     actor: LanguageModelPolicy = policy.policy
+    PartialState().wait_for_everyone()  # others may still read what is replaced
     if is_first_process():
         shutil.rmtree(bench.out / "policy")
         actor.save(bench.out / "policy")
+    PartialState().wait_for_everyone()
     return actor
