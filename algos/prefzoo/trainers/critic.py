@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
@@ -18,11 +19,15 @@ from prefzoo.models.weight_counts import BACKBONE, HEAD, VALUE
 from prefzoo.trainers.rollouts import prompts_and_replies
 
 
+STATES = "critic_states"
+"""Of a rollout, where they do not change while it is learned from."""
+
+
 class CriticModules:
     """Mixed into a trainer: a linear head on the hidden states of a backbone, which is the policy's base under an
     adapter of the critic's own, or a model of its own."""
 
-    def attach_critic(self: Any, value_model: nn.Module | None, value_head: Tensor | None) -> None:
+    def attach_critic(self: Any, value_model: nn.Module | None, value_head: Tensor | None, frozen: bool) -> None:
         """Add the critic to the trainer's model.
 
         Args:
@@ -30,7 +35,11 @@ class CriticModules:
             value_head: weights (1, H) that its head begins with; None draws them.
         """
         model = self.model
-        if value_model is None:
+        self._adapted, self._own_weights, self._frozen = [], [], frozen
+        if frozen:
+            if not isinstance(model, PeftModel):
+                raise ValueError("a critic on the frozen start needs an adapter that can be switched off")
+        elif value_model is None:
             if not isinstance(model, PeftModel):
                 raise ValueError("a critic on the policy's base needs an adapter; give it a model of its own instead")
             model.add_adapter(VALUE, model.peft_config["default"])
@@ -46,12 +55,13 @@ class CriticModules:
         self._backbone, self._valued = value_model, model
         hidden = hidden_width(model.config) if value_head is None else value_head.shape[1]
         head = nn.Linear(hidden, 1)
+        layers: list[nn.Module] = [nn.Linear(hidden, hidden), nn.GELU()] if frozen else []
         # Values begin small beside any reward (Huang et al. 2024, detail 7, for scalar heads).
         nn.init.normal_(head.weight, std=1 / (hidden + 1) ** 0.5)
         nn.init.zeros_(head.bias)
         if value_head is not None:
             head.weight.data.copy_(value_head)
-        model.add_module(HEAD, head.to(self.accelerator.device))
+        model.add_module(HEAD, nn.Sequential(*layers, head).to(self.accelerator.device))
 
     def train(self: Any, *args: Any, **more: Any) -> Any:
         """Train as TRL does, and remove the critic afterwards, so that what is saved is the policy alone."""
@@ -83,13 +93,21 @@ class CriticModules:
 
     def values(self: Any, batch: dict[str, Any]) -> Tensor:
         """Return what the critic expects from each token of the replies on, before that token is generated, (B, T)."""
-        ids, attention = prompts_and_replies(batch)
         model = self._valued
-        read = self._backbone if self._backbone is not None else backbone(model)
         with self.accelerator.autocast():
+            hidden = batch[STATES] if STATES in batch else self.critic_states(batch)
             head = model.value_head
-            hidden = states_before(read, ids, attention, batch["completion_ids"].shape[1])
-            return head(hidden.to(head.weight.dtype))[..., 0].float()
+            return head(hidden.to(head[-1].weight.dtype))[..., 0].float()
+
+    def critic_states(self: Any, batch: dict[str, Any]) -> Tensor:
+        """Return what the head reads, (B, T, H): the last hidden state before each token of the replies."""
+        ids, attention = prompts_and_replies(batch)
+        model, width = self._valued, batch["completion_ids"].shape[1]
+        read = self._backbone if self._backbone is not None else backbone(model)
+        if not self._frozen:
+            return states_before(read, ids, attention, width)
+        with torch.no_grad(), model.disable_adapter():
+            return states_before(read, ids, attention, width)
 
     def average_critic_gradients(self: Any) -> None:
         """Average them over all processes, once a step: distributed training averages those of the policy alone."""

@@ -19,7 +19,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from prefzoo.models.token_log_probabilities import plain_head, token_log_probabilities
 from prefzoo.trainers import advantages as adv
-from prefzoo.trainers.critic import CriticModules
+from prefzoo.trainers.critic import STATES, CriticModules
 from prefzoo.trainers.moving_reference import MovingReference
 from prefzoo.trainers.rollouts import prompts_and_replies
 from prefzoo.types import Prompt
@@ -263,15 +263,21 @@ class ActorCriticTrainer(CriticModules, OnPolicyTrainer):
         critic: CriticSettings,
         value_model: nn.Module | None = None,
         value_head: Tensor | None = None,
+        frozen: bool = False,
         **more: Any,
     ) -> None:
         super().__init__(**more)
         self.critic, self.gamma = critic, critic.gamma
-        self.attach_critic(value_model, value_head)
+        self.attach_critic(value_model, value_head, frozen)
 
     def _advantages(self, batch: dict[str, Any], rewards: Tensor, mask: Tensor) -> dict[str, Tensor]:
         """Return generalized advantages, with the values and returns that the value loss needs."""
         size = self.args.per_device_train_batch_size
+        kept: dict[str, Tensor] = {}
+        if self._frozen:
+            parts = [self.critic_states(_rows(batch, i, i + size)) for i in range(0, len(mask), size)]
+            kept[STATES] = torch.cat(parts)
+            batch = batch | kept
         with self._critic_on():
             parts = [self.values(_rows(batch, i, i + size)) for i in range(0, len(mask), size)]
         values = torch.cat(parts) * mask
@@ -282,7 +288,7 @@ class ActorCriticTrainer(CriticModules, OnPolicyTrainer):
         self._record(
             value=values[generated].mean().item(), explained_variance=(1 - unexplained / (spread + 1e-8)).item()
         )
-        return {"advantages": advantages, "returns": returns, "old_values": values}
+        return {"advantages": advantages, "returns": returns, "old_values": values, **kept}
 
     def _compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         if torch.is_grad_enabled():

@@ -71,7 +71,7 @@ class PPO(FromTokenRewards):
     lam: Annotated[float, Field(ge=0, le=1)] = 0.95
     whiten_rewards: bool = False
     whiten_advantages: bool = True
-    value_model: Literal["shared", "separate", "reward"] = "shared"
+    value_model: Literal["shared", "separate", "reward", "frozen"] = "shared"
     epochs: Annotated[int, Field(ge=1)] = 4
     minibatches: Annotated[int, Field(ge=1)] = 1
     clip: Annotated[float, Field(gt=0)] | None = 0.2
@@ -114,5 +114,6 @@ class PPO(FromTokenRewards):
             critic=CriticSettings(self.gamma, self.lam, self.vf_coef, self.clip_value),
             value_model=backbone,
             value_head=head,
+            frozen=self.value_model == "frozen",
             reference_decay=self.reference_decay,
         )
