@@ -122,6 +122,7 @@ def test_dpo_pays_for_its_reference(adapter, make_bench, sizes) -> None:
 ONLINE = [
     # passes over a rollout: forward only on the policy and on the start, with gradients; what the critic adds
     ("ppo", {"epochs": 2}, (1, 1, 2), (1, 2)),
+    ("ppo", {"epochs": 2, "value_model": "frozen"}, (1, 1, 2), (1, 0)),
     ("reinforce", {}, (1, 1, 1), (0, 0)),
     ("grpo", {"generations": 2}, (0, 1, 1), (0, 0)),
     ("grpo", {"generations": 2, "epochs": 2, "kl_coefficient": 0.0}, (1, 0, 2), (0, 0)),
@@ -148,7 +149,10 @@ def test_online_algorithms_pay_for_every_pass_over_a_rollout(name, settings, pas
     assert ledger.trained_tokens == (learned + learned_values) * whole
     head = 129 if values else 0  # the critic's own: a weight for each of 128 hidden units, and a bias
     by_critic = 2 * head * values * whole + 6 * head * learned_values * whole
-    assert ledger.flops == flops(ledger, *sizes, on_base=reference * whole) + by_critic
+    if frozen := settings.get("value_model") == "frozen":  # another layer; it learns without a pass over the base
+        head += 128 * 129
+        by_critic = 2 * head * whole + 6 * head * 2 * whole
+    assert ledger.flops == flops(ledger, *sizes, on_base=(reference + frozen) * whole) + by_critic
 
 
 def test_full_actor_and_critic_are_charged_as_two_models(make_bench, sizes) -> None:

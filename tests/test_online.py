@@ -241,12 +241,33 @@ def test_a_critic_of_its_own(adapter, value_model, bench) -> None:
     assert names and not any("value" in n for n in names)
 
 
-def test_the_critic_learns(bench) -> None:
+@pytest.mark.parametrize("value_model", ["shared", "frozen"])
+def test_the_critic_learns(value_model, bench) -> None:
     trial = bench(epochs=8.0)
-    get("ppo", kl_coefficient=0.0, trainer={**LOG, "learning_rate": 3e-3}, vf_coef=1.0).train(trial)
+    settings = {**LOG, "learning_rate": 3e-3}
+    get("ppo", kl_coefficient=0.0, trainer=settings, vf_coef=1.0, value_model=value_model).train(trial)
     curve = json.loads((trial.out / "curves.json").read_text())[0]
     losses = [entry["value_loss"] for entry in curve if "value_loss" in entry]
     assert sum(losses[-12:]) < 0.5 * sum(losses[:12])
+
+
+def test_a_frozen_critic_reads_the_start_once_a_rollout(bench, caught, monkeypatch) -> None:
+    """Its states are those of the start, whatever the policy has become."""
+    read, counted = [], ActorCriticTrainer.critic_states
+    monkeypatch.setattr(ActorCriticTrainer, "critic_states", lambda self, batch: read.append(1) or counted(self, batch))
+    policy = get("ppo", value_model="frozen", epochs=4).train(bench())
+    rollouts, parts = 3, 1
+    assert len(read) == rollouts * parts
+    ids = torch.tensor([[5, 6, 7, 8]])
+    batch = {"prompt_ids": ids, "prompt_mask": torch.ones_like(ids), "completion_mask": torch.ones(1, 3).long()}
+    [batch] = send_to_device([{**batch, "completion_ids": torch.tensor([[9, 10, 11]])}], device())
+    states = caught[0].critic_states(batch)
+    start = LanguageModelPolicy.from_start(caught[0].model.get_base_model().name_or_path).model.to(device())
+    whole = torch.cat([ids, torch.tensor([[9, 10, 11]])], 1).to(device())
+    with torch.no_grad():
+        expected = start.model(input_ids=whole).last_hidden_state[:, 3:6]
+    torch.testing.assert_close(states, expected, atol=1e-5, rtol=0)
+    assert not any("value" in name for name, _ in policy.model.named_parameters())
 
 
 def test_too_few_prompts_are_refused_and_left_over_ones_are_told(bench) -> None:

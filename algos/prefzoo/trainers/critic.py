@@ -18,14 +18,13 @@ from prefzoo.models.token_log_probabilities import states_before
 from prefzoo.models.weight_counts import BACKBONE, HEAD, VALUE
 from prefzoo.trainers.rollouts import prompts_and_replies
 
-
 STATES = "critic_states"
 """Of a rollout, where they do not change while it is learned from."""
 
 
 class CriticModules:
-    """Mixed into a trainer: a linear head on the hidden states of a backbone, which is the policy's base under an
-    adapter of the critic's own, or a model of its own."""
+    """Mixed into a trainer: a head on the hidden states of a backbone, which is the policy's base under an adapter of
+    the critic's own, a model of its own, or the start, whose states do not change while a rollout is learned from."""
 
     def attach_critic(self: Any, value_model: nn.Module | None, value_head: Tensor | None, frozen: bool) -> None:
         """Add the critic to the trainer's model.
@@ -33,6 +32,8 @@ class CriticModules:
         Args:
             value_model: its backbone; None puts an adapter on the policy's base.
             value_head: weights (1, H) that its head begins with; None draws them.
+            frozen: whether the backbone is the start, the policy's base with its adapter off, under a head of two
+                layers; `value_model` is None then.
         """
         model = self.model
         self._adapted, self._own_weights, self._frozen = [], [], frozen
@@ -55,13 +56,13 @@ class CriticModules:
         self._backbone, self._valued = value_model, model
         hidden = hidden_width(model.config) if value_head is None else value_head.shape[1]
         head = nn.Linear(hidden, 1)
-        layers: list[nn.Module] = [nn.Linear(hidden, hidden), nn.GELU()] if frozen else []
         # Values begin small beside any reward (Huang et al. 2024, detail 7, for scalar heads).
         nn.init.normal_(head.weight, std=1 / (hidden + 1) ** 0.5)
         nn.init.zeros_(head.bias)
         if value_head is not None:
             head.weight.data.copy_(value_head)
-        model.add_module(HEAD, nn.Sequential(*layers, head).to(self.accelerator.device))
+        layers = nn.Sequential(nn.Linear(hidden, hidden), nn.GELU(), head) if frozen else head
+        model.add_module(HEAD, layers.to(self.accelerator.device))
 
     def train(self: Any, *args: Any, **more: Any) -> Any:
         """Train as TRL does, and remove the critic afterwards, so that what is saved is the policy alone."""
@@ -97,7 +98,7 @@ class CriticModules:
         with self.accelerator.autocast():
             hidden = batch[STATES] if STATES in batch else self.critic_states(batch)
             head = model.value_head
-            return head(hidden.to(head[-1].weight.dtype))[..., 0].float()
+            return head(hidden.to(next(head.parameters()).dtype))[..., 0].float()
 
     def critic_states(self: Any, batch: dict[str, Any]) -> Tensor:
         """Return what the head reads, (B, T, H): the last hidden state before each token of the replies."""

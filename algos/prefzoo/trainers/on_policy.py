@@ -253,6 +253,7 @@ class ActorCriticTrainer(CriticModules, OnPolicyTrainer):
         critic: what it estimates and how it learns.
         value_model: a backbone of its own for the critic; None puts an adapter on the policy's base.
         value_head: weights (1, H) that its head begins with; None draws them.
+        frozen: whether the critic is a head on the hidden states of the start, which are computed once a rollout.
     """
 
     advantage_is: ClassVar[str] = "generalized, from a critic"

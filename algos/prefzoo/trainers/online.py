@@ -13,7 +13,7 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import Bench
 from prefzoo.models.language_model import LanguageModelPolicy
-from prefzoo.models.weight_counts import critic_of, weights_of
+from prefzoo.models.weight_counts import critic_of, frozen_critic, weights_of
 from prefzoo.settings import NO_SHAPING, RewardShaping
 from prefzoo.trainers.fitting import fit
 from prefzoo.trainers.loss_facts import loss_facts
@@ -149,7 +149,7 @@ class _Scorer(TrainerCallback):
         self.reference, self.scored_anew, self.penalty = reference, scored_anew, penalty
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **more: Any) -> None:
-        self.weights, self.critic = weights_of(model), critic_of(model)
+        self.weights, self.critic, self.frozen = weights_of(model), critic_of(model), frozen_critic(model)
 
     def __call__(
         self, prompts: Sequence[Prompt], completions: Any, completion_ids: Sequence[Sequence[int]], **_: Any
@@ -188,4 +188,7 @@ class _Scorer(TrainerCallback):
         ledger.trained(self.passes * tokens, self.weights.passed, self.weights.trained)
         if self.critic:  # its values, and then its learning
             ledger.forwarded(tokens, self.critic.passed)
-            ledger.trained(self.passes * tokens, self.critic.passed, self.critic.trained)
+            if self.frozen:  # the head alone, on states that are there already
+                ledger.flops += 6.0 * self.passes * tokens * self.critic.trained
+            else:
+                ledger.trained(self.passes * tokens, self.critic.passed, self.critic.trained)

@@ -42,8 +42,9 @@ class PPO(FromTokenRewards):
         whiten_rewards: scale token rewards to variance 1. Default: Huang et al. 2024.
         whiten_advantages: scale advantages to mean 0 and variance 1. Default: Huang et al. 2024.
         value_model: `shared`, an adapter of the critic's own on the policy's base; `separate`, a model of its own,
-            trained whole (with full fine-tuning it always is); `reward`, the same, that begins as the reward model.
-            Default: ours, for one base in memory.
+            trained whole (with full fine-tuning it always is); `reward`, the same, that begins as the reward model;
+            `frozen`, a head of two layers on the last hidden states of the start, which are computed once a rollout:
+            the least to compute (docs/log.md). Default: ours, for one base in memory.
         epochs: how often each rollout is learned from. Default: Huang et al. 2024.
         minibatches: optimizer steps that an epoch is divided into; a rollout is that many batches. Default: ours.
         clip: how far the probability ratio may go from 1 before its gradient is cut; None does not clip. Default: Huang
@@ -86,8 +87,8 @@ class PPO(FromTokenRewards):
 
     @property
     def replies_per_row(self) -> int:
-        """Each sampled reply, in every epoch, by the policy and by a critic that is not a part of it."""
-        return 2 * self.generations * self.epochs
+        """Each sampled reply, in every epoch, by the policy and by a critic that reads it too."""
+        return (1 if self.value_model == "frozen" else 2) * self.generations * self.epochs
 
     def train(self, bench: Bench) -> Policy:
         from prefzoo.models.loading import load_model, load_tokenizer, tokenizer_arguments
