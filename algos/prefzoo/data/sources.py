@@ -14,7 +14,11 @@ from prefzoo.errors import unknown
 from prefzoo.types import Prompt
 
 ENTRY_POINTS = "prefzoo.sources"
-BUILT_IN = {"lab": "prefzoo.lab.lab_source:LabSource"}
+BUILT_IN = {
+    "lab": "prefzoo.lab.lab_source:LabSource",
+    "lab_chinese": "prefzoo.lab.lab_source:ChineseLabSource",
+    "lab_bilingual": "prefzoo.lab.lab_source:BilingualLabSource",
+}
 PROVIDES = ("preferences", "ratings", "rankings", "demonstrations", "prompts")
 
 
