@@ -18,6 +18,8 @@ BUILT_IN = {
     "lab": "prefzoo.lab.lab_source:LabSource",
     "lab_chinese": "prefzoo.lab.lab_source:ChineseLabSource",
     "lab_bilingual": "prefzoo.lab.lab_source:BilingualLabSource",
+    "lab_from_english": "prefzoo.lab.lab_source:EnglishTrainedLabSource",
+    "lab_from_chinese": "prefzoo.lab.lab_source:ChineseTrainedLabSource",
 }
 PROVIDES = ("preferences", "ratings", "rankings", "demonstrations", "prompts")
 

@@ -23,6 +23,8 @@ class LabSource(Source):
     provides: ClassVar[frozenset[str]] = frozenset({"preferences", "demonstrations", "prompts"})
     has_gold: ClassVar[bool] = True
     languages: ClassVar[tuple[str, ...]] = ("en",)
+    trained_in: ClassVar[tuple[str, ...]] = ()
+    """The languages of training and validation rows, where these are not all of `languages`."""
 
     def rows(self, request: RowRequest) -> Mapping[str, Sequence[Row]]:
         """See `Source.rows`. At least `TEST_ROWS` test rows, so that the reward's held-out accuracy is worth having."""
@@ -35,9 +37,13 @@ class LabSource(Source):
 
     def _rows(self, split: str, size: int, seed: int) -> list[Row]:
         """The languages' rows in turn, so that any part of them has as many of each."""
-        each = -(-size // len(self.languages))
-        by_language = [labelled_rows(split, each, seed, language) for language in self.languages]
+        languages = self._languages_of(split)
+        each = -(-size // len(languages))
+        by_language = [labelled_rows(split, each, seed, language) for language in languages]
         return [row for together in zip(*by_language, strict=True) for row in together][:size]
+
+    def _languages_of(self, split: str) -> tuple[str, ...]:
+        return self.languages if split == "test" or not self.trained_in else self.trained_in
 
     def gold(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[Mapping[str, float]]:
         """See `Source.gold`; the parts are the attributes of `gold_reward`."""
@@ -57,9 +63,21 @@ class BilingualLabSource(LabSource):
     languages = ("en", "zh")
 
     def _rows(self, split: str, size: int, seed: int) -> list[Row]:
+        names = [LANGUAGES[code].name for code in self._languages_of(split)]
         rows = super()._rows(split, size, seed)
-        named = [LANGUAGES[self.languages[i % len(self.languages)]].name for i in range(len(rows))]
-        return [replace(row, slice=f"{name}/{row.slice}") for name, row in zip(named, rows, strict=True)]
+        return [replace(row, slice=f"{names[i % len(names)]}/{row.slice}") for i, row in enumerate(rows)]
+
+
+class EnglishTrainedLabSource(BilingualLabSource):
+    """Trained on in English alone, and tested in both languages."""
+
+    trained_in = ("en",)
+
+
+class ChineseTrainedLabSource(BilingualLabSource):
+    """Trained on in Chinese alone, and tested in both languages."""
+
+    trained_in = ("zh",)
 
 
 def labelled_rows(split: str, size: int, seed: int, language: str = "en") -> list[Row]:
