@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from prefzoo.run.cache import source_hash
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "README.zh.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "algorithms.md"]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "algorithms.md"]
 
 
 def commands(page: Path) -> list[str]:
