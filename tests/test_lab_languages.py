@@ -171,3 +171,72 @@ def test_the_rows_in_english_are_those_that_numbers_were_published_of() -> None:
     assert (
         hashlib.sha256(text.encode()).hexdigest() == "475c70dd87b80628c6f206cba5ea3fbb7721d84afc800da27338e05adea58735"
     )
+
+
+@pytest.fixture(scope="module")
+def bilingual():
+    from tools.lab_model.measure import Speaker
+
+    return Speaker.load(lab.BILINGUAL_MODEL_DIR)
+
+
+def test_the_bilingual_folder(bilingual) -> None:
+    from transformers import AutoTokenizer
+
+    folder = lab.BILINGUAL_MODEL_DIR
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 5_000_000
+    assert {"model.safetensors", "tokenizer.json", "chat_template.jinja", "MODEL_CARD.md"} <= {
+        file.name for file in folder.iterdir()
+    }
+    english, both = AutoTokenizer.from_pretrained(lab.MODEL_DIR), bilingual.tokenizer
+    assert both.chat_template == english.chat_template and len(both("A")["input_ids"]) == 1
+    for row in lab.demonstrations("test", 100):
+        for text in (row["prompt"], row["completion"]):
+            assert both(text)["input_ids"] == english(text)["input_ids"]
+    for row in lab.demonstrations("test", 300, language="zh"):
+        text = row["prompt"] + row["completion"]
+        assert both.decode(both(text)["input_ids"]) == text
+        assert len(both(row["completion"])["input_ids"]) < 40  # the length limit of the lab's recipes
+    odd = "A：\ufffd 你好𠀀 \U0001f600\nB：…"
+    assert both.decode(both(odd)["input_ids"]) == odd
+
+
+@pytest.mark.parametrize("code", ["en", "zh"])
+def test_the_bilingual_model_judges(bilingual, code: str) -> None:
+    from tools.lab_model.measure import judging
+
+    result = judging(bilingual, 300, seed=77, language=LANGUAGES[code])
+    assert result["agreement with gold, mean of both orders"].mean >= 0.8
+    assert 0.35 <= result["answered A"].mean <= 0.65
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", ["en", "zh"])
+def test_the_bilingual_model_replies_and_mends(bilingual, code: str) -> None:
+    from tools.lab_model.measure import mending, replying
+
+    language = LANGUAGES[code]
+    assert mending(bilingual, 200, 78, language)["gain in gold by rewriting after the own critique"].mean >= 1.0
+    replies = replying(bilingual, 300, 79, language)
+    assert replies["coherent: every sentence in the grammar"].mean > 0.8
+    assert replies["gold of sampled replies"].mean <= replies["best achievable gold"].mean - 1.0
+
+
+def test_prompts_at_the_length_limit_are_treated_alike(bilingual) -> None:
+    """Forty of each language, all too long: each is cut to the most that fits, and none is dropped for its script."""
+    from prefzoo.data.shorten_prompts import shorten
+
+    def tokens(prompts):
+        return [len(ids) for ids in bilingual.tokenizer([prompt[-1]["content"] for prompt in prompts])["input_ids"]]
+
+    for code in ("en", "zh"):
+        texts = [row["prompt"] for row in lab.prompts("test", 120, language=code)]
+        long = [[{"role": "user", "content": "\n".join(texts[i : i + 3])}] for i in range(0, 120, 3)]
+        assert min(tokens(long)) > 64
+        cut = shorten(long, tokens, 64)
+        assert all(
+            part is not None and whole[-1]["content"].endswith(part[-1]["content"])
+            for whole, part in zip(long, cut, strict=True)
+        )
+        lengths = tokens(cut)
+        assert max(lengths) <= 64 and statistics.fmean(lengths) > 60, code

@@ -36,6 +36,7 @@ def test_the_wheel_holds_recipes_lab_and_templates_and_works_in_an_empty_folder(
         "prefzoo/lab/model/model.safetensors",
         "prefzoo/lab/model/tokenizer.json",
         "prefzoo/lab/model/chat_template.jinja",
+        "prefzoo/lab/bilingual_model/model.safetensors",
         "prefzoo/report/templates/report.html.jinja",
         "prefzoo/report/templates/style.css",
         "prefzoo/report/templates/filter.js",
