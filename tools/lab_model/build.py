@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 Row = tuple[list[int], list[float]]
 
 COURSE_STEPS = (2000, 1600, 700)  # see curriculum.py
-BILINGUAL_STEPS = (900, 900, 500)
+BILINGUAL_STEPS = (900, 300, 350)
 BATCH = 64
 THREADS = 2
 LEARNING_RATES = (3e-3, 2e-3, 1.5e-3)  # the peak of each course
