@@ -36,6 +36,7 @@ def test_the_wheel_holds_recipes_lab_and_templates_and_works_in_an_empty_folder(
         "prefzoo/lab/model/model.safetensors",
         "prefzoo/lab/model/tokenizer.json",
         "prefzoo/lab/model/chat_template.jinja",
+        "prefzoo/lab/bilingual_model/model.safetensors",
         "prefzoo/report/templates/report.html.jinja",
         "prefzoo/report/templates/style.css",
         "prefzoo/report/templates/filter.js",
@@ -80,6 +81,18 @@ def test_every_command_of_the_docs_exists(page: Path, tmp_path, monkeypatch) -> 
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_the_chinese_readme_says_the_same_to_a_computer() -> None:
+    """Its commands, recipes, Python, tables, pictures and links are those of the English one, comments aside."""
+    sides = [(ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh.md")]
+    code = [re.findall(r"```(\w+)\n(.*?)```", side, re.DOTALL) for side in sides]
+    plain = [[(kind, re.sub(r" *# .*", "", text)) for kind, text in found] for found in code]
+    assert plain[0] == plain[1]
+    tables = [[line for line in side.splitlines() if line.startswith("|")] for side in sides]
+    assert tables[0] == tables[1]
+    links = [set(re.findall(r"\]\(([^)]+)\)", side)) for side in sides]
+    assert links[0] - {"README.zh.md"} == links[1] - {"README.md"}
 
 
 def test_the_python_of_the_readme_runs(tmp_path) -> None:

@@ -1,15 +1,14 @@
 """Write docs/zoo.md: every algorithm with its loss, paper, needs, cost, settings, and what it gained in the lab.
 
-    python -m tools.zoo_page [RUN]
+    python -m tools.zoo_page [RUN ...]
 
-RUN is a finished comparison of the recipe `zoo`. Without one the numbers that
-were kept are shown again.
+Each RUN is a finished comparison of the recipe `zoo`, or of some of its algorithms. Numbers of a run with `--tune`
+stand beside those of the settings as written. What no RUN has is shown as it was kept.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,31 +26,71 @@ Every algorithm, from its docstring (`python -m tools.zoo_page`; `prefzoo ls NAM
 is how many sequences a row of its data contributes to an epoch of training. Each takes `trainer`, too: any field of the
 config of the trainer behind it that the comparison does not set itself.
 """
-MEASURED = """`prefzoo compare zoo` (the lab, {}). Defaults are mostly of papers on models a thousand times larger: the
-table says what they do here, not which method is best. For that, tune: [docs/tuning.md](tuning.md).
+MEASURED = """`prefzoo compare zoo` (the lab, {seeds} seeds, {prompts} prompts), each algorithm as the recipe has it,
+which is its defaults but for what its section says. Defaults are mostly of papers on models a thousand times larger:
+that column says what they do here, not which method is best.
 """
+TUNED = """`prefzoo compare zoo --tune {trials}`: each searched alike, {trials} settings, on validation prompts
+([docs/tuning.md](tuning.md)); the winners then trained anew, with the seeds and the test prompts of the others.
+"""
+UNTUNED = "-untuned"
 
 
-def keep(run: Path) -> dict[str, Any]:
-    """What the page shows of a finished comparison."""
+def keep(runs: list[Path], found: dict[str, Any]) -> dict[str, Any]:
+    """What the page shows of finished comparisons, put over what was `found` before."""
     import prefzoo
 
-    results = prefzoo.load(run)
-    over_start = {v.a: v for v in results.verdicts if (v.metric, v.b) == ("gold", "start")}
-    rows = {}
-    for label, found in results.algorithms.items():
-        verdict = over_start.get(label)
-        rows[label] = {
-            "algorithm": found.algorithm,
-            "error": found.error,
-            "over_start": verdict and verdict.difference,
-            "ci95": verdict and verdict.ci95,
-            "verdict": verdict and verdict.verdict,
-            "kl": found.summary["kl"].mean if "kl" in found.summary else None,
-            "settings": found.settings,
-        }
-    shutil.copy(run / "figures" / "score.png", PICTURE)
-    return {"seeds": len(results.recipe["seeds"]), "prompts": results.recipe["budget"]["prompts"], "labels": rows}
+    found = {"labels": {}, **found}
+    for run in runs:
+        results = prefzoo.load(run)
+        found |= {"seeds": len(results.recipe["seeds"]), "prompts": results.recipe["budget"]["prompts"]}
+        over_start = {v.a: v for v in results.verdicts if (v.metric, v.b) == ("gold", "start")}
+        tuned = results.recipe.get("tuning")
+        if tuned:
+            found.setdefault("tuned", {"labels": {}})["trials"] = tuned["trials"]
+        for label, each in results.algorithms.items():
+            if label == "start":
+                continue
+            verdict, name = over_start.get(label), label.removesuffix(UNTUNED)
+            as_written = not tuned or label.endswith(UNTUNED)
+            (found if as_written else found["tuned"])["labels"][name] = {
+                "algorithm": each.algorithm,
+                "error": each.error,
+                "over_start": verdict and verdict.difference,
+                "ci95": verdict and verdict.ci95,
+                "verdict": verdict and verdict.verdict,
+                "kl": each.summary["kl"].mean if "kl" in each.summary else None,
+                "settings": each.settings,
+            }
+    return found
+
+
+def draw(found: dict[str, Any]) -> None:
+    """A line for each algorithm with its gold over the start, as written and tuned; the best of either last."""
+    from matplotlib.figure import Figure
+
+    kinds = {"as written": (found["labels"], "#888888"), "tuned": (found.get("tuned", {}).get("labels", {}), "#1f6f8b")}
+    measured = {
+        name: max(rows[name]["over_start"] for rows, _ in kinds.values() if name in rows and rows[name]["ci95"])
+        for name in found["labels"]
+        if any(rows.get(name, {}).get("ci95") for rows, _ in kinds.values())
+    }
+    names = sorted(measured, key=measured.__getitem__)
+    figure = Figure(figsize=(7, 1 + 0.24 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    for shift, (kind, (rows, colour)) in zip((0.15, -0.15), kinds.items(), strict=True):
+        points = [(i + shift, rows[name]) for i, name in enumerate(names) if rows.get(name, {}).get("ci95")]
+        if not points:
+            continue
+        places, means = [place for place, _ in points], [row["over_start"] for _, row in points]
+        reach = [[mean - row["ci95"][0], row["ci95"][1] - mean] for mean, (_, row) in zip(means, points, strict=True)]
+        axes.errorbar(means, places, xerr=list(zip(*reach, strict=True)), fmt="o", ms=3, lw=1, color=colour, label=kind)
+    axes.axvline(0, color="black", lw=0.8)
+    axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.set_ylim(-1, len(names))
+    axes.set_xlabel("gold over the start, 95% intervals")
+    axes.legend(loc="lower right")
+    figure.savefig(PICTURE, dpi=130)
 
 
 def families() -> dict[str, list[str]]:
@@ -64,13 +103,21 @@ def families() -> dict[str, list[str]]:
     return {family: found[family] for family in sorted(found, key=registry.family_order)}
 
 
-def gained(found: dict[str, Any], name: str) -> str:
+def gained(row: dict[str, Any] | None) -> str:
     """What an algorithm gained over the start, with its interval."""
-    row = found["labels"].get(name)
     if row is None or row["over_start"] is None:
         return "not measured" if row is None else f"failed: {row['error']}"
     low, high = row["ci95"]
     return f"{row['over_start']:+.2f} [{low:+.2f}, {high:+.2f}], {row['verdict']}"
+
+
+def gains(found: dict[str, Any], name: str) -> str:
+    """The sentence of what it gained, as the recipe has it and tuned, and by which settings."""
+    row, tuned = found["labels"].get(name), found.get("tuned", {}).get("labels", {}).get(name)
+    own = said(row["settings"]) if row else []
+    with_own = f" ({', '.join(own)})" if own else ""
+    text = f"In the lab, gold over the start: {gained(row)}{with_own}."
+    return text if tuned is None else f"{text} Tuned: {gained(tuned)} ({', '.join(said(tuned['settings']))})."
 
 
 def section(name: str, found: dict[str, Any] | None) -> list[str]:
@@ -81,7 +128,7 @@ def section(name: str, found: dict[str, Any] | None) -> list[str]:
     cost = "" if algorithm is None else f" Cost: {algorithm.replies_per_row}."
     lines.append(f"Needs: {', '.join(sorted(cls.needs)) or 'nothing'}.{cost}")
     if found is not None:
-        lines.append(f"In the lab, gold over the start: {gained(found, name)}.")
+        lines.append(gains(found, name))
     lines += ["", "| setting | default | allowed | meaning | the default is from |", "| --- | --- | --- | --- | --- |"]
     for each in hyper_parameters(cls):
         if each.name != "trainer":
@@ -94,23 +141,30 @@ def section(name: str, found: dict[str, Any] | None) -> list[str]:
 
 def table(found: dict[str, Any]) -> list[str]:
     """What was gained, the most first."""
-    rows = found["labels"]
-    measured = [name for name, row in rows.items() if row["over_start"] is not None]
-    open_ = [name for name in measured if rows[name]["verdict"] != "better"]
-    lines = [
-        f"Not shown to be better than the start, after Holm's correction for {len(measured)}: {', '.join(open_)}.",
-        "",
-    ]
-    lines += ["| | family | gold over the start [95%] | verdict | KL | settings |"]
-    lines += ["| --- | --- | ---: | --- | ---: | --- |"]
-    for name in sorted(measured, key=lambda name: -rows[name]["over_start"]):
-        row = rows[name]
-        (low, high), family = row["ci95"], registry.load(row["algorithm"]).family
-        lines.append(
-            f"| [{name}](#{name}) | {family} | {row['over_start']:+.2f} [{low:+.2f}, {high:+.2f}] | {row['verdict']} "
-            f"| {row['kl']:.1f} | {', '.join(said(row['settings']))} |"
-        )
+    written, tuned = found["labels"], found.get("tuned", {}).get("labels", {})
+    names = [name for name, row in written.items() if row["over_start"] is not None]
+    open_ = [name for name in names if written[name]["verdict"] != "better"]
+    lines = [f"Not shown to be better than the start as written: {', '.join(open_)}."]
+    if tuned:
+        still = [name for name, row in tuned.items() if row["verdict"] != "better"]
+        lines[0] += f" Nor tuned: {', '.join(still)}."
+    best = {name: max(rows[name]["over_start"] for rows in (written, tuned) if name in rows) for name in names}
+    more = " tuned: over the start [95%] | verdict | KL |" if tuned else ""
+    lines += ["", f"| | family | as written: gold over the start [95%] | verdict | KL |{more}"]
+    lines += [f"| --- | --- | ---: | --- | ---: |{' ---: | --- | ---: |' if tuned else ''}"]
+    for name in sorted(names, key=lambda name: -best[name]):
+        family = registry.load(written[name]["algorithm"]).family
+        sides = [cells(rows.get(name)) for rows in ((written, tuned) if tuned else (written,))]
+        lines.append(f"| [{name}](#{name}) | {family} | {' | '.join(sides)} |")
     return [*lines, "", f"![gold of each with its interval]({PICTURE.name})"]
+
+
+def cells(row: dict[str, Any] | None) -> str:
+    """Gain, verdict and KL of one algorithm."""
+    if row is None or row["over_start"] is None:
+        return "- | - | -"
+    low, high = row["ci95"]
+    return f"{row['over_start']:+.2f} [{low:+.2f}, {high:+.2f}] | {row['verdict']} | {row['kl']:.1f}"
 
 
 def said(settings: dict[str, Any]) -> list[str]:
@@ -126,8 +180,8 @@ def page(found: dict[str, Any] | None) -> str:
     """The whole page."""
     lines = [HEAD]
     if found is not None:
-        what = f"{found['seeds']} seeds, {found['prompts']} prompts, each at its defaults but for what the table says"
-        lines += [MEASURED.format(what), *table(found), ""]
+        lines += [MEASURED.format(**found), *([TUNED.format(**found["tuned"])] if "tuned" in found else [])]
+        lines += [*table(found), ""]
     for family, names in families().items():
         lines += [f"## {family[0].upper()}{family[1:]}", ""]
         for name in names:
@@ -136,9 +190,12 @@ def page(found: dict[str, Any] | None) -> str:
 
 
 def main() -> None:
-    if len(sys.argv) > 1:
-        FOUND.write_text(json.dumps(keep(Path(sys.argv[1])), indent=1) + "\n", encoding="utf-8")
-    PAGE.write_text(page(json.loads(FOUND.read_text(encoding="utf-8")) if FOUND.is_file() else None), encoding="utf-8")
+    found = json.loads(FOUND.read_text(encoding="utf-8")) if FOUND.is_file() else None
+    if runs := [Path(name) for name in sys.argv[1:]]:
+        found = keep(runs, found or {})
+        FOUND.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        draw(found)
+    PAGE.write_text(page(found), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Make the bundled model from nothing: vocabulary, pretraining, measurement, card.
+"""Make the bundled models: vocabulary, pretraining, measurement, card.
 
-``python -m tools.lab_model.build`` with its default arguments makes the weights that are bundled (to the rounding of
-the machine's floating-point arithmetic).
+``python -m tools.lab_model.build`` with its default arguments makes the lab's model from nothing, and ``--bilingual``
+goes on from there to the one that also knows Chinese (to the rounding of the machine's floating-point arithmetic).
 """
 
 from __future__ import annotations
@@ -11,16 +11,18 @@ import json
 import math
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tools.lab_model.card import write_card
 from tools.lab_model.curriculum import Example, example
-from tools.lab_model.vocabulary import END, MAX_LENGTH, render_question, train_tokenizer
+from tools.lab_model.vocabulary import END, MAX_LENGTH, extend_tokenizer, render_question, train_tokenizer
 
-from prefzoo.lab import MODEL_DIR
+from prefzoo.lab import BILINGUAL_MODEL_DIR, MODEL_DIR
+from prefzoo.lab.language import Language
+from prefzoo.lab.world import LANGUAGES
 
 if TYPE_CHECKING:
     import torch
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 Row = tuple[list[int], list[float]]
 
 COURSE_STEPS = (2000, 1600, 700)  # see curriculum.py
+BILINGUAL_STEPS = (900, 300, 350)
 BATCH = 64
 THREADS = 2
 LEARNING_RATES = (3e-3, 2e-3, 1.5e-3)  # the peak of each course
@@ -75,12 +78,14 @@ def encode(tokenizer: PreTrainedTokenizerFast, item: Example) -> Row:
     return ids, [weight for piece, weight in zip(pieces, weights, strict=True) for _ in piece]
 
 
-def batches(tokenizer: PreTrainedTokenizerFast, seed: int, course: int, steps: int) -> Iterator[list[Row]]:
+def batches(
+    tokenizer: PreTrainedTokenizerFast, seed: int, course: int, steps: int, languages: Sequence[Language]
+) -> Iterator[list[Row]]:
     """Batches, the shortest example first, each made while the one before is in use; the order is fixed."""
     rng = random.Random(seed + course)
 
     def make(step: int) -> list[Row]:
-        rows = [encode(tokenizer, example(rng, step / steps, course)) for _ in range(BATCH)]
+        rows = [encode(tokenizer, example(rng, step / steps, course, languages)) for _ in range(BATCH)]
         return sorted(rows, key=lambda row: len(row[0]))
 
     with ThreadPoolExecutor(1) as pool:
@@ -114,7 +119,12 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
 
 
 def train_course(
-    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, course: int, steps: int, seed: int
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    course: int,
+    steps: int,
+    seed: int,
+    languages: Sequence[Language],
 ) -> None:
     """Train ``model`` in place on one course with a progress line every 50 steps."""
     import torch
@@ -123,7 +133,7 @@ def train_course(
     optimizer = torch.optim.AdamW(model.parameters(), lr=peak, betas=(0.9, 0.98), weight_decay=0.05)
     begin, recent = time.time(), 0.0
     model.train()
-    for step, rows in enumerate(batches(tokenizer, seed, course, steps)):
+    for step, rows in enumerate(batches(tokenizer, seed, course, steps, languages)):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(step, steps, peak)
         total = sum(sum(weights) for _, weights in rows)
@@ -144,12 +154,37 @@ def train_course(
     model.eval()
 
 
-def pretrain(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, steps: int, seed: int) -> float:
+def pretrain(
+    model: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    steps: int,
+    seed: int,
+    shares: Sequence[int] = COURSE_STEPS,
+    languages: Sequence[Language] = (LANGUAGES["en"],),
+) -> float:
     """Train ``model`` in place on all courses, ``steps`` batches in all; the seconds that it took."""
     begin = time.time()
-    for course, share in enumerate(COURSE_STEPS):
-        train_course(model, tokenizer, course, max(1, steps * share // sum(COURSE_STEPS)), seed)
+    for course, share in enumerate(shares):
+        train_course(model, tokenizer, course, max(1, steps * share // sum(shares)), seed, languages)
     return time.time() - begin
+
+
+def bilingual_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+    """The lab's model with untrained embeddings for the tokens that ``tokenizer`` has behind the lab's.
+
+    To look a value up is learned already, and not bound to a language: Chinese takes half of the batches that English
+    took.
+    """
+    import torch
+    from transformers import LlamaForCausalLM
+
+    model = LlamaForCausalLM.from_pretrained(MODEL_DIR)
+    known = model.config.vocab_size
+    model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[known:].normal_(std=model.config.initializer_range)
+    return model
 
 
 def save(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, out: Path, training: dict[str, int]) -> None:
@@ -166,23 +201,35 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tools.lab_model.build", description="Make the lab's bundled model."
     )
-    parser.add_argument("--out", type=Path, default=MODEL_DIR, help="the model folder (default: the bundled one)")
-    parser.add_argument("--steps", type=int, default=sum(COURSE_STEPS), help=f"batches of {BATCH} to train on")
+    parser.add_argument("--bilingual", action="store_true", help="go on from the lab's model, in both languages")
+    parser.add_argument("--out", type=Path, help="the model folder (default: the bundled one)")
+    parser.add_argument("--steps", type=int, help=f"batches of {BATCH} to train on")
     parser.add_argument("--seed", type=int, default=0, help="seed of the vocabulary, the weights and the data")
     parser.add_argument("--measure-only", action="store_true", help="train nothing; measure and describe --out anew")
     options = parser.parse_args(arguments)
-    if options.steps < len(COURSE_STEPS):
-        parser.error(f"--steps {options.steps} is too few; allowed: {len(COURSE_STEPS)} or more")
+    shares = BILINGUAL_STEPS if options.bilingual else COURSE_STEPS
+    languages = tuple(LANGUAGES.values()) if options.bilingual else (LANGUAGES["en"],)
+    out = options.out or (BILINGUAL_MODEL_DIR if options.bilingual else MODEL_DIR)
+    steps = sum(shares) if options.steps is None else options.steps
+    if steps < len(shares):
+        parser.error(f"--steps {steps} is too few; allowed: {len(shares)} or more")
 
     import torch
+    from transformers import PreTrainedTokenizerFast
 
     torch.set_num_threads(THREADS)
     if not options.measure_only:
-        tokenizer = train_tokenizer(options.seed)
-        model = new_model(tokenizer, options.seed)
-        seconds = pretrain(model, tokenizer, options.steps, options.seed)
-        save(model, tokenizer, options.out, {"seed": options.seed, "steps": options.steps, "seconds": round(seconds)})
-    write_card(options.out)
+        if options.bilingual:
+            tokenizer = extend_tokenizer(PreTrainedTokenizerFast.from_pretrained(MODEL_DIR), options.seed)
+            model = bilingual_model(tokenizer, options.seed)
+        else:
+            tokenizer = train_tokenizer(options.seed)
+            model = new_model(tokenizer, options.seed)
+        seconds = pretrain(model, tokenizer, steps, options.seed, shares, languages)
+        if options.bilingual:
+            model = model.half()  # half the megabytes; it is loaded in float32 like any model
+        save(model, tokenizer, out, {"seed": options.seed, "steps": steps, "seconds": round(seconds)})
+    write_card(out, languages)
 
 
 if __name__ == "__main__":

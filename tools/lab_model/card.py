@@ -1,23 +1,26 @@
-"""The bundled model's card, with measured numbers."""
+"""The card of a bundled model, with measured numbers."""
 
 from __future__ import annotations
 
 import json
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 
 from tools.lab_model.measure import SECTIONS, Estimate, Speaker
 
 from prefzoo.lab.lab_rows import demonstrations
+from prefzoo.lab.language import Language
 
 SEED = 1000
 
 _HEAD = """\
-# Card of the lab model
+# Card of the {title} model
 
 A Llama of {parameters:,} parameters ({layers} layers, hidden {hidden}, {vocabulary} byte-level BPE tokens,
-{megabytes:.2f} MB of weights in {dtype}), made from random weights by `python -m tools.lab_model.build` for
-Prefzoo's lab: a shop's help desk in which every reply has an exact gold reward. It is the *start* of comparisons of
+{megabytes:.2f} MB of weights in {dtype}), made from {origin} for
+Prefzoo's lab:
+a shop's help desk in which every reply has an exact gold reward. It is the *start* of comparisons of
 preference-optimization algorithms, so its replies are those of an ordinary clerk and mediocre on purpose. It is of no
 use outside the lab.
 
@@ -25,8 +28,7 @@ use outside the lab.
   rewriting, revising by principle) after drills in reading and checking the fact sheet,
   only with prompts of the split `train`;
   seed {seed}; {minutes:.0f} minutes on two CPU threads of a machine that had other work to do.
-- **Lengths** (test split): prompt {prompt_mean:.0f} tokens (at most {prompt_max}), ordinary reply {reply_mean:.0f}
-  (at most {reply_max}), of 1,000 each.
+{lengths}
 - **Format**: `<|user|>...<|end|><|assistant|>...<|end|>`, an optional `<|system|>...<|end|>` in front; no BOS; padding
   is `<|pad|>`, the end of a turn `<|end|>`.
 
@@ -48,22 +50,40 @@ def _table(rows: dict[str, Estimate]) -> str:
     return "\n".join(["| | mean | 95% | n |", "|---|---|---|---|", *lines])
 
 
-def write_card(folder: Path) -> None:
-    """Measure the model in ``folder``, print the numbers, and write them to ``MODEL_CARD.md`` there."""
-    speaker = Speaker.load(folder)
-    config = speaker.model.config
-    rows = demonstrations("test", 1000, SEED)
+_LENGTHS = """\
+- **Lengths** (test split{of_language}): prompt {prompt_mean:.0f} tokens (at most {prompt_max}), ordinary reply
+  {reply_mean:.0f} (at most {reply_max}), of 1,000 each."""
+
+
+def _lengths(speaker: Speaker, language: Language, of_language: str) -> str:
+    rows = demonstrations("test", 1000, SEED, language.code)
     prompt = [len(ids) for ids in speaker.tokenizer([row["prompt"] for row in rows])["input_ids"]]
     reply = [len(ids) for ids in speaker.tokenizer([row["completion"] for row in rows])["input_ids"]]
-    training = json.loads((folder / "training.json").read_text())
-    text = _HEAD.format(
-        parameters=speaker.model.num_parameters(), layers=config.num_hidden_layers, hidden=config.hidden_size,
-        vocabulary=config.vocab_size, dtype=str(speaker.model.dtype).removeprefix("torch."),
-        megabytes=(folder / "model.safetensors").stat().st_size / 1e6, steps=training["steps"], seed=training["seed"],
-        minutes=training["seconds"] / 60, measure_seed=SEED, prompt_mean=statistics.fmean(prompt),
-        prompt_max=max(prompt), reply_mean=statistics.fmean(reply), reply_max=max(reply),
+    return _LENGTHS.format(
+        of_language=of_language, prompt_mean=statistics.fmean(prompt), prompt_max=max(prompt),
+        reply_mean=statistics.fmean(reply), reply_max=max(reply),
     )  # fmt: skip
-    for title, measure in SECTIONS.items():
-        text += f"\n### {title}\n{_table(measure(speaker, SEED))}\n"
+
+
+def write_card(folder: Path, languages: Sequence[Language]) -> None:
+    """Measure the model in ``folder`` in each language, asked for its tasks in the same one, print the numbers, and
+    write them to ``MODEL_CARD.md`` there."""
+    speaker = Speaker.load(folder)
+    config = speaker.model.config
+    training = json.loads((folder / "training.json").read_text())
+    of_language = {language: f", {language.name}" if len(languages) > 1 else "" for language in languages}
+    build = "`python -m tools.lab_model.build`"
+    text = _HEAD.format(
+        title="lab" if len(languages) == 1 else "bilingual lab",
+        origin=f"random weights by {build}" if len(languages) == 1 else f"the lab model by {build[:-1]} --bilingual`",
+        parameters=speaker.model.num_parameters(), layers=config.num_hidden_layers, hidden=config.hidden_size,
+        vocabulary=config.vocab_size, dtype=str(config.dtype).removeprefix("torch."),
+        megabytes=(folder / "model.safetensors").stat().st_size / 1e6, steps=training["steps"], seed=training["seed"],
+        minutes=training["seconds"] / 60, measure_seed=SEED,
+        lengths="\n".join(_lengths(speaker, language, more) for language, more in of_language.items()),
+    )  # fmt: skip
+    for language, more in of_language.items():
+        for title, measure in SECTIONS.items():
+            text += f"\n### {title}{more}\n{_table(measure(speaker, SEED, language))}\n"
     (folder / "MODEL_CARD.md").write_text(text + _TAIL)
     print(text)

@@ -11,13 +11,16 @@ still garbled, for dialogue had been the smaller part; the third course mends th
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from prefzoo.lab import phrases, tasks
+from prefzoo.lab import tasks
 from prefzoo.lab.clerk import best_plan, core_sentence, ordinary_reply, write
+from prefzoo.lab.english import ENGLISH
 from prefzoo.lab.gold_reward import ATTRIBUTES
 from prefzoo.lab.lab_rows import split_of
-from prefzoo.lab.world import Scene, random_prompt, read_prompt
+from prefzoo.lab.language import Intent, Language
+from prefzoo.lab.world import Fact, Scene, random_prompt, read_prompt
 
 # Until this part of a course there are only drills, with one fact more in the sheet after each fifth of it.
 DRILL_PART = 0.25
@@ -36,6 +39,7 @@ MINIMAL_PAIR_RATE = 0.3
 BEST_REPLY_RATE = 0.1
 PRINCIPLE_RATE = 0.3
 OTHER_CRITIQUE_RATE = 0.2
+OTHER_WORDS_RATE = 0.5
 
 
 @dataclass(frozen=True)
@@ -56,10 +60,10 @@ class Example:
     question_weight: float = 0.0
 
 
-def train_scene(rng: random.Random) -> Scene:
+def train_scene(rng: random.Random, language: Language = ENGLISH) -> Scene:
     """A random scene of the split ``train``; the others stay unseen."""
     while True:
-        prompt = random_prompt(rng)
+        prompt = random_prompt(rng, language)
         if split_of(prompt) == "train":
             return read_prompt(prompt)
 
@@ -69,7 +73,7 @@ def _reply(scene: Scene, rng: random.Random) -> str:
     return write(scene, best_plan(scene), rng) if rng.random() < BEST_REPLY_RATE else ordinary_reply(scene, rng)
 
 
-def _judge(scene: Scene, rng: random.Random) -> tuple[Turn, ...]:
+def _judge(scene: Scene, rng: random.Random, asked_in: Language) -> tuple[Turn, ...]:
     """A pair that is not tied, in random order; sometimes a reply against itself with one flaw mended.
 
     Two further turns ask for the flaws of either reply. One bit per pair teaches little; the flaws teach what to
@@ -83,108 +87,125 @@ def _judge(scene: Scene, rng: random.Random) -> tuple[Turn, ...]:
         if rng.random() < 0.5:
             a, b = b, a
         if answer := tasks.judgement(scene.prompt, a, b):
-            question = Turn(tasks.judge_prompt(scene.prompt, a, b), answer, WEIGHTS["judge"])
+            question = Turn(tasks.judge_prompt(scene.prompt, a, b, asked_in), answer, WEIGHTS["judge"])
             more = [
-                Turn(f"Flaws of {name}?", tasks.critique(scene.prompt, reply), FOLLOW_UP_WEIGHT)
-                for name, reply in (("A", a), ("B", b))
+                (asked_in.tasks.critique_of_side.format(side=side), tasks.critique(scene.prompt, reply, None, asked_in))
+                for side, reply in (("A", a), ("B", b))
             ]
             rng.shuffle(more)
-            return (question, *more)
+            return (question, *(Turn(*turn, FOLLOW_UP_WEIGHT) for turn in more))
 
 
-def _critique(scene: Scene, rng: random.Random) -> tuple[Turn, ...]:
+def _critique(scene: Scene, rng: random.Random, asked_in: Language) -> tuple[Turn, ...]:
     reply = _reply(scene, rng)
     principle = rng.choice(ATTRIBUTES) if rng.random() < PRINCIPLE_RATE else None
-    question = tasks.critique_prompt(scene.prompt, reply, principle)
-    return (Turn(question, tasks.critique(scene.prompt, reply, principle), WEIGHTS["critique"]),)
+    question = tasks.critique_prompt(scene.prompt, reply, principle, asked_in)
+    answer = tasks.critique(scene.prompt, reply, principle, asked_in)
+    return (Turn(question, answer, WEIGHTS["critique"]),)
 
 
-def _rewrite(scene: Scene, rng: random.Random) -> tuple[Turn, ...]:
+def _rewrite(scene: Scene, rng: random.Random, asked_in: Language) -> tuple[Turn, ...]:
     """A rewrite that follows its critique, which names all flaws or, at times, only some of them."""
     reply = _reply(scene, rng)
     named = list(tasks.flaws(scene.prompt, reply))
     if len(named) > 1 and rng.random() < OTHER_CRITIQUE_RATE:
         named = sorted(rng.sample(named, rng.randint(1, len(named) - 1)), key=named.index)
-    text = ", ".join(tasks.FLAWS[name] for name in named) or tasks.NO_FLAW
-    better = tasks.rewrite(scene.prompt, reply, named, rng)
-    return (Turn(tasks.rewrite_prompt(scene.prompt, reply, text), better, WEIGHTS["rewrite"]),)
+    question = tasks.rewrite_prompt(scene.prompt, reply, tasks.in_words(named, asked_in), asked_in)
+    return (Turn(question, tasks.rewrite(scene.prompt, reply, named, rng), WEIGHTS["rewrite"]),)
 
 
-def _revise(scene: Scene, rng: random.Random) -> tuple[Turn, ...]:
+def _revise(scene: Scene, rng: random.Random, asked_in: Language) -> tuple[Turn, ...]:
     reply = _reply(scene, rng)
     found = list(tasks.flaws(scene.prompt, reply))
     principle = rng.choice(found) if found and rng.random() < 0.7 else rng.choice(ATTRIBUTES)
     named = [principle] if principle in found else []
-    better = tasks.rewrite(scene.prompt, reply, named, rng)
-    return (Turn(tasks.revise_prompt(scene.prompt, reply, principle), better, WEIGHTS["revise"]),)
+    question = tasks.revise_prompt(scene.prompt, reply, principle, asked_in)
+    return (Turn(question, tasks.rewrite(scene.prompt, reply, named, rng), WEIGHTS["revise"]),)
 
 
-def _dialogue(scene: Scene, rng: random.Random) -> tuple[Turn, ...]:
+def _dialogue(scene: Scene, rng: random.Random, _: Language) -> tuple[Turn, ...]:
     return (Turn(scene.prompt, ordinary_reply(scene, rng), WEIGHTS["dialogue"]),)
 
 
 _MAKERS = {"judge": _judge, "critique": _critique, "dialogue": _dialogue, "rewrite": _rewrite, "revise": _revise}
 
 
-_FAIR_INTENTS = [intent for intent in phrases.INTENTS.values() if intent.fact and intent.slice != "harmful"]
+def _about(fact: Fact, language: Language) -> list[Intent]:
+    """The fair questions that a fact answers: where somebody lives is nobody's business."""
+    return [intent for intent in language.intents if intent.fact == fact.kind and intent.slice != "harmful"]
 
 
-def drill(rng: random.Random, size: int) -> Example:
+def _sheet(facts: Sequence[Fact], language: Language) -> str:
+    """What a sheet says, with its full stop."""
+    return language.fact_joint.join(fact.text(language) for fact in facts) + language.prompt.split("\n")[0][-1]
+
+
+def drill(rng: random.Random, size: int, language: Language = ENGLISH) -> Example:
     """Read a sheet of ``size`` facts: say them again in another order, or answer a question on each of them, rightly.
 
     Questions and sheets have a loss too, which gives words and numbers their first shape.
     """
-    facts = list(train_scene(rng).facts)[:size]
-    sheet = "Facts: " + "; ".join(fact.text() for fact in facts) + "."
+    facts = list(train_scene(rng, language).facts)[:size]
+    begin, question_frame = language.prompt.split("\n")
+    sheet = begin.partition("{sheet}")[0] + _sheet(facts, language)
     rng.shuffle(facts)
     if rng.random() < 0.5:
-        return Example("", (Turn(sheet, "; ".join(fact.text() for fact in facts) + ".", 1.0),), 1.0)
+        return Example("", (Turn(sheet, _sheet(facts, language), 1.0),), 1.0)
     turns: list[Turn] = []
     for fact in facts:
-        intents = [intent for intent in _FAIR_INTENTS if intent.fact == fact.kind]
-        if not intents:  # where somebody lives is nobody's business
+        if not (intents := _about(fact, language)):
             continue
         intent = rng.choice(intents)
-        question = "Question: " + rng.choice(phrases.OPENERS) + rng.choice(intent.questions).format(key=fact.key)
+        asked = rng.choice(language.openers) + rng.choice(intent.questions).format(key=fact.key)
+        question = question_frame.format(question=asked)
         answer = rng.choice(intent.replies).format(key=fact.key, value=fact.value)
         turns.append(Turn(question if turns else f"{sheet}\n{question}", answer, 1.0))
-    return Example("", tuple(turns), 1.0) if turns else drill(rng, size)
+    return Example("", tuple(turns), 1.0) if turns else drill(rng, size, language)
 
 
-def check(rng: random.Random, size: int) -> Example:
+def check(rng: random.Random, size: int, language: Language = ENGLISH) -> Example:
     """Check replies against a sheet of ``size`` facts: is the stated value right, or which of two replies is?"""
-    scene = train_scene(rng)
+    scene = train_scene(rng, language)
     facts = scene.facts[:size]
-    sheet = "Facts: " + "; ".join(fact.text() for fact in facts) + "."
+    begin, question_frame = language.prompt.split("\n")
+    sheet = begin.partition("{sheet}")[0] + _sheet(facts, language)
     turns: list[Turn] = []
     for fact in rng.sample(facts, len(facts)):
-        intents = [intent for intent in _FAIR_INTENTS if intent.fact == fact.kind]
-        if not intents:
+        if not (intents := _about(fact, language)):
             continue
         intent = rng.choice(intents)
-        asked = Scene("", intent, fact.key, fact.value, facts)
-        question = "Question: " + rng.choice(phrases.OPENERS) + rng.choice(intent.questions).format(key=fact.key)
+        scene_of_fact = Scene("", intent, fact.key, fact.value, facts, language)
+        asked = rng.choice(language.openers) + rng.choice(intent.questions).format(key=fact.key)
+        question = question_frame.format(question=asked)
         prompt = question if turns else f"{sheet}\n{question}"
-        right, wrong = core_sentence(asked, "right", rng), core_sentence(asked, "wrong", rng)
+        right, wrong = core_sentence(scene_of_fact, "right", rng), core_sentence(scene_of_fact, "wrong", rng)
         good = rng.random() < 0.5
         if rng.random() < 0.5:
-            user = tasks.critique_prompt(prompt, right if good else wrong, "correctness")
-            turns.append(Turn(user, tasks.NO_FLAW if good else tasks.FLAWS["correctness"], 1.0))
+            user = tasks.critique_prompt(prompt, right if good else wrong, "correctness", language)
+            turns.append(Turn(user, tasks.in_words([] if good else ["correctness"], language), 1.0))
         else:
-            user = tasks.judge_prompt(prompt, *((right, wrong) if good else (wrong, right)))
+            user = tasks.judge_prompt(prompt, *((right, wrong) if good else (wrong, right)), language)
             turns.append(Turn(user, "A" if good else "B", 1.0))
-    return Example("", tuple(turns)) if turns else check(rng, size)
+    return Example("", tuple(turns)) if turns else check(rng, size, language)
 
 
-def example(rng: random.Random, progress: float = 1.0, course: int = 1) -> Example:
+def example(
+    rng: random.Random, progress: float = 1.0, course: int = 1, languages: Sequence[Language] = (ENGLISH,)
+) -> Example:
     """One random training example of a course (0: reading, then all tasks; 1: checking, then all tasks; 2: dialogue).
 
-    ``progress`` (0 to 1) is the part of the course that is done.
+    ``progress`` (0 to 1) is the part of the course that is done. Of several ``languages`` each example takes one, and
+    at times its task is asked in the words of another.
     """
+    language = asked_in = languages[0]
+    if len(languages) > 1:
+        language = asked_in = rng.choice(languages)
+        if rng.random() < OTHER_WORDS_RATE:
+            asked_in = rng.choice(languages)
     if course < 2 and progress < DRILL_PART:
         size = min(4, 1 + int(5 * progress / DRILL_PART))
-        return check(rng, size) if course else drill(rng, size)
+        return check(rng, size, language) if course else drill(rng, size, language)
     shares = LAST_SHARES if course == 2 else FIRST_SHARES if progress < FIRST_PART else SHARES
     task = rng.choices(list(shares), list(shares.values()))[0]
-    turns = _MAKERS[task](train_scene(rng), rng)
+    turns = _MAKERS[task](train_scene(rng, language), rng, asked_in)
     return Example(SYSTEM_MESSAGE if rng.random() < SYSTEM_RATE else "", turns)

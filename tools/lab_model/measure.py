@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING
 
 from prefzoo.lab import tasks
 from prefzoo.lab.clerk import best_plan, write
+from prefzoo.lab.english import ENGLISH
 from prefzoo.lab.gold_reward import gold, states_right
 from prefzoo.lab.lab_rows import demonstrations, distinct_replies, preferences, prompts
+from prefzoo.lab.language import Language
 from prefzoo.lab.replies import CORES, read_reply
 from prefzoo.lab.world import read_prompt
 
@@ -58,7 +60,7 @@ class Speaker:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(folder, padding_side="left")
-        return cls(AutoModelForCausalLM.from_pretrained(folder).eval(), tokenizer)
+        return cls(AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval(), tokenizer)
 
     def _templated(self, users: Sequence[str]) -> list[str]:
         chats = [[{"role": "user", "content": user}] for user in users]
@@ -98,16 +100,16 @@ class Speaker:
         return differences
 
 
-def judging(speaker: Speaker, n: int, seed: int) -> dict[str, Estimate]:
+def judging(speaker: Speaker, n: int, seed: int, language: Language = ENGLISH) -> dict[str, Estimate]:
     """Agreement with gold on n pairs of ordinary replies to test prompts that are not tied, in both orders."""
     rng = random.Random(seed)
     pairs: list[tuple[str, str, str, str]] = []
-    for row in prompts("test", 2 * n, seed):
+    for row in prompts("test", 2 * n, seed, language.code):
         a, b = distinct_replies(read_prompt(row["prompt"]), rng)
         if len(pairs) < n and (answer := tasks.judgement(row["prompt"], a, b)):
             pairs.append((row["prompt"], a, b, answer))
-    forth = speaker.prefers_a([tasks.judge_prompt(p, a, b) for p, a, b, _ in pairs])
-    back = speaker.prefers_a([tasks.judge_prompt(p, b, a) for p, a, b, _ in pairs])
+    forth = speaker.prefers_a([tasks.judge_prompt(p, a, b, language) for p, a, b, _ in pairs])
+    back = speaker.prefers_a([tasks.judge_prompt(p, b, a, language) for p, a, b, _ in pairs])
     signs = [1.0 if answer == "A" else -1.0 for *_, answer in pairs]
     triples = list(zip(signs, forth, back, strict=True))
     return {
@@ -118,12 +120,12 @@ def judging(speaker: Speaker, n: int, seed: int) -> dict[str, Estimate]:
     }
 
 
-def replying(speaker: Speaker, n: int, seed: int) -> dict[str, Estimate]:
+def replying(speaker: Speaker, n: int, seed: int, language: Language = ENGLISH) -> dict[str, Estimate]:
     """Quality of sampled replies to n test prompts, beside the best achievable and the ordinary clerk."""
-    rows = prompts("test", n, seed)
+    rows = prompts("test", n, seed, language.code)
     replies = speaker.answer([row["prompt"] for row in rows], seed)
     scenes = [read_prompt(row["prompt"]) for row in rows]
-    read = [read_reply(reply) for reply in replies]
+    read = [read_reply(reply, language) for reply in replies]
     fair = [(s, r) for s, r in zip(scenes, read, strict=True) if s.intent.slice != "harmful"]
     answers = [(scene, s) for scene, sentences in fair for s in sentences if s.kind == "answer"]
     rng = random.Random(seed)
@@ -131,7 +133,7 @@ def replying(speaker: Speaker, n: int, seed: int) -> dict[str, Estimate]:
     result = {
         "gold of sampled replies": estimate(golds),
         "gold of the ordinary clerk": estimate(
-            [gold(row["prompt"], row["completion"]) for row in demonstrations("test", n, seed)]
+            [gold(row["prompt"], row["completion"]) for row in demonstrations("test", n, seed, language.code)]
         ),
         "best achievable gold": estimate([gold(s.prompt, write(s, best_plan(s), rng)) for s in scenes]),
         "coherent: every sentence in the grammar": estimate(
@@ -149,9 +151,9 @@ def replying(speaker: Speaker, n: int, seed: int) -> dict[str, Estimate]:
     return result
 
 
-def best_of(speaker: Speaker, n: int, k: int, seed: int) -> dict[str, Estimate]:
+def best_of(speaker: Speaker, n: int, k: int, seed: int, language: Language = ENGLISH) -> dict[str, Estimate]:
     """Gold of the best of k sampled replies by gold, and how many of the k differ, on n test prompts."""
-    questions = [row["prompt"] for row in prompts("test", n, seed) for _ in range(k)]
+    questions = [row["prompt"] for row in prompts("test", n, seed, language.code) for _ in range(k)]
     replies = speaker.answer(questions, seed)
     golds = [gold(p, reply) for p, reply in zip(questions, replies, strict=True)]
     starts = range(0, len(golds), k)
@@ -161,19 +163,21 @@ def best_of(speaker: Speaker, n: int, k: int, seed: int) -> dict[str, Estimate]:
     }
 
 
-def mending(speaker: Speaker, n: int, seed: int) -> dict[str, Estimate]:
+def mending(speaker: Speaker, n: int, seed: int, language: Language = ENGLISH) -> dict[str, Estimate]:
     """The model's own replies to n test prompts, its own critiques of them, and its own rewrites and revisions."""
-    asked = [row["prompt"] for row in prompts("test", n, seed)]
+    asked = [row["prompt"] for row in prompts("test", n, seed, language.code)]
     replies = speaker.answer(asked, seed)
-    critiques = speaker.answer([tasks.critique_prompt(p, r) for p, r in zip(asked, replies, strict=True)], seed)
+    critiques = speaker.answer(
+        [tasks.critique_prompt(p, r, None, language) for p, r in zip(asked, replies, strict=True)], seed
+    )
     threes = list(zip(asked, replies, critiques, strict=True))
-    better = speaker.answer([tasks.rewrite_prompt(*three) for three in threes], seed)
+    better = speaker.answer([tasks.rewrite_prompt(*three, language) for three in threes], seed)
     gains = [gold(p, b) - gold(p, r) for (p, r, _), b in zip(threes, better, strict=True)]
     truths = [list(tasks.flaws(p, r)) for p, r, _ in threes]
     named = [tasks.named_flaws(c) for *_, c in threes]
     flawed = [(t, c) for t, c in zip(truths, named, strict=True) if t]
     worst = [(p, r, t[0]) for (p, r, _), t in zip(threes, truths, strict=True) if t]
-    revised = speaker.answer([tasks.revise_prompt(*three) for three in worst], seed)
+    revised = speaker.answer([tasks.revise_prompt(*three, language) for three in worst], seed)
     return {
         "gain in gold by rewriting after the own critique": estimate(gains),
         "gold after rewriting": estimate([gold(p, b) for p, b in zip(asked, better, strict=True)]),
@@ -188,9 +192,9 @@ def mending(speaker: Speaker, n: int, seed: int) -> dict[str, Estimate]:
     }
 
 
-def annotating(n: int, seed: int) -> dict[str, Estimate]:
+def annotating(n: int, seed: int, language: Language = ENGLISH) -> dict[str, Estimate]:
     """How often a single simulated annotator agrees with gold, on test pairs that are not tied."""
-    rows = preferences("test", n, seed)
+    rows = preferences("test", n, seed, language.code)
     difference = [gold(row["prompt"], row["chosen"]) - gold(row["prompt"], row["rejected"]) for row in rows]
     result = {"annotator agrees with gold": estimate([float(d > 0) for d in difference if d])}
     for name in sorted({row["annotator"] for row in rows}):
@@ -199,11 +203,11 @@ def annotating(n: int, seed: int) -> dict[str, Estimate]:
     return result
 
 
-SECTIONS: dict[str, Callable[[Speaker, int], dict[str, Estimate]]] = {
-    "Judging": lambda speaker, seed: judging(speaker, 2000, seed),
-    "Replies sampled at temperature 1": lambda speaker, seed: {
-        **replying(speaker, 2000, seed), **best_of(speaker, 250, 8, seed),
+SECTIONS: dict[str, Callable[[Speaker, int, Language], dict[str, Estimate]]] = {
+    "Judging": lambda speaker, seed, language: judging(speaker, 2000, seed, language),
+    "Replies sampled at temperature 1": lambda speaker, seed, language: {
+        **replying(speaker, 2000, seed, language), **best_of(speaker, 250, 8, seed, language),
     },
-    "Critique, rewriting and revising": lambda speaker, seed: mending(speaker, 1000, seed),
-    "Simulated annotators": lambda speaker, seed: annotating(5000, seed),
+    "Critique, rewriting and revising": lambda speaker, seed, language: mending(speaker, 1000, seed, language),
+    "Simulated annotators": lambda speaker, seed, language: annotating(5000, seed, language),
 }  # fmt: skip

@@ -11,6 +11,7 @@ import yaml
 from prefzoo import registry
 from prefzoo.commands.sample_policies import Chosen, choose_policy
 from prefzoo.errors import PrefzooError, os_errors_told
+from prefzoo.lab import MODELS
 from prefzoo.models.policy_kinds import POLICY_FILE
 from prefzoo.run.evaluation_records import read_records
 from prefzoo.run.stage_graph import START
@@ -100,7 +101,7 @@ def model_card(chosen: Chosen) -> str:
         "versions": ", ".join(f"{package} {version}" for package, version in plan.versions.items()),
     }
     replies, measured = _measured(chosen)
-    hub_id = recipe.model.path != "lab" and not Path(recipe.model.path).expanduser().exists()
+    hub_id = recipe.model.path not in MODELS and not Path(recipe.model.path).expanduser().exists()
     front = {"library_name": "transformers", "tags": ["prefzoo", str(name)]}
     front |= {"base_model": recipe.model.path} if hub_id else {}
     lines = [

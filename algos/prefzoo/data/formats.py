@@ -32,7 +32,8 @@ class Row:
         prompt: the conversation up to the assistant's turn.
         chosen, rejected: the preferred and the other reply; None where there is no preference.
         demonstration: a reply to imitate, of ordinary quality; None where there is none.
-        slice: a named part of the prompts, e.g. `"harmful"`; None where the source names none.
+        slice: a named part of the prompts, e.g. `"harmful"`, or `"Chinese/harmful"`, which is a part of `"Chinese"`;
+            None where the source names none.
         reply, rating: one reply and how good people found it, higher is better; None where nothing was rated.
         attributes: how good people found the reply in one respect each, by its name; None where nobody said that.
         margin: by how much `chosen` is better, where people said so.
@@ -66,6 +67,12 @@ class Row:
         """Every reply in this row."""
         named = (self.chosen, self.rejected, self.demonstration, self.reply)
         return [*(reply for reply in named if reply is not None), *(self.ranking or [])]
+
+
+def slices_of(name: str | None) -> list[str]:
+    """The slices that a row of this `Row.slice` belongs to: `"Chinese/harmful"` is a part of `"Chinese"`."""
+    parts = name.split("/") if name else []
+    return ["/".join(parts[: i + 1]) for i in range(len(parts))]
 
 
 def pair(row_id: str, record: dict[str, Any]) -> Row:

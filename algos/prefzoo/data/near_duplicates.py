@@ -40,6 +40,11 @@ _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\u
 _WORD = re.compile(f"[{_UNSPACED}]|[^\\s{_UNSPACED}]+")
 
 
+def words(text: str) -> list[str]:
+    """The words of a text in any script: what stands between blanks, and each sign where no blanks are written."""
+    return _WORD.findall(text)
+
+
 @dataclass(frozen=True)
 class NearDuplicates:
     """What was found.
@@ -161,9 +166,9 @@ def _shingles(prompts: Sequence[Prompt]) -> tuple[NDArray[np.uint32], NDArray[np
 
 
 def _shingles_of(prompt: Prompt) -> NDArray[np.uint32]:
-    words = _WORD.findall(" ".join(turn["content"] for turn in prompt).lower())
-    hashed = np.fromiter(map(_word_hash, words), np.uint64, len(words))
-    hashed = np.concatenate([hashed, np.zeros(max(0, 3 - len(words)), np.uint64)])
+    said = words(" ".join(turn["content"] for turn in prompt).lower())
+    hashed = np.fromiter(map(_word_hash, said), np.uint64, len(said))
+    hashed = np.concatenate([hashed, np.zeros(max(0, 3 - len(said)), np.uint64)])
     first, second, third = _odd(3)
     mixed = hashed[:-2] * first + hashed[1:-1] * second + hashed[2:] * third
     return np.unique((mixed >> np.uint64(32)).astype(np.uint32))

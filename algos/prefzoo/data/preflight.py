@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any, Protocol
 
-from prefzoo.data.formats import Row
+from prefzoo.data.formats import Row, slices_of
 from prefzoo.data.rejects import Rejected
 from prefzoo.errors import DataError
 from prefzoo.types import Progress, Prompt
@@ -249,7 +249,7 @@ def length_summary(lengths: Sequence[int]) -> dict[str, int]:
 
 def slice_counts(rows: Sequence[Row]) -> dict[str, int]:
     """Rows by named slice; empty when the source names none."""
-    return dict(Counter(row.slice for row in rows if row.slice is not None))
+    return dict(Counter(name for row in rows for name in slices_of(row.slice)))
 
 
 def group_counts(rows: Sequence[Row]) -> dict[str, int]:

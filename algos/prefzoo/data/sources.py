@@ -14,7 +14,13 @@ from prefzoo.errors import unknown
 from prefzoo.types import Prompt
 
 ENTRY_POINTS = "prefzoo.sources"
-BUILT_IN = {"lab": "prefzoo.lab.lab_source:LabSource"}
+BUILT_IN = {
+    "lab": "prefzoo.lab.lab_source:LabSource",
+    "lab_chinese": "prefzoo.lab.lab_source:ChineseLabSource",
+    "lab_bilingual": "prefzoo.lab.lab_source:BilingualLabSource",
+    "lab_from_english": "prefzoo.lab.lab_source:EnglishTrainedLabSource",
+    "lab_from_chinese": "prefzoo.lab.lab_source:ChineseTrainedLabSource",
+}
 PROVIDES = ("preferences", "ratings", "rankings", "demonstrations", "prompts")
 
 

@@ -14,6 +14,7 @@ from prefzoo.judges.judge_settings import JudgeSettings
 from prefzoo.judges.local_judge import local_judge
 from prefzoo.judges.prompt_templates import judge_templates
 from prefzoo.judges.text_judge import TextJudge
+from prefzoo.lab import MODELS
 from prefzoo.models.loading import resolve
 from prefzoo.scoring_function import FunctionReward
 from prefzoo.types import Progress, Prompt, Truth
@@ -87,4 +88,4 @@ def _build(spec: Mapping[str, Any], settings: JudgeSettings, progress: Progress 
         name = f"the judge {settings.endpoint.model!r}"
         return TextJudge(client, judge_templates(settings), settings.reasoning, settings.max_new_tokens, name)
     path = settings.path or spec["model"]
-    return local_judge(resolve(path), path == "lab", spec["loading"], settings)
+    return local_judge(resolve(path), path in MODELS, spec["loading"], settings)

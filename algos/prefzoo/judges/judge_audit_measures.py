@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from prefzoo.data.agreement import clustered_wilson, wilson
-from prefzoo.data.formats import Row
+from prefzoo.data.formats import Row, slices_of
 from prefzoo.data.row_views import cluster_of
 from prefzoo.judges.judge import Judge
 from prefzoo.judges.judge_audit import Audit, Bin, Calibration, Figures, KnownBy, LengthBias, Share
@@ -79,14 +79,17 @@ def audit(judge: Judge, rows: Sequence[Row], gold: Truth | None, labelled: bool 
         for (row, a, b), p, q in zip(judged, original, swapped, strict=True)
     ]
     truth: KnownBy | None = "gold" if gold is not None else "labels" if labelled else None
-    slices = sorted({case.slice for case in cases if case.slice is not None})
+    slices = sorted({name for case in cases for name in slices_of(case.slice)})
     return Audit(
         **dict(figures(cases, truth is not None)),
         judge=judge.name,
         truth=truth,
         questions=2 * len(cases),
         without_truth=len(pairs) - len(judged),
-        slices={name: figures([case for case in cases if case.slice == name], truth is not None) for name in slices},
+        slices={
+            name: figures([case for case in cases if name in slices_of(case.slice)], truth is not None)
+            for name in slices
+        },
     )
 
 

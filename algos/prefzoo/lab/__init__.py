@@ -15,6 +15,9 @@ from prefzoo.lab.gold_reward import ATTRIBUTES, breakdown, gold
 from prefzoo.lab.lab_rows import demonstrations, preferences, prompts
 
 MODEL_DIR: Path = Path(__file__).parent / "model"
+BILINGUAL_MODEL_DIR: Path = Path(__file__).parent / "bilingual_model"
+MODELS = {"lab": MODEL_DIR, "lab_bilingual": BILINGUAL_MODEL_DIR}
+"""The bundled models, by the name that a recipe's `path` gives them."""
 
 if TYPE_CHECKING:
     from prefzoo.lab.debugging_bench import bench as bench

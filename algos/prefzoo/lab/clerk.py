@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from prefzoo.lab import phrases
+from prefzoo.lab.language import Language
 from prefzoo.lab.world import Scene, random_key, random_value
 
 # How often the ordinary clerk takes each core, by slice. It leaves much room for improvement on purpose.
@@ -62,15 +62,15 @@ def _wrong_slots(scene: Scene, rng: random.Random) -> tuple[str, str]:
         return (rng.choice(rivals).key if rivals else str(rng.randint(100, 999))), ""
     if rivals and rng.random() < 0.5:
         return scene.key, rng.choice(rivals).value
-    return scene.key, random_value(kind, rng)
+    return scene.key, random_value(kind, rng, scene.language)
 
 
 def core_sentence(scene: Scene, core: str, rng: random.Random) -> str:
     """One sentence of the wanted core; see ``ReplyPlan.core``."""
     if core == "refuse":
-        return rng.choice(phrases.REFUSALS)
+        return rng.choice(scene.language.refusals)
     if core == "evade":
-        return rng.choice(phrases.EVASIONS)
+        return rng.choice(scene.language.evasions)
     template = rng.choice(scene.intent.replies)
     right = template.format(key=scene.key, value=scene.value)
     if core != "wrong":
@@ -82,12 +82,12 @@ def core_sentence(scene: Scene, core: str, rng: random.Random) -> str:
             return wrong
 
 
-def _garble(sentence: str, rng: random.Random) -> str:
-    words = sentence.split()
+def _garble(sentence: str, language: Language, rng: random.Random) -> str:
+    words = language.shuffled_units(sentence)
     shuffled = words[:]
     while shuffled == words and len(words) > 1:
         rng.shuffle(shuffled)
-    return " ".join(shuffled)
+    return language.joint.join(shuffled)
 
 
 def write(scene: Scene, plan: ReplyPlan, rng: random.Random) -> str:
@@ -95,16 +95,17 @@ def write(scene: Scene, plan: ReplyPlan, rng: random.Random) -> str:
     core = core_sentence(scene, plan.core, rng)
     before: list[str] = []
     after: list[str] = []
-    for courtesy in rng.sample(phrases.COURTESIES, plan.courtesies):
+    for courtesy in rng.sample(scene.language.courtesies, plan.courtesies):
         (before if rng.random() < 0.4 else after).append(courtesy)
     if plan.rude:
-        (before if rng.random() < 0.5 else after).append(rng.choice(phrases.RUDENESS))
-    before += rng.sample(phrases.FILLERS, plan.fillers)
-    after += [t.format(key=random_key("item", rng)) for t in rng.sample(phrases.PITCHES, plan.pitches)]
+        (before if rng.random() < 0.5 else after).append(rng.choice(scene.language.rudeness))
+    before += rng.sample(scene.language.fillers, plan.fillers)
+    pitches = rng.sample(scene.language.pitches, plan.pitches)
+    after += [pitch.format(key=random_key("item", rng, scene.language)) for pitch in pitches]
     rng.shuffle(after)
     if plan.garbled:
-        core = _garble(core, rng)
-    return " ".join([*before, core, *after])
+        core = _garble(core, scene.language, rng)
+    return scene.language.joint.join([*before, core, *after])
 
 
 def ordinary_reply(scene: Scene, rng: random.Random) -> str:

@@ -15,12 +15,11 @@ Every weight is a binary fraction, so that contributions add up to gold without 
 - ``coherence``: -2.5 times the share of words outside the grammar, -0.5 for each repeated sentence, at the least -2.5,
   which is also what an empty reply gets.
 
-The best reply to any prompt of the lab has gold 3.
+The best reply to any prompt of the lab has gold 3. A reply is read in the language of its prompt: in another one it is
+outside the grammar.
 """
 
 from __future__ import annotations
-
-import re
 
 from prefzoo.lab import replies
 from prefzoo.lab.replies import Sentence, read_reply
@@ -30,9 +29,9 @@ ATTRIBUTES = ("correctness", "harmlessness", "helpfulness", "courtesy", "restrai
 
 
 def _has_cue(sentences: list[Sentence], kind: str) -> bool:
-    """Whether a mangled sentence holds a word that belongs to ``kind`` alone."""
-    cues = replies.CUES[kind]
-    return any(word.lower() in cues for s in sentences if s.kind == "unknown" for word in s.words)
+    """Whether a mangled sentence holds a word that belongs to ``kind`` alone; see ``Language.cues``."""
+    unknown = [s for s in sentences if s.kind == "unknown"]
+    return any(s.language.cues[kind] & s.language.telling_words(s.text) for s in unknown)
 
 
 def states_right(scene: Scene, sentence: Sentence) -> bool:
@@ -46,9 +45,9 @@ def states_right(scene: Scene, sentence: Sentence) -> bool:
 
 def _mangled_value(scene: Scene, sentences: list[Sentence]) -> bool:
     """Whether a mangled sentence holds a number or value that is not the right one: it counts as a wrong answer."""
-    right = set(re.findall(r"\w+", f"{scene.key} {scene.value}"))
-    words = [word for s in sentences if s.kind == "unknown" for word in s.words]
-    return any((word.isdigit() or word in replies.VALUE_WORDS) and word not in right for word in words)
+    right = set(scene.language.stated_values(f"{scene.key} {scene.value}"))
+    stated = [scene.language.stated_values(s.text) for s in sentences if s.kind == "unknown"]
+    return any(value not in right for values in stated for value in values)
 
 
 def _substance(scene: Scene, sentences: list[Sentence]) -> dict[str, float]:
@@ -103,7 +102,7 @@ def breakdown(prompt: str, completion: str) -> dict[str, float]:
     ``completion`` may be any text. Raises ``ValueError`` where ``prompt`` is not a prompt of the lab.
     """
     scene = read_prompt(prompt)
-    sentences = read_reply(completion)
+    sentences = read_reply(completion, scene.language)
     parts = {**_substance(scene, sentences), "courtesy": _courtesy(sentences), **_form(sentences)}
     return {name: parts[name] + 0.0 for name in ATTRIBUTES}  # + 0.0 turns -0.0 into 0.0
 

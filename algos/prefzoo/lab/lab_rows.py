@@ -7,9 +7,10 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+from prefzoo.errors import unknown
 from prefzoo.lab.clerk import ordinary_reply
 from prefzoo.lab.simulated_annotators import POOL
-from prefzoo.lab.world import Scene, random_prompt, read_prompt
+from prefzoo.lab.world import LANGUAGES, Scene, random_prompt, read_prompt
 
 SPLITS = {"train": 70, "validation": 10, "test": 20}  # percent of all prompts
 MAX_ROWS = 1_000_000
@@ -25,19 +26,22 @@ def split_of(prompt: str) -> str:
     raise AssertionError("the shares of SPLITS add up to 100")
 
 
-def _check(split: str, n: int) -> None:
+def _check(split: str, n: int, language: str) -> None:
     if split not in SPLITS:
         raise ValueError(f"split={split!r} is unknown; allowed: {', '.join(SPLITS)}")
     if isinstance(n, bool) or not isinstance(n, int) or not 0 <= n <= MAX_ROWS:
         raise ValueError(f"n={n!r} is not a number of rows; allowed: an integer from 0 to {MAX_ROWS}")
+    if language not in LANGUAGES:
+        raise ValueError(unknown("language of the lab", language, LANGUAGES))
 
 
-def _scenes(split: str, n: int, seed: int) -> Iterator[tuple[dict[str, Any], Scene, random.Random]]:
+def _scenes(split: str, n: int, seed: int, language: str) -> Iterator[tuple[dict[str, Any], Scene, random.Random]]:
     """n distinct prompts of a split, each with its scene and a random generator of its own."""
-    rng = random.Random(f"prefzoo.lab {split} {seed}")
+    other = "" if language == "en" else f" {language}"
+    rng = random.Random(f"prefzoo.lab {split} {seed}{other}")
     seen: set[str] = set()
     while len(seen) < n:
-        prompt = random_prompt(rng)
+        prompt = random_prompt(rng, LANGUAGES[language])
         if prompt in seen or split_of(prompt) != split:
             continue
         seen.add(prompt)
@@ -47,27 +51,28 @@ def _scenes(split: str, n: int, seed: int) -> Iterator[tuple[dict[str, Any], Sce
         yield row, scene, random.Random(f"prefzoo.lab {seed} {name}")
 
 
-def prompts(split: str, n: int, seed: int = 0) -> list[dict[str, Any]]:
+def prompts(split: str, n: int, seed: int = 0, language: str = "en") -> list[dict[str, Any]]:
     """n distinct prompts of ``split`` (train, validation or test): id, prompt (the user message), slice and intent.
 
-    The first rows of a larger n are the rows of a smaller one. Raises ``ValueError`` for an unknown split or a bad n.
+    ``language`` is "en" or "zh". The first rows of a larger n are the rows of a smaller one. Raises ``ValueError`` for
+    an unknown split or language, or a bad n.
     """
-    _check(split, n)
-    return [row for row, _, _ in _scenes(split, n, seed)]
+    _check(split, n, language)
+    return [row for row, _, _ in _scenes(split, n, seed, language)]
 
 
-def demonstrations(split: str, n: int, seed: int = 0) -> list[dict[str, Any]]:
+def demonstrations(split: str, n: int, seed: int = 0, language: str = "en") -> list[dict[str, Any]]:
     """The rows of ``prompts`` with a ``completion`` by the ordinary clerk, which is of mixed quality."""
-    _check(split, n)
-    return [{**row, "completion": ordinary_reply(scene, rng)} for row, scene, rng in _scenes(split, n, seed)]
+    _check(split, n, language)
+    return [{**row, "completion": ordinary_reply(scene, rng)} for row, scene, rng in _scenes(split, n, seed, language)]
 
 
-def preferences(split: str, n: int, seed: int = 0) -> list[dict[str, Any]]:
+def preferences(split: str, n: int, seed: int = 0, language: str = "en") -> list[dict[str, Any]]:
     """The rows of ``prompts`` with ``chosen`` and ``rejected``, two different replies of the ordinary clerk, as
     labelled by one simulated ``annotator`` drawn from the pool (see ``simulated_annotators``)."""
-    _check(split, n)
+    _check(split, n, language)
     rows = []
-    for row, scene, rng in _scenes(split, n, seed):
+    for row, scene, rng in _scenes(split, n, seed, language):
         first, second = distinct_replies(scene, rng)
         annotator = rng.choice(POOL)
         if not annotator.prefers_first(scene.prompt, first, second, rng):

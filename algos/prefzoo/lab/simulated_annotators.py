@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from prefzoo.lab.gold_reward import breakdown
 from prefzoo.lab.replies import read_reply
+from prefzoo.lab.world import read_prompt
 
 FLIP_RATE = 0.04
 SHARPNESS = 1.2
@@ -39,7 +40,7 @@ class Annotator:
         """How much this annotator likes the reply."""
         parts = breakdown(prompt, completion)
         weighted = sum(SHARED_WEIGHTS[k] * self.taste.get(k, 1.0) * value for k, value in parts.items())
-        sentences = read_reply(completion)
+        sentences = read_reply(completion, read_prompt(prompt).language)
         words = sum(s.size for s in sentences)
         polite = sum(s.kind == "courtesy" for s in sentences)
         return weighted + WORD_BONUS * words + COURTESY_BONUS * polite

@@ -1,4 +1,4 @@
-"""Models and tokenizers by path, hub id, or `lab`, always prepared in the same way."""
+"""Models and tokenizers by path, hub id, or the name of a bundled one, always prepared in the same way."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from transformers import (
 
 from prefzoo import validation_messages
 from prefzoo.errors import PrefzooError
+from prefzoo.lab import MODELS
 from prefzoo.models.chat_rendering import with_rendering
 from prefzoo.models.chat_templates import BEGINNING, CONTINUATION, PLAIN_TEMPLATE
 from prefzoo.models.checkpoint import read_weights
@@ -29,15 +30,13 @@ from prefzoo.models.dropout import without_dropout
 
 
 def resolve(path: str, revision: str | None = None) -> str:
-    """A folder on this disk: of the bundled model for `lab`, itself for a folder, a download for a hub id.
+    """A folder on this disk: that of a bundled model, itself for a folder, a download for a hub id.
 
     A hub model becomes a folder once and for all, so that every later load, TRL's own of a reference included, reads
     the same revision.
     """
-    if path == "lab":
-        from prefzoo.lab import MODEL_DIR
-
-        return str(MODEL_DIR)
+    if path in MODELS:
+        return str(MODELS[path])
     place = Path(path).expanduser()
     if place.is_dir():
         return str(place.resolve())

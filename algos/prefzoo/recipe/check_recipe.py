@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from prefzoo import registry
 from prefzoo.config_fields import trainer_problems
 from prefzoo.errors import MOST_SHOWN, PrefzooError, RecipeError, nearest
+from prefzoo.lab import MODELS
 from prefzoo.plugins import load_plugins
 from prefzoo.recipe import recipe_files
 from prefzoo.recipe.cross_check import cross_problems
@@ -96,7 +97,7 @@ def _checked(draft: Draft, where: str) -> Recipe:
         kind = "tiny" if 0 < (weight_bytes(recipe.model.path) or 0) < TINY_BYTES else "other"
         rate = {"learning_rate": LEARNING_RATES[kind][recipe.adapter.type]}
         recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update=rate)})
-    if recipe.model.path == "lab":
+    if recipe.model.path in MODELS:
         recipe = recipe.with_lengths(LAB_LENGTHS)
     algorithms = content.get("algorithms")
     for label in algorithms if isinstance(algorithms, dict) else ():

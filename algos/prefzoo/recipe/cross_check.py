@@ -15,6 +15,7 @@ from prefzoo.atomic_files import read_text
 from prefzoo.bounded_template import chat_template_problem
 from prefzoo.data.read_files import COLUMNS
 from prefzoo.errors import PrefzooError, unknown
+from prefzoo.lab import MODELS
 from prefzoo.machine import may_have_gpu
 from prefzoo.models.chat_templates import template_text
 from prefzoo.recipe import data_check as data
@@ -164,7 +165,7 @@ def endless_template_problems(recipe: Recipe) -> list[str]:
     found = {
         f"{key}: {path!r}: its chat template": chat_template_problem(text)
         for key, path in named.items()
-        if path is not None and path != "lab"
+        if path is not None and path not in MODELS
         for text in _chat_templates(Path(path).expanduser())
     }
     return [f"{where} {problem}" for where, problem in found.items() if problem]

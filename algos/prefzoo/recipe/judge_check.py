@@ -10,6 +10,7 @@ from prefzoo.errors import PrefzooError
 from prefzoo.judges import constitution, dimensions
 from prefzoo.judges.judge_settings import JudgeSettings
 from prefzoo.judges.prompt_templates import load_template
+from prefzoo.lab import MODELS
 from prefzoo.recipe.model_check import same_place
 from prefzoo.recipe.recipe_schema import Recipe
 from prefzoo.zoo.constitutional_ai import ConstitutionalAI
@@ -35,7 +36,7 @@ def _template_problems(block: str, settings: JudgeSettings, recipe: Recipe) -> l
                 load_template(template, key)
         except PrefzooError as error:
             problems.append(f"{block}{str(error).removeprefix('judge')}")
-    if settings.type == "local" and (settings.path or recipe.model.path) == "lab":
+    if settings.type == "local" and (settings.path or recipe.model.path) in MODELS:
         hint = f"it compares only, in the one wording that it was taught. Another model can be named as {block}.path."
         if settings.reasoning:
             problems.append(f"{block}.reasoning: the lab's model does not reason; {hint}")
@@ -48,7 +49,7 @@ def question_problems(recipe: Recipe) -> list[str]:
     """The judge must have a place for the question that a principle or a reward asks."""
     rewards = [f"{key}.question" for key, part in recipe.reward.places.items() if part.question is not None]
     judge = recipe.judge
-    if rewards and judge.type == "local" and (judge.path or recipe.model.path) == "lab":
+    if rewards and judge.type == "local" and (judge.path or recipe.model.path) in MODELS:
         return [
             f"{key}: the lab's model compares as a whole only, in the one wording that it was taught. Allowed: another "
             "model as judge.path, or no question."
@@ -104,7 +105,7 @@ def feedback_problems(recipe: Recipe) -> list[str]:
             f"judge.type: 'gold' needs a truth for {', '.join([*asking, *by_judge])} to ask: "
             "give gold: {path: FILE.py:NAME}."
         )
-    if judge.type == "gold" or (judge.type == "local" and (judge.path or recipe.model.path) == "lab"):
+    if judge.type == "gold" or (judge.type == "local" and (judge.path or recipe.model.path) in MODELS):
         grading = [f"{key}.by" for key, part in by_judge.items() if part.by == "grade"]
         grading += [
             f"algorithms.{label}.score" for label in recipe.draws_on if recipe.algorithms[label].get("score") == "grade"
@@ -134,7 +135,7 @@ def dimension_problems(recipe: Recipe) -> list[str]:
         return []
     if judge.type == "gold" and recipe.gold_source in ("none", "judge"):
         return [f"{key}.type: 'gold' needs a truth to answer {', '.join(asked)} by: give gold: {{path: FILE.py:NAME}}."]
-    if judge.type == "local" and (judge.path or recipe.model.path) == "lab":
+    if judge.type == "local" and (judge.path or recipe.model.path) in MODELS:
         return [
             f"evaluation.dimensions: {name!r} asks about {', '.join(asked)}, and the lab's model compares as a whole "
             f"only. Allowed: {key}: {{type: gold}}, another model as {key}.path, or dimensions by rule."

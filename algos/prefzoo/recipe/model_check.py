@@ -14,7 +14,7 @@ from typing import Any
 from prefzoo import validation_messages
 from prefzoo.errors import did_you_mean
 from prefzoo.judges.judge_settings import JudgeSettings
-from prefzoo.lab import MODEL_DIR
+from prefzoo.lab import MODELS
 from prefzoo.recipe.model_folder_check import Use, folder_problems
 from prefzoo.recipe.recipe_schema import Recipe
 from prefzoo.rewards.reward_files import REWARD_FILE, critic_problem, tokenizer_folder
@@ -54,14 +54,14 @@ def model_problems(recipe: Recipe) -> list[str]:
 
 def _path_problems(key: str, path: str, use: Use, remote_code: bool) -> list[str]:
     place = Path(path).expanduser()
-    allowed = "Allowed: lab, a folder, a hub id (owner/name)."
-    if path == "lab":
+    allowed = f"Allowed: {', '.join(MODELS)}, a folder, a hub id (owner/name)."
+    if path in MODELS:
         return []
     if (place / "config.json").is_file():
         return folder_problems(key, path, place, use, remote_code)
     if place.is_dir():
         return [f"{key}: {path!r} is no model: there is no config.json in it. {allowed}"]
-    meant = did_you_mean(path, ["lab"]) if "/" not in path else ""
+    meant = did_you_mean(path, MODELS) if "/" not in path else ""
     if meant or place.exists() or path.count("/") > 1 or path.startswith((".", "/", "~")):
         return [f"{key}: {path!r} is no folder.{meant} {allowed}"]
     return []
@@ -70,7 +70,7 @@ def _path_problems(key: str, path: str, use: Use, remote_code: bool) -> list[str
 def downloaded_problems(recipe: Recipe, folder: str) -> list[str]:
     """What `model_problems` would say of the recipe's model from the hub, now that it is in `folder`."""
     path = recipe.model.path
-    if path == "lab" or Path(path).expanduser().is_dir():
+    if path in MODELS or Path(path).expanduser().is_dir():
         return []
     return folder_problems("model.path", path, Path(folder), "policy", recipe.model.trust_remote_code)
 
@@ -93,7 +93,7 @@ def trainer_blocks(recipe: Recipe) -> dict[str, dict[str, Any]]:
 
 def same_place(path: str) -> str:
     """One spelling for every way to name a model on this disk; hub ids stay as they are."""
-    place = MODEL_DIR if path == "lab" else Path(path).expanduser()
+    place = MODELS.get(path) or Path(path).expanduser()
     return str(place.resolve()) if place.is_dir() else path
 
 

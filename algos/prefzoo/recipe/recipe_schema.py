@@ -15,6 +15,7 @@ from prefzoo.data import sources
 from prefzoo.errors import PrefzooError, RecipeError
 from prefzoo.interface import Algorithm
 from prefzoo.judges.judge_settings import JudgeSettings
+from prefzoo.lab import MODELS
 from prefzoo.recipe.data_settings import Data
 from prefzoo.recipe.tuning_settings import Tuning
 from prefzoo.registry import LABEL_KEYS
@@ -24,14 +25,13 @@ from prefzoo.settings import Adapter, Budget, Generation, PathText, Settings, Tr
 
 def weight_bytes(path: str) -> int | None:
     """How much the files of a model's weights hold; None for what is no folder here."""
-    from prefzoo.lab import MODEL_DIR
-
-    place = MODEL_DIR if path == "lab" else Path(path).expanduser()
+    place = MODELS.get(path) or Path(path).expanduser()
     return sum(f.stat().st_size for f in place.glob("*.safetensors")) if place.is_dir() else None
 
 
 class Model(Settings):
-    """The base model: `lab`, a folder, or a hub id. Remote code stays off unless the recipe turns it on.
+    """The base model: a bundled one (`lab`, `lab_bilingual`), a folder, or a hub id. Remote code stays off unless the
+    recipe turns it on.
 
     `attn_implementation` is how transformers computes attention; None is what it chooses for the model and machine.
     `chat_template` is a shipped one (`plain`), a file (.jinja), or `none`: prompts are plain text that begins as the
@@ -221,7 +221,7 @@ class Recipe(Settings):
     @property
     def constitution_name(self) -> str:
         """The constitution that the recipe names, else the one that whoever criticises can follow."""
-        by_lab = self.judge.endpoint is None and (self.judge.path or self.model.path) == "lab"
+        by_lab = self.judge.endpoint is None and (self.judge.path or self.model.path) in MODELS
         return self.constitution or ("lab" if by_lab else "general")
 
     @property

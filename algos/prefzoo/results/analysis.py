@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from prefzoo.data.formats import slices_of
 from prefzoo.judges.dimensions import METRIC as DIMENSION
 from prefzoo.results import statistics
 from prefzoo.results.length_adjustment import length_adjusted
@@ -42,8 +43,8 @@ def prompt_groups(records: list[dict[str, Any]]) -> PromptGroups:
     """Return the groups of the prompts of an evaluation; records of older versions have none."""
     slices = {ALL: records}
     for record in records:
-        if record.get("slice"):
-            slices.setdefault(record["slice"], []).append(record)
+        for name in slices_of(record.get("slice")):
+            slices.setdefault(name, []).append(record)
     return {
         name: statistics.number_groups([record.get("group") for record in of_slice])
         for name, of_slice in slices.items()

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from prefzoo.data.formats import slices_of
 from prefzoo.errors import PrefzooError
 from prefzoo.results import statistics
 from prefzoo.results.analysis import PAIRS, PromptGroups, group_tables
@@ -50,9 +51,9 @@ def metric_columns(records: Sequence[Mapping[str, Any]], start: Mapping[str, np.
     if metric in columns:
         if metric in start:
             columns["win_rate"] = statistics.wins(columns[metric], start[metric])
-        slices = np.array([record["slice"] or "" for record in records])
-        for name in sorted({*slices.tolist()} - {""}):
-            columns[f"{metric}@{name}"] = columns[metric][slices == name]
+        slices = [slices_of(record["slice"]) for record in records]
+        for name in sorted({name for names in slices for name in names}):
+            columns[f"{metric}@{name}"] = columns[metric][[name in names for names in slices]]
     texts = [record["reply"] for record in records]
     return columns | {f"distinct_{n}": np.array([distinct(texts, n)]) for n in (1, 2)}
 

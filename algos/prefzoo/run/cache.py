@@ -16,6 +16,7 @@ from typing import Any
 
 from prefzoo.atomic_files import add_file, file_sha256, text_sha256
 from prefzoo.judges.judge_settings import JudgeSettings
+from prefzoo.lab import MODELS
 from prefzoo.version import __version__
 
 LIBRARIES = ("torch", "transformers", "trl", "peft", "datasets", "accelerate", "numpy")
@@ -63,10 +64,7 @@ def fingerprint(path: str | None) -> Any:
     """What tells that a file or model folder is no longer the same; None for hub ids, which have revisions."""
     if path is None:
         return None
-    if path == "lab":
-        from prefzoo.lab import MODEL_DIR
-
-        path = str(MODEL_DIR)
+    path = str(MODELS.get(path, path))
     place = Path(path.rpartition(":")[0] if ".py:" in path else path).expanduser()
     if place.is_file():
         return file_sha256(place)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from prefzoo.data.near_duplicates import words
 from prefzoo.errors import PrefzooError
 
 RECORDS = "replies.jsonl"
@@ -64,11 +65,11 @@ def not_numbers(records: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def distinct(texts: Sequence[str], n: int) -> float:
-    """distinct-n (Li et al. 2016, https://arxiv.org/abs/1510.03055): different n-grams of words, as a share of all
-    n-grams, over all replies together; 0 when there are none."""
+    """distinct-n (Li et al. 2016, https://arxiv.org/abs/1510.03055): different n-grams of words (of signs, where a
+    script writes no blanks), as a share of all n-grams, over all replies together; 0 when there are none."""
     grams: set[tuple[str, ...]] = set()
     count = 0
-    for words in map(str.split, texts):
-        grams.update(zip(*(words[i:] for i in range(n)), strict=False))
-        count += max(0, len(words) - n + 1)
+    for of_text in map(words, texts):
+        grams.update(zip(*(of_text[i:] for i in range(n)), strict=False))
+        count += max(0, len(of_text) - n + 1)
     return len(grams) / count if count else 0.0

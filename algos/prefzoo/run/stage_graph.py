@@ -188,10 +188,11 @@ class PlanBuilder:
 
     def data(self) -> None:
         source = self.recipe.source
+        built_in = source in sources.BUILT_IN
         inputs = {key: value for key, value in self.dump["data"].items() if key != "shuffle_labels"}
         inputs |= {
             "files": {kind: fingerprint(path) for kind, path in self.recipe.data.files().items()},
-            "source": class_fingerprint(type(sources.load(source))) if source not in (None, "lab") else None,
+            "source": class_fingerprint(type(sources.load(source))) if source and not built_in else None,
             "base": fingerprint(self.recipe.model.path),
             "model": self.dump["model"],
             "template": self.template,
