@@ -37,6 +37,10 @@ def load_reward(spec: dict[str, Any], folder: Path, loading: Mapping[str, Any] |
         from prefzoo.rewards.judge_reward import load_judge_reward
 
         return load_judge_reward(spec, folder)
+    if spec["type"] == "knowledge":
+        from prefzoo.rewards.knowledge_reward import load_knowledge_reward
+
+        return load_knowledge_reward(spec, folder, loading)
     from prefzoo.rewards.reward_model import RewardModel
 
     return RewardModel.load(resolve_path(spec["path"], folder), loading)
