@@ -350,7 +350,7 @@ def test_the_section_shows_shares_and_the_sentences_that_decided(tmp_path) -> No
     headings, rows = knowledge_cells(results, ["dpo"])
     assert headings == ["policy", "supported", "contradicted", "not found"] and rows[0][:2] == ["dpo", "0.25"]
     section = knowledge_section(results, ["dpo"], tmp_path)
-    shares, text, examples = section.parts
+    _, text, examples = section.parts
     assert "30 sentences that state something" in text.text and "6 of which the checker's" in text.text
     assert ["dpo", "contradicted (the documents contradict each other)", "dpo says 24.", "It is 23.", "prices"] in (
         examples.cells[1]

@@ -19,6 +19,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import prefzoo
 from prefzoo import lab
 from prefzoo.data.agreement import clustered_wilson
@@ -28,6 +30,7 @@ from prefzoo.lab.lab_rows import distinct_replies
 from prefzoo.lab.simulated_annotators import POOL
 from prefzoo.lab.world import Fact, random_value, read_prompt
 from prefzoo.models.loading import load_tokenizer
+from prefzoo.results import statistics
 from prefzoo.results.results_schema import Results
 from prefzoo.rewards.knowledge_reward import build_fact_checker
 from prefzoo.rewards.reward_text import classifier_tokens
@@ -35,6 +38,8 @@ from prefzoo.run.evaluation_records import read_records
 from prefzoo.types import Prompt
 
 SHEET = re.compile(r"Facts: (.+)\.\nQuestion: (.+)")
+KEPT = 0.08
+"""Of the pairs of which neither text says anything of the other, which are by far the most."""
 TITLES = {
     "price": "Prices: what things cost",
     "stock": "Stock: how many are left",
@@ -138,7 +143,7 @@ def entailment_pairs(prompts: int, seed: int) -> list[tuple[str, str, int]]:
                 for fact, said in fragments(row["prompt"]):
                     about = fact.kind == scene.intent.fact and fact.key in ("", scene.key)
                     label = VERDICTS.index(verdict if about else "not_found")
-                    if label != 2 or rng.random() < 0.25:
+                    if label != 2 or rng.random() < KEPT:
                         pairs.append((f"{TITLES.get(fact.kind, '')}: {said}", f"{question} {text}", label))
     rng.shuffle(pairs)
     return pairs
@@ -179,3 +184,149 @@ def train_entailment(out: Path, prompts: int, epochs: int, seed: int) -> None:
             print(f"entailment: step {step} of {steps}, loss {total:.3f}", flush=True)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
+
+
+def write_rows(file: Path, rows: Sequence[dict[str, Any]]) -> str:
+    """Write rows as JSON lines."""
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(file)
+
+
+def gold(prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
+    """The lab's gold reward, for a recipe whose data are a file."""
+    return [float(lab.gold(p[-1]["content"], text)) for p, text in zip(prompts, completions, strict=True)]
+
+
+def measured(results: Results, out: Path, label: str, whole: dict[str, str]) -> dict[str, np.ndarray]:
+    """Of a label's replies to fair questions, (seeds x prompts): exact correctness, whether they are right, whether
+    they are wrong, their length in tokens, and gold.
+
+    Args:
+        whole: a prompt's last line -> the prompt with the shop's facts, by which it is judged.
+    """
+    columns: dict[str, list[list[float]]] = {}
+    for trial in results.algorithms[label].seeds.values():
+        of_seed: dict[str, list[float]] = {}
+        for record in read_records((out / trial.replies).parent):
+            prompt = whole[record["prompt"][-1]["content"].splitlines()[-1]]
+            if read_prompt(prompt).intent.slice == "harmful":
+                continue
+            parts = lab.breakdown(prompt, record["reply"])
+            values = {
+                "correctness": parts["correctness"],
+                "right": float(parts["correctness"] > 0),
+                "wrong": float(parts["correctness"] < 0),
+                "length": record["length"],
+                "gold": sum(parts.values()),
+            }
+            for name, value in values.items():
+                of_seed.setdefault(name, []).append(value)
+        for name, column in of_seed.items():
+            columns.setdefault(name, []).append(column)
+    return {name: np.array(table) for name, table in columns.items()}
+
+
+def differences(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The means of both, and one less the other, paired by seed and prompt, with its 95% interval."""
+    found = {}
+    for name in one:
+        each = statistics.paired_difference(one[name], other[name])
+        means = [float(table[name].mean()) for table in (one, other)]
+        found[name] = {"means": means, "difference": each.mean, "ci95": [each.low, each.high]}
+    return found
+
+
+def main() -> None:
+    """Measure the checkers, the reward and the context; write `knowledge_reward.json`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0, help="of the shop")
+    parser.add_argument("--prompts", type=int, default=600, help="to train on")
+    parser.add_argument("--test", type=int, default=256, help="to measure on")
+    parser.add_argument("--entailment", type=Path, help="a trained entailment model; trained anew by default")
+    parser.add_argument("--algorithm", default="rejection_sampling")
+    parser.add_argument("--weight", type=float, default=2.0, help="of knowledge beside the trained reward")
+    parser.add_argument("--parts", nargs="+", default=["checkers", "reward", "context"])
+    parser.add_argument("--out", type=Path, default=Path("runs/knowledge_reward"))
+    options = parser.parse_args()
+    out: Path = options.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    train, test = (
+        shop_rows(split, getattr(options, n), options.seed) for split, n in (("train", "prompts"), ("test", "test"))
+    )
+    documents = out / "handbook.jsonl"
+    write_documents(documents, [row["prompt"] for row in [*train, *test]])
+    entailment: Path = options.entailment or out / "entailment"
+    if not entailment.is_dir():
+        train_entailment(entailment, 6000, 3, options.seed)
+    found: dict[str, Any] = {"documents": len(load_documents(str(documents)).passages)}
+    if "checkers" in options.parts:
+        found["checkers"] = checkers(str(documents), entailment, test)
+        print(json.dumps(found["checkers"], indent=1), flush=True)
+    settings = {"rejection_sampling": {"n": 4, "trainer": {"learning_rate": 0.0023}}}.get(options.algorithm, {})
+    recipe: dict[str, Any] = {
+        "extends": "base",
+        "budget": {"prompts": None},
+        "data": {"splits": {"train": 0.7, "validation": 0.0, "test": 0.3}, "preferences": ""},
+        "judge": {"audit_pairs": 0},
+        "evaluation": {"prompts": options.test},
+        "algorithms": {options.algorithm: settings},
+        "seeds": options.seeds,
+        "tracking": {"wandb": {"mode": "disabled"}},
+    }
+    rows = [*train, *test]
+    whole = {row["prompt"].splitlines()[-1]: row["prompt"] for row in rows}
+    if "reward" in options.parts:
+        shown = {"documents": str(documents), "path": str(entailment)}
+        part = {"type": "knowledge", **shown, "weight": options.weight}
+        recipe["data"]["preferences"] = write_rows(out / "rows.jsonl", rows)
+        recipe |= {"gold": {"path": f"{Path(__file__).resolve()}:gold"}}
+        recipe["evaluation"]["knowledge"] = shown
+        arms = {"without": {"type": "trained"}, "with": {"type": "sum", "of": [{"type": "trained"}, part]}}
+        tables = {}
+        for name, reward in arms.items():
+            results = prefzoo.compare({**recipe, "reward": reward}, out=out / name)
+            tables[name] = measured(results, out / name, options.algorithm, whole)
+            tables["start"] = measured(results, out / name, "start", whole)
+        found["reward"] = {
+            "with - without": differences(tables["with"], tables["without"]),
+            **{f"{name} - start": differences(tables[name], tables["start"]) for name in arms},
+        }
+        print(json.dumps(found["reward"], indent=1), flush=True)
+    if "context" in options.parts:
+        bare = [{**row, "prompt": row["prompt"].splitlines()[-1]} for row in rows]
+        (out / "sheet.jinja").write_text(
+            'Facts: {{ passages | map(attribute="text") | join("; ") }}.\n{{ prompt }}', encoding="utf-8"
+        )
+        context = {"documents": str(documents), "k": 2, "template": str(out / "sheet.jinja")}
+        recipe["data"]["preferences"] = write_rows(out / "bare.jsonl", bare)
+        recipe |= {"gold": "none", "reward": {"type": "random"}, "evaluation": {"prompts": options.test}}
+        tables = {}
+        for name, put in {"without": None, "with": context}.items():
+            results = prefzoo.compare(
+                {**recipe, "context": put, "algorithms": {"dpo": {}}}, out=out / f"context-{name}"
+            )
+            for label in ("start", "dpo"):
+                tables[name, label] = measured(results, out / f"context-{name}", label, whole)
+        found["context"] = {
+            f"{label}, with - without": differences(tables["with", label], tables["without", label])
+            for label in ("start", "dpo")
+        }
+        print(json.dumps(found["context"], indent=1), flush=True)
+    (out / "knowledge_reward.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+
+
+def checkers(documents: str, entailment: Path, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The agreement of each checker with exact correctness, on both replies of each test pair."""
+    judge = {"settings": {"type": "local"}, "model": "lab", "loading": {}, "gold": "lab", "seed": 0, "cache": ""}
+    kinds: dict[str, dict[str, Any]] = {
+        "judge": {"judge": judge},
+        "entailment": {"path": str(entailment)},
+        "truth": {"judge": {**judge, "settings": {"type": "gold"}}},
+    }
+    replies = [(row["prompt"], row[key]) for row in rows for key in ("chosen", "rejected")]
+    return {name: agreement(build_fact_checker(documents, 4, by), replies) for name, by in kinds.items()}
+
+
+if __name__ == "__main__":
+    main()

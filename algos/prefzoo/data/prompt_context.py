@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from jinja2 import TemplateError, meta
@@ -12,7 +12,7 @@ from pydantic import Field
 
 from prefzoo.atomic_files import read_text, text_sha256, usable_path
 from prefzoo.bounded_template import ENVIRONMENT, EXAMPLE, fill_in, template_problem
-from prefzoo.data.documents import Documents, load_documents
+from prefzoo.data.documents import Documents, Passage, load_documents
 from prefzoo.data.formats import Row
 from prefzoo.data.rejects import Rejected
 from prefzoo.errors import PrefzooError, unknown
@@ -20,17 +20,21 @@ from prefzoo.settings import PathText, Settings
 from prefzoo.types import Prompt
 from prefzoo.views import prompt_key
 
-TEMPLATE = "{% for passage in passages %}{{ passage }}\n\n{% endfor %}{{ prompt }}"
-"""Each passage, a blank line behind it, and then what the user said."""
+TEMPLATE = "{% for each in passages %}{% if each.title %}{{ each.title }}: {% endif %}{{ each.text }}\n\n{% endfor %}{{ prompt }}"
+"""Each passage behind its title, a blank line behind it, and then what the user said."""
 SHOWN = ("passages", "prompt")
-"""What a template must show: a list of texts, and the last turn."""
+"""What a template must show: passages with `text`, `title` and `document`, and the last turn."""
+_EXAMPLE = {"passages": [asdict(Passage("a", EXAMPLE, "b"))] * 2, "prompt": EXAMPLE}
 
 
 class Context(Settings):
-    """What is put before the last turn of each prompt: the passages of `documents` that BM25 finds for it, `k` at most.
+    """What is put before the last turn of each prompt: the passages that BM25 finds for it.
 
-    `template` is a Jinja file that shows `passages` (a list) and `prompt` (the turn's text); None puts the passages
-    first, with a blank line behind each.
+    Attributes:
+        documents: the file that they are in, .jsonl with `text`, .txt or .md.
+        k: how many, at most.
+        template: a Jinja file that shows `passages` (a list, each with `text`, `title` and `document`) and `prompt` (the
+            turn's text); None puts the passages first, with a blank line behind each.
     """
 
     documents: PathText
@@ -51,10 +55,10 @@ def load_context_template(template: str | None) -> str:
         raise PrefzooError(f"{where} is no file.")
     try:
         text = read_text(usable_path(template))
-        if problem := template_problem(text, passages=[EXAMPLE, EXAMPLE], prompt=EXAMPLE):
+        if problem := template_problem(text, **_EXAMPLE):
             raise PrefzooError(f"{where} {problem}")
         variables = meta.find_undeclared_variables(ENVIRONMENT.parse(text))
-        fill_in(text, passages=[EXAMPLE], prompt=EXAMPLE)
+        fill_in(text, **_EXAMPLE)
     except TemplateError as error:
         problems = [unknown("variable", name, SHOWN) for name in sorted(_variables(text) - {*SHOWN})]
         raise PrefzooError(f"{where}: {' '.join(problems) or f'is no Jinja template: {error}'}") from error
@@ -94,7 +98,7 @@ class PromptContext:
         found = self.documents.find(prompt[-1]["content"], self.k)[:most]
         if not found:
             return prompt
-        content = fill_in(self.template, passages=[each.whole for each in found], prompt=prompt[-1]["content"])
+        content = fill_in(self.template, passages=[asdict(each) for each in found], prompt=prompt[-1]["content"])
         return [*prompt[:-1], {**prompt[-1], "content": content}]
 
     def put_before(

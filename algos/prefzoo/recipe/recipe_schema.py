@@ -80,7 +80,13 @@ class GoldFunction(Settings):
 
 class Knowledge(Settings):
     """Facts that replies are measured by: each reply is supported, contradicted or not found by `documents`, as in
-    `reward.type: knowledge`. The entailment model at `path` decides, or else the judge that is asked about dimensions.
+    `reward.type: knowledge`.
+
+    Attributes:
+        documents: a file, .jsonl with `text`, .txt or .md.
+        path: folder or hub id of an entailment model, which decides; None lets the judge decide that is asked about
+            dimensions.
+        k: sentences of the documents that each sentence of a reply is checked by.
     """
 
     documents: PathText

@@ -15,7 +15,13 @@ from prefzoo.settings import Adapter, PathText, Settings, Shaping
 
 
 class FactScores(Settings):
-    """What a reply scores by what documents say of it."""
+    """What a reply scores by what documents say of it.
+
+    Attributes:
+        supported: where they support what it states.
+        contradicted: where they contradict any of it.
+        not_found: where they do neither.
+    """
 
     supported: float = 1.0
     contradicted: float = -1.0
