@@ -20,7 +20,10 @@ from prefzoo.settings import PathText, Settings
 from prefzoo.types import Prompt
 from prefzoo.views import prompt_key
 
-TEMPLATE = "{% for each in passages %}{% if each.title %}{{ each.title }}: {% endif %}{{ each.text }}\n\n{% endfor %}{{ prompt }}"
+TEMPLATE = (
+    "{% for each in passages %}{% if each.title %}{{ each.title }}: {% endif %}{{ each.text }}\n\n{% endfor %}"
+    "{{ prompt }}"
+)
 """Each passage behind its title, a blank line behind it, and then what the user said."""
 SHOWN = ("passages", "prompt")
 """What a template must show: passages with `text`, `title` and `document`, and the last turn."""
@@ -33,8 +36,8 @@ class Context(Settings):
     Attributes:
         documents: the file that they are in, .jsonl with `text`, .txt or .md.
         k: how many, at most.
-        template: a Jinja file that shows `passages` (a list, each with `text`, `title` and `document`) and `prompt` (the
-            turn's text); None puts the passages first, with a blank line behind each.
+        template: a Jinja file that shows `passages` (a list, each with `text`, `title` and `document`) and `prompt`
+            (the turn's text); None puts the passages first, with a blank line behind each.
     """
 
     documents: PathText
