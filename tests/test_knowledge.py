@@ -274,7 +274,16 @@ def test_the_reward_is_saved_whole_and_summed_by_its_weight(tmp_path, entailment
     expected = [0.5 * s + 2.0 * n for s, n in zip(scores, noise(prompts, replies), strict=True)]
     assert both(prompts, replies) == expected
     assert both.by_part(prompts, replies)[1][0]["knowledge"] == 0.5 * scores[0]
+    asking = WeightedSum([KnowledgeReward(FactChecker(facts.documents, _counting(), 3), SCORES, {}), noise], [1, 1])
+    asking(prompts, replies)
+    assert asking.questions == 6 and both.questions == 0, "questions of a part are the sum's"
     assert reports_of_facts(both)["knowledge"]["claims"] == reward.report()["claims"] > 0
+
+
+def _counting() -> JudgeChecker:
+    return JudgeChecker(
+        lambda asked, tokens: [Response("A") for _ in asked], knowledge_template(False, False), False, 16
+    )
 
 
 def mistakes(**changes: Any) -> str:
@@ -426,3 +435,42 @@ def test_every_algorithm_reads_the_same_prompts_with_passages_and_the_manifest_k
     facts = json.loads((with_shop[0].stages["data"].folder / "preflight.json").read_text())["context"]
     assert facts["splits"]["train"]["by_passages"] == {"1": len(plain[2])}
     assert Context.model_validate({"documents": "x"}).k == 2
+
+
+@pytest.mark.slow
+def test_a_whole_comparison_learns_from_documents_and_is_measured_by_them(tmp_path) -> None:
+    import prefzoo
+
+    rows = [row for split in ("train", "test") for row in lab.prompts(split, 400)]
+    said = {fact for row in rows for fact in row["prompt"].partition("\n")[0].removeprefix("Facts: ").split("; ")}
+    documents = shop(tmp_path, "\n\n".join(sorted(said)))
+    recipe = {
+        "extends": "base",
+        "budget": {"prompts": 48},
+        "generation": {"max_new_tokens": 24},
+        "reward": {
+            "type": "sum",
+            "of": [{"type": "random"}, {"type": "knowledge", "documents": documents, "weight": 2}],
+        },
+        "evaluation": {"prompts": 16, "knowledge": {"documents": documents}, "judge": {"type": "gold"}},
+        "judge": {"audit_pairs": 0},
+        "algorithms": {"rejection_sampling": {"n": 2}},
+        "seeds": 2,
+        "tracking": {"wandb": {"mode": "disabled"}},
+    }
+    results = prefzoo.compare(recipe, out=tmp_path / "run")
+    for result in results.algorithms.values():
+        assert result.status == "ok", result.error
+        shares = [result.summary[f"knowledge/{name}"].mean for name in ("supported", "contradicted", "not_found")]
+        assert sum(shares) == pytest.approx(1)
+        for trial in result.seeds.values():
+            right = trial.metrics["knowledge/supported"]
+            assert trial.judging["knowledge"]["claims"] > 0 and 0 <= right <= 1
+    trial = results.algorithms["rejection_sampling"].seeds["0"]
+    assert trial.details["knowledge"]["knowledge"]["claims"] > 0 and results.reward["knowledge"]["knowledge"]["claims"]
+    assert {each.metric for each in results.verdicts if each.family == "knowledge against the start"} == {
+        "knowledge/supported",
+        "knowledge/contradicted",
+    }
+    assert "Sentences that decided" in (tmp_path / "run" / "report.md").read_text()
+    assert "proxy/knowledge" in results.algorithms["start"].summary

@@ -164,8 +164,8 @@ def train_entailment(out: Path, prompts: int, epochs: int, seed: int) -> None:
     pairs = entailment_pairs(prompts, seed)
     rows = [classifier_tokens(tokenizer, [{"role": "user", "content": p}], h)["input_ids"] for p, h, _ in pairs]
     steps = epochs * (len(rows) // 64)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-3, total_steps=steps)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps)
     rng, order, total = random.Random(seed), list(range(len(rows))), 0.0
     for step in range(steps):
         if step % (len(rows) // 64) == 0:

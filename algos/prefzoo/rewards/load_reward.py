@@ -74,6 +74,11 @@ class _Combination:
         """Operations of all parts so far."""
         return sum(getattr(part, "flops", 0.0) for part in self.parts)
 
+    @property
+    def questions(self) -> int:
+        """Questions that parts put to a judge so far."""
+        return sum(getattr(part, "questions", 0) for part in self.parts)
+
     def _rows(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[tuple[float, ...]]:
         """For each reply the scores of all parts."""
         return list(zip(*[part(prompts, completions) for part in self.parts], strict=True))
