@@ -472,5 +472,5 @@ def test_a_whole_comparison_learns_from_documents_and_is_measured_by_them(tmp_pa
         "knowledge/supported",
         "knowledge/contradicted",
     }
-    assert "Sentences that decided" in (tmp_path / "run" / "report.md").read_text()
+    assert "Sentences that decided" in (tmp_path / "run" / "report.html").read_text()
     assert "proxy/knowledge" in results.algorithms["start"].summary

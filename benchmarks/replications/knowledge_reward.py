@@ -3,7 +3,7 @@
 A shop has one price list and one handbook (`documents`); the lab's customers ask it. Measured are
 - the checkers: how often the bundled model as judge, and an entailment model that is trained here on other shops, agree
   with exact correctness, and their two kinds of error;
-- the reward: GRPO on a trained reward model alone, and on its sum with the knowledge of the documents;
+- the reward: an algorithm that learns from a trained reward model alone, and from its sum with the knowledge;
 - the context: questions without a fact sheet, with passages put before the prompts and without.
 
     python benchmarks/replications/knowledge_reward.py --seeds 3
@@ -277,11 +277,9 @@ def main() -> None:
     rows = [*train, *test]
     whole = {row["prompt"].splitlines()[-1]: row["prompt"] for row in rows}
     if "reward" in options.parts:
-        shown = {"documents": str(documents), "path": str(entailment)}
-        part = {"type": "knowledge", **shown, "weight": options.weight}
+        part = {"type": "knowledge", "documents": str(documents), "path": str(entailment), "weight": options.weight}
         recipe["data"]["preferences"] = write_rows(out / "rows.jsonl", rows)
         recipe |= {"gold": {"path": f"{Path(__file__).resolve()}:gold"}}
-        recipe["evaluation"]["knowledge"] = shown
         arms = {"without": {"type": "trained"}, "with": {"type": "sum", "of": [{"type": "trained"}, part]}}
         tables = {}
         for name, reward in arms.items():

@@ -58,7 +58,7 @@ def dimension_cells(results: Results, labels: Sequence[str]) -> Cells:
     """Return a row for each policy: the mean of each dimension, its interval and its verdict against the start."""
     names, verdicts = dimensions_of(results), _verdicts(results)
     rows = []
-    for label in [*labels, START]:
+    for label in dict.fromkeys([*labels, START]):
         summary = results.algorithms[label].summary
         rows.append([label, *[metric_cell(summary.get(name), verdicts.get((label, name))) for name in names]])
     return ["policy", *[name.removeprefix(DIMENSION) for name in names]], rows

@@ -30,7 +30,7 @@ def knowledge_section(results: Results, labels: Sequence[str], out: Path) -> Sec
         return Section("knowledge", "", [])
     parts: list[Part] = [Table(knowledge_cells(results, labels), "facts by policy", key="knowledge")]
     parts.append(Text(PROSE["knowledge"].format(counts=_counts(results))))
-    rows = list(_examples(results, [*labels, START], out))
+    rows = list(_examples(results, list(dict.fromkeys([*labels, START])), out))
     if rows:
         headings = ["policy", "verdict", "the reply says", "the documents say", "document"]
         parts.append(Table((headings, rows), "sentences that decided", title="Sentences that decided", key="facts"))
@@ -41,7 +41,7 @@ def knowledge_cells(results: Results, labels: Sequence[str]) -> Cells:
     """Return a row for each policy: the share of each verdict, its interval, and how it compares with the start."""
     verdicts = {(each.a, each.metric): each.verdict for each in results.verdicts if each.metric.startswith(METRIC)}
     rows = []
-    for label in [*labels, START]:
+    for label in dict.fromkeys([*labels, START]):
         summary = results.algorithms[label].summary
         shares = [METRIC + name for name in VERDICTS]
         rows.append([label, *[metric_cell(summary.get(name), verdicts.get((label, name))) for name in shares]])
