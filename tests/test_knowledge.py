@@ -29,6 +29,7 @@ from prefzoo.judges.fact_checking import (
 )
 from prefzoo.judges.verdict_parsing import FactAnswer, read_fact
 from prefzoo.recipe import check_recipe as recipes
+from prefzoo.report.data_summary import data_facts
 from prefzoo.report.knowledge_section import knowledge_cells, knowledge_section
 from prefzoo.results.analysis import verdicts
 from prefzoo.results.results_schema import Summary
@@ -432,8 +433,10 @@ def test_every_algorithm_reads_the_same_prompts_with_passages_and_the_manifest_k
     assert len(hashes) == 3 and "context" not in plain[1]
     refused, _ = differences(*({"manifest": each[1]["context"]} for each in (with_shop, other)))
     assert list(refused) == ["manifest.documents"]
-    facts = json.loads((with_shop[0].stages["data"].folder / "preflight.json").read_text())["context"]
-    assert facts["splits"]["train"]["by_passages"] == {"1": len(plain[2])}
+    preflight = json.loads((with_shop[0].stages["data"].folder / "preflight.json").read_text())
+    assert preflight["context"]["splits"]["train"]["by_passages"] == {"1": len(plain[2])}
+    (told,) = [line for line in data_facts(preflight, with_shop[1]) if line.startswith("Passages before prompts")]
+    assert "prompts: 40 with 1." in told and "fit into the prompt's length: 0, of 0 prompts" in told
     assert Context.model_validate({"documents": "x"}).k == 2
 
 
