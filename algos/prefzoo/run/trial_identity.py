@@ -68,7 +68,8 @@ def identity(plan: Plan, label: str | None = None) -> dict[str, Any]:
         hashes |= {f"context {name}": value for name, value in manifest["context"].items()}
     start = read_json(plan.stages[START].folder / "start.json")
     gold = recipe.gold_source
-    files = [fingerprint(path) for part in recipe.reward.parts for path in (part.path, part.documents) if path]
+    files = [fingerprint(part.path) for part in recipe.reward.parts]
+    documents = [fingerprint(part.documents) for part in recipe.reward.parts if part.documents]
     return {
         "manifest": hashes,
         "start": start["sha256"],
@@ -81,6 +82,7 @@ def identity(plan: Plan, label: str | None = None) -> dict[str, Any]:
         **{key: dump[key] for key in SHARED},
         "evaluation": {key: value for key, value in dump["evaluation"].items() if key not in NOT_MEASURED_BY},
         "reward files": files if any(files) else None,
+        **({"reward documents": documents} if documents else {}),
         "data": {"shuffle_labels": recipe.data.shuffle_labels},
         "gold": fingerprint(gold.path) if isinstance(gold, GoldFunction) else gold,
         "versions": plan.versions,
