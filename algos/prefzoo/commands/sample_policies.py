@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from prefzoo.data.prompt_context import PromptContext
 from prefzoo.errors import PrefzooError, os_errors_told, unknown
 from prefzoo.interface import Policy
 from prefzoo.models.policy_kinds import load_policy
@@ -88,11 +89,14 @@ def answer(
 ) -> dict[str, str]:
     """The answer of each policy of a comparison to a prompt; `labels` keeps some, `run_code` is as in `Chosen.load`.
 
-    A policy with an adapter is merged first, so that the answer is that of the exported model.
+    Passages are put before it as before those of the comparison, whatever their length. A policy with an adapter is
+    merged first, so that the answer is that of the exported model.
     """
     plan = _plan(folder)
     generation = plan.recipe.generation.model_copy(update={"temperature": temperature})
     messages: Prompt = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    if (context := plan.recipe.context) is not None:
+        messages = PromptContext.of(context).around(messages)
     of_seed = plan.recipe.seeds[0] if seed is None else seed
     finished = {s.label: None for s in plan.stages.values() if s.kind == "train" and s.seed == of_seed and s.done}
     names = labels if labels is not None else [START, *map(str, finished)]

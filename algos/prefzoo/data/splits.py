@@ -29,7 +29,8 @@ class SealedSplits:
 
     Attributes:
         splits: rows by split, in their final order.
-        manifest: `{"sha256": of everything, "splits": {name: {"rows", "prompts", "sha256"}}}`.
+        manifest: `{"sha256": of everything, "splits": {name: {"rows", "prompts", "sha256"}}}`, and `context`,
+            where passages are put before prompts.
         preflight: what was read, kept, dropped and why, shortened, repeated, left unused.
         dropped: each row that is not used, with its reason.
     """
@@ -207,8 +208,10 @@ def limit_prompts(rows: Sequence[Row], limit: int | None) -> list[Row]:
     return [row for row in rows if prompt_key(row.prompt) in chosen]
 
 
-def seal(splits: dict[str, list[Row]], preflight: dict[str, Any], dropped: Rejects) -> SealedSplits:
-    """Hash the splits.
+def seal(
+    splits: dict[str, list[Row]], preflight: dict[str, Any], dropped: Rejects, context: dict[str, Any] | None = None
+) -> SealedSplits:
+    """Hash the splits, and with them what was put before their prompts (`PromptContext.identity`).
 
     Raises:
         DataError: when the train or the test split is empty, or two splits share a prompt or a group.
@@ -234,10 +237,11 @@ def seal(splits: dict[str, list[Row]], preflight: dict[str, Any], dropped: Rejec
     for name, rows in splits.items():
         if groups[name]:
             hashes[name]["groups_sha256"] = text_sha256(json.dumps([row.group for row in rows]))
-    total = text_sha256(json.dumps(hashes, sort_keys=True))
+    by_context = {"context": context} if context is not None else {}
+    total = text_sha256(json.dumps({**hashes, **by_context}, sort_keys=True))
     first_places = {reason: places[:SHOWN_PLACES] for reason, places in dropped.places().items()}
     preflight = {**preflight, "dropped": dropped.counts(), "dropped_rows": first_places}
-    return SealedSplits(splits, {"sha256": total, "splits": hashes}, preflight, dropped)
+    return SealedSplits(splits, {"sha256": total, "splits": hashes, **by_context}, preflight, dropped)
 
 
 def repeated(rows: Sequence[Row]) -> list[list[str]]:

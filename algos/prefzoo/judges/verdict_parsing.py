@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 VERDICTS = {"A": 1.0, "B": 0.0, "C": 0.5, "TIE": 0.5}
 _VERDICT = r"[ABC]|tie"
+_FACT = r"[ABC](?:[\s,:]+\d{1,3})?(?:[\s,:]+conflict)?"
 _GRADE = r"\d{1,2}(?:\.\d+)?(?:\s*/\s*10)?"
 
 
@@ -29,6 +31,28 @@ def read_grade(text: str, reasoning: bool = False) -> float | None:
     grade = _read(text, _GRADE, "grade", reasoning)
     value = None if grade is None else float(grade.partition("/")[0])
     return value if value is not None and value <= 10 else None
+
+
+class FactAnswer(NamedTuple):
+    """What an answer says of a claim: the letter, the number of the sentence that decides (from 1; 0 where it names
+    none), and whether sentences contradict each other."""
+
+    letter: str
+    number: int
+    conflict: bool
+
+
+def read_fact(text: str, reasoning: bool = False) -> FactAnswer | None:
+    """A letter out of A, B and C with the number of a sentence, as `A 2` or `B 1 CONFLICT`; None where there is none,
+    and where there are several.
+
+    Args:
+        reasoning: as in `read_verdict`.
+    """
+    if (fact := _read(text, _FACT, "verdict", reasoning)) is None:
+        return None
+    number = re.search(r"\d+", fact)
+    return FactAnswer(fact[0], int(number[0]) if number else 0, "CONFLICT" in fact)
 
 
 def _read(text: str, value: str, field: str, reasoning: bool) -> str | None:

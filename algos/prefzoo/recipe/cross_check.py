@@ -20,6 +20,7 @@ from prefzoo.machine import may_have_gpu
 from prefzoo.models.chat_templates import template_text
 from prefzoo.recipe import data_check as data
 from prefzoo.recipe import judge_check as judges
+from prefzoo.recipe import knowledge_check as knowledge
 from prefzoo.recipe import model_check as models
 from prefzoo.recipe import tuning_check as tuning
 from prefzoo.recipe.recipe_schema import GoldFunction, Recipe
@@ -154,6 +155,10 @@ def package_problems(recipe: Recipe) -> list[str]:
         (name, f"tracking.report_to: {name!r} is not installed here; pip install {name}.")
         for name in recipe.tracking.report_to
     ]
+    needed += [
+        ("bm25s", f"{key}: documents need the package bm25s: pip install 'prefzoo[knowledge]'")
+        for key in knowledge.document_files(recipe)
+    ]
     return [problem for package, problem in needed if find_spec(package) is None]
 
 
@@ -281,6 +286,9 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (judges.feedback_problems, ("judge", "gold", "reward.type", "reward.of", *_ROWS)),
     (judges.constitution_problems, ("constitution", "model.path")),
     (judges.dimension_problems, ("evaluation", "judge", "gold", "model.path")),
+    (knowledge.document_problems, ("reward.of", "reward.type", "reward.documents", "evaluation", "context")),
+    (knowledge.checker_problems, ("reward", "evaluation", "judge", "gold", *_ROWS)),
+    (knowledge.context_problems, ("context", "gold", *_ROWS)),
     (judges.judge_template_problems, ("judge", "model.path")),
     (judges.final_judge_template_problems, ("evaluation.judge", "model.path")),
     (template_problems, ("model.chat_template",)),

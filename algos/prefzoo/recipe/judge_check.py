@@ -153,7 +153,7 @@ def final_judge_problems(recipe: Recipe) -> list[str]:
     """What is wrong with `gold: judge`: above all that this judge taught what it is to measure."""
     evaluation = recipe.evaluation
     final = recipe.final_judge
-    if final is None and evaluation.judge is not None and evaluation.dimensions is not None:
+    if final is None and evaluation.judge is not None and (evaluation.dimensions or recipe.knowledge_judge):
         return []
     if final is None:
         settings = {"judge": evaluation.judge is not None, "same_judge": evaluation.same_judge}
@@ -179,7 +179,7 @@ def _teaching_role(recipe: Recipe) -> str | None:
     """What is learned from the recipe's judge; None where nothing is."""
     if recipe.data.label_with == "judge":
         return "made the labels (data.label_with)"
-    if any(part.type == "judge" for part in recipe.reward.parts):
+    if any(part.asks_judge for part in recipe.reward.parts):
         return "gives the reward (reward.type)"
     asking = [label for label, needs in recipe.draws_on.items() if "judge" in needs]
     return f"{', '.join(asking)} learns from" if asking else None

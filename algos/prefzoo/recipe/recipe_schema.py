@@ -12,8 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from prefzoo import registry
 from prefzoo.data import sources
+from prefzoo.data.prompt_context import Context
 from prefzoo.errors import PrefzooError, RecipeError
 from prefzoo.interface import Algorithm
+from prefzoo.judges.fact_checking import FOUND
 from prefzoo.judges.judge_settings import JudgeSettings
 from prefzoo.lab import MODELS
 from prefzoo.recipe.data_settings import Data
@@ -76,6 +78,22 @@ class GoldFunction(Settings):
     path: PathText
 
 
+class Knowledge(Settings):
+    """Facts that replies are measured by: each reply is supported, contradicted or not found by `documents`, as in
+    `reward.type: knowledge`.
+
+    Attributes:
+        documents: a file, .jsonl with `text`, .txt or .md.
+        path: folder or hub id of an entailment model, which decides; None lets the judge decide that is asked about
+            dimensions.
+        k: sentences of the documents that each sentence of a reply is checked by.
+    """
+
+    documents: PathText
+    path: PathText | None = None
+    k: int = Field(FOUND, ge=1)
+
+
 class Evaluation(Settings):
     """How every policy is measured: one reply to each of `prompts` test prompts a seed, compared with `against`.
 
@@ -83,7 +101,8 @@ class Evaluation(Settings):
     the reward likes what it taught; `same_judge` says that the reader knows, and lets it decide all the same.
 
     `dimensions` names a file (or `general`, `lab`) of respects in which replies are measured beside: a question each to
-    the judge (`judge`, else the recipe's), or a rule.
+    the judge (`judge`, else the recipe's), or a rule. `knowledge` names a file of documents that replies are checked
+    against beside.
 
     `milestones` policies are kept by each training of a policy (of which an algorithm of several rounds has several) at
     equal shares of its optimizer steps, and measured too: with 3, after 1/4, 1/2 and 3/4. They allow to compare at
@@ -99,6 +118,7 @@ class Evaluation(Settings):
     judge: JudgeSettings | None = None
     same_judge: bool = False
     dimensions: PathText | None = None
+    knowledge: Knowledge | None = None
     human: PathText | None = None
 
     @field_validator("human")
@@ -154,6 +174,7 @@ class Recipe(Settings):
     model: Model = Model()
     adapter: Adapter = Adapter()
     data: Data = Data()
+    context: Context | None = None
     start: Start = Start()
     reward: RewardSettings = RewardSettings()
     judge: JudgeSettings = JudgeSettings()
@@ -228,7 +249,7 @@ class Recipe(Settings):
     def uses_judge(self) -> bool:
         """Whether anything is learned from the recipe's judge."""
         asked = any("judge" in needs for needs in self.draws_on.values())
-        return asked or self.data.label_with == "judge" or any(part.type == "judge" for part in self.reward.parts)
+        return asked or self.data.label_with == "judge" or any(part.asks_judge for part in self.reward.parts)
 
     @property
     def final_judge(self) -> JudgeSettings | None:
@@ -239,6 +260,12 @@ class Recipe(Settings):
     def dimension_judge(self) -> JudgeSettings | None:
         """The judge that is asked about dimensions; None where none is."""
         return (self.evaluation.judge or self.judge) if self.evaluation.dimensions is not None else None
+
+    @property
+    def knowledge_judge(self) -> JudgeSettings | None:
+        """The judge that measures what replies state; None where an entailment model does, or nothing."""
+        knowledge = self.evaluation.knowledge
+        return (self.evaluation.judge or self.judge) if knowledge is not None and knowledge.path is None else None
 
     @property
     def audited(self) -> dict[str, JudgeSettings]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -54,8 +55,27 @@ def data_facts(preflight: dict[str, Any], manifest: dict[str, Any]) -> list[str]
                 f"are trained on wrongly or not at all: {count}. The chat template or the tokenizer is the cause."
             )
     lines += preflight.get("notes", [])
+    lines += _context_facts(preflight.get("context"))
     lines += _near_facts(preflight["near_duplicates"]) + _group_facts(preflight.get("test_groups"))
     return lines + _label_facts(preflight.get("labels"))
+
+
+def _context_facts(context: dict[str, Any] | None) -> list[str]:
+    """Return how many passages stand before prompts, and how many did not fit."""
+    if context is None:
+        return []
+    splits = context["splits"].values()
+    by_passages: Counter[str] = Counter()
+    for of_split in splits:
+        by_passages.update(of_split["by_passages"])
+    counted = ", ".join(f"{count} with {number}" for number, count in sorted(by_passages.items(), reverse=True))
+    again = f", {context['duplicates']} more that repeat one left out" if context["duplicates"] else ""
+    left_out, shortened = (sum(of_split[key] for of_split in splits) for key in ("left_out", "shortened"))
+    return [
+        f"Passages before prompts: of {context['passages']} (documents {context['documents'][:12]}{again}) at most "
+        f"{context['k']} each; prompts: {counted}. Left out because they did not fit into the prompt's length: "
+        f"{left_out}, of {shortened} prompts."
+    ]
 
 
 def data_in_brief(preflight: dict[str, Any], manifest: dict[str, Any]) -> list[str]:

@@ -58,13 +58,14 @@ def dimension_cells(results: Results, labels: Sequence[str]) -> Cells:
     """Return a row for each policy: the mean of each dimension, its interval and its verdict against the start."""
     names, verdicts = dimensions_of(results), _verdicts(results)
     rows = []
-    for label in [*labels, START]:
+    for label in dict.fromkeys([*labels, START]):
         summary = results.algorithms[label].summary
-        rows.append([label, *[_cell(summary.get(name), verdicts.get((label, name))) for name in names]])
+        rows.append([label, *[metric_cell(summary.get(name), verdicts.get((label, name))) for name in names]])
     return ["policy", *[name.removeprefix(DIMENSION) for name in names]], rows
 
 
-def _cell(summary: Summary | None, verdict: str | None) -> str:
+def metric_cell(summary: Summary | None, verdict: str | None) -> str:
+    """Return a mean, and behind it the interval and the verdict where there is one."""
     if summary is None:
         return "-"
     ends = f" {interval(*summary.ci95, sign='')}" if summary.ci95 and verdict else ""

@@ -24,6 +24,7 @@ from prefzoo.report.dimension_section import dimension_picture, dimension_sectio
 from prefzoo.report.figures import pictures, training_curves
 from prefzoo.report.human_section import human_pictures, human_section
 from prefzoo.report.judge_section import judge_sections
+from prefzoo.report.knowledge_section import knowledge_section
 from prefzoo.report.likelihood_section import likelihood_section
 from prefzoo.report.pairs import pairs_section
 from prefzoo.report.render_pages import FIGURES, render_html, render_markdown
@@ -59,6 +60,7 @@ def all_sections(results: Results, out: Path, drawn: Mapping[str, Picture]) -> l
         cost_section(results, out, labels, drawn),
         *breakdown_sections(results, labels),
         dimension_section(results, labels, drawn),
+        knowledge_section(results, labels, out),
         likelihood_section(results, labels, drawn),
         reward_section(results, labels),
         replies_section(results, out),

@@ -12,9 +12,11 @@ import numpy as np
 
 from prefzoo.data.formats import slices_of
 from prefzoo.judges.dimensions import METRIC as DIMENSION
+from prefzoo.judges.fact_checking import METRIC as KNOWLEDGE
 from prefzoo.results import statistics
 from prefzoo.results.length_adjustment import length_adjusted
 from prefzoo.results.results_schema import AlgorithmResult, Pair, Summary, Verdict
+from prefzoo.results.tuning_schema import VerdictName
 from prefzoo.run.evaluation_records import read_records
 from prefzoo.run.stage_graph import START
 
@@ -22,6 +24,7 @@ Tables = dict[str, np.ndarray]
 """metric -> (seeds x prompts), or where that is said (seeds x groups)"""
 PromptGroups = Mapping[str, statistics.Groups]
 """slice -> the groups of its prompts; under `ALL` those of all test prompts"""
+SUPPORTED, CONTRADICTED = f"{KNOWLEDGE}supported", f"{KNOWLEDGE}contradicted"
 ALL = ""
 PAIRS = "pairs/"
 """Begins the names of metrics of test pairs, whose tables are of groups already."""
@@ -147,7 +150,8 @@ def verdicts(
     search_sds: Mapping[str, float] = NO_SEARCHES,
 ) -> list[Verdict]:
     """Compare all policies with the start on gold and proxy, and all pairs of policies on the primary metric. All
-    comparisons with the start by dimension are one family.
+    comparisons with the start by dimension are one family, and so are those by what documents support and contradict;
+    to contradict them less is better.
 
     Args:
         search_sds: of labels whose settings were searched, how far apart what searches find is. Two policies are
@@ -166,7 +170,17 @@ def verdicts(
     names = [name for name in tables.get(START, {}) if name.startswith(DIMENSION)]
     labels = [label for label in tables if label != START and {*names} <= tables[label].keys()]
     by_dimension = [(name, label, START) for name in names for label in labels]
-    return result + (verdict_family("dimensions against the start", by_dimension, tables) if by_dimension else [])
+    result += verdict_family("dimensions against the start", by_dimension, tables) if by_dimension else []
+    names = [name for name in (SUPPORTED, CONTRADICTED) if name in tables.get(START, {})]
+    labels = [label for label in tables if label != START and {*names} <= tables[label].keys()]
+    by_knowledge = [(name, label, START) for name in names for label in labels]
+    family = verdict_family("knowledge against the start", by_knowledge, tables) if by_knowledge else []
+    return result + [_lower_is_better(each) if each.metric == CONTRADICTED else each for each in family]
+
+
+def _lower_is_better(verdict: Verdict) -> Verdict:
+    opposite: dict[str, VerdictName] = {"better": "worse", "worse": "better"}
+    return verdict.model_copy(update={"verdict": opposite.get(verdict.verdict, verdict.verdict)})
 
 
 def verdict_family(

@@ -81,6 +81,7 @@ def collect(plan: Plan, outcomes: Mapping[str, Outcome]) -> Results:
     metric = analysis.primary_metric(tables) or "proxy"
     shares = [*ACCURACIES, *(("gold",) if recipe.final_judge is not None else ())]
     shares += [name for name in start if name.startswith(analysis.DIMENSION) and bool((start[name] == 0.5).all())]
+    shares += [name for name in start if name.startswith(analysis.KNOWLEDGE)]
     analysis.summarize(algorithms, tables, groups, metric, shares)
     reward = _reward(plan, outcomes)
     if on_policies := reward_on_policies(tables, of_all):

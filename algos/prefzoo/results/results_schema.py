@@ -21,7 +21,8 @@ class Summary(Block):
 
 
 class Verdict(Block):
-    """a minus b on one metric, paired by seed and prompt; `p_adjusted` by Holm over its family."""
+    """a minus b on one metric, paired by seed and prompt; `p_adjusted` by Holm over its family. Higher is better, but
+    of `knowledge/contradicted` lower is."""
 
     metric: str
     a: str

@@ -37,6 +37,10 @@ def load_reward(spec: dict[str, Any], folder: Path, loading: Mapping[str, Any] |
         from prefzoo.rewards.judge_reward import load_judge_reward
 
         return load_judge_reward(spec, folder)
+    if spec["type"] == "knowledge":
+        from prefzoo.rewards.knowledge_reward import load_knowledge_reward
+
+        return load_knowledge_reward(spec, folder, loading)
     from prefzoo.rewards.reward_model import RewardModel
 
     return RewardModel.load(resolve_path(spec["path"], folder), loading)
@@ -69,6 +73,11 @@ class _Combination:
     def flops(self) -> float:
         """Operations of all parts so far."""
         return sum(getattr(part, "flops", 0.0) for part in self.parts)
+
+    @property
+    def questions(self) -> int:
+        """Questions that parts put to a judge so far."""
+        return sum(getattr(part, "questions", 0) for part in self.parts)
 
     def _rows(self, prompts: Sequence[Prompt], completions: Sequence[str]) -> list[tuple[float, ...]]:
         """For each reply the scores of all parts."""

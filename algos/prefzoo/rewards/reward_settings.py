@@ -7,15 +7,34 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from prefzoo.judges.fact_checking import FOUND
 from prefzoo.rewards.judge_reward import By
 from prefzoo.rewards.load_reward import Combine
 from prefzoo.rewards.reward_files import RewardLoss
 from prefzoo.settings import Adapter, PathText, Settings, Shaping
 
 
+class FactScores(Settings):
+    """What a reply scores by what documents say of it.
+
+    Attributes:
+        supported: where they support what it states.
+        contradicted: where they contradict any of it.
+        not_found: where they do neither.
+    """
+
+    supported: float = 1.0
+    contradicted: float = -1.0
+    not_found: float = 0.0
+
+
 class RewardPart(Settings):
     """One reward: a model `trained` on the data, one at a `path`, a `function` (`path: FILE.py:NAME`), the recipe's
-    `judge`, or `random`: a negative control.
+    `judge`, `knowledge` out of `documents`, or `random`: a negative control.
+
+    `knowledge` checks what a reply states against the `k` sentences of `documents` that are found for it
+    (`judges.fact_checking`), by an entailment model at `path` or, without one, by the recipe's judge; `scores` says
+    what each verdict is worth.
 
     `by` is how a judge scores (`judge_reward.JudgeReward`): by `comparison` with the start's own reply, or by `grade`.
     With a `question` the judge is asked that about the two, in the place of which is better.
@@ -29,10 +48,13 @@ class RewardPart(Settings):
     `mean`, `min`, or `mean_minus_std`, less `std_weight` standard deviations. `weight` is its weight in a sum.
     """
 
-    type: Literal["trained", "path", "function", "judge", "random"] = "trained"
+    type: Literal["trained", "path", "function", "judge", "knowledge", "random"] = "trained"
     path: PathText | None = Field(None, validate_default=True)
     by: By = "comparison"
     question: str | None = Field(None, min_length=1)
+    documents: PathText | None = Field(None, validate_default=True)
+    k: int = Field(FOUND, ge=1)
+    scores: FactScores = FactScores()
     loss: RewardLoss = "bradley_terry"
     margins: bool = False
     attribute: str | None = None
@@ -53,6 +75,23 @@ class RewardPart(Settings):
         if kind in ("trained", "judge", "random", "sum") and path:
             raise ValueError(f"{path!r} has no meaning with reward.type {kind!r}")
         return path
+
+    @field_validator("documents")
+    @classmethod
+    def _documents_fit(cls, documents: str | None, info: ValidationInfo) -> str | None:
+        if info.data.get("type") == "knowledge" and not documents:
+            raise ValueError("is missing; reward.type 'knowledge' needs a file of documents")
+        return documents
+
+    @field_validator("documents", "k", "scores")
+    @classmethod
+    def _knowledge_is_used(cls, value: Any, info: ValidationInfo) -> Any:
+        assert info.field_name is not None
+        kind = info.data.get("type", "knowledge")
+        if kind != "knowledge" and value != cls.model_fields[info.field_name].default:
+            said = value.model_dump() if isinstance(value, FactScores) else value
+            raise ValueError(f"{said!r} has no meaning with reward.type {kind!r}; it must be 'knowledge'")
+        return value
 
     @field_validator("by")
     @classmethod
@@ -93,6 +132,11 @@ class RewardPart(Settings):
             raise ValueError(f"{value!r} has no meaning with combine {combine!r}; it must be 'mean_minus_std'")
         return value
 
+    @property
+    def asks_judge(self) -> bool:
+        """Whether the recipe's judge is asked."""
+        return self.type == "judge" or (self.type == "knowledge" and self.path is None)
+
 
 class RewardSettings(RewardPart):
     """What algorithms learn from: one reward, or a `sum` `of` several, each times its `weight`.
@@ -100,7 +144,7 @@ class RewardSettings(RewardPart):
     What online algorithms make of the scores is said by `normalize` and `clip` (`prefzoo.settings.Shaping`).
     """
 
-    type: Literal["trained", "path", "function", "judge", "random", "sum"] = "trained"  # type: ignore[assignment]
+    type: Literal["trained", "path", "function", "judge", "knowledge", "random", "sum"] = "trained"  # type: ignore[assignment]
     of: list[RewardPart] = Field([], validate_default=True)
     normalize: bool = False
     clip: float | None = Field(None, gt=0)
@@ -131,7 +175,10 @@ class RewardSettings(RewardPart):
     def names(self) -> list[str]:
         """What the parts of a sum are called: by their attribute, else by the end of their path, else by their type;
         with a number where several would have one name."""
-        plain = [part.attribute or re.split(r"[/:]", part.path or part.type)[-1] for part in self.of]
+        plain = [
+            part.attribute or re.split(r"[/:]", (part.type != "knowledge" and part.path) or part.type)[-1]
+            for part in self.of
+        ]
         return [f"{name} {i + 1}" if plain.count(name) > 1 else name for i, name in enumerate(plain)]
 
     @property

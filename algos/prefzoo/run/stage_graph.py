@@ -200,6 +200,9 @@ class PlanBuilder:
             "evaluation": self.dump["evaluation"]["prompts"],
             "max_new_tokens": self.dump["generation"]["max_new_tokens"] if self.recipe.derives else None,
         }
+        if (context := self.recipe.context) is not None:
+            files = [fingerprint(context.documents), fingerprint(context.template)]
+            inputs["context"] = {**context.model_dump(mode="json"), "files": files}
         self.add("data", "data", inputs)
 
     def start(self) -> None:
@@ -213,12 +216,13 @@ class PlanBuilder:
     def rewards(self, seeds: Sequence[int] | None = None) -> None:
         """One reward for all seeds; where labels are shuffled by seed, one for each of these, or the recipe's."""
         shuffled = self.recipe.data.shuffle_labels
-        by_judge = any(part.type == "judge" for part in self.recipe.reward.parts)
+        by_judge = any(part.asks_judge for part in self.recipe.reward.parts)
         inputs = {
             **self.model,
             "reward": {key: value for key, value in self.dump["reward"].items() if key not in self.shaping},
             "budget": self.dump["budget"],
             "file": [fingerprint(part.path) for part in self.recipe.reward.parts],
+            "documents": [fingerprint(part.documents) for part in self.recipe.reward.parts],
             **self.truth,
             **({**self.judge, "generation": self.dump["generation"]} if by_judge else {}),
             "shuffled": shuffled,
@@ -284,6 +288,11 @@ class PlanBuilder:
             ]
             if label != START:
                 needs = tuple(dict.fromkeys((*needs, f"evaluate {START} seed {seed}")))
+        if (knowledge := self.recipe.evaluation.knowledge) is not None:
+            asked = self.recipe.knowledge_judge
+            by_judge = None if asked is None else [judge_fingerprint(asked), self.shared_seed]
+            files = [fingerprint(knowledge.documents), fingerprint(knowledge.path)]
+            inputs["knowledge"] = [knowledge.model_dump(mode="json"), files, by_judge]
         after = (self.plan.reward_name(seed),)
         self.add(f"evaluate {label} seed {seed}", "evaluate", inputs, needs, after=after, label=label, seed=seed)
 

@@ -64,9 +64,12 @@ def identity(plan: Plan, label: str | None = None) -> dict[str, Any]:
     if LABEL_STAGE in plan.stages:
         labelled = read_json(plan.stages[LABEL_STAGE].folder / "labels.json")["splits"]
         hashes |= {f"labels of {name}": part["sha256"] for name, part in labelled.items()}
+    if "context" in manifest:
+        hashes |= {f"context {name}": value for name, value in manifest["context"].items()}
     start = read_json(plan.stages[START].folder / "start.json")
     gold = recipe.gold_source
     files = [fingerprint(part.path) for part in recipe.reward.parts]
+    documents = [fingerprint(part.documents) for part in recipe.reward.parts if part.documents]
     return {
         "manifest": hashes,
         "start": start["sha256"],
@@ -79,6 +82,7 @@ def identity(plan: Plan, label: str | None = None) -> dict[str, Any]:
         **{key: dump[key] for key in SHARED},
         "evaluation": {key: value for key, value in dump["evaluation"].items() if key not in NOT_MEASURED_BY},
         "reward files": files if any(files) else None,
+        **({"reward documents": documents} if documents else {}),
         "data": {"shuffle_labels": recipe.data.shuffle_labels},
         "gold": fingerprint(gold.path) if isinstance(gold, GoldFunction) else gold,
         "versions": plan.versions,
@@ -88,11 +92,12 @@ def identity(plan: Plan, label: str | None = None) -> dict[str, Any]:
 
 def judges(recipe: Recipe, label: str | None = None) -> dict[str, Any]:
     """The judges in an identity: that of the reward, the one that measures policies, and the label's teachers."""
-    judges_reward = any(part.type == "judge" for part in recipe.reward.parts)
+    judges_reward = any(part.asks_judge for part in recipe.reward.parts)
     of_label = teachers(recipe, label) if label is not None else {}
     return {
         "reward judge": judge_fingerprint(recipe.judge) if judges_reward else None,
         "final judge": judge_fingerprint(recipe.final_judge) if recipe.final_judge is not None else None,
+        **(_by_knowledge(recipe) if recipe.evaluation.knowledge is not None else {}),
         **(_by_dimension(recipe) if recipe.dimension_judge is not None else {}),
         **({TEACHERS: of_label} if of_label else {}),
     }
@@ -103,6 +108,16 @@ def _by_dimension(recipe: Recipe) -> dict[str, Any]:
     judge, name = recipe.dimension_judge, str(recipe.evaluation.dimensions)
     assert judge is not None
     return {"dimensions": fingerprint(dimensions.find(name)), "dimension judge": judge_fingerprint(judge)}
+
+
+def _by_knowledge(recipe: Recipe) -> dict[str, Any]:
+    """What replies are checked against, and by whom."""
+    knowledge, judge = recipe.evaluation.knowledge, recipe.knowledge_judge
+    assert knowledge is not None
+    return {
+        "knowledge": fingerprint(knowledge.documents),
+        "facts checked by": fingerprint(knowledge.path) if judge is None else judge_fingerprint(judge),
+    }
 
 
 def teachers(recipe: Recipe, label: str) -> dict[str, Any]:

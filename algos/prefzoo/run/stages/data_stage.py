@@ -13,6 +13,7 @@ from typing import Any
 from prefzoo.data import preflight, sources, splits
 from prefzoo.data.formats import Row
 from prefzoo.data.near_duplicates import near_duplicates, with_test_groups
+from prefzoo.data.prompt_context import PromptContext
 from prefzoo.data.read_files import ReadOptions
 from prefzoo.data.read_result import ReadResult
 from prefzoo.data.read_rows import read_rows
@@ -24,6 +25,7 @@ from prefzoo.recipe.model_check import downloaded_problems
 from prefzoo.recipe.recipe_schema import GoldFunction, Recipe
 from prefzoo.run.stage_graph import Plan, Stage
 from prefzoo.run.stages.token_lengths import (
+    SAMPLE,
     Tokens,
     check_positions,
     count_markers,
@@ -64,7 +66,8 @@ def _prepare(recipe: Recipe, folder: Path, progress: Progress) -> None:
     sound = splits.clean([row for result in results.values() for row in result.rows], dropped)
     positions = model_positions(base, recipe.model.trust_remote_code)
     derived = list(recipe.derives)
-    lengths = derive_lengths(recipe, sound, rendering, positions)
+    context = PromptContext.of(recipe.context) if recipe.context is not None else None
+    lengths = derive_lengths(recipe, _with_passages(sound, context), rendering, positions)
     recipe = recipe.with_lengths(lengths)
     remembered = preflight.RememberedPrompts(rendering, lengths["max_prompt_tokens"])
     fitting, shortened = _fit(recipe, sound, dropped, rendering, remembered, progress)
@@ -75,6 +78,9 @@ def _prepare(recipe: Recipe, folder: Path, progress: Progress) -> None:
         parts = splits.split_by_prompt(usable_rows, recipe.data.splits.model_dump(), recipe.data.seed)
     available = len(parts["train"])
     parts["train"] = splits.limit_prompts(parts["train"], recipe.budget.prompts)
+    plain, context_facts = parts, dict[str, Any]()
+    if context is not None:  # after the split, so that other documents leave every prompt in its split
+        parts, context_facts = _put_before(context, parts, remembered, lengths["max_prompt_tokens"])
     dropped_records = _merged(result.dropped for result in results.values())
     unpaired = _merged(result.unpaired for result in results.values())
     facts = {
@@ -91,18 +97,20 @@ def _prepare(recipe: Recipe, folder: Path, progress: Progress) -> None:
         "shortened_prompt_count": len(shortened),
         "lengths": {**lengths, "positions": positions, "derived": derived},
         "markers": count_markers(usable_rows, rendering),
+        **({"context": context_facts} if context_facts else {}),
     }
     dropped.merge(dropped_records)
     dropped.merge(unpaired)
     del results, sound, fitting, usable_rows  # rows in use are in `parts`; the others hold prompts before they were cut
     progress("sealing", 0, 1)
-    sealed = splits.seal(parts, facts, dropped)
+    sealed = splits.seal(parts, facts, dropped, context.identity if context is not None else None)
     _check_kinds(recipe, parts["train"], dropped)
     check_positions(recipe, base, [row for rows in parts.values() for row in rows], rendering, remembered)
     _try_functions(recipe, parts["train"])
     progress("near-duplicates", 0, 1)
-    near = near_duplicates(parts)
-    test = with_test_groups(parts["test"], near.families)
+    near = near_duplicates(plain)  # passages that two prompts share make them no duplicates
+    groups = [row.group for row in with_test_groups(plain["test"], near.families)]
+    test = [replace(row, group=group) for row, group in zip(parts["test"], groups, strict=True)]
     rendering.tokenizer.realigned = 0
     examined = {**sealed.preflight, **preflight.examine(parts, shortened, remembered, progress)}
     examined["realigned"] = rendering.tokenizer.realigned
@@ -118,6 +126,29 @@ def _merged(all_rejects: Iterable[Rejects]) -> Rejects:
     for rejects in all_rejects:
         merged.merge(rejects)
     return merged
+
+
+def _with_passages(rows: Sequence[Row], context: PromptContext | None) -> Sequence[Row]:
+    """Enough of these rows, with all of their passages, to derive lengths by."""
+    if context is None:
+        return rows
+    some = rows[:: max(1, len(rows) // SAMPLE)]
+    return [replace(row, prompt=list(context.around(row.prompt))) for row in some]
+
+
+def _put_before(
+    context: PromptContext, parts: Mapping[str, list[Row]], rendering: preflight.RememberedPrompts, limit: int
+) -> tuple[dict[str, list[Row]], dict[str, Any]]:
+    """See `PromptContext.put_before`; of each split."""
+    put = {name: context.put_before(rows, rendering.prompts, limit) for name, rows in parts.items()}
+    documents = context.documents
+    facts = {
+        **context.identity,
+        "passages": len(documents.passages),
+        "duplicates": documents.duplicates,
+        "splits": {name: of_split for name, (_, of_split) in put.items()},
+    }
+    return {name: rows for name, (rows, _) in put.items()}, facts
 
 
 def _facts_of_files(recipe: Recipe, results: Mapping[str, ReadResult], beyond_budget: int) -> dict[str, Any]:

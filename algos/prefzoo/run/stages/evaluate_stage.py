@@ -18,6 +18,7 @@ from prefzoo.errors import PrefzooError
 from prefzoo.interface import MILESTONES, HasLogProbabilities, Policy
 from prefzoo.judges.critique_revision import TRANSCRIPTS, by_principle
 from prefzoo.judges.dimensions import ByDimension
+from prefzoo.judges.fact_checking import METRIC, VERDICTS, FactChecker, FactCounts
 from prefzoo.ledger import Ledger
 from prefzoo.models import shared_base
 from prefzoo.models.language_model import LanguageModelPolicy
@@ -26,7 +27,7 @@ from prefzoo.rewards.load_reward import WeightedSum
 from prefzoo.run.evaluation_records import JUDGING, PRINCIPLES, RECORDS, not_numbers
 from prefzoo.run.resources import forget_peak, metered
 from prefzoo.run.stage_graph import INCOMPLETE, START, Plan, Stage
-from prefzoo.run.stages.gold_metric import AgainstTheStart, dimension_metric, gold_metric
+from prefzoo.run.stages.gold_metric import AgainstTheStart, dimension_metric, gold_metric, knowledge_metric
 from prefzoo.run.stages.pair_likelihoods import write_pair_likelihoods
 from prefzoo.run.stages.recipe_inputs import gold_function, loading, reward_of
 from prefzoo.run.stages.start_stage import start_path, start_policy
@@ -59,6 +60,7 @@ def evaluate(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None
         seed=stage.seed,
         gold=gold_metric(plan, compared),
         dimensions=dimension_metric(plan, compared),
+        knowledge=knowledge_metric(plan),
         proxy=reward_of(plan, stage.seed) if has_reward else None,
         progress=progress,
         start=lambda: start_policy(recipe, start_path(plan)),
@@ -98,6 +100,7 @@ class Measure:
         start: loads the start policy, for the KL of a policy that has log-probabilities alone.
         groups: a prompt, as JSON, to its group (see `Row.group`).
         dimensions: what measures replies by dimension, where the recipe names any.
+        knowledge: what checks replies against documents, where the recipe names any.
     """
 
     prompts: Sequence[Prompt]
@@ -110,6 +113,7 @@ class Measure:
     start: Callable[[], HasLogProbabilities]
     groups: Mapping[str, str | None] = field(default_factory=dict)
     dimensions: ByDimension | None = None
+    knowledge: FactChecker | None = None
 
     @classmethod
     def on(cls, rows: Sequence[Row], most: int, **how: Any) -> Measure:
@@ -125,10 +129,10 @@ class Measure:
         """Sample one reply to each prompt, measure it, and write a line for each to `replies.jsonl` in `folder`.
 
         A line holds the prompt, the reply, `length` in tokens (the end included), whether it was `finished`, `kl` to
-        the start in nats, `proxy`, `proxy/<part>` of a sum, `gold` and `gold/<attribute>`, `dimension/<id>`, `slice`
-        and `group`, as far as there are any, and `token_ids` where the reply's text would become other tokens. What a
-        judge was asked goes into a file beside it. Only sampling is charged to the ledger; scoring and KL are costs of
-        measuring.
+        the start in nats, `proxy`, `proxy/<part>` of a sum, `gold` and `gold/<attribute>`, `dimension/<id>`,
+        `knowledge/<verdict>` (1 or 0) and what decided under `knowledge`, `slice` and `group`, as far as there are any,
+        and `token_ids` where the reply's text would become other tokens. What a judge was asked goes into a file beside
+        it. Only sampling is charged to the ledger; scoring and KL are costs of measuring.
 
         Raises:
             PrefzooError: when a measurement is infinite or not a number.
@@ -148,6 +152,7 @@ class Measure:
         judging = self.gold.report() if isinstance(self.gold, AgainstTheStart) else {}
         if self.dimensions is not None and self.dimensions.asked:
             judging["dimensions"] = self.dimensions.asked
+        facts = self._check_facts(texts, judging)
         if judging:
             (folder / JUDGING).write_text(json.dumps(judging, indent=1), encoding="utf-8")
         scores: Sequence[float | None] = [None] * len(self.prompts)
@@ -175,11 +180,23 @@ class Measure:
                 record["kl"] = divergences[i]
             if scores[i] is not None:
                 record |= {"proxy": scores[i], **{f"proxy/{name}": score for name, score in parts[i].items()}}
-            records.append({**record, **truths[i], **marks[i]})
+            records.append({**record, **truths[i], **marks[i], **facts[i]})
         if bad := not_numbers(records):
             raise PrefzooError(f"measured what is no finite number: {', '.join(bad)}")
         with (folder / RECORDS).open("w", encoding="utf-8") as file:
             file.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+    def _check_facts(self, texts: Sequence[str], judging: dict[str, Any]) -> list[dict[str, Any]]:
+        """What a record holds of the facts in each reply; how they were checked goes into `judging`."""
+        if self.knowledge is None:
+            return [{} for _ in texts]
+        self.knowledge.counts = FactCounts()
+        checked = self.knowledge(self.prompts, texts)
+        judging["knowledge"] = self.knowledge.report()
+        return [
+            {**{METRIC + name: float(reply.verdict == name) for name in VERDICTS}, "knowledge": asdict(reply)}
+            for reply in checked
+        ]
 
 
 def measure_milestones(measure: Measure, truth: Truth | None, trained: Path, folder: Path) -> None:

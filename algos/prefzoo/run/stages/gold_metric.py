@@ -9,10 +9,12 @@ from typing import Any
 
 from prefzoo.judges import dimensions
 from prefzoo.judges.dimensions import ByDimension
+from prefzoo.judges.fact_checking import FactChecker
 from prefzoo.judges.judge import Judge, JudgeCounts
+from prefzoo.rewards.knowledge_reward import build_fact_checker
 from prefzoo.run.evaluation_records import read_records
 from prefzoo.run.stage_graph import Plan
-from prefzoo.run.stages.recipe_inputs import gold_function, judge_of
+from prefzoo.run.stages.recipe_inputs import checked_by_of, gold_function, judge_of, loading
 from prefzoo.types import Prompt, Truth
 
 
@@ -48,6 +50,15 @@ def dimension_metric(plan: Plan, start: Path | None) -> ByDimension | None:
     return ByDimension(
         found, judge, None if start is None else read_records(start), gold_function(plan.recipe) if by_truth else None
     )
+
+
+def knowledge_metric(plan: Plan) -> FactChecker | None:
+    """What checks replies against the recipe's documents; None where it names none."""
+    knowledge, recipe = plan.recipe.evaluation.knowledge, plan.recipe
+    if knowledge is None:
+        return None
+    checked_by = checked_by_of(plan, knowledge.path, recipe.knowledge_judge or recipe.judge)
+    return build_fact_checker(knowledge.documents, knowledge.k, checked_by, loading(recipe, recipe.adapter))
 
 
 class AgainstTheStart:

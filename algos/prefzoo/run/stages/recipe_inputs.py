@@ -70,8 +70,22 @@ def judge_of(plan: Plan, settings: JudgeSettings, seed: int | None = None, progr
         seed: of a random one; None is the comparison's first.
         progress: is told how many of a server's answers have come.
     """
+    return build_judge(describe_judge(plan, settings, seed), progress)
+
+
+def checked_by_of(plan: Plan, path: str | None, judge: JudgeSettings, seed: int | None = None) -> dict[str, Any]:
+    """Who checks facts, as `knowledge_reward.build_fact_checker` takes it: the entailment model at `path`, or the
+    judge."""
+    if path is None:
+        return {"judge": describe_judge(plan, judge, seed)}
+    place = Path(path).expanduser()
+    return {"path": str(place.resolve()) if place.is_dir() else path}
+
+
+def describe_judge(plan: Plan, settings: JudgeSettings, seed: int | None = None) -> dict[str, Any]:
+    """What `build_judge` makes the judge of; see `judge_of`."""
     recipe = plan.recipe
-    description = {
+    return {
         "settings": settings.model_dump(mode="json"),
         "model": recipe.model.path,
         "loading": judge_loading(recipe, settings),
@@ -79,7 +93,6 @@ def judge_of(plan: Plan, settings: JudgeSettings, seed: int | None = None, progr
         "seed": recipe.seeds[0] if seed is None else seed,
         "cache": str((plan.out / JUDGE_ANSWERS).resolve()),
     }
-    return build_judge(description, progress)
 
 
 def assistant_of(plan: Plan, progress: Progress) -> Assistant:

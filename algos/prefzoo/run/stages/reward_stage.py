@@ -10,6 +10,7 @@ from prefzoo.data import splits
 from prefzoo.data.row_views import views_of
 from prefzoo.interface import Bench
 from prefzoo.rewards.judge_reward import JudgeReward, start_replies
+from prefzoo.rewards.knowledge_reward import KnowledgeReward, build_fact_checker, reports_of_facts
 from prefzoo.rewards.load_reward import Ensemble, RandomReward, WeightedSum
 from prefzoo.rewards.reward_accuracy import reward_report
 from prefzoo.rewards.reward_model import RewardModel
@@ -17,7 +18,7 @@ from prefzoo.rewards.reward_settings import RewardPart
 from prefzoo.rewards.train_reward import train_reward_model
 from prefzoo.run.resources import metered
 from prefzoo.run.stage_graph import Plan, Stage
-from prefzoo.run.stages.recipe_inputs import bench_of, gold_function, judge_of, loading
+from prefzoo.run.stages.recipe_inputs import bench_of, checked_by_of, gold_function, judge_of, loading
 from prefzoo.run.stages.start_stage import start_path
 from prefzoo.scoring_function import FunctionReward
 from prefzoo.types import Progress, Prompt, Reward
@@ -46,6 +47,8 @@ def make_reward(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> N
     if len(members) > 1:
         named = [part.attribute for part in settings.of] or [settings.attribute] * len(members)
         report["parts"] = [reward_report(m, test, gold, name) for m, name in zip(members, named, strict=True)]
+    if facts := reports_of_facts(reward):
+        report["knowledge"] = facts
     (folder / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
 
 
@@ -63,6 +66,12 @@ def _make_part(plan: Plan, part: RewardPart, bench: Bench, prompts: list[Prompt]
         references = start_replies(bench, prompts) if part.by == "comparison" else {}
         judge = judge_of(plan, recipe.judge, bench.seed, bench.progress)
         return JudgeReward(judge, part.by, references, part.question)
+    if part.type == "knowledge":
+        checked_by = checked_by_of(plan, part.path, recipe.judge, bench.seed)
+        facts = build_fact_checker(
+            str(part.documents), part.k, checked_by, loading(recipe, recipe.adapter), bench.progress
+        )
+        return KnowledgeReward(facts, part.scores.model_dump(), checked_by)
     adapter = part.adapter or recipe.adapter
     bench = bench.replace(adapter=adapter, loading=loading(recipe, adapter))
     learned = (part.trainer, part.loss, part.margins, part.label_smoothing, part.attribute)

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from prefzoo.judges import constitution as constitutions
+from prefzoo.rewards.knowledge_reward import reports_of_facts
 from prefzoo.run import distributed
 from prefzoo.run.evaluation_records import DETAILS
 from prefzoo.run.resources import metered
@@ -45,6 +46,8 @@ def train(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     finally:  # what a failed trial cost counts where trials of tuning are paid for
         if not distributed.is_follower():
             (folder / "ledger.json").write_text(json.dumps(asdict(bench.ledger)), encoding="utf-8")
+    if facts := reports_of_facts(bench.reward):
+        bench.report["knowledge"] = facts
     if distributed.is_follower():  # the first process writes the rest
         return
     start_path(plan)  # raises if training changed it
