@@ -182,14 +182,15 @@ class FeedbackStore(AnnotatorQueues):
             "WHERE kind = coalesce(?, kind) AND (undone_at IS NULL OR NOT ?) ORDER BY answers.at, answers.rowid",
             (kind, live),
         )
-        return [_answer(row) for row in rows]
+        return [answer_of(row) for row in rows]
 
     def export(self, path: Path | str, kind: str) -> dict[str, int]:
         """Write the live answers of one kind as a JSONL file that `data:` reads; see `export_answers`."""
         return export_answers(self.items(kind), self.answers(kind), Path(path), kind)
 
 
-def _answer(row: sqlite3.Row) -> Answer:
+def answer_of(row: sqlite3.Row) -> Answer:
+    """The answer in a row of the table `answers`, joined with the probability of its draw."""
     return Answer(
         answer_id=row["answer_id"],
         item_id=row["item_id"],

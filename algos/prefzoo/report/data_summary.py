@@ -27,7 +27,7 @@ def data_section(results: Results) -> Section:
 
 def data_facts(preflight: dict[str, Any], manifest: dict[str, Any]) -> list[str]:
     """Return sentences on what was read, kept and dropped, row by row where there are few."""
-    lines = _counted(preflight, manifest)
+    lines = _counted(preflight, manifest) + _source_facts(manifest.get("sources", []))
     for reason, count in preflight["dropped"].items():
         rows = preflight["dropped_rows"][reason]
         more = f" and {count - len(rows)} more (dropped.jsonl)" if count > len(rows) else ""
@@ -56,6 +56,15 @@ def data_facts(preflight: dict[str, Any], manifest: dict[str, Any]) -> list[str]
     lines += preflight.get("notes", [])
     lines += _near_facts(preflight["near_duplicates"]) + _group_facts(preflight.get("test_groups"))
     return lines + _label_facts(preflight.get("labels"))
+
+
+def _source_facts(sources: Sequence[dict[str, Any]]) -> list[str]:
+    """Return how many rows came from which of several sources."""
+    return [
+        f"data.{source['key']}, {source['source']}: {source['read']} records, "
+        f"{' + '.join(f'{count} {split}' for split, count in source['rows'].items())} rows."
+        for source in sources
+    ]
 
 
 def data_in_brief(preflight: dict[str, Any], manifest: dict[str, Any]) -> list[str]:
