@@ -32,9 +32,8 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 import yaml
@@ -59,8 +58,7 @@ def gold(prompts: Sequence[Prompt], completions: Sequence[str]) -> list[float]:
     return [float(lab.gold(p[-1]["content"], text)) for p, text in zip(prompts, completions, strict=True)]
 
 
-@dataclass(frozen=True)
-class Circle:
+class Circle(NamedTuple):
     """One run of the script; attributes are its options.
 
     Attributes:
@@ -235,7 +233,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/the_whole_circle"))
     for name in ("prompts", "rounds", "per_round", "users", "seeds", "seed"):
-        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=getattr(Circle, name))
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=Circle._field_defaults[name])
     parser.add_argument("--coin", action="store_true", help="people answer by a coin")
     for results in Circle(**vars(parser.parse_args())).run():
         found = of_gold(results)

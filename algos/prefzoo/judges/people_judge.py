@@ -107,7 +107,7 @@ class PeopleJudge(Judge):
             for item_id, name in sorted(ids.items()):  # an order that tells nothing
                 prompt, *replies = pairs[name]
                 shown = [{"text": text, "policy": None} for text in replies]
-                store.add_items([Item(item_id, "compare", [dict(turn) for turn in prompt], shown, where)])  # type: ignore[misc]
+                store.add_items([Item(item_id, "compare", [dict(turn) for turn in prompt], shown, where)])
             live = [Said.of(a, ids[a.item_id]) for a in store.answers("compare") if a.item_id in ids]
         if left := len(asked) - len({answer.question for answer in live}):
             raise WaitsForPeople(

@@ -33,12 +33,9 @@ class FinishedRounds:
     def __init__(self, bench: Bench) -> None:
         self.bench, self.kept = bench, bool(getattr(bench.judge, "pauses", False))
         self.folder = bench.out / CHECKPOINTS / "rounds"
-        self.done, self.policy, self.state = 0, bench.latest, dict[str, Any]()
+        self.done, self.state = 0, dict[str, Any]()
         finished = sorted(self.folder.glob("[0-9]*"), key=lambda path: int(path.name)) if self.kept else []
-        if finished:
-            self._restore(finished[-1])
-        else:
-            self.policy = current_policy(bench)
+        self.policy: Policy = self._restored(finished[-1]) if finished else current_policy(bench)
 
     def save(self, done: int, **state: Any) -> None:
         """Keep that so many rounds are finished, with plain values that the algorithm goes on with."""
@@ -57,7 +54,7 @@ class FinishedRounds:
         partial.rename(self.folder / str(done))
         shutil.rmtree(self.folder / str(done - 1), ignore_errors=True)
 
-    def _restore(self, folder: Path) -> None:
+    def _restored(self, folder: Path) -> Policy:
         bench, judge = self.bench, self.bench.judge
         content: Mapping[str, Any] = json.loads((folder / STATE).read_text(encoding="utf-8"))
         shutil.copytree(folder / "files", bench.out, dirs_exist_ok=True)
@@ -67,4 +64,4 @@ class FinishedRounds:
         judge.restore(content["judge"])  # type: ignore[union-attr]
         self.done, self.state = int(folder.name), dict(content["state"])
         policy: Policy = load_policy(bench.out / "policy", run_code=True)
-        self.policy = policy if isinstance(policy, PolicyWithModules) else SavedPolicy(bench.out / "policy")
+        return policy if isinstance(policy, PolicyWithModules) else SavedPolicy(bench.out / "policy")
