@@ -362,6 +362,19 @@ def test_the_page_names_no_policy_and_its_feedback_comes_back_as_preferences(ser
     again = server.http.post("/feedback", json={**choice, "answer_id": str(uuid.uuid4()), "choice": "first"})
     assert said.json()["new"] and again.status_code == 409
     seen += [answer.text, both.text, said.text]
+    undo = {"answer_id": thumb["answer_id"], "user": "u1", "undo": True}
+    strange = [{**undo, "user": "u2"}, {**undo, "answer_id": str(uuid.uuid4())}, {**undo, "thumb": "up"}]
+    assert [server.http.post("/feedback", json=body).status_code for body in strange] == [400] * 3
+    assert [server.http.post("/feedback", json=undo).json()["new"] for _ in range(2)] == [True, False]
+    assert server.store.answers("thumb") == []
+    assert not server.http.post("/feedback", json=thumb).json()["new"], "the answer that was taken back stays so"
+    assert server.store.answers("thumb") == []
+    for answer_id, status in (
+        (str(uuid.uuid4()), 200),
+        (str(uuid.uuid4()), 409),
+    ):  # one that counts, for a reply and user
+        assert server.http.post("/feedback", json={**thumb, "answer_id": answer_id}).status_code == status
+    assert len(server.store.answers("thumb")) == 1
     assert not any(name in text for text in seen for name in ("dpo", "ppo"))
     item = server.store.items("compare")[0]
     assert {reply["policy"] for reply in item.replies} == {"dpo", "ppo"}
@@ -495,6 +508,13 @@ def test_the_page_works_from_the_keyboard_alone_and_shows_replies_as_text(server
         for key in ("Shift+Tab", "Enter"):  # back from the message to the last thumb
             page.keyboard.press(key)
         page.wait_for_selector('button[aria-pressed="true"]:has-text("Bad")')
+        page.get_by_role("button", name="Bad").click()  # once more takes it back
+        page.wait_for_selector('button[aria-pressed="false"]:enabled:has-text("Bad")')
+        assert server.store.answers()[before:] == []
+        page.get_by_role("button", name="Good").click()
+        page.wait_for_selector('button[aria-pressed="true"]:enabled:has-text("Good")')
+        page.get_by_role("button", name="Bad").click()  # the other one takes its place
+        page.wait_for_selector('button[aria-pressed="true"]:enabled:has-text("Bad")')
         for key in ("Tab", "Space", "Shift+Tab"):  # the choice of two replies, and back
             page.keyboard.press(key)
         page.keyboard.type("And the lamp?")

@@ -37,6 +37,10 @@ class RecipeError(PrefzooError):
         super().__init__(f"{where}: {count}\n" + "\n".join(f"  - {problem}" for problem in [*shown, *more]))
 
 
+class WaitsForPeople(PrefzooError):
+    """Work that goes on when people have answered; its message says what it waits for, and what to do."""
+
+
 class DataError(PrefzooError):
     """Data that cannot be read, or of which nothing usable is left."""
 

@@ -10,8 +10,8 @@ import typer
 from rich.console import Console
 
 from prefzoo.cli import checks, people, recipes, run_commands, training
-from prefzoo.cli.options import INTERRUPTED
-from prefzoo.errors import PrefzooError, os_error_text
+from prefzoo.cli.options import INTERRUPTED, WAITING
+from prefzoo.errors import PrefzooError, WaitsForPeople, os_error_text
 from prefzoo.run.subprocesses import print_anything
 from prefzoo.version import __version__
 
@@ -63,7 +63,7 @@ for command in (  # in the order in which `prefzoo --help` shows them
 
 def main() -> None:
     """Run a command; a user's mistake, or the system's, is told in words and exits with 2, Ctrl-C and SIGTERM with 130,
-    results in which a label failed or was skipped with 1."""
+    results in which a label failed or was skipped with 1, those that wait for people with 3."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler ends us as Ctrl-C does
     signal.signal(signal.SIGINT, signal.default_int_handler)
     print_anything()
@@ -72,7 +72,7 @@ def main() -> None:
     except (PrefzooError, OSError) as error:
         words = os_error_text(error, "doing this") if isinstance(error, OSError) else str(error)
         Console(stderr=True).print(words, style="red", markup=False, highlight=False, soft_wrap=True)
-        raise SystemExit(2) from None
+        raise SystemExit(WAITING if isinstance(error, WaitsForPeople) else 2) from None
     except KeyboardInterrupt:
         pass  # said below, after the signals are off
     except SystemExit as end:

@@ -13,6 +13,8 @@ from prefzoo.errors import PrefzooError
 
 INTERRUPTED = 130
 """The exit code after Ctrl-C."""
+WAITING = 3
+"""The exit code of a comparison that goes on when people have answered."""
 
 RecipeArgument = Annotated[str, typer.Argument(metavar="RECIPE", help="A path, or a name that `prefzoo ls` shows.")]
 Algorithms = Annotated[str | None, typer.Option("--algorithms", metavar="A,B", help="Only these labels or algorithms.")]
@@ -105,7 +107,8 @@ def show(results: Any, folder: Path, tracked: str = "") -> None:
     lies, and where it was logged.
 
     Raises:
-        typer.Exit: with 1, when a label failed or was skipped, or no policy was scored.
+        typer.Exit: with 3, when a label waits for people; with 1, when one failed or was skipped, or no policy was
+            scored.
     """
     from prefzoo.report.canary_section import canary_sections
     from prefzoo.report.render_terminal import print_sections
@@ -117,5 +120,7 @@ def show(results: Any, folder: Path, tracked: str = "") -> None:
     console.print(f"{folder / 'report.html'}, {folder / 'results.json'}", markup=False, highlight=False, soft_wrap=True)
     if tracked:
         console.print(tracked, markup=False, highlight=False, soft_wrap=True)
+    if any(result.status == "waiting" for result in results.algorithms.values()):
+        raise typer.Exit(WAITING)
     if not results.scored or any(result.status != "ok" for result in results.algorithms.values()):
         raise typer.Exit(1)

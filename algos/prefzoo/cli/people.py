@@ -14,7 +14,10 @@ from prefzoo.errors import PrefzooError
 
 def label(
     source: Annotated[
-        Path, typer.Argument(metavar="DIR|FILE", help="A finished run, or a file of prompts and replies.")
+        Path,
+        typer.Argument(
+            metavar="DIR|FILE", help="A finished run, a file of prompts and replies, or a store of questions."
+        ),
     ],
     task: Annotated[
         str | None,

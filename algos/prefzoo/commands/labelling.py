@@ -16,6 +16,7 @@ from prefzoo.feedback.choose_next import RULES
 from prefzoo.feedback.feedback_types import KINDS, Item
 from prefzoo.feedback.read_items import items_of_file, make_items
 from prefzoo.feedback.store import FeedbackStore
+from prefzoo.feedback.stored_records import is_store
 from prefzoo.judges import dimensions
 from prefzoo.run.evaluation_records import read_records
 from prefzoo.run.stage_graph import START, Plan, load_plan
@@ -44,6 +45,11 @@ class LabelRequest:
         return self.source.is_dir()
 
     @property
+    def of_store(self) -> bool:
+        """Whether the source is itself a file of questions and answers, which is asked from as it is."""
+        return is_store(str(self.source))
+
+    @property
     def kind(self) -> str:
         """The task: that which was asked for, else an A/B test of a run, and comparisons of a file."""
         return self.task or ("ab" if self.of_run else "compare")
@@ -51,6 +57,8 @@ class LabelRequest:
     @property
     def file(self) -> Path:
         """Where answers are kept: in the run's folder, or beside the data."""
+        if self.of_store:
+            return self.source
         inside = self.source / "labels.sqlite"
         return self.store or (inside if self.of_run else self.source.with_name(f"{self.source.name}.labels.sqlite"))
 
@@ -71,6 +79,8 @@ def check_request(request: LabelRequest) -> None:
         problems.append(f"--gold: for --task compare and ab, not for {request.kind}")
     if request.kind == "ab" and not request.of_run:
         problems.append("--task ab: compares the policies of a run; give the folder of one, or --task compare")
+    if request.of_store and request.store is not None:
+        problems.append("--store: the source is a file of questions and answers itself; leave one of the two out")
     if request.policies is not None and not request.of_run:
         problems.append("--policies: names labels of a run, and the source is a file")
     if not 0 <= request.overlap <= 1:
@@ -86,7 +96,13 @@ def open_store(request: LabelRequest) -> tuple[FeedbackStore, list[str]]:
     """The file of answers with the items that are asked about, and sentences on what it holds and what was left out."""
     check_request(request)
     store = FeedbackStore(request.file)
-    if request.of_run:
+    items: list[Item] = []
+    notes: list[str] = []
+    if request.of_store:
+        asked = [item for item in store.items(request.kind) if item.gold is None]
+        done = {answer.item_id for answer in store.answers(request.kind)}
+        notes = [f"Answered are {sum(item.item_id in done for item in asked)} of {len(asked)} items."]
+    elif request.of_run:
         items, notes = _items_of_run(load_plan(request.source), request, store)
     else:
         items, dropped = items_of_file(str(request.source), request.kind, store.item_id)
@@ -95,7 +111,9 @@ def open_store(request: LabelRequest) -> tuple[FeedbackStore, list[str]]:
         checks, dropped = items_of_file(str(request.gold), request.kind, store.item_id, gold=True)
         items += checks
         notes += [f"{len(checks)} gold questions.", *_dropped_notes(request.gold, dropped)]
-    if request.rule == "uncertain" and all(item.uncertainty is None for item in items):
+    if request.rule == "uncertain" and all(
+        item.uncertainty is None for item in (store.items() if request.of_store else items)
+    ):
         raise PrefzooError(
             "--next uncertain: no reward scored these replies; it needs a run with a learned reward, or a file with a "
             "column 'uncertainty' from 0 to 1"

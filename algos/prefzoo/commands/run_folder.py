@@ -12,7 +12,7 @@ from typing import Any
 
 from prefzoo.atomic_files import refuse_links, write_whole
 from prefzoo.commands.held_comparison import held_in
-from prefzoo.errors import PrefzooError
+from prefzoo.errors import PrefzooError, WaitsForPeople
 from prefzoo.recipe.check_recipe import load
 from prefzoo.recipe.recipe_schema import Recipe
 from prefzoo.run import distributed
@@ -91,6 +91,8 @@ def locked_folder(
 
 def refuse_failed(outcomes: Mapping[str, Outcome], names: Iterable[str]) -> None:
     for name in names:
+        if outcomes[name].status == "waiting":
+            raise WaitsForPeople(f"{name}: {outcomes[name].error}")
         if outcomes[name].status != "ok":
             raise PrefzooError(f"{name}: {outcomes[name].error}")
 

@@ -16,7 +16,7 @@ from prefzoo.commands.sample_policies import choose_policy
 from prefzoo.errors import PrefzooError, os_errors_told, unknown
 from prefzoo.machine import is_loopback
 from prefzoo.models.policy_kinds import POLICY_FILE, load_policy
-from prefzoo.report.canary_section import FEEDBACK
+from prefzoo.report.canary_section import FEEDBACK, note_feedback_file
 from prefzoo.run.stage_graph import PLAN_FILE, START, Plan, load_plan
 from prefzoo.run.subprocesses import quiet
 from prefzoo.serving.traffic import Canary
@@ -96,6 +96,8 @@ def serve(
     path = feedback or _feedback_file(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
     store = FeedbackStore(path)
+    if (folder / PLAN_FILE).is_file():
+        note_feedback_file(folder, path)
     traffic = Traffic(path, policies[0].name, second)
     quiet()
     running = _engine(engine, policies)

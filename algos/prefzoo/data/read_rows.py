@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -35,12 +35,15 @@ LABELLED_PAIR = ("response_a", "response_b", "preference")
 THUMB = ("completion", "label")
 
 
-def read_rows(kind: str, source: str, options: ReadOptions | None = None) -> ReadResult:
+def read_rows(
+    kind: str, source: str, options: ReadOptions | None = None, given: Iterable[tuple[str, Any]] | None = None
+) -> ReadResult:
     """Rows from a file or hub data set.
 
     Args:
         kind: one of `read_files.COLUMNS`: what is in it. `SHAPES` says which columns each may have.
         source: a file, or a hub id.
+        given: its records where they were read already; it may have none.
 
     Raises:
         DataError: when it does not exist, or not one row of it can be read.
@@ -52,7 +55,7 @@ def read_rows(kind: str, source: str, options: ReadOptions | None = None) -> Rea
     took: dict[str, list[float]] = {}
 
     def records() -> Iterator[tuple[str, dict[str, Any]]]:
-        for row_id, record in read_records(kind, source, options):
+        for row_id, record in read_records(kind, source, options) if given is None else given:
             result.read += 1
             if isinstance(record, dict):
                 if len(columns) < MOST_COLUMNS:
@@ -92,7 +95,7 @@ def read_rows(kind: str, source: str, options: ReadOptions | None = None) -> Rea
     aliases = (alias for alias, ours in ALIASES.items() if ours in COLUMNS[kind])
     known = {*COLUMNS[kind], *attributes, *options.columns.values(), *aliases}
     result.unread = [column for column in columns if column not in known][:MOST_COLUMNS]
-    if not result.rows:
+    if not result.rows and given is None:
         raise DataError(_no_rows_message(kind, source, result, list(columns)))
     return result
 

@@ -199,6 +199,21 @@ def split_by_prompt(rows: Sequence[Row], fractions: dict[str, float], seed: int)
     return splits
 
 
+def add_to_train(splits: Mapping[str, Sequence[Row]], rows: Sequence[Row], dropped: Rejects) -> list[Row]:
+    """Those of these rows that can be trained on beside splits that stay as they are: all but those on prompts, or of
+    groups, of the other splits, which are named in `dropped`. So the test is the same however many are added."""
+    held_out = [row for name in SPLITS[1:] for row in splits[name]]
+    prompts, groups = {prompt_key(row.prompt) for row in held_out}, {row.group for row in held_out} - {None}
+    groups_of = {prompt_key(row.prompt): row.group for row in splits["train"]}
+    added = []
+    for row in rows:
+        if prompt_key(row.prompt) in prompts or row.group in groups:
+            dropped.add("held_out_prompt", row.id, row.prompt[-1]["content"])
+        else:
+            added.append(replace(row, group=groups_of.get(prompt_key(row.prompt), row.group)))
+    return added
+
+
 def limit_prompts(rows: Sequence[Row], limit: int | None) -> list[Row]:
     """Rows of at most `limit` distinct prompts, chosen by the hash of their text, in the order they came in."""
     keys = set() if limit is None else {prompt_key(row.prompt) for row in rows}

@@ -35,6 +35,17 @@ CREATE TABLE settings (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
 
 
+def check_version(path: Path, db: sqlite3.Connection) -> None:
+    """Raise PrefzooError for a database that is not one of feedback, or of another version."""
+    if db.execute("PRAGMA application_id").fetchone()[0] != APPLICATION:
+        raise PrefzooError(f"{path} is a database, but not one of feedback; choose another file")
+    if (version := db.execute("PRAGMA user_version").fetchone()[0]) != VERSION:
+        raise PrefzooError(
+            f"{path} has feedback in version {version} of its form, and this prefzoo reads version {VERSION}; use the "
+            "prefzoo that wrote it, or choose another file"
+        )
+
+
 class FeedbackFile:
     """A file with the tables of `SCHEMA`, made where there is none; each thread and process has its own connection.
 
@@ -55,13 +66,8 @@ class FeedbackFile:
                 db.execute("INSERT INTO settings VALUES ('secret', ?)", (secrets.token_hex(32),))
                 db.execute(f"PRAGMA user_version = {VERSION}")
                 db.execute(f"PRAGMA application_id = {APPLICATION}")
-            elif application != APPLICATION:
-                raise PrefzooError(f"{self.path} is a database, but not one of feedback; choose another file")
-            elif version != VERSION:
-                raise PrefzooError(
-                    f"{self.path} has feedback in version {version} of its form, and this prefzoo reads version "
-                    f"{VERSION}; use the prefzoo that wrote it, or choose another file"
-                )
+            else:
+                check_version(self.path, db)
 
     def _connection(self) -> sqlite3.Connection:
         if getattr(self._local, "process", None) != os.getpid():  # a connection must not cross a fork, or threads

@@ -175,6 +175,23 @@ class FeedbackStore(AnnotatorQueues):
             db.execute("UPDATE draws SET at = ? WHERE item_id = ? AND annotator = ?", (now, last["item_id"], annotator))
         return self.item(last["item_id"])
 
+    def take_back(self, annotator: str, answer_id: str) -> bool:
+        """Take one answer of an annotator back; False where that was done already.
+
+        Raises:
+            FeedbackError: when this annotator gave no such answer.
+        """
+        with self.together() as db:
+            there = db.execute(
+                "SELECT undone_at FROM answers WHERE answer_id = ? AND annotator = ?", (answer_id, annotator)
+            ).fetchone()
+            if there is None:
+                raise FeedbackError("there is no such answer of yours")
+            db.execute(
+                "UPDATE answers SET undone_at = ? WHERE answer_id = ? AND undone_at IS NULL", (time.time(), answer_id)
+            )
+        return there["undone_at"] is None
+
     def answers(self, kind: str | None = None, live: bool = True) -> list[Answer]:
         """The answers by time; `live` leaves out those that were undone."""
         rows = self._connection().execute(
@@ -182,14 +199,15 @@ class FeedbackStore(AnnotatorQueues):
             "WHERE kind = coalesce(?, kind) AND (undone_at IS NULL OR NOT ?) ORDER BY answers.at, answers.rowid",
             (kind, live),
         )
-        return [_answer(row) for row in rows]
+        return [answer_of(row) for row in rows]
 
     def export(self, path: Path | str, kind: str) -> dict[str, int]:
         """Write the live answers of one kind as a JSONL file that `data:` reads; see `export_answers`."""
         return export_answers(self.items(kind), self.answers(kind), Path(path), kind)
 
 
-def _answer(row: sqlite3.Row) -> Answer:
+def answer_of(row: sqlite3.Row) -> Answer:
+    """The answer in a row of the table `answers`, joined with the probability of its draw."""
     return Answer(
         answer_id=row["answer_id"],
         item_id=row["item_id"],

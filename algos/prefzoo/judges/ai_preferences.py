@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from prefzoo.interface import Bench, Policy
-from prefzoo.types import Completion, Prompt
+from prefzoo.settings import Generation
+from prefzoo.types import Completion, Judge, Prompt
 from prefzoo.views import assistant_turn
 
 
@@ -58,8 +60,8 @@ def label_pairs(
 ) -> list[LabelledPair]:
     """Pairs out of two replies each and a judge's answers.
 
-    Two replies make no pair when one was cut off (unless `keep_unfinished`) or is empty, when both are the same, or
-    when both are as good.
+    Two replies make no pair when one was cut off (unless `keep_unfinished`) or is empty, when both are the same, when
+    nobody was asked about them (an answer that is no number), or when both are as good.
     """
     pairs = []
     for prompt, (a, b), p in zip(prompts, samples, first_better, strict=True):
@@ -67,6 +69,7 @@ def label_pairs(
             "unfinished_reply": not (keep_unfinished or (a.finished and b.finished)),
             "empty_reply": not (a.text.strip() and b.text.strip()),
             "identical_pair": a.text == b.text,
+            "not_asked": math.isnan(p),
             "tied_replies": p == 0.5,
         }
         dropped = next((reason for reason, holds in reasons.items() if holds), None)
@@ -84,9 +87,28 @@ def ask(
     """
     samples = bench.sample(policy, prompts, 2, seed=seed)
     bench.progress("judging", 0, 1)
-    first, second = [a.text for a, _ in samples], [b.text for _, b in samples]
-    first_better = bench.prefer(prompts, first, second, questions)
-    return label_pairs(prompts, samples, first_better, bench.generation.unfinished == "keep")
+    assert bench.judge is not None
+    judged = first_better(bench.judge, prompts, samples, bench.generation, bench.prefer, questions)
+    return label_pairs(prompts, samples, judged, bench.generation.unfinished == "keep")
+
+
+def first_better(
+    judge: Judge,
+    prompts: Sequence[Prompt],
+    samples: Sequence[Sequence[Completion]],
+    generation: Generation,
+    ask: Callable[..., list[float]],
+    questions: Sequence[str | None] | None = None,
+) -> list[float]:
+    """`ask(prompts, first, second, questions)` of two replies to each prompt. People's time is dear: they are not asked
+    about a reply that was cut off, of which no pair is made."""
+    dear = getattr(judge, "pauses", False)
+    asked = [i for i, pair in enumerate(samples) if not dear or all(map(generation.counts, pair))]
+    chosen = [[reply.text for reply in samples[i]] for i in asked]
+    about = None if questions is None else [questions[i] for i in asked]
+    answers = ask([prompts[i] for i in asked], [a for a, _ in chosen], [b for _, b in chosen], about)
+    said = dict(zip(asked, answers, strict=True))
+    return [said.get(i, math.nan) for i in range(len(samples))]
 
 
 def preferences(pairs: Sequence[LabelledPair]) -> list[dict[str, Any]]:

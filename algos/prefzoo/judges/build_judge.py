@@ -12,6 +12,7 @@ from prefzoo.judges.endpoint import EndpointClient
 from prefzoo.judges.judge import Judge
 from prefzoo.judges.judge_settings import JudgeSettings
 from prefzoo.judges.local_judge import local_judge
+from prefzoo.judges.people_judge import PeopleJudge
 from prefzoo.judges.prompt_templates import judge_templates
 from prefzoo.judges.text_judge import TextJudge
 from prefzoo.lab import MODELS
@@ -67,7 +68,7 @@ def build_judge(spec: Mapping[str, Any], progress: Progress | None = None) -> Ju
     Args:
         spec: `settings`, those of the recipe's block; `model`, the path of the model where the settings name none;
             `loading`, how its files are read; `gold`, see `load_truth`; `seed`, of the random one;
-            `cache`, the folder of a server's answers.
+            `cache`, the folder of a server's answers and of people's; `asker`, for whom people are asked.
         progress: is told how many of a server's answers have come.
     """
     judge = _build(spec, JudgeSettings.model_validate(spec["settings"]), progress)
@@ -82,6 +83,10 @@ def _build(spec: Mapping[str, Any], settings: JudgeSettings, progress: Progress 
         return gold_judge(gold)
     if settings.type == "random":
         return RandomJudge(spec["seed"])
+    if settings.type == "people":
+        assert settings.store is not None
+        asker = spec.get("asker", "a policy")
+        return PeopleJudge(Path(settings.store), settings.per_round, Path(spec["cache"]), asker)
     if settings.type == "openai":
         assert settings.endpoint is not None
         client = EndpointClient(settings.endpoint, Path(spec["cache"]), progress)

@@ -17,6 +17,8 @@ USED_BY = {
     "max_new_tokens": ("local", "openai"),
     "prompt": ("local", "openai"),
     "grading_prompt": ("local", "openai"),
+    "store": ("people",),
+    "per_round": ("people",),
 }
 """The types of judge that a key has a meaning for."""
 
@@ -69,7 +71,8 @@ class EndpointSettings(Settings):
 class JudgeSettings(Settings):
     """Who judges: `local`, a causal language model (`path`: folder or hub id; where it is not given, the recipe's own);
     `openai`, a model behind any server that speaks OpenAI's chat completions (`endpoint` says which); `gold`, the
-    truth; `random`, a negative control.
+    truth; `random`, a negative control; `people`, who answer on the page of `prefzoo label STORE`, while the comparison
+    pauses.
 
     `verdict` says how a local judge is read: by the `probabilities` of its verdict's first token, or out of the text
     that it has `generated`, greedily. What is read out of text, a server's always, may hold `reasoning` before the
@@ -77,10 +80,13 @@ class JudgeSettings(Settings):
     `grading_prompt` are templates for comparing two replies and for grading one: files, or names of shipped ones (in
     `judges/prompts`).
 
+    `store` is the file that people's questions and answers are in, and `per_round` how many pairs of a round they are
+    asked about, drawn at random; where it is not given, about all.
+
     `audit_pairs` is on how many held-out pairs, in both orders, the judge itself is audited; 0: on none.
     """
 
-    type: Literal["local", "openai", "gold", "random"] = "local"
+    type: Literal["local", "openai", "gold", "random", "people"] = "local"
     path: PathText | None = None
     endpoint: EndpointSettings | None = Field(None, validate_default=True)
     audit_pairs: int = Field(500, ge=0)
@@ -89,14 +95,18 @@ class JudgeSettings(Settings):
     max_new_tokens: int | None = Field(None, ge=1)
     prompt: PathText | None = None
     grading_prompt: PathText | None = None
+    store: PathText | None = Field(None, validate_default=True)
+    per_round: int | None = Field(None, ge=1)
 
     @field_validator(*USED_BY)
     @classmethod
     def _is_used(cls, value: Any, info: ValidationInfo) -> Any:
         assert info.field_name is not None
+        kind = info.data.get("type")  # missing where it is itself wrong
+        if kind == "people" and info.field_name == "store" and value is None:
+            raise ValueError("is missing; judge.type 'people' needs a file for their answers, such as labels.sqlite")
         if value == cls.model_fields[info.field_name].default:
             return value
-        kind = info.data.get("type")  # missing where it is itself wrong
         if kind is not None and kind not in USED_BY[info.field_name]:
             allowed = ", ".join(USED_BY[info.field_name])
             raise ValueError(f"{value!r} has no meaning with judge.type {kind!r}. Allowed there: {allowed}")

@@ -8,7 +8,7 @@ from statistics import fmean, pstdev
 from typing import Any, Literal
 
 from prefzoo.interface import Bench
-from prefzoo.judges.ai_preferences import label_pairs
+from prefzoo.judges.ai_preferences import first_better, label_pairs
 from prefzoo.types import Completion, Prompt
 from prefzoo.views import assistant_turn
 
@@ -55,8 +55,9 @@ def labelled(
     """
     if labeller == "judge":
         bench.progress("judging", 0, 1)
-        first_better = bench.prefer(prompts, *([replies[i].text for replies in samples] for i in (0, 1)))
-        judged = label_pairs(prompts, samples, first_better, bench.generation.unfinished == "keep")
+        assert bench.judge is not None
+        answers = first_better(bench.judge, prompts, samples, bench.generation, bench.prefer)
+        judged = label_pairs(prompts, samples, answers, bench.generation.unfinished == "keep")
         return [each.dropped or ((0, 1, None) if each.better is each.first else (1, 0, None)) for each in judged]
     flat = [(prompt, reply.text) for prompt, replies in zip(prompts, samples, strict=True) for reply in replies]
     scores = iter(bench.score([prompt for prompt, _ in flat], [text for _, text in flat]))

@@ -284,6 +284,7 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (models.critic_problems, ("reward",)),
     (models.critic_token_problems, ("model.path", "reward")),
     (judges.feedback_problems, ("judge", "gold", "reward.type", "reward.of", *_ROWS)),
+    (judges.people_problems, ("judge", "gold", "reward.type", "reward.of", "evaluation", "tuning", *_ROWS)),
     (judges.constitution_problems, ("constitution", "model.path")),
     (judges.dimension_problems, ("evaluation", "judge", "gold", "model.path")),
     (knowledge.document_problems, ("reward.of", "reward.type", "reward.documents", "evaluation", "context")),

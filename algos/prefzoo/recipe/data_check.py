@@ -10,6 +10,7 @@ from prefzoo.data.read_files import COLUMNS, ReadOptions, is_database, read_reco
 from prefzoo.data.vote_aggregation import PACKAGE, voted_on
 from prefzoo.errors import DataError, PrefzooError, unknown
 from prefzoo.feedback.store import FeedbackStore
+from prefzoo.feedback.stored_records import is_store, read_store
 from prefzoo.recipe.recipe_schema import GoldFunction, Recipe
 
 
@@ -29,14 +30,19 @@ def file_problems(recipe: Recipe) -> list[str]:
     data = recipe.data
     options = ReadOptions(data.columns, data.attributes, annotators=data.annotators, pairs=data.pairs)
     problems = []
-    for kind, path in data.files().items():
-        if problem := source_problem(path, kind):
-            problems.append(f"data.{kind}: {problem}.")
+    for key, (kind, path) in data.places().items():
+        if is_store(path):
+            try:
+                read_store(path, kind)
+            except PrefzooError as error:
+                problems.append(f"data.{key}: {error}.")
+        elif problem := source_problem(path, kind):
+            problems.append(f"data.{key}: {problem}.")
         elif Path(path).expanduser().is_file():
             try:
                 next(read_records(kind, path, options), None)
             except DataError as error:
-                problems += str(error).split("\n")
+                problems += [line.replace(f"data.{kind}", f"data.{key}", 1) for line in str(error).split("\n")]
     return problems
 
 

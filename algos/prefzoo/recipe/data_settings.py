@@ -11,6 +11,9 @@ from prefzoo.data.read_result import Pairs
 from prefzoo.data.vote_aggregation import VoteRule
 from prefzoo.settings import PathText, Settings
 
+Files = PathText | Annotated[list[PathText], Field(min_length=1)] | None
+"""A file, a hub id or a store of feedback, or a list of them."""
+
 
 class Splits(Settings):
     """Shares of the prompts, which add up to 1.
@@ -43,7 +46,7 @@ class Splits(Settings):
 
 class Data(Settings):
     """Where the rows come from: a `source` by name, or files or hub ids of one or more kinds (those of
-    `data.read_files.COLUMNS`).
+    `data.read_files.COLUMNS`). Of a list, later files and stores are added to the first, which says what is tested on.
 
     `columns` maps our column names to those of the data. `attributes` names columns of `ratings` that rate a reply each
     in one respect, such as `helpfulness`; where there is no `rating`, that is their mean. `pairs` says which are made
@@ -61,11 +64,11 @@ class Data(Settings):
     """
 
     source: str | None = None
-    preferences: PathText | None = None
-    rankings: PathText | None = None
-    ratings: PathText | None = None
-    demonstrations: PathText | None = None
-    prompts: PathText | None = None
+    preferences: Files = None
+    rankings: Files = None
+    ratings: Files = None
+    demonstrations: Files = None
+    prompts: Files = None
     columns: dict[str, str] = Field({})
     attributes: list[str] = Field([])
     pairs: Pairs = "all"
@@ -80,13 +83,24 @@ class Data(Settings):
     max_completion_tokens: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     shuffle_labels: bool = False
 
-    def files(self) -> dict[str, str]:
-        """The files and hub ids that are given, by kind."""
-        return {kind: path for kind in COLUMNS if (path := getattr(self, kind)) is not None}
+    def files(self) -> dict[str, list[str]]:
+        """The files, hub ids and stores of feedback that are given, by kind, in their order."""
+        given = {kind: value for kind in COLUMNS if (value := getattr(self, kind)) is not None}
+        return {kind: [value] if isinstance(value, str) else list(value) for kind, value in given.items()}
+
+    def places(self) -> dict[str, tuple[str, str]]:
+        """Key -> kind and file, such as `preferences`, or `preferences[1]` for the second of several."""
+        return {
+            kind if len(files) == 1 else f"{kind}[{i}]": (kind, file)
+            for kind, files in self.files().items()
+            for i, file in enumerate(files)
+        }
 
     @field_validator(*COLUMNS)
     @classmethod
-    def _one_origin(cls, value: str | None, info: ValidationInfo) -> str | None:
+    def _one_origin(cls, value: Files, info: ValidationInfo) -> Files:
         if value is not None and (source := info.data.get("source")):
             raise ValueError(f"give data.source ({source!r}) or data.{info.field_name} ({value!r}), not both")
+        if isinstance(value, list) and (twice := next((file for file in value if value.count(file) > 1), None)):
+            raise ValueError(f"{twice!r} is given twice, and its rows would be")
         return value

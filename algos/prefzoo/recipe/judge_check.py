@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 from typing import Any
 
 from prefzoo import registry
+from prefzoo.data.read_files import is_database
 from prefzoo.errors import PrefzooError
+from prefzoo.feedback.store import FeedbackStore
 from prefzoo.judges import constitution, dimensions
 from prefzoo.judges.judge_settings import JudgeSettings
 from prefzoo.judges.prompt_templates import load_template
@@ -113,6 +116,50 @@ def feedback_problems(recipe: Recipe) -> list[str]:
         problems += [
             f"{key}: 'grade' asks for grades, and this judge compares only. Allowed: comparison." for key in grading
         ]
+    return problems
+
+
+def people_problems(recipe: Recipe) -> list[str]:
+    """People are asked in rounds, between trainings, and their answers are in a file that is theirs."""
+    judge, problems = recipe.judge, list[str]()
+    if (evaluation := recipe.evaluation.judge) is not None and evaluation.type == "people":
+        problems.append("evaluation.judge.type: 'people' is no judge of all test replies. Say evaluation.human.")
+    if judge.type != "people":
+        return problems
+    for label, algorithm in recipe.sound_algorithms.items():
+        if "judge" in algorithm.required and not getattr(algorithm, "asks_people", False):
+            problems.append(
+                f"algorithms.{label}: people cannot be asked in every step, or about each principle. With judge.type "
+                "'people': iterative_dpo with labeller: judge, iterated_rlhf, or rlaif with mode: preferences."
+            )
+    problems += [
+        f"{key}.type: 'judge' would ask people in every step. Allowed with judge.type 'people': trained."
+        for key, part in recipe.reward.places.items()
+        if part.type == "judge"
+    ]
+    if recipe.final_judge is judge:
+        problems.append(
+            "gold: 'judge' would ask people about all test replies. Say evaluation.human, or name evaluation.judge."
+        )
+    elif recipe.dimension_judge is judge:
+        problems.append("evaluation.dimensions: people are not asked about them. Name evaluation.judge.")
+    if recipe.tuning is not None:
+        problems.append("tuning: every trial would ask people anew. Tune with another judge first.")
+    store = Path(judge.store or ".").expanduser()
+    if any(Path(file).expanduser().absolute() == store.absolute() for _, file in recipe.data.places().values()):
+        problems.append(
+            f"judge.store: {judge.store!r} is among the data, too, which every answer would change. Give another file; "
+            "the next comparison can have this one as data."
+        )
+    try:
+        if store.exists() and not is_database(store):
+            problems.append(f"judge.store: {judge.store!r} is there, and is no store of feedback. Give another file.")
+        elif store.exists():
+            FeedbackStore(store).close()
+        elif not store.absolute().parent.is_dir():
+            problems.append(f"judge.store: the folder of {judge.store!r} is not there.")
+    except (PrefzooError, OSError) as error:
+        problems.append(f"judge.store: {error}.")
     return problems
 
 

@@ -269,9 +269,11 @@ class Recipe(Settings):
 
     @property
     def audited(self) -> dict[str, JudgeSettings]:
-        """The judges that results depend on: `judge`, the recipe's, and `final judge`, another one that decides."""
+        """The judges that results depend on, but people: `judge`, the recipe's, and `final judge`, another one that
+        decides."""
         final = self.final_judge
-        judges = {"judge": self.judge} if self.uses_judge or final == self.judge else {}
+        asked = self.judge.type != "people" and (self.uses_judge or final == self.judge)
+        judges = {"judge": self.judge} if asked else {}
         return {**judges, **({"final judge": final} if final is not None and final != self.judge else {})}
 
     @cached_property

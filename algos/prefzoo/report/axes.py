@@ -39,6 +39,18 @@ def score(axes: Any, results: Results, labels: list[str]) -> None:
     axes.set(xlabel=f"{metric} reward", ylim=(-0.6, len(labels) - 0.4))
 
 
+def by_answers(axes: Any, found: Mapping[str, Sequence[tuple[float, Summary]]], metric: str) -> None:
+    """Draw each label's mean and interval against the answers of people that a training had used."""
+    for i, (label, points) in enumerate(found.items()):
+        counts, means = [count for count, _ in points], [summary.mean for _, summary in points]
+        errors = [[summary.mean - _reach(summary)[0] for _, summary in points]]
+        errors += [[_reach(summary)[1] - summary.mean for _, summary in points]]
+        style = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)]}
+        axes.errorbar(counts, means, yerr=errors, capsize=3, label=label, **style)
+    axes.set(xlabel="people's answers, of one training", ylabel=f"{metric} reward")
+    axes.legend(frameon=False)
+
+
 def likelihoods(axes: Any, results: Results, labels: list[str]) -> None:
     """Draw the log-ratios of chosen and rejected replies, joined for each policy."""
     for i, label in enumerate(reversed(labels)):

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from pathlib import Path
 
+from prefzoo.atomic_files import read_json, write_whole
 from prefzoo.errors import PrefzooError
 from prefzoo.report.sections import Part, Section, Table, Text
 from prefzoo.serving.canary_test import SUSPICIOUS, CanaryTest, canary_tests
 
 FEEDBACK = "feedback.sqlite"
 """In the folder of a run: what its users said."""
+ELSEWHERE = "feedback_files.json"
+"""In the folder of a run: other files in which a server of its policies kept what users said."""
+
+
+def feedback_files(out: Path) -> list[Path]:
+    """Return the files of a run's feedback, wherever they are."""
+    try:
+        elsewhere = [Path(str(file)) for file in read_json(out / ELSEWHERE, list)]
+    except PrefzooError:
+        elsewhere = []
+    return [out / FEEDBACK, *elsewhere]
+
+
+def note_feedback_file(out: Path, path: Path) -> None:
+    """Write down that a server of this run keeps feedback in `path`, so that the report finds it."""
+    known = {file.resolve(): None for file in feedback_files(out)}
+    if path.resolve() not in known:
+        write_whole(out / ELSEWHERE, json.dumps([str(file) for file in (*list(known)[1:], path.resolve())]))
 
 
 def canary_sections(out: Path) -> list[Section]:
@@ -19,10 +39,13 @@ def canary_sections(out: Path) -> list[Section]:
     Args:
         out: the folder of the run.
     """
-    try:
-        return [_section(test) for test in canary_tests(out / FEEDBACK)]
-    except (PrefzooError, sqlite3.Error) as error:  # the rest of the report does not need it
-        return [Section("canary", "Served", [Text(f"{out / FEEDBACK} cannot be read: {error}", style="note")])]
+    sections: list[Section] = []
+    for file in feedback_files(out):
+        try:
+            sections += [_section(test) for test in canary_tests(file)]
+        except (PrefzooError, sqlite3.Error) as error:  # the rest of the report does not need it
+            sections.append(Section("canary", "Served", [Text(f"{file} cannot be read: {error}", style="note")]))
+    return sections
 
 
 def _section(test: CanaryTest) -> Section:

@@ -28,7 +28,7 @@ def data_section(results: Results) -> Section:
 
 def data_facts(preflight: dict[str, Any], manifest: dict[str, Any]) -> list[str]:
     """Return sentences on what was read, kept and dropped, row by row where there are few."""
-    lines = _counted(preflight, manifest)
+    lines = _counted(preflight, manifest) + _source_facts(manifest.get("sources", []))
     for reason, count in preflight["dropped"].items():
         rows = preflight["dropped_rows"][reason]
         more = f" and {count - len(rows)} more (dropped.jsonl)" if count > len(rows) else ""
@@ -75,6 +75,15 @@ def _context_facts(context: dict[str, Any] | None) -> list[str]:
         f"Passages before prompts: of {context['passages']} (documents {context['documents'][:12]}{again}) at most "
         f"{context['k']} each; prompts: {counted}. Left out because they did not fit into the prompt's length: "
         f"{left_out}, of {shortened} prompts."
+    ]
+
+
+def _source_facts(sources: Sequence[dict[str, Any]]) -> list[str]:
+    """Return how many rows came from which of several sources."""
+    return [
+        f"data.{source['key']}, {source['source']}: {source['read']} records, "
+        f"{' + '.join(f'{count} {split}' for split, count in source['rows'].items())} rows."
+        for source in sources
     ]
 
 

@@ -30,6 +30,7 @@ from prefzoo.report.pairs import pairs_section
 from prefzoo.report.render_pages import FIGURES, render_html, render_markdown
 from prefzoo.report.replies_section import replies_section
 from prefzoo.report.reward_section import reward_section
+from prefzoo.report.rounds_section import rounds_pictures, rounds_section
 from prefzoo.report.sections import Figures, Html, Part, Picture, Section, Text
 from prefzoo.report.tuning_figures import tuning_pictures
 from prefzoo.report.tuning_section import tuning_sections
@@ -53,6 +54,7 @@ def all_sections(results: Results, out: Path, drawn: Mapping[str, Picture]) -> l
     return [
         *summary_sections(results, drawn, out),
         human_section(results, drawn),
+        rounds_section(results, out, drawn),
         *canary_sections(out),
         *tuning_sections(results, drawn),
         _curves_section(drawn),
@@ -90,6 +92,7 @@ def _all_pictures(results: Results, out: Path) -> list[Picture]:
         *([by_dimension] if by_dimension is not None else []),
         *tuning_pictures(results),
         *human_pictures(results),
+        *rounds_pictures(results, out),
     ]
 
 

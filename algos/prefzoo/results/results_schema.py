@@ -10,7 +10,7 @@ from pydantic import ConfigDict, Field
 from prefzoo.results.human_schema import Human
 from prefzoo.results.tuning_schema import Block, Tuning, VerdictName
 
-Status = Literal["ok", "failed", "skipped"]
+Status = Literal["ok", "failed", "skipped", "waiting"]
 
 
 class Summary(Block):

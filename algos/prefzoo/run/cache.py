@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from prefzoo.atomic_files import add_file, file_sha256, text_sha256
+from prefzoo.feedback.stored_records import is_store, read_store
 from prefzoo.judges.judge_settings import JudgeSettings
 from prefzoo.lab import MODELS
 from prefzoo.version import __version__
@@ -74,6 +75,12 @@ def fingerprint(path: str | None) -> Any:
     if sum(file.stat().st_size for file in files) < HASHED_BYTES:
         return [[str(file.relative_to(place)), file_sha256(file)] for file in files]
     return [[str(file.relative_to(place)), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
+
+
+def rows_fingerprint(kind: str, path: str) -> Any:
+    """What tells that a source of rows is no longer the same. Of a store of feedback that is what people said, whatever
+    else is written to it."""
+    return read_store(path, kind).sha256 if is_store(path) else fingerprint(path)
 
 
 def judge_fingerprint(judge: JudgeSettings) -> dict[str, Any]:

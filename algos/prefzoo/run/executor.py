@@ -41,9 +41,10 @@ WORKER_COUNTS = "workers.json"
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a stage ended: `ok`, `failed` (it raised or died), or `skipped` (a stage that it needs failed)."""
+    """How a stage ended: `ok`, `failed` (it raised or died), `skipped` (a stage that it needs failed), or `waiting`
+    (it, or one that it needs, goes on when people have answered)."""
 
-    status: Literal["ok", "failed", "skipped"]
+    status: Literal["ok", "failed", "skipped", "waiting"]
     error: str | None = None
     seconds: float = 0.0
 
@@ -162,7 +163,9 @@ class Runner:
             if stage.done:
                 self._end(stage, Outcome("ok"), reused=True)
             elif failed:
-                self._end(stage, Outcome("skipped", f"{failed[0]}: {self.outcomes[failed[0]].error}"))
+                first = self.outcomes[failed[0]]
+                waits = all(self.outcomes[name].status == "waiting" for name in failed)
+                self._end(stage, Outcome("waiting" if waits else "skipped", f"{failed[0]}: {first.error}"))
             elif self._ready(stage) and (gone := lost_need(self.plan, stage)):
                 self._end(stage, Outcome("skipped", gone))
             else:

@@ -90,7 +90,7 @@ class Watcher:
         self.say(f"{stage.name}: {why}")
 
     def ended(self, stage: Stage, status: str, error: str | None, seconds: float, reused: bool) -> None:
-        """A stage ended: `ok`, `failed` or `skipped`; `reused` when its result was there already."""
+        """A stage ended: `ok`, `failed`, `skipped` or `waiting`; `reused` when its result was there already."""
         self.ended_stages += 1
         for table in (self.left, self.began, self.activities):
             table.pop(stage.name, None)
@@ -102,6 +102,8 @@ class Watcher:
         self.bars.update(self.overall, completed=self.ended_stages, note=self.time_left())
         if status == "failed":
             self._print(f"{stage.name}: FAILED: {error}", style="red")
+        elif status == "waiting" and stage.kind in ("train", "label"):
+            self._print(f"{stage.name}: PAUSED: {error}", style="yellow")
         elif self.notebook:
             self._show_running()
         elif status == "ok" and not self.console.is_terminal:

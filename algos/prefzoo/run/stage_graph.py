@@ -24,7 +24,14 @@ from prefzoo.judges import dimensions
 from prefzoo.judges.judge_settings import JudgeSettings
 from prefzoo.recipe.recipe_schema import GoldFunction, Recipe
 from prefzoo.run import distributed
-from prefzoo.run.cache import class_fingerprint, fingerprint, judge_fingerprint, ran_with, result_key
+from prefzoo.run.cache import (
+    class_fingerprint,
+    fingerprint,
+    judge_fingerprint,
+    ran_with,
+    result_key,
+    rows_fingerprint,
+)
 from prefzoo.version import __version__
 
 Kind = Literal["data", "start", "label", "reward", "train", "evaluate", "audit", "tune"]
@@ -191,7 +198,7 @@ class PlanBuilder:
         built_in = source in sources.BUILT_IN
         inputs = {key: value for key, value in self.dump["data"].items() if key != "shuffle_labels"}
         inputs |= {
-            "files": {kind: fingerprint(path) for kind, path in self.recipe.data.files().items()},
+            "files": {key: rows_fingerprint(*place) for key, place in self.recipe.data.places().items()},
             "source": class_fingerprint(type(sources.load(source))) if source and not built_in else None,
             "base": fingerprint(self.recipe.model.path),
             "model": self.dump["model"],

@@ -66,7 +66,7 @@ class Ended:
     """How a try ended, in `ended.json`; of one that was lost (killed, cancelled) nothing follows for the stage."""
 
     id: str
-    status: Literal["ok", "failed", "skipped"]
+    status: Literal["ok", "failed", "skipped", "waiting"]
     error: str | None = None
     seconds: float = 0.0
     lost: bool = False

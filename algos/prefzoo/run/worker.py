@@ -23,7 +23,7 @@ import cloudpickle
 
 from prefzoo import plugins, registry
 from prefzoo.atomic_files import move_into_place, partial_folder
-from prefzoo.errors import PrefzooError, os_error_text
+from prefzoo.errors import PrefzooError, WaitsForPeople, os_error_text
 from prefzoo.interface import CHECKPOINTS
 from prefzoo.run import distributed
 from prefzoo.run.memory_words import out_of_memory
@@ -104,6 +104,8 @@ def _do(job: Callable[..., None], plan: Plan, stage: Stage, threads: int, connec
         (partial / PROCESSOR_SECONDS_FILE).write_text(used, encoding="utf-8")
         move_into_place(folder)  # only an incomplete result can be there
         message: tuple[str, str | None] = ("ok", None)
+    except WaitsForPeople as error:
+        message = ("waiting", str(error))
     except PrefzooError as error:
         message = ("failed", str(error))
     except Exception as error:

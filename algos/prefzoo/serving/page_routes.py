@@ -35,7 +35,8 @@ class PageRequest(BaseModel):
 
 
 class FeedbackRequest(BaseModel):
-    """The body of `POST /feedback`: a thumb for one reply, or which of two to the same messages is better.
+    """The body of `POST /feedback`: a thumb for one reply, which of two to the same messages is better, or `undo`,
+    which takes the user's answer of this `answer_id` back, so that another one can be given.
 
     Replies are named by the `id` of their answer, with `:1` behind it for the second one of several. `answer_id` is a
     UUID of the client's: a repeated post is the same answer.
@@ -51,6 +52,7 @@ class FeedbackRequest(BaseModel):
     choice: Literal["first", "second", "tie", "both_bad"] | None = None
     strength: Literal["slightly", "better"] | None = None
     seconds: float = Field(0.0, ge=0, le=1e7, allow_inf_nan=False)
+    undo: bool = False
 
 
 def add_page(app: FastAPI, engine: Engine, traffic: Traffic, store: FeedbackStore, title: str) -> None:
@@ -118,9 +120,13 @@ def add_page(app: FastAPI, engine: Engine, traffic: Traffic, store: FeedbackStor
         return JSONResponse({"recorded": True, "new": new})
 
     def _record(body: FeedbackRequest) -> bool:
-        item, value = _item_and_value(body)
         annotator = f"user:{body.user}"
         try:
+            if body.undo:
+                if any((body.reply, body.thumb, body.first, body.second, body.choice)):
+                    raise RequestError("undo: takes an answer_id and the user alone", param="undo")
+                return store.take_back(annotator, str(body.answer_id))
+            item, value = _item_and_value(body)
             if annotator not in users:
                 if annotator not in store.annotators():
                     store.add_annotator(annotator)

@@ -90,6 +90,11 @@ class FeedbackLoop(WithLearner):
             raise ValueError(f"learner: {self.learner!r} trains nothing, and cannot go on from an earlier policy")
 
     @property
+    def asks_people(self) -> bool:
+        """Whether people can be its judge: they are asked between trainings, and about two replies as a whole."""
+        return "judge" in self.required and "constitution" not in self.required and self.compares_samples
+
+    @property
     def continues(self) -> bool:
         """Whether the learner is ever to go on from a policy that is not the start."""
         return self.rounds > 1

@@ -58,14 +58,18 @@ class IteratedRLHF(FeedbackLoop):
         return self.build_learner().replies_per_row + labelled + 2 * self.rounds * self.people
 
     def train(self, bench: Bench) -> Policy:
+        from prefzoo.rewards.reward_model import RewardModel
         from prefzoo.rewards.train_reward import train_reward_model
-        from prefzoo.trainers.fitting import current_policy
+        from prefzoo.trainers.finished_rounds import FinishedRounds
 
         assert bench.judge is not None
-        policy, people = current_policy(bench), bench.data.preferences if self.people else []
-        prompts, labelled, reward = list(bench.data.prompts), list[dict[str, Any]](), None
+        finished = FinishedRounds(bench)
+        policy, people = finished.policy, bench.data.preferences if self.people else []
+        prompts, labelled = list(bench.data.prompts), list[dict[str, Any]](finished.state.get("labelled", []))
+        folder = bench.out / f"round-{finished.done}" / "reward"
+        reward = RewardModel.load(str(folder), bench.loading) if finished.done else None
         random.Random(f"iterated_rlhf {bench.seed}").shuffle(prompts)
-        for i in range(self.rounds):
+        for i in range(finished.done, self.rounds):
             part = prompts[i :: self.rounds]
             asked = ai_preferences.ask(bench, policy, part, bench.seed * 1000 + i)
             new, counts = ai_preferences.preferences(asked), dict[str, Any](ai_preferences.counts(asked))
@@ -82,6 +86,7 @@ class IteratedRLHF(FeedbackLoop):
             policy = self.learn(bench.replace(reward=reward, latest=latest), part, new)
             if i + 1 < self.rounds:
                 bench.keep(policy, f"round {i + 1}")
+                finished.save(i + 1, labelled=labelled)
         bench.report["judge"] = bench.judge.report()
         return policy
 

@@ -40,12 +40,13 @@ class IterativeDPO(SampledPairs, FeedbackLoop):
         return self.learner_replies_per_row
 
     def train(self, bench: Bench) -> Policy:
-        from prefzoo.trainers.fitting import current_policy
+        from prefzoo.trainers.finished_rounds import FinishedRounds
 
-        policy = current_policy(bench)
+        finished = FinishedRounds(bench)
+        policy = finished.policy
         prompts = list(bench.data.prompts)
         random.Random(f"iterative_dpo {bench.seed}").shuffle(prompts)
-        for i in range(self.rounds):
+        for i in range(finished.done, self.rounds):
             part, seed = prompts[i :: self.rounds], bench.seed * 1000 + i
             samples = bench.sample(policy, part, self.n, seed)
             labelled = self.labelled_pairs(bench, part, samples, seed)
@@ -57,6 +58,7 @@ class IterativeDPO(SampledPairs, FeedbackLoop):
             policy = self.learn(bench.replace(latest=policy if i else bench.latest), part, pairs)
             if i + 1 < self.rounds:
                 bench.keep(policy, f"round {i + 1}")
+                finished.save(i + 1)
         if self.labeller == "judge":
             assert bench.judge is not None
             bench.report["judge"] = bench.judge.report()

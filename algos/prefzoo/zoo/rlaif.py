@@ -73,20 +73,22 @@ class RLAIF(FeedbackLoop):
         return self.build_learner().replies_per_row if self.mode == "direct" else self.learner_replies_per_row
 
     def train(self, bench: Bench) -> Policy:
-        from prefzoo.models.language_model import LanguageModelPolicy
+        from prefzoo.trainers.finished_rounds import FinishedRounds
 
         prompts = list(bench.data.prompts)
         random.Random(f"rlaif {bench.seed}").shuffle(prompts)
         if self.mode == "direct":
             policy = self._direct(bench, prompts)
         else:
-            policy = LanguageModelPolicy.start_of(bench)
-            for i in range(self.rounds):
+            finished = FinishedRounds(bench)
+            policy = finished.policy
+            for i in range(finished.done, self.rounds):
                 part = prompts[i :: self.rounds]
                 pairs = self._pairs(bench, policy, part, i)
                 policy = self.learn(bench.replace(latest=policy if i else None), part, pairs)
                 if i + 1 < self.rounds:
                     bench.keep(policy, f"round {i + 1}")
+                    finished.save(i + 1)
         assert bench.judge is not None
         bench.report["judge"] = bench.judge.report()
         return policy

@@ -19,6 +19,7 @@ from prefzoo.data.read_result import ReadResult
 from prefzoo.data.read_rows import read_rows
 from prefzoo.data.rejects import Rejected, Rejects, writable
 from prefzoo.errors import DataError, PrefzooError
+from prefzoo.feedback.stored_records import is_store, read_store
 from prefzoo.models.chat_templates import template_text
 from prefzoo.models.loading import resolve
 from prefzoo.recipe.model_check import downloaded_problems
@@ -64,18 +65,23 @@ def _prepare(recipe: Recipe, folder: Path, progress: Progress) -> None:
     rendering = Tokens(base, recipe.model.trust_remote_code, chat_template=template)
     dropped = Rejects()
     sound = splits.clean([row for result in results.values() for row in result.rows], dropped)
+    added = {row.id for key, result in results.items() if key in _added(recipe) for row in result.rows}
     positions = model_positions(base, recipe.model.trust_remote_code)
     derived = list(recipe.derives)
     context = PromptContext.of(recipe.context) if recipe.context is not None else None
-    lengths = derive_lengths(recipe, _with_passages(sound, context), rendering, positions)
+    # Of the first sources alone, so that labels that are added later change no test prompt.
+    first = [row for row in sound if row.id not in added]
+    lengths = derive_lengths(recipe, _with_passages(first, context), rendering, positions)
     recipe = recipe.with_lengths(lengths)
     remembered = preflight.RememberedPrompts(rendering, lengths["max_prompt_tokens"])
     fitting, shortened = _fit(recipe, sound, dropped, rendering, remembered, progress)
-    usable_rows = splits.with_joined_groups(fitting)
+    usable_rows = splits.with_joined_groups([row for row in fitting if row.id not in added])
     if split_ids is not None:
         parts = {name: [row for row in usable_rows if row.id in ids] for name, ids in split_ids.items()}
     else:
         parts = splits.split_by_prompt(usable_rows, recipe.data.splits.model_dump(), recipe.data.seed)
+        usable_rows += (later := splits.add_to_train(parts, [row for row in fitting if row.id in added], dropped))
+        parts["train"] += later
     available = len(parts["train"])
     parts["train"] = splits.limit_prompts(parts["train"], recipe.budget.prompts)
     plain, context_facts = parts, dict[str, Any]()
@@ -99,11 +105,14 @@ def _prepare(recipe: Recipe, folder: Path, progress: Progress) -> None:
         "markers": count_markers(usable_rows, rendering),
         **({"context": context_facts} if context_facts else {}),
     }
+    facts["sources"] = _kept_by_source(facts, results, parts)
     dropped.merge(dropped_records)
     dropped.merge(unpaired)
     del results, sound, fitting, usable_rows  # rows in use are in `parts`; the others hold prompts before they were cut
     progress("sealing", 0, 1)
     sealed = splits.seal(parts, facts, dropped, context.identity if context is not None else None)
+    if len(facts["sources"]) > 1:
+        sealed.manifest["sources"] = facts["sources"]
     _check_kinds(recipe, parts["train"], dropped)
     check_positions(recipe, base, [row for rows in parts.values() for row in rows], rendering, remembered)
     _try_functions(recipe, parts["train"])
@@ -160,7 +169,34 @@ def _facts_of_files(recipe: Recipe, results: Mapping[str, ReadResult], beyond_bu
         "label_with": recipe.data.label_with,
         "beyond_budget": beyond_budget,
         "annotators": {kind: result.annotators for kind, result in results.items() if result.annotators},
+        "sources": [
+            {"key": key, "source": _called(file), "read": results[key].read, "made": len(results[key].rows)}
+            for key, (_, file) in recipe.data.places().items()
+        ],
     }
+
+
+def _added(recipe: Recipe) -> set[str]:
+    """The keys of the sources whose rows are added to those of the first one of their kind."""
+    return set(filter(_is_added, recipe.data.places()))
+
+
+def _is_added(key: str) -> bool:
+    return key.endswith("]") and not key.endswith("[0]")
+
+
+def _kept_by_source(
+    facts: dict[str, Any], results: Mapping[str, ReadResult], parts: Mapping[str, Sequence[Row]]
+) -> list[dict[str, Any]]:
+    """How many rows of each source are in which split."""
+    kept = {name: Counter(row.id for row in rows) for name, rows in parts.items()}
+    return [
+        {
+            **source,
+            "rows": {name: sum(ids[row.id] for row in results[source["key"]].rows) for name, ids in kept.items()},
+        }
+        for source in facts["sources"]
+    ]
 
 
 def _fit(
@@ -224,14 +260,36 @@ def read_data(recipe: Recipe) -> tuple[dict[str, ReadResult], dict[str, set[str]
     options = ReadOptions(
         data.columns, data.attributes, data.split, data.revision, data.data_dir, data.annotators, data.pairs
     )
-    files = data.files()
-    names = Counter(map(_called, files.values()))
+    places = data.places()
+    names = Counter(_called(file) for _, file in places.values())
     results = {}
-    for kind, file in files.items():
+    for key, (kind, file) in places.items():
         # Ids name lines; they must say of which file, and two folders may have a file of one name.
-        prefix = f"{_called(file)} " if names[_called(file)] == 1 else f"{kind} {_called(file)} "
-        results[kind] = read_rows(kind, file, options).with_prefix(prefix)
+        prefix = f"{_called(file)} " if names[_called(file)] == 1 else f"{key} {_called(file)} "
+        results[key] = _read(key, kind, file, options).with_prefix(prefix)
     return results, None
+
+
+def _read(key: str, kind: str, file: str, options: ReadOptions) -> ReadResult:
+    """The rows of one source. A store of feedback that is added to another source may be empty yet.
+
+    Raises:
+        DataError: naming its place in a list of several.
+    """
+    try:
+        if not is_store(file):
+            return read_rows(kind, file, options)
+        store = read_store(file, kind)
+        result = read_rows(kind, file, replace(options, columns={}), store.records)
+        if not result.rows and not _is_added(key):
+            others = "".join(f"; {count} of another kind ({name})" for name, count in sorted(store.others.items()))
+            raise DataError(
+                f"data.{kind}: no row can be made of the {result.read} answers in {file!r}{others}; dropped: "
+                f"{result.dropped.counts()}"
+            )
+        return result
+    except DataError as error:
+        raise DataError(str(error).replace(f"data.{kind}", f"data.{key}", 1)) from error
 
 
 def _called(source: str) -> str:

@@ -15,7 +15,7 @@ from prefzoo.data.rejects import Rejects
 from prefzoo.data.row_views import cluster_of, views_of
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import Policy
-from prefzoo.judges.ai_preferences import in_words, label_pairs
+from prefzoo.judges.ai_preferences import first_better, in_words, label_pairs
 from prefzoo.judges.judge_settings import JudgeSettings
 from prefzoo.ledger import Ledger
 from prefzoo.models.language_model import LanguageModelPolicy
@@ -88,11 +88,10 @@ def label_split(
     prompts = views_of(rows).prompts
     first_rows = {prompt_key(row.prompt): row for row in reversed(rows)}
     samples = policy.sample(prompts, generation, seed, n=2, ledger=ledger, progress=progress)
-    replies = [a.text for a, _ in samples], [b.text for _, b in samples]
-    first_better = ledger.judged(judge, lambda: judge(prompts, *replies))
+    answers = ledger.judged(judge, lambda: first_better(judge, prompts, samples, generation, judge))
     dropped = Rejects()
     pairs = []
-    for pair in label_pairs(prompts, samples, first_better, generation.unfinished == "keep"):
+    for pair in label_pairs(prompts, samples, answers, generation.unfinished == "keep"):
         row = first_rows[prompt_key(pair.prompt)]
         if pair.dropped:
             dropped.add(pair.dropped, row.id, pair.prompt[-1]["content"])

@@ -21,7 +21,7 @@ from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.models.loading import resolve
 from prefzoo.recipe.recipe_schema import GoldFunction, Recipe
 from prefzoo.rewards.load_reward import RandomReward, load_reward
-from prefzoo.run.stage_graph import Plan, Stage
+from prefzoo.run.stage_graph import LABEL_STAGE, Plan, Stage
 from prefzoo.run.stages.shared_work import SHARED_WORK, SharedWork
 from prefzoo.settings import Adapter
 from prefzoo.stored_code import check_code
@@ -63,12 +63,19 @@ def gold_function(recipe: Recipe) -> Truth | None:
     return load_truth(gold_name(recipe))
 
 
-def judge_of(plan: Plan, settings: JudgeSettings, seed: int | None = None, progress: Progress | None = None) -> Judge:
+def judge_of(
+    plan: Plan,
+    settings: JudgeSettings,
+    seed: int | None = None,
+    progress: Progress | None = None,
+    asker: str = LABEL_STAGE,
+) -> Judge:
     """The judge that a block of the recipe describes.
 
     Args:
         seed: of a random one; None is the comparison's first.
         progress: is told how many of a server's answers have come.
+        asker: for whom people are asked, such as `iterative_dpo seed 0`.
     """
     return build_judge(describe_judge(plan, settings, seed), progress)
 
@@ -92,6 +99,7 @@ def describe_judge(plan: Plan, settings: JudgeSettings, seed: int | None = None)
         "gold": gold_name(recipe),
         "seed": recipe.seeds[0] if seed is None else seed,
         "cache": str((plan.out / JUDGE_ANSWERS).resolve()),
+        "asker": asker,
     }
 
 

@@ -7,6 +7,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
+from prefzoo.errors import PrefzooError
 from prefzoo.judges import constitution as constitutions
 from prefzoo.rewards.knowledge_reward import reports_of_facts
 from prefzoo.run import distributed
@@ -36,7 +37,9 @@ def train(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None:
     if "reward" in draws_on:
         bench = bench.replace(reward=reward_of(plan, stage.seed))
     if "judge" in draws_on:
-        bench = bench.replace(judge=judge_of(plan, recipe.judge, seed, progress))
+        if recipe.judge.type == "people" and distributed.processes() > 1:
+            raise PrefzooError("judge.type 'people': people are asked by one process; train without a launcher")
+        bench = bench.replace(judge=judge_of(plan, recipe.judge, seed, progress, f"{stage.label} seed {stage.seed}"))
     if "constitution" in draws_on:
         constitution = constitutions.load(recipe.constitution_name)
         bench = bench.replace(constitution=constitution, assistant=assistant_of(plan, progress))

@@ -44,12 +44,12 @@ async function post(path, body, signal) {
 }
 
 // The same answer is sent until the server has written it; its id makes a repetition harmless.
-async function tell(what) {
-  const body = { ...what, user, answer_id: uuid() };
+async function tell(what, id) {
+  const body = { ...what, user, answer_id: id };
   for (let pause = 500; ; pause = Math.min(2 * pause, 10000)) {
     try {
       await post("/feedback", body);
-      say("Thank you, that is kept.");
+      say(what.undo ? "Taken back." : "Thank you, that is kept.");
       return true;
     } catch (error) {
       if (error.final) { say(error.message, true); return false; }
@@ -102,11 +102,20 @@ function thumbSign() {
 
 function thumbs(turn, id) {
   const set = node("fieldset", {}, node("legend", { class: "quiet" }, "Is this reply good?"));
+  let given = null;  // the answer that counts: {thumb, answer}
   for (const [thumb, words] of [["up", "Good"], ["down", "Bad"]]) {
-    set.append(node("button", { type: "button", class: thumb, "aria-pressed": "false", onclick: async (event) => {
-      const pressed = event.currentTarget;
-      for (const each of set.querySelectorAll("button")) each.disabled = true;
-      if (await tell({ reply: id, thumb })) pressed.setAttribute("aria-pressed", "true");
+    set.append(node("button", { type: "button", class: thumb, "aria-pressed": "false", onclick: async () => {
+      const buttons = set.querySelectorAll("button"), before = given;
+      for (const each of buttons) each.disabled = true;
+      if (before && await tell({ undo: true }, before.answer)) given = null;
+      if (!given && (!before || before.thumb !== thumb)) {
+        const answer = uuid();
+        if (await tell({ reply: id, thumb }, answer)) given = { thumb, answer };
+      }
+      for (const each of buttons) {
+        each.disabled = false;
+        each.setAttribute("aria-pressed", String(Boolean(given) && each.classList.contains(given.thumb)));
+      }
       text.focus();
     } }, thumbSign(), words));
   }
@@ -124,7 +133,7 @@ function choices(turn, boxes, ids, shownAt) {
     if (choice === "first" || choice === "second") boxes[kept].box.classList.add("chosen");
     set.querySelector(`[value=${choice}]`).setAttribute("aria-pressed", "true");
     $("send").disabled = false;
-    await tell({ first: ids[0], second: ids[1], choice, seconds: (Date.now() - shownAt) / 1000 });
+    await tell({ first: ids[0], second: ids[1], choice, seconds: (Date.now() - shownAt) / 1000 }, uuid());
     text.focus();
   };
   [["first", "First"], ["second", "Second"], ["tie", "Equally good"], ["both_bad", "Both bad"]].forEach(([choice, words], i) => {
