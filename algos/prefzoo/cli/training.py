@@ -128,7 +128,8 @@ def plan(
 
 
 def _plan_on_paper(recipe: str, gpu: str, gpus: int, **given: Any) -> None:
-    from prefzoo.commands.placement import placement, placement_sentences, placement_tables
+    from prefzoo.commands.placement import placement
+    from prefzoo.commands.placement_text import placement_sentences, placement_tables
 
     planned = placement(recipe, gpu, gpus, **given)
     console = wide_console()

@@ -176,10 +176,11 @@ def sampling(shape: ModelShape, dtype: str, work: Workload) -> float:
     return cache + work.samples * shape.vocabulary * (3 * 4 + 8)
 
 
-def gathered(shape: ModelShape, dtype: str, arrangement: Arrangement) -> float:
-    """Whole weights that a process holds for a while under FSDP: the block that is computed, the next one, and what is
-    outside of the blocks."""
-    return 0.0 if arrangement.weights_divided == 1 else (2.0 * shape.block + shape.outside) * BYTES[dtype]
+def gathered(shape: ModelShape, dtype: str, training: Training, arrangement: Arrangement) -> float:
+    """Whole weights that a process holds for a while under FSDP, in the dtype that is computed in: the block that is
+    computed, the next one, and what is outside of the blocks."""
+    width = 2 if training.bf16 or training.fp16 else BYTES[dtype]
+    return 0.0 if arrangement.weights_divided == 1 else (2.0 * shape.block + shape.outside) * width
 
 
 def gradient_copies(gradients: float, arrangement: Arrangement) -> float:
@@ -201,13 +202,13 @@ def training_parts(
     base = base_weights(shape, adapter, dtype)
     tokens = work.rows * work.length
     gradients = count * width / arrangement.states_divided
+    copies = autocast_copies(shape, adapter, dtype, training) if arrangement.weights_divided == 1 else 0.0
     return {
-        "weights": base / arrangement.weights_divided + gathered(shape, dtype, arrangement),
+        "weights": base / arrangement.weights_divided + gathered(shape, dtype, training, arrangement),
         "adapter": 0.0 if adapter.type == "full" else count * width / arrangement.weights_divided,
         "gradients": gradients + gradient_copies(gradients, arrangement),
         "optimizer": optimizer_states(count, width, training.optim) / arrangement.states_divided,
-        "activations": activations(shape, adapter, dtype, training, work)
-        + autocast_copies(shape, adapter, dtype, training),
+        "activations": activations(shape, adapter, dtype, training, work) + copies,
         "logits": all_logits(shape, tokens) if whole_distributions else logit_tiles(shape, tokens),
         "sampling": sampling(shape, dtype, work),
     }

@@ -22,6 +22,7 @@ class ModelShape:
         weights: all of the start's, the embeddings included; those of a tied head count once.
         linear: those in linear layers but the head, which quantization packs.
         linear_rows: outputs of these layers, each of which has a constant in int8.
+        head: those of the head where it is not tied to the embeddings, else 0.
         block: those of the largest of the repeated blocks.
         outside: those outside of the blocks: embeddings, head, last norm.
         adapter: those of the adapter, 0 with full fine-tuning.
@@ -33,6 +34,7 @@ class ModelShape:
     weights: int
     linear: int
     linear_rows: int
+    head: int
     block: int
     outside: int
     adapter: int
@@ -60,9 +62,7 @@ def read_shape(recipe: Recipe) -> ModelShape:
     model = recipe.model
     path = str(MODEL_DIR) if model.path == "lab" else model.path
     try:
-        config = AutoConfig.from_pretrained(
-            path, revision=model.revision, trust_remote_code=model.trust_remote_code
-        )
+        config = AutoConfig.from_pretrained(path, revision=model.revision, trust_remote_code=model.trust_remote_code)
     except (OSError, ValueError) as error:
         raise PrefzooError(
             f"model.path: the config of {model.path!r} could not be read ({' '.join(str(error).split())[:200]}). "
@@ -91,8 +91,9 @@ def shape_of(config: PreTrainedConfig, adapter: Adapter) -> ModelShape:
         except ValueError as error:
             raise PrefzooError(f"model.path: {' '.join(str(error).split())[:200]}") from error
     text = config.get_text_config()
-    blocks = max((m for m in model.modules() if isinstance(m, torch.nn.ModuleList)), key=len, default=[])
+    blocks: Any = max((m for m in model.modules() if isinstance(m, torch.nn.ModuleList)), key=len, default=[])
     head = model.get_output_embeddings()
+    tied = head is not None and head.weight is model.get_input_embeddings().weight
     linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear) and m is not head]
     weights = sum(p.numel() for p in model.parameters())
     in_blocks = [sum(p.numel() for p in block.parameters()) for block in blocks]
@@ -110,6 +111,7 @@ def shape_of(config: PreTrainedConfig, adapter: Adapter) -> ModelShape:
         weights=weights,
         linear=sum(m.weight.numel() for m in linear),
         linear_rows=sum(m.out_features for m in linear),
+        head=0 if head is None or tied else head.weight.numel(),
         block=max(in_blocks, default=weights),
         outside=weights - sum(in_blocks),
         adapter=added,

@@ -6,19 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rich.table import Table
-from rich.text import Text
-
-from prefzoo.commands.gpu_data import (
-    FRAGMENTED,
-    RESERVED,
-    UTILIZATION,
-    Gpu,
-    compute_seconds,
-    gpu_named,
-    sampling_seconds,
-    training_flops,
-)
+from prefzoo.commands.gpu_data import Gpu, compute_seconds, gpu_named, sampling_seconds, training_flops
 from prefzoo.commands.memory_estimate import (
     ALONE,
     BYTES,
@@ -39,8 +27,9 @@ from prefzoo.recipe.recipe_schema import Recipe, weight_bytes
 
 ASSUMED_TOKENS = 512
 """Of a length that is `auto`, which only the data can tell."""
+KL_LOGITS = 2**28
+"""Bytes of logits of one policy at a time when its KL to the start is measured."""
 TOGETHER = ("data parallel", "ZeRO-2", "FSDP")
-GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -174,8 +163,7 @@ def critic_bytes(shape: ModelShape, kind: str | None, optim: str, states_divided
     policy's; a model of its own is the base without its head; value heads are two layers, the second as wide as the
     vocabulary, two of them, with copies that follow slowly (Snell et al. 2022, https://arxiv.org/abs/2206.11871)."""
     head = 2 * shape.hidden * (shape.hidden + shape.vocabulary)
-    backbone = shape.weights - shape.vocabulary * shape.hidden * (shape.outside > 2 * shape.vocabulary * shape.hidden)
-    count = {"shared": shape.adapter, "separate": backbone, "heads": 2 * head}.get(kind or "", 0)
+    count = {"shared": shape.adapter, "separate": shape.weights - shape.head, "heads": 2 * head}.get(kind or "", 0)
     copies = 4.0 * count if kind == "heads" else 0.0
     return 4.0 * count + copies + (4.0 * count + optimizer_states(count, 4, optim)) / states_divided
 
@@ -196,7 +184,7 @@ def others_bytes(recipe: Recipe, shape: ModelShape, algorithm: Algorithm, online
     asked = "judge" in algorithm.required or ("reward" in algorithm.required and recipe.uses_judge)
     if asked and recipe.judge.type == "local":
         total += (weight_bytes(recipe.judge.path) if recipe.judge.path else None) or whole
-    if adapter.type == "full" and online and getattr(algorithm, "kl_coefficient", 1):
+    if adapter.type == "full" and online and getattr(algorithm, "kl_coefficient", 1.0):
         total += whole
     return total
 
@@ -232,7 +220,7 @@ def _label_plan(recipe: Recipe, shape: ModelShape, label: str, gpu: Gpu, gpus: i
         alone=peaks[ALONE],
         together={name: peaks[each] for name, each in most.items()},
         smallest=smallest,
-        traffic={name: step_traffic(shape, recipe, each) for name, each in most.items()},
+        traffic={name: algorithm.trains * step_traffic(shape, recipe, each) for name, each in most.items()},
         checkpoint=states if algorithm.trains else 0.0,
         learning_hours=learning,
         sampling_hours=sampled,
@@ -261,7 +249,7 @@ def _peak(recipe: Recipe, shape: ModelShape, algorithm: Algorithm, arrangement: 
     """The largest memory of a trial: while it learns, or while the policy answers test prompts."""
     work = replace(workload(recipe, learner(algorithm)), samples=recipe.generation.batch_size)
     weights = base_weights(shape, recipe.adapter, recipe.model.dtype) / arrangement.weights_divided
-    answering = weights + shape.adapter * 4 + sampling(shape, recipe.model.dtype, work)
+    answering = weights + shape.adapter * 4 + max(sampling(shape, recipe.model.dtype, work), 2 * KL_LOGITS)
     return max(peak(label_parts(recipe, shape, algorithm, arrangement)), answering)
 
 
@@ -283,7 +271,7 @@ def _hours(
     flops = tokens * (training_flops(passed, trained, checkpointing) + 2.0 * shape.weights)
     sampled = 0.0
     if {"reward", "judge"} & algorithm.required:
-        sampled = rows * (getattr(algorithm, "generations", None) or getattr(algorithm, "n", 2))
+        sampled = rows * float(getattr(algorithm, "generations", None) or getattr(algorithm, "n", 2))
         flops += sampled * (prompt + reply) * 3 * 2.0 * passed  # read, scored by the reward, and by the policy
     at_once = max(1, work.samples or recipe.generation.batch_size)
     cache = (prompt + reply) * key_values(shape, recipe.model.dtype)
@@ -294,90 +282,3 @@ def _hours(
     answers = recipe.evaluation.prompts / recipe.generation.batch_size
     learning = compute_seconds(flops, gpu)
     return (learning or 0.0) / 3600, (sampled / at_once * seconds[0] + answers * seconds[1]) / 3600
-
-
-PARTS = (
-    "weights", "adapter", "gradients", "optimizer", "critic", "other models", "activations", "logits", "sampling",
-)  # fmt: skip
-
-
-def placement_tables(plan: Placement) -> list[Table]:
-    """A table of memory by part, and one of arrangements where several GPUs may train together."""
-    parts = [part for part in PARTS if any(label.parts.get(part) for label in plan.labels.values())]
-    memory = _table(f"GiB on one {plan.gpu.name}, of which {_gib(plan.gpu.usable)} can be used", "policy", *parts,
-                    "peak", "smallest that fits", "GPU hours")  # fmt: skip
-    for label in plan.labels.values():
-        smallest = "none" if label.smallest is None else label.smallest.name
-        if label.smallest is not None and label.smallest.processes > 1:
-            smallest = f"{smallest}, {label.smallest.processes} GPUs"
-        hours = "" if label.hours is None else f"{label.hours:.2g}"
-        amounts = [_gib(label.parts.get(part, 0.0)) for part in parts]
-        memory.add_row(Text(label.label), *amounts, _gib(label.alone), smallest, hours)
-    tables = [memory]
-    if any(label.together for label in plan.labels.values()):
-        names = [name for label in plan.labels.values() for name in label.together]
-        shown = list(dict.fromkeys(names))
-        size = 2 ** (plan.gpus.bit_length() - 1)
-        several = _table(f"GiB in each of {size} processes, and GiB that each sends in a step", "policy",
-                         *shown, *(f"{name} sends" for name in shown), "a checkpoint")  # fmt: skip
-        for label in plan.labels.values():
-            cells = [_gib(label.together[name]) for name in shown] + [_gib(label.traffic[name]) for name in shown]
-            several.add_row(Text(label.label), *cells, _gib(label.checkpoint))
-        tables.append(several)
-    return tables
-
-
-def placement_sentences(plan: Placement) -> list[str]:
-    """What the numbers stand for."""
-    recipe, shape = plan.recipe, plan.shape
-    prompt, completion, reply = lengths(recipe)
-    kind = {"full": "trained whole", "lora": f"LoRA of {shape.adapter:,}", "qlora": f"QLoRA of {shape.adapter:,}"}
-    said = [
-        f"{recipe.model.path}: {shape.weights:,} weights, {kind[recipe.adapter.type]}; no weights were loaded. Every "
-        f"row is taken to be full: {prompt} tokens of prompt, {completion} of a reply in the data, {reply} of a "
-        "sampled one."
-    ]
-    if recipe.derives:
-        said.append(f"Of {', '.join(recipe.derives)}, which are auto, {ASSUMED_TOKENS} tokens are assumed; say them.")
-    said.append(
-        f"Kept free: {RESERVED / 1e9:g} GB and {FRAGMENTED:.0%} of the GPU. Of what is trained, sampled and scored "
-        "the largest at a time is the peak; docs/scale.md has estimates beside measured peaks."
-    )
-    if any(label.hours is not None for label in plan.labels.values()):
-        total = sum(label.hours or 0.0 for label in plan.labels.values()) / len(plan.labels)
-        said.append(
-            f"GPU hours are of one trial and lower bounds: learning at {UTILIZATION:.0%} of {plan.gpu.name}'s peak, "
-            f"sampling at its memory's bandwidth. The comparison has {plan.trials} trials: {total * plan.trials:.2g} "
-            "hours."
-        )
-    elif plan.gpu.flops is None:
-        said.append("Time is not estimated: of a GPU that is given by its size no speed is known.")
-    else:
-        said.append("Time is not estimated: budget.prompts is null, and only the data can tell how many there are.")
-    for label in plan.labels.values():
-        if label.smallest is None:
-            said.append(f"{label.label} fits nowhere: {_advice(plan, label)}")
-    return said
-
-
-def _advice(plan: Placement, label: LabelPlan) -> str:
-    training, largest = plan.recipe.training, max(label.parts, key=lambda part: label.parts[part])
-    ways = [] if training.gradient_checkpointing else ["training.gradient_checkpointing=true"]
-    if training.accumulation < training.batch_size:
-        ways.append(f"training.accumulation={training.batch_size}")
-    if plan.recipe.model.dtype == "float32":
-        ways.append("model.dtype=bfloat16")
-    if plan.recipe.adapter.type != "qlora":
-        ways.append("adapter.type=" + ("lora" if plan.recipe.adapter.type == "full" else "qlora"))
-    return f"most of it is {largest}. Try {', '.join(f'--set {way}' for way in ways) or 'a larger GPU'}, or --gpus."
-
-
-def _table(title: str, *columns: str) -> Table:
-    table = Table(*columns, box=None, title=title, title_justify="left")
-    for column in table.columns[1:]:
-        column.justify = "right"
-    return table
-
-
-def _gib(amount: float) -> str:
-    return f"{amount / GIB:.3g}" if amount else "0"
