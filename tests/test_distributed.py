@@ -26,6 +26,7 @@ from prefzoo.trainers import online
 pytestmark = pytest.mark.faults
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
+CONFIG = Path(__file__).parents[1] / "recipes" / "accelerate" / "ddp.yaml"
 
 
 def port() -> str:
@@ -37,7 +38,7 @@ def port() -> str:
 def launched(command: list[str], processes: int) -> None:
     """Run a Python command as so many processes; what the launcher leaves behind is removed."""
     # `--cpu` would run one process only.
-    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", str(processes)]
+    launch = ["-m", "accelerate.commands.launch", "--config_file", str(CONFIG), "--num_processes", str(processes)]
     prefix = [*launch, "--main_process_port", port()] if processes > 1 else []
     with tempfile.TemporaryDirectory(prefix="two-") as scratch:  # with a short path: sockets lie in it
         environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "TMPDIR": scratch}

@@ -45,6 +45,7 @@ BATCHING = (
     "transformers' continuous batching samples with a seed of its own at each start, and under bf16 TRL casts the "
     "whole model for it: no run could be repeated; leave it out"
 )
+DIVIDED = "weights that are divided over processes cannot be saved or sampled from here; see docs/scale.md"
 OWNED = {
     "output_dir": "a comparison's folder is given by --out",
     "seed": "say `seeds`, or the `seed_offset` of a label",
@@ -57,6 +58,9 @@ OWNED = {
     "model_init_kwargs": "say `model`, `adapter`",
     "trust_remote_code": "say `model.trust_remote_code`",
     "eval_strategy": "policies are measured after training: say `evaluation`",
+    "fsdp": DIVIDED,
+    "fsdp_config": DIVIDED,
+    "deepspeed": DIVIDED,
     "save_strategy": CHECKPOINTED,
     "save_steps": CHECKPOINTED,
     "save_total_limit": CHECKPOINTED,

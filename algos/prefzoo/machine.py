@@ -1,4 +1,4 @@
-"""What this machine has: GPUs that may be used, cores, and an address that is its own alone."""
+"""What this machine has: GPUs that may be used, cores, an address that is its own alone, and how it was launched."""
 
 from __future__ import annotations
 
@@ -7,11 +7,37 @@ import math
 import os
 from pathlib import Path
 
+from prefzoo.errors import PrefzooError
+
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
 """What a container may use of its processors: microseconds of a period, and the period."""
+
+DIVIDING = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "ACCELERATE_USE_MEGATRON_LM": "Megatron-LM",
+}
+"""What `accelerate launch` sets in the environment to have weights divided over processes."""
+
+
+def refuse_divided_weights() -> None:
+    """Refuse to train where a launcher divides weights over processes: the first of them saves the policy and keeps
+    its milestones alone, from weights that it does not have.
+
+    Raises:
+        PrefzooError: naming what was asked for.
+    """
+    for variable, name in DIVIDING.items():
+        if os.environ.get(variable, "false").lower() in ("true", "1", "yes"):
+            raise PrefzooError(
+                f"{variable}={os.environ[variable]}: {name} divides weights over processes, and policies are saved, "
+                "merged and sampled from whole weights here. Launch with data parallel processes (`accelerate launch "
+                "--multi_gpu`), and let a model that is too large for one GPU fit by adapter.type=qlora; `prefzoo "
+                "plan RECIPE --gpu NAME` says what fits"
+            )
 
 
 def gpus() -> list[str]:

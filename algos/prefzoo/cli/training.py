@@ -24,6 +24,7 @@ from prefzoo.cli.options import (
     show,
     wide_console,
 )
+from prefzoo.errors import PrefzooError
 
 
 def compare(
@@ -91,15 +92,30 @@ def plan(
     sets: Sets = None,
     out: Out = None,
     workers: Workers = None,
+    gpu: Annotated[
+        str | None, typer.Option("--gpu", metavar="NAME|GIB", help="On paper: what fits on a GPU such as H100, or 48.")
+    ] = None,
+    gpus: Annotated[
+        int | None, typer.Option("--gpus", metavar="N", min=1, help="With --gpu: how many may train one trial.")
+    ] = None,
     plugins: Plugins = None,
 ) -> None:
     """Say what a comparison will take on this machine, in time, memory and tokens, by trying a small part of it.
 
+    With --gpu nothing is tried: memory and the least time on such a GPU are computed from the model's config.
+
     Example: prefzoo plan quickstart --set budget.prompts=5000
+
+    Example: prefzoo plan hh_qlora --gpu A100-80 --gpus 8
     """
+    given: dict[str, Any] = {"algorithms": listed(algorithms), "add": listed(add) or (), "seeds": seeds, "tune": tune}
+    if gpu is not None:
+        _plan_on_paper(recipe, gpu, gpus or 1, **given, sets=sets or [], out=out)
+        return
+    if gpus is not None:
+        raise PrefzooError(f"--gpus {gpus} says how many there are of a GPU, and none is named; give --gpu NAME")
     from prefzoo.commands.cost_estimate import estimate, sentences, table
 
-    given: dict[str, Any] = {"algorithms": listed(algorithms), "add": listed(add) or (), "seeds": seeds, "tune": tune}
     estimated = estimate(recipe, **given, sets=sets or [], out=out, workers=workers)
     console = wide_console()
     console.print(table(estimated))
@@ -109,6 +125,18 @@ def plan(
         console.print(f"{name} FAILED in the probe: {error}", style="red", markup=False, highlight=False)
     if estimated.failed:
         raise typer.Exit(1)
+
+
+def _plan_on_paper(recipe: str, gpu: str, gpus: int, **given: Any) -> None:
+    from prefzoo.commands.placement import placement
+    from prefzoo.commands.placement_text import placement_sentences, placement_tables
+
+    planned = placement(recipe, gpu, gpus, **given)
+    console = wide_console()
+    for table in placement_tables(planned):
+        console.print(table)
+    for sentence in placement_sentences(planned):
+        console.print(sentence, markup=False, highlight=False)
 
 
 def run(

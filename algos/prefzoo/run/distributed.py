@@ -10,6 +10,7 @@ import os
 import socket
 
 from prefzoo.errors import PrefzooError
+from prefzoo.machine import refuse_divided_weights
 
 LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -18,8 +19,9 @@ def processes() -> int:
     """The number of processes that were launched; 1 without a launcher.
 
     Raises:
-        PrefzooError: when they are on several machines.
+        PrefzooError: when they are on several machines, or are to divide weights.
     """
+    refuse_divided_weights()
     count = int(os.environ.get("WORLD_SIZE", 1))
     if count != int(os.environ.get("LOCAL_WORLD_SIZE", count)):
         raise PrefzooError(f"{count} processes on several machines: a comparison runs on one; launch it there")

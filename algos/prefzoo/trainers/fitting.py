@@ -17,6 +17,7 @@ from transformers import TrainerCallback, set_seed
 from prefzoo import registry, validation_messages
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import CHECKPOINTS, Bench, Policy
+from prefzoo.machine import refuse_divided_weights
 from prefzoo.models.adapters import adapter_config, check_modules, of_adapter, restore
 from prefzoo.models.decoding import NO_PROBABILITIES
 from prefzoo.models.language_model import LanguageModelPolicy
@@ -210,6 +211,7 @@ def arguments(
         PrefzooError: when an optimizer step's rows cannot be divided among the processes, or this machine cannot do
             what is asked for.
     """
+    refuse_divided_weights()
     training = bench.training
     if device().type == "cpu":
         optimizer = str(settings.get("optim", training.optim))
