@@ -91,7 +91,7 @@ def answer(
     A policy with an adapter is merged first, so that the answer is that of the exported model.
     """
     plan = _plan(folder)
-    generation = plan.recipe.generation.model_copy(update={"temperature": temperature})
+    generation = plan.recipe.generation.model_copy(update={"temperature": temperature, "engine": "transformers"})
     messages: Prompt = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     of_seed = plan.recipe.seeds[0] if seed is None else seed
     finished = {s.label: None for s in plan.stages.values() if s.kind == "train" and s.seed == of_seed and s.done}

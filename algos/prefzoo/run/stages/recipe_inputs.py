@@ -79,6 +79,8 @@ def judge_of(plan: Plan, settings: JudgeSettings, seed: int | None = None, progr
         "seed": recipe.seeds[0] if seed is None else seed,
         "cache": str((plan.out / JUDGE_ANSWERS).resolve()),
     }
+    if recipe.generation.engine == "vllm":
+        description["sampling"] = recipe.generation.model_dump(mode="json", include={"engine", "vllm"})
     return build_judge(description, progress)
 
 
