@@ -8,7 +8,7 @@ import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from peft import LoraConfig, PeftModel
@@ -19,9 +19,6 @@ from prefzoo.models import vllm_server
 from prefzoo.models.vllm_client import Drawing, Drawn, NoAnswer
 from prefzoo.settings import Generation, VllmServer
 from prefzoo.types import Completion
-
-if TYPE_CHECKING:
-    from prefzoo.models.language_model import LanguageModelPolicy
 
 PROBES, PROBE_TOKENS = 2, 16
 """Replies, and tokens of each, by which the server's weights are held against the policy's."""
@@ -44,6 +41,26 @@ def noting_servers(report: dict[str, Any], key: str) -> Iterator[None]:
         _notes.pop()
 
 
+class ServedPolicy(Protocol):
+    """What is needed of a policy whose weights a server samples from; `LanguageModelPolicy` is one."""
+
+    model: Any
+    tokenizer: Any
+    start: str
+    loading: dict[str, Any]
+    eos_ids: list[int]
+    adapter_off: bool
+
+    @property
+    def adapted(self) -> bool: ...
+
+    def tokens_log_probabilities(
+        self, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]], temperature: float = 1.0
+    ) -> list[list[float]]: ...
+
+    def completion(self, prompt: list[int], ids: list[int]) -> Completion: ...
+
+
 class VllmSampler:
     """Samples from a policy's weights on a vLLM server.
 
@@ -58,7 +75,7 @@ class VllmSampler:
 
     def __init__(
         self,
-        policy: LanguageModelPolicy,
+        policy: ServedPolicy,
         settings: VllmServer,
         progress: Callable[[str, int, int], None] | None = None,
     ) -> None:
@@ -189,14 +206,14 @@ def save_zero_adapter(model: Any, folder: Path) -> None:
 
 
 def sample(
-    policy: LanguageModelPolicy,
+    policy: ServedPolicy,
     rendered: Sequence[Sequence[int]],
     generation: Generation,
     seeds: Sequence[int],
     n: int,
     progress: Callable[[str, int, int], None] | None,
 ) -> list[list[Completion]]:
-    """`n` replies of a policy to each prompt, given in tokens; see `LanguageModelPolicy.sample`."""
+    """`n` replies of a policy to each prompt, given in tokens; see `Policy.sample`."""
     sampler = VllmSampler(policy, generation.vllm, progress)
 
     def told(done: int) -> None:
