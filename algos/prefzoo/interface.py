@@ -292,6 +292,10 @@ class Algorithm(ABC):
     trains: ClassVar[bool] = True
     """False for an algorithm that leaves the start's weights as they are and only samples in another way."""
 
+    plain_sampling: ClassVar[bool] = True
+    """False for an algorithm that samples from more than a language model's own distribution, in training or from its
+    policy: an engine that is given a model's weights alone is then refused."""
+
     space: ClassVar[Mapping[str, Range]] = {}
     """What tuning tries of which hyper-parameter, beside the learning rate."""
 

@@ -149,8 +149,50 @@ class Budget(Settings):
     epochs: float = Field(1.0, gt=0)
 
 
+class VllmServer(Settings):
+    """Where vLLM answers, with `engine: vllm`: a server that runs already, or one that the comparison starts for each
+    base model that it samples from, and stops at its end.
+
+    Attributes:
+        url: of a running `vllm serve`, without `/v1`. It must hold the start's weights, take adapters at run time
+            (`--enable-lora`, VLLM_ALLOW_RUNTIME_LORA_UPDATING=True), read the folders that this machine writes, and run
+            with `--logprobs-mode processed_logprobs`. Its key, where it wants one, is in VLLM_API_KEY.
+        python: the interpreter of an environment with vllm that starts servers. Default: this one's.
+        arguments: further ones of `vllm serve` for servers that are started, such as `[--gpu-memory-utilization, 0.4]`.
+    """
+
+    url: str | None = None
+    python: PathText | None = None
+    arguments: list[str] = Field([])
+
+    @field_validator("url")
+    @classmethod
+    def _is_the_root(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        if not re.fullmatch(r"https?://[^/\s]+(/\S*)?", url):
+            raise ValueError(f"{url!r} is no address; write it as http://localhost:8000")
+        return url.rstrip("/").removesuffix("/v1")
+
+    @field_validator("arguments", mode="before")
+    @classmethod
+    def _as_text(cls, value: Any) -> Any:
+        return [str(part) for part in value] if isinstance(value, list) else value
+
+    @field_validator("python", "arguments")
+    @classmethod
+    def _of_a_server_that_is_started(cls, value: Any, info: ValidationInfo) -> Any:
+        if value and info.data.get("url"):
+            raise ValueError("has no meaning beside url, which names a server that runs already; say one of them")
+        return value
+
+
 class Generation(Settings):
     """How replies are sampled, in training and in evaluation, for every policy alike.
+
+    `engine` is what samples: `transformers`, in the stage's own process; `vllm`, a server (docs/sampling-engines.md).
+    `auto` becomes `vllm` where a recipe is checked on a machine with a GPU and vllm is installed beside this package,
+    and vLLM can serve all of the recipe's policies; else it is `transformers`.
 
     There is no top-p and no top-k: truncated sampling is another distribution than the one whose log-probabilities
     are measured. Temperature 0 is greedy.
@@ -164,6 +206,15 @@ class Generation(Settings):
     temperature: float = Field(1.0, ge=0)
     batch_size: int = Field(128, ge=1)
     unfinished: Literal["drop", "keep"] = "drop"
+    engine: Literal["auto", "transformers", "vllm"] = "auto"
+    vllm: VllmServer = VllmServer()
+
+    @field_validator("vllm")
+    @classmethod
+    def _is_used(cls, server: VllmServer, info: ValidationInfo) -> VllmServer:
+        if info.data.get("engine") == "transformers" and server != VllmServer():
+            raise ValueError("has no meaning with engine 'transformers'; allowed: vllm, auto")
+        return server
 
     def counts(self, reply: Completion) -> bool:
         """Whether a reply is one to learn from: it came to its end, or needs not."""

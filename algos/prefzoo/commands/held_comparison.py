@@ -16,7 +16,7 @@ from prefzoo.atomic_files import read_json
 from prefzoo.errors import PrefzooError
 from prefzoo.recipe.tuning_space import UNTUNED
 from prefzoo.run.stage_graph import INCOMPLETE, PLAN_FILE, Plan
-from prefzoo.run.trial_identity import differences
+from prefzoo.run.trial_identity import differences, without_server
 
 CHANGES_NO_TRIAL = ("algorithms", "seeds", "tracking", "plugins")
 """Keys of a recipe that are compared by themselves, or on which no trial depends."""
@@ -103,6 +103,7 @@ def _changed(held: Mapping[str, Any], recipe: Mapping[str, Any]) -> dict[str, st
         if one_is_not_tuned:
             rest["tuning"] = f"{content['tuning']['trials']} trials" if content.get("tuning") else "none"
         rest["evaluation"] = {key: value for key, value in content.get("evaluation", {}).items() if key != "human"}
+        rest["generation"] = without_server(content.get("generation", {}))
         rest["judge"] = {key: value for key, value in content.get("judge", {}).items() if key != "audit_pairs"}
         return {**rest, "the first of seeds": content["seeds"][0], "algorithms": common}
 

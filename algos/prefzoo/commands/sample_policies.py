@@ -93,7 +93,7 @@ def answer(
     merged first, so that the answer is that of the exported model.
     """
     plan = _plan(folder)
-    generation = plan.recipe.generation.model_copy(update={"temperature": temperature})
+    generation = plan.recipe.generation.model_copy(update={"temperature": temperature, "engine": "transformers"})
     messages: Prompt = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
     if (context := plan.recipe.context) is not None:
         messages = PromptContext.of(context).around(messages)

@@ -18,6 +18,7 @@ from prefzoo.judges.text_judge import TextJudge
 from prefzoo.lab import MODELS
 from prefzoo.models.loading import resolve
 from prefzoo.scoring_function import FunctionReward
+from prefzoo.settings import Generation
 from prefzoo.types import Progress, Prompt, Truth
 
 
@@ -68,7 +69,8 @@ def build_judge(spec: Mapping[str, Any], progress: Progress | None = None) -> Ju
     Args:
         spec: `settings`, those of the recipe's block; `model`, the path of the model where the settings name none;
             `loading`, how its files are read; `gold`, see `load_truth`; `seed`, of the random one;
-            `cache`, the folder of a server's answers and of people's; `asker`, for whom people are asked.
+            `cache`, the folder of a server's answers and of people's; `asker`, for whom people are asked; `sampling`, a
+            `Generation` whose engine writes a local one's answers in words, where that is not transformers.
         progress: is told how many of a server's answers have come.
     """
     judge = _build(spec, JudgeSettings.model_validate(spec["settings"]), progress)
@@ -93,4 +95,5 @@ def _build(spec: Mapping[str, Any], settings: JudgeSettings, progress: Progress 
         name = f"the judge {settings.endpoint.model!r}"
         return TextJudge(client, judge_templates(settings), settings.reasoning, settings.max_new_tokens, name)
     path = settings.path or spec["model"]
-    return local_judge(resolve(path), path in MODELS, spec["loading"], settings)
+    sampling = Generation.model_validate(spec.get("sampling", {}))
+    return local_judge(resolve(path), path in MODELS, spec["loading"], settings, sampling)

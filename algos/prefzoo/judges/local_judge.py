@@ -23,7 +23,13 @@ GRADES = torch.arange(11, dtype=torch.float64)
 TOO_LONG = "the question is longer than the model reads"
 
 
-def local_judge(base: str, lab: bool, loading: Mapping[str, Any], settings: JudgeSettings | None = None) -> Judge:
+def local_judge(
+    base: str,
+    lab: bool,
+    loading: Mapping[str, Any],
+    settings: JudgeSettings | None = None,
+    sampling: Generation | None = None,
+) -> Judge:
     """A language model asked for "A" or "B" in both orders, because of its position bias (Zheng et al. 2023,
     https://arxiv.org/abs/2306.05685).
 
@@ -32,6 +38,7 @@ def local_judge(base: str, lab: bool, loading: Mapping[str, Any], settings: Judg
         lab: whether it is the lab's, which knows one form of the question and does not grade.
         loading: how its files are read.
         settings: how it is asked and read; None for the defaults.
+        sampling: its engine writes the answers that are read in words; probabilities are read in this process.
 
     Raises:
         PrefzooError: when a template is wrong, or when the model is to be read by probabilities and its vocabulary has
@@ -42,26 +49,32 @@ def local_judge(base: str, lab: bool, loading: Mapping[str, Any], settings: Judg
     model = LanguageModelPolicy.from_start(base, **loading)
     name = f"the judge {'lab' if lab else base!r}"
     if settings.verdict == "generated":
-        return TextJudge(LocalChatClient(model), templates, settings.reasoning, settings.max_new_tokens, name)
+        client = LocalChatClient(model, sampling)
+        return TextJudge(client, templates, settings.reasoning, settings.max_new_tokens, name)
     return ProbabilityJudge(model, templates, name)
 
 
 class LocalChatClient:
-    """Asks a model in this process; it answers greedily.
+    """Asks a language model; it answers greedily.
+
+    Args:
+        model: who answers.
+        sampling: its engine is used; None is transformers'.
 
     Attributes:
         flops: floating-point operations so far.
     """
 
-    def __init__(self, model: LanguageModelPolicy) -> None:
-        self.model, self.flops = model, 0.0
+    def __init__(self, model: LanguageModelPolicy, sampling: Generation | None = None) -> None:
+        self.model, self.sampling, self.flops = model, sampling or Generation(), 0.0
 
     def __call__(self, conversations: Sequence[Sequence[Message]], max_new_tokens: int) -> list[Response]:
         """See `ChatClient`."""
         limit = getattr(self.model.model.config, "max_position_embeddings", None)
         fits = [limit is None or len(self.model.render(turns)) + max_new_tokens <= limit for turns in conversations]
         ledger = Ledger()
-        greedy = Generation(max_new_tokens=max_new_tokens, temperature=0, batch_size=64)
+        changes = {"max_new_tokens": max_new_tokens, "temperature": 0.0, "batch_size": 64}
+        greedy = self.sampling.model_copy(update=changes)
         with torch.random.fork_rng(range(torch.cuda.device_count())):  # a training may be in between two draws
             fitting = [turns for turns, short in zip(conversations, fits, strict=True) if short]
             replies = iter(self.model.sample(fitting, greedy, seed=0, ledger=ledger))

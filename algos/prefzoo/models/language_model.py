@@ -17,7 +17,7 @@ from transformers import PreTrainedModel
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import Bench
 from prefzoo.ledger import Ledger
-from prefzoo.models import shared_base
+from prefzoo.models import shared_base, vllm_sampling
 from prefzoo.models.adapters import read_adapter
 from prefzoo.models.batch_invariance import Batching, is_attention_only, sampling_batches
 from prefzoo.models.chat_rendering import EncodedAgain
@@ -202,9 +202,13 @@ class LanguageModelPolicy:
         replies. Recurrent models that would answer otherwise beside other prompts are given those of one length, or
         one at a time."""
         rendered = [self.render(prompt) for prompt in prompts]
+        if generation.engine == "vllm":
+            seeds = [derived_seed("replies", seed, i) for i in range(len(rendered))]
+            replies = vllm_sampling.sample(self, rendered, generation, seeds, n, progress)
+            return self._charged(ledger, rendered, replies)
         # Longest first: a batch that does not fit in memory is met at once, not after an hour.
         order = sorted((i for i in range(len(prompts)) for _ in range(n)), key=lambda i: (-len(rendered[i]), i))
-        replies: list[list[Completion]] = [[] for _ in prompts]
+        replies = [[] for _ in prompts]
         begin = 0
         while begin < len(order):
             batch = order[begin : begin + (1 if self._batching == "single" else generation.batch_size)]
@@ -216,9 +220,16 @@ class LanguageModelPolicy:
             begin += len(batch)
             if progress is not None:
                 progress("sampling", begin, len(order))
+        return self._charged(ledger, rendered, replies)
+
+    def _charged(
+        self, ledger: Ledger | None, rendered: Sequence[Sequence[int]], replies: list[list[Completion]]
+    ) -> list[list[Completion]]:
         if ledger is not None:
             ledger.generated(sum(len(reply.token_ids) for samples in replies for reply in samples), self.parameters)
-            ledger.forwarded(n * sum(map(len, rendered)), self.parameters)
+            ledger.forwarded(
+                sum(len(samples) * len(ids) for samples, ids in zip(replies, rendered, strict=True)), self.parameters
+            )
         return replies
 
     def _generate(self, prompts: list[list[int]], generation: Generation) -> list[Completion]:
@@ -240,9 +251,10 @@ class LanguageModelPolicy:
                 raise
             raise PrefzooError(diverged("the policy gives no probabilities")) from error
         rows = output[:, batch["input_ids"].shape[1] :].tolist()
-        return [self._completion(prompt, row) for prompt, row in zip(prompts, rows, strict=True)]
+        return [self.completion(prompt, row) for prompt, row in zip(prompts, rows, strict=True)]
 
-    def _completion(self, prompt: list[int], ids: list[int]) -> Completion:
+    def completion(self, prompt: list[int], ids: list[int]) -> Completion:
+        """The reply that sampled tokens are, up to the first one that ends it."""
         end = next((i for i, token in enumerate(ids) if token in self.eos_ids), None)
         reply = ids if end is None else ids[: end + 1]
         return Completion(self._text(prompt, reply), tuple(reply), end is not None)
@@ -274,7 +286,6 @@ class LanguageModelPolicy:
         else:
             yield LanguageModelPolicy.from_start(self.start, **self.loading)
 
-    @torch.inference_mode()
     def token_log_probabilities(
         self, prompts: Sequence[Prompt], completions: Sequence[Completion], temperature: float = 1.0
     ) -> Iterator[tuple[int, torch.Tensor]]:
@@ -283,7 +294,13 @@ class LanguageModelPolicy:
         Yields:
             (index of the reply, tensor of shape (tokens of the reply, vocabulary)), in order of length.
         """
-        rows = [(self.render(p), list(c.token_ids)) for p, c in zip(prompts, completions, strict=True)]
+        return self._token_tables([self.render(p) for p in prompts], [c.token_ids for c in completions], temperature)
+
+    @torch.inference_mode()
+    def _token_tables(
+        self, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]], temperature: float
+    ) -> Iterator[tuple[int, torch.Tensor]]:
+        rows = [(list(prompt), list(reply)) for prompt, reply in zip(prompts, replies, strict=True)]
         order = sorted(range(len(rows)), key=lambda i: -sum(map(len, rows[i])))
         begin = 0
         while begin < len(order):
@@ -321,9 +338,17 @@ class LanguageModelPolicy:
         self, prompts: Sequence[Prompt], completions: Sequence[Completion], temperature: float = 1.0
     ) -> list[list[float]]:
         """Return the log-probability of each token of each reply, in nats, under this policy at this temperature."""
-        result: list[list[float]] = [[] for _ in completions]
-        for i, table in self.token_log_probabilities(prompts, completions, temperature):
-            ids = torch.tensor(completions[i].token_ids, device=table.device, dtype=torch.long)
+        rendered = [self.render(prompt) for prompt in prompts]
+        return self.tokens_log_probabilities(rendered, [reply.token_ids for reply in completions], temperature)
+
+    @torch.inference_mode()
+    def tokens_log_probabilities(
+        self, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]], temperature: float = 1.0
+    ) -> list[list[float]]:
+        """The same of prompts and replies that are given in tokens."""
+        result: list[list[float]] = [[] for _ in replies]
+        for i, table in self._token_tables(prompts, replies, temperature):
+            ids = torch.tensor(replies[i], device=table.device, dtype=torch.long)
             result[i] = table.gather(1, ids[:, None])[:, 0].tolist()
         return result
 
@@ -378,6 +403,11 @@ def last_hidden_states(
         ledger.forwarded(int(attention_mask.sum()), weights_of(model).passed)
     states = backbone(model)(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
     return states[torch.arange(len(states), device=states.device), attention_mask.sum(1) - 1].float()
+
+
+def derived_seed(*parts: object) -> int:
+    """A seed for one part of the work, below 2^31, which vLLM takes."""
+    return _derive(0, *parts) % 2**31
 
 
 def _derive(seed: int, *parts: object) -> int:

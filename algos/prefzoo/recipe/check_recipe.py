@@ -15,6 +15,7 @@ from prefzoo.lab import MODELS
 from prefzoo.plugins import load_plugins
 from prefzoo.recipe import recipe_files
 from prefzoo.recipe.cross_check import cross_problems
+from prefzoo.recipe.engine_check import with_engine
 from prefzoo.recipe.recipe_files import Draft
 from prefzoo.recipe.recipe_schema import LAB_LENGTHS, LONGEST_LABEL, Recipe, Start, weight_bytes
 from prefzoo.recipe.tuning_space import tune_problems
@@ -97,6 +98,7 @@ def _checked(draft: Draft, where: str) -> Recipe:
         kind = "tiny" if 0 < (weight_bytes(recipe.model.path) or 0) < TINY_BYTES else "other"
         rate = {"learning_rate": LEARNING_RATES[kind][recipe.adapter.type]}
         recipe = recipe.model_copy(update={"training": recipe.training.model_copy(update=rate)})
+    recipe = with_engine(recipe)
     if recipe.model.path in MODELS:
         recipe = recipe.with_lengths(LAB_LENGTHS)
     algorithms = content.get("algorithms")

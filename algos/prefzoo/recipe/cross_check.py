@@ -19,6 +19,7 @@ from prefzoo.lab import MODELS
 from prefzoo.machine import may_have_gpu
 from prefzoo.models.chat_templates import template_text
 from prefzoo.recipe import data_check as data
+from prefzoo.recipe import engine_check as engines
 from prefzoo.recipe import judge_check as judges
 from prefzoo.recipe import knowledge_check as knowledge
 from prefzoo.recipe import model_check as models
@@ -146,10 +147,9 @@ def package_problems(recipe: Recipe) -> list[str]:
         if judge.type == "openai"
     ]
     needed += [
-        (package, f"{key}.{field}: true needs the package {package.replace('_', '-')}, which is not installed here.")
+        ("liger_kernel", f"{key}.use_liger_kernel: true needs the package liger-kernel, which is not installed here.")
         for key, block in models.trainer_blocks(recipe).items()
-        for field, package in (("use_vllm", "vllm"), ("use_liger_kernel", "liger_kernel"))
-        if block.get(field) is True
+        if block.get("use_liger_kernel") is True
     ]
     needed += [
         (name, f"tracking.report_to: {name!r} is not installed here; pip install {name}.")
@@ -276,6 +276,8 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (judges.question_problems, ("judge.type", "judge.prompt", "reward.of", "model.path")),
     (package_problems, ()),
     (machine_problems, ()),
+    (engines.vllm_problems, ("generation.engine", "generation.vllm", "adapter", "start", "model")),
+    (engines.trl_vllm_problems, ()),
     (models.adapter_problems, ("adapter", "model.path", "reward")),
     (models.model_problems, ()),
     (models.token_problems, ("model.path", "start", "reward")),

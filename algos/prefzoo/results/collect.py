@@ -52,7 +52,15 @@ from prefzoo.results.tuning_results import (
     search_sds,
 )
 from prefzoo.results.warnings import find_warnings
-from prefzoo.run.evaluation_records import DETAILS, JUDGING, PRINCIPLES, RECORDS, read_pair_likelihoods, read_records
+from prefzoo.run.evaluation_records import (
+    DETAILS,
+    JUDGING,
+    PRINCIPLES,
+    RECORDS,
+    SAMPLED_BY,
+    read_pair_likelihoods,
+    read_records,
+)
 from prefzoo.run.executor import OUTCOMES, WORKER_COUNTS, Outcome, read_worker_counts
 from prefzoo.run.integrity import refuse_edited, unsealed
 from prefzoo.run.stage_graph import AUDIT, LABEL_STAGE, START, Plan
@@ -282,6 +290,9 @@ def seed_result(
     details = (
         read_json(details_file) if train or details_file.is_file() else {}
     )  # a start that is taken as it is has none
+    if (folder / SAMPLED_BY).is_file():
+        ways = details.setdefault(SAMPLING, [])
+        ways += [way for way in read_json(folder / SAMPLED_BY, list) if way not in ways]
     if train and (folder / PRINCIPLES).is_file():
         details["principles"] = read_json(folder / PRINCIPLES)
         details["transcripts"] = os.path.relpath(train.folder / TRANSCRIPTS, plan.out)

@@ -21,6 +21,7 @@ from prefzoo import plugins, registry
 from prefzoo.atomic_files import read_json, write_whole
 from prefzoo.errors import PrefzooError
 from prefzoo.machine import cores, may_have_gpu
+from prefzoo.models.vllm_server import SERVERS, stop_servers
 from prefzoo.run import distributed
 from prefzoo.run.host_lock import LOST
 from prefzoo.run.memory_words import WHAT_TO_DO, limit, refuse_too_little
@@ -147,6 +148,7 @@ class Runner:
                 if process.is_alive():
                     process.kill()
             kill(started)
+            stop_servers(self.plan.out / SERVERS)
         return self.outcomes
 
     def _not_ended(self) -> dict[str, Stage]:

@@ -172,6 +172,8 @@ class PlanBuilder:
     def __init__(self, recipe: Recipe, out: Path) -> None:
         self.plan, self.recipe, self.keys = Plan(recipe, out), recipe, dict[str, str]()
         self.dump = recipe.model_dump(mode="json")
+        # Where a server is does not change what it samples; what it is started with may.
+        self.dump["generation"]["vllm"] = self.dump["generation"]["vllm"]["arguments"]
         self.shared_seed = recipe.seeds[0]
         self.shaping = recipe.reward.shaping.model_dump()
         self.template = fingerprint(recipe.model.chat_template)

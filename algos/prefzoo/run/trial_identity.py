@@ -55,6 +55,15 @@ def content_hash(folder: Path) -> str:
     return digest.hexdigest()
 
 
+def without_server(generation: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe's block without where vLLM runs, which changes nothing; and without the engine where that is the one of
+    runs from before there were others."""
+    rest = {key: value for key, value in generation.items() if key != "vllm"}
+    if rest.get("engine") in ("auto", "transformers"):
+        del rest["engine"]
+    return rest
+
+
 def identity(plan: Plan, label: str | None = None) -> dict[str, Any]:
     """What every trial of this plan has in common, as its stages left it; and the teachers of this label's trials."""
     recipe = plan.recipe
@@ -80,6 +89,7 @@ def identity(plan: Plan, label: str | None = None) -> dict[str, Any]:
             ),
         },
         **{key: dump[key] for key in SHARED},
+        "generation": without_server(dump["generation"]),
         "evaluation": {key: value for key, value in dump["evaluation"].items() if key not in NOT_MEASURED_BY},
         "reward files": files if any(files) else None,
         **({"reward documents": documents} if documents else {}),

@@ -22,6 +22,7 @@ from prefzoo.interface import Bench
 from prefzoo.models.adapters import of_adapter
 from prefzoo.models.loading import count_parameters
 from prefzoo.models.policy_kinds import EXTRA
+from prefzoo.models.vllm_sampling import noting_servers
 from prefzoo.trainers.recipe_deviations import SAMPLING
 
 if TYPE_CHECKING:
@@ -193,8 +194,8 @@ def adapter_facts(model: Any) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def noting_sampling(report: dict[str, Any]) -> Iterator[None]:
-    """While the block runs, keep in `report` how replies were drawn by any model of this process, each way once; by the
-    recipe's names. Greedy answers, such as a judge's, are no sampling."""
+    """While the block runs, keep in `report` how replies were drawn by any model of this process or of vLLM's, each way
+    once; by the recipe's names. Greedy answers, such as a judge's, are no sampling."""
     from transformers import GenerationMixin
 
     generate = GenerationMixin.generate
@@ -207,11 +208,12 @@ def noting_sampling(report: dict[str, Any]) -> Iterator[None]:
 
         if setting("do_sample"):
             facts = {f"generation.{name}": setting(name) for name in ("temperature", "max_new_tokens")}
+            facts["generation.engine"] = "transformers"
             if facts not in report.setdefault(SAMPLING, []):
                 report[SAMPLING].append(facts)
         return generate(model, *args, **kwargs)
 
-    with mock.patch.object(GenerationMixin, "generate", noting_generate):
+    with mock.patch.object(GenerationMixin, "generate", noting_generate), noting_servers(report, SAMPLING):
         yield
 
 

@@ -69,7 +69,7 @@ def distill(
     student = type("DistillationTrainer", (StudentTrainer,), {**shared, **weights})
     return fit(
         bench.replace(latest=current_policy(bench)),
-        with_rollouts(student),
+        with_rollouts(student, bench),
         DistillationConfig,
         train_rows or [{"prompt": list(row["prompt"])} for row in rows],
         {

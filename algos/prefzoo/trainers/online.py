@@ -19,6 +19,7 @@ from prefzoo.trainers.fitting import fit
 from prefzoo.trainers.loss_facts import loss_facts
 from prefzoo.trainers.reward_shaping import length_terms, prefix_lengths, shaped
 from prefzoo.trainers.rollouts import with_rollouts
+from prefzoo.trainers.vllm_rollouts import MODE
 from prefzoo.types import Prompt
 
 
@@ -79,6 +80,9 @@ def fit_online(
         "remove_unused_columns": False,
         **settings,
     }
+    if bench.generation.engine == "vllm" and issubclass(config_class, GRPOConfig):
+        shared.setdefault("vllm_importance_sampling_mode", MODE)
+        scored_anew = True
     if bench.generation.unfinished == "keep":
         missing_eos_penalty, shaping = 0.0, shaping.model_copy(update={"overlong": 0.0})
     scorer = _Scorer(bench, policy, generations, passes, shared["beta"] > 0, scored_anew, missing_eos_penalty)
@@ -90,7 +94,7 @@ def fit_online(
         bench.report["shaping"] = added
     return fit(
         bench.replace(latest=bench.latest or policy),
-        with_rollouts(trainer_class),
+        with_rollouts(trainer_class, bench),
         config_class,
         [{"prompt": list(prompt)} for prompt in bench.data.prompts],
         shared,

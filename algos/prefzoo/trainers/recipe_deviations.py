@@ -27,6 +27,7 @@ def expected_facts(adapter: Adapter, budget: Budget, generation: Generation, tra
         **{f"training.{name}": getattr(training, name) for name in names},
         "generation.temperature": generation.temperature,
         "generation.max_new_tokens": generation.max_new_tokens,
+        "generation.engine": generation.engine,
     }
 
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from prefzoo.errors import PrefzooError
+from prefzoo.interface import Bench
 from prefzoo.models.batch_invariance import check_left_padding
 from prefzoo.models.decoding import fast_generate
 from prefzoo.models.position_ids import from_first_token
 from prefzoo.models.weight_counts import is_finite
+from prefzoo.trainers.vllm_rollouts import VllmRollouts, correct
 from prefzoo.validation_messages import diverged
 
 
@@ -27,12 +29,17 @@ class Rollouts:
     have it, as in every other trainer; where a rollout is learned from more than once, its noise is in the ratios.
     """
 
+    bench: ClassVar[Bench]
+
     def __init__(self: Any, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         for model in (self.model, self.ref_model):
             if model is not None:
                 from_first_token(self.accelerator.unwrap_model(model))
         check_left_padding(self.accelerator.unwrap_model(self.model))
+        if self.bench.generation.engine == "vllm":  # what TRL would set, but for the environment that it asks for
+            self.use_vllm, self.vllm_mode, self._last_loaded_step = True, "server", -1
+            self.vllm_generation = VllmRollouts(self, self.bench)
 
     def _generate_and_score_completions(self: Any, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         if not is_finite(self.model):  # to sample from it would end the process on a GPU
@@ -42,12 +49,14 @@ class Rollouts:
         fast = fast_generate(self.accelerator.unwrap_model(self.model), noise=True) if whole else nullcontext()
         with _without_dropout(self.model), fast:
             batch: dict[str, Any] = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
+        if self.bench.generation.engine == "vllm":
+            correct(self, batch, self.bench)
         return batch
 
 
-def with_rollouts(trainer_class: Any) -> Any:
+def with_rollouts(trainer_class: Any, bench: Bench) -> Any:
     """Return `trainer_class` with `Rollouts` mixed in, under its own name."""
-    return type(trainer_class.__name__, (Rollouts, trainer_class), {})
+    return type(trainer_class.__name__, (Rollouts, trainer_class), {"bench": bench})
 
 
 def prompts_and_replies(batch: dict[str, Any]) -> tuple[Tensor, Tensor]:

@@ -23,8 +23,9 @@ from prefzoo.ledger import Ledger
 from prefzoo.models import shared_base
 from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.models.policy_kinds import kl_to_start, load_policy
+from prefzoo.models.vllm_sampling import noting_servers
 from prefzoo.rewards.load_reward import WeightedSum
-from prefzoo.run.evaluation_records import JUDGING, PRINCIPLES, RECORDS, not_numbers
+from prefzoo.run.evaluation_records import JUDGING, PRINCIPLES, RECORDS, SAMPLED_BY, not_numbers
 from prefzoo.run.resources import forget_peak, metered
 from prefzoo.run.stage_graph import INCOMPLETE, START, Plan, Stage
 from prefzoo.run.stages.gold_metric import AgainstTheStart, dimension_metric, gold_metric, knowledge_metric
@@ -33,6 +34,7 @@ from prefzoo.run.stages.recipe_inputs import gold_function, loading, reward_of
 from prefzoo.run.stages.start_stage import start_path, start_policy
 from prefzoo.run.trial_identity import IDENTITY, identity
 from prefzoo.settings import Generation
+from prefzoo.trainers.recipe_deviations import SAMPLING
 from prefzoo.types import Progress, Prompt, Reward, Truth
 
 
@@ -65,7 +67,11 @@ def evaluate(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> None
         progress=progress,
         start=lambda: start_policy(recipe, start_path(plan)),
     )
-    measure(policy, ledger, folder)
+    drawn: dict[str, Any] = {}
+    with noting_servers(drawn, SAMPLING):
+        measure(policy, ledger, folder)
+    if drawn:
+        (folder / SAMPLED_BY).write_text(json.dumps(drawn[SAMPLING], indent=1), encoding="utf-8")
     (folder / "ledger.json").write_text(json.dumps(asdict(ledger)), encoding="utf-8")
     labelled = plan.stages[plan.rows_name]
     if labelled.done:

@@ -77,7 +77,7 @@ def judge_of(
         progress: is told how many of a server's answers have come.
         asker: for whom people are asked, such as `iterative_dpo seed 0`.
     """
-    return build_judge(describe_judge(plan, settings, seed), progress)
+    return build_judge(describe_judge(plan, settings, seed, asker), progress)
 
 
 def checked_by_of(plan: Plan, path: str | None, judge: JudgeSettings, seed: int | None = None) -> dict[str, Any]:
@@ -89,10 +89,12 @@ def checked_by_of(plan: Plan, path: str | None, judge: JudgeSettings, seed: int 
     return {"path": str(place.resolve()) if place.is_dir() else path}
 
 
-def describe_judge(plan: Plan, settings: JudgeSettings, seed: int | None = None) -> dict[str, Any]:
+def describe_judge(
+    plan: Plan, settings: JudgeSettings, seed: int | None = None, asker: str = LABEL_STAGE
+) -> dict[str, Any]:
     """What `build_judge` makes the judge of; see `judge_of`."""
     recipe = plan.recipe
-    return {
+    description = {
         "settings": settings.model_dump(mode="json"),
         "model": recipe.model.path,
         "loading": judge_loading(recipe, settings),
@@ -101,6 +103,9 @@ def describe_judge(plan: Plan, settings: JudgeSettings, seed: int | None = None)
         "cache": str((plan.out / JUDGE_ANSWERS).resolve()),
         "asker": asker,
     }
+    if recipe.generation.engine == "vllm":
+        description["sampling"] = recipe.generation.model_dump(mode="json", include={"engine", "vllm"})
+    return description
 
 
 def assistant_of(plan: Plan, progress: Progress) -> Assistant:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from prefzoo.models.vllm_server import SERVERS, hosting
 from prefzoo.run import distributed
 from prefzoo.run.integrity import RECORDED, SEALED, seal
 from prefzoo.run.stage_graph import Plan, Stage
@@ -39,6 +40,7 @@ def run_stage(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> Non
     }
     plan = plan if stage.kind == "data" else plan.with_lengths()
     start_stage.use_quantized_copy(plan)
+    hosting.folder, hosting.rank = plan.out.resolve() / SERVERS, plan.recipe.adapter.r
     with allowing(code_in(plan.recipe.model_dump(mode="json"))):
         work[stage.kind](plan, stage, folder, progress)
     if stage.kind in SEALED and not distributed.is_follower():
