@@ -77,7 +77,7 @@ def write_card(folder: Path, languages: Sequence[Language]) -> None:
         title="lab" if len(languages) == 1 else "bilingual lab",
         origin=f"random weights by {build}" if len(languages) == 1 else f"the lab model by {build[:-1]} --bilingual`",
         parameters=speaker.model.num_parameters(), layers=config.num_hidden_layers, hidden=config.hidden_size,
-        vocabulary=config.vocab_size, dtype=str(config.dtype).removeprefix("torch."),
+        vocabulary=config.vocab_size, dtype=json.loads((folder / "config.json").read_text())["dtype"],
         megabytes=(folder / "model.safetensors").stat().st_size / 1e6, steps=training["steps"], seed=training["seed"],
         minutes=training["seconds"] / 60, measure_seed=SEED,
         lengths="\n".join(_lengths(speaker, language, more) for language, more in of_language.items()),
