@@ -100,7 +100,7 @@ def _best_of_four(
     highest score counts as its share of them. Empty where there are not three prompts."""
     firsts = {clusters[i]: i for i in reversed(range(len(pairs)))}  # one pair of each prompt
     asked = [firsts[cluster] for cluster in list(dict.fromkeys(clusters))[:OF_FOUR]]
-    if len(asked) < 3 or getattr(reward, "questions", None):  # asked about the pairs before
+    if len(asked) < 3 or getattr(reward, "questions", False):  # asked about the pairs before
         return {}
     right = []
     others = [[asked[(place + ahead) % len(asked)] for place in range(len(asked))] for ahead in (1, 2)]
