@@ -133,7 +133,11 @@ def weights(bench: Any) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("name", "settings"),
-    [("iterative_dpo", {"labeller": "judge"}), ("iterated_rlhf", {"learner": "reinforce"}), ("rlaif", {})],
+    [
+        ("iterative_dpo", {"labeller": "judge"}),
+        pytest.param("iterated_rlhf", {"learner": "reinforce"}, marks=pytest.mark.slow),
+        pytest.param("rlaif", {}, marks=pytest.mark.slow),
+    ],
 )
 def test_a_training_that_waited_is_the_one_that_did_not_and_repeats_no_round(
     make_bench, tmp_path, monkeypatch, name, settings

@@ -96,7 +96,7 @@ class Circle(NamedTuple):
         return {
             "extends": "base",
             "gold": {"path": f"{Path(__file__).resolve()}:gold"},
-            "reward": {"type": "random"},
+            "reward": {"type": "random"},  # nothing learns from it: `iterated_rlhf` trains rewards of its own
             "evaluation": {"prompts": 256},
             "tracking": {"wandb": {"mode": "disabled"}},
         }
