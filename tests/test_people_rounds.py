@@ -15,6 +15,7 @@ import torch
 
 import prefzoo
 from prefzoo.cli import main
+from prefzoo.commands.audit_recipe_judge import audit_judge
 from prefzoo.errors import PrefzooError, RecipeError, WaitsForPeople
 from prefzoo.feedback import feedback_file
 from prefzoo.feedback.feedback_types import Answer, Item
@@ -202,7 +203,11 @@ def test_people_are_no_judge_to_audit_and_no_answer_changes_a_key(tmp_path: Path
     recipe = load({**PEOPLE, "judge": {"type": "people", "store": str(tmp_path / "s")}, "algorithms": {"rlaif": {}}})
     before = make_plan(recipe, tmp_path).stages
     assert not any(stage.kind == "audit" for stage in before.values())
-    say(store := FeedbackStore(tmp_path / "s"), _asked(store), "first")
+    content = {**PEOPLE, "algorithms": {"rlaif": {}}}
+    with pytest.raises(RecipeError, match="people are not audited"):
+        audit_judge(content, out=tmp_path / "audit")
+    store = FeedbackStore(tmp_path / "s")
+    say(store, _asked(store), "first")
     assert make_plan(recipe, tmp_path).stages == before
 
 
