@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import random
 import sqlite3
@@ -14,14 +15,19 @@ import torch
 
 import prefzoo
 from prefzoo.cli import main
+from prefzoo.commands.audit_recipe_judge import audit_judge
 from prefzoo.errors import PrefzooError, RecipeError, WaitsForPeople
 from prefzoo.feedback import feedback_file
 from prefzoo.feedback.feedback_types import Answer, Item
 from prefzoo.feedback.store import FeedbackStore
 from prefzoo.judges.people_judge import PeopleJudge
 from prefzoo.recipe.check_recipe import load
+from prefzoo.report.rounds_section import rounds_of, rounds_pictures, rounds_section
+from prefzoo.report.sections import tables
+from prefzoo.results.results_schema import Milestone, SeedResult
 from prefzoo.run.stage_graph import make_plan
 from prefzoo.run.worker import clear
+from reported import made
 
 PROMPTS = [[{"role": "user", "content": f"question {n}"}] for n in range(6)]
 FIRST = ["a", "b", "same", "  ", "c", "d"]
@@ -128,7 +134,11 @@ def weights(bench: Any) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("name", "settings"),
-    [("iterative_dpo", {"labeller": "judge"}), ("iterated_rlhf", {"learner": "reinforce"}), ("rlaif", {})],
+    [
+        ("iterative_dpo", {"labeller": "judge"}),
+        pytest.param("iterated_rlhf", {"learner": "reinforce"}, marks=pytest.mark.slow),
+        pytest.param("rlaif", {}, marks=pytest.mark.slow),
+    ],
 )
 def test_a_training_that_waited_is_the_one_that_did_not_and_repeats_no_round(
     make_bench, tmp_path, monkeypatch, name, settings
@@ -193,7 +203,11 @@ def test_people_are_no_judge_to_audit_and_no_answer_changes_a_key(tmp_path: Path
     recipe = load({**PEOPLE, "judge": {"type": "people", "store": str(tmp_path / "s")}, "algorithms": {"rlaif": {}}})
     before = make_plan(recipe, tmp_path).stages
     assert not any(stage.kind == "audit" for stage in before.values())
-    say(store := FeedbackStore(tmp_path / "s"), _asked(store), "first")
+    content = {**PEOPLE, "algorithms": {"rlaif": {}}}
+    with pytest.raises(RecipeError, match="people are not audited"):
+        audit_judge(content, out=tmp_path / "audit")
+    store = FeedbackStore(tmp_path / "s")
+    say(store, _asked(store), "first")
     assert make_plan(recipe, tmp_path).stages == before
 
 
@@ -212,3 +226,44 @@ def test_the_command_that_waits_has_an_exit_code_of_its_own(monkeypatch, capsys,
     with pytest.raises(SystemExit) as ended:
         main()
     assert ended.value.code == 3 and "3 of 7 pairs" in capsys.readouterr().err
+
+
+def test_the_report_says_what_each_round_bought(tmp_path: Path) -> None:
+    """Gold is 0 of the start, then 1 and 3 on average; two seeds, two prompts."""
+
+    def evaluated(name: str, values: list[float]) -> str:
+        folder = tmp_path / name
+        folder.mkdir(parents=True, exist_ok=True)
+        rows = [{"prompt": PROMPTS[i], "reply": "r", "gold": value, "proxy": 0.0} for i, value in enumerate(values)]
+        (folder / "replies.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return f"{name}/replies.jsonl"
+
+    asked = {"answers": 10, "ties": 1, "both_bad": 1, "annotators": 2, "items_with_several": 4, "disagreed": 1}
+    asked |= {"hours": 0.5, "late": 3, "taken_back": 0}
+    start, trained = {}, {}
+    for seed, (first, second) in {"0": ([1.0, 2.0], [3.0, 2.0]), "1": ([0.0, 1.0], [4.0, 3.0])}.items():
+        start[seed] = SeedResult(metrics={}, ledger={}, replies=evaluated(f"start-{seed}", [0.0, 0.0]))
+        evaluated(f"people-{seed}/milestones/00", first)
+        trained[seed] = SeedResult(
+            metrics={},
+            ledger={},
+            milestones=[Milestone(name="round 1", ledger={}, metrics={})],
+            details={"judge": {"rounds": [asked, asked]}},
+            replies=evaluated(f"people-{seed}", second),
+        )
+    results = made(tmp_path / "made")
+    results.algorithms["start"].seeds, results.algorithms["dpo"].seeds = start, trained
+    (found,) = rounds_of(results, tmp_path).values()
+    assert [each.labels for each in found] == [10, 20]
+    assert [each.after["gold"].mean for each in found] == [1.0, 3.0]
+    assert [each.gain.mean for each in found if each.gain] == [1.0, 2.0]
+    assert [each.after["win_rate"].mean for each in found] == [pytest.approx(7 / 8), 1.0]  # one tie of four
+    section = rounds_section(results, tmp_path, {})
+    heads, (_, last) = next(tables(section.parts)).cells
+    assert dict(zip(heads, last, strict=True)) | {"gold": "", "proxy": "", "wins": "", "bought [95%]": ""} == {
+        "policy": "dpo", "round": "2", "answers so far": "20", "gold": "", "proxy": "", "wins": "", "bought [95%]": "",
+        "answers": "20", "ties": "4", "people": "2", "disagreed": "2 of 8", "hours": "1.00",
+    }  # fmt: skip
+    assert "12 answers came late" in str(section.parts)
+    (picture,) = rounds_pictures(results, tmp_path)
+    assert picture.text == "dpo 0.00 after 0, 1.00 after 10, 3.00 after 20"

@@ -96,7 +96,7 @@ class Circle(NamedTuple):
         return {
             "extends": "base",
             "gold": {"path": f"{Path(__file__).resolve()}:gold"},
-            "reward": {"type": "random"},
+            "reward": {"type": "random"},  # nothing learns from it: `iterated_rlhf` trains rewards of its own
             "evaluation": {"prompts": 256},
             "tracking": {"wandb": {"mode": "disabled"}},
         }
@@ -127,7 +127,7 @@ class Circle(NamedTuple):
         file.write_text(yaml.safe_dump(recipe), encoding="utf-8")
         command = [*COMMAND, "compare", str(file), "--out", str(out), "--seeds", str(seeds)]
         while (code := subprocess.run(command).returncode) == WAITING:
-            print(f"{self.label()} pairs were compared by {len(POOL)} people.", flush=True)
+            print(f"{self.label()} answers were given by {len(POOL)} people.", flush=True)
         if code:
             raise SystemExit(f"compare ended with {code}")
         return load_results(out)

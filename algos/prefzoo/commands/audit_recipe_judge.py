@@ -53,6 +53,8 @@ def audit_judge(
         )
     if checked.judge.type == "gold" and checked.gold_source in ("none", "judge"):
         raise RecipeError(name, ["judge.type: 'gold' needs a truth: give gold: {path: FILE.py:NAME}."])
+    if checked.judge.type == "people":
+        raise RecipeError(name, ["judge.type: people are not audited; `prefzoo label --gold FILE` checks them."])
     checked = checked.model_copy(update={"judge": checked.judge.model_copy(update={"audit_pairs": pairs})})
     with locked_folder(recipe, out) as folder:
         plan = make_plan(checked, folder, {"judge": checked.judge})

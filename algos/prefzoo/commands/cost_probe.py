@@ -14,6 +14,7 @@ from rich.console import Console
 
 from prefzoo.data import splits
 from prefzoo.data.rejects import Rejects
+from prefzoo.judges.judge_settings import JudgeSettings
 from prefzoo.recipe.recipe_schema import Recipe, Tracking, Wandb
 from prefzoo.run.executor import Runner
 from prefzoo.run.progress_display import Watcher, seconds_left
@@ -106,8 +107,10 @@ def probe(plan: Plan, size: Size, labels: Collection[str], workers: int, folder:
         folder: of the probe; its content is deleted.
         console: where progress goes.
     """
+    by_people = plan.recipe.judge.type == "people"  # who are not asked for the sake of an estimate
     recipe = plan.recipe.model_copy(
         update={
+            **({"judge": JudgeSettings(type="random", audit_pairs=0)} if by_people else {}),
             "budget": plan.recipe.budget.model_copy(update={"prompts": size.train}),
             "evaluation": plan.recipe.evaluation.model_copy(update={"prompts": size.evaluated}),
             "algorithms": {label: plan.recipe.algorithms[label] for label in labels},
