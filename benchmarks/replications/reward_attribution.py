@@ -2,8 +2,9 @@
 
 In the lab it is known by rule. Each reply here differs from a counterpart in one sentence or value, and its gold from
 the counterpart's in one attribute. Told is which share of the attribution (`prefzoo.rewards.attribution`) lies on what
-differs, of all that is against the reply and of all in absolute value: of reward models that were trained on the lab's pairs, of the same architecture with random
-weights, and of equal attribution to every token. Intervals are over reward seeds and replies.
+differs, of all that is against the reply and of all in absolute value: of reward models that were trained on the lab's
+pairs, of the same architecture with random weights, and of equal attribution to every token. Intervals are over reward
+seeds and replies.
 
     python benchmarks/replications/reward_attribution.py      # some 10 minutes on 2 cores
 """

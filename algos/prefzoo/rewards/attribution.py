@@ -69,9 +69,9 @@ def attribute(
     """Explain the reward of each reply.
 
     By `gradients` (integrated gradients, Sundararajan et al. 2017, https://arxiv.org/abs/1703.01365, by Captum), where
-    the reward is a reward model, or a sum or mean of some: along the straight line from the embedding of the
-    end of a sequence, in the place of each token of the reply, to the embeddings of the reply. By `ablation`, for any reward: by how much it falls when a word is left out; the reward
-    is asked once for every word.
+    the reward is a reward model, or a sum or mean of some: along the straight line from the embedding of the end of a
+    sequence, in the place of each token of the reply, to the embeddings of the reply. By `ablation`, for any reward: by
+    how much it falls when a word is left out; the reward is asked once for every word.
 
     Args:
         method: None takes gradients where there are any.
