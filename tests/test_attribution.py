@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import runpy
 import sys
 from pathlib import Path
+from statistics import fmean
 from types import SimpleNamespace
 
 import pytest
@@ -20,12 +22,13 @@ from prefzoo.models.score_head import load_score_model
 from prefzoo.report.explained_replies import EXPLANATIONS, Explained
 from prefzoo.report.render_pages import render_html, render_markdown
 from prefzoo.report.replies_section import replies_section
-from prefzoo.rewards.attribution import attribute, baseline_token, token_spans
+from prefzoo.rewards.attribution import Piece, attribute, baseline_token, token_spans
 from prefzoo.rewards.load_reward import Ensemble, RandomReward, WeightedSum
 from prefzoo.rewards.reward_model import RewardModel
 from reported import made
 
 PROMPTS = [[{"role": "user", "content": text}] for text in ("Is it open?", "How much is the red lamp?", "Hi")]
+REPLICATION = Path(__file__).parents[1] / "benchmarks" / "replications" / "reward_attribution.py"
 REPLIES = ["Yes, the café is open 😀 today.", "Nine.", "Hello, what can I do for you?"]
 
 
@@ -194,3 +197,22 @@ def test_the_report_shows_numbers_beside_colours_and_no_explanation_of_another_r
 def test_segments_join_to_the_reply() -> None:
     each = Explained(explanation("a|b <script> and", 0.5))
     assert "".join(segment.text for segment in each.segments) == "a|b <script> and"
+
+
+@pytest.mark.slow
+def test_what_is_wrong_with_a_reply_carries_most_of_what_is_against_it(tmp_path) -> None:
+    """By ablation, of a trained reward model and of one with random weights."""
+    program = runpy.run_path(str(REPLICATION))
+    flawed = [each for name in ("correctness", "courtesy", "restraint") for each in program["flawed_replies"](name, 15)]
+    shares = {}
+    rewards = {"trained": program["trained_reward"](0, 1200, tmp_path), "random": program["random_reward"](0)}
+    for kind, reward in rewards.items():
+        found = attribute(reward, [each.prompt for each in flawed], [each.reply for each in flawed], "ablation")
+        pairs = list(zip(found, flawed, strict=True))
+        shares[kind] = fmean(program["share_on"](a.pieces, f.begin, f.end, True) for a, f in pairs)
+        equal = [[Piece(p.begin, p.end, -1.0) for p in a.pieces] for a, _ in pairs]
+        shares["uniform"] = fmean(
+            program["share_on"](pieces, f.begin, f.end, True) for pieces, f in zip(equal, flawed, strict=True)
+        )
+    assert shares["trained"] > shares["uniform"] + 0.15 and shares["trained"] > 0.5
+    assert shares["random"] < shares["uniform"] + 0.1

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prefzoo.report.explained_replies import Explained, explanation_of, read_explanations
-from prefzoo.report.sections import Html, Points, Section, Text
+from prefzoo.report.sections import Html, Part, Points, Section, Text
 from prefzoo.results.number_format import fixed
 from prefzoo.results.results_schema import Results
 from prefzoo.run.evaluation_records import read_records
@@ -64,11 +64,11 @@ def replies_section(results: Results, out: Path) -> Section:
         for label, reply, *_ in each.replies
         if label in each.explained
     ]
-    words = [Text("What made the rewards of replies", "heading"), Points(said)] if said else []
+    words: list[Part] = [Text("What made the rewards of replies", "heading"), Points(said)] if said else []
     return Section("replies", "Side by side", [Html("replies.html.jinja", values), *map(_in_words, words)])
 
 
-def _in_words(part: Text | Points) -> Text | Points:
+def _in_words(part: Part) -> Part:
     return replace(part, only=("markdown",))
 
 
