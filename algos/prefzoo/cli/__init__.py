@@ -54,6 +54,7 @@ for command in (  # in the order in which `prefzoo --help` shows them
     run_commands.report,
     run_commands.power,
     run_commands.sample,
+    run_commands.explain,
     run_commands.export,
     run_commands.serve,
     people.label,

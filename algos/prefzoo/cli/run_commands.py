@@ -20,6 +20,13 @@ class Engine(str, Enum):
     vllm = "vllm"
 
 
+class Explanation(str, Enum):
+    """How a reward is explained."""
+
+    gradients = "gradients"
+    ablation = "ablation"
+
+
 def report(
     folders: Annotated[
         list[Path],
@@ -132,6 +139,33 @@ def sample(
     for label, text in asked.items():
         shown.add_row(label, Text(text))  # what a model says is not markup
     Console().print(shown)
+
+
+def explain(
+    folder: RunFolder,
+    label: Annotated[str | None, typer.Argument(metavar="[LABEL]", help="Of which policy; all by default.")] = None,
+    prompts: Annotated[int, typer.Option(min=1, help="To so many prompts, as the report shows them first.")] = 8,
+    method: Annotated[
+        Explanation | None, typer.Option(help="How; by default gradients where the reward has any.")
+    ] = None,
+    run_code: RunCode = False,
+    plugins: Plugins = None,
+) -> None:
+    """Say which words made the learned reward of replies, in explanations.jsonl and in the report.
+
+    Example: prefzoo explain runs/quickstart ppo --prompts 20
+    """
+    from prefzoo.commands.comparison import rebuild
+    from prefzoo.commands.explain_rewards import explain as explain_rewards
+    from prefzoo.report.explained_replies import Explained
+
+    console = Console(soft_wrap=True)
+    lines = explain_rewards(folder, label, prompts, None if method is None else method.value, run_code)
+    for line in lines:
+        text = " ".join(Explained(line).sentences)
+        console.print(f"{line['label']}: {line['reply']}\n  {text}", markup=False, highlight=False)
+    rebuild(folder)
+    console.print(f"{folder / 'explanations.jsonl'}, {folder / 'report.html'}", markup=False, highlight=False)
 
 
 def export(

@@ -27,10 +27,12 @@ MARKDOWN = (
     "breakdown",
     "likelihood",
     "reward",
+    "replies",
     "judge",
     "details",
 )
-"""The ids of the sections in Markdown, in order; replies, the data and the recipe have files of their own."""
+"""The ids of the sections in Markdown, in order; of replies only what explains them; they, the data and the recipe have
+files of their own."""
 CODE = re.compile("`([^`\n]+)`")
 UNPRINTABLE = re.compile("[\\x00-\\x08\\x0b\\x0c\\x0e-\\x1f\\x7f-\\x9f\\ud800-\\udfff]")
 FIGURES = "figures"

@@ -197,9 +197,17 @@ class RewardModel:
 
     def batch_scores(self, rows: list[dict[str, list[int]]]) -> torch.Tensor:
         """The scores of tokenized rows, (B,)."""
-        padded = self.tokenizer.pad(rows, padding=True, padding_side="right", return_tensors="pt")
         with shared_beginnings(self.model):
-            return pooled_scores(self.model, **padded.to(device()))
+            return self.forward(**self.padded(rows))
+
+    def padded(self, rows: list[dict[str, list[int]]]) -> Mapping[str, torch.Tensor]:
+        """Tokenized rows as the tensors that `forward` takes, each (B, T), on the model's device."""
+        batch = self.tokenizer.pad(rows, padding=True, padding_side="right", return_tensors="pt")
+        return batch.to(device())  # type: ignore[no-any-return]
+
+    def forward(self, **padded: torch.Tensor) -> torch.Tensor:
+        """The scores of padded rows, (B,)."""
+        return pooled_scores(self.model, **padded)
 
 
 class GivenClassifier(RewardModel):
@@ -260,10 +268,18 @@ class GivenClassifier(RewardModel):
 
     def batch_scores(self, rows: list[dict[str, list[int]]]) -> torch.Tensor:
         """See `RewardModel.batch_scores`."""
+        return self.forward(**self.padded(rows))
+
+    def padded(self, rows: list[dict[str, list[int]]]) -> Mapping[str, torch.Tensor]:
+        """See `RewardModel.padded`."""
         if self.pad is not None:
             self.tokenizer.pad_token = self.tokenizer.convert_ids_to_tokens(self.pad)
-        padded = self.tokenizer.pad(rows, padding=len(rows) > 1, padding_side=self.side, return_tensors="pt")
-        logits = self.model(**padded.to(device())).logits.float()
+        batch = self.tokenizer.pad(rows, padding=len(rows) > 1, padding_side=self.side, return_tensors="pt")
+        return batch.to(device())  # type: ignore[no-any-return]
+
+    def forward(self, **padded: torch.Tensor) -> torch.Tensor:
+        """See `RewardModel.forward`."""
+        logits = self.model(**padded).logits.float()
         return logits[:, 0] if self.good is None else logits[:, self.good] - logits[:, 1 - self.good]
 
     def critic(self, policy: PreTrainedTokenizerBase) -> tuple[torch.nn.Module, torch.Tensor]:
