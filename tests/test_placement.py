@@ -29,7 +29,7 @@ from prefzoo.commands.memory_estimate import (
 )
 from prefzoo.commands.model_shape import ModelShape, read_shape, shape_of
 from prefzoo.commands.placement import critic_bytes, label_parts, placed, step_traffic, workload
-from prefzoo.commands.placement_text import placement_sentences
+from prefzoo.commands.placement_text import NOT_RUN, placement_sentences
 from prefzoo.data.row_views import views_of
 from prefzoo.errors import PrefzooError
 from prefzoo.lab import MODEL_DIR
@@ -323,3 +323,43 @@ def test_weights_that_a_launcher_divides_are_refused(variable, monkeypatch, make
             ask()
     with pytest.raises(PrefzooError, match=r"trainer\.fsdp.*docs/scale"):
         load("quickstart", ["algorithms.dpo.trainer.fsdp=true"], ["dpo"])
+
+
+def _short(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def scale_rows() -> dict[str, list[str]]:
+    """The rows of the tables in docs/scale.md that are computed: memory, what moves, and 100 trials."""
+    kinds = {"QLoRA": ["adapter={type: qlora}"], "LoRA": ["adapter={type: lora}"]}
+    kinds["full"] = ["adapter={type: full}", "model.dtype=float32"]
+    rows: dict[str, list[str]] = {"memory": [], "moved": [], "trials": []}
+    for model, config in (("8B", LLAMA_8B), ("70B", LLAMA_70B)):
+        for kind, sets in kinds.items():
+            recipe = load("hh_qlora", sets, ["dpo", "grpo", "ppo"])
+            shape = shape_of(config, recipe.adapter)
+            plan = placed(recipe, shape, gpu_named("H100"), 64)
+            for label in plan.labels.values():
+                p, best, hours = label.parts, label.smallest, label.hours or 0.0
+                trained, others = p["adapter"] + p["gradients"] + p["optimizer"], p["critic"] + p["other models"]
+                learning = p["activations"] + p["logits"]
+                amounts = [p["weights"], trained, others, learning, p["sampling"], label.alone]
+                where = "none" if best is None else best.name if best == ALONE else f"{best.name}, {best.processes}"
+                cells = " | ".join(f"{amount / 2**30:.1f}" for amount in amounts)
+                rows["memory"].append(f"| {model} {kind} | {label.label} | {cells} | {where} |")
+                if best is None or best.name in NOT_RUN:
+                    continue
+                waves = [-(-100 // (gpus // best.processes)) * hours / best.processes for gpus in (8, 64, 512)]
+                days = " | ".join(_short(wave) for wave in waves)
+                rows["trials"].append(f"| {model} {kind} | {label.label} | {_short(hours)} | {_short(100 * hours)} | {days} |")
+            sent = [step_traffic(shape, recipe, Arrangement(name, 8)) for name in ("data parallel", "FSDP")]
+            read = base_weights(shape, recipe.adapter, recipe.model.dtype)
+            moved = " | ".join(_short(amount / 1e9) for amount in (read, *sent, plan.labels["dpo"].checkpoint))
+            rows["moved"].append(f"| {model} {kind} | {moved} |")
+    return rows
+
+
+def test_the_page_on_scale_has_the_numbers_of_the_code() -> None:
+    page = SCALE.read_text(encoding="utf-8")
+    missing = [row for rows in scale_rows().values() for row in rows if row not in page]
+    assert not missing, "\n".join(missing)
