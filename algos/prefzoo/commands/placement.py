@@ -188,7 +188,7 @@ def others_bytes(
     asked = "judge" in algorithm.required or ("reward" in algorithm.required and recipe.uses_judge)
     if asked and recipe.judge.type == "local":
         total += (weight_bytes(recipe.judge.path) if recipe.judge.path else None) or whole
-    if adapter.type == "full" and online and getattr(algorithm, "kl_coefficient", 1.0):
+    if adapter.type == "full" and online and getattr(algorithm, "kl_coefficient", True):
         total += whole / arrangement.weights_divided
     return total
 
@@ -275,7 +275,8 @@ def _hours(
     flops = tokens * (training_flops(passed, trained, checkpointing) + 2.0 * shape.weights)
     sampled = 0.0
     if {"reward", "judge"} & algorithm.required:
-        sampled = rows * float(getattr(algorithm, "generations", None) or getattr(algorithm, "n", 2))
+        replies: Any = getattr(algorithm, "generations", None) or getattr(algorithm, "n", 2)
+        sampled = rows * replies
         flops += sampled * (prompt + reply) * 3 * 2.0 * passed  # read, scored by the reward, and by the policy
     at_once = max(1, work.samples or recipe.generation.batch_size)
     cache = (prompt + reply) * key_values(shape, recipe.model.dtype)
