@@ -29,7 +29,7 @@ from prefzoo.commands.memory_estimate import (
 )
 from prefzoo.commands.model_shape import ModelShape, read_shape, shape_of
 from prefzoo.commands.placement import critic_bytes, label_parts, placed, step_traffic, workload
-from prefzoo.commands.placement_text import placement_sentences
+from prefzoo.commands.placement_text import NOT_RUN, placement_sentences
 from prefzoo.data.row_views import views_of
 from prefzoo.errors import PrefzooError
 from prefzoo.lab import MODEL_DIR
@@ -62,18 +62,19 @@ SMALL = llama(256, 768, 4, 8, 2, 500)
 
 
 @functools.cache
-def _llama_8b(kind: str) -> ModelShape:
-    return shape_of(LLAMA_8B, Adapter(type=kind))
+def shape_like(size: str, full: bool) -> ModelShape:
+    """Of Llama 3.1; quantization changes nothing of it."""
+    return shape_of({"8B": LLAMA_8B, "70B": LLAMA_70B}[size], FULL if full else LORA)
 
 
 def llama_8b(adapter: Adapter) -> ModelShape:
-    return _llama_8b(adapter.type)
+    return shape_like("8B", adapter is FULL)
 
 
 def test_weights_are_those_of_llamas_formula_and_of_what_was_published() -> None:
     """Embeddings and head 2 V h; a block h (a d + 2 k d) + a d h + 3 h i and two norms; a last norm."""
-    for config, published in ((LLAMA_8B, 8_030_261_248), (LLAMA_70B, 70_553_706_496)):
-        shape = shape_of(config, FULL)
+    for size, published in (("8B", 8_030_261_248), ("70B", 70_553_706_496)):
+        shape = shape_like(size, True)
         h, i, d = shape.hidden, shape.inner, shape.head_width
         block = h * (shape.heads * d + 2 * shape.kv_heads * d) + shape.heads * d * h + 3 * h * i + 2 * h
         assert shape.block == block and shape.outside == 2 * shape.vocabulary * h + h
@@ -289,7 +290,7 @@ def test_the_smallest_arrangement() -> None:
     plan = placed(recipe, llama_8b(FULL), gpu_named("h100"), 8)
     assert plan.labels["sft"].smallest == Arrangement("FSDP", 2)
     assert plan.labels["sft"].alone > 16 * 8.03e9
-    large = shape_of(LLAMA_70B, FULL)
+    large = shape_like("70B", True)
     plan = placed(recipe, large, gpu_named("H100"), 40)
     assert plan.labels["sft"].smallest == Arrangement("FSDP", 32)
     plan = placed(recipe, large, gpu_named("H100"), 31)
@@ -323,3 +324,44 @@ def test_weights_that_a_launcher_divides_are_refused(variable, monkeypatch, make
             ask()
     with pytest.raises(PrefzooError, match=r"trainer\.fsdp.*docs/scale"):
         load("quickstart", ["algorithms.dpo.trainer.fsdp=true"], ["dpo"])
+
+
+def _short(number: float) -> str:
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
+def scale_rows() -> dict[str, list[str]]:
+    """The rows of the tables in docs/scale.md that are computed: memory, what moves, and 100 trials."""
+    kinds = {"QLoRA": ["adapter={type: qlora}"], "LoRA": ["adapter={type: lora}"]}
+    kinds["full"] = ["adapter={type: full}", "model.dtype=float32"]
+    rows: dict[str, list[str]] = {"memory": [], "moved": [], "trials": []}
+    for model in ("8B", "70B"):
+        for kind, sets in kinds.items():
+            recipe = load("hh_qlora", sets, ["dpo", "grpo", "ppo"])
+            shape = shape_like(model, kind == "full")
+            plan = placed(recipe, shape, gpu_named("H100"), 64)
+            for label in plan.labels.values():
+                p, best, hours = label.parts, label.smallest, label.hours or 0.0
+                trained, others = p["adapter"] + p["gradients"] + p["optimizer"], p["critic"] + p["other models"]
+                learning = p["activations"] + p["logits"]
+                amounts = [p["weights"], trained, others, learning, p["sampling"], label.alone]
+                where = "none" if best is None else best.name if best == ALONE else f"{best.name}, {best.processes}"
+                cells = " | ".join(f"{amount / 2**30:.1f}" for amount in amounts)
+                rows["memory"].append(f"| {model} {kind} | {label.label} | {cells} | {where} |")
+                if best is None or best.name in NOT_RUN:
+                    continue
+                waves = [-(-100 // (gpus // best.processes)) * hours / best.processes for gpus in (8, 64, 512)]
+                days = " | ".join(_short(wave) for wave in waves)
+                took = f"{_short(hours)} | {_short(100 * hours)}"
+                rows["trials"].append(f"| {model} {kind} | {label.label} | {took} | {days} |")
+            sent = [step_traffic(shape, recipe, Arrangement(name, 8)) for name in ("data parallel", "FSDP")]
+            read = base_weights(shape, recipe.adapter, recipe.model.dtype)
+            moved = " | ".join(_short(amount / 1e9) for amount in (read, *sent, plan.labels["dpo"].checkpoint))
+            rows["moved"].append(f"| {model} {kind} | {moved} |")
+    return rows
+
+
+def test_the_page_on_scale_has_the_numbers_of_the_code() -> None:
+    page = SCALE.read_text(encoding="utf-8")
+    missing = [row for rows in scale_rows().values() for row in rows if row not in page]
+    assert not missing, "\n".join(missing)

@@ -158,19 +158,23 @@ def _critic(algorithm: Algorithm, recipe: Recipe) -> str | None:
     return kind if kind is None or (kind == "shared" and recipe.adapter.type != "full") else "separate"
 
 
-def critic_bytes(shape: ModelShape, kind: str | None, optim: str, states_divided: int = 1) -> float:
+def critic_bytes(shape: ModelShape, kind: str | None, optim: str, arrangement: Arrangement = ALONE) -> float:
     """A critic's weights, gradients and optimizer states, all in float32. An adapter of its own is as large as the
     policy's; a model of its own is the base without its head; value heads are two layers, the second as wide as the
     vocabulary, two of them, with copies that follow slowly (Snell et al. 2022, https://arxiv.org/abs/2206.11871)."""
     head = 2 * shape.hidden * (shape.hidden + shape.vocabulary)
     count = {"shared": shape.adapter, "separate": shape.weights - shape.head, "heads": 2 * head}.get(kind or "", 0)
     copies = 4.0 * count if kind == "heads" else 0.0
-    return 4.0 * count + copies + (4.0 * count + optimizer_states(count, 4, optim)) / states_divided
+    weights = (4.0 * count + copies) / arrangement.weights_divided
+    return weights + (4.0 * count + optimizer_states(count, 4, optim)) / arrangement.states_divided
 
 
-def others_bytes(recipe: Recipe, shape: ModelShape, algorithm: Algorithm, online: bool) -> float:
+def others_bytes(
+    recipe: Recipe, shape: ModelShape, algorithm: Algorithm, online: bool, arrangement: Arrangement = ALONE
+) -> float:
     """Other models that are in memory while a label trains: reward models (adapters on the policy's base with LoRA,
-    whole models otherwise), a judge that is a model here, and with full fine-tuning the reference of what samples."""
+    whole models otherwise), a judge that is a model here, and with full fine-tuning the reference of what samples, the
+    one of them that FSDP divides."""
     adapter, dtype = recipe.adapter, recipe.model.dtype
     whole = base_weights(shape, adapter, dtype)
     total = 0.0
@@ -184,8 +188,8 @@ def others_bytes(recipe: Recipe, shape: ModelShape, algorithm: Algorithm, online
     asked = "judge" in algorithm.required or ("reward" in algorithm.required and recipe.uses_judge)
     if asked and recipe.judge.type == "local":
         total += (weight_bytes(recipe.judge.path) if recipe.judge.path else None) or whole
-    if adapter.type == "full" and online and getattr(algorithm, "kl_coefficient", 1.0):
-        total += whole
+    if adapter.type == "full" and online and getattr(algorithm, "kl_coefficient", True):
+        total += whole / arrangement.weights_divided
     return total
 
 
@@ -240,8 +244,8 @@ def label_parts(
         parts |= dict.fromkeys(("adapter", "gradients", "optimizer", "activations", "logits"), 0.0)
         parts["sampling"] = sampling(shape, recipe.model.dtype, at_once)
     kind = _critic(learns, recipe)
-    parts["critic"] = critic_bytes(shape, kind, recipe.training.optim, arrangement.states_divided)
-    parts["other models"] = others_bytes(recipe, shape, algorithm, samples_while_learning(learns))
+    parts["critic"] = critic_bytes(shape, kind, recipe.training.optim, arrangement)
+    parts["other models"] = others_bytes(recipe, shape, algorithm, samples_while_learning(learns), arrangement)
     return parts
 
 
@@ -271,7 +275,8 @@ def _hours(
     flops = tokens * (training_flops(passed, trained, checkpointing) + 2.0 * shape.weights)
     sampled = 0.0
     if {"reward", "judge"} & algorithm.required:
-        sampled = rows * float(getattr(algorithm, "generations", None) or getattr(algorithm, "n", 2))
+        replies: Any = getattr(algorithm, "generations", None) or getattr(algorithm, "n", 2)
+        sampled = rows * replies
         flops += sampled * (prompt + reply) * 3 * 2.0 * passed  # read, scored by the reward, and by the policy
     at_once = max(1, work.samples or recipe.generation.batch_size)
     cache = (prompt + reply) * key_values(shape, recipe.model.dtype)

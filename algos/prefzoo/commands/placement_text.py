@@ -9,6 +9,7 @@ from prefzoo.commands.gpu_data import FRAGMENTED, RESERVED, UTILIZATION
 from prefzoo.commands.placement import ASSUMED_TOKENS, LabelPlan, Placement, lengths
 
 GIB = 2**30
+NOT_RUN = ("ZeRO-2", "FSDP")
 PARTS = (
     "weights", "adapter", "gradients", "optimizer", "critic", "other models", "activations", "logits", "sampling",
 )  # fmt: skip
@@ -67,6 +68,12 @@ def placement_sentences(plan: Placement) -> list[str]:
         said.append("Time is not estimated: of a GPU that is given by its size no speed is known.")
     else:
         said.append("Time is not estimated: budget.prompts is null, and only the data can tell how many there are.")
+    divided = [each.label for each in plan.labels.values() if each.smallest and each.smallest.name in NOT_RUN]
+    if divided:
+        said.append(
+            f"{', '.join(divided)}: what would fit divides weights or states over processes, which is not run here yet "
+            "(docs/scale.md)."
+        )
     for label in plan.labels.values():
         if label.smallest is None:
             said.append(f"{label.label} fits nowhere: {_advice(plan, label)}")
