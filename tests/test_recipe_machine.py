@@ -51,8 +51,9 @@ def test_what_needs_a_gpu_is_refused_wherever_it_is_said(monkeypatch) -> None:
 def test_packages_that_a_trainer_needs_are_asked_for_by_name() -> None:
     block = {"trainer": {"use_vllm": True}}
     assert problems(algorithms={"grpo": block, "sft": {"trainer": {"use_liger_kernel": True}}}) == [
-        "algorithms.grpo.trainer.use_vllm: true needs the package vllm, which is not installed here.",
         "algorithms.sft.trainer.use_liger_kernel: true needs the package liger-kernel, which is not installed here.",
+        "algorithms.grpo.trainer.use_vllm: true needs the package vllm, which is not installed here. Or say "
+        "generation.engine: vllm, which samples everything",
     ]
     assert problems(algorithms={"grpo": {"trainer": {"use_vllm": False}}}) == []
 

@@ -54,7 +54,7 @@ def test_what_is_read_is_what_would_have_been_sampled_and_costs_as_much(bench) -
         with noting_sampling(each.report):
             assert each.sample(start_of(each), prompts, 2, seed=5) == drawn
         states.append(torch.get_rng_state())
-    how = [{"generation.temperature": 1.0, "generation.max_new_tokens": 24}]
+    how = [{"generation.temperature": 1.0, "generation.max_new_tokens": 24, "generation.engine": "transformers"}]
     assert first.report["sampling"] == second.report["sampling"] == how, "how it was drawn is told of both"
     assert torch.equal(*states), "what is drawn afterwards does not depend on who sampled"
     assert charges(first.ledger) == charges(second.ledger) == charges(alone.ledger)

@@ -36,7 +36,7 @@ QUICK: dict[str, Any] = {
     "start": "none",
     "budget": {"prompts": 48},
     "evaluation": {"prompts": 16},
-    "generation": {"max_new_tokens": 24},
+    "generation": {"max_new_tokens": 24, "engine": "transformers"},
 }
 TRIALS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
     "first": (probe.observe, {}),

@@ -7,6 +7,7 @@ import http.client
 import json
 import math
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from prefzoo.errors import PrefzooError
+from prefzoo.machine import is_loopback
 
 REQUEST_SECONDS = 1800.0
 """For which one request may wait and run."""
@@ -64,7 +66,8 @@ class VllmClient:
 
     def __init__(self, url: str, key: str | None = None) -> None:
         self.url, self._key = url, key
-        self._open = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
+        here = is_loopback(urllib.parse.urlsplit(url).hostname or "")
+        self._open = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if here else [])).open
 
     def problem(self) -> str | None:
         """Why it does not answer; None where it does."""
@@ -176,7 +179,8 @@ class VllmClient:
             with self._open(request, timeout=timeout) as answer:
                 text = answer.read().decode()
         except urllib.error.HTTPError as error:
-            raise PrefzooError(f"{self.url}{path}: {error.code}: {_said(error)}") from None
+            kind = NoAnswer if error.code >= 500 else PrefzooError  # what computes has broken down behind it
+            raise kind(f"{self.url}{path}: {error.code}: {_said(error)}") from None
         except (OSError, http.client.HTTPException) as error:
             raise NoAnswer(f"{self.url} does not answer: {getattr(error, 'reason', None) or error}") from None
         try:

@@ -47,7 +47,16 @@ LOG_LINES = 12
 ON_CPU = ["--enforce-eager", "--no-enable-chunked-prefill"]
 """Compiling takes minutes. vLLM (0.32) breaks down on a seeded request of which only a part is read at a time: it sets
 back the offset of a generator, which those of torch for a CPU do not have."""
-NOT_FOR_VLLM = ("PYTHONPATH", "PYTHONHOME", "RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+NOT_FOR_VLLM = (
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "LOCAL_WORLD_SIZE",
+    "MASTER_ADDR",
+    "MASTER_PORT",
+)
 """Of this process's environment: another interpreter's packages, and a launcher's processes."""
 
 

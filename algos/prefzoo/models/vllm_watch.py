@@ -20,6 +20,8 @@ import psutil
 
 ASKED_EVERY, PATIENCE = 0.5, 10.0
 """Seconds between two looks, and which the server has to end by itself."""
+CLOCK = 60.0
+"""Seconds by which a clock that is set may move when a process seems to have begun."""
 PR_SET_PDEATHSIG = 1
 
 
@@ -27,7 +29,7 @@ def is_alive(pid: int, began: float) -> bool:
     """Whether the process with this number that began then is still there, and no corpse."""
     with contextlib.suppress(psutil.Error):
         process = psutil.Process(pid)
-        return abs(process.create_time() - began) < 0.1 and process.status() != psutil.STATUS_ZOMBIE
+        return abs(process.create_time() - began) < CLOCK and process.status() != psutil.STATUS_ZOMBIE
     return False
 
 

@@ -74,11 +74,12 @@ def setting(results: Results) -> str:
         for label, result in results.algorithms.items()
         if BUDGET & result.differs.keys() or GIVEN_ALIKE & result.departures.keys()
     ]
+    sampler = ", sampled by vLLM" if recipe["generation"].get("engine") == "vllm" else ""
     who = f"Every algorithm but {', '.join(others)} was" if others else "Every algorithm was"
     return (
         f"Model {recipe['model']['path']}, adapter {recipe['adapter']['type']}, data {origin}. {who} "
         f"given the same {prompts} training prompts, {budget['epochs']:g} epoch{'s' if budget['epochs'] != 1 else ''}, "
-        f"and replies of at most {recipe['generation']['max_new_tokens']} tokens.{_passes(results)}"
+        f"and replies of at most {recipe['generation']['max_new_tokens']} tokens{sampler}.{_passes(results)}"
     )
 
 
