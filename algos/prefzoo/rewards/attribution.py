@@ -117,7 +117,9 @@ def _by_ablation(reward: Reward, prompts: Sequence[Prompt], replies: Sequence[st
     found = []
     for words in spans:
         score, empty = next(scores), next(scores)
-        found.append(Attribution("ablation", [Piece(*word, score - next(scores)) for word in words], score, empty))
+        found.append(
+            Attribution("ablation", [Piece(begin, end, score - next(scores)) for begin, end in words], score, empty)
+        )
     return found
 
 

@@ -203,7 +203,7 @@ class RewardModel:
     def padded(self, rows: list[dict[str, list[int]]]) -> Mapping[str, torch.Tensor]:
         """Tokenized rows as the tensors that `forward` takes, each (B, T), on the model's device."""
         batch = self.tokenizer.pad(rows, padding=True, padding_side="right", return_tensors="pt")
-        return batch.to(device())  # type: ignore[no-any-return]
+        return batch.to(device())
 
     def forward(self, **padded: torch.Tensor) -> torch.Tensor:
         """The scores of padded rows, (B,)."""
@@ -275,7 +275,7 @@ class GivenClassifier(RewardModel):
         if self.pad is not None:
             self.tokenizer.pad_token = self.tokenizer.convert_ids_to_tokens(self.pad)
         batch = self.tokenizer.pad(rows, padding=len(rows) > 1, padding_side=self.side, return_tensors="pt")
-        return batch.to(device())  # type: ignore[no-any-return]
+        return batch.to(device())
 
     def forward(self, **padded: torch.Tensor) -> torch.Tensor:
         """See `RewardModel.forward`."""
