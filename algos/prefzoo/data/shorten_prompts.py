@@ -155,7 +155,7 @@ def _first_that_fits(rest: Rest, text: str, too_long: int, limit: int) -> Genera
 
 def _letters(text: str, begin: int) -> Iterator[int]:
     """Where the grapheme clusters from `begin` on begin."""
-    import regex  # type: ignore[import-untyped]  # comes with transformers
+    import regex  # comes with transformers
 
     first = max(0, begin - CLUSTER)
     # Between two ASCII characters, but the two of a line's end, a letter always begins.
