@@ -151,8 +151,8 @@ def workload(recipe: Recipe, algorithm: Algorithm, processes: int = 1) -> Worklo
 
 
 def _critic(algorithm: Algorithm, recipe: Recipe) -> str | None:
-    """`shared`, an adapter on the policy's base; `frozen`, two layers on the start's last states; `separate`, a model of
-    its own; `heads`, of every token's value."""
+    """`shared`, an adapter on the policy's base; `frozen`, two layers on the start's last states; `separate`, a model
+    of its own; `heads`, of every token's value."""
     if algorithm.family == "Q-learning":
         return "heads"
     kind = getattr(algorithm, "value_model", None)
