@@ -151,11 +151,13 @@ def workload(recipe: Recipe, algorithm: Algorithm, processes: int = 1) -> Worklo
 
 
 def _critic(algorithm: Algorithm, recipe: Recipe) -> str | None:
-    """`shared`, an adapter on the policy's base; `separate`, a model of its own; `heads`, of every token's value."""
+    """`shared`, an adapter on the policy's base; `frozen`, two layers on the start's last states; `separate`, a model
+    of its own; `heads`, of every token's value."""
     if algorithm.family == "Q-learning":
         return "heads"
     kind = getattr(algorithm, "value_model", None)
-    return kind if kind is None or (kind == "shared" and recipe.adapter.type != "full") else "separate"
+    lean = kind in ("shared", "frozen") and recipe.adapter.type != "full"
+    return kind if kind is None or lean else "separate"
 
 
 def critic_bytes(shape: ModelShape, kind: str | None, optim: str, arrangement: Arrangement = ALONE) -> float:
@@ -163,7 +165,12 @@ def critic_bytes(shape: ModelShape, kind: str | None, optim: str, arrangement: A
     policy's; a model of its own is the base without its head; value heads are two layers, the second as wide as the
     vocabulary, two of them, with copies that follow slowly (Snell et al. 2022, https://arxiv.org/abs/2206.11871)."""
     head = 2 * shape.hidden * (shape.hidden + shape.vocabulary)
-    count = {"shared": shape.adapter, "separate": shape.weights - shape.head, "heads": 2 * head}.get(kind or "", 0)
+    count = {
+        "shared": shape.adapter,
+        "separate": shape.weights - shape.head,
+        "frozen": shape.hidden * (shape.hidden + 2),
+        "heads": 2 * head,
+    }.get(kind or "", 0)
     copies = 4.0 * count if kind == "heads" else 0.0
     weights = (4.0 * count + copies) / arrangement.weights_divided
     return weights + (4.0 * count + optimizer_states(count, 4, optim)) / arrangement.states_divided
