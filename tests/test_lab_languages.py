@@ -13,8 +13,8 @@ from lab_prompts import PRICE
 from prefzoo import lab
 from prefzoo.data import sources
 from prefzoo.data.formats import slices_of
-from prefzoo.data.near_duplicates import words
 from prefzoo.data.sources import RowRequest
+from prefzoo.data.words import words
 from prefzoo.lab import tasks
 from prefzoo.lab.clerk import best_plan, write
 from prefzoo.lab.language import KEYED

@@ -28,8 +28,8 @@ def told(judge: dict, model: str = "owner/name") -> list[str]:
 
 
 def test_every_shipped_template_shows_what_it_is_given() -> None:
-    names = {"pairwise-1", "pairwise-lab", "pairwise-reasoning-2", "grading-1", "grading-reasoning-2"}
-    assert names == set(shipped_templates())
+    pairwise = {f"pairwise-{name}" for name in ("1", "lab", "reasoning-2", "chinese-1", "lab-chinese")}
+    assert {*pairwise, "grading-1", "grading-reasoning-2"} == set(shipped_templates())
     for name in shipped_templates():
         if name.startswith("grading"):
             assert "THE REPLY" in load_template(name, "grading_prompt").render(prompt=PROMPT, reply="THE REPLY")

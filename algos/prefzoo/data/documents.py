@@ -16,6 +16,7 @@ import numpy as np
 
 from prefzoo.data.bounded_text import lines, not_utf8, open_text
 from prefzoo.data.rejects import type_name
+from prefzoo.data.words import UNSPACED, is_unspaced
 from prefzoo.errors import DataError, did_you_mean
 
 ENDINGS = (".jsonl", ".jsonl.gz", ".txt", ".txt.gz", ".md", ".md.gz")
@@ -24,9 +25,7 @@ MOST_LETTERS = 1 << 26
 SHOWN = 5
 """So many damaged lines are named."""
 
-# Scripts without spaces between words.
-_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_TERM = re.compile(f"[{_UNSPACED}]+|[^\\W{_UNSPACED}]+")
+_TERM = re.compile(f"[{UNSPACED}]+|[^\\W{UNSPACED}]+")
 QUESTION_MARKS = ("?", "\uff1f")
 _SENTENCE_END = re.compile("(?<=[.!?])\\s+|(?<=[\u3002\uff01\uff1f\uff1b])\\s*|\\s*\\n+\\s*")
 
@@ -65,7 +64,7 @@ def terms(text: str) -> list[str]:
     letters (Chinese has words of two letters mostly, and where they begin is not written)."""
     found = []
     for run in _TERM.findall(text.lower()):
-        if re.match(f"[{_UNSPACED}]", run) and len(run) > 1:
+        if is_unspaced(run) and len(run) > 1:
             found += [run[i : i + 2] for i in range(len(run) - 1)]
         else:
             found.append(run)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from prefzoo.atomic_files import text_sha256
 from prefzoo.data.formats import Row
+from prefzoo.data.words import words
 from prefzoo.types import Prompt
 from prefzoo.views import prompt_key
 
@@ -35,14 +35,6 @@ MOST_MISSES = 8
 TOGETHER = 4096
 """Prompts, or pairs of them, that are computed at a time."""
 SHOWN = 5
-# Scripts without spaces between words: each sign of theirs counts as a word.
-_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
-_WORD = re.compile(f"[{_UNSPACED}]|[^\\s{_UNSPACED}]+")
-
-
-def words(text: str) -> list[str]:
-    """The words of a text in any script: what stands between blanks, and each sign where no blanks are written."""
-    return _WORD.findall(text)
 
 
 @dataclass(frozen=True)

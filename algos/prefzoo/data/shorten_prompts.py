@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Generator, Iterator, Sequence
 
 from prefzoo.data.rejects import Rejected
+from prefzoo.data.words import is_unspaced
 from prefzoo.types import Message, Prompt
 
 LETTERS = 64
@@ -120,9 +121,11 @@ def _near_the_end(rest: Rest, text: str, limit: int) -> Generator[list[Message],
 
 
 def _word(text: str, letter: int) -> int:
-    """Where the first word from here on begins; here, where that is far."""
+    """Where the first word from here on begins; here, where that is far, or no blanks stand between words."""
     space = SPACE.search(text, letter, letter + WORD)
-    return space.end() if space and letter and not text[letter - 1].isspace() else letter
+    if not space or letter == 0 or text[letter - 1].isspace() or any(map(is_unspaced, text[letter : space.start()])):
+        return letter
+    return space.end()
 
 
 def _first_that_fits(rest: Rest, text: str, too_long: int, limit: int) -> Generator[list[Message], int, int]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from prefzoo.data.near_duplicates import words
+from prefzoo.data.words import words
 from prefzoo.errors import PrefzooError
 
 RECORDS = "replies.jsonl"
