@@ -142,7 +142,7 @@ def test_ratios_of_tokens_and_replies_are_those_worked_out_by_hand(make_bench) -
 
 @pytest.mark.parametrize("name", ["grpo", "rloo", "ppo", "online_dpo"])
 def test_rollouts_come_from_the_weights_of_the_step(name, make_bench, fake) -> None:
-    generation = of(fake, temperature=0.7).model_copy(update={"max_new_tokens": 4})
+    generation = of(fake, temperature=0.7).model_copy(update={"max_new_tokens": 4, "unfinished": "keep"})
     bench = make_bench().replace(generation=generation, reward=worded, judge=Longer())
     loaded = len(fake.loaded)
     registry.get(name).train(bench)

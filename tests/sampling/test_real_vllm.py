@@ -197,13 +197,12 @@ def test_a_server_that_is_killed_costs_its_stages_alone_and_the_same_command_goe
 
     def kill() -> None:
         while not killed.is_set():
-            records = list((out / "servers").glob("*.json")) if (out / "servers").is_dir() else []
-            if records and list((out / "trials").glob("train-rejection_sampling*.partial")):
-                time.sleep(1)
-                watch = psutil.Process(json.loads(records[0].read_text())["pid"])
-                for process in watch.children(recursive=True):
-                    process.kill()
-                killed.set()
+            for record in (out / "servers").glob("*.json"):
+                if "Loaded new LoRA adapter" in record.with_suffix(".log").read_text():  # and samples from it
+                    watch = psutil.Process(json.loads(record.read_text())["pid"])
+                    for process in watch.children(recursive=True):
+                        process.kill()
+                    killed.set()
             time.sleep(0.05)
 
     threading.Thread(target=kill, daemon=True).start()

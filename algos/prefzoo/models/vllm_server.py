@@ -103,12 +103,15 @@ def serving(model: str, dtype: str, settings: VllmServer, progress: Callable[[st
     record = _record_file(model, dtype, settings)
     record.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(record.with_suffix(".lock")):
-        content = _read(record)
-        if content is None:
-            content = _start(model, dtype, settings, record)
-        client = VllmClient(content["url"], content["key"])
-        log = Path(content["log"])
-        _wait(client, content, log, progress)
+        if (found := _read(record)) is not None:
+            with contextlib.suppress(PrefzooError):  # it has just ended
+                return _answering(found, progress)
+        return _answering(_start(model, dtype, settings, record), progress)
+
+
+def _answering(content: dict[str, Any], progress: Callable[[str, int, int], None]) -> Server:
+    client, log = VllmClient(content["url"], content["key"]), Path(content["log"])
+    _wait(client, content, log, progress)
     return Server(client, lambda: last_lines(log), started=True)
 
 

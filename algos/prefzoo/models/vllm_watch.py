@@ -43,8 +43,8 @@ def main(pid: str, began: str, record: str, *command: str) -> int:
         while child.poll() is None and not stop and is_alive(int(pid), float(began)):
             time.sleep(ASKED_EVERY)
     finally:
+        Path(record).unlink(missing_ok=True)  # first: nobody shall wait for what ends
         _end_group(child)
-        Path(record).unlink(missing_ok=True)
     return int(child.returncode)
 
 
