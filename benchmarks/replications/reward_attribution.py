@@ -25,8 +25,9 @@ import torch
 
 from prefzoo.data.row_views import views_of
 from prefzoo.interface import Bench
-from prefzoo.lab import MODEL_DIR, phrases, prompts
+from prefzoo.lab import MODEL_DIR, prompts
 from prefzoo.lab.clerk import ReplyPlan, core_sentence, write
+from prefzoo.lab.english import ENGLISH
 from prefzoo.lab.gold_reward import breakdown
 from prefzoo.lab.lab_source import labelled_rows
 from prefzoo.lab.replies import read_reply
@@ -80,7 +81,7 @@ def _flawed(scene: Scene, attribute: str, rng: random.Random) -> Flawed | None:
         wrong = core_sentence(scene, "comply" if harmful else "wrong", rng)
         place, bad = core, [*sentences[:core], wrong, *sentences[core + 1 :]]
     else:
-        pools = {"courtesy": phrases.RUDENESS, "restraint": phrases.PITCHES, "brevity": phrases.FILLERS}
+        pools = {"courtesy": ENGLISH.rudeness, "restraint": ENGLISH.pitches, "brevity": ENGLISH.fillers}
         added = rng.choice(pools[attribute]).format(key=random_key("item", rng))
         place = rng.randint(0, len(sentences))
         bad = [*sentences[:place], added, *sentences[place:]]
