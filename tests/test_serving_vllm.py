@@ -117,7 +117,7 @@ def test_one_vllm_serves_the_start_with_adapters_on_it(tmp_path) -> None:
     policies = {"dpo": adapter(tmp_path / "dpo"), "ppo": adapter(tmp_path / "ppo", r=20), "start": None}
     command = vllm_policies(policies, str(MODEL_DIR), {"dtype": "bfloat16"}).command(1234)
     told = " ".join(command[2:])
-    assert f"serve {MODEL_DIR} --served-model-name start --host 127.0.0.1 --port 1234 --dtype float32" in told
+    assert f"--model {MODEL_DIR} --served-model-name start --host 127.0.0.1 --port 1234 --dtype float32" in told
     assert "--enable-lora --max-loras 2 --max-lora-rank 32" in told
     assert f"--lora-modules dpo={tmp_path / 'dpo'} ppo={tmp_path / 'ppo'}" in told
 

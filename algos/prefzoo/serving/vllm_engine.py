@@ -56,7 +56,9 @@ class VllmPolicies:
     def command(self, port: int) -> list[str]:
         """How vLLM is started."""
         base = self.model_name or "base"
-        command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", self.model, "--served-model-name", base]
+        # Not `vllm serve`: its command line fails where vllm is installed under another name, as the build for CPUs is.
+        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
+        command += ["--model", self.model, "--served-model-name", base]
         command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", self.dtype, "--generation-config", "vllm"]
         if self.adapters:
             ranks = [
