@@ -255,8 +255,8 @@ def test_sampled_replies_keep_their_tokens_where_their_text_would_become_another
     policy, report = LanguageModelPolicy.from_start(str(base)), dict[str, Any]()
     prompt = [{"role": "user", "content": "Was it good?"}]
     space = policy.tokenizer(" a great film", add_special_tokens=False)["input_ids"]
-    finished = policy._completion(policy.render(prompt), [*space, policy.tokenizer.eos_token_id])
-    cut = policy._completion(policy.render(prompt), space)
+    finished = policy.completion(policy.render(prompt), [*space, policy.tokenizer.eos_token_id])
+    cut = policy.completion(policy.render(prompt), space)
     assert (finished.finished, cut.finished) == (True, False)
     row = {
         "prompt": prompt,

@@ -55,7 +55,7 @@ def test_the_best_of_four_by_hand() -> None:
     assert found["best_of_four"] == (1 + 0 + 0 + 0.5) / 4 and found["best_of_four_prompts"] == 4
     assert found["best_of_four_ci95"] == pytest.approx(wilson(1.5 / 4, 4))
     assert "best_of_four" not in reward_report(length, rows[:2], None), "there are no other prompts"
-    length.questions = 0
+    length.questions = 10  # about the pairs
     assert "best_of_four" not in reward_report(length, rows, None), "a judge"
 
 

@@ -158,7 +158,7 @@ def test_stages_are_held_to_their_shares(tmp_path, monkeypatch) -> None:
     stages = {name: Stage(name, "train", tmp_path / name, (), label=name, seed=0) for name in ("a", "b", "c", "d")}
     with Watcher(len(stages), 2, Console(file=io.StringIO())) as watcher:
         watcher.expect(list(stages.values()))
-        outcomes = Runner(SimpleNamespace(stages=stages), job, 2, watcher).run()
+        outcomes = Runner(SimpleNamespace(stages=stages, out=tmp_path), job, 2, watcher).run()
     assert {outcome.status for outcome in outcomes.values()} == {"ok"}, outcomes
     found = [json.loads((tmp_path / name / "found.json").read_text()) for name in stages]
     parts = {tuple(each["cores"]) for each in found}
@@ -203,7 +203,7 @@ if __name__ == "__main__":
     stages = {"a": Stage("a", "train", Path(sys.argv[1]) / "a", (), label="a", seed=0)}
     with Watcher(1, 1, Console(file=io.StringIO())) as watcher:
         watcher.expect(list(stages.values()))
-        print(Runner(SimpleNamespace(stages=stages), job, 1, watcher).run())
+        print(Runner(SimpleNamespace(stages=stages, out=Path(sys.argv[1])), job, 1, watcher).run())
     print((Path(sys.argv[1]) / "a" / "found").read_text())
 """
 

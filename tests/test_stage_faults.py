@@ -30,7 +30,7 @@ def run(tmp_path: Path, job, needs: dict[str, tuple[str, ...]], watcher=Watcher)
     stages = {name: Stage(name, "train", tmp_path / name, needs[name], label=name, seed=0) for name in needs}
     with watcher(len(stages), 1, Console(file=io.StringIO())) as watching:
         watching.expect(list(stages.values()))
-        return Runner(SimpleNamespace(stages=stages), job, 1, watching).run()
+        return Runner(SimpleNamespace(stages=stages, out=tmp_path), job, 1, watching).run()
 
 
 def test_a_stage_whose_need_is_gone_is_skipped_and_what_loses_it_midway_says_so(tmp_path) -> None:
