@@ -218,7 +218,7 @@ def test_the_bilingual_model_replies_and_mends(bilingual, code: str) -> None:
     language = LANGUAGES[code]
     assert mending(bilingual, 200, 78, language)["gain in gold by rewriting after the own critique"].mean >= 1.0
     replies = replying(bilingual, 300, 79, language)
-    assert replies["coherent: every sentence in the grammar"].mean > 0.8
+    assert replies["coherent: every sentence in the grammar"].mean > 0.7
     assert replies["gold of sampled replies"].mean <= replies["best achievable gold"].mean - 1.0
 
 

@@ -117,7 +117,11 @@ class Circle(NamedTuple):
             **self.shared(),
             "model": {"path": str(self.out / "policy")},
             "start": {"algorithm": "none"},
-            "data": {"preferences": [str(self.out / name) for name in ("labels.sqlite", "feedback.sqlite")]},
+            # People were asked about training prompts alone; the demonstrations bring the test prompts of before.
+            "data": {
+                "preferences": [str(self.out / name) for name in ("labels.sqlite", "feedback.sqlite")],
+                "demonstrations": str(self.out / "demonstrations.jsonl"),
+            },
             "algorithms": {"dpo": {"beta": 0.1, "trainer": {"learning_rate": 0.0017}}},
         }
 

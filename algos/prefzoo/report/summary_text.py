@@ -67,7 +67,9 @@ def setting(results: Results) -> str:
     """Return the model and data of the comparison, and what every algorithm was given alike."""
     recipe = results.recipe
     data, budget = recipe["data"], recipe["budget"]
-    origin = ", ".join(data[kind] for kind in COLUMNS if data.get(kind)) or data["source"] or "lab"
+    given = [data[kind] for kind in COLUMNS if data.get(kind)]
+    files = [file for of_kind in given for file in ([of_kind] if isinstance(of_kind, str) else of_kind)]
+    origin = ", ".join(files) or data["source"] or "lab"
     prompts = results.manifest["splits"]["train"]["prompts"]
     others = [
         label
