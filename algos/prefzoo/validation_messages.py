@@ -79,7 +79,7 @@ def _path(item: Any, content: Any) -> tuple[Any, ...]:
         if (isinstance(here, Mapping) and part in here) or (isinstance(here, (list, tuple)) and isinstance(part, int)):
             here = here[part]
             path.append(part)
-        elif i == len(item["loc"]) - 1 and item["type"] in ("missing", "value_error"):
+        elif isinstance(here, Mapping) and i == len(item["loc"]) - 1 and item["type"] in ("missing", "value_error"):
             path.append(part)
     return tuple(path) or item["loc"][:1]
 
