@@ -22,7 +22,7 @@ from prefzoo.data.votes import Vote, VotedPair
 from prefzoo.errors import WaitsForPeople
 from prefzoo.feedback.feedback_types import Answer, Item
 from prefzoo.feedback.store import FeedbackStore
-from prefzoo.judges.judge import CompareOnce, Judge
+from prefzoo.judges.judge import Judge
 from prefzoo.types import Prompt
 
 NOT_ASKED = float("nan")
@@ -31,8 +31,8 @@ CHOICES = {"first": 0, "second": 1, "tie": None, "both_bad": None}
 
 
 @dataclass(frozen=True)
-class Said:
-    """An answer that a closed round goes by."""
+class RoundAnswer:
+    """An answer that a closed round goes by; `question` is the name of its pair (`_digest`)."""
 
     answer_id: str
     question: str
@@ -41,7 +41,7 @@ class Said:
     seconds: float
 
     @classmethod
-    def of(cls, answer: Answer, question: str) -> Said:
+    def of(cls, answer: Answer, question: str) -> RoundAnswer:
         return cls(answer.answer_id, question, answer.annotator, answer.value["choice"], answer.seconds)
 
 
@@ -61,10 +61,10 @@ class PeopleJudge(Judge):
     pauses = True
 
     def __init__(self, store: Path, per_round: int | None, closed: Path, asker: str) -> None:
-        super().__init__(_in_one_order, name="people")
+        super().__init__(_never_asked_in_order, name="people")
         self.store, self.per_round, self.closed, self.asker = store.expanduser(), per_round, closed, asker
         self.rounds: list[dict[str, Any]] = []
-        self._said: list[tuple[list[str], list[Said]]] = []
+        self._said: list[tuple[list[str], list[RoundAnswer]]] = []
 
     def __call__(
         self,
@@ -96,11 +96,11 @@ class PeopleJudge(Judge):
         self._said.append((asked, said))
         return [shares.get(names.get(i, ""), NOT_ASKED) for i in range(len(pairs))]
 
-    def _settled(self, asked: list[str], pairs: Mapping[str, tuple[Prompt, str, str]]) -> list[Said]:
+    def _settled(self, asked: list[str], pairs: Mapping[str, tuple[Prompt, str, str]]) -> list[RoundAnswer]:
         """What a round goes by: as it was when it was closed, else what people say now, if they answered everything."""
         file = self.closed / f"people-{text_sha256(json.dumps(asked))[:24]}.json"
         if file.is_file():
-            return [Said(**answer) for answer in read_json(file, list)]
+            return [RoundAnswer(**answer) for answer in read_json(file, list)]
         where = f"{self.asker} round {len(self.rounds) + 1}"
         with closing(FeedbackStore(self.store)) as store:
             ids = {store.item_id("people", name): name for name in asked}
@@ -108,7 +108,7 @@ class PeopleJudge(Judge):
                 prompt, *replies = pairs[name]
                 shown = [{"text": text, "policy": None} for text in replies]
                 store.add_items([Item(item_id, "compare", [dict(turn) for turn in prompt], shown, where)])
-            live = [Said.of(a, ids[a.item_id]) for a in store.answers("compare") if a.item_id in ids]
+            live = [RoundAnswer.of(a, ids[a.item_id]) for a in store.answers("compare") if a.item_id in ids]
         if left := len(asked) - len({answer.question for answer in live}):
             raise WaitsForPeople(
                 f"{where} waits for people: {len(asked) - left} of {len(asked)} pairs are answered. "
@@ -119,7 +119,12 @@ class PeopleJudge(Judge):
         return live
 
     def _count(
-        self, said: list[Said], voted: Mapping[str, VotedPair], shares: Mapping[str, float], pairs: int, usable: int
+        self,
+        said: list[RoundAnswer],
+        voted: Mapping[str, VotedPair],
+        shares: Mapping[str, float],
+        pairs: int,
+        usable: int,
     ) -> None:
         choices = Counter(answer.choice for answer in said)
         agreement = vote_agreement([pair.votes for pair in voted.values()])
@@ -173,7 +178,7 @@ class PeopleJudge(Judge):
     def restore(self, state: Mapping[str, Any]) -> None:
         super().restore(state)
         self.rounds = list(state["rounds"])
-        self._said = [(asked, [Said(**answer) for answer in answers]) for asked, answers in state["said"]]
+        self._said = [(asked, [RoundAnswer(**answer) for answer in answers]) for asked, answers in state["said"]]
 
 
 def _digest(pair: tuple[Prompt, str, str]) -> str:
@@ -181,8 +186,6 @@ def _digest(pair: tuple[Prompt, str, str]) -> str:
     return text_sha256(json.dumps(pair, sort_keys=True))
 
 
-def _no_orders(*pairs: Any) -> list[float | None]:
+def _never_asked_in_order(*pairs: Any) -> list[float | None]:
+    """In the place of `CompareOnce`: this judge answers pairs by itself, and the page draws the order that people see."""
     raise NotImplementedError("the page draws the order in which people see two replies")
-
-
-_in_one_order: CompareOnce = _no_orders
