@@ -187,5 +187,5 @@ def _digest(pair: tuple[Prompt, str, str]) -> str:
 
 
 def _never_asked_in_order(*pairs: Any) -> list[float | None]:
-    """In the place of `CompareOnce`: this judge answers pairs by itself, and the page draws the order that people see."""
+    """In the place of a `CompareOnce`: people are asked by the page."""
     raise NotImplementedError("the page draws the order in which people see two replies")
