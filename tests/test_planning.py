@@ -242,9 +242,12 @@ def test_it_comes_near_a_real_run(small_run, tmp_path) -> None:
     for label in found.labels:
         trials = results.algorithms[label].seeds.values()
         # Of a label that samples 16 replies a seed, means of two times 16 lengths, which differ by a tenth each.
-        for name, factor in (("trained_tokens", 1.15), ("generated_tokens", 1.3), ("seconds", 4)):
+        for name, factor in (("trained_tokens", 1.15), ("generated_tokens", 1.3)):
             actual = sum(trial.ledger[name] for trial in trials) / len(trials)
             assert actual / factor <= found.labels[label][name] <= actual * factor, (label, name)
+    # Seconds of all labels together: one label's may be a tenth of a second, which a busy machine makes four.
+    measured = sum(results.algorithms[label].seeds["0"].ledger["seconds"] for label in found.labels)
+    assert measured / 4 <= sum(costs["seconds"] for costs in found.labels.values()) <= measured * 4
     assert found.shared["start, made once"]["trained_tokens"] == pytest.approx(
         results.shared["start"]["trained_tokens"], rel=0.15
     )
