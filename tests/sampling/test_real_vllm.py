@@ -1,7 +1,9 @@
 """A real vLLM on loopback: what it samples is what the policy in this process would, and a comparison survives it.
 
-`PREFZOO_VLLM_PYTHON` names the interpreter of an environment with vllm (`make vllm-env` makes one); `PREFZOO_VLLM_URL`
-names a server on the lab's model that runs already, and saves the start of one while tests are written.
+`PREFZOO_VLLM_PYTHON` names the interpreter of an environment with vllm (`make vllm-env` makes one), and
+`PREFZOO_SMOLLM2` the folder of SmolLM2-135M (`make smollm2`), without which what is said of it is skipped.
+`PREFZOO_VLLM_URL` names a server on the lab's model that runs already, and saves the start of one while tests are
+written.
 """
 
 from __future__ import annotations
@@ -20,18 +22,21 @@ import torch
 from scipy.stats import chisquare
 from tests.conftest import worded
 from tests.serving import drawn_adapter
+from transformers import StaticCache
 
 from prefzoo import compare, lab, registry
 from prefzoo.lab import MODEL_DIR
 from prefzoo.models import merged_layers, vllm_server
 from prefzoo.models.language_model import LanguageModelPolicy
+from prefzoo.models.padding import padded
 from prefzoo.models.policy_kinds import load_policy
-from prefzoo.models.vllm_client import Drawing
 from prefzoo.models.vllm_sampling import VllmSampler
 from prefzoo.settings import Generation, VllmServer
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(3600)]
-PYTHON = os.environ.get("PREFZOO_VLLM_PYTHON", str(Path(__file__).parents[2] / ".venv-vllm" / "bin" / "python"))
+VLLM = Path(__file__).parents[2] / ".venv-vllm"
+PYTHON = os.environ.get("PREFZOO_VLLM_PYTHON", str(VLLM / "bin" / "python"))
+SMOLLM2 = Path(os.environ.get("PREFZOO_SMOLLM2", VLLM / "SmolLM2-135M-Instruct"))
 PROMPTS = [[{"role": "user", "content": pair["prompt"]}] for pair in lab.preferences("train", 48, 5)]
 
 
@@ -58,6 +63,28 @@ def policies(tmp_path_factory) -> list[LanguageModelPolicy]:
     ]
 
 
+def apart(some: list[Any], others: list[Any]) -> list[float]:
+    """How far log-probabilities of the same tokens are from each other."""
+    return [abs(a - b) for one, other in zip(some, others, strict=True) for a, b in zip(one, other, strict=True)]
+
+
+@torch.inference_mode()
+def usual_beginnings(policy: LanguageModelPolicy, prompt: Any, count: int) -> dict[tuple[int, ...], float]:
+    """How often one expects the first two tokens of a reply in so many draws, of those that are expected five times."""
+
+    def following(before: tuple[int, ...]) -> list[tuple[int, float]]:
+        scores = policy.model(torch.tensor([[*policy.render(prompt), *before]])).logits[0, -1]
+        return list(enumerate(scores.double().softmax(-1).tolist()))
+
+    found: dict[tuple[int, ...], float] = {}
+    for first, p in following(()):
+        if first in policy.eos_ids:
+            found[first,] = count * p
+        elif count * p >= 5:
+            found |= {(first, second): count * p * q for second, q in following((first,))}
+    return {tokens: often for tokens, often in found.items() if often >= 5}
+
+
 def of(server: VllmServer, **more: Any) -> Generation:
     return Generation(**{"max_new_tokens": 32, "engine": "vllm", "vllm": server, **more})
 
@@ -66,53 +93,76 @@ def plain(**more: Any) -> Generation:
     return Generation(**{"max_new_tokens": 32, **more})
 
 
-def test_greedy_replies_of_merged_unmerged_and_vllm_are_the_same_tokens(
-    policies, server, monkeypatch, tmp_path
+@pytest.fixture(scope="module", params=["lab", "SmolLM2-135M"])
+def adapted(request, server, tmp_path_factory) -> LanguageModelPolicy:
+    """A policy with an adapter, in float32, on the lab's model and on a larger one that is pretrained."""
+    folder = tmp_path_factory.mktemp("adapted")
+    if request.param == "lab":
+        return load_policy(drawn_adapter(folder, 1))
+    if not SMOLLM2.is_dir() or server.url is not None:
+        pytest.skip("needs `make smollm2`, or its folder in PREFZOO_SMOLLM2, and no PREFZOO_VLLM_URL")
+    return load_policy(drawn_adapter(folder, 1, str(SMOLLM2), spread=0.05))
+
+
+def test_greedy_replies_of_merged_unmerged_static_cache_and_vllm_are_the_same_tokens(
+    adapted, server, monkeypatch, tmp_path
 ) -> None:
-    policy = policies[1]
+    policy, rendered = adapted, [adapted.render(prompt) for prompt in PROMPTS]
     replies = {"vllm": policy.sample(PROMPTS, of(server, temperature=0), 0)}
     replies["merged for each batch"] = policy.sample(PROMPTS, plain(temperature=0), 0)
+    with policy.as_start() as start:
+        starts = [start.sample(PROMPTS, each, 0) for each in (plain(temperature=0), of(server, temperature=0))]
     with monkeypatch.context() as patch:
         patch.setattr(merged_layers, "MOST_BYTES", 0)
         replies["unmerged"] = policy.sample(PROMPTS, plain(temperature=0), 0)
+    inputs = padded(rendered, policy.tokenizer, "left", policy.model.device)
+    said = policy.model.generate(
+        **inputs, max_new_tokens=32, do_sample=False, cache_implementation="static", return_dict_in_generate=True
+    )
+    assert isinstance(said.past_key_values, StaticCache)
+    rows = said.sequences[:, inputs["input_ids"].shape[1] :].tolist()
+    replies["static cache"] = [[policy.completion(*each)] for each in zip(rendered, rows, strict=True)]
     policy.save(tmp_path / "policy")
     merged = load_policy(tmp_path / "policy").merged()
     replies["merged"] = merged.sample(PROMPTS, plain(temperature=0), 0)
     tokens = {name: [reply.token_ids for (reply,) in rows] for name, rows in replies.items()}
-    assert all(rows == tokens["unmerged"] for rows in tokens.values())
-    start = [reply.token_ids for (reply,) in policies[0].sample(PROMPTS, plain(temperature=0), 0)]
-    assert start != tokens["unmerged"], "the adapter changes replies"
-    assert start == [reply.token_ids for (reply,) in policies[0].sample(PROMPTS, of(server, temperature=0), 0)]
+    other = {name: sum(a != b for a, b in zip(rows, tokens["unmerged"], strict=True)) for name, rows in tokens.items()}
+    print(f"of {len(PROMPTS)} replies, {sum(map(len, tokens['unmerged']))} tokens, others than unmerged: {other}")
+    assert not any(other.values())
+    assert starts[0] == starts[1] and starts[0] != replies["unmerged"], "the adapter changes replies"
 
 
 @pytest.mark.parametrize("heat", [1.0, 0.7])
-def test_log_probabilities_are_the_policys_at_the_temperature_of_the_request(heat, policies, server) -> None:
-    policy = policies[2]
-    rendered = [policy.render(prompt) for prompt in PROMPTS]
-    drawn = VllmSampler(policy, server).draw(rendered, range(len(rendered)), of(server, temperature=heat))
-    ours = policy.tokens_log_probabilities(rendered, [reply.token_ids for (reply,) in drawn], heat)
-    away = [
-        abs(a - b) for row, (reply,) in zip(ours, drawn, strict=True) for a, b in zip(row, reply.logprobs, strict=True)
-    ]
-    assert len(away) > 300 and max(away) < 1e-4
-    assert all(reply.finished == (reply.token_ids[-1] in policy.eos_ids) for (reply,) in drawn)
+def test_log_probabilities_are_the_policys_at_the_temperature_of_the_request(
+    heat, adapted, server, monkeypatch
+) -> None:
+    rendered = [adapted.render(prompt) for prompt in PROMPTS]
+    drawn = VllmSampler(adapted, server).draw(rendered, range(len(rendered)), of(server, temperature=heat))
+    replies = [reply.token_ids for (reply,) in drawn]
+    merged = adapted.tokens_log_probabilities(rendered, replies, heat)
+    monkeypatch.setattr(merged_layers, "MOST_BYTES", 0)
+    unmerged = adapted.tokens_log_probabilities(rendered, replies, heat)
+    vllm = [reply.logprobs for (reply,) in drawn]
+    away = {name: apart(unmerged, rows) for name, rows in {"vllm": vllm, "merged": merged}.items()}
+    print({name: (len(each), max(each), sum(each) / len(each)) for name, each in away.items()})
+    assert len(away["vllm"]) > 300 and max(away["vllm"]) < 1e-4 and max(away["merged"]) < 1e-4
+    assert all(reply.finished == (reply.token_ids[-1] in adapted.eos_ids) for (reply,) in drawn)
 
 
-def test_first_tokens_are_drawn_with_the_policys_probabilities(policies, server) -> None:
-    policy, count = policies[3], 2000
-    rendered = policy.render(PROMPTS[0])
-    sampler = VllmSampler(policy, server)
-    with sampler.weights() as name:
-        drawing = Drawing(name, 1, 1.0, policy.eos_ids, n=100)
-        drawn = sampler.server.client.draw([rendered] * (count // 100), range(0, 100 * count, 10_000), drawing)
-    seen = Counter(reply.token_ids[0] for replies in drawn for reply in replies)
-    with torch.inference_mode():
-        expected = policy.model(torch.tensor([rendered])).logits[0, -1].softmax(-1) * count
-    usual = [token for token, often in enumerate(expected.tolist()) if often >= 5]
-    observed, wanted = [seen[token] for token in usual], [float(expected[token]) for token in usual]
-    observed.append(count - sum(observed))
-    wanted.append(count - sum(wanted))
-    assert len(usual) > 3 and chisquare(observed, wanted).pvalue > 1e-3
+def test_first_two_tokens_are_drawn_with_the_policys_probabilities(adapted, server, monkeypatch) -> None:
+    policy, count = adapted, 2000
+    expected = usual_beginnings(policy, PROMPTS[0], count)
+    assert len(expected) > 10
+    for name in ("vllm", "merged", "unmerged"):
+        if name == "unmerged":
+            monkeypatch.setattr(merged_layers, "MOST_BYTES", 0)
+        generation = of(server, max_new_tokens=2) if name == "vllm" else plain(max_new_tokens=2)
+        drawn = policy.sample(PROMPTS[:1] * (count // 100), generation, 0, n=100)
+        seen = Counter(reply.token_ids for replies in drawn for reply in replies)
+        observed, wanted = [seen[each] for each in expected], [*expected.values()]
+        found = chisquare([*observed, count - sum(observed)], [*wanted, count - sum(wanted)]).pvalue
+        print(f"{name}: {len(expected)} beginnings, p {found:.3f}")
+        assert found > 1e-3, name
 
 
 def test_a_seed_gives_the_same_replies_alone_and_beside_others(policies, server) -> None:
@@ -143,10 +193,7 @@ def test_the_start_is_the_start_beside_as_many_adapters_as_there_is_room_for(pol
     for thread in threads:
         thread.join()
     ours = start.tokens_log_probabilities(rendered * 2, [reply.token_ids for reply in drawn])
-    away = [
-        abs(a - b) for row, reply in zip(ours, drawn, strict=True) for a, b in zip(row, reply.logprobs, strict=True)
-    ]
-    assert max(away) < 1e-4
+    assert max(apart(ours, [reply.logprobs for reply in drawn])) < 1e-4
 
 
 @pytest.mark.parametrize("name", ["grpo", "ppo", "rloo", "a2c", "reinforce", "distill"])
