@@ -14,12 +14,12 @@ import threading
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import psutil
 import pytest
 import torch
-from scipy.stats import chisquare
+from scipy.stats import chisquare, ttest_rel
 from tests.conftest import worded
 from tests.serving import drawn_adapter
 from transformers import StaticCache
@@ -31,6 +31,7 @@ from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.models.padding import padded
 from prefzoo.models.policy_kinds import load_policy
 from prefzoo.models.vllm_sampling import VllmSampler
+from prefzoo.results.results_schema import Results
 from prefzoo.settings import Generation, VllmServer
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(3600)]
@@ -93,28 +94,39 @@ def plain(**more: Any) -> Generation:
     return Generation(**{"max_new_tokens": 32, **more})
 
 
+class Adapted(NamedTuple):
+    """A policy with an adapter, in float32, and what is sampled from it: replies to prompts, and many draws for one."""
+
+    policy: LanguageModelPolicy
+    prompts: list[Any]
+    asked: Any
+    draws: int
+
+
 @pytest.fixture(scope="module", params=["lab", "SmolLM2-135M"])
-def adapted(request, server, tmp_path_factory) -> LanguageModelPolicy:
-    """A policy with an adapter, in float32, on the lab's model and on a larger one that is pretrained."""
+def adapted(request, server, tmp_path_factory) -> Adapted:
+    """One on the lab's model, and one on a pretrained model of 250 times as many weights."""
     folder = tmp_path_factory.mktemp("adapted")
     if request.param == "lab":
-        return load_policy(drawn_adapter(folder, 1))
+        return Adapted(load_policy(drawn_adapter(folder, 1)), PROMPTS, PROMPTS[0], 2000)
     if not SMOLLM2.is_dir() or server.url is not None:
         pytest.skip("needs `make smollm2`, or its folder in PREFZOO_SMOLLM2, and no PREFZOO_VLLM_URL")
-    return load_policy(drawn_adapter(folder, 1, str(SMOLLM2), spread=0.05))
+    policy = load_policy(drawn_adapter(folder, 1, str(SMOLLM2), spread=0.05))
+    return Adapted(policy, PROMPTS[:16], [{"role": "user", "content": "Is it open?"}], 300)
 
 
 def test_greedy_replies_of_merged_unmerged_static_cache_and_vllm_are_the_same_tokens(
     adapted, server, monkeypatch, tmp_path
 ) -> None:
-    policy, rendered = adapted, [adapted.render(prompt) for prompt in PROMPTS]
-    replies = {"vllm": policy.sample(PROMPTS, of(server, temperature=0), 0)}
-    replies["merged for each batch"] = policy.sample(PROMPTS, plain(temperature=0), 0)
+    policy, prompts, *_ = adapted
+    rendered = [policy.render(prompt) for prompt in prompts]
+    replies = {"vllm": policy.sample(prompts, of(server, temperature=0), 0)}
+    replies["merged for each batch"] = policy.sample(prompts, plain(temperature=0), 0)
     with policy.as_start() as start:
-        starts = [start.sample(PROMPTS, each, 0) for each in (plain(temperature=0), of(server, temperature=0))]
+        starts = [start.sample(prompts, each, 0) for each in (plain(temperature=0), of(server, temperature=0))]
     with monkeypatch.context() as patch:
         patch.setattr(merged_layers, "MOST_BYTES", 0)
-        replies["unmerged"] = policy.sample(PROMPTS, plain(temperature=0), 0)
+        replies["unmerged"] = policy.sample(prompts, plain(temperature=0), 0)
     inputs = padded(rendered, policy.tokenizer, "left", policy.model.device)
     said = policy.model.generate(
         **inputs, max_new_tokens=32, do_sample=False, cache_implementation="static", return_dict_in_generate=True
@@ -124,10 +136,10 @@ def test_greedy_replies_of_merged_unmerged_static_cache_and_vllm_are_the_same_to
     replies["static cache"] = [[policy.completion(*each)] for each in zip(rendered, rows, strict=True)]
     policy.save(tmp_path / "policy")
     merged = load_policy(tmp_path / "policy").merged()
-    replies["merged"] = merged.sample(PROMPTS, plain(temperature=0), 0)
+    replies["merged"] = merged.sample(prompts, plain(temperature=0), 0)
     tokens = {name: [reply.token_ids for (reply,) in rows] for name, rows in replies.items()}
     other = {name: sum(a != b for a, b in zip(rows, tokens["unmerged"], strict=True)) for name, rows in tokens.items()}
-    print(f"of {len(PROMPTS)} replies, {sum(map(len, tokens['unmerged']))} tokens, others than unmerged: {other}")
+    print(f"of {len(prompts)} replies, {sum(map(len, tokens['unmerged']))} tokens, others than unmerged: {other}")
     assert not any(other.values())
     assert starts[0] == starts[1] and starts[0] != replies["unmerged"], "the adapter changes replies"
 
@@ -136,28 +148,29 @@ def test_greedy_replies_of_merged_unmerged_static_cache_and_vllm_are_the_same_to
 def test_log_probabilities_are_the_policys_at_the_temperature_of_the_request(
     heat, adapted, server, monkeypatch
 ) -> None:
-    rendered = [adapted.render(prompt) for prompt in PROMPTS]
-    drawn = VllmSampler(adapted, server).draw(rendered, range(len(rendered)), of(server, temperature=heat))
+    policy, prompts, *_ = adapted
+    rendered = [policy.render(prompt) for prompt in prompts]
+    drawn = VllmSampler(policy, server).draw(rendered, range(len(rendered)), of(server, temperature=heat))
     replies = [reply.token_ids for (reply,) in drawn]
-    merged = adapted.tokens_log_probabilities(rendered, replies, heat)
+    merged = policy.tokens_log_probabilities(rendered, replies, heat)
     monkeypatch.setattr(merged_layers, "MOST_BYTES", 0)
-    unmerged = adapted.tokens_log_probabilities(rendered, replies, heat)
+    unmerged = policy.tokens_log_probabilities(rendered, replies, heat)
     vllm = [reply.logprobs for (reply,) in drawn]
     away = {name: apart(unmerged, rows) for name, rows in {"vllm": vllm, "merged": merged}.items()}
     print({name: (len(each), max(each), sum(each) / len(each)) for name, each in away.items()})
     assert len(away["vllm"]) > 300 and max(away["vllm"]) < 1e-4 and max(away["merged"]) < 1e-4
-    assert all(reply.finished == (reply.token_ids[-1] in adapted.eos_ids) for (reply,) in drawn)
+    assert all(reply.finished == (reply.token_ids[-1] in policy.eos_ids) for (reply,) in drawn)
 
 
 def test_first_two_tokens_are_drawn_with_the_policys_probabilities(adapted, server, monkeypatch) -> None:
-    policy, count = adapted, 2000
-    expected = usual_beginnings(policy, PROMPTS[0], count)
-    assert len(expected) > 10
+    policy, _, asked, count = adapted
+    expected = usual_beginnings(policy, asked, count)
+    assert len(expected) > 3
     for name in ("vllm", "merged", "unmerged"):
         if name == "unmerged":
             monkeypatch.setattr(merged_layers, "MOST_BYTES", 0)
         generation = of(server, max_new_tokens=2) if name == "vllm" else plain(max_new_tokens=2)
-        drawn = policy.sample(PROMPTS[:1] * (count // 100), generation, 0, n=100)
+        drawn = policy.sample([asked] * (count // 100), generation, 0, n=100)
         seen = Counter(reply.token_ids for replies in drawn for reply in replies)
         observed, wanted = [seen[each] for each in expected], [*expected.values()]
         found = chisquare([*observed, count - sum(observed)], [*wanted, count - sum(wanted)]).pvalue
@@ -218,6 +231,16 @@ SMALL = [
 VLLM = [*SMALL, "generation.engine=vllm", f"generation.vllm.python={PYTHON}"]
 
 
+def engines_differ(label: str, metric: str, *runs: tuple[Results, Path]) -> float:
+    """The p of a paired test over test prompts of no difference between two runs, a policy's seeds averaged."""
+    seeds = [results.algorithms[label].seeds.values() for results, _ in runs]
+    rows = [
+        [[json.loads(line)[metric] for line in (out / seed.replies).open()] for seed in trials]
+        for trials, (_, out) in zip(seeds, runs, strict=True)
+    ]
+    return float(ttest_rel(*([sum(row) for row in zip(*each, strict=True)] for each in rows)).pvalue)
+
+
 def test_a_comparison_gives_verdicts_like_those_of_transformers(tmp_path) -> None:
     ours = compare(
         "quickstart", seeds=2, sets=[*SMALL, "generation.engine=transformers"], out=tmp_path / "transformers"
@@ -229,6 +252,11 @@ def test_a_comparison_gives_verdicts_like_those_of_transformers(tmp_path) -> Non
             if verdict.metric == results.primary and verdict.b == "start":
                 words.setdefault(verdict.a, []).append(verdict.verdict)
     print(words)
+    for label in ("start", "sft", "dpo"):  # which sample nothing while they are trained, so that they are the same
+        for metric in ("gold", "length", *(["kl"] if label != "start" else [])):
+            found = engines_differ(label, metric, (ours, tmp_path / "transformers"), (theirs, tmp_path / "vllm"))
+            print(f"{label}, {metric}: p {found:.3f}")
+            assert found > 1e-3, "what they say in evaluation differs by chance alone"
     assert all({"better", "worse"} != set(pair) for pair in words.values()) and len(words) == 4
     for label, result in theirs.algorithms.items():
         assert result.status == "ok" and not result.departures
