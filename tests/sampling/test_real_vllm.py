@@ -1,4 +1,4 @@
-"""A real vLLM on loopback: what it samples is what the policy in this process would, and a comparison survives it.
+"""A real vLLM on loopback: what it samples is what the policy in this process would.
 
 `PREFZOO_VLLM_PYTHON` names the interpreter of an environment with vllm (`make vllm-env` makes one), and
 `PREFZOO_SMOLLM2` the folder of SmolLM2-135M (`make smollm2`), without which what is said of it is skipped.
@@ -10,28 +10,26 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import threading
-import time
 from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import psutil
 import pytest
 import torch
-from scipy.stats import chisquare, ttest_rel
+from scipy.stats import chisquare
 from tests.conftest import worded
 from tests.serving import drawn_adapter
 from transformers import StaticCache
 
-from prefzoo import compare, lab, registry
+from prefzoo import lab, registry
 from prefzoo.lab import MODEL_DIR
 from prefzoo.models import merged_layers, vllm_server
 from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.models.padding import padded
 from prefzoo.models.policy_kinds import load_policy
 from prefzoo.models.vllm_sampling import VllmSampler
-from prefzoo.results.results_schema import Results
 from prefzoo.settings import Generation, VllmServer
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(3600)]
@@ -178,6 +176,22 @@ def test_first_two_tokens_are_drawn_with_the_policys_probabilities(adapted, serv
         assert found > 1e-3, name
 
 
+def test_many_replies_of_both_engines_are_as_good_and_as_long(policies, server) -> None:
+    prompts = [[{"role": "user", "content": pair["prompt"]}] for pair in lab.preferences("test", 200, 5)]
+    long = {"max_new_tokens": 40}
+    by_engine = [policies[0].sample(prompts, each, 3, n=10) for each in (of(server, **long), plain(**long))]
+
+    def gold(prompt: Any, reply: Any) -> float:
+        return lab.gold(prompt[0]["content"], reply.text)
+
+    for measure in (gold, lambda _, reply: len(reply.token_ids)):
+        vllm, ours = ([[measure(p, r) for r in rs] for p, rs in zip(prompts, rows, strict=True)] for rows in by_engine)
+        more = [(sum(a) - sum(b)) / len(a) for a, b in zip(vllm, ours, strict=True)]
+        error = statistics.stdev(more) / len(more) ** 0.5
+        print(f"by vllm {statistics.mean(more):.3f} more, standard error {error:.3f}")
+        assert abs(statistics.mean(more)) < 3.3 * error
+
+
 def test_a_seed_gives_the_same_replies_alone_and_beside_others(policies, server) -> None:
     policy = policies[1]
     first, again = (policy.sample(PROMPTS, of(server), 7, n=2) for _ in range(2))
@@ -221,72 +235,3 @@ def test_the_first_rollout_is_the_starts_and_later_ones_are_the_learners(name, m
     assert found["largest_difference"] < 1e-3
     first = json.loads((bench.out / "curves.json").read_text())[0][0]
     assert abs(first["rollout/kl"] if "rollout/kl" in first else first["kl"]) < 1e-5, "it is the start still"
-
-
-SMALL = [
-    "budget.prompts=192",
-    "evaluation.prompts=96",
-    "algorithms={sft: {}, dpo: {}, grpo: {}, rejection_sampling: {n: 4}}",
-]
-VLLM = [*SMALL, "generation.engine=vllm", f"generation.vllm.python={PYTHON}"]
-
-
-def engines_differ(label: str, metric: str, *runs: tuple[Results, Path]) -> float:
-    """The p of a paired test over test prompts of no difference between two runs, a policy's seeds averaged."""
-    seeds = [results.algorithms[label].seeds.values() for results, _ in runs]
-    rows = [
-        [[json.loads(line)[metric] for line in (out / seed.replies).open()] for seed in trials]
-        for trials, (_, out) in zip(seeds, runs, strict=True)
-    ]
-    return float(ttest_rel(*([sum(row) for row in zip(*each, strict=True)] for each in rows)).pvalue)
-
-
-def test_a_comparison_gives_verdicts_like_those_of_transformers(tmp_path) -> None:
-    ours = compare(
-        "quickstart", seeds=2, sets=[*SMALL, "generation.engine=transformers"], out=tmp_path / "transformers"
-    )
-    theirs = compare("quickstart", seeds=2, sets=VLLM, out=tmp_path / "vllm")
-    words: dict[str, list[str]] = {}
-    for results in (ours, theirs):
-        for verdict in results.verdicts:
-            if verdict.metric == results.primary and verdict.b == "start":
-                words.setdefault(verdict.a, []).append(verdict.verdict)
-    print(words)
-    for label in ("start", "sft", "dpo"):  # which sample nothing while they are trained, so that they are the same
-        for metric in ("gold", "length", *(["kl"] if label != "start" else [])):
-            found = engines_differ(label, metric, (ours, tmp_path / "transformers"), (theirs, tmp_path / "vllm"))
-            print(f"{label}, {metric}: p {found:.3f}")
-            assert found > 1e-3, "what they say in evaluation differs by chance alone"
-    assert all({"better", "worse"} != set(pair) for pair in words.values()) and len(words) == 4
-    for label, result in theirs.algorithms.items():
-        assert result.status == "ok" and not result.departures
-        for trial in result.seeds.values():
-            assert {way["generation.engine"] for way in trial.details["sampling"]} == {"vllm"}, label
-    assert not list((tmp_path / "vllm" / "servers").glob("*.json")), "no server is left"
-
-
-def test_a_server_that_is_killed_costs_its_stages_alone_and_the_same_command_goes_on(tmp_path) -> None:
-    out = tmp_path / "killed"
-    sets = ["budget.prompts=64", "evaluation.prompts=32", *VLLM[2:], "algorithms={dpo: {}, rejection_sampling: {n: 8}}"]
-    killed = threading.Event()
-
-    def kill() -> None:
-        while not killed.is_set():
-            for record in (out / "servers").glob("*.json"):
-                if "Loaded new LoRA adapter" in record.with_suffix(".log").read_text():  # and samples from it
-                    watch = psutil.Process(json.loads(record.read_text())["pid"])
-                    for process in watch.children(recursive=True):
-                        process.kill()
-                    killed.set()
-            time.sleep(0.05)
-
-    threading.Thread(target=kill, daemon=True).start()
-    results = compare("quickstart", seeds=1, sets=sets, out=out, workers=1)
-    assert killed.is_set()
-    lost = results.algorithms["rejection_sampling"]
-    assert lost.status == "failed" and "vLLM" in lost.error and "the same command goes on" in lost.error
-    assert results.algorithms["dpo"].status == "ok"
-    done = {folder: folder.stat().st_mtime_ns for folder in (out / "trials").iterdir() if folder.is_dir()}
-    results = compare("quickstart", seeds=1, sets=sets, out=out, workers=1)
-    assert {result.status for result in results.algorithms.values()} == {"ok"}
-    assert all(folder.stat().st_mtime_ns == when for folder, when in done.items() if folder.suffix != ".partial")
