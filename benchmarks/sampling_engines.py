@@ -79,7 +79,7 @@ def main() -> None:
     found = json.loads(asked.out.read_text()) if asked.out.is_file() else {}
     found["lab" if asked.model == str(MODEL_DIR) else Path(asked.model).name] = {
         "machine": about,
-        "weights": start.parameters,
+        "weights with adapter": policy.parameters,
         "prompts": asked.prompts,
         "tokens": asked.tokens,
         "tokens a processor second": rates,
