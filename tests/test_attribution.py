@@ -267,8 +267,8 @@ def test_principles_are_told_where_the_judge_can_be_asked_about_one(tmp_path, mo
     shared = "critique: c, revision: r"
     file.write_text(
         "critique_prompt: '{{ reply }}'\nrevision_prompt: '{{ reply }}'\nprinciples:\n"
-        f"  - {{id: short, {shared}, preference: \"Shorter?\"}}\n  - {{id: never, {shared}, preference: x, where: zzz}}\n"
-        f"  - {{id: mute, {shared}, preference: \"Unreadable?\"}}\n"
+        f'  - {{id: short, {shared}, preference: "Shorter?"}}\n  - {{id: never, {shared}, preference: x, where: zzz}}\n'
+        f'  - {{id: mute, {shared}, preference: "Unreadable?"}}\n'
     )
     answers = {"Shorter?": lambda x, y: float(len(x) < len(y)), "Unreadable?": lambda x, y: None}
     judge = Judge(lambda prompts, x, y, asked: [answers[q](a, b) for a, b, q in zip(x, y, asked, strict=True)])
