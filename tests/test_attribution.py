@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from prefzoo.commands.explain_rewards import nearest, overlap
 from prefzoo.errors import PrefzooError
@@ -158,6 +158,32 @@ def test_what_comes_before_the_reply_is_read_once_and_changes_nothing(bundled, m
     for one, other in zip(once, whole, strict=True):
         assert values(one) == pytest.approx(values(other), abs=2e-4)
         assert (one.score, one.baseline) == pytest.approx((other.score, other.baseline), abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "opt", "gemma", "phi"])
+def test_every_kind_of_model_reads_on_behind_the_prompt(kind, tokenizer, tmp_path, monkeypatch) -> None:
+    pytest.importorskip("captum")
+    own = {
+        "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4},
+        "opt": {"hidden_size": 32, "word_embed_proj_dim": 16, "ffn_dim": 64, "num_hidden_layers": 2,
+                "num_attention_heads": 4},
+    }  # fmt: skip
+    usual = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+             "num_key_value_heads": 2, "head_dim": 8}  # fmt: skip
+    ids = {"vocab_size": len(tokenizer), "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **ids, **own.get(kind, usual)))
+    for weight in model.parameters():
+        if weight.dim() > 1:
+            torch.nn.init.normal_(weight, std=0.15)
+    model.save_pretrained(tmp_path)
+    reward = RewardModel(load_score_model(str(tmp_path)), tokenizer, tmp_path, {}, None)
+    once = attribute(reward, PROMPTS, REPLIES)
+    monkeypatch.setattr(integrated_gradients, "has_full_attention", lambda _: False)
+    for one, other, score in zip(once, attribute(reward, PROMPTS, REPLIES), reward(PROMPTS, REPLIES), strict=True):
+        assert max(map(abs, values(one))) > 1e-3
+        assert values(one) == pytest.approx(values(other), abs=1e-4)
+        assert one.score == pytest.approx(score, abs=1e-5) and one.error < 0.01
 
 
 def test_an_empty_reply_has_no_pieces_and_a_long_one_has_all(bundled) -> None:

@@ -109,7 +109,17 @@ def test_a_get_changes_nothing(tmp_path: Path) -> None:
     anna = Browser(labelling, name="anna")
     anna.answer(FIRST)
     before = dump(labelling.store)
-    for path in ("/", "/?name=ben&token=x", "/enter", "/answer", "/undo", "/next", "/leave", "/static/label.js"):
+    for path in (
+        "/",
+        "/?name=ben&token=x",
+        "/enter",
+        "/answer",
+        "/undo",
+        "/next",
+        "/why",
+        "/leave",
+        "/static/label.js",
+    ):
         for method in ("GET", "HEAD", "OPTIONS", "PUT", "DELETE"):
             anna.client.request(method, path)
     assert dump(labelling.store) == before
@@ -141,7 +151,7 @@ def test_nobody_posts_from_another_site_or_without_the_pages_token(tmp_path: Pat
         {"Host": "192.168.1.7:8642"},
         {"Host": ""},
     ):
-        for path in ("/answer", "/undo", "/next", "/leave"):
+        for path in ("/answer", "/undo", "/next", "/why", "/leave"):
             assert anna.post(path, {}, headers=headers).status_code == 403, (headers, path)  # type: ignore[arg-type]
     for headers in ({"Origin": "http://evil.example"}, {"Host": "evil.example"}, {"Content-Type": "text/plain"}):
         assert anna.client.post("/enter", json={"name": "x"}, headers=headers).status_code == 403

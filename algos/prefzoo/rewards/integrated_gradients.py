@@ -26,6 +26,8 @@ POINTS = 6
 """Points of Gauss-Legendre quadrature on a stretch."""
 HALVINGS = 8
 """How often a stretch is halved at most."""
+MOST_STRETCHES = 128
+"""A line with so many is left as it is: in 16 bits, where scores are rounded, no number of them would do."""
 ROUNDING = 4
 """A stretch that misses at most so many units in the last place of its scores is not halved: it would not help."""
 PASS_TOKENS = 4096
@@ -75,7 +77,8 @@ def integrate(
 
     What a stretch of a line should add up to is known: the difference of the scores at its ends. The stretches that
     miss most of it are halved until what all of them miss, each in absolute value, is at most `MOST_ERROR` of the
-    difference of the whole line. More is missed only where that is less than rounding, or needs more than `HALVINGS`.
+    difference of the whole line. More is missed only where that is less than rounding, or needs more than `HALVINGS`
+    or `MOST_STRETCHES`.
 
     Args:
         rows: as `RewardModel.tokens` gives them.
@@ -133,12 +136,12 @@ class _Lines:
     def rough(self, row: int, measured: Sequence[Measured]) -> list[Stretch]:
         """The stretches of a row that are to be halved; none where all of them together miss little enough."""
         allowed = MOST_ERROR * abs(self.scores[row, 1.0] - self.scores[row, 0.0])
-        if sum(each.gap for each in measured) <= allowed:
+        if sum(each.gap for each in measured) <= allowed or len(measured) >= MOST_STRETCHES:
             return []
         found, kept = [], 0.0
         for gap, stretch, _ in sorted(measured, key=lambda each: each.gap):
             kept += gap
-            largest = max(1.0, *(abs(self.scores[row, t]) for t in stretch[1:]))
+            largest = max(abs(self.scores[row, t]) for t in stretch[1:])
             if kept > allowed / 2 and gap > self.rounding * largest:
                 found.append(stretch)
         return found
