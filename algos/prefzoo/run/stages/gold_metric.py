@@ -77,7 +77,7 @@ def principle_scores(
         principles = [each for each in principles if f"gold/{each.id}" in known]
     for each in principles:
         at = [k for k, prompt in enumerate(prompts) if each.applies(prompt)]
-        asked, first, second = ([texts[k] for k in at] for texts in (prompts, replies, others))
+        asked, (first, second) = [prompts[k] for k in at], [[texts[k] for k in at] for texts in (replies, others)]
         if judge is None:
             one = Dimensions(dimensions=[Dimension(id=each.id, question=each.preference)])
             marks = ByDimension(one, None, [{"reply": reply} for reply in second], truth)(asked, first)
