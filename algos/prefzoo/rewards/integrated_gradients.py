@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from prefzoo.errors import PrefzooError
-from prefzoo.models.merged_layers import merged_layers
+from prefzoo.models.loading import device
+from prefzoo.models.merged_layers import MOST_BYTES, merged_layers
+from prefzoo.models.next_token import in_parallel
 from prefzoo.models.score_head import backbone
 from prefzoo.models.shared_beginnings import has_full_attention
 from prefzoo.rewards.reward_model import GivenClassifier, RewardModel
@@ -78,7 +80,7 @@ def integrate(
     What a stretch of a line should add up to is known: the difference of the scores at its ends. The stretches that
     miss most of it are halved until what all of them miss, each in absolute value, is at most `MOST_ERROR` of the
     difference of the whole line. More is missed only where that is less than rounding, or needs more than `HALVINGS`
-    or `MOST_STRETCHES`.
+    or `MOST_STRETCHES`. On a CPU small models work in as many threads as torch has, each on rows of its own.
 
     Args:
         rows: as `RewardModel.tokens` gives them.
@@ -88,22 +90,41 @@ def integrate(
     Raises:
         PrefzooError: without Captum.
     """
-    lines = _Lines(model, rows, places, baseline_id)
+    found: dict[int, Integral] = {}
+
+    def work(some: Sequence[int]) -> None:
+        own = model
+        if len(parts) > 1:  # while it works a model is changed: each thread has one of its own
+            own = copy.copy(model)
+            own.model = copy.deepcopy(model.model)
+        each = _integrals(_Lines(own, [rows[i] for i in some], [places[i] for i in some], baseline_id))
+        found.update(zip(some, each, strict=True))
+
+    copies = MOST_BYTES // (4 * max(1, model.parameters)) if device().type == "cpu" else 1
+    threads = max(1, min(torch.get_num_threads(), copies))
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
+    parts = [part for k in range(threads) if (part := order[k::threads])]
+    with merged_layers(model.model):
+        in_parallel(work, parts, len(parts) > 1)
+    return [found[i] for i in range(len(rows))]
+
+
+def _integrals(lines: _Lines) -> list[Integral]:
+    rows = lines.rows
     edges = [k / STRETCHES for k in range(STRETCHES + 1)]
     asked = [Stretch(row, *ends) for row in range(len(rows)) for ends in pairwise(edges)]
     done: list[list[Measured]] = [[] for _ in rows]
-    with merged_layers(model.model):
-        for left in reversed(range(HALVINGS + 1)):
-            for each in lines.measure(asked):
-                done[each.stretch.row].append(each)
-            if left == 0 or not asked:
-                break
-            unfinished = sorted({stretch.row for stretch in asked})
-            asked = []
-            for row in unfinished:
-                rough = lines.rough(row, done[row])
-                done[row] = [each for each in done[row] if each.stretch not in rough]
-                asked += [half for stretch in rough for half in stretch.halves()]
+    for left in reversed(range(HALVINGS + 1)):
+        for each in lines.measure(asked):
+            done[each.stretch.row].append(each)
+        if left == 0 or not asked:
+            break
+        unfinished = sorted({stretch.row for stretch in asked})
+        asked = []
+        for row in unfinished:
+            rough = lines.rough(row, done[row])
+            done[row] = [each for each in done[row] if each.stretch not in rough]
+            asked += [half for stretch in rough for half in stretch.halves()]
     return [
         Integral(
             torch.stack([each.values for each in of_row]).sum(0).tolist(),
