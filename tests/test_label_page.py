@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from prefzoo.commands.label_server import explanations_of
 from prefzoo.data.read_files import ReadOptions
 from prefzoo.data.read_rows import read_rows
 from prefzoo.errors import PrefzooError
@@ -108,7 +109,17 @@ def test_a_get_changes_nothing(tmp_path: Path) -> None:
     anna = Browser(labelling, name="anna")
     anna.answer(FIRST)
     before = dump(labelling.store)
-    for path in ("/", "/?name=ben&token=x", "/enter", "/answer", "/undo", "/next", "/leave", "/static/label.js"):
+    for path in (
+        "/",
+        "/?name=ben&token=x",
+        "/enter",
+        "/answer",
+        "/undo",
+        "/next",
+        "/why",
+        "/leave",
+        "/static/label.js",
+    ):
         for method in ("GET", "HEAD", "OPTIONS", "PUT", "DELETE"):
             anna.client.request(method, path)
     assert dump(labelling.store) == before
@@ -140,7 +151,7 @@ def test_nobody_posts_from_another_site_or_without_the_pages_token(tmp_path: Pat
         {"Host": "192.168.1.7:8642"},
         {"Host": ""},
     ):
-        for path in ("/answer", "/undo", "/next", "/leave"):
+        for path in ("/answer", "/undo", "/next", "/why", "/leave"):
             assert anna.post(path, {}, headers=headers).status_code == 403, (headers, path)  # type: ignore[arg-type]
     for headers in ({"Origin": "http://evil.example"}, {"Host": "evil.example"}, {"Content-Type": "text/plain"}):
         assert anna.client.post("/enter", json={"name": "x"}, headers=headers).status_code == 403
@@ -445,3 +456,28 @@ def test_records_that_cannot_be_shown_are_counted_by_reason(tmp_path: Path) -> N
     assert sorted(dropped.counts().values()) == [1] * 8
     with pytest.raises(PrefzooError, match="nothing in it can be shown for 'rank'"):
         items_of_file(write(tmp_path / "none.jsonl", [{"prompt": "q"}]), "rank", str)
+
+
+def test_what_made_the_rewards_is_told_on_demand_once_no_answer_can_follow_it(tmp_path: Path) -> None:
+    line = {"label": "dpo", "prompt": [{"role": "user", "content": "question 1"}], "reply": "two 1",
+            "pieces": [[0, 3, 0.75], [4, 5, -0.25]]}  # fmt: skip
+    assert explanations_of(tmp_path) is None and explanations_of(None) is None
+    (tmp_path / "explanations.jsonl").write_text(json.dumps(line) + "\n")
+    labelling = opened(tmp_path, explain=explanations_of(tmp_path))
+    anna = Browser(labelling, name="anna")
+    while anna.item:
+        assert 'id="why"' not in anna.html and anna.post("/why", {}).status_code == 422
+        anna.answer(FIRST)
+    assert 'id="why"' in anna.html and "two 1" not in anna.html
+    assert anna.post("/undo", {}).json()["undone"] and anna.answer(FIRST).status_code == 200
+    shown = anna.post("/why", {}).json()["html"]
+    assert '<span class="for heat-3" title="+0.750">two</span> <span class="against heat-1" title="-0.250">1' in shown
+    assert "question 1" in shown and "question 2" not in shown and "dpo" not in shown
+    assert anna.post("/undo", {}).status_code == 422 and len(labelling.store.answers()) == 6
+
+    store = FeedbackStore(tmp_path / "ab.sqlite", random.Random(0))
+    store.add_items(pairs(store, 6, "ab"))
+    ben = Browser(Labelling(store, explain=explanations_of(tmp_path)), name="ben")
+    while ben.item:
+        ben.answer(FIRST)
+    assert "All done" in ben.html and 'id="why"' not in ben.html and ben.post("/why", {}).status_code == 422

@@ -8,12 +8,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, StreamingResponse
+from peft import PeftModel
 from tests.serving import running
 
 from prefzoo.errors import PrefzooError
 from prefzoo.lab import MODEL_DIR
+from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.models.loading import load_tokenizer
 from prefzoo.serving import vllm_engine
 from prefzoo.serving.generation_request import GenerationRequest, RequestError
@@ -122,6 +125,19 @@ def test_one_vllm_serves_the_start_with_adapters_on_it(tmp_path) -> None:
     assert f"--lora-modules dpo={tmp_path / 'dpo'} ppo={tmp_path / 'ppo'}" in told
 
 
+def test_the_start_beside_adapters_is_an_adapter_that_changes_nothing(tmp_path) -> None:
+    alone = VllmPolicies(str(MODEL_DIR), "start", {})
+    assert alone.beside_adapters(tmp_path / "none") is alone and not (tmp_path / "none").exists()
+    dpo = adapter(tmp_path / "dpo")
+    beside = VllmPolicies(str(MODEL_DIR), "start", {"dpo": dpo}).beside_adapters(tmp_path / "zero")
+    assert beside.model_name is None and beside.adapters == {"dpo": dpo, "start": tmp_path / "zero"}
+    start = LanguageModelPolicy.from_start(str(MODEL_DIR))
+    ids = torch.arange(8)[None]
+    with torch.inference_mode():
+        before = start.model(ids).logits
+        assert torch.equal(PeftModel.from_pretrained(start.model, str(tmp_path / "zero"))(ids).logits, before)
+
+
 def test_what_one_vllm_cannot_serve_is_told_before_it_is_started(tmp_path) -> None:
     whole = tmp_path / "whole"
     whole.mkdir()
@@ -144,14 +160,18 @@ def test_a_child_that_answers_is_used_and_one_that_ends_is_told(monkeypatch, tmp
     )
     policies = VllmPolicies(str(MODEL_DIR), "start", {})
     monkeypatch.setattr(vllm_engine.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(PrefzooError, match="vLLM is not installed here"):
+    with pytest.raises(PrefzooError, match="vLLM is not installed here; give --vllm-python"):
         start_vllm(policies, {})
+    with pytest.raises(PrefzooError, match=f"--vllm-python: '{sys.executable}' has no vllm"):
+        start_vllm(policies, {}, sys.executable)
     monkeypatch.setattr(vllm_engine.importlib.util, "find_spec", lambda name: object())
-    monkeypatch.setattr(VllmPolicies, "command", lambda self, port: [sys.executable, "-c", serving, str(port)])
+    monkeypatch.setattr(VllmPolicies, "command", lambda self, port, python: [sys.executable, "-c", serving, str(port)])
     engine = start_vllm(policies, {"start": Generation()})
     assert engine._child.poll() is None
     engine.stop(0.0)
     assert engine._child.poll() is not None
-    monkeypatch.setattr(VllmPolicies, "command", lambda self, port: [sys.executable, "-c", "raise SystemExit(3)"])
+    monkeypatch.setattr(
+        VllmPolicies, "command", lambda self, port, python: [sys.executable, "-c", "raise SystemExit(3)"]
+    )
     with pytest.raises(PrefzooError, match="ended with exit code 3"):
         start_vllm(policies, {"start": Generation()})

@@ -185,6 +185,8 @@ def main() -> None:
                     seconds[method] += took / given.seeds
                 if method == "gradients":
                     errors += [each.error for each in found]
+                    largest = max(each.error for each in found)
+                    print(f"seed {seed} {kind}: largest error {largest:.4f}, {took:.1f} s", flush=True)
                     equal = [[Piece(p.begin, p.end, 1.0) for p in a.pieces] for a in found]
         shares.setdefault("uniform", []).append(
             [share_on(pieces, each.begin, each.end) for pieces, each in zip(equal, flawed, strict=True)]
@@ -203,6 +205,7 @@ def main() -> None:
         "largest_error": max(errors),
         "above_a_hundredth": sum(error > 0.01 for error in errors),
         "explained": len(errors),
+        "threads": torch.get_num_threads(),
         "processor_seconds_of_256": {key: value * 256 / len(flawed) for key, value in seconds.items()},
         "shares": rows,
     }

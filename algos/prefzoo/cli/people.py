@@ -81,7 +81,9 @@ def label(
     for line in notes:
         tell(line)
     names = listed(annotators) or []
-    for line in serve(opened, dimensions_of(request), names, host, port, hostname, new_links):
+    for line in serve(
+        opened, dimensions_of(request), names, host, port, hostname, new_links, source if request.of_run else None
+    ):
         tell(line)
     for line in said_so_far(opened):
         tell(line)

@@ -205,6 +205,10 @@ def serve(
         Path | None, typer.Option(metavar="FILE", help="Where feedback is kept; DIR/feedback.sqlite by default.")
     ] = None,
     engine: Annotated[Engine, typer.Option(help="What generates the replies.")] = Engine.transformers,
+    vllm_python: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Interpreter with vllm; the run's generation.vllm.python by default."),
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="The policies of this seed; the first by default.")] = None,
     run_code: RunCode = False,
     plugins: Plugins = None,
@@ -225,6 +229,7 @@ def serve(
         port,
         feedback,
         engine.value,
+        vllm_python,
         run_code,
         lambda text: console.print(text, markup=False, highlight=False),
     )

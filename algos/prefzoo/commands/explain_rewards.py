@@ -32,7 +32,8 @@ def explain(
 
     A line holds the prompt, the label, the reply, the `method`, its `score`, that of the `baseline`, the relative
     `error` of completeness (null where the difference is 0), `pieces` as `[begin, end, value]` in characters of the
-    reply, the weighted `parts` of a sum, the `dimensions`, and the `nearest` reply of another label to the same prompt.
+    reply, the weighted `parts` of a sum, the `dimensions`, the `principles` against the start's reply (see
+    `gold_metric.principle_scores`), and the `nearest` reply of another label to the same prompt.
 
     Args:
         label: None is every policy.
@@ -56,6 +57,7 @@ def explain(
     asked = [(name, group) for group in groups for name in ([label] if label else labels)]
     quiet()
     from prefzoo.rewards.attribution import attribute  # torch
+    from prefzoo.run.stages.gold_metric import principle_scores
     from prefzoo.run.stages.recipe_inputs import reward_of
 
     with allowing(None) if run_code else contextlib.nullcontext():
@@ -66,6 +68,14 @@ def explain(
         [group[name]["reply"] for name, group in asked],
         method,  # type: ignore[arg-type]
     )
+    others = [k for k, (name, group) in enumerate(asked) if group[name]["reply"] != group[START]["reply"]]
+    told = principle_scores(
+        plan,
+        [asked[k][1][START]["prompt"] for k in others],
+        [asked[k][1][asked[k][0]]["reply"] for k in others],
+        [asked[k][1][START]["reply"] for k in others],
+    )
+    principles = dict(zip(others, told, strict=True))
     lines = [
         {
             "prompt": group[name]["prompt"],
@@ -78,9 +88,10 @@ def explain(
             "pieces": [[piece.begin, piece.end, piece.value] for piece in each.pieces],
             "parts": _with_prefix(group[name], PART),
             "dimensions": _with_prefix(group[name], METRIC),
+            "principles": principles.get(k, {}),
             "nearest": nearest(name, group),
         }
-        for (name, group), each in zip(asked, found, strict=True)
+        for k, ((name, group), each) in enumerate(zip(asked, found, strict=True))
     ]
     write_whole(folder / EXPLANATIONS, "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
     return lines

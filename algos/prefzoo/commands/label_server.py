@@ -11,8 +11,9 @@ from pathlib import Path
 
 from prefzoo.errors import PrefzooError, os_error_text
 from prefzoo.feedback.export_answers import DATA_KINDS
-from prefzoo.feedback.feedback_types import Answer, Item
+from prefzoo.feedback.feedback_types import Answer, Explain, Item
 from prefzoo.feedback.store import FeedbackStore
+from prefzoo.report.explained_replies import key, read_explanations
 from prefzoo.run.stage_graph import START
 
 SHARE = {"first": (1.0, 0.0), "second": (0.0, 1.0), "tie": (0.5, 0.5), "both_bad": (0.5, 0.5)}
@@ -90,8 +91,12 @@ def serve(
     port: int,
     hostname: str | None,
     new_links: bool,
+    source: Path | None = None,
 ) -> Iterator[str]:
     """Yield what to tell before the page is served, and serve it until it is interrupted.
+
+    Args:
+        source: the run whose replies are judged; None where they are of a file.
 
     Raises:
         PrefzooError: when a package is missing, or the address cannot be listened on.
@@ -101,7 +106,7 @@ def serve(
 
     from prefzoo.feedback.label_app import DIMENSIONS, Labelling, link, make_app
 
-    labelling = Labelling(store, dimensions or DIMENSIONS, host, hostname)
+    labelling = Labelling(store, dimensions or DIMENSIONS, host, hostname, explanations_of(source))
     if not (labelling.by_name or annotators or store.annotators()):
         raise PrefzooError(f"--host {host}: other machines may come in, so say who may: --annotators anna,ben")
     listening = _listen(host, port)
@@ -118,6 +123,20 @@ def serve(
     config = uvicorn.Config(make_app(labelling), log_level="warning", server_header=False, date_header=False)
     with contextlib.suppress(KeyboardInterrupt):  # how a server is ended
         uvicorn.Server(config).run(sockets=[listening])
+
+
+def explanations_of(source: Path | None) -> Explain | None:
+    """What `prefzoo explain` left about the replies of items, see `label_app.Labelling`; None where it left nothing."""
+    by_label = {} if source is None else read_explanations(source)
+    found = {(prompt, reply): each for (_, prompt, reply), each in by_label.items()}
+    if not found:
+        return None
+
+    def explain(item: Item) -> list[list[tuple[str, float | None, float]]]:
+        texts = [key("", item.prompt, reply["text"])[1:] for reply in item.replies]
+        return [[(s.text, s.value, s.heat) for s in found[text].segments] for text in texts if text in found]
+
+    return explain
 
 
 def require_people() -> None:

@@ -57,6 +57,7 @@ def serve(
     port: int = 8000,
     feedback: Path | None = None,
     engine: str = "transformers",
+    vllm_python: str | None = None,
     run_code: bool = False,
     say: Callable[[str], None] = print,
 ) -> None:
@@ -69,7 +70,8 @@ def serve(
         seed: of the trials; None is the first.
         host, port: where; on any host but loopback a token is asked for.
         feedback: the file that feedback goes to; in the folder of the comparison by default.
-        engine: `transformers`, or `vllm` where it is installed.
+        engine: `transformers`, or `vllm`.
+        vllm_python: the interpreter of an environment with vllm; None is that of the run's recipe, or this one's.
         run_code: whether code may run that the folder names (`load_policy`).
         say: is told where the server is.
 
@@ -100,7 +102,7 @@ def serve(
         note_feedback_file(folder, path)
     traffic = Traffic(path, policies[0].name, second)
     quiet()
-    running = _engine(engine, policies)
+    running = _engine(engine, policies, vllm_python)
     app = serving_app(running, traffic, token)
     add_page(app, running, traffic, store, "Chat")
     address = address_of(listener)
@@ -213,14 +215,13 @@ def _feedback_file(folder: Path) -> Path:
     return Path("runs") / folder.resolve().name / FEEDBACK
 
 
-def _engine(engine: str, policies: Sequence[Servable]) -> Any:
+def _engine(engine: str, policies: Sequence[Servable], vllm_python: str | None = None) -> Any:
     generation = {each.name: each.generation for each in policies}
     if engine == "vllm":
         from prefzoo.serving.vllm_engine import start_vllm, vllm_policies
 
-        return start_vllm(
-            vllm_policies({each.name: each.folder for each in policies}, *policies[0].start()), generation
-        )
+        served = vllm_policies({each.name: each.folder for each in policies}, *policies[0].start())
+        return start_vllm(served, generation, vllm_python or policies[0].generation.vllm.python)
     from prefzoo.models import shared_base
     from prefzoo.models.language_model import LanguageModelPolicy
     from prefzoo.serving.local_engine import LocalEngine

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -56,6 +56,11 @@ class Item:
     gold: Mapping[str, Any] | None = None
     uncertainty: float | None = None
     created: float | None = None
+
+
+Explain = Callable[[Item], Sequence[Sequence[tuple[str, float | None, float]]]]
+"""`item -> for each of its replies that has an explanation, what is shown of it`: stretches of the reply, each with
+what it made of the reward (None: nothing known) and that as a share of the reply's largest."""
 
 
 @dataclass(frozen=True)

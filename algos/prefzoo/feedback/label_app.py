@@ -18,7 +18,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from prefzoo.errors import PrefzooError
 from prefzoo.feedback.annotator_queues import token_hash
-from prefzoo.feedback.feedback_types import HIGHEST, Answer, AnsweredAlready, FeedbackError, Shown
+from prefzoo.feedback.feedback_types import HIGHEST, Answer, AnsweredAlready, Explain, FeedbackError, Item, Shown
 from prefzoo.feedback.request_guard import Refused, RequestGuard, read_json
 from prefzoo.feedback.side_mapping import own_value
 from prefzoo.feedback.store import FeedbackStore
@@ -28,6 +28,8 @@ HERE = Path(__file__).parent
 DIMENSIONS = ("instruction following", "factual accuracy", "safety", "helpfulness", "naturalness")
 MOST_SECONDS = 86_400.0
 SESSION_DAYS = 30
+LOOKED = "looked at explanations: "
+"""Begins the store's setting that says that somebody did."""
 TITLES = {
     "compare": "Which reply is better?",
     "ab": "Which reply is better?",
@@ -47,12 +49,16 @@ class Labelling:
         dimensions: in which a reply is rated.
         host: the address that is listened on; where it is not loopback, people need a token and a name is not enough.
         hostname: another name under which people reach the page; they need a token then, too.
+        explain: what made the learned rewards of replies; None where nothing is known of them. It is shown to whoever
+            asks for it and has no question left, and whoever saw it cannot take an answer back; so it steers none. Of
+            an A/B test it is not shown: a higher reward would tell the trained policy.
     """
 
     store: FeedbackStore
     dimensions: Sequence[str] = DIMENSIONS
     host: str = "127.0.0.1"
     hostname: str | None = None
+    explain: Explain | None = None
 
     @property
     def by_name(self) -> bool:
@@ -81,6 +87,7 @@ def make_app(labelling: Labelling) -> FastAPI:
         "/enter": views.enter,
         "/answer": views.answer,
         "/undo": views.undo,
+        "/why": views.why,
         "/next": views.next,
         "/leave": views.leave,
     }.items():
@@ -178,10 +185,26 @@ class _Views:
         name, _ = await self._post(request)
 
         def back() -> dict[str, Any]:
+            if self.store.setting(LOOKED + name) is not None:
+                raise FeedbackError("you have seen what made the rewards, so that no answer can be taken back")
             undone = self.store.undo(name)
             return {**self._task(name), "undone": undone is not None}
 
         return await self._told(back)
+
+    async def why(self, request: Request) -> Response:
+        """What made the rewards of the replies that somebody judged, once there is no question left."""
+        name, _ = await self._post(request)
+
+        def told() -> dict[str, Any]:
+            found = self._explained(name)
+            if not found:
+                raise FeedbackError("there is nothing to show before every question has its answer")
+            self.store.setting(LOOKED + name, "yes")
+            html = self.templates.get_template("explained.html.jinja").render(items=found)
+            return {"html": html, **self.store.progress(name)}
+
+        return await self._told(told)
 
     async def next(self, request: Request) -> Response:
         """Draw an item for somebody who has none."""
@@ -220,9 +243,20 @@ class _Views:
         shown = self.store.current_item(name)
         progress = self.store.progress(name)
         html = self.templates.get_template("task.html.jinja").render(
-            shown=None if shown is None else self._visible(shown), progress=progress
+            shown=None if shown is None else self._visible(shown),
+            progress=progress,
+            explained=shown is None and bool(self._explained(name)),
         )
         return {"html": html, **progress}
+
+    def _explained(self, name: str) -> list[tuple[Item, Sequence[Any]]]:
+        """The items that somebody judged, with explanations of their replies; none while there is a question left."""
+        explain, progress = self.labelling.explain, self.store.progress(name)
+        if explain is None or progress["left"] or self.store.current_item(name) is not None:
+            return []
+        judged = {answer.item_id for answer in self.store.answers() if answer.annotator == name}
+        items = [item for item in self.store.items() if item.item_id in judged and item.kind != "ab"]
+        return [(item, found) for item in items if (found := explain(item))]
 
     def _visible(self, shown: Shown) -> dict[str, Any]:
         item = shown.item

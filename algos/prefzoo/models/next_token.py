@@ -92,11 +92,11 @@ def next_token(
         probabilities[flat] = logits.double().softmax(-1).cpu()[:, ids]
 
     with merged_layers(policy.model):
-        _in_parallel(fill, batches, policy.model.device.type == "cpu" and policy.parameters < SMALL)
+        in_parallel(fill, batches, policy.model.device.type == "cpu" and policy.parameters < SMALL)
     return Next(probabilities, passed)
 
 
-def _in_parallel(work: Callable[[Any], None], batches: Sequence[Any], threaded: bool) -> None:
+def in_parallel(work: Callable[[Any], None], batches: Sequence[Any], threaded: bool) -> None:
     """Do `work` on each batch; `threaded`, on as many at a time as torch has threads, one for each."""
     threads = torch.get_num_threads()
     if not threaded or threads == 1:

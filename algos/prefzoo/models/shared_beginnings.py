@@ -89,12 +89,20 @@ def _drops(inner: nn.Module) -> bool:
 
 
 def _can_share(inner: Any) -> bool:
+    return (
+        has_full_attention(inner)
+        and inner.device.type == "cpu"
+        and getattr(inner.config, "_attn_implementation", None) in ("sdpa", "eager")
+    )
+
+
+def has_full_attention(inner: Any) -> bool:
+    """Whether each token of a backbone sees every earlier one and none that follows, at the position that it is
+    given."""
     config = getattr(inner, "config", None)
     return (
         getattr(config, "model_type", None) in FULL_ATTENTION
         and type(inner).__module__.startswith("transformers.")
-        and inner.device.type == "cpu"
-        and getattr(config, "_attn_implementation", None) in ("sdpa", "eager")
         and not getattr(config, "sliding_window", None)
     )
 

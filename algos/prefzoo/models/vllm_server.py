@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import psutil
 from filelock import FileLock
@@ -178,11 +178,15 @@ def _read(record: Path) -> dict[str, Any] | None:
     return content if is_alive(content["pid"], content["began"]) else None
 
 
+def what_the_device_needs() -> list[str]:
+    """Arguments without which vLLM is slow to start, or breaks down, where there is no GPU."""
+    return [] if may_have_gpu() else ON_CPU
+
+
 def command(model: str, dtype: str, settings: VllmServer, port: int, rank: int) -> list[str]:
     """How vLLM is started: with adapters at run time, and log-probabilities at the temperature of each request."""
     python = settings.python or sys.executable
     most = next(each for each in RANKS if each >= rank)
-    on_cpu = [] if may_have_gpu() else ON_CPU
     return [
         # What `vllm serve` runs; the command itself is not there where vllm is built under another name.
         *(python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(Path(model).resolve())),
@@ -190,17 +194,20 @@ def command(model: str, dtype: str, settings: VllmServer, port: int, rank: int) 
         *("--dtype", dtype, "--generation-config", "vllm", "--logprobs-mode", "processed_logprobs"),
         *("--max-model-len", "auto", "--enable-lora", "--max-lora-rank", str(most)),
         *("--max-loras", str(ADAPTERS_AT_ONCE), "--no-enable-log-requests", "--disable-uvicorn-access-log"),
-        *on_cpu,
+        *what_the_device_needs(),
         *settings.arguments,
     ]
 
 
-def _start(model: str, dtype: str, settings: VllmServer, record: Path) -> dict[str, Any]:
-    """Start a server, and write how it is reached where only this user can read it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    key = secrets.token_urlsafe(24)
+def launch(server: list[str], key: str, record: Path, output: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
+    """Run a vLLM as long as the process lives that servers here belong to.
+
+    Args:
+        server: how vLLM is started.
+        key: which it wants.
+        record: a file that is deleted at its end.
+        output: where it prints; None is where this process does.
+    """
     kept = {name: value for name, value in os.environ.items() if name not in NOT_FOR_VLLM}
     environment = {
         "VLLM_CPU_KVCACHE_SPACE": "1",
@@ -210,17 +217,24 @@ def _start(model: str, dtype: str, settings: VllmServer, record: Path) -> dict[s
         "VLLM_API_KEY": key,
     }
     pid, began = _owner()
-    log = record.with_suffix(".log")
     watch = [sys.executable, "-m", "prefzoo.models.vllm_watch", str(pid), repr(began), str(record)]
-    server = command(model, dtype, settings, port, hosting.rank)
     # The watch needs this package, the server must not see its path.
     paths = os.pathsep.join(path for path in sys.path if path)
     run = [*watch, "/usr/bin/env", "-u", "PYTHONPATH", *server] if os.name == "posix" else [*watch, *server]
+    return subprocess.Popen(
+        run, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
+        env={**environment, "PYTHONPATH": paths},
+    )  # fmt: skip
+
+
+def _start(model: str, dtype: str, settings: VllmServer, record: Path) -> dict[str, Any]:
+    """Start a server, and write how it is reached where only this user can read it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    key, log = secrets.token_urlsafe(24), record.with_suffix(".log")
     with log.open("wb") as file:
-        child = subprocess.Popen(
-            run, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True,
-            env={**environment, "PYTHONPATH": paths},
-        )  # fmt: skip
+        child = launch(command(model, dtype, settings, port, hosting.rank), key, record, file)
     content = {
         "url": f"http://127.0.0.1:{port}",
         "key": key,

@@ -46,8 +46,8 @@ def _server_problems(recipe: Recipe) -> list[str]:
             "generation.engine: 'vllm' needs vllm, which is not installed here. Say generation.vllm.python: the "
             "interpreter of an environment that has it, or generation.vllm.url: a server (docs/sampling-engines.md)"
         )
-    if server.python is not None:
-        problems += _python_problems(server.python)
+    if server.python is not None and (lacks := lacks_vllm(str(Path(server.python).expanduser()))) is not None:
+        problems.append(f"generation.vllm.python: {server.python!r} {lacks}")
     if server.url is None:
         return problems
     if recipe.start.algorithm != "none":
@@ -63,18 +63,11 @@ def _server_problems(recipe: Recipe) -> list[str]:
     ]
 
 
-def _python_problems(python: str) -> list[str]:
-    file = Path(python).expanduser()
-    if not (file.is_file() and os.access(file, os.X_OK)):
-        return [f"generation.vllm.python: {python!r} is no interpreter; it is a file such as /path/to/env/bin/python"]
-    if (problem := _lacks_vllm(str(file))) is not None:
-        return [f"generation.vllm.python: {python!r} {problem}"]
-    return []
-
-
 @lru_cache(maxsize=8)
-def _lacks_vllm(python: str) -> str | None:
+def lacks_vllm(python: str) -> str | None:
     """Why an interpreter cannot run vLLM; None where it has it. Nothing of vLLM is imported."""
+    if not (Path(python).is_file() and os.access(python, os.X_OK)):
+        return "is no interpreter; it is a file such as /path/to/env/bin/python"
     asked = "import importlib.util as u, sys; sys.exit(0 if u.find_spec('vllm') else 3)"
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     try:

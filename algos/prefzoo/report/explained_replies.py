@@ -72,12 +72,27 @@ class Explained:
             if numbers:
                 each = [f"{name} {fixed(value, '+.2f')}" for name, value in numbers.items()]
                 said.append(f"{title}: {', '.join(each)}.")
+        if told := self.line.get("principles"):
+            said.append(f"Principles, P(kept better than by the start's reply): {_by_principle(told)}.")
         if near := self.line["nearest"]:
             said.append(
                 f"Nearest other reply ({near['label']}, {near['overlap']:.0%} of the words): reward "
                 f"{fixed(near['score'])}."
             )
         return said
+
+
+def _by_principle(told: Mapping[str, float | None]) -> str:
+    """What each principle made of a reply, those that speak for it first; a half is neither."""
+    read = sorted(((name, p) for name, p in told.items() if p is not None), key=lambda pair: -pair[1])
+    ways = {
+        "for it": [pair for pair in read if pair[1] > 0.5],
+        "against it": [pair for pair in reversed(read) if pair[1] < 0.5],
+        "neither": [pair for pair in read if pair[1] == 0.5],
+    }
+    said = [f"{way} {', '.join(f'{name} {p:.2f}' for name, p in pairs)}" for way, pairs in ways.items() if pairs]
+    unread = [name for name, p in told.items() if p is None]
+    return "; ".join([*said, *([f"no answer could be read about {', '.join(unread)}"] if unread else [])])
 
 
 def read_explanations(out: Path) -> dict[tuple[str, str, str], Explained]:

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import regex
-import torch
 
 from prefzoo.errors import PrefzooError
-from prefzoo.models.merged_layers import merged_layers
-from prefzoo.models.score_head import backbone
+from prefzoo.rewards.integrated_gradients import integrate
 from prefzoo.rewards.load_reward import Ensemble, WeightedSum
 from prefzoo.rewards.reward_model import RewardModel
 from prefzoo.rewards.reward_text import pair_of_texts
 from prefzoo.types import Prompt, Reward
 
 Method = Literal["gradients", "ablation"]
-STEPS = (48, 96, 192)
-"""Points of the path at which gradients are taken: more, until the error is at most `MOST_ERROR`."""
-MOST_ERROR = 0.01
-PASS_TOKENS = 4096
-"""Tokens that go through the model together, with gradients."""
 WORD = regex.compile(r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}]|[^\s\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}]+")
 """What ablation leaves out: what stands between spaces, or a letter of a script that has none."""
 
@@ -130,87 +122,19 @@ def _without(reply: str, begin: int, end: int) -> str:
 
 
 def _by_gradients(model: RewardModel, prompts: Sequence[Prompt], replies: Sequence[str]) -> list[Attribution]:
-    try:
-        from captum.attr import IntegratedGradients
-    except ModuleNotFoundError as error:
-        raise PrefzooError(
-            "method: 'gradients' needs Captum: pip install 'prefzoo[explain]'; without it, ablation"
-        ) from error
-
-    embedding = backbone(model.model).get_input_embeddings()
-
-    def score(embedded: torch.Tensor, padded: dict[str, torch.Tensor]) -> torch.Tensor:
-        times = len(embedded) // len(padded["input_ids"])  # points of the path that go through together
-        with _embedded_as(embedding, embedded):
-            return model.forward(**{key: value.repeat(times, 1) for key, value in padded.items()})
-
     rows = [model.tokens(prompt, reply) for prompt, reply in zip(prompts, replies, strict=True)]
     spans = [token_spans(model, *each) for each in zip(prompts, replies, rows, strict=True)]
-    integrated = IntegratedGradients(score)
-    found: dict[int, Attribution] = {}
-    left = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
-    with merged_layers(model.model):
-        for steps in STEPS:
-            for batch in _batches(left, [len(row["input_ids"]) for row in rows], model.batch_size):
-                each = [rows[i] for i in batch], [spans[i] for i in batch]
-                found |= dict(zip(batch, _integrate(model, integrated, *each, steps), strict=True))
-            left = [i for i in left if found[i].error > MOST_ERROR]
-    return [found[i] for i in range(len(rows))]
-
-
-def _batches(order: Sequence[int], lengths: Sequence[int], most: int) -> list[list[int]]:
-    """Rows of rising length in batches of at most `most` rows."""
-    batches: list[list[int]] = []
-    for i in order:
-        if batches and len(batches[-1]) < min(most, max(1, PASS_TOKENS // lengths[i])):
-            batches[-1].append(i)
-        else:
-            batches.append([i])
-    return batches
-
-
-def _integrate(
-    model: RewardModel,
-    integrated: Any,
-    rows: list[dict[str, list[int]]],
-    spans: Sequence[dict[tuple[int, int], list[int]]],
-    steps: int,
-) -> list[Attribution]:
-    """Attribute the scores of tokenized rows, with so many gradients for each."""
-    padded = dict(model.padded(rows))
-    ids = padded["input_ids"]  # (B, T)
-    first = padded["attention_mask"].argmax(1).tolist()  # where padding on the left ends
-    places = [{span: [first[row] + k for k in at] for span, at in of_row.items()} for row, of_row in enumerate(spans)]
-    with torch.no_grad():
-        embedding = backbone(model.model).get_input_embeddings()
-        baseline_ids = ids.clone()
-        for row, of_row in enumerate(places):
-            baseline_ids[row, [k for at in of_row.values() for k in at]] = baseline_token(model.tokenizer)
-        reply, empty = embedding(ids), embedding(baseline_ids)  # (B, T, H)
-        scores, baselines = (integrated.forward_func(each, padded).tolist() for each in (reply, empty))
-    values = integrated.attribute(
-        reply,
-        empty,
-        additional_forward_args=(padded,),
-        n_steps=steps,
-        method="gausslegendre",
-        internal_batch_size=len(rows) * max(1, PASS_TOKENS // ids.numel()),
-    )
-    sums = values.double().sum(-1).tolist()  # (B, T)
+    places = [[k for at in of_row.values() for k in at] for of_row in spans]
+    integrals = integrate(model, rows, places, baseline_token(model.tokenizer))
     return [
-        Attribution("gradients", [Piece(*span, sum(sums[row][k] for k in at)) for span, at in of_row.items()], *both)
-        for row, (of_row, *both) in enumerate(zip(places, scores, baselines, strict=True))
+        Attribution(
+            "gradients",
+            [Piece(*span, sum(each.values[k] for k in at)) for span, at in of_row.items()],
+            each.score,
+            each.baseline,
+        )
+        for of_row, each in zip(spans, integrals, strict=True)
     ]
-
-
-@contextlib.contextmanager
-def _embedded_as(embedding: torch.nn.Module, output: torch.Tensor) -> Iterator[None]:
-    """Within this block the embedding layer gives `output`, whatever it is asked."""
-    handle = embedding.register_forward_hook(lambda *_: output)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 def baseline_token(tokenizer: Any) -> int:

@@ -6,33 +6,31 @@ import asyncio
 import atexit
 import importlib.util
 import json
-import logging
-import os
 import secrets
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import openai
-from transformers import AutoConfig, GenerationConfig
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from prefzoo.errors import PrefzooError
+from prefzoo.models import vllm_server
 from prefzoo.models.loading import end_of_turn, load_tokenizer, positions, tokenizer_arguments
 from prefzoo.models.policy_kinds import POLICY_FILE
+from prefzoo.models.vllm_sampling import save_zero_adapter
+from prefzoo.models.vllm_server import RANKS
+from prefzoo.recipe.engine_check import lacks_vllm
 from prefzoo.serving.generation_request import GenerationRequest, Piece, RequestError, TokenScore, stopping
 from prefzoo.serving.prompt_reader import PromptReader, known_policy
 from prefzoo.settings import Generation
-
-log = logging.getLogger(__name__)
-READY_SECONDS = 1800.0
-"""Within which vLLM must have loaded the model."""
-RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
-"""What vLLM takes as the highest rank of an adapter."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +51,13 @@ class VllmPolicies:
     dtype: str = "float32"
     loading: Mapping[str, Any] = field(default_factory=dict)
 
-    def command(self, port: int) -> list[str]:
-        """How vLLM is started."""
-        base = self.model_name or "base"
+    def command(self, port: int, python: str = sys.executable) -> list[str]:
+        """How vLLM is started by an interpreter that has it."""
         # Not `vllm serve`: its command line fails where vllm is installed under another name, as the build for CPUs is.
-        command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server"]
-        command += ["--model", self.model, "--served-model-name", base]
+        command = [python, "-m", "vllm.entrypoints.openai.api_server"]
+        command += ["--model", self.model, "--served-model-name", self.model_name or "base"]
         command += ["--host", "127.0.0.1", "--port", str(port), "--dtype", self.dtype, "--generation-config", "vllm"]
+        command += vllm_server.what_the_device_needs()
         if self.adapters:
             ranks = [
                 json.loads((folder / "adapter_config.json").read_text("utf-8"))["r"]
@@ -71,6 +69,16 @@ class VllmPolicies:
             command += ["--enable-lora", "--max-loras", str(len(self.adapters)), "--max-lora-rank", str(rank)]
             command += ["--lora-modules", *(f"{name}={folder}" for name, folder in self.adapters.items())]
         return command
+
+    def beside_adapters(self, folder: Path) -> VllmPolicies:
+        """The same, with the model itself as an adapter of zeros, written into `folder`, where it stands beside others:
+        on a CPU vLLM (0.32) adds the adapter in its last place to requests for the model."""
+        if self.model_name is None or not self.adapters:
+            return self
+        with torch.device("meta"):
+            shape = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(self.model))
+        save_zero_adapter(shape, folder)
+        return replace(self, model_name=None, adapters={**self.adapters, self.model_name: folder})
 
 
 def vllm_policies(policies: Mapping[str, Path | None], start: str, loading: Mapping[str, Any]) -> VllmPolicies:
@@ -127,6 +135,7 @@ class VllmEngine:
         policies: what it serves.
         generation: how each was measured.
         child: the process to end with this one.
+        folder: with what it was given; deleted at its end.
     """
 
     def __init__(
@@ -136,9 +145,10 @@ class VllmEngine:
         policies: VllmPolicies,
         generation: Mapping[str, Generation],
         child: subprocess.Popen[bytes] | None = None,
+        folder: tempfile.TemporaryDirectory[str] | None = None,
     ) -> None:
         self._client = openai.AsyncOpenAI(base_url=base_url, api_key=api_key, max_retries=0, timeout=600)
-        self._generation, self._child = dict(generation), child
+        self._generation, self._child, self._folder = dict(generation), child, folder
         self._stopped = asyncio.Event()
         tokenizer = load_tokenizer(policies.model, **tokenizer_arguments(policies.loading))
         self._reader = PromptReader(tokenizer, positions(AutoConfig.from_pretrained(policies.model)))
@@ -222,34 +232,48 @@ def _end_ids(model: str, tokenizer: Any) -> list[int]:
     return sorted({i for i in (*listed, tokenizer.eos_token_id, end_of_turn(tokenizer)) if i is not None})
 
 
-def start_vllm(policies: VllmPolicies, generation: Mapping[str, Generation]) -> VllmEngine:
-    """Start vLLM, and wait until it answers.
+def start_vllm(policies: VllmPolicies, generation: Mapping[str, Generation], python: str | None = None) -> VllmEngine:
+    """Start vLLM, and wait until it answers; it ends with this process, also where that is killed.
+
+    Args:
+        policies: what it serves.
+        generation: how each was measured.
+        python: the interpreter of an environment with vllm; None is this one's.
 
     Raises:
         PrefzooError: when it is not installed, or ends before it answers.
     """
-    if importlib.util.find_spec("vllm") is None:
-        raise PrefzooError("--engine vllm: vLLM is not installed here; use --engine transformers")
+    python = str(Path(python).expanduser()) if python is not None else None
+    if python is None and importlib.util.find_spec("vllm") is None:
+        raise PrefzooError(
+            "--engine vllm: vLLM is not installed here; give --vllm-python, the interpreter of an environment that has "
+            "it, or use --engine transformers"
+        )
+    if python is not None and (lacks := lacks_vllm(python)) is not None:
+        raise PrefzooError(f"--vllm-python: {python!r} {lacks}")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     key = secrets.token_urlsafe(24)
-    environment = {**os.environ, "VLLM_API_KEY": key, "VLLM_NO_USAGE_STATS": "1"}
-    child = subprocess.Popen(policies.command(port), env=environment, start_new_session=True)  # Ctrl-C is ours
+    folder = tempfile.TemporaryDirectory(prefix="prefzoo-vllm-")
+    policies = policies.beside_adapters(Path(folder.name) / "start")
+    child = vllm_server.launch(policies.command(port, python or sys.executable), key, Path(folder.name) / "runs")
     atexit.register(_end, child)
     url = f"http://127.0.0.1:{port}/v1"
     client = openai.OpenAI(base_url=url, api_key=key, max_retries=0, timeout=10)
-    deadline = time.monotonic() + READY_SECONDS
+    deadline = time.monotonic() + vllm_server.READY_SECONDS
     while True:
         if child.poll() is not None:
             raise PrefzooError(f"--engine vllm: vLLM ended with exit code {child.returncode}; it says why above")
         try:
             client.models.list()
-            return VllmEngine(url, key, policies, generation, child)
+            return VllmEngine(url, key, policies, generation, child, folder)
         except openai.OpenAIError:
             if time.monotonic() > deadline:
                 _end(child)
-                raise PrefzooError(f"--engine vllm: it does not answer after {READY_SECONDS:g} seconds") from None
+                raise PrefzooError(
+                    f"--engine vllm: it does not answer after {vllm_server.READY_SECONDS:g} seconds"
+                ) from None
             time.sleep(0.5)
 
 
@@ -257,6 +281,6 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     if child.poll() is None:
         child.terminate()
         try:
-            child.wait(20)
+            child.wait(30)
         except subprocess.TimeoutExpired:
             child.kill()

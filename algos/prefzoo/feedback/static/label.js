@@ -191,6 +191,7 @@ const KINDS = {
     };
   },
   none() {
+    $("#why")?.addEventListener("click", () => guarded(async () => show(await post("/why", {}))));
     $("#next").addEventListener("click", () => guarded(async () => show(await post("/next", {}))));
   },
 };

@@ -1,0 +1,85 @@
+"""Whole comparisons that sample by a real vLLM: they find what they find by transformers, and survive its end."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from scipy.stats import ttest_rel
+from tests.sampling.test_real_vllm import PYTHON
+
+from prefzoo import compare
+from prefzoo.results.results_schema import Results
+
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(3600)]
+SMALL = [
+    "budget.prompts=192",
+    "evaluation.prompts=96",
+    "algorithms={sft: {}, dpo: {}, grpo: {}, rejection_sampling: {n: 4}}",
+]
+VLLM = [*SMALL, "generation.engine=vllm", f"generation.vllm.python={PYTHON}"]
+
+
+def engines_differ(label: str, metric: str, *runs: tuple[Results, Path]) -> float:
+    """The p of a paired test over test prompts of no difference between two runs, a policy's seeds averaged."""
+    seeds = [results.algorithms[label].seeds.values() for results, _ in runs]
+    rows = [
+        [[json.loads(line)[metric] for line in (out / seed.replies).open()] for seed in trials]
+        for trials, (_, out) in zip(seeds, runs, strict=True)
+    ]
+    return float(ttest_rel(*([sum(row) for row in zip(*each, strict=True)] for each in rows)).pvalue)
+
+
+def test_a_comparison_gives_verdicts_like_those_of_transformers(tmp_path) -> None:
+    ours = compare(
+        "quickstart", seeds=2, sets=[*SMALL, "generation.engine=transformers"], out=tmp_path / "transformers"
+    )
+    theirs = compare("quickstart", seeds=2, sets=VLLM, out=tmp_path / "vllm")
+    words: dict[str, list[str]] = {}
+    for results in (ours, theirs):
+        for verdict in results.verdicts:
+            if verdict.metric == results.primary and verdict.b == "start":
+                words.setdefault(verdict.a, []).append(verdict.verdict)
+    print(words)
+    for label in ("start", "sft", "dpo"):  # which sample nothing while they are trained, so that they are the same
+        for metric in ("gold", "length", *(["kl"] if label != "start" else [])):
+            found = engines_differ(label, metric, (ours, tmp_path / "transformers"), (theirs, tmp_path / "vllm"))
+            print(f"{label}, {metric}: p {found:.3f}")
+            assert found > 1e-3, "what they say in evaluation differs by chance alone"
+    assert all({"better", "worse"} != set(pair) for pair in words.values()) and len(words) == 4
+    for label, result in theirs.algorithms.items():
+        assert result.status == "ok" and not result.departures
+        for trial in result.seeds.values():
+            assert {way["generation.engine"] for way in trial.details["sampling"]} == {"vllm"}, label
+    assert not list((tmp_path / "vllm" / "servers").glob("*.json")), "no server is left"
+
+
+def test_a_server_that_is_killed_costs_its_stages_alone_and_the_same_command_goes_on(tmp_path) -> None:
+    out = tmp_path / "killed"
+    sets = ["budget.prompts=64", "evaluation.prompts=32", *VLLM[2:], "algorithms={dpo: {}, rejection_sampling: {n: 8}}"]
+    killed = threading.Event()
+
+    def kill() -> None:
+        while not killed.is_set():
+            for record in (out / "servers").glob("*.json"):
+                if "Loaded new LoRA adapter" in record.with_suffix(".log").read_text():  # and samples from it
+                    watch = psutil.Process(json.loads(record.read_text())["pid"])
+                    for process in watch.children(recursive=True):
+                        process.kill()
+                    killed.set()
+            time.sleep(0.05)
+
+    threading.Thread(target=kill, daemon=True).start()
+    results = compare("quickstart", seeds=1, sets=sets, out=out, workers=1)
+    assert killed.is_set()
+    lost = results.algorithms["rejection_sampling"]
+    assert lost.status == "failed" and "vLLM" in lost.error and "the same command goes on" in lost.error
+    assert results.algorithms["dpo"].status == "ok"
+    done = {folder: folder.stat().st_mtime_ns for folder in (out / "trials").iterdir() if folder.is_dir()}
+    results = compare("quickstart", seeds=1, sets=sets, out=out, workers=1)
+    assert {result.status for result in results.algorithms.values()} == {"ok"}
+    assert all(folder.stat().st_mtime_ns == when for folder, when in done.items() if folder.suffix != ".partial")
