@@ -119,13 +119,12 @@ class Circle(NamedTuple):
             **self.shared(),
             "model": {"path": str(self.out / "policy")},
             "start": {"algorithm": "none"},
-            "budget": {"prompts": None},
             # Users asked training prompts alone; the demonstrations bring the test prompts of before.
             "data": {
                 "preferences": str(self.out / "feedback.sqlite"),
                 "demonstrations": str(self.out / "demonstrations.jsonl"),
             },
-            "algorithms": {"dpo": {"beta": 0.1, "trainer": {"learning_rate": 0.001}}},
+            "algorithms": {"dpo": {"beta": 0.3, "trainer": {"learning_rate": 0.001}}},
         }
 
     def compare(self, name: str, recipe: dict[str, Any], seeds: int) -> Results:
