@@ -80,7 +80,13 @@ def states_before(backbone: Any, ids: Tensor, attention: Tensor, width: int) -> 
 
 
 def token_log_probabilities(
-    model: nn.Module, head: nn.Linear, ids: Tensor, attention: Tensor, width: int, temperature: float
+    model: nn.Module,
+    head: nn.Linear,
+    ids: Tensor,
+    attention: Tensor,
+    width: int,
+    temperature: float,
+    states: list[tuple[Tensor, Tensor]] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the log-probability of each of the last `width` tokens, and the entropy of the distribution it is from.
 
@@ -89,12 +95,15 @@ def token_log_probabilities(
         head: its `plain_head`.
         ids, attention: (B, L).
         temperature: what logits are divided by.
+        states: is given `ids` and the `states_before` each of the tokens, (B, width, H).
 
     Returns:
         Both (B, width), in nats, 0 where `attention` is 0. The entropy has no gradient.
     """
     inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     hidden = states_before(inner.base_model, ids, attention, width)
+    if states is not None:
+        states.append((ids, hidden))
     attended = attention[:, -width:].bool()
     values = _TokenLogProbabilities.apply(
         hidden[attended], head.weight, head.bias, ids[:, -width:][attended], temperature

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from prefzoo.models.position_ids import from_first_token
 from prefzoo.models.score_head import backbone, hidden_width
 from prefzoo.models.token_log_probabilities import states_before
-from prefzoo.models.weight_counts import BACKBONE, HEAD, VALUE
+from prefzoo.models.weight_counts import BACKBONE, HEAD, VALUE, weights_of
 from prefzoo.trainers.rollouts import prompts_and_replies
 
 STATES = "critic_states"
@@ -38,6 +38,7 @@ class CriticModules:
         model = self.model
         self._adapted, self._own_weights, self._frozen = [], [], frozen
         if frozen:
+            self.start_states = []
             if not isinstance(model, PeftModel):
                 raise ValueError("a critic on the frozen start needs an adapter that can be switched off")
         elif value_model is None:
@@ -107,6 +108,10 @@ class CriticModules:
         read = self._backbone if self._backbone is not None else backbone(model)
         if not self._frozen:
             return states_before(read, ids, attention, width)
+        for passed, states in self.start_states:
+            if torch.equal(passed, ids):
+                return states  # type: ignore[no-any-return]
+        self.bench.ledger.forwarded(int(attention.sum()), weights_of(model).start)
         with torch.no_grad(), model.disable_adapter():
             return states_before(read, ids, attention, width)
 
