@@ -26,6 +26,9 @@ class CriticModules:
     """Mixed into a trainer: a head on the hidden states of a backbone, which is the policy's base under an adapter of
     the critic's own, a model of its own, or the start, whose states do not change while a rollout is learned from."""
 
+    start_states: list[tuple[Tensor, Tensor]] | None
+    """Of the trainer."""
+
     def attach_critic(self: Any, value_model: nn.Module | None, value_head: Tensor | None, frozen: bool) -> None:
         """Add the critic to the trainer's model.
 
@@ -110,7 +113,7 @@ class CriticModules:
             return states_before(read, ids, attention, width)
         for passed, states in self.start_states:
             if torch.equal(passed, ids):
-                return states  # type: ignore[no-any-return]
+                return states
         self.bench.ledger.forwarded(int(attention.sum()), weights_of(model).start)
         with torch.no_grad(), model.disable_adapter():
             return states_before(read, ids, attention, width)

@@ -78,7 +78,7 @@ class Rollouts:
             if (logs := self._as_drawn(*inputs)) is not None:
                 return logs, None, None
             self.bench.ledger.forwarded(int(attention_mask.sum()), weights_of(model).passed)
-        return super()._get_per_token_logps_and_entropies(model, *inputs, *args, **more)  # type: ignore[misc,no-any-return]
+        return super()._get_per_token_logps_and_entropies(model, *inputs, *args, **more)  # type: ignore[misc]
 
     def _as_drawn(self: Any, ids: Tensor, attention: Tensor, width: int) -> Tensor | None:
         """Return the log-probabilities that the last `width` tokens were drawn with, (B, width), 0 where `attention`
