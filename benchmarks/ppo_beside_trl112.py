@@ -10,7 +10,8 @@ minibatches, reply length, temperature, KL coefficient and estimator, clipping, 
 penalty of a cut reply, learning rate (constant), optimizer, the policy's LoRA, float32, no gradient checkpointing.
 
 Not equal: the critic. `prefzoo` is our default, a second adapter on the policy's base with a new head;
-TRL's is a model of its own:
+`prefzoo-frozen` is `value_model: frozen`, a head of two layers on the start's last hidden states. TRL's is a model of
+its own:
 `trl` starts it from the reward model and trains it whole, as TRL's documentation does; `trl-lora` gives it an adapter
 of the policy's shape. We clip the gradient's norm to 1, TRL's PPO does not clip it. We decode a reply and put it into
 the reward model's own template; TRL scores the token ids, so that a cut reply has no end-of-turn token there.
@@ -39,9 +40,9 @@ from measuring import machine, measured, medians, ratios, resident_bytes, write
 from models import random_25m, random_texts
 
 HERE = Path(__file__).parent
-OURS = ("prefzoo",)
+OURS = ("prefzoo", "prefzoo-frozen")
 OTHERS = ("trl", "trl-lora")
-CRITICS = {"prefzoo": "shared", "trl": "whole", "trl-lora": "lora", "sft": "none"}
+CRITICS = {"prefzoo": "shared", "prefzoo-frozen": "frozen", "trl": "whole", "trl-lora": "lora", "sft": "none"}
 SHARED = {
     "epochs": 4,
     "temperature": 1.0,
@@ -220,7 +221,7 @@ def trial(begun: list[str], given: dict[str, Any], out: Path) -> dict[str, Any]:
 
 def compare(size: str, seeds: int, other_python: Path, folder: Path) -> dict[str, Any]:
     """All runs of a size, their medians, and the ratios of ours to each other's."""
-    given = dict(SIZES[size])
+    given, where = dict(SIZES[size]), machine()
     folder.mkdir()
     {"lab": prepare_lab, "25m": prepare_25m}[given["model"]](given, folder)
     sides = (*OURS, *OTHERS, *(["sft"] if given["model"] == "25m" else []))
@@ -230,7 +231,7 @@ def compare(size: str, seeds: int, other_python: Path, folder: Path) -> dict[str
             own = {**given, "seed": seed, "value": CRITICS[side]}
             runs[side].append(trial(command(side, other_python), own, folder / f"{side}-{seed}"))
             print(f"{size}: {side}, seed {seed}", runs[side][-1].get("episodes_per_second"), file=sys.stderr)
-    found: dict[str, Any] = {"settings": SIZES[size], "seeds": seeds, "runs": runs}
+    found: dict[str, Any] = {"settings": SIZES[size], "seeds": seeds, "machine": where, "runs": runs}
     if given["model"] == "lab":
         learners = [(side, seed) for side, seed in itertools.product(sides, range(seeds))]
         start, *rest = evaluated(given, [folder / f"{side}-{seed}" / "policy" for side, seed in learners])
@@ -272,7 +273,7 @@ def main() -> None:
     parser.add_argument("--sizes", default=",".join(SIZES))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--trl112", type=Path, default=Path(".venv-trl112/bin/python"), help="the other's Python")
-    parser.add_argument("--out", type=Path, default=Path("ppo_beside_trl112.json"))
+    parser.add_argument("--out", type=Path, default=Path("ppo_beside_trl112.json"), help="keeps other sizes in it")
     parser.add_argument("--child", choices=("ppo", "sft"), help=argparse.SUPPRESS)
     parser.add_argument("--settings", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -282,7 +283,7 @@ def main() -> None:
         write(out / "found.json", {"ppo": with_prefzoo, "sft": with_sft}[given.child](settings, out))
         return
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    found: dict[str, Any] = {"machine": machine(), "sizes": {}}
+    found: dict[str, Any] = json.loads(given.out.read_text()) if given.out.is_file() else {"sizes": {}}
     with tempfile.TemporaryDirectory() as folder:
         for size in given.sizes.split(","):
             found["sizes"][size] = compare(size, given.seeds, given.trl112, Path(folder) / size)

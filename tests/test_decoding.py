@@ -136,6 +136,39 @@ def test_tokens_are_drawn_with_their_probabilities(settings) -> None:
         assert chisquare(observed[some].cpu(), expected[some].cpu()).pvalue > 1e-3
 
 
+@pytest.mark.parametrize("noise", [False, True])
+def test_it_tells_the_log_probabilities_that_tokens_were_drawn_with(model, noise) -> None:
+    """Those of a plain pass over prompt and reply, and 0 after the reply's end."""
+    inputs, drawn = {key: value.to(device()) for key, value in padded_prompts().items()}, []
+    how = {"max_new_tokens": 12, "do_sample": True, "top_k": 0, "pad_token_id": 0, "eos_token_id": ENDS}
+    torch.manual_seed(3)
+    with fast_generate(model, noise=noise, drawn=drawn), torch.no_grad():
+        whole = model.generate(**inputs, **how, temperature=0.7)
+    ((replies, logs),) = drawn
+    assert torch.equal(replies, whole[:, 7:]) and logs.shape == replies.shape
+    for row in range(len(whole)):
+        ends = torch.isin(replies[row], torch.tensor(ENDS, device=device())).nonzero()
+        length = int(ends[0]) + 1 if len(ends) else replies.shape[1]
+        ids = torch.cat([inputs["input_ids"][row][inputs["attention_mask"][row].bool()], replies[row, :length]])
+        with torch.no_grad():
+            plain = (model(ids[None]).logits[0, -length - 1 : -1].float() / 0.7).log_softmax(-1)
+        expected = plain.gather(1, replies[row, :length, None])[:, 0]
+        torch.testing.assert_close(logs[row, :length], expected, atol=1e-4, rtol=0)
+        assert not logs[row, length:].any()
+
+
+def test_it_tells_no_log_probabilities_of_another_distribution(model) -> None:
+    inputs, drawn = {key: value.to(device()) for key, value in padded_prompts().items()}, []
+    with fast_generate(model, drawn=drawn):
+        for more in (
+            {"do_sample": False},
+            {"do_sample": True, "top_k": 0, "top_p": 0.9},
+            {"do_sample": True, "top_k": 5},
+        ):
+            model.generate(**inputs, max_new_tokens=3, pad_token_id=0, eos_token_id=ENDS, **more)
+    assert drawn == []
+
+
 def test_a_token_of_no_probability_is_never_drawn() -> None:
     probabilities = torch.tensor([[0.0, 0.5, 0.0, 0.5]]).expand(4, 4)
     uniform = torch.tensor([0.0, 0.4999, 0.5, 1 - 2**-53], dtype=torch.float64)

@@ -120,15 +120,17 @@ def test_dpo_pays_for_its_reference(adapter, make_bench, sizes) -> None:
 
 
 ONLINE = [
-    # passes over a rollout: forward only on the policy and on the start, with gradients; what the critic adds
-    ("ppo", {"epochs": 2}, (1, 1, 2), (1, 2)),
-    ("ppo", {"epochs": 2, "value_model": "frozen"}, (1, 1, 2), (1, 0)),
-    ("reinforce", {}, (1, 1, 1), (0, 0)),
+    # passes over a rollout: forward only on the policy and on the start, with gradients; what the critic adds.
+    # The policy's log-probabilities come from sampling, and a frozen critic reads the states of the reference's pass.
+    ("ppo", {"epochs": 2}, (0, 1, 2), (1, 2)),
+    ("ppo", {"epochs": 2, "value_model": "frozen"}, (0, 1, 2), (0, 0)),
+    ("ppo", {"epochs": 2, "value_model": "frozen", "kl_coefficient": 0.0}, (0, 0, 2), (1, 0)),
+    ("reinforce", {}, (0, 1, 1), (0, 0)),
     ("grpo", {"generations": 2}, (0, 1, 1), (0, 0)),
-    ("grpo", {"generations": 2, "epochs": 2, "kl_coefficient": 0.0}, (1, 0, 2), (0, 0)),
-    ("gspo", {"generations": 2, "minibatches": 3}, (1, 0, 1), (0, 0)),
-    ("reinforce_plus_plus", {"epochs": 2}, (1, 1, 2), (0, 0)),
-    ("rloo", {"generations": 2, "kl_coefficient": 0.0}, (1, 0, 1), (0, 0)),
+    ("grpo", {"generations": 2, "epochs": 2, "kl_coefficient": 0.0}, (0, 0, 2), (0, 0)),
+    ("gspo", {"generations": 2, "minibatches": 3}, (0, 0, 1), (0, 0)),
+    ("reinforce_plus_plus", {"epochs": 2}, (0, 1, 2), (0, 0)),
+    ("rloo", {"generations": 2, "kl_coefficient": 0.0}, (0, 0, 1), (0, 0)),
 ]
 
 
@@ -147,12 +149,13 @@ def test_online_algorithms_pay_for_every_pass_over_a_rollout(name, settings, pas
     assert ledger.forward_tokens == read + (anew + reference + values) * whole
     assert seen[0] == (anew + reference + values) * whole
     assert ledger.trained_tokens == (learned + learned_values) * whole
-    head = 129 if values else 0  # the critic's own: a weight for each of 128 hidden units, and a bias
+    head = 129  # the critic's own: a weight for each of 128 hidden units, and a bias
     by_critic = 2 * head * values * whole + 6 * head * learned_values * whole
-    if frozen := settings.get("value_model") == "frozen":  # another layer; it learns without a pass over the base
+    if frozen := "value_model" in settings:  # another layer; it learns without a pass over the base
         head += 128 * 129
         by_critic = 2 * head * whole + 6 * head * 2 * whole
-    assert ledger.flops == flops(ledger, *sizes, on_base=(reference + frozen) * whole) + by_critic
+    on_base = reference + (values if frozen else 0)
+    assert ledger.flops == flops(ledger, *sizes, on_base=on_base * whole) + by_critic
 
 
 def test_full_actor_and_critic_are_charged_as_two_models(make_bench, sizes) -> None:
@@ -162,7 +165,7 @@ def test_full_actor_and_critic_are_charged_as_two_models(make_bench, sizes) -> N
     critic = base + 129  # the lab's head is its embedding
     whole = ledger.trained_tokens // 2
     read = whole - ledger.generated_tokens
-    policy = 2 * base * (ledger.generated_tokens + read + 2 * whole) + 6 * base * whole
+    policy = 2 * base * (ledger.generated_tokens + read + whole) + 6 * base * whole
     assert ledger.flops == policy + (2 + 6) * critic * whole
 
 

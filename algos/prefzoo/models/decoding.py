@@ -42,13 +42,18 @@ BY_ROW = (TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper)
 
 
 @contextlib.contextmanager
-def fast_generate(model: nn.Module, noise: bool = False) -> Iterator[None]:
+def fast_generate(
+    model: nn.Module, noise: bool = False, drawn: list[tuple[Tensor, Tensor]] | None = None
+) -> Iterator[None]:
     """Within this block `generate` of this model, adapted or not, decodes with `decode`, unless it searches beams or
     brings a `generate` of its own.
 
     Args:
         noise: draw from the same random numbers as transformers does, one for each token of the vocabulary, so that a
             seed gives the same replies but for rounding; otherwise there is one for each token of a reply.
+        drawn: is given, for each call, the replies and the log-probability that each of their tokens was drawn with,
+            both (B, tokens of the longest), in nats and 0 after a reply's end; nothing where `decode` did not draw
+            from the model's distribution at the temperature.
     """
     inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     if getattr(type(inner), "generate", None) is not GenerationMixin.generate:
@@ -58,7 +63,7 @@ def fast_generate(model: nn.Module, noise: bool = False) -> Iterator[None]:
     def generate(*args: Any, **kwargs: Any) -> Any:
         config = kwargs.get("generation_config") or inner.generation_config
         if (kwargs.get("num_beams") or config.num_beams or 1) == 1:
-            kwargs.setdefault("custom_generate", partial(decode, noise=noise))
+            kwargs.setdefault("custom_generate", partial(decode, noise=noise, drawn=drawn))
         return type(inner).generate(inner, *args, **kwargs)
 
     inner.generate = generate
@@ -75,6 +80,7 @@ def decode(
     stopping_criteria: StoppingCriteriaList,
     generation_config: Any,
     noise: bool = False,
+    drawn: list[tuple[Tensor, Tensor]] | None = None,
     **model_kwargs: Any,
 ) -> Any:
     """Return what transformers' own loop returns, (B, prompt and reply); called by `generate` with what it has
@@ -84,7 +90,10 @@ def decode(
         more = {"logits_processor": logits_processor, "stopping_criteria": stopping_criteria}
         return model._sample(input_ids, generation_config=generation_config, **more, **model_kwargs)
     with merged_layers(model):
-        replies = _replies(model, input_ids, logits_processor, generation_config, noise, model_kwargs)
+        replies, logs = _replies(model, input_ids, logits_processor, generation_config, noise, model_kwargs)
+    whole = generation_config.do_sample and all(type(each) is TemperatureLogitsWarper for each in logits_processor)
+    if drawn is not None and whole:
+        drawn.append((replies, logs))
     return torch.cat([input_ids, replies], dim=1)
 
 
@@ -110,11 +119,15 @@ def _is_plain(
     )
 
 
-def _replies(model: Any, ids: Tensor, processors: Any, config: Any, noise: bool, given: dict[str, Any]) -> Tensor:
-    """The replies, (B, tokens of the longest), the pad token after each one's end."""
+def _replies(
+    model: Any, ids: Tensor, processors: Any, config: Any, noise: bool, given: dict[str, Any]
+) -> tuple[Tensor, Tensor]:
+    """The replies, (B, tokens of the longest), the pad token after each one's end, and the log-probabilities with which
+    their tokens were drawn, 0 there and where nothing is drawn."""
     steps = config.max_length - ids.shape[1]
     ends = config._eos_token_tensor.to(ids.device)
     replies = ids.new_full((len(ids), steps), int(config._pad_token_tensor))
+    logs = torch.zeros(replies.shape, device=ids.device)
     cache = given["past_key_values"]
     cache.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
     keep = {"logits_to_keep": 1} if takes(model, "logits_to_keep") else {}
@@ -149,10 +162,10 @@ def _replies(model: Any, ids: Tensor, processors: Any, config: Any, noise: bool,
         scores = processors(ids, logits)
         if not config.do_sample:
             tokens = scores.argmax(-1)
-        elif uniform is None:
-            tokens = _drawn_by_noise(_probabilities(scores), rows, len(ids))
         else:
-            tokens = _drawn(_probabilities(scores), uniform[rows, step])
+            p = _probabilities(scores)
+            tokens = _drawn_by_noise(p, rows, len(ids)) if uniform is None else _drawn(p, uniform[rows, step])
+            logs[rows[open_rows], step] = p.gather(1, tokens[:, None])[open_rows, 0].log()
         replies[rows[open_rows], step] = tokens[open_rows]
         open_rows &= ~torch.isin(tokens, ends)
         count = int(open_rows.sum())
@@ -169,7 +182,7 @@ def _replies(model: Any, ids: Tensor, processors: Any, config: Any, noise: bool,
             mask = None if mask is None else torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
             positions = None if positions is None else positions + 1
             logits = pass_on(tokens[:, None])
-    return replies[:, :longest]
+    return replies[:, :longest], logs[:, :longest]
 
 
 def _probabilities(scores: Tensor) -> Tensor:

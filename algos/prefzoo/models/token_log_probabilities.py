@@ -33,14 +33,17 @@ class _TokenLogProbabilities(torch.autograd.Function):
         for begin in range(0, len(tokens), size):
             part = slice(begin, begin + size)
             chosen = tokens[part, None]
-            logs = nn.functional.linear(hidden[part], weight, bias).float().div_(temperature)
-            logs -= logs.logsumexp(-1, keepdim=True)
-            p = logs.exp()
-            log_probabilities[part] = logs.gather(1, chosen)[:, 0]
-            entropy[part] = -torch.linalg.vecdot(p, logs)
+            logits = nn.functional.linear(hidden[part], weight, bias).float()
+            if temperature != 1:
+                logits.div_(temperature)
+            p = logits.softmax(-1)
+            total = logits.amax(-1) - p.amax(-1).log()  # log of the sum of exp(logits), for the largest p is not small
+            log_probabilities[part] = logits.gather(1, chosen)[:, 0] - total
+            entropy[part] = total - torch.linalg.vecdot(p, logits)
             if gradient is not None:
-                p.neg_().scatter_add_(1, chosen, torch.ones_like(p[:, :1]))
-                gradient[part] = (p @ weight.to(p.dtype)).div_(temperature)
+                # Before the product: where a token is nearly certain, the difference of two products is rounding.
+                p.scatter_add_(1, chosen, p.new_full(chosen.shape, -1.0))
+                gradient[part] = (p @ weight.to(p.dtype)).div_(-temperature)
         ctx.save_for_backward(gradient)
         ctx.mark_non_differentiable(entropy)
         return log_probabilities, entropy
@@ -80,7 +83,13 @@ def states_before(backbone: Any, ids: Tensor, attention: Tensor, width: int) -> 
 
 
 def token_log_probabilities(
-    model: nn.Module, head: nn.Linear, ids: Tensor, attention: Tensor, width: int, temperature: float
+    model: nn.Module,
+    head: nn.Linear,
+    ids: Tensor,
+    attention: Tensor,
+    width: int,
+    temperature: float,
+    states: list[tuple[Tensor, Tensor]] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Return the log-probability of each of the last `width` tokens, and the entropy of the distribution it is from.
 
@@ -89,12 +98,15 @@ def token_log_probabilities(
         head: its `plain_head`.
         ids, attention: (B, L).
         temperature: what logits are divided by.
+        states: is given `ids` and the `states_before` each of the tokens, (B, width, H).
 
     Returns:
         Both (B, width), in nats, 0 where `attention` is 0. The entropy has no gradient.
     """
     inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     hidden = states_before(inner.base_model, ids, attention, width)
+    if states is not None:
+        states.append((ids, hidden))
     attended = attention[:, -width:].bool()
     values = _TokenLogProbabilities.apply(
         hidden[attended], head.weight, head.bias, ids[:, -width:][attended], temperature

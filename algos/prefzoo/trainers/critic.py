@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from prefzoo.models.position_ids import from_first_token
 from prefzoo.models.score_head import backbone, hidden_width
 from prefzoo.models.token_log_probabilities import states_before
-from prefzoo.models.weight_counts import BACKBONE, HEAD, VALUE
+from prefzoo.models.weight_counts import BACKBONE, HEAD, VALUE, weights_of
 from prefzoo.trainers.rollouts import prompts_and_replies
 
 STATES = "critic_states"
@@ -25,6 +25,9 @@ STATES = "critic_states"
 class CriticModules:
     """Mixed into a trainer: a head on the hidden states of a backbone, which is the policy's base under an adapter of
     the critic's own, a model of its own, or the start, whose states do not change while a rollout is learned from."""
+
+    start_states: list[tuple[Tensor, Tensor]] | None
+    """Of the trainer."""
 
     def attach_critic(self: Any, value_model: nn.Module | None, value_head: Tensor | None, frozen: bool) -> None:
         """Add the critic to the trainer's model.
@@ -38,6 +41,7 @@ class CriticModules:
         model = self.model
         self._adapted, self._own_weights, self._frozen = [], [], frozen
         if frozen:
+            self.start_states = []
             if not isinstance(model, PeftModel):
                 raise ValueError("a critic on the frozen start needs an adapter that can be switched off")
         elif value_model is None:
@@ -107,6 +111,10 @@ class CriticModules:
         read = self._backbone if self._backbone is not None else backbone(model)
         if not self._frozen:
             return states_before(read, ids, attention, width)
+        for passed, states in self.start_states:
+            if torch.equal(passed, ids):
+                return states
+        self.bench.ledger.forwarded(int(attention.sum()), weights_of(model).start)
         with torch.no_grad(), model.disable_adapter():
             return states_before(read, ids, attention, width)
 

@@ -21,7 +21,7 @@ from prefzoo.models.token_log_probabilities import plain_head, token_log_probabi
 from prefzoo.trainers import advantages as adv
 from prefzoo.trainers.critic import STATES, CriticModules
 from prefzoo.trainers.moving_reference import MovingReference
-from prefzoo.trainers.rollouts import prompts_and_replies
+from prefzoo.trainers.rollouts import adapter_in_use, prompts_and_replies
 from prefzoo.types import Prompt
 
 Potential = Callable[[Sequence[Prompt], Sequence[Sequence[int]]], list[list[float]]]
@@ -96,6 +96,8 @@ class OnPolicyTrainer(MovingReference, GRPOTrainer):
     """For the report."""
     beta: float
     gamma = 1.0
+    start_states: list[tuple[Tensor, Tensor]] | None = None
+    """Where something reads them: token ids (B, L) and states (B, T, H) of this rollout's passes of the start."""
 
     def __init__(self, *, token_rewards: TokenRewards, potential: Potential | None = None, **more: Any) -> None:
         super().__init__(**more)
@@ -194,10 +196,12 @@ class OnPolicyTrainer(MovingReference, GRPOTrainer):
         if head is None or any(value is not None and value is not False for value in more.values()):
             more |= {"batch_size": batch_size, "compute_entropy": compute_entropy}
             return super()._get_per_token_logps_and_entropies(model, *inputs, **more)
+        by_start = not torch.is_grad_enabled() and adapter_in_use(model) is None
+        states = self.start_states if by_start else None
         with self.accelerator.autocast():
             size = batch_size or len(input_ids)
             parts = [
-                token_log_probabilities(model, head, ids, attention, logits_to_keep, self.temperature)
+                token_log_probabilities(model, head, ids, attention, logits_to_keep, self.temperature, states)
                 for ids, attention in zip(input_ids.split(size), attention_mask.split(size), strict=True)
             ]
         logs, entropies = (torch.cat(batches) for batches in zip(*parts, strict=True))
@@ -253,7 +257,8 @@ class ActorCriticTrainer(CriticModules, OnPolicyTrainer):
         critic: what it estimates and how it learns.
         value_model: a backbone of its own for the critic; None puts an adapter on the policy's base.
         value_head: weights (1, H) that its head begins with; None draws them.
-        frozen: whether the critic is a head on the hidden states of the start, which are computed once a rollout.
+        frozen: whether the critic is a head on the hidden states of the start, which are computed once a rollout, in
+            the reference's pass where that is one of the start here.
     """
 
     advantage_is: ClassVar[str] = "generalized, from a critic"
@@ -279,6 +284,7 @@ class ActorCriticTrainer(CriticModules, OnPolicyTrainer):
             parts = [self.critic_states(_rows(batch, i, i + size)) for i in range(0, len(mask), size)]
             kept[STATES] = torch.cat(parts)
             batch = batch | kept
+            self.start_states = []
         with self._critic_on():
             parts = [self.values(_rows(batch, i, i + size)) for i in range(0, len(mask), size)]
         values = torch.cat(parts) * mask

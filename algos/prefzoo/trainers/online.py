@@ -31,7 +31,6 @@ def fit_online(
     generations: int,
     passes: int = 1,
     rollout: int = 1,
-    scored_anew: bool = True,
     *,
     missing_eos_penalty: float,
     shaping: RewardShaping = NO_SHAPING,
@@ -50,7 +49,6 @@ def fit_online(
         generations: replies to each prompt.
         passes: how often each rollout is learned from.
         rollout: optimizer steps that a rollout is divided into.
-        scored_anew: whether the policy passes over each rollout once more for the log-probabilities it was drawn with.
         missing_eos_penalty: taken off the score of a reply that was cut, after `reward.normalize` and `reward.clip`,
             unless such replies are kept (`generation.unfinished`).
         shaping: what is added to the reward beside; its potential is for trainers with a reward for each token.
@@ -82,10 +80,9 @@ def fit_online(
     }
     if bench.generation.engine == "vllm" and issubclass(config_class, GRPOConfig):
         shared.setdefault("vllm_importance_sampling_mode", MODE)
-        scored_anew = True
     if bench.generation.unfinished == "keep":
         missing_eos_penalty, shaping = 0.0, shaping.model_copy(update={"overlong": 0.0})
-    scorer = _Scorer(bench, policy, generations, passes, shared["beta"] > 0, scored_anew, missing_eos_penalty)
+    scorer = _Scorer(bench, policy, generations, passes, shared["beta"] > 0, missing_eos_penalty)
     scorer.shaping, scorer.moving = shaping, more.get("reference_decay") is not None
     if shaping.potential is not None:
         more["potential"] = scorer.potentials
@@ -146,11 +143,10 @@ class _Scorer(TrainerCallback):
         generations: int,
         passes: int,
         reference: bool,
-        scored_anew: bool,
         penalty: float,
     ) -> None:
         self.bench, self.policy, self.generations, self.passes = bench, policy, generations, passes
-        self.reference, self.scored_anew, self.penalty = reference, scored_anew, penalty
+        self.reference, self.penalty = reference, penalty
 
     def on_train_begin(self, args: Any, state: Any, control: Any, model: Any = None, **more: Any) -> None:
         self.weights, self.critic, self.frozen = weights_of(model), critic_of(model), frozen_critic(model)
@@ -187,12 +183,10 @@ class _Scorer(TrainerCallback):
         ledger.forwarded(prompt_tokens, self.weights.passed)
         if self.reference:
             ledger.forwarded(tokens, self.weights.passed if self.moving else self.weights.start)
-        if self.scored_anew:
-            ledger.forwarded(tokens, self.weights.passed)
         ledger.trained(self.passes * tokens, self.weights.passed, self.weights.trained)
         if self.critic:  # its values, and then its learning
-            ledger.forwarded(tokens, self.critic.passed)
             if self.frozen:  # the head alone, on states that are there already
-                ledger.flops += 6.0 * self.passes * tokens * self.critic.trained
+                ledger.flops += (2.0 + 6.0 * self.passes) * tokens * self.critic.trained
             else:
+                ledger.forwarded(tokens, self.critic.passed)
                 ledger.trained(self.passes * tokens, self.critic.passed, self.critic.trained)

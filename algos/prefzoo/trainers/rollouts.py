@@ -8,6 +8,8 @@ from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
+from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from prefzoo.errors import PrefzooError
@@ -15,7 +17,7 @@ from prefzoo.interface import Bench
 from prefzoo.models.batch_invariance import check_left_padding
 from prefzoo.models.decoding import fast_generate
 from prefzoo.models.position_ids import from_first_token
-from prefzoo.models.weight_counts import is_finite
+from prefzoo.models.weight_counts import is_finite, weights_of
 from prefzoo.trainers.vllm_rollouts import VllmRollouts, correct
 from prefzoo.validation_messages import diverged
 
@@ -27,9 +29,14 @@ class Rollouts:
     What is sampled here, and its log-probabilities and values, are those of the policy itself, without the adapter's
     dropout (Huang et al. 2024, https://arxiv.org/abs/2403.17031, have none at all). The passes that are learned from
     have it, as in every other trainer; where a rollout is learned from more than once, its noise is in the ratios.
+
+    In float32 the log-probabilities of a reply are those that its tokens were drawn with, which are the policy's to
+    rounding. Otherwise, and where something else sampled, the policy passes over the rollout for them.
     """
 
     bench: ClassVar[Bench]
+    _drawn: list[tuple[Tensor, Tensor]] | None = None
+    """Of the rollout that is being made, what `fast_generate` gives."""
 
     def __init__(self: Any, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
@@ -46,17 +53,59 @@ class Rollouts:
             raise PrefzooError(diverged(f"weights are not finite after step {self.state.global_step}"))
         # Where weights are spread over processes, all must take every step together.
         whole = not (self.is_deepspeed_enabled or self.is_fsdp_enabled)
-        fast = fast_generate(self.accelerator.unwrap_model(self.model), noise=True) if whole else nullcontext()
+        self._drawn, model = [], self.accelerator.unwrap_model(self.model)
+        fast = fast_generate(model, noise=True, drawn=self._drawn) if whole else nullcontext()
         with _without_dropout(self.model), fast:
             batch: dict[str, Any] = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
+        self._drawn = None
         if self.bench.generation.engine == "vllm":
             correct(self, batch, self.bench)
         return batch
+
+    def _get_per_token_logps_and_entropies(
+        self: Any,
+        model: nn.Module,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        logits_to_keep: int,
+        *args: Any,
+        **more: Any,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        inputs = (input_ids, attention_mask, logits_to_keep)
+        trained = "default" if isinstance(model, PeftModel) else None
+        of_policy = model is self.model and adapter_in_use(model) == trained
+        if self._drawn is not None and of_policy and not torch.is_grad_enabled():
+            if (logs := self._as_drawn(*inputs)) is not None:
+                return logs, None, None
+            self.bench.ledger.forwarded(int(attention_mask.sum()), weights_of(model).passed)
+        return super()._get_per_token_logps_and_entropies(model, *inputs, *args, **more)  # type: ignore[misc]
+
+    def _as_drawn(self: Any, ids: Tensor, attention: Tensor, width: int) -> Tensor | None:
+        """Return the log-probabilities that the last `width` tokens were drawn with, (B, width), 0 where `attention`
+        is 0; None where they are not known to be those of a pass over them."""
+        exact = {weight.dtype for weight in self.model.parameters()} == {torch.float32}
+        if not exact or self.accelerator.mixed_precision != "no" or len(self._drawn) != 1:
+            return None
+        replies, logs = self._drawn[0]
+        attended = attention[:, -width:].bool()
+        if len(replies) != len(ids) or attended[:, replies.shape[1] :].any():
+            return None
+        room = max(0, width - replies.shape[1])  # TRL may pad to a multiple
+        replies, logs = (nn.functional.pad(each, (0, room))[:, :width] for each in (replies, logs))
+        if not torch.equal(replies[attended], ids[:, -width:][attended]):
+            return None
+        return logs * attended
 
 
 def with_rollouts(trainer_class: Any, bench: Bench) -> Any:
     """Return `trainer_class` with `Rollouts` mixed in, under its own name."""
     return type(trainer_class.__name__, (Rollouts, trainer_class), {"bench": bench})
+
+
+def adapter_in_use(model: nn.Module) -> str | None:
+    """Return the name of the adapter that a model runs under; None where it is off, or the model has none."""
+    layer: Any = next((module for module in model.modules() if isinstance(module, BaseTunerLayer)), None)
+    return None if layer is None or layer.disable_adapters else layer.active_adapters[0]
 
 
 def prompts_and_replies(batch: dict[str, Any]) -> tuple[Tensor, Tensor]:

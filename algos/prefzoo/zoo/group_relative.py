@@ -56,7 +56,6 @@ class GroupRelative(Grouped):
             shaping=self.shaping,
             passes=self.epochs,
             rollout=self.minibatches,
-            scored_anew=self.epochs * self.minibatches > 1,  # else TRL takes those of the first pass
         )
 
 
