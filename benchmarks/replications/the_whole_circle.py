@@ -13,7 +13,7 @@ lab's annotators, who differ in taste and are wrong now and then:
 3. At the end every policy on the way is measured by the lab's gold.
 4. `prefzoo serve` serves the trained policy. Users ask, say which of two replies is better, and give thumbs.
 5. `prefzoo compare` with `data: {preferences: feedback.sqlite}` goes on from that policy: DPO on what its users said of
-   its own replies. The annotators' labels are of earlier policies; with them, the last round often runs away (docs/log.md).
+   its own replies. The annotators' labels are of earlier policies; with them too it often runs away (docs/log.md).
 """
 
 from __future__ import annotations
