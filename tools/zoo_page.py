@@ -32,6 +32,8 @@ that column says what they do here, not which method is best.
 """
 TUNED = """`prefzoo compare zoo --tune {trials}`: each searched alike, {trials} settings, on validation prompts
 ([docs/tuning.md](tuning.md)); the winners then trained anew, with the seeds and the test prompts of the others.
+Where a column has no number, that algorithm was not searched. A winner of so few settings, each tried with one seed,
+may still run away with another: look at its KL.
 """
 UNTUNED = "-untuned"
 
@@ -89,7 +91,7 @@ def draw(found: dict[str, Any]) -> None:
     axes.set_yticks(range(len(names)), names, fontsize=7)
     axes.set_ylim(-1, len(names))
     axes.set_xlabel("gold over the start, 95% intervals")
-    axes.legend(loc="lower right")
+    axes.legend(loc="upper left")
     figure.savefig(PICTURE, dpi=130)
 
 
