@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -164,6 +165,15 @@ def test_other_commands_are_interrupted_in_one_line(number, tmp_path) -> None:
     assert process.communicate(timeout=60) == ("", "interrupted\n") and process.returncode == 130
 
 
+@pytest.fixture
+def ctrl_c_interrupts() -> Iterator[None]:
+    """Ctrl-C as Python has it: what a script starts with `&` ignores it, and so would these tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c_interrupts")
 def test_what_is_started_under_a_block_never_hears_of_ctrl_c_and_the_caller_does() -> None:
     code = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))"
     asked = []
