@@ -119,7 +119,7 @@ class Circle(NamedTuple):
             **self.shared(),
             "model": {"path": str(self.out / "policy")},
             "start": {"algorithm": "none"},
-            # Users asked training prompts alone; the demonstrations bring the test prompts of before.
+            # The demonstrations bring the test prompts of before; of what users asked a share is tested on, too.
             "data": {
                 "preferences": str(self.out / "feedback.sqlite"),
                 "demonstrations": str(self.out / "demonstrations.jsonl"),
