@@ -7,7 +7,7 @@ those of each row alone, and so are the gradients, to rounding (Wang & Hegde 202
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +57,7 @@ def shared_beginnings(model: nn.Module) -> Iterator[None]:
     if not _can_share(inner):
         yield
         return
-    plain, before = inner.forward, vars(inner).get("forward")
+    plain = inner.forward
 
     def forward(*args: Any, **kwargs: Any) -> Any:
         given = {name: value for name, value in kwargs.items() if value is not None and name not in USUAL}
@@ -73,14 +73,22 @@ def shared_beginnings(model: nn.Module) -> Iterator[None]:
         output.last_hidden_state = output.last_hidden_state.flatten(0, 1)[some.where]
         return output
 
-    inner.forward = forward
+    with replaced_forward(inner, forward):
+        yield
+
+
+@contextlib.contextmanager
+def replaced_forward(module: Any, forward: Callable[..., Any]) -> Iterator[None]:
+    """Within this block a module's forward pass is another function."""
+    before = vars(module).get("forward")
+    module.forward = forward
     try:
         yield
     finally:
         if before is None:
-            del inner.forward
+            del module.forward
         else:
-            inner.forward = before
+            module.forward = before
 
 
 def _drops(inner: nn.Module) -> bool:

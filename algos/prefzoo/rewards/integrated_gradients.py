@@ -17,7 +17,7 @@ from prefzoo.models.loading import device
 from prefzoo.models.merged_layers import MOST_BYTES, merged_layers
 from prefzoo.models.next_token import in_parallel
 from prefzoo.models.score_head import backbone
-from prefzoo.models.shared_beginnings import has_full_attention
+from prefzoo.models.shared_beginnings import has_full_attention, replaced_forward
 from prefzoo.rewards.reward_model import GivenClassifier, RewardModel
 
 MOST_ERROR = 0.01
@@ -291,7 +291,7 @@ def _continuing(inner: Any, cache: Any, mask: Tensor) -> Iterator[None]:
     Args:
         mask: which of the cache's places are tokens, (B, P).
     """
-    plain, before = inner.forward, vars(inner).get("forward")
+    plain = inner.forward
 
     def forward(input_ids: Tensor, attention_mask: Tensor, **_: Any) -> Any:
         return plain(
@@ -302,11 +302,5 @@ def _continuing(inner: Any, cache: Any, mask: Tensor) -> Iterator[None]:
             use_cache=True,
         )
 
-    inner.forward = forward
-    try:
+    with replaced_forward(inner, forward):
         yield
-    finally:
-        if before is None:
-            del inner.forward
-        else:
-            inner.forward = before
