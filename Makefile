@@ -11,7 +11,7 @@ SMOLLM2 := $(VLLM)/SmolLM2-135M-Instruct
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup compare test test-faults test-slow test-kills test-people test-slurm test-ray test-vllm vllm-env smollm2 test-learning test-oldest bench-speed bench-gpu bench-ppo bench-llamafactory lint format
+.PHONY: help setup compare test test-faults test-slow test-rest test-kills test-people test-slurm test-ray test-vllm vllm-env smollm2 test-learning test-oldest bench-speed bench-gpu bench-ppo bench-llamafactory lint format
 .PHONY: lab wheel clean
 
 help: ## this list
@@ -30,13 +30,16 @@ compare: $(READY) ## the main job: compare the algorithms on the embedded lab
 	$(BIN)/prefzoo compare quickstart
 
 test: $(READY) ## the tests that fit into some minutes, two at a time
-	$(BIN)/python -m pytest -m "not learning and not faults and not slow and not people and not slurm and not ray and not vllm" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not learning and not faults and not slow and not people and not slurm and not ray and not vllm" -n 2 --dist worksteal
 
 test-faults: $(READY) ## kills, interrupts, dead servers and several processes
-	$(BIN)/python -m pytest -m faults -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m faults -n 3 --dist worksteal
 
 test-slow: $(READY) ## whole comparisons from end to end
-	$(BIN)/python -m pytest -m "slow and not faults" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "slow and not faults" -n 3 --dist worksteal
+
+test-rest: $(READY) ## both of these; three at a time, for many of them wait
+	$(BIN)/python -m pytest -m "slow or faults" -n 3 --dist worksteal
 
 test-kills: $(READY) ## 100 kills over all algorithms and stages; an hour or more
 	PREFZOO_KILLS=100 $(BIN)/python -m pytest tests/faults/test_kills.py -s --timeout 0

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import sys
@@ -124,10 +125,19 @@ def make_bench(tmp_path, lab_rows):
 
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory):
-    """One small comparison with every algorithm, two seeds, shared by the tests that read its results."""
+    """One small comparison with every algorithm, two seeds, shared by the tests that read its results. One worker makes
+    it; the others take a copy, for some tests go on with it."""
     from prefzoo import compare
 
     out = tmp_path_factory.mktemp("runs") / "small"
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        own = tmp_path_factory.getbasetemp()
+        made = own.with_name("shared") / out.relative_to(own)  # as deep: policies name their start by a relative path
+        made.parent.mkdir(parents=True, exist_ok=True)
+        with made.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            compare("quickstart", seeds=2, sets=SMALL, out=made)
+        shutil.copytree(made, out, symlinks=True)
     return compare("quickstart", seeds=2, sets=SMALL, out=out), out
 
 
