@@ -9,6 +9,8 @@ import signal
 import pytest
 from cluster_comparison import Comparison, is_running, process_of
 
+from wandb_files import read_runs
+
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(3600)]
 
 
@@ -53,3 +55,20 @@ def test_what_is_killed_on_ray_ends_as_on_one_machine(cluster, tmp_path) -> None
     assert all(len(reasons) == 1 for reasons in lost.values()) and "died" in str(lost), lost
     assert {each.state for each in comparison.status().values()} == {"done"}
     comparison.check_memory()
+
+
+def test_a_search_on_ray_finds_and_tracks_what_one_on_this_machine_does(cluster, tmp_path) -> None:
+    cluster.add_node(num_cpus=2)
+    (tmp_path / "ray.yaml").write_text(f"executor: ray\naddress: {cluster.address}\nmax_jobs: 2\n")
+    searches = ["--algorithms", "dpo,sft", "--tune", "3", "--set", "tracking.wandb.mode=offline"]
+    found, tracked = [], []
+    for place, on in (("local", None), ("ray", tmp_path / "ray.yaml")):
+        (tmp_path / place).mkdir()
+        comparison = Comparison(tmp_path / place / "run", os.environ, on, *searches)
+        comparison.finish(comparison.start())
+        found.append(comparison.numbers())
+        runs = read_runs(comparison.out)
+        tracked.append({title: (len(run["history"]), run["exit_code"]) for title, run in runs.items()})
+    assert found[0] == found[1] and found[0][0]["tuning"]["labels"].keys() == {"dpo", "sft"}
+    assert tracked[0] == tracked[1] and len(tracked[0]) > 6
+    assert {each.state for each in comparison.status().values()} == {"done"}
