@@ -55,6 +55,78 @@ class FeedbackRequest(BaseModel):
     undo: bool = False
 
 
+class ReplyFeedback:
+    """What users say of replies of this server, as items and answers of a store.
+
+    Args:
+        store: where feedback is kept.
+        traffic: knows the replies.
+    """
+
+    def __init__(self, store: FeedbackStore, traffic: Traffic) -> None:
+        self.store, self.traffic = store, traffic
+        self.users: set[str] = set()
+        """Those that the store has for certain."""
+
+    def record(self, body: FeedbackRequest) -> bool:
+        """Keep what a user said, or take it back; False where that was done already.
+
+        Raises:
+            RequestError: when it says nothing, of no reply of this server, or cannot be kept.
+        """
+        annotator = f"user:{body.user}"
+        try:
+            if body.undo:
+                if any((body.reply, body.thumb, body.first, body.second, body.choice)):
+                    raise RequestError("undo: takes an answer_id and the user alone", param="undo")
+                return self.store.take_back(annotator, str(body.answer_id))
+            item, value = self._item_and_value(body)
+            if annotator not in self.users:
+                if annotator not in self.store.annotators():
+                    self.store.add_annotator(annotator)
+                self.users.add(annotator)
+            self.store.add_items([item])
+            return self.store.record(
+                Answer(str(body.answer_id), item.item_id, annotator, item.kind, value, seconds=body.seconds)
+            )
+        except AnsweredAlready as error:
+            raise RequestError(str(error), 409, code="answered_already") from None
+        except FeedbackError as error:
+            raise RequestError(str(error)) from None
+        except PrefzooError as error:  # a full disk, a file that somebody holds: nothing was written
+            raise RequestError(str(error), 503, "server_error", retry_after=5) from None
+
+    def _item_and_value(self, body: FeedbackRequest) -> tuple[Item, dict[str, Any]]:
+        value: dict[str, Any]
+        thumb, pair = (body.reply, body.thumb), (body.first, body.second, body.choice)
+        if all(thumb) and not any(pair):
+            replies, kind, value = [self._served(body.reply, "reply")], "thumb", {"liked": body.thumb == "up"}
+        elif all(pair) and not any(thumb):
+            replies = [self._served(body.first, "first"), self._served(body.second, "second")]
+            if replies[0].prompt != replies[1].prompt or replies[0].reply_id == replies[1].reply_id:
+                raise RequestError("first and second: name two replies to the same messages", param="second")
+            kind = "compare"
+            preferred = body.choice in ("first", "second")
+            value = {"choice": body.choice, "strength": (body.strength or "better") if preferred else None}
+        else:
+            raise RequestError("send either reply and thumb, or first, second and choice")
+        item = Item(
+            self.store.item_id(kind, *(reply.reply_id for reply in replies)),
+            kind,
+            [dict(turn) for turn in replies[0].prompt],
+            [{"text": reply.text, "policy": reply.policy} for reply in replies],
+            f"{SOURCE}{replies[0].conversation or ''}",
+        )
+        return item, value
+
+    def _served(self, name: str | None, key: str) -> ServedReply:
+        whole = str(name) if ":" in str(name) or str(name).startswith("page-") else f"{name}:0"
+        reply = self.traffic.reply(whole)
+        if reply is None:
+            raise RequestError(f"{key} {name!r}: this server gave no such reply", 404, param=key, code="unknown_reply")
+        return reply
+
+
 def add_page(app: FastAPI, engine: Engine, traffic: Traffic, store: FeedbackStore, title: str) -> None:
     """Add the page at `/`, and `POST /feedback`.
 
@@ -67,8 +139,7 @@ def add_page(app: FastAPI, engine: Engine, traffic: Traffic, store: FeedbackStor
     page = templates.get_template("chat.html.jinja").render(title=title)
     folder = files("prefzoo.serving").joinpath("templates")
     static = {name: folder.joinpath(name).read_text("utf-8") for name in ("chat.js", "chat.css")}
-    sides = random.SystemRandom()
-    users: set[str] = set()
+    sides, feedback = random.SystemRandom(), ReplyFeedback(store, traffic)
 
     @app.get("/")
     async def _page() -> Response:
@@ -116,61 +187,8 @@ def add_page(app: FastAPI, engine: Engine, traffic: Traffic, store: FeedbackStor
     @app.post("/feedback")
     async def _feedback(request: Request) -> Response:
         body: FeedbackRequest = read_request(await read_json(request), FeedbackRequest)
-        new = await asyncio.to_thread(_record, body)
+        new = await asyncio.to_thread(feedback.record, body)
         return JSONResponse({"recorded": True, "new": new})
-
-    def _record(body: FeedbackRequest) -> bool:
-        annotator = f"user:{body.user}"
-        try:
-            if body.undo:
-                if any((body.reply, body.thumb, body.first, body.second, body.choice)):
-                    raise RequestError("undo: takes an answer_id and the user alone", param="undo")
-                return store.take_back(annotator, str(body.answer_id))
-            item, value = _item_and_value(body)
-            if annotator not in users:
-                if annotator not in store.annotators():
-                    store.add_annotator(annotator)
-                users.add(annotator)
-            store.add_items([item])
-            return store.record(
-                Answer(str(body.answer_id), item.item_id, annotator, item.kind, value, seconds=body.seconds)
-            )
-        except AnsweredAlready as error:
-            raise RequestError(str(error), 409, code="answered_already") from None
-        except FeedbackError as error:
-            raise RequestError(str(error)) from None
-        except PrefzooError as error:  # a full disk, a file that somebody holds: nothing was written
-            raise RequestError(str(error), 503, "server_error", retry_after=5) from None
-
-    def _item_and_value(body: FeedbackRequest) -> tuple[Item, dict[str, Any]]:
-        value: dict[str, Any]
-        thumb, pair = (body.reply, body.thumb), (body.first, body.second, body.choice)
-        if all(thumb) and not any(pair):
-            replies, kind, value = [_served(body.reply, "reply")], "thumb", {"liked": body.thumb == "up"}
-        elif all(pair) and not any(thumb):
-            replies = [_served(body.first, "first"), _served(body.second, "second")]
-            if replies[0].prompt != replies[1].prompt or replies[0].reply_id == replies[1].reply_id:
-                raise RequestError("first and second: name two replies to the same messages", param="second")
-            kind = "compare"
-            preferred = body.choice in ("first", "second")
-            value = {"choice": body.choice, "strength": (body.strength or "better") if preferred else None}
-        else:
-            raise RequestError("send either reply and thumb, or first, second and choice")
-        item = Item(
-            store.item_id(kind, *(reply.reply_id for reply in replies)),
-            kind,
-            [dict(turn) for turn in replies[0].prompt],
-            [{"text": reply.text, "policy": reply.policy} for reply in replies],
-            f"{SOURCE}{replies[0].conversation or ''}",
-        )
-        return item, value
-
-    def _served(name: str | None, key: str) -> ServedReply:
-        whole = str(name) if ":" in str(name) or str(name).startswith("page-") else f"{name}:0"
-        reply = traffic.reply(whole)
-        if reply is None:
-            raise RequestError(f"{key} {name!r}: this server gave no such reply", 404, param=key, code="unknown_reply")
-        return reply
 
 
 async def _together(streams: list[AsyncIterator[Piece]]) -> AsyncIterator[Piece]:

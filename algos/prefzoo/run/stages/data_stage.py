@@ -75,13 +75,7 @@ def _prepare(recipe: Recipe, folder: Path, progress: Progress) -> None:
     recipe = recipe.with_lengths(lengths)
     remembered = preflight.RememberedPrompts(rendering, lengths["max_prompt_tokens"])
     fitting, shortened = _fit(recipe, sound, dropped, rendering, remembered, progress)
-    usable_rows = splits.with_joined_groups([row for row in fitting if row.id not in added])
-    if split_ids is not None:
-        parts = {name: [row for row in usable_rows if row.id in ids] for name, ids in split_ids.items()}
-    else:
-        parts = splits.split_by_prompt(usable_rows, recipe.data.splits.model_dump(), recipe.data.seed)
-        usable_rows += (later := splits.add_to_train(parts, [row for row in fitting if row.id in added], dropped))
-        parts["train"] += later
+    parts, usable_rows = _split(recipe, fitting, added, split_ids, dropped)
     available = len(parts["train"])
     parts["train"] = splits.limit_prompts(parts["train"], recipe.budget.prompts)
     plain, context_facts = parts, dict[str, Any]()
@@ -116,8 +110,43 @@ def _prepare(recipe: Recipe, folder: Path, progress: Progress) -> None:
     _check_kinds(recipe, parts["train"], dropped)
     check_positions(recipe, base, [row for rows in parts.values() for row in rows], rendering, remembered)
     _try_functions(recipe, parts["train"])
+    _examined(sealed, plain, shortened, rendering, remembered, progress).save(folder)
+
+
+def _split(
+    recipe: Recipe,
+    rows: list[Row],
+    added: set[str],
+    split_ids: Mapping[str, set[str]] | None,
+    dropped: Rejects,
+) -> tuple[dict[str, list[Row]], list[Row]]:
+    """The rows of each split, and those of all; rows of sources that are `added` are in the training split alone."""
+    usable = splits.with_joined_groups([row for row in rows if row.id not in added])
+    if split_ids is not None:
+        return {name: [row for row in usable if row.id in ids] for name, ids in split_ids.items()}, usable
+    parts = splits.split_by_prompt(usable, recipe.data.splits.model_dump(), recipe.data.seed)
+    later = splits.add_to_train(parts, [row for row in rows if row.id in added], dropped)
+    parts["train"] += later
+    return parts, usable + later
+
+
+def _examined(
+    sealed: splits.SealedSplits,
+    plain: Mapping[str, list[Row]],
+    shortened: list[str],
+    rendering: Tokens,
+    remembered: preflight.RememberedPrompts,
+    progress: Progress,
+) -> splits.SealedSplits:
+    """The splits with what is told of them before a training, and with the families of near-duplicates in the test
+    split, which are looked for without passages: two prompts that share some are no duplicates.
+
+    Args:
+        plain: the splits before passages were put before their prompts.
+        shortened: ids of the rows whose prompt was cut.
+    """
     progress("near-duplicates", 0, 1)
-    near = near_duplicates(plain)  # passages that two prompts share make them no duplicates
+    parts, near = sealed.splits, near_duplicates(plain)
     groups = [row.group for row in with_test_groups(plain["test"], near.families)]
     test = [replace(row, group=group) for row, group in zip(parts["test"], groups, strict=True)]
     rendering.tokenizer.realigned = 0
@@ -126,7 +155,7 @@ def _prepare(recipe: Recipe, folder: Path, progress: Progress) -> None:
     examined["near_duplicates"] = near.by_split
     examined["test_groups"] = preflight.group_counts(test)
     examined["notes"] = notes(examined, rendering, parts)
-    replace(sealed, splits={**parts, "test": test}, preflight=examined).save(folder)
+    return replace(sealed, splits={**parts, "test": test}, preflight=examined)
 
 
 def _merged(all_rejects: Iterable[Rejects]) -> Rejects:
