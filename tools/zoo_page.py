@@ -33,7 +33,8 @@ that column says what they do here, not which method is best.
 TUNED = """`prefzoo compare zoo --tune {trials}`: each searched alike, {trials} settings, on validation prompts
 ([docs/tuning.md](tuning.md)); the winners then trained anew, with the seeds and the test prompts of the others.
 Where a column has no number, that algorithm was not searched. A winner of so few settings, each tried with one seed,
-may still run away with another: look at its KL.
+may still run away with another: look at its KL. Verdicts are corrected for all policies of their own run; there were
+runs of {compared}, tuned and as written.
 """
 UNTUNED = "-untuned"
 
@@ -54,8 +55,7 @@ def keep(runs: list[Path], found: dict[str, Any]) -> dict[str, Any]:
             if label == "start":
                 continue
             verdict, name = over_start.get(label), label.removesuffix(UNTUNED)
-            as_written = not tuned or label.endswith(UNTUNED)
-            (found if as_written else found["tuned"])["labels"][name] = {
+            row = {
                 "algorithm": each.algorithm,
                 "error": each.error,
                 "over_start": verdict and verdict.difference,
@@ -63,7 +63,12 @@ def keep(runs: list[Path], found: dict[str, Any]) -> dict[str, Any]:
                 "verdict": verdict and verdict.verdict,
                 "kl": each.summary["kl"].mean if "kl" in each.summary else None,
                 "settings": each.settings,
+                "compared": len(results.algorithms) - 1,
             }
+            if results.tuning is not None and label in results.tuning.labels:
+                found["tuned"]["labels"][name] = row
+            if not tuned or label != name or f"{name}{UNTUNED}" not in results.algorithms:
+                found["labels"][name] = row
     return found
 
 
@@ -178,11 +183,16 @@ def said(settings: dict[str, Any]) -> list[str]:
     ]
 
 
+def runs(tuned: dict[str, Any]) -> str:
+    """How many policies the runs compared whose numbers are shown, in words."""
+    return " and ".join(map(str, sorted({row["compared"] for row in tuned["labels"].values()})))
+
+
 def page(found: dict[str, Any] | None) -> str:
     """The whole page."""
     lines = [HEAD]
     if found is not None:
-        lines += [MEASURED.format(**found), *([TUNED.format(**found["tuned"])] if "tuned" in found else [])]
+        lines += [MEASURED.format(**found), *([TUNED.format(**found["tuned"], compared=runs(found["tuned"]))] if "tuned" in found else [])]
         lines += [*table(found), ""]
     for family, names in families().items():
         lines += [f"## {family[0].upper()}{family[1:]}", ""]
