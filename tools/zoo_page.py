@@ -192,7 +192,9 @@ def page(found: dict[str, Any] | None) -> str:
     """The whole page."""
     lines = [HEAD]
     if found is not None:
-        lines += [MEASURED.format(**found), *([TUNED.format(**found["tuned"], compared=runs(found["tuned"]))] if "tuned" in found else [])]
+        lines.append(MEASURED.format(**found))
+        if tuned := found.get("tuned"):
+            lines.append(TUNED.format(**tuned, compared=runs(tuned)))
         lines += [*table(found), ""]
     for family, names in families().items():
         lines += [f"## {family[0].upper()}{family[1:]}", ""]
