@@ -261,7 +261,8 @@ def test_mistakes_with_sources_are_named(installed, data, more, says: str) -> No
 
 
 def test_a_source_of_another_package_is_read_split_and_decides(installed, tmp_path) -> None:
-    from prefzoo.run.stages.data_stage import prepare, read_data
+    from prefzoo.run.stages.data_stage import prepare
+    from prefzoo.run.stages.read_sources import read_data
     from prefzoo.run.stages.recipe_inputs import gold_function
 
     sets = ["data.source=capitals", *SMALL]

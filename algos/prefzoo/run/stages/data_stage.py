@@ -10,21 +10,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from prefzoo.data import preflight, sources, splits
+from prefzoo.data import preflight, splits
 from prefzoo.data.formats import Row
 from prefzoo.data.near_duplicates import near_duplicates, with_test_groups
 from prefzoo.data.prompt_context import PromptContext
-from prefzoo.data.read_files import ReadOptions
 from prefzoo.data.read_result import ReadResult
-from prefzoo.data.read_rows import read_rows
-from prefzoo.data.rejects import Rejected, Rejects, writable
+from prefzoo.data.rejects import Rejected, Rejects
 from prefzoo.errors import DataError, PrefzooError
-from prefzoo.feedback.stored_records import is_store, read_store
 from prefzoo.models.chat_templates import template_text
 from prefzoo.models.loading import resolve
 from prefzoo.recipe.model_check import downloaded_problems
 from prefzoo.recipe.recipe_schema import GoldFunction, Recipe
 from prefzoo.run.stage_graph import Plan, Stage
+from prefzoo.run.stages.read_sources import added_sources, read_data, source_name
 from prefzoo.run.stages.token_lengths import (
     SAMPLE,
     Tokens,
@@ -65,7 +63,7 @@ def _prepare(recipe: Recipe, folder: Path, progress: Progress) -> None:
     rendering = Tokens(base, recipe.model.trust_remote_code, chat_template=template)
     dropped = Rejects()
     sound = splits.clean([row for result in results.values() for row in result.rows], dropped)
-    added = {row.id for key, result in results.items() if key in _added(recipe) for row in result.rows}
+    added = {row.id for key, result in results.items() if key in added_sources(recipe) for row in result.rows}
     positions = model_positions(base, recipe.model.trust_remote_code)
     derived = list(recipe.derives)
     context = PromptContext.of(recipe.context) if recipe.context is not None else None
@@ -199,19 +197,10 @@ def _facts_of_files(recipe: Recipe, results: Mapping[str, ReadResult], beyond_bu
         "beyond_budget": beyond_budget,
         "annotators": {kind: result.annotators for kind, result in results.items() if result.annotators},
         "sources": [
-            {"key": key, "source": _called(file), "read": results[key].read, "made": len(results[key].rows)}
+            {"key": key, "source": source_name(file), "read": results[key].read, "made": len(results[key].rows)}
             for key, (_, file) in recipe.data.places().items()
         ],
     }
-
-
-def _added(recipe: Recipe) -> set[str]:
-    """The keys of the sources whose rows are added to those of the first one of their kind."""
-    return set(filter(_is_added, recipe.data.places()))
-
-
-def _is_added(key: str) -> bool:
-    return key.endswith("]") and not key.endswith("[0]")
 
 
 def _kept_by_source(
@@ -272,61 +261,6 @@ def _try_functions(recipe: Recipe, rows: list[Row]) -> None:
             raise PrefzooError(f"{key}: {error}") from error
 
 
-def read_data(recipe: Recipe) -> tuple[dict[str, ReadResult], dict[str, set[str]] | None]:
-    """What the recipe's files or hub data sets hold, by kind of data, or its source by the source's name; and the ids
-    of the rows of each split where the source has split them already, else None.
-
-    Raises:
-        DataError: when a source gives no splits that can be used, or a file cannot be read.
-    """
-    data = recipe.data
-    if (name := recipe.source) is not None:
-        request = sources.RowRequest(recipe.budget.prompts or 1500, 0, recipe.evaluation.prompts, data.seed)
-        rows, split_ids = sources.load(name).rows(request), None
-        if isinstance(rows, Mapping):
-            rows, split_ids = _already_split(name, rows)
-        return {name: ReadResult(list(rows), read=len(rows), used=len(rows))}, split_ids
-    options = ReadOptions(
-        data.columns, data.attributes, data.split, data.revision, data.data_dir, data.annotators, data.pairs
-    )
-    places = data.places()
-    names = Counter(_called(file) for _, file in places.values())
-    results = {}
-    for key, (kind, file) in places.items():
-        # Ids name lines; they must say of which file, and two folders may have a file of one name.
-        prefix = f"{_called(file)} " if names[_called(file)] == 1 else f"{key} {_called(file)} "
-        results[key] = _read(key, kind, file, options).with_prefix(prefix)
-    return results, None
-
-
-def _read(key: str, kind: str, file: str, options: ReadOptions) -> ReadResult:
-    """The rows of one source. A store of feedback that is added to another source may be empty yet.
-
-    Raises:
-        DataError: naming its place in a list of several.
-    """
-    try:
-        if not is_store(file):
-            return read_rows(kind, file, options)
-        store = read_store(file, kind)
-        result = read_rows(kind, file, replace(options, columns={}), store.records)
-        if not result.rows and not _is_added(key):
-            others = "".join(f"; {count} of another kind ({name})" for name, count in sorted(store.others.items()))
-            raise DataError(
-                f"data.{kind}: no row can be made of the {result.read} answers in {file!r}{others}; dropped: "
-                f"{result.dropped.counts()}"
-            )
-        return result
-    except DataError as error:
-        raise DataError(str(error).replace(f"data.{kind}", f"data.{key}", 1)) from error
-
-
-def _called(source: str) -> str:
-    """How a file is called in a report, or a hub data set."""
-    path = Path(source).expanduser()
-    return writable(path.name if path.is_file() else source)
-
-
 LABELS_ALONE = (
     "Replies that were liked, or not, are there: kto, bco and `reward: {loss: logistic}` learn from them, and `start: "
     "none` needs no data. "
@@ -369,12 +303,3 @@ def _check_kinds(recipe: Recipe, train: Sequence[Row], dropped: Rejects) -> None
             f"{' and not one '.join(missing)}, which this recipe learns from. "
             f"{LABELS_ALONE if labelled and not paired else ''}Dropped, or not paired: {dropped.counts()}."
         )
-
-
-def _already_split(name: str, rows_of: Mapping[str, Sequence[Row]]) -> tuple[list[Row], dict[str, set[str]]]:
-    if stray := sorted(set(rows_of) - set(splits.SPLITS)):
-        raise DataError(f"data.source: {name!r} gives a split {stray[0]!r}; allowed: {', '.join(splits.SPLITS)}")
-    rows = [row for split in splits.SPLITS for row in rows_of.get(split, ())]
-    if len({row.id for row in rows}) < len(rows):
-        raise DataError(f"data.source: {name!r} gives two rows of one id")
-    return rows, {split: {row.id for row in rows_of.get(split, ())} for split in splits.SPLITS}
