@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +56,20 @@ def device() -> torch.device:
     return (
         torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
     )
+
+
+_to_be_divided: ContextVar[bool] = ContextVar("to_be_divided", default=False)
+
+
+@contextlib.contextmanager
+def to_be_divided(divided: bool) -> Iterator[None]:
+    """Within this block models are read into the machine's own memory, from which each process's share of them goes to
+    its device; nothing changes where they are not to be divided."""
+    before = _to_be_divided.set(divided)
+    try:
+        yield
+    finally:
+        _to_be_divided.reset(before)
 
 
 def load_tokenizer(
@@ -160,7 +176,7 @@ def from_pretrained_arguments(
         "dtype": getattr(torch, dtype),
         "use_safetensors": True,
         "trust_remote_code": trust_remote_code,
-        "device_map": {"": device()},
+        "device_map": {"": torch.device("cpu") if _to_be_divided.get() else device()},
     }
     if attn_implementation:
         settings["attn_implementation"] = attn_implementation

@@ -31,6 +31,13 @@ from prefzoo.trainers.charging import Charging
 from prefzoo.trainers.checkpoints import Checkpoints, resumable
 from prefzoo.trainers.config_audit import requested_and_actual, training_facts
 from prefzoo.trainers.curves import CURVES, Curves, guard_trackers, losses, reporting_arguments
+from prefzoo.trainers.divided_weights import (
+    all_finite,
+    divide_on_cpus,
+    prepare_dividing,
+    refuse_indivisible,
+    whole_model,
+)
 from prefzoo.trainers.extra_modules import add_module
 from prefzoo.trainers.first_step import learn_from_first_step
 from prefzoo.trainers.head_positions import learned_positions_alone
@@ -56,6 +63,7 @@ def fit(
     callbacks: Sequence[TrainerCallback] = (),
     policy_kind: type[PolicyWithModules] | None = None,
     policy_settings: Mapping[str, Any] | None = None,
+    divisible: bool = False,
     **more: Any,
 ) -> Any:
     """Train a fresh adapter on the start (or go on with `bench.latest`), save it, and return what was saved, which is
@@ -76,11 +84,15 @@ def fit(
             has them) are put on the trainer's model under their names, and learn with it. None keeps the language
             model alone.
         policy_settings: of the policy kind.
+        divisible: whether the trainer can train weights that FSDP divides over processes: it needs no whole weights to
+            sample from, and no modules beside the model.
         more: further arguments of the trainer.
 
     Raises:
         PrefzooError: when there are no rows, the policy kind is not registered, or the loss stopped being a number.
     """
+    if not divisible:
+        refuse_indivisible(trainer_class.__name__)
     if not rows:
         raise PrefzooError(f"{trainer_class.__name__} was given no rows to train on")
     if policy_kind is not None:
@@ -134,8 +146,9 @@ def fit(
     charging = Charging(trainer, bench, prompts, reference, extra_passes)
     run_trainer(trainer, bench, not goes_on, charging, policy)
     folder = bench.out / "policy"
+    model = whole_model(trainer)
     if trainer.is_world_process_zero():
-        policy(trainer.accelerator.unwrap_model(trainer.model)).save(folder)
+        policy(model).save(folder)
     trainer.accelerator.wait_for_everyone()
     return SavedPolicy(folder) if policy_kind is None else load_policy(folder, run_code=True)
 
@@ -258,7 +271,9 @@ def arguments(
         shared["disable_dropout"] = False  # the model's own is off in all trainers; the adapter's is the recipe's
     if "max_length" in config_class.__dataclass_fields__:
         shared["max_length"] = None  # rows were made to fit, for all algorithms at once
-    return config_class(**{**shared, **settings})
+    args = config_class(**{**shared, **settings})
+    divide_on_cpus()
+    return args
 
 
 def run_trainer(
@@ -298,6 +313,7 @@ def run_trainer(
     if bench.machinery.milestones and policy is not None:
         trainer.add_callback(Milestones(bench, trainer, charging, checkpoints.folder, policy))
     trainer.add_callback(checkpoints)  # last, for it clears its folder when the training ends
+    prepare_dividing(trainer)
     try:
         with shared_beginnings(trainer.model):
             checkpoints.train()
@@ -314,7 +330,7 @@ def run_trainer(
     ]
     bad = [(loss, step) for loss, step in logged if not math.isfinite(loss)]
     # The last steps may be in no log: what they did to the weights is.
-    if bad or not is_finite(trainer.model):
+    if not all_finite(trainer) or bad:
         loss, step = bad[0] if bad else logged[-1]
         raise PrefzooError(
             diverged(f"the loss is {loss} at step {step} of {trainer.state.max_steps}, or weights are not finite")

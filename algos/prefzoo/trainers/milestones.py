@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 
 from prefzoo.interface import MILESTONES, Bench, Policy
 from prefzoo.trainers.charging import Charging
+from prefzoo.trainers.divided_weights import whole_model
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
@@ -61,9 +62,9 @@ class Milestones(TrainerCallback):
         name = f"step {state.global_step} of {state.max_steps}"
         policy_alone = getattr(self.trainer, "without_critic", contextlib.nullcontext)
         with policy_alone():
-            model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+            policy = self.policy(whole_model(self.trainer))
             title = name if self.number == 1 else f"training {self.number}, {name}"
-            self.bench.keep(self.policy(model), title, ledger, self._folder_of(self.steps.index(state.global_step)))
+            self.bench.keep(policy, title, ledger, self._folder_of(self.steps.index(state.global_step)))
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any) -> None:
         if not state.is_world_process_zero:

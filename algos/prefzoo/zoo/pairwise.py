@@ -80,7 +80,8 @@ class Pairwise(Algorithm):
             trainer = precomputed_reference(trainer, bench, settings.get("precompute_ref_log_probs"))
         else:
             trainer = without_reference(trainer)
-        return fit(bench, trainer, DPOConfig, self.rows(bench), settings, reference=self.reference)
+        rows = self.rows(bench)
+        return fit(bench, trainer, DPOConfig, rows, settings, reference=self.reference, divisible=True)
 
     def rows(self, bench: Bench) -> list[dict[str, Any]]:
         """Return the pairs that are learned from; a `margin` that they have is the loss's `chosen.margins`."""

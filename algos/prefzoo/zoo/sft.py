@@ -31,4 +31,4 @@ class SFT(Algorithm):
         from prefzoo.trainers.fitting import fit
 
         rows = bench.data.chosen() if self.on == "chosen" else bench.data.demonstrations
-        return fit(bench, SFTTrainer, SFTConfig, rows, self.trainer)
+        return fit(bench, SFTTrainer, SFTConfig, rows, self.trainer, divisible=True)

@@ -64,4 +64,5 @@ class Unpaired(Algorithm):
         settings |= {"loss_type": self.loss, **self.trainer}
         # KTO's KL takes a pass of the policy and one of the reference beside those of the loss itself.
         extra = 1 if self.loss == "kto" else 0
-        return fit(bench, self.trainer_class(bench), KTOConfig, rows, settings, reference=1 + extra, extra_passes=extra)
+        passes: dict[str, Any] = {"reference": 1 + extra, "extra_passes": extra}
+        return fit(bench, self.trainer_class(bench), KTOConfig, rows, settings, divisible=True, **passes)
