@@ -25,6 +25,7 @@ from transformers import (
 from prefzoo import validation_messages
 from prefzoo.errors import PrefzooError
 from prefzoo.lab import MODELS
+from prefzoo.machine import divides_weights
 from prefzoo.models.chat_rendering import with_rendering
 from prefzoo.models.chat_templates import BEGINNING, CONTINUATION, PLAIN_TEMPLATE
 from prefzoo.models.checkpoint import read_weights
@@ -62,10 +63,10 @@ _to_be_divided: ContextVar[bool] = ContextVar("to_be_divided", default=False)
 
 
 @contextlib.contextmanager
-def to_be_divided(divided: bool) -> Iterator[None]:
-    """Within this block models are read into the machine's own memory, from which each process's share of them goes to
-    its device; nothing changes where they are not to be divided."""
-    before = _to_be_divided.set(divided)
+def to_be_divided() -> Iterator[None]:
+    """Within this block models are read into the machine's own memory where the launch divides weights: each process's
+    share of them goes to its device later. Elsewhere nothing changes."""
+    before = _to_be_divided.set(divides_weights())
     try:
         yield
     finally:

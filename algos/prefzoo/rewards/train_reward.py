@@ -9,7 +9,7 @@ from typing import Any
 from prefzoo.interface import Bench
 from prefzoo.models.adapters import adapter_config, check_modules
 from prefzoo.models.dropout import own_dropout
-from prefzoo.models.loading import load_tokenizer, tokenizer_arguments
+from prefzoo.models.loading import load_tokenizer, to_be_divided, tokenizer_arguments
 from prefzoo.models.score_head import load_score_model
 from prefzoo.rewards.reward_files import REWARD_FILE, RewardLoss, relative_path
 from prefzoo.rewards.reward_model import RewardModel
@@ -44,7 +44,8 @@ def train_reward_model(
 
     set_seed(bench.seed)
     tokenizer = load_tokenizer(bench.start, replies=False, **tokenizer_arguments(bench.loading))
-    model = load_score_model(bench.start, **bench.loading)
+    with to_be_divided():
+        model = load_score_model(bench.start, **bench.loading)
     check_modules(model, bench.adapter, head=False)
     if loss == "bradley_terry":
         pairs = (with_margins if margins else without_margins)(bench.data.preferences)

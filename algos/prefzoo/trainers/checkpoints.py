@@ -24,7 +24,7 @@ from transformers import TrainerCallback
 from prefzoo.atomic_files import text_sha256
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import CHECKPOINTS, Bench
-from prefzoo.trainers.divided_weights import set_trained_weights, trained_weights
+from prefzoo.trainers.divided_weights import divide_on_cpus, keep_precision, set_trained_weights, trained_weights
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
@@ -57,6 +57,12 @@ class Resumable:
     """Mixed into a trainer class: its checkpoints hold the weights that are trained, of every adapter and head."""
 
     epochs_done = 0
+
+    def create_accelerator_and_postprocess(self: Any) -> None:
+        divide_on_cpus()
+        super().create_accelerator_and_postprocess()  # type: ignore[misc]
+        if self.is_fsdp_enabled:
+            keep_precision(self.accelerator)
 
     def save_model(self: Any, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write what is trained; the frozen base is where it was."""

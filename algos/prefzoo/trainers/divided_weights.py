@@ -8,12 +8,12 @@ Where nothing is divided, the functions here give what a trainer has.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType, gather_object
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from prefzoo.errors import PrefzooError
@@ -22,6 +22,7 @@ from prefzoo.machine import divides_weights
 from prefzoo.models.weight_counts import is_finite
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
     from transformers import Trainer
 
 SKELETON = "skeleton"
@@ -44,27 +45,42 @@ def refuse_indivisible(what: str) -> None:
 def divide_on_cpus() -> None:
     """Have accelerate divide weights on CPUs too, where it would pass over FSDP and train data parallel.
 
-    It takes FSDP for processes whose distributed type is that of a GPU, when it is asked for a trainer's accelerator.
-    The type says nothing else by then: the processes were joined, and their device chosen, when the trainer's arguments
-    were made, which is after when this must be called, each time.
+    It divides where the type of the processes is that of several GPUs when a trainer's accelerator is made, which is
+    when this must be called. The type decides nothing else by then: the processes were joined, and their device chosen,
+    when the trainer's arguments were made.
     """
     state = PartialState()
     if divides_weights() and state.distributed_type == DistributedType.MULTI_CPU:
         state.distributed_type = DistributedType.MULTI_GPU
 
 
-def prepare_dividing(trainer: Trainer) -> None:
-    """Prepare a trainer whose weights will be divided when it begins: keep its model's skeleton, and compute in the
-    precision of one process.
+def keep_precision(accelerator: Accelerator) -> None:
+    """Have FSDP gather weights and average gradients in their own precision.
 
-    accelerate would have FSDP compute in bfloat16 throughout, and average gradients in it. Autocast, as in one process,
-    leaves weights, norms, the stream between blocks and gradients in their own precision.
+    accelerate would have it compute in bfloat16 throughout, and average gradients in it. Autocast (`prepare_dividing`)
+    leaves norms and the stream between blocks in float32, as it does in one process.
     """
+    accelerator.state.fsdp_plugin.mixed_precision_policy = None
+
+
+def prepare_dividing(trainer: Trainer) -> None:
+    """Prepare a trainer whose weights will be divided when it begins: keep its model's skeleton, and have its models
+    compute under autocast where one process's would."""
     if not is_divided(trainer):
         return
     setattr(trainer, SKELETON, without_numbers(trainer.model))
-    trainer.accelerator.state.fsdp_plugin.mixed_precision_policy = None
-    trainer.accelerator.prepare_model(trainer.model, device_placement=False, evaluation_mode=True)
+    reference = getattr(trainer, "ref_model", None)
+    for model in (*([] if reference is None else [reference]), trainer.model):
+        trainer.accelerator.prepare_model(model, device_placement=False, evaluation_mode=True)
+
+
+def divided_blocks(model: Any) -> Any:
+    """Divide the blocks of a model that is not trained, each by itself, so that one is whole at a time; TRL divides
+    what is outside of them."""
+    for module in model.modules():
+        if type(module).__name__ in (model._no_split_modules or ()):
+            fully_shard(module)
+    return model
 
 
 def is_divided(trainer: Trainer) -> bool:

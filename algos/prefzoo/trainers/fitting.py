@@ -17,11 +17,11 @@ from transformers import TrainerCallback, set_seed
 from prefzoo import registry, validation_messages
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import CHECKPOINTS, Bench, Policy
-from prefzoo.machine import refuse_divided_weights
+from prefzoo.machine import divides_weights, refuse_divided_weights
 from prefzoo.models.adapters import adapter_config, check_modules, of_adapter, restore
 from prefzoo.models.decoding import NO_PROBABILITIES
 from prefzoo.models.language_model import LanguageModelPolicy
-from prefzoo.models.loading import device
+from prefzoo.models.loading import device, to_be_divided
 from prefzoo.models.policy_kinds import load_policy
 from prefzoo.models.policy_with_modules import PolicyWithModules
 from prefzoo.models.saved_policy import SavedPolicy
@@ -33,10 +33,11 @@ from prefzoo.trainers.config_audit import requested_and_actual, training_facts
 from prefzoo.trainers.curves import CURVES, Curves, guard_trackers, losses, reporting_arguments
 from prefzoo.trainers.divided_weights import (
     all_finite,
-    divide_on_cpus,
+    divided_blocks,
     prepare_dividing,
     refuse_indivisible,
     whole_model,
+    without_numbers,
 )
 from prefzoo.trainers.extra_modules import add_module
 from prefzoo.trainers.first_step import learn_from_first_step
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 
 
 @learned_positions_alone()
+@to_be_divided()
 def fit(
     bench: Bench,
     trainer_class: type[Trainer],
@@ -114,6 +116,10 @@ def fit(
     peft_config = None if learner.adapted else adapter_config(bench.adapter, "CAUSAL_LM", model=learner.model)
     args = arguments(bench, config_class, settings, rows_per_example(rows))
     model = learner.model
+    if divides_weights() and peft_config is None and not learner.adapted and _takes(trainer_class, "ref_model"):
+        # TRL would load one to where there is no room for it, also for losses that have no use for it.
+        other = (lambda: LanguageModelPolicy.start_of(bench).model) if reference else (lambda: without_numbers(model))
+        more["ref_model"] = divided_blocks(more.get("ref_model") or other())
     if _takes(trainer_class, "peft_config"):
         more["peft_config"] = peft_config
     elif peft_config is not None:
@@ -271,9 +277,7 @@ def arguments(
         shared["disable_dropout"] = False  # the model's own is off in all trainers; the adapter's is the recipe's
     if "max_length" in config_class.__dataclass_fields__:
         shared["max_length"] = None  # rows were made to fit, for all algorithms at once
-    args = config_class(**{**shared, **settings})
-    divide_on_cpus()
-    return args
+    return config_class(**{**shared, **settings})
 
 
 def run_trainer(

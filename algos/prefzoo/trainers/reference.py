@@ -129,8 +129,10 @@ class NoReference:
     """Mixed into TRL's `DPOTrainer` for losses without a reference: none is loaded or computed."""
 
     def __init__(self, *, args: DPOConfig, **more: Any) -> None:
-        args.precompute_ref_log_probs = True  # TRL then loads no second model
+        # TRL then loads no second model, unless it divides weights, and is given one without numbers.
+        args.precompute_ref_log_probs = not divides_weights()
         super().__init__(args=args, **more)  # type: ignore[call-arg]
+        self.ref_model = None
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         return dataset
