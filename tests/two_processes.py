@@ -1,6 +1,9 @@
 """What `test_distributed` starts twice: trains one algorithm and notes what each process ended with.
 
-accelerate launch --multi_gpu --num_processes 2 tests/two_processes.py ALGORITHM[,ALGORITHM or FILE.py ..] OUT [ADAPTER]
+accelerate launch --multi_gpu --num_processes 2 tests/two_processes.py ALGORITHM[,ALGORITHM or FILE.py ..] OUT \
+    [ADAPTER [STEP]]
+
+With STEP, its processes are killed at the end of that step, and a checkpoint is written after each one before.
 """
 
 from __future__ import annotations
@@ -24,7 +27,7 @@ from prefzoo.plugins import load_plugins
 from prefzoo.rewards import train_reward
 from prefzoo.rewards.train_reward import train_reward_model
 from prefzoo.settings import Adapter, Budget, Generation, Shaping, Training
-from prefzoo.trainers import divided_weights, fitting, milestones, online
+from prefzoo.trainers import checkpoints, divided_weights, fitting, milestones, online
 from prefzoo.trainers.on_policy import ActorCriticTrainer
 
 
@@ -32,7 +35,7 @@ def brevity(prompts, completions) -> list[float]:
     return [-len(text) / 20 for text in completions]
 
 
-def main(name: str, out: Path, adapter: str = "lora") -> None:
+def main(name: str, out: Path, adapter: str = "lora", killed: str = "0") -> None:
     torch.set_num_threads(1)
     rank = os.environ.get("RANK", "0")
     pairs = lab.preferences("train", 16, 3)
@@ -40,6 +43,13 @@ def main(name: str, out: Path, adapter: str = "lora") -> None:
         Row(p["id"], [{"role": "user", "content": p["prompt"]}], p["chosen"], p["rejected"], None, p["slice"])
         for p in pairs
     ]
+
+    def progress(what: str, done: int, total: int) -> None:
+        if done == int(killed) and what != "reference":
+            os._exit(9)
+
+    if int(killed):
+        checkpoints.CHECKPOINT_INTERVAL_SECONDS = 0.0
     bench = Bench(
         start=str(MODEL_DIR),
         data=views_of(rows),
@@ -50,6 +60,7 @@ def main(name: str, out: Path, adapter: str = "lora") -> None:
         training=Training(batch_size=8, learning_rate=1e-3 if adapter == "lora" else 1e-4),
         seed=7,
         out=out,
+        progress=progress,
         machinery=Machinery(milestones=1, shaping=Shaping(normalize=True)),
     )
     rated = bench.replace(
