@@ -48,6 +48,7 @@ class Pairwise(Algorithm):
     needs: ClassVar[frozenset[str]] = frozenset({"preferences"})
     family: ClassVar[str] = "preference pairs"
     config: ClassVar[str | None] = "trl.trainer.dpo_config:DPOConfig"
+    divisible: ClassVar[bool] = True
 
     reference: ClassVar[bool] = True
     """Whether the loss compares the policy with the start; without, no reference is loaded, computed or charged."""

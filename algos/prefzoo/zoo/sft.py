@@ -22,6 +22,7 @@ class SFT(Algorithm):
     needs: ClassVar[frozenset[str]] = frozenset({"demonstrations"})
     family: ClassVar[str] = "imitation"
     config: ClassVar[str | None] = "trl.trainer.sft_config:SFTConfig"
+    divisible: ClassVar[bool] = True
 
     on: Literal["chosen", "demonstrations"] = "chosen"
 

@@ -35,6 +35,7 @@ class Unpaired(Algorithm):
     needs: ClassVar[frozenset[str]] = frozenset({"unpaired"})
     family: ClassVar[str] = "single replies"
     config: ClassVar[str | None] = "trl.trainer.kto_config:KTOConfig"
+    divisible: ClassVar[bool] = True
     owned: ClassVar[Mapping[str, str]] = {
         **{name: name for name in ("beta", "desirable_weight", "undesirable_weight")},
         "loss_type": "the loss is the algorithm's own",
