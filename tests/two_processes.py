@@ -11,7 +11,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -76,13 +78,15 @@ def main(name: str, out: Path, adapter: str = "lora", killed: str = "0") -> None
     online.shaped = keep
     remove = ActorCriticTrainer.remove_critic
     ended: dict[str, float] = {}
-    shards: dict[str, list[str]] = {}
+    shards: Counter[str] = Counter()
     whole_model = divided_weights.whole_model
 
     def note_shards(trainer: Any) -> Any:
-        for key, weight in trainer.model.named_parameters():
-            mesh = f"{weight.placements} over {weight.device_mesh.size()}" if isinstance(weight, DTensor) else "whole"
-            shards.setdefault(mesh, []).append(key)
+        for name in ("model", "ref_model"):
+            for weight in (getattr(trainer, name, None) or torch.nn.Module()).parameters():
+                divided = isinstance(weight, DTensor)
+                where = f"{weight.placements} over {weight.device_mesh.size()}" if divided else "whole"
+                shards[f"{name}: {where}"] += 1
         return whole_model(trainer)
 
     for module in (fitting, milestones, train_reward):
@@ -102,12 +106,15 @@ def main(name: str, out: Path, adapter: str = "lora", killed: str = "0") -> None
             train_reward_model(rated, {"logging_steps": 1}, part)  # type: ignore[arg-type]
             continue
         policy = get(Path(part).stem, trainer={"logging_steps": 1}).train(bench)
+        if rank == "0":
+            shutil.copytree(out / "policy", out / f"policy-{part.replace('/', '-')}", dirs_exist_ok=True)
         for key, weight in getattr(policy, "policy", policy).model.named_parameters():
             if "lora_" in key or adapter == "full":
                 ended[f"{part} {key}"] = weight.double().sum().item()
     world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
     ledger = {key: value for key, value in dataclasses.asdict(bench.ledger).items() if key != "seconds"}
-    content = {"world": world, "ended": ended, "ledger": ledger, "memory": bench.machinery.memory, "shapings": shapings, "shards": {key: sorted(set(names)) for key, names in shards.items()}, "report": bench.report}
+    content = {"world": world, "ended": ended, "ledger": ledger, "memory": bench.machinery.memory, "shapings": shapings}
+    content |= {"shards": shards, "report": bench.report}
     (out / f"ended-{rank}.json").write_text(json.dumps(content))
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import DistributedType, gather_object
+from accelerate.utils import AutocastKwargs, DistributedType, gather_object
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
@@ -69,6 +69,8 @@ def prepare_dividing(trainer: Trainer) -> None:
     if not is_divided(trainer):
         return
     setattr(trainer, SKELETON, without_numbers(trainer.model))
+    # Copies of weights in 16 bits, which autocast would keep of all blocks until the pass has ended.
+    trainer.accelerator.autocast_handler = AutocastKwargs(cache_enabled=False)
     reference = getattr(trainer, "ref_model", None)
     for model in (*([] if reference is None else [reference]), trainer.model):
         trainer.accelerator.prepare_model(model, device_placement=False, evaluation_mode=True)
