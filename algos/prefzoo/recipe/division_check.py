@@ -43,24 +43,16 @@ def _why(algorithm: Algorithm) -> str:
 
 
 def _setting_problems(recipe: Recipe) -> list[str]:
-    training, dtype, problems = recipe.training, recipe.model.dtype, []
     parts = {f"{key}.adapter": part.adapter for key, part in recipe.reward.places.items() if part.adapter is not None}
-    for key, adapter in {"adapter": recipe.adapter, **parts}.items():
-        if adapter.type == "qlora":
-            problems.append(f"{key}.type: 'qlora' has a base in 4 or 8 bits, which FSDP does not divide here. {WHOLE}")
-        if dtype != "float32" and adapter.modules_to_save:
-            problems.append(
-                f"{key}.modules_to_save: with model.dtype {dtype} they would be trained in {dtype} beside factors in "
-                "float32, and FSDP divides weights of one dtype together. Allowed: [], or model.dtype: float32"
-            )
-        if dtype != "float32" and adapter.type == "full" and training.bf16:
-            problems.append(
-                f"training.bf16: true under FSDP trains all weights in float32, and one process in model.dtype {dtype}."
-                " Allowed: false, or model.dtype: float32"
-            )
-    if training.fp16:
+    problems = [
+        f"{key}.type: 'qlora' has a base in 4 or 8 bits, which FSDP does not divide here. {WHOLE}"
+        for key, adapter in {"adapter": recipe.adapter, **parts}.items()
+        if adapter.type == "qlora"
+    ]
+    if recipe.training.fp16:
         problems.append("training.fp16: true is not tested with weights that FSDP divides. Allowed: training.bf16")
-    return problems + [_optimizer("training.optim", training.optim)] * _indivisible(training.optim)
+    optim = recipe.training.optim
+    return problems + [_optimizer("training.optim", optim)] * _indivisible(optim)
 
 
 def _trainer_problems(recipe: Recipe) -> list[str]:
