@@ -52,6 +52,14 @@ def test_fsdp_with_settings_that_do_not_work_is_refused(setting, value, allowed,
         distributed.processes()
 
 
+def test_fsdp_with_an_older_torch_is_refused(monkeypatch) -> None:
+    monkeypatch.setattr("prefzoo.machine.version", lambda name: "2.9.1+cu128")
+    assert distributed.processes() == 1
+    launched_with_fsdp(monkeypatch)
+    with pytest.raises(PrefzooError, match=r"torch 2\.9\.1.*from torch 2\.13 on"):
+        distributed.processes()
+
+
 def test_what_needs_whole_weights_is_refused_under_fsdp_all_at_once(monkeypatch, make_bench) -> None:
     labels = "{dpo: {}, simpo: {}, bco: {}, best_of_n: {}, xpo: {}, distill: {}, ilql: {}, "
     labels += "twice: {algorithm: dpo, trainer: {precompute_ref_log_probs: true, optim: adamw_8bit}}}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import os
+from importlib.metadata import version
 from pathlib import Path
 
 from prefzoo.errors import PrefzooError
@@ -32,6 +33,11 @@ FSDP_NEEDS = {
 value, and accelerate's where the variable is not set."""
 
 
+FSDP_TORCH = (2, 13)
+"""The oldest torch with which dividing is tested. Older ones may not know that a head whose weights are read, as TRL's
+trainers do, and which is not called, belongs to a pass."""
+
+
 def divides_weights() -> bool:
     """Whether the processes that train together each keep a share of all weights (FSDP); one process keeps all."""
     return _is_set("ACCELERATE_USE_FSDP") and int(os.environ.get("WORLD_SIZE", 1)) > 1
@@ -52,9 +58,14 @@ def refuse_divided_weights() -> None:
                 "--multi_gpu`), or let a model that is too large for one GPU fit by adapter.type=qlora; `prefzoo plan "
                 "RECIPE --gpu NAME` says what fits"
             )
+    if not _is_set("ACCELERATE_USE_FSDP"):
+        return
+    if tuple(map(int, version("torch").split(".")[:2])) < FSDP_TORCH:
+        needed = ".".join(map(str, FSDP_TORCH))
+        raise PrefzooError(f"torch {version('torch')}: weights are divided (FSDP) from torch {needed} on")
     for name, (needed, default) in FSDP_NEEDS.items():
         value = os.environ.get(f"FSDP_{name}", default).lower()
-        if _is_set("ACCELERATE_USE_FSDP") and value != needed:
+        if value != needed:
             raise PrefzooError(
                 f"fsdp_{name.lower()}: {value} is not supported. Allowed: {needed}. recipes/accelerate/fsdp.yaml is a "
                 "launch that works; activations are recomputed by training.gradient_checkpointing"

@@ -93,7 +93,8 @@ def is_divided(trainer: Trainer) -> bool:
 def without_numbers(model: Any) -> Any:
     """Return a copy of a model whose weights are on torch's `meta` device: all but their numbers."""
     weights = {
-        id(weight): torch.nn.Parameter(weight.detach().to("meta"), weight.requires_grad) for weight in model.parameters()
+        id(weight): torch.nn.Parameter(weight.detach().to("meta"), weight.requires_grad)
+        for weight in model.parameters()
     }
     return copy.deepcopy(model, weights)
 
