@@ -177,7 +177,7 @@ def from_pretrained_arguments(
         "dtype": getattr(torch, dtype),
         "use_safetensors": True,
         "trust_remote_code": trust_remote_code,
-        "device_map": {"": torch.device("cpu") if _to_be_divided.get() else device()},
+        "device_map": {"": "cpu" if _to_be_divided.get() else device()},
     }
     if attn_implementation:
         settings["attn_implementation"] = attn_implementation

@@ -61,8 +61,7 @@ class Resumable:
     def create_accelerator_and_postprocess(self: Any) -> None:
         divide_on_cpus()
         super().create_accelerator_and_postprocess()  # type: ignore[misc]
-        if self.is_fsdp_enabled:
-            keep_precision(self.accelerator)
+        keep_precision(self)
 
     def save_model(self: Any, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write what is trained; the frozen base is where it was."""

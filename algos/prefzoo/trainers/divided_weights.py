@@ -22,7 +22,6 @@ from prefzoo.machine import divides_weights
 from prefzoo.models.weight_counts import is_finite
 
 if TYPE_CHECKING:
-    from accelerate import Accelerator
     from transformers import Trainer
 
 SKELETON = "skeleton"
@@ -54,13 +53,22 @@ def divide_on_cpus() -> None:
         state.distributed_type = DistributedType.MULTI_GPU
 
 
-def keep_precision(accelerator: Accelerator) -> None:
-    """Have FSDP gather weights and average gradients in their own precision.
+def keep_precision(trainer: Trainer) -> None:
+    """Have FSDP gather weights and average gradients in their own precision; nothing changes without FSDP.
 
     accelerate would have it compute in bfloat16 throughout, and average gradients in it. Autocast (`prepare_dividing`)
     leaves norms and the stream between blocks in float32, as it does in one process.
+
+    Raises:
+        PrefzooError: when the launch divides weights and accelerate does not.
     """
-    accelerator.state.fsdp_plugin.mixed_precision_policy = None
+    if is_divided(trainer):
+        trainer.accelerator.state.fsdp_plugin.mixed_precision_policy = None
+    elif divides_weights():
+        raise PrefzooError(
+            f"the launch asks for FSDP, and accelerate does not divide weights on {trainer.accelerator.device}; launch "
+            "data parallel processes (recipes/accelerate/ddp.yaml)"
+        )
 
 
 def prepare_dividing(trainer: Trainer) -> None:
@@ -69,6 +77,8 @@ def prepare_dividing(trainer: Trainer) -> None:
     if not is_divided(trainer):
         return
     setattr(trainer, SKELETON, without_numbers(trainer.model))
+    # Else each process would add up whole gradients until the last pass of a step.
+    trainer.accelerator.gradient_state.plugin_kwargs["sync_each_batch"] = True
     # Copies of weights in 16 bits, which autocast would keep of all blocks until the pass has ended.
     trainer.accelerator.autocast_handler = AutocastKwargs(cache_enabled=False)
     reference = getattr(trainer, "ref_model", None)
@@ -110,7 +120,8 @@ def whole_model(trainer: Trainer) -> Any:
     trained = trained_weights(trainer)
     model = copy.deepcopy(getattr(trainer, SKELETON))
     if trained:
-        model.load_state_dict(trained, strict=False, assign=True)
+        odd = model.load_state_dict(trained, strict=False, assign=True).unexpected_keys
+        assert not odd, f"trained weights that the model did not have: {odd}"
         model.tie_weights()
     return model
 

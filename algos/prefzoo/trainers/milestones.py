@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,7 +63,9 @@ class Milestones(TrainerCallback):
         name = f"step {state.global_step} of {state.max_steps}"
         policy_alone = getattr(self.trainer, "without_critic", contextlib.nullcontext)
         with policy_alone():
+            began = time.perf_counter()
             policy = self.policy(whole_model(self.trainer))
+            self.bench.ledger.seconds -= time.perf_counter() - began  # as `keep` does with those of saving
             title = name if self.number == 1 else f"training {self.number}, {name}"
             self.bench.keep(policy, title, ledger, self._folder_of(self.steps.index(state.global_step)))
 
