@@ -13,7 +13,7 @@ from prefzoo.errors import PrefzooError
 from prefzoo.machine import refuse_divided_weights
 from prefzoo.recipe.check_recipe import load
 from prefzoo.run import distributed
-from prefzoo.trainers.fitting import fit
+from prefzoo.trainers.fitting import arguments, fit
 
 ROOT = Path(__file__).parents[1]
 
@@ -76,6 +76,8 @@ def test_what_needs_whole_weights_is_refused_under_fsdp_all_at_once(monkeypatch,
     load("quickstart", ["algorithms={dpo: {}, simpo: {}, bco: {}, best_of_n: {}}"])
     with pytest.raises(PrefzooError, match=r"SFTTrainer cannot be trained with weights that FSDP divides.*ddp\.yaml"):
         fit(make_bench(), SFTTrainer, SFTConfig, [{"prompt": [], "completion": []}], {})
+    with pytest.raises(PrefzooError, match=r"adapter\.type 'qlora' cannot be trained with weights that FSDP divides"):
+        arguments(make_bench("qlora"), SFTConfig, {})
 
 
 def test_fsdp_in_a_trainer_block_is_refused() -> None:

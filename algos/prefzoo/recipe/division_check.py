@@ -45,7 +45,7 @@ def _why(algorithm: Algorithm) -> str:
 def _setting_problems(recipe: Recipe) -> list[str]:
     parts = {f"{key}.adapter": part.adapter for key, part in recipe.reward.places.items() if part.adapter is not None}
     problems = [
-        f"{key}.type: 'qlora' has a base in 4 or 8 bits, which FSDP does not divide here. {WHOLE}"
+        f"{key}.type: 'qlora' has a base in 4 or 8 bits, which is not run under FSDP. {WHOLE}"
         for key, adapter in {"adapter": recipe.adapter, **parts}.items()
         if adapter.type == "qlora"
     ]

@@ -231,6 +231,8 @@ def arguments(
             what is asked for.
     """
     refuse_divided_weights()
+    if bench.adapter.type == "qlora":
+        refuse_indivisible("adapter.type 'qlora'")
     training = bench.training
     if device().type == "cpu":
         optimizer = str(settings.get("optim", training.optim))
