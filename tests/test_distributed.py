@@ -19,14 +19,16 @@ import prefzoo
 from conftest import SMALL
 from prefzoo.commands import stage_runner
 from prefzoo.errors import PrefzooError
+from prefzoo.models.policy_kinds import load_policy
 from prefzoo.run import distributed
-from prefzoo.settings import Shaping
+from prefzoo.settings import Generation, Shaping
 from prefzoo.trainers import online
 
 pytestmark = pytest.mark.faults
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
-CONFIG = Path(__file__).parents[1] / "recipes" / "accelerate" / "ddp.yaml"
+CONFIGS = Path(__file__).parents[1] / "recipes" / "accelerate"
+SHARED = "(Shard(dim=0),) over 2"
 
 
 def port() -> str:
@@ -35,20 +37,23 @@ def port() -> str:
         return str(free.getsockname()[1])
 
 
-def launched(command: list[str], processes: int) -> None:
-    """Run a Python command as so many processes; what the launcher leaves behind is removed."""
+def launched(command: list[str], processes: int, config: str = "ddp", fails: bool = False) -> str:
+    """Run a Python command as so many processes, and return what they print; what the launcher leaves behind is
+    removed."""
     # `--cpu` would run one process only.
-    launch = ["-m", "accelerate.commands.launch", "--config_file", str(CONFIG), "--num_processes", str(processes)]
+    file = str(CONFIGS / f"{config}.yaml")
+    launch = ["-m", "accelerate.commands.launch", "--config_file", file, "--num_processes", str(processes)]
     prefix = [*launch, "--main_process_port", port()] if processes > 1 else []
     with tempfile.TemporaryDirectory(prefix="two-") as scratch:  # with a short path: sockets lie in it
         environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "TMPDIR": scratch}
         done = subprocess.run([sys.executable, *prefix, *command], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
+    assert (done.returncode != 0) == fails, done.stdout[-2000:] + done.stderr[-3000:]
+    return done.stdout + done.stderr
 
 
-def trained(name: str, processes: int, out: Path) -> list[dict]:
-    out.mkdir()
-    launched([str(SCRIPT), name, str(out)], processes)
+def trained(name: str, processes: int, out: Path, config: str = "ddp", adapter: str = "lora") -> list[dict]:
+    out.mkdir(exist_ok=True)
+    launched([str(SCRIPT), name, str(out), adapter], processes, config)
     return [json.loads((out / f"ended-{rank}.json").read_text()) for rank in range(processes)]
 
 
@@ -89,14 +94,79 @@ def test_two_processes_take_the_steps_that_one_takes(name, part, tmp_path) -> No
     """What is not sampled is the same rows, halved: the same gradients, to rounding."""
     trained(name, 2, tmp_path / "two")
     trained(name, 1, tmp_path / "one")
-    one, two = (load_file(tmp_path / each / part / "adapter_model.safetensors") for each in ("one", "two"))
-    for key, weight in one.items():
-        torch.testing.assert_close(two[key], weight, atol=2e-5, rtol=1e-3)
+    assert_close(*(tmp_path / each / part / "adapter_model.safetensors" for each in ("one", "two")))
     losses = [
         [entry["loss"] for entry in json.loads((tmp_path / each / "curves.json").read_text())[0] if "loss" in entry]
         for each in ("one", "two")
     ]
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
+def assert_close(one: Path, two: Path) -> None:
+    """The same weights in two files, to rounding."""
+    weights, others = load_file(one), load_file(two)
+    assert weights.keys() == others.keys()
+    for key, weight in weights.items():
+        torch.testing.assert_close(others[key], weight, atol=2e-5, rtol=1e-3)
+
+
+def assert_same_policies(one: Path, two: Path, count: int) -> None:
+    """The policies of two folders, those on the way included, are the same to rounding, and those of the second are
+    read and answer."""
+    files = sorted(file.relative_to(one) for file in one.glob("**/*model.safetensors"))
+    assert len(files) == count
+    for file in files:
+        assert_close(one / file, two / file)
+        if (two / file).with_name("policy.json").is_file():
+            policy = load_policy((two / file).parent)
+            ((reply,),) = policy.sample([[{"role": "user", "content": "Hello"}]], Generation(max_new_tokens=4), 0)
+            assert reply.token_ids
+
+
+def test_with_divided_weights_two_processes_take_the_steps_that_one_takes(tmp_path) -> None:
+    names = "sft,dpo,simpo,kto,bradley_terry"
+    first, second = trained(names, 2, tmp_path / "two", "fsdp")
+    # 94 weights with LoRA, at a milestone and at the end of each of four; a reward has two heads more, the frozen one
+    # and the one that is trained, and no milestone.
+    assert first["shards"] == second["shards"] == {f"model: {SHARED}": 4 * 2 * 94 + 96}
+    assert first["ledger"] == second["ledger"]
+    trained(names, 1, tmp_path / "one")
+    assert_same_policies(tmp_path / "one", tmp_path / "two", 4 + 1 + 4 + 1)
+
+
+def test_divided_weights_that_are_all_trained_go_on_after_a_kill(tmp_path) -> None:
+    """A killed training that resumes ends as one that ran through, in one process; DPO's reference is divided too."""
+    two = tmp_path / "two"
+    two.mkdir()
+    launched([str(SCRIPT), "dpo", str(two), "full", "2"], 2, "fsdp", fails=True)
+    assert list(two.glob("checkpoints/*/checkpoint-1/whole")) and not (two / "policy").exists()
+    first, _ = trained("dpo", 2, two, "fsdp", "full")
+    assert first["report"]["resumed_at_step"] == 1
+    assert first["shards"] == {f"model: {SHARED}": 38, f"ref_model: {SHARED}": 38}
+    assert first["report"]["model"]["used"]["weights"] == "divided among them (FSDP)"
+    (alone,) = trained("dpo", 1, tmp_path / "one", adapter="full")
+    assert first["ledger"] == alone["ledger"]
+    assert_same_policies(tmp_path / "one", two, 1 + 1 + 1)
+
+
+def test_a_comparison_with_divided_weights_refuses_what_samples_and_trains_the_rest(tmp_path) -> None:
+    sets = [*SMALL, "budget.prompts=16", "training.batch_size=8", "start.algorithm=sft"]
+    program = str(Path(sys.executable).with_name("prefzoo"))
+
+    def command(labels: str) -> list[str]:
+        words = [word for each in (*sets, f"algorithms={labels}") for word in ("--set", each)]
+        return [program, "compare", "quickstart", "--seeds", "1", "--out", str(tmp_path / "run"), *words]
+
+    said = launched(command("{dpo: {}, ppo: {}, ilql: {}}"), 2, "fsdp", fails=True)
+    assert "algorithms.ppo: FSDP" in said and "algorithms.ilql: FSDP" in said and "algorithms.dpo" not in said
+    assert not (tmp_path / "run").exists()
+    launched(command("{dpo: {}}"), 2, "fsdp")
+    found = json.loads((tmp_path / "run" / "results.json").read_text())["algorithms"]["dpo"]
+    used = found["seeds"]["0"]["details"]["model"]["used"]
+    assert found["status"] == "ok" and used["processes"] == 2 and "FSDP" in used["weights"]
+    for stage in ("stages/start", "stages/reward", "trials/train-dpo"):
+        assert len(list((tmp_path / "run").glob(f"{stage}-*.1.log"))) == 1, "both processes train it"
+    assert not list((tmp_path / "run").glob("trials/evaluate-*.1.log"))
 
 
 def test_losses_on_pairs_and_on_single_replies_and_online_end_alike_in_both(tmp_path) -> None:

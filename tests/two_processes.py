@@ -1,6 +1,9 @@
 """What `test_distributed` starts twice: trains one algorithm and notes what each process ended with.
 
-accelerate launch --multi_gpu --num_processes 2 tests/two_processes.py ALGORITHM[,ALGORITHM or FILE.py ..] OUT
+accelerate launch --multi_gpu --num_processes 2 tests/two_processes.py ALGORITHM[,ALGORITHM or FILE.py ..] OUT \
+    [ADAPTER [STEP]]
+
+With STEP, its processes are killed at the end of that step, and a checkpoint is written after each one before.
 """
 
 from __future__ import annotations
@@ -8,11 +11,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from prefzoo import get, lab
 from prefzoo.data.formats import Row
@@ -20,9 +26,10 @@ from prefzoo.data.row_views import views_of
 from prefzoo.interface import Bench, Machinery
 from prefzoo.lab import MODEL_DIR
 from prefzoo.plugins import load_plugins
+from prefzoo.rewards import train_reward
 from prefzoo.rewards.train_reward import train_reward_model
 from prefzoo.settings import Adapter, Budget, Generation, Shaping, Training
-from prefzoo.trainers import online
+from prefzoo.trainers import checkpoints, divided_weights, fitting, milestones, online
 from prefzoo.trainers.on_policy import ActorCriticTrainer
 
 
@@ -30,7 +37,7 @@ def brevity(prompts, completions) -> list[float]:
     return [-len(text) / 20 for text in completions]
 
 
-def main(name: str, out: Path) -> None:
+def main(name: str, out: Path, adapter: str = "lora", killed: str = "0") -> None:
     torch.set_num_threads(1)
     rank = os.environ.get("RANK", "0")
     pairs = lab.preferences("train", 16, 3)
@@ -38,16 +45,24 @@ def main(name: str, out: Path) -> None:
         Row(p["id"], [{"role": "user", "content": p["prompt"]}], p["chosen"], p["rejected"], None, p["slice"])
         for p in pairs
     ]
+
+    def progress(what: str, done: int, total: int) -> None:
+        if done == int(killed) and what != "reference":
+            os._exit(9)
+
+    if int(killed):
+        checkpoints.CHECKPOINT_INTERVAL_SECONDS = 0.0
     bench = Bench(
         start=str(MODEL_DIR),
         data=views_of(rows),
         reward=brevity,  # type: ignore[arg-type]
-        adapter=Adapter(r=4, alpha=8),
+        adapter=Adapter(r=4, alpha=8) if adapter == "lora" else Adapter(type="full"),
         budget=Budget(prompts=16, epochs=1),
         generation=Generation(max_new_tokens=16),
-        training=Training(batch_size=8, learning_rate=1e-3),
+        training=Training(batch_size=8, learning_rate=1e-3 if adapter == "lora" else 1e-4),
         seed=7,
         out=out,
+        progress=progress,
         machinery=Machinery(milestones=1, shaping=Shaping(normalize=True)),
     )
     rated = bench.replace(
@@ -63,6 +78,19 @@ def main(name: str, out: Path) -> None:
     online.shaped = keep
     remove = ActorCriticTrainer.remove_critic
     ended: dict[str, float] = {}
+    shards: Counter[str] = Counter()
+    whole_model = divided_weights.whole_model
+
+    def note_shards(trainer: Any) -> Any:
+        for name in ("model", "ref_model"):
+            for weight in (getattr(trainer, name, None) or torch.nn.Module()).parameters():
+                divided = isinstance(weight, DTensor)
+                where = f"{weight.placements} over {weight.device_mesh.size()}" if divided else "whole"
+                shards[f"{name}: {where}"] += 1
+        return whole_model(trainer)
+
+    for module in (fitting, milestones, train_reward):
+        module.whole_model = note_shards  # type: ignore[attr-defined]
 
     def note(self: ActorCriticTrainer) -> None:
         for key, weight in self.model.named_parameters():
@@ -78,14 +106,17 @@ def main(name: str, out: Path) -> None:
             train_reward_model(rated, {"logging_steps": 1}, part)  # type: ignore[arg-type]
             continue
         policy = get(Path(part).stem, trainer={"logging_steps": 1}).train(bench)
+        if rank == "0":
+            shutil.copytree(out / "policy", out / f"policy-{part.replace('/', '-')}", dirs_exist_ok=True)
         for key, weight in getattr(policy, "policy", policy).model.named_parameters():
-            if "lora_" in key:
+            if "lora_" in key or adapter == "full":
                 ended[f"{part} {key}"] = weight.double().sum().item()
     world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
     ledger = {key: value for key, value in dataclasses.asdict(bench.ledger).items() if key != "seconds"}
     content = {"world": world, "ended": ended, "ledger": ledger, "memory": bench.machinery.memory, "shapings": shapings}
+    content |= {"shards": shards, "report": bench.report}
     (out / f"ended-{rank}.json").write_text(json.dumps(content))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])

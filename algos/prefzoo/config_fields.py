@@ -45,7 +45,7 @@ BATCHING = (
     "transformers' continuous batching samples with a seed of its own at each start, and under bf16 TRL casts the "
     "whole model for it: no run could be repeated; leave it out"
 )
-DIVIDED = "weights that are divided over processes cannot be saved or sampled from here; see docs/scale.md"
+DIVIDED = "the launch says whether weights are divided, for all labels alike (FSDP; docs/scale.md)"
 OWNED = {
     "output_dir": "a comparison's folder is given by --out",
     "seed": "say `seeds`, or the `seed_offset` of a label",

@@ -292,6 +292,10 @@ class Algorithm(ABC):
     trains: ClassVar[bool] = True
     """False for an algorithm that leaves the start's weights as they are and only samples in another way."""
 
+    divisible: ClassVar[bool] = False
+    """Whether it also trains where processes divide the weights among themselves (FSDP): it needs no whole weights
+    while it learns, such as to sample from, and passes `divisible=True` to `fit`."""
+
     plain_sampling: ClassVar[bool] = True
     """False for an algorithm that samples from more than a language model's own distribution, in training or from its
     policy: an engine that is given a model's weights alone is then refused."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import os
+from importlib.metadata import version
 from pathlib import Path
 
 from prefzoo.errors import PrefzooError
@@ -22,22 +23,57 @@ DIVIDING = {
 }
 """What `accelerate launch` sets in the environment to have weights divided over processes."""
 
+FSDP_NEEDS = {
+    "VERSION": ("2", "1"),
+    "CPU_RAM_EFFICIENT_LOADING": ("false", "false"),
+    "OFFLOAD_PARAMS": ("false", "false"),
+    "ACTIVATION_CHECKPOINTING": ("false", "false"),
+}
+"""Of the launcher's `fsdp_..` settings, as `FSDP_..` in the environment, those that may have one value alone: that
+value, and accelerate's where the variable is not set."""
+
+
+FSDP_TORCH = (2, 13)
+"""The oldest torch with which dividing is tested. Older ones may not know that a head whose weights are read, as TRL's
+trainers do, and which is not called, belongs to a pass."""
+
+
+def divides_weights() -> bool:
+    """Whether the processes that train together each keep a share of all weights (FSDP); one process keeps all."""
+    return _is_set("ACCELERATE_USE_FSDP") and int(os.environ.get("WORLD_SIZE", 1)) > 1
+
 
 def refuse_divided_weights() -> None:
-    """Refuse to train where a launcher divides weights over processes: the first of them saves the policy and keeps
-    its milestones alone, from weights that it does not have.
+    """Refuse to train where a launcher divides weights over processes in another way than FSDP2 on this machine's
+    devices.
 
     Raises:
         PrefzooError: naming what was asked for.
     """
     for variable, name in DIVIDING.items():
-        if os.environ.get(variable, "false").lower() in ("true", "1", "yes"):
+        if _is_set(variable) and name != "FSDP":
             raise PrefzooError(
-                f"{variable}={os.environ[variable]}: {name} divides weights over processes, and policies are saved, "
-                "merged and sampled from whole weights here. Launch with data parallel processes (`accelerate launch "
-                "--multi_gpu`), and let a model that is too large for one GPU fit by adapter.type=qlora; `prefzoo "
-                "plan RECIPE --gpu NAME` says what fits"
+                f"{variable}={os.environ[variable]}: weights that {name} divides over processes cannot be saved here. "
+                "Launch with FSDP (recipes/accelerate/fsdp.yaml) or with data parallel processes (`accelerate launch "
+                "--multi_gpu`), or let a model that is too large for one GPU fit by adapter.type=qlora; `prefzoo plan "
+                "RECIPE --gpu NAME` says what fits"
             )
+    if not _is_set("ACCELERATE_USE_FSDP"):
+        return
+    if tuple(map(int, version("torch").split(".")[:2])) < FSDP_TORCH:
+        needed = ".".join(map(str, FSDP_TORCH))
+        raise PrefzooError(f"torch {version('torch')}: weights are divided (FSDP) from torch {needed} on")
+    for name, (needed, default) in FSDP_NEEDS.items():
+        value = os.environ.get(f"FSDP_{name}", default).lower()
+        if value != needed:
+            raise PrefzooError(
+                f"fsdp_{name.lower()}: {value} is not supported. Allowed: {needed}. recipes/accelerate/fsdp.yaml is a "
+                "launch that works; activations are recomputed by training.gradient_checkpointing"
+            )
+
+
+def _is_set(variable: str) -> bool:
+    return os.environ.get(variable, "false").lower() in ("true", "1", "yes")
 
 
 def gpus() -> list[str]:

@@ -148,13 +148,19 @@ def activations(shape: ModelShape, adapter: Adapter, dtype: str, training: Train
     return tokens * (kept + ends + backward)
 
 
-def autocast_copies(shape: ModelShape, adapter: Adapter, dtype: str, training: Training) -> float:
+def autocast_copies(
+    shape: ModelShape, adapter: Adapter, dtype: str, training: Training, arrangement: Arrangement = ALONE
+) -> float:
     """Under autocast, 2 bytes of each weight in float32 that a pass multiplies by: the copy is kept for the backward
-    pass (`torch.nn.functional.linear` saves what it multiplied by)."""
+    pass (`torch.nn.functional.linear` saves what it multiplied by). With gradient checkpointing it would be needed for
+    a block at a time alone; autocast keeps it until the pass has ended, but under FSDP, where a training has it forget
+    (`divided_weights.prepare_dividing`)."""
     if not (training.bf16 or training.fp16):
         return 0.0
     linear = 0 if adapter.type == "qlora" or BYTES[dtype] == 2 else shape.linear
-    return 2.0 * (linear + shape.adapter)
+    copies = 2.0 * (linear + shape.adapter)
+    at_a_time = arrangement.weights_divided > 1 and training.gradient_checkpointing
+    return copies / shape.layers if at_a_time else copies
 
 
 def logit_tiles(shape: ModelShape, tokens: int) -> float:
@@ -176,11 +182,10 @@ def sampling(shape: ModelShape, dtype: str, work: Workload) -> float:
     return cache + work.samples * shape.vocabulary * (3 * 4 + 8)
 
 
-def gathered(shape: ModelShape, dtype: str, training: Training, arrangement: Arrangement) -> float:
-    """Whole weights that a process holds for a while under FSDP, in the dtype that is computed in: the block that is
-    computed, the next one, and what is outside of the blocks."""
-    width = 2 if training.bf16 or training.fp16 else BYTES[dtype]
-    return 0.0 if arrangement.weights_divided == 1 else (2.0 * shape.block + shape.outside) * width
+def gathered(shape: ModelShape, dtype: str, arrangement: Arrangement) -> float:
+    """Whole weights that a process holds for a while under FSDP, in their own dtype: the block that is computed, the
+    next one, and what is outside of the blocks."""
+    return 0.0 if arrangement.weights_divided == 1 else (2.0 * shape.block + shape.outside) * BYTES[dtype]
 
 
 def gradient_copies(gradients: float, arrangement: Arrangement) -> float:
@@ -202,9 +207,9 @@ def training_parts(
     base = base_weights(shape, adapter, dtype)
     tokens = work.rows * work.length
     gradients = count * width / arrangement.states_divided
-    copies = autocast_copies(shape, adapter, dtype, training) if arrangement.weights_divided == 1 else 0.0
+    copies = autocast_copies(shape, adapter, dtype, training, arrangement)
     return {
-        "weights": base / arrangement.weights_divided + gathered(shape, dtype, training, arrangement),
+        "weights": base / arrangement.weights_divided + gathered(shape, dtype, arrangement),
         "adapter": 0.0 if adapter.type == "full" else count * width / arrangement.weights_divided,
         "gradients": gradients + gradient_copies(gradients, arrangement),
         "optimizer": optimizer_states(count, width, training.optim) / arrangement.states_divided,

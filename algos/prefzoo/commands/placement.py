@@ -29,7 +29,8 @@ ASSUMED_TOKENS = 512
 """Of a length that is `auto`, which only the data can tell."""
 KL_LOGITS = 2**28
 """Bytes of logits of one policy at a time when its KL to the start is measured."""
-TOGETHER = ("data parallel", "ZeRO-2", "FSDP")
+TOGETHER = ("data parallel", "FSDP", "ZeRO-2")
+"""Of those that fit on as many GPUs, the first is taken."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class LabelPlan:
         alone: its peak on one GPU.
         together: the peak in each process of `gpus` that train together, by arrangement.
         smallest: the arrangement of the fewest GPUs that fits; None where none does.
+        runs: whether the label is trained in that arrangement here, and not on paper alone.
         traffic: bytes that each process sends in an optimizer step, by arrangement.
         checkpoint: bytes of a checkpoint.
         learning_hours, sampling_hours: on one GPU, at least; None where its speed is unknown.
@@ -51,6 +53,7 @@ class LabelPlan:
     alone: float
     together: dict[str, float]
     smallest: Arrangement | None
+    runs: bool
     traffic: dict[str, float]
     checkpoint: float
     learning_hours: float | None
@@ -124,6 +127,13 @@ def learner(algorithm: Algorithm) -> Algorithm:
     return algorithm
 
 
+def runs(arrangement: Arrangement, algorithm: Algorithm, recipe: Recipe) -> bool:
+    """Whether a label is trained in an arrangement, and not on paper alone."""
+    if arrangement.name == "FSDP":
+        return recipe.adapter.type != "qlora" and (algorithm.divisible or not algorithm.trains)
+    return arrangement.name != "ZeRO-2"
+
+
 def samples_while_learning(algorithm: Algorithm) -> bool:
     """Whether it samples with optimizer states in memory, from the policy that is being learned."""
     return "reward" in algorithm.needs and (algorithm.config or "").endswith(("GRPOConfig", "RLOOConfig", "DPOConfig"))
@@ -180,8 +190,9 @@ def others_bytes(
     recipe: Recipe, shape: ModelShape, algorithm: Algorithm, online: bool, arrangement: Arrangement = ALONE
 ) -> float:
     """Other models that are in memory while a label trains: reward models (adapters on the policy's base with LoRA,
-    whole models otherwise), a judge that is a model here, and with full fine-tuning the reference of what samples, the
-    one of them that FSDP divides."""
+    whole models otherwise), a judge that is a model here, and with full fine-tuning the reference, the one of them that
+    FSDP divides: of what samples or learns from single replies, and of losses on pairs under FSDP alone, because
+    elsewhere its log-probabilities are taken before the training."""
     adapter, dtype = recipe.adapter, recipe.model.dtype
     whole = base_weights(shape, adapter, dtype)
     total = 0.0
@@ -195,7 +206,9 @@ def others_bytes(
     asked = "judge" in algorithm.required or ("reward" in algorithm.required and recipe.uses_judge)
     if asked and recipe.judge.type == "local":
         total += (weight_bytes(recipe.judge.path) if recipe.judge.path else None) or whole
-    if adapter.type == "full" and online and getattr(algorithm, "kl_coefficient", True):
+    divided, config = arrangement.weights_divided > 1, algorithm.config or ""
+    compared = config.endswith("KTOConfig") or (divided and getattr(algorithm, "reference", False))
+    if adapter.type == "full" and (compared or (online and getattr(algorithm, "kl_coefficient", True))):
         total += whole / arrangement.weights_divided
     return total
 
@@ -231,6 +244,7 @@ def _label_plan(recipe: Recipe, shape: ModelShape, label: str, gpu: Gpu, gpus: i
         alone=peaks[ALONE],
         together={name: peaks[each] for name, each in most.items()},
         smallest=smallest,
+        runs=smallest is not None and runs(smallest, algorithm, recipe),
         traffic={name: algorithm.trains * step_traffic(shape, recipe, each) for name, each in most.items()},
         checkpoint=states if algorithm.trains else 0.0,
         learning_hours=learning,
@@ -257,9 +271,10 @@ def label_parts(
 
 
 def _peak(recipe: Recipe, shape: ModelShape, algorithm: Algorithm, arrangement: Arrangement) -> float:
-    """The largest memory of a trial: while it learns, or while the policy answers test prompts."""
+    """The largest memory of a trial: while it learns, or while the policy answers test prompts, which one process does
+    from whole weights."""
     work = replace(workload(recipe, learner(algorithm)), samples=recipe.generation.batch_size)
-    weights = base_weights(shape, recipe.adapter, recipe.model.dtype) / arrangement.weights_divided
+    weights = base_weights(shape, recipe.adapter, recipe.model.dtype)
     answering = weights + shape.adapter * 4 + max(sampling(shape, recipe.model.dtype, work), 2 * KL_LOGITS)
     return max(peak(label_parts(recipe, shape, algorithm, arrangement)), answering)
 

@@ -9,7 +9,6 @@ from prefzoo.commands.gpu_data import FRAGMENTED, RESERVED, UTILIZATION
 from prefzoo.commands.placement import ASSUMED_TOKENS, LabelPlan, Placement, lengths
 
 GIB = 2**30
-NOT_RUN = ("ZeRO-2", "FSDP")
 PARTS = (
     "weights", "adapter", "gradients", "optimizer", "critic", "other models", "activations", "logits", "sampling",
 )  # fmt: skip
@@ -68,11 +67,11 @@ def placement_sentences(plan: Placement) -> list[str]:
         said.append("Time is not estimated: of a GPU that is given by its size no speed is known.")
     else:
         said.append("Time is not estimated: budget.prompts is null, and only the data can tell how many there are.")
-    divided = [each.label for each in plan.labels.values() if each.smallest and each.smallest.name in NOT_RUN]
-    if divided:
+    on_paper = [each.label for each in plan.labels.values() if each.smallest and not each.runs]
+    if on_paper:
         said.append(
-            f"{', '.join(divided)}: what would fit divides weights or states over processes, which is not run here yet "
-            "(docs/scale.md)."
+            f"{', '.join(on_paper)}: what would fit divides weights or states over processes in a way that is not run "
+            "here (docs/scale.md)."
         )
     for label in plan.labels.values():
         if label.smallest is None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from transformers import (
 from prefzoo import validation_messages
 from prefzoo.errors import PrefzooError
 from prefzoo.lab import MODELS
+from prefzoo.machine import divides_weights
 from prefzoo.models.chat_rendering import with_rendering
 from prefzoo.models.chat_templates import BEGINNING, CONTINUATION, PLAIN_TEMPLATE
 from prefzoo.models.checkpoint import read_weights
@@ -54,6 +57,20 @@ def device() -> torch.device:
     return (
         torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if torch.cuda.is_available() else torch.device("cpu")
     )
+
+
+_to_be_divided: ContextVar[bool] = ContextVar("to_be_divided", default=False)
+
+
+@contextlib.contextmanager
+def to_be_divided() -> Iterator[None]:
+    """Within this block models are read into the machine's own memory where the launch divides weights: each process's
+    share of them goes to its device later. Elsewhere nothing changes."""
+    before = _to_be_divided.set(divides_weights())
+    try:
+        yield
+    finally:
+        _to_be_divided.reset(before)
 
 
 def load_tokenizer(
@@ -160,7 +177,7 @@ def from_pretrained_arguments(
         "dtype": getattr(torch, dtype),
         "use_safetensors": True,
         "trust_remote_code": trust_remote_code,
-        "device_map": {"": device()},
+        "device_map": {"": "cpu" if _to_be_divided.get() else device()},
     }
     if attn_implementation:
         settings["attn_implementation"] = attn_implementation

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch.distributed.tensor import DTensor
 
 from prefzoo.models.adapters import of_adapter
 from prefzoo.models.loading import count
@@ -55,8 +56,10 @@ def frozen_critic(model: torch.nn.Module) -> bool:
 
 
 def is_finite(model: torch.nn.Module) -> bool:
-    """Whether all weights that are trained are finite numbers."""
-    return all(bool(torch.isfinite(weight).all()) for weight in model.parameters() if weight.requires_grad)
+    """Whether all weights that are trained are finite numbers; of divided ones, this process's share."""
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    shares = [weight.to_local() if isinstance(weight, DTensor) else weight for weight in trained]
+    return all(bool(torch.isfinite(share).all()) for share in shares)
 
 
 def _of_critic(name: str) -> bool:

@@ -19,6 +19,7 @@ from prefzoo.lab import MODELS
 from prefzoo.machine import may_have_gpu
 from prefzoo.models.chat_templates import template_text
 from prefzoo.recipe import data_check as data
+from prefzoo.recipe import division_check as division
 from prefzoo.recipe import engine_check as engines
 from prefzoo.recipe import judge_check as judges
 from prefzoo.recipe import knowledge_check as knowledge
@@ -278,6 +279,7 @@ CHECKS: tuple[tuple[Check, tuple[str, ...]], ...] = (
     (machine_problems, ()),
     (engines.vllm_problems, ("generation.engine", "generation.vllm", "adapter", "start", "model")),
     (engines.trl_vllm_problems, ()),
+    (division.division_problems, ()),
     (models.adapter_problems, ("adapter", "model.path", "reward")),
     (models.model_problems, ()),
     (models.token_problems, ("model.path", "start", "reward")),

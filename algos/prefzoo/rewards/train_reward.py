@@ -9,11 +9,12 @@ from typing import Any
 from prefzoo.interface import Bench
 from prefzoo.models.adapters import adapter_config, check_modules
 from prefzoo.models.dropout import own_dropout
-from prefzoo.models.loading import load_tokenizer, tokenizer_arguments
+from prefzoo.models.loading import load_tokenizer, to_be_divided, tokenizer_arguments
 from prefzoo.models.score_head import load_score_model
 from prefzoo.rewards.reward_files import REWARD_FILE, RewardLoss, relative_path
 from prefzoo.rewards.reward_model import RewardModel
 from prefzoo.trainers.checkpoints import resumable
+from prefzoo.trainers.divided_weights import whole_model
 from prefzoo.trainers.fitting import Progress, arguments, run_trainer
 from prefzoo.views import text_alone, with_margins, without_margins
 
@@ -43,7 +44,8 @@ def train_reward_model(
 
     set_seed(bench.seed)
     tokenizer = load_tokenizer(bench.start, replies=False, **tokenizer_arguments(bench.loading))
-    model = load_score_model(bench.start, **bench.loading)
+    with to_be_divided():
+        model = load_score_model(bench.start, **bench.loading)
     check_modules(model, bench.adapter, head=False)
     if loss == "bradley_terry":
         pairs = (with_margins if margins else without_margins)(bench.data.preferences)
@@ -62,8 +64,9 @@ def train_reward_model(
         trainer = rating_trainer(bench, model, tokenizer, loss, settings, attribute)
     run_trainer(trainer, bench)
     folder = bench.out / "reward"
+    model = whole_model(trainer)
     if trainer.is_world_process_zero():
-        _save(trainer, tokenizer, folder, bench)
+        _save(model, tokenizer, folder, bench)
     trainer.accelerator.wait_for_everyone()
     return RewardModel.load(str(folder), bench.loading)
 
@@ -86,18 +89,18 @@ def smoothed(trainer_class: Any, label_smoothing: float) -> Any:
     return Smoothed
 
 
-def _save(trainer: Any, tokenizer: Any, folder: Path, bench: Bench) -> None:
+def _save(model: Any, tokenizer: Any, folder: Path, bench: Bench) -> None:
     """Write the adapter with its head, or the whole model with its tokenizer, and `reward.json`."""
     folder.mkdir(parents=True, exist_ok=True)
     description: dict[str, Any] = {"loading": dict(bench.loading)}
     if bench.adapter.type == "full":
         # Elsewhere a text's end is looked for before the pad token, which must then not be what ends it.
         ends = tokenizer.pad_token_id == tokenizer.eos_token_id
-        trainer.model.config.get_text_config().pad_token_id = None if ends else tokenizer.pad_token_id
+        model.config.get_text_config().pad_token_id = None if ends else tokenizer.pad_token_id
         tokenizer.save_pretrained(str(folder))
     else:
         local = Path(bench.start).is_dir()
         description["base"] = relative_path(bench.start, folder) if local else bench.start
-    with own_dropout(trainer.model):
-        trainer.model.save_pretrained(str(folder))
+    with own_dropout(model):
+        model.save_pretrained(str(folder))
     (folder / REWARD_FILE).write_text(json.dumps(description), encoding="utf-8")

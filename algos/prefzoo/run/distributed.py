@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import socket
+from typing import Any
 
 from prefzoo.errors import PrefzooError
-from prefzoo.machine import refuse_divided_weights
+from prefzoo.machine import divides_weights, refuse_divided_weights
 
 LAUNCHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 
@@ -19,13 +20,27 @@ def processes() -> int:
     """The number of processes that were launched; 1 without a launcher.
 
     Raises:
-        PrefzooError: when they are on several machines, or are to divide weights.
+        PrefzooError: when they are on several machines, or are to divide weights in a way that does not work.
     """
     refuse_divided_weights()
     count = int(os.environ.get("WORLD_SIZE", 1))
     if count != int(os.environ.get("LOCAL_WORLD_SIZE", count)):
         raise PrefzooError(f"{count} processes on several machines: a comparison runs on one; launch it there")
     return count
+
+
+def shared_kinds() -> tuple[str, ...]:
+    """The kinds of stages that all launched processes do together: those that train labels, and where weights are
+    divided, so that one process may have no room for them, those that may train the start or the reward too."""
+    return ("train", "tune", "start", "reward") if divides_weights() else ("train", "tune")
+
+
+def arrangement() -> dict[str, Any]:
+    """What the result of a training depends on beside its inputs: how many processes it is shared among, and whether
+    they divide the weights; empty for one process."""
+    together = processes()
+    divided = {"weights": "divided"} if divides_weights() else {}
+    return {"processes": together, **divided} if together > 1 else {}
 
 
 def is_follower() -> bool:

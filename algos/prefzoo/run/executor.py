@@ -210,7 +210,7 @@ class Runner:
                 target=target, args=(sources, payload, *arguments), name=stage.name, daemon=True
             )
 
-        environments = distributed.environments(self.together if stage.kind in ("train", "tune") else 1)
+        environments = distributed.environments(self.together if stage.kind in distributed.shared_kinds() else 1)
         lead, *others = [{**environment, **share.environment} for environment in environments]
         leader = process(worker_main, theirs, lead)
         followers = [process(follower_main, environment) for environment in others]

@@ -185,6 +185,7 @@ class PlanBuilder:
         }
         self.judge = {"judge": judge_fingerprint(recipe.judge), **self.truth}
         self.final_judge = judge_fingerprint(final) if final is not None else None
+        self.divided = distributed.arrangement() if "reward" in distributed.shared_kinds() else {}
         # Whoever learns from the data's rows needs these stages.
         self.rows = tuple(dict.fromkeys(("data", START, self.plan.rows_name)))
 
@@ -216,7 +217,7 @@ class PlanBuilder:
 
     def start(self) -> None:
         training = {"budget": self.dump["budget"], "start": self.dump["start"], "seed": self.shared_seed}
-        self.add(START, "start", {**self.model, **training}, ("data",))
+        self.add(START, "start", {**self.model, **training, **self.divided}, ("data",))
 
     def labels(self) -> None:
         inputs = {"generation": self.dump["generation"], **self.judge, "seed": self.shared_seed}
@@ -233,6 +234,7 @@ class PlanBuilder:
             "file": [fingerprint(part.path) for part in self.recipe.reward.parts],
             "documents": [fingerprint(part.documents) for part in self.recipe.reward.parts],
             **self.truth,
+            **self.divided,
             **({**self.judge, "generation": self.dump["generation"]} if by_judge else {}),
             "shuffled": shuffled,
             "seed": self.shared_seed,
@@ -262,8 +264,7 @@ class PlanBuilder:
             "code": None if name in registry.BUILT_IN else class_fingerprint(registry.load(name)),
         }
         needs = self.rows
-        if (together := distributed.processes()) > 1:
-            inputs["processes"] = together
+        inputs |= distributed.arrangement()
         if "reward" in draws_on:
             inputs["shaping"] = self.shaping
             needs = (*needs, self.plan.reward_name(seed))

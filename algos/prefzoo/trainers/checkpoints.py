@@ -14,14 +14,17 @@ import time
 from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import torch
+import transformers.trainer
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
 from prefzoo.atomic_files import text_sha256
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import CHECKPOINTS, Bench
+from prefzoo.trainers.divided_weights import divide_on_cpus, keep_precision, set_trained_weights, trained_weights
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
@@ -55,27 +58,29 @@ class Resumable:
 
     epochs_done = 0
 
+    def create_accelerator_and_postprocess(self: Any) -> None:
+        divide_on_cpus()
+        super().create_accelerator_and_postprocess()  # type: ignore[misc]
+        keep_precision(self)
+
     def save_model(self: Any, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Write what is trained; the frozen base is where it was."""
         assert output_dir is not None
+        weights = trained_weights(self)
         if self.args.should_save:
             Path(output_dir).mkdir(parents=True, exist_ok=True)
-            model = self.accelerator.unwrap_model(self.model)
-            weights = {n: w.detach().cpu().contiguous() for n, w in model.named_parameters() if w.requires_grad}
             save_file(weights, Path(output_dir) / WEIGHTS)
+
+    def _save_optimizer_and_scheduler(self: Any, output_dir: str) -> None:
+        """transformers would write divided weights a second time."""
+        with mock.patch.object(transformers.trainer, "save_fsdp_model", lambda *args, **more: None):
+            super()._save_optimizer_and_scheduler(output_dir)  # type: ignore[misc]
 
     def create_model_card(self, *args: Any, **more: Any) -> None:
         """A checkpoint is not a release."""
 
     def _load_from_checkpoint(self: Any, folder: str, model: Any = None) -> None:
-        saved = load_file(Path(folder) / WEIGHTS)
-        weights = self.accelerator.unwrap_model(model or self.model).named_parameters()
-        trained = {name: weight for name, weight in weights if weight.requires_grad}
-        if odd := trained.keys() ^ saved.keys():
-            raise ValueError(f"other weights were trained: {min(odd)}")
-        with torch.no_grad():
-            for name, weight in trained.items():
-                weight.copy_(saved[name])
+        set_trained_weights(self.accelerator.unwrap_model(model or self.model), load_file(Path(folder) / WEIGHTS))
         state = json.loads((Path(folder) / "trainer_state.json").read_text(encoding="utf-8"))
         self.epochs_done = int(state["epoch"])
 

@@ -103,7 +103,10 @@ def _of_training(trainer: Any) -> dict[str, Any]:
             if isinstance(value, torch.Tensor) and value.numel() > 1:
                 numbers[_name(value.dtype)] += value.numel()
     total = numbers.total()
+    together = trainer.args.world_size
+    weights = "divided among them (FSDP)" if trainer.is_fsdp_enabled else "whole in each"
     return {
+        **({"processes": together, "weights": weights} if together > 1 else {}),
         "optim": f"{type(optimizer).__module__}.{type(optimizer).__qualname__}",
         "optimizer_state": {dtype: round(count / total, 3) for dtype, count in sorted(numbers.items())},
         "paged": bool(getattr(optimizer, "is_paged", False)),

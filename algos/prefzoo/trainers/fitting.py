@@ -17,11 +17,11 @@ from transformers import TrainerCallback, set_seed
 from prefzoo import registry, validation_messages
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import CHECKPOINTS, Bench, Policy
-from prefzoo.machine import refuse_divided_weights
+from prefzoo.machine import divides_weights, refuse_divided_weights
 from prefzoo.models.adapters import adapter_config, check_modules, of_adapter, restore
 from prefzoo.models.decoding import NO_PROBABILITIES
 from prefzoo.models.language_model import LanguageModelPolicy
-from prefzoo.models.loading import device
+from prefzoo.models.loading import device, to_be_divided
 from prefzoo.models.policy_kinds import load_policy
 from prefzoo.models.policy_with_modules import PolicyWithModules
 from prefzoo.models.saved_policy import SavedPolicy
@@ -31,6 +31,14 @@ from prefzoo.trainers.charging import Charging
 from prefzoo.trainers.checkpoints import Checkpoints, resumable
 from prefzoo.trainers.config_audit import requested_and_actual, training_facts
 from prefzoo.trainers.curves import CURVES, Curves, guard_trackers, losses, reporting_arguments
+from prefzoo.trainers.divided_weights import (
+    all_finite,
+    divided_blocks,
+    prepare_dividing,
+    refuse_indivisible,
+    whole_model,
+    without_numbers,
+)
 from prefzoo.trainers.extra_modules import add_module
 from prefzoo.trainers.first_step import learn_from_first_step
 from prefzoo.trainers.head_positions import learned_positions_alone
@@ -45,6 +53,7 @@ if TYPE_CHECKING:
 
 
 @learned_positions_alone()
+@to_be_divided()
 def fit(
     bench: Bench,
     trainer_class: type[Trainer],
@@ -56,6 +65,7 @@ def fit(
     callbacks: Sequence[TrainerCallback] = (),
     policy_kind: type[PolicyWithModules] | None = None,
     policy_settings: Mapping[str, Any] | None = None,
+    divisible: bool = False,
     **more: Any,
 ) -> Any:
     """Train a fresh adapter on the start (or go on with `bench.latest`), save it, and return what was saved, which is
@@ -76,11 +86,15 @@ def fit(
             has them) are put on the trainer's model under their names, and learn with it. None keeps the language
             model alone.
         policy_settings: of the policy kind.
+        divisible: whether the trainer can train weights that FSDP divides over processes: it needs no whole weights to
+            sample from, and no modules beside the model.
         more: further arguments of the trainer.
 
     Raises:
         PrefzooError: when there are no rows, the policy kind is not registered, or the loss stopped being a number.
     """
+    if not divisible:
+        refuse_indivisible(trainer_class.__name__)
     if not rows:
         raise PrefzooError(f"{trainer_class.__name__} was given no rows to train on")
     if policy_kind is not None:
@@ -102,6 +116,10 @@ def fit(
     peft_config = None if learner.adapted else adapter_config(bench.adapter, "CAUSAL_LM", model=learner.model)
     args = arguments(bench, config_class, settings, rows_per_example(rows))
     model = learner.model
+    if divides_weights() and peft_config is None and not learner.adapted and _takes(trainer_class, "ref_model"):
+        # TRL would load one to where there is no room for it, also for losses that have no use for it.
+        other = (lambda: LanguageModelPolicy.start_of(bench).model) if reference else (lambda: without_numbers(model))
+        more["ref_model"] = divided_blocks(more.get("ref_model") or other())
     if _takes(trainer_class, "peft_config"):
         more["peft_config"] = peft_config
     elif peft_config is not None:
@@ -134,8 +152,9 @@ def fit(
     charging = Charging(trainer, bench, prompts, reference, extra_passes)
     run_trainer(trainer, bench, not goes_on, charging, policy)
     folder = bench.out / "policy"
+    model = whole_model(trainer)
     if trainer.is_world_process_zero():
-        policy(trainer.accelerator.unwrap_model(trainer.model)).save(folder)
+        policy(model).save(folder)
     trainer.accelerator.wait_for_everyone()
     return SavedPolicy(folder) if policy_kind is None else load_policy(folder, run_code=True)
 
@@ -212,6 +231,8 @@ def arguments(
             what is asked for.
     """
     refuse_divided_weights()
+    if bench.adapter.type == "qlora":
+        refuse_indivisible("adapter.type 'qlora'")
     training = bench.training
     if device().type == "cpu":
         optimizer = str(settings.get("optim", training.optim))
@@ -298,6 +319,7 @@ def run_trainer(
     if bench.machinery.milestones and policy is not None:
         trainer.add_callback(Milestones(bench, trainer, charging, checkpoints.folder, policy))
     trainer.add_callback(checkpoints)  # last, for it clears its folder when the training ends
+    prepare_dividing(trainer)
     try:
         with shared_beginnings(trainer.model):
             checkpoints.train()
@@ -314,7 +336,7 @@ def run_trainer(
     ]
     bad = [(loss, step) for loss, step in logged if not math.isfinite(loss)]
     # The last steps may be in no log: what they did to the weights is.
-    if bad or not is_finite(trainer.model):
+    if not all_finite(trainer) or bad:
         loss, step = bad[0] if bad else logged[-1]
         raise PrefzooError(
             diverged(f"the loss is {loss} at step {step} of {trainer.state.max_steps}, or weights are not finite")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from transformers import TrainerCallback
 
 from prefzoo.interface import MILESTONES, Bench, Policy
 from prefzoo.trainers.charging import Charging
+from prefzoo.trainers.divided_weights import whole_model
 
 if TYPE_CHECKING:
     from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
@@ -61,9 +63,11 @@ class Milestones(TrainerCallback):
         name = f"step {state.global_step} of {state.max_steps}"
         policy_alone = getattr(self.trainer, "without_critic", contextlib.nullcontext)
         with policy_alone():
-            model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+            began = time.perf_counter()
+            policy = self.policy(whole_model(self.trainer))
+            self.bench.ledger.seconds -= time.perf_counter() - began  # as `keep` does with those of saving
             title = name if self.number == 1 else f"training {self.number}, {name}"
-            self.bench.keep(self.policy(model), title, ledger, self._folder_of(self.steps.index(state.global_step)))
+            self.bench.keep(policy, title, ledger, self._folder_of(self.steps.index(state.global_step)))
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any) -> None:
         if not state.is_world_process_zero:

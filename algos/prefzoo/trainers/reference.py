@@ -12,6 +12,7 @@ from peft import PeftModel
 
 from prefzoo.atomic_files import text_sha256
 from prefzoo.interface import Bench
+from prefzoo.machine import divides_weights
 from prefzoo.models.weight_counts import weights_of
 
 if TYPE_CHECKING:
@@ -33,7 +34,8 @@ class PrecomputedReference:
     Attributes:
         bench: of the trial.
         precompute: `precompute_ref_log_probs` as the recipe has it; None is true where the training sees every pair, so
-            that a pass over all of them is no waste, and its reference stays what it is.
+            that a pass over all of them is no waste, its reference stays what it is, and its weights are not divided:
+            those are whole nowhere, and divided only when the training has begun.
         reference_is_charged: whether the pass was made and charged.
     """
 
@@ -44,13 +46,14 @@ class PrecomputedReference:
     def __init__(self, *, args: DPOConfig, train_dataset: Dataset, **more: Any) -> None:
         if self.precompute is None:
             seen = _rows_seen(args, len(train_dataset))
-            args.precompute_ref_log_probs = not args.sync_ref_model and seen >= len(train_dataset)
+            once = not args.sync_ref_model and seen >= len(train_dataset)
+            args.precompute_ref_log_probs = once and not divides_weights()
         super().__init__(args=args, train_dataset=train_dataset, **more)  # type: ignore[call-arg]
 
     def _precompute_ref_logps(self: Any, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         if isinstance(self.model, PeftModel) and "ref" in self.model.peft_config:
             self.model.delete_adapter("ref")  # a copy of the adapter as it is now; the reference is the start
-        if self.is_deepspeed_enabled or self.is_fsdp_enabled or self.args.use_liger_kernel:
+        if self.args.use_liger_kernel:
             return super()._precompute_ref_logps(dataset, name, batch_size)  # type: ignore[misc]
         rows = dataset.select_columns(["prompt_ids", "chosen_ids", "rejected_ids"])
         # As text, because lists of numbers would take many times the memory.
@@ -126,8 +129,10 @@ class NoReference:
     """Mixed into TRL's `DPOTrainer` for losses without a reference: none is loaded or computed."""
 
     def __init__(self, *, args: DPOConfig, **more: Any) -> None:
-        args.precompute_ref_log_probs = True  # TRL then loads no second model
+        # TRL then loads no second model, unless it divides weights, and is given one without numbers.
+        args.precompute_ref_log_probs = not divides_weights()
         super().__init__(args=args, **more)  # type: ignore[call-arg]
+        self.ref_model = None
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         return dataset

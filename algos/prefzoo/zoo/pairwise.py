@@ -48,6 +48,7 @@ class Pairwise(Algorithm):
     needs: ClassVar[frozenset[str]] = frozenset({"preferences"})
     family: ClassVar[str] = "preference pairs"
     config: ClassVar[str | None] = "trl.trainer.dpo_config:DPOConfig"
+    divisible: ClassVar[bool] = True
 
     reference: ClassVar[bool] = True
     """Whether the loss compares the policy with the start; without, no reference is loaded, computed or charged."""
@@ -80,7 +81,8 @@ class Pairwise(Algorithm):
             trainer = precomputed_reference(trainer, bench, settings.get("precompute_ref_log_probs"))
         else:
             trainer = without_reference(trainer)
-        return fit(bench, trainer, DPOConfig, self.rows(bench), settings, reference=self.reference)
+        rows = self.rows(bench)
+        return fit(bench, trainer, DPOConfig, rows, settings, reference=self.reference, divisible=True)
 
     def rows(self, bench: Bench) -> list[dict[str, Any]]:
         """Return the pairs that are learned from; a `margin` that they have is the loss's `chosen.margins`."""

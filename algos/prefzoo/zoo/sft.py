@@ -22,6 +22,7 @@ class SFT(Algorithm):
     needs: ClassVar[frozenset[str]] = frozenset({"demonstrations"})
     family: ClassVar[str] = "imitation"
     config: ClassVar[str | None] = "trl.trainer.sft_config:SFTConfig"
+    divisible: ClassVar[bool] = True
 
     on: Literal["chosen", "demonstrations"] = "chosen"
 
@@ -31,4 +32,4 @@ class SFT(Algorithm):
         from prefzoo.trainers.fitting import fit
 
         rows = bench.data.chosen() if self.on == "chosen" else bench.data.demonstrations
-        return fit(bench, SFTTrainer, SFTConfig, rows, self.trainer)
+        return fit(bench, SFTTrainer, SFTConfig, rows, self.trainer, divisible=True)

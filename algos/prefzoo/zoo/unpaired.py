@@ -35,6 +35,7 @@ class Unpaired(Algorithm):
     needs: ClassVar[frozenset[str]] = frozenset({"unpaired"})
     family: ClassVar[str] = "single replies"
     config: ClassVar[str | None] = "trl.trainer.kto_config:KTOConfig"
+    divisible: ClassVar[bool] = True
     owned: ClassVar[Mapping[str, str]] = {
         **{name: name for name in ("beta", "desirable_weight", "undesirable_weight")},
         "loss_type": "the loss is the algorithm's own",
@@ -64,4 +65,5 @@ class Unpaired(Algorithm):
         settings |= {"loss_type": self.loss, **self.trainer}
         # KTO's KL takes a pass of the policy and one of the reference beside those of the loss itself.
         extra = 1 if self.loss == "kto" else 0
-        return fit(bench, self.trainer_class(bench), KTOConfig, rows, settings, reference=1 + extra, extra_passes=extra)
+        passes: dict[str, Any] = {"reference": 1 + extra, "extra_passes": extra}
+        return fit(bench, self.trainer_class(bench), KTOConfig, rows, settings, divisible=True, **passes)

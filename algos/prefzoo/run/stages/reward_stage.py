@@ -16,6 +16,7 @@ from prefzoo.rewards.reward_accuracy import reward_report
 from prefzoo.rewards.reward_model import RewardModel
 from prefzoo.rewards.reward_settings import RewardPart
 from prefzoo.rewards.train_reward import train_reward_model
+from prefzoo.run import distributed
 from prefzoo.run.resources import metered
 from prefzoo.run.stage_graph import Plan, Stage
 from prefzoo.run.stages.recipe_inputs import bench_of, checked_by_of, gold_function, judge_of, loading
@@ -35,8 +36,12 @@ def make_reward(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> N
     parts: list[Reward] = []
     with metered(bench.ledger):
         for i, part in enumerate(settings.parts):
+            if part.type != "trained" and distributed.is_follower():
+                continue  # others are made by the first process alone
             out = folder / f"part-{i}" if settings.of else folder
             parts.append(_make_part(plan, part, bench.replace(out=out), prompts))
+    if distributed.is_follower():
+        return
     weights = [part.weight for part in settings.of]
     reward = WeightedSum(parts, weights, settings.names) if settings.of else parts[0]
     (folder / "spec.json").write_text(json.dumps(reward.spec(folder)), encoding="utf-8")

@@ -13,6 +13,7 @@ from prefzoo.models import loading
 from prefzoo.models.dropout import own_dropout
 from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.recipe.recipe_schema import Recipe
+from prefzoo.run import distributed
 from prefzoo.run.cache import fingerprint
 from prefzoo.run.evaluation_records import DETAILS
 from prefzoo.run.resources import metered
@@ -40,6 +41,9 @@ def make_start(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> No
         ledger = bench.ledger
         with metered(ledger):
             policy = algorithm.train(bench)
+    if distributed.is_follower():  # the first process writes what follows
+        return
+    if algorithm is not None:
         (folder / DETAILS).write_text(json.dumps(bench.report, indent=1), encoding="utf-8")
         assert isinstance(policy, LanguageModelPolicy)
         path = str(folder / MODEL)

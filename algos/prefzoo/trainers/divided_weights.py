@@ -1,0 +1,165 @@
+"""Weights that the processes of a training divide among themselves (FSDP2): how they are divided, gathered and saved.
+
+Each weight is a `DTensor`, of which a process holds its share; the weights of a block of the model are whole while the
+block is computed. What is saved is made of gathered weights, by the first process: all must ask for them together.
+Where nothing is divided, the functions here give what a trainer has.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import AutocastKwargs, DistributedType, gather_object
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from prefzoo.errors import PrefzooError
+from prefzoo.interface import is_first_process
+from prefzoo.machine import divides_weights
+from prefzoo.models.weight_counts import is_finite
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+
+SKELETON = "skeleton"
+"""Attribute of a trainer: its model as it was before its weights were divided, without their numbers."""
+
+
+def refuse_indivisible(what: str) -> None:
+    """Refuse to train with divided weights what needs whole ones.
+
+    Raises:
+        PrefzooError: where the launch divides weights.
+    """
+    if divides_weights():
+        raise PrefzooError(
+            f"{what} cannot be trained with weights that FSDP divides over processes; launch it with data parallel "
+            "processes (recipes/accelerate/ddp.yaml), and let it fit by adapter.type=qlora. docs/scale.md says what can"
+        )
+
+
+def divide_on_cpus() -> None:
+    """Have accelerate divide weights on CPUs too, where it would pass over FSDP and train data parallel.
+
+    It divides where the type of the processes is that of several GPUs when a trainer's accelerator is made, which is
+    when this must be called. The type decides nothing else by then: the processes were joined, and their device chosen,
+    when the trainer's arguments were made.
+    """
+    state = PartialState()
+    if divides_weights() and state.distributed_type == DistributedType.MULTI_CPU:
+        state.distributed_type = DistributedType.MULTI_GPU
+
+
+def keep_precision(trainer: Trainer) -> None:
+    """Have FSDP gather weights and average gradients in their own precision; nothing changes without FSDP.
+
+    accelerate would have it compute in bfloat16 throughout, and average gradients in it. Autocast (`prepare_dividing`)
+    leaves norms and the stream between blocks in float32, as it does in one process.
+
+    Raises:
+        PrefzooError: when the launch divides weights and accelerate does not.
+    """
+    if is_divided(trainer):
+        trainer.accelerator.state.fsdp_plugin.mixed_precision_policy = None
+    elif divides_weights():
+        raise PrefzooError(
+            f"the launch asks for FSDP, and accelerate does not divide weights on {trainer.accelerator.device}; launch "
+            "data parallel processes (recipes/accelerate/ddp.yaml)"
+        )
+
+
+def prepare_dividing(trainer: Trainer) -> None:
+    """Prepare a trainer whose weights will be divided when it begins: keep its model's skeleton, and have its models
+    compute under autocast where one process's would."""
+    if not is_divided(trainer):
+        return
+    setattr(trainer, SKELETON, without_numbers(trainer.model))
+    # Else each process would add up whole gradients until the last pass of a step.
+    trainer.accelerator.gradient_state.plugin_kwargs["sync_each_batch"] = True
+    # Copies of weights in 16 bits, which autocast would keep of all blocks until the pass has ended.
+    trainer.accelerator.autocast_handler = AutocastKwargs(cache_enabled=False)
+    reference = getattr(trainer, "ref_model", None)
+    for model in (*([] if reference is None else [reference]), trainer.model):
+        trainer.accelerator.prepare_model(model, device_placement=False, evaluation_mode=True)
+
+
+def divided_blocks(model: Any) -> Any:
+    """Divide the blocks of a model that is not trained, each by itself, so that one is whole at a time; TRL divides
+    what is outside of them."""
+    for module in model.modules():
+        if type(module).__name__ in (model._no_split_modules or ()):
+            fully_shard(module)
+    return model
+
+
+def is_divided(trainer: Trainer) -> bool:
+    """Whether the weights of a trainer's model are divided, or will be when it begins."""
+    return bool(trainer.is_fsdp_enabled)
+
+
+def without_numbers(model: Any) -> Any:
+    """Return a copy of a model whose weights are on torch's `meta` device: all but their numbers."""
+    weights = {
+        id(weight): torch.nn.Parameter(weight.detach().to("meta"), weight.requires_grad)
+        for weight in model.parameters()
+    }
+    return copy.deepcopy(model, weights)
+
+
+def whole_model(trainer: Trainer) -> Any:
+    """Return a trainer's model to be saved.
+
+    Of divided weights it is a copy in which the trained ones are whole, on the CPU, in the first process, and none
+    elsewhere; what is frozen has no numbers. All processes must ask at the same time.
+    """
+    if not is_divided(trainer):
+        return trainer.accelerator.unwrap_model(trainer.model)
+    trained = trained_weights(trainer)
+    model = copy.deepcopy(getattr(trainer, SKELETON))
+    if trained:
+        odd = model.load_state_dict(trained, strict=False, assign=True).unexpected_keys
+        assert not odd, f"trained weights that the model did not have: {odd}"
+        model.tie_weights()
+    return model
+
+
+def trained_weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """Return a copy of each trained weight by its name, whole and on the CPU, in the first process; divided weights are
+    gathered one after the other, for which all processes must ask at the same time."""
+    found = {}
+    for name, weight in _trained(trainer.accelerator.unwrap_model(trainer.model)):
+        whole = weight.detach()
+        if isinstance(whole, DTensor):
+            whole = whole.full_tensor()
+        if is_first_process():
+            found[name] = whole.cpu().contiguous()
+    return found
+
+
+def set_trained_weights(model: Any, saved: dict[str, torch.Tensor]) -> None:
+    """Give the trained weights of a model the numbers that `trained_weights` returned.
+
+    Raises:
+        ValueError: when other weights are trained.
+    """
+    trained = dict(_trained(model))
+    if odd := trained.keys() ^ saved.keys():
+        raise ValueError(f"other weights were trained: {min(odd)}")
+    with torch.no_grad():
+        for name, weight in trained.items():
+            numbers = saved[name]
+            if isinstance(weight, DTensor):
+                numbers = distribute_tensor(numbers.to(weight.device), weight.device_mesh, weight.placements)
+            weight.copy_(numbers)
+
+
+def all_finite(trainer: Trainer) -> bool:
+    """Whether all trained weights are finite numbers, those of other processes included, which must ask too."""
+    return all(gather_object([is_finite(trainer.model)]))
+
+
+def _trained(model: Any) -> list[tuple[str, Any]]:
+    return [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
