@@ -102,15 +102,16 @@ def main(name: str, out: Path, adapter: str = "lora", killed: str = "0") -> None
     for part in name.split(","):
         if part.endswith(".py"):
             load_plugins([part])
-        if part in ("bradley_terry", "regression"):
+        rewards = part in ("bradley_terry", "regression")
+        if rewards:
             train_reward_model(rated, {"logging_steps": 1}, part)  # type: ignore[arg-type]
-            continue
-        policy = get(Path(part).stem, trainer={"logging_steps": 1}).train(bench)
-        if rank == "0":
-            shutil.copytree(out / "policy", out / f"policy-{part.replace('/', '-')}", dirs_exist_ok=True)
-        for key, weight in getattr(policy, "policy", policy).model.named_parameters():
-            if "lora_" in key or adapter == "full":
-                ended[f"{part} {key}"] = weight.double().sum().item()
+        else:
+            policy = get(Path(part).stem, trainer={"logging_steps": 1}).train(bench)
+            for key, weight in getattr(policy, "policy", policy).model.named_parameters():
+                if "lora_" in key or adapter == "full":
+                    ended[f"{part} {key}"] = weight.double().sum().item()
+        if rank == "0":  # the next one takes the folder
+            shutil.copytree(out / ("reward" if rewards else "policy"), out / f"trained-{Path(part).stem}")
     world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
     ledger = {key: value for key, value in dataclasses.asdict(bench.ledger).items() if key != "seconds"}
     content = {"world": world, "ended": ended, "ledger": ledger, "memory": bench.machinery.memory, "shapings": shapings}
