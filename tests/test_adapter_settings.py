@@ -89,7 +89,7 @@ def test_the_report_notes_what_differs_once() -> None:
 def test_what_needs_a_gpu_is_refused_before_training(
     training: dict[str, Any], words: str, adapted, monkeypatch
 ) -> None:
-    monkeypatch.setattr("prefzoo.trainers.fitting.device", lambda: SimpleNamespace(type="cpu"))
+    monkeypatch.setattr("prefzoo.trainers.trainer_arguments.device", lambda: SimpleNamespace(type="cpu"))
     with pytest.raises(PrefzooError, match=words):
         registry.get("dpo").train(adapted("lora", **training))
     with pytest.raises(PrefzooError, match=words):

@@ -13,7 +13,8 @@ from prefzoo.errors import PrefzooError
 from prefzoo.machine import refuse_divided_weights
 from prefzoo.recipe.check_recipe import load
 from prefzoo.run import distributed
-from prefzoo.trainers.fitting import arguments, fit
+from prefzoo.trainers.fitting import fit
+from prefzoo.trainers.trainer_arguments import arguments
 
 ROOT = Path(__file__).parents[1]
 

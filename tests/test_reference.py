@@ -155,6 +155,7 @@ def test_ours_are_those_of_trl_bit_for_bit_where_batches_are_alike(bench, adapte
 
     from prefzoo.models.adapters import adapter_config
     from prefzoo.trainers import fitting
+    from prefzoo.trainers.trainer_arguments import arguments
 
     ran = []
     run = fitting.run_trainer
@@ -166,7 +167,7 @@ def test_ours_are_those_of_trl_bit_for_bit_where_batches_are_alike(bench, adapte
     start = LanguageModelPolicy.from_start(trial.start)
     theirs = DPOTrainer(
         model=start.model,
-        args=fitting.arguments(trial, DPOConfig, settings),
+        args=arguments(trial, DPOConfig, settings),
         train_dataset=Dataset.from_list(trial.data.preferences),
         processing_class=start.tokenizer,
         peft_config=adapter_config(trial.adapter, "CAUSAL_LM"),

@@ -19,7 +19,7 @@ from prefzoo.recipe import check_recipe as recipes
 from prefzoo.results.results_file import load
 from prefzoo.run.stage_graph import make_plan
 from prefzoo.tracking import tracker as tracking
-from prefzoo.trainers.fitting import arguments
+from prefzoo.trainers.trainer_arguments import arguments
 from wandb_files import read_runs
 
 pytestmark = pytest.mark.faults

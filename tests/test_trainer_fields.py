@@ -62,7 +62,7 @@ class _Config:
 
 
 def test_what_all_trainers_are_given_is_either_owned_or_settable(make_bench, monkeypatch) -> None:
-    from prefzoo.trainers.fitting import arguments
+    from prefzoo.trainers.trainer_arguments import arguments
 
     monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "")
     bench = make_bench().replace(reporting={"report_to": ["tensorboard"], "run_name": "x", "project": "y"})

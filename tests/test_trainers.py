@@ -53,7 +53,7 @@ def test_dpo_loss_of_a_moved_policy_is_the_formula(make_bench) -> None:
     """After some steps, recompute one pair's loss from our own log-probabilities and compare with TRL's."""
     from trl import DPOConfig, DPOTrainer
 
-    from prefzoo.trainers.fitting import arguments
+    from prefzoo.trainers.trainer_arguments import arguments
 
     bench = make_bench(epochs=2, learning_rate=5e-3)
     policy = prefzoo.get("dpo", beta=0.3).train(bench)
@@ -145,7 +145,7 @@ def test_a_trainer_of_less_steps_than_a_log_is_watched_too(make_bench) -> None:
 def test_dropout_is_alike_in_all_trainers(make_bench) -> None:
     from trl import DPOConfig, RewardConfig
 
-    from prefzoo.trainers.fitting import arguments
+    from prefzoo.trainers.trainer_arguments import arguments
 
     for config in (DPOConfig, RewardConfig):
         assert arguments(make_bench(), config, {}).disable_dropout is False

@@ -18,7 +18,8 @@ from prefzoo.interface import Bench
 from prefzoo.models.adapters import adapter_config
 from prefzoo.rewards.reward_model import pooled_scores
 from prefzoo.trainers.checkpoints import resumable
-from prefzoo.trainers.fitting import Progress, arguments
+from prefzoo.trainers.fitting import Progress
+from prefzoo.trainers.trainer_arguments import arguments
 
 RatingLoss = Literal["regression", "plackett_luce", "logistic"]
 

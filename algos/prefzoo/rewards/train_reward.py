@@ -15,7 +15,8 @@ from prefzoo.rewards.reward_files import REWARD_FILE, RewardLoss, relative_path
 from prefzoo.rewards.reward_model import RewardModel
 from prefzoo.trainers.checkpoints import resumable
 from prefzoo.trainers.divided_weights import whole_model
-from prefzoo.trainers.fitting import Progress, arguments, run_trainer
+from prefzoo.trainers.fitting import Progress, run_trainer
+from prefzoo.trainers.trainer_arguments import arguments
 from prefzoo.views import text_alone, with_margins, without_margins
 
 

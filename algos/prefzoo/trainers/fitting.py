@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import json
 import math
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,14 +13,14 @@ from datasets import Dataset
 from peft import get_peft_model
 from transformers import TrainerCallback, set_seed
 
-from prefzoo import registry, validation_messages
+from prefzoo import registry
 from prefzoo.errors import PrefzooError
-from prefzoo.interface import CHECKPOINTS, Bench, Policy
-from prefzoo.machine import divides_weights, refuse_divided_weights
+from prefzoo.interface import Bench, Policy
+from prefzoo.machine import divides_weights
 from prefzoo.models.adapters import adapter_config, check_modules, of_adapter, restore
 from prefzoo.models.decoding import NO_PROBABILITIES
 from prefzoo.models.language_model import LanguageModelPolicy
-from prefzoo.models.loading import device, to_be_divided
+from prefzoo.models.loading import to_be_divided
 from prefzoo.models.policy_kinds import load_policy
 from prefzoo.models.policy_with_modules import PolicyWithModules
 from prefzoo.models.saved_policy import SavedPolicy
@@ -30,7 +29,7 @@ from prefzoo.models.weight_counts import BACKBONE, HEAD, is_finite
 from prefzoo.trainers.charging import Charging
 from prefzoo.trainers.checkpoints import Checkpoints, resumable
 from prefzoo.trainers.config_audit import requested_and_actual, training_facts
-from prefzoo.trainers.curves import CURVES, Curves, guard_trackers, losses, reporting_arguments
+from prefzoo.trainers.curves import CURVES, Curves, guard_trackers, losses
 from prefzoo.trainers.divided_weights import (
     all_finite,
     divided_blocks,
@@ -44,6 +43,7 @@ from prefzoo.trainers.first_step import learn_from_first_step
 from prefzoo.trainers.head_positions import learned_positions_alone
 from prefzoo.trainers.milestones import Milestones
 from prefzoo.trainers.recipe_deviations import SAMPLED_REPLIES, TRAININGS
+from prefzoo.trainers.trainer_arguments import arguments
 from prefzoo.types import Completion
 from prefzoo.validation_messages import diverged
 from prefzoo.views import REPLIES, rows_per_example, text_alone
@@ -216,70 +216,6 @@ def _begin_with(model: Any, weights: dict[str, torch.Tensor]) -> None:
 def _prompts(rows: list[dict[str, Any]]) -> int:
     """How many prompts there are in training rows; a row without one stands for itself."""
     return len({json.dumps(row.get("prompt", row), sort_keys=True, default=str) for row in rows})
-
-
-def arguments(
-    bench: Bench, config_class: type[TrainingArguments], settings: dict[str, Any], per_example: int = 1
-) -> TrainingArguments:
-    """Return a trainer's config: the bench's shared arguments, then what is particular to the algorithm.
-
-    Args:
-        per_example: how many training rows count as one of `training.batch_size`; see `views.rows_per_example`.
-
-    Raises:
-        PrefzooError: when an optimizer step's rows cannot be divided among the processes, or this machine cannot do
-            what is asked for.
-    """
-    refuse_divided_weights()
-    if bench.adapter.type == "qlora":
-        refuse_indivisible("adapter.type 'qlora'")
-    training = bench.training
-    if device().type == "cpu":
-        optimizer = str(settings.get("optim", training.optim))
-        if optimizer.startswith("paged"):
-            # bitsandbytes itself would fall back to one that is not paged.
-            raise PrefzooError(validation_messages.paged_without_gpu("training.optim", optimizer))
-        if settings.get("fp16", training.fp16):
-            raise PrefzooError(validation_messages.fp16_without_gpu("training.fp16"))
-    processes = int(os.environ.get("WORLD_SIZE", 1))  # set by `accelerate launch`
-    rows, over = divmod(training.batch_size * per_example, training.accumulation * processes)
-    if over:
-        raise PrefzooError(
-            f"training.batch_size {training.batch_size} cannot be divided into {training.accumulation} passes "
-            f"(training.accumulation) on each of {processes} processes"
-        )
-    shared: dict[str, Any] = {
-        "output_dir": str(bench.out / CHECKPOINTS),
-        "per_device_train_batch_size": rows,
-        "gradient_accumulation_steps": training.accumulation,
-        "num_train_epochs": bench.budget.epochs,
-        "learning_rate": training.learning_rate,
-        "lr_scheduler_type": training.lr_scheduler_type,
-        "warmup_steps": training.warmup_ratio,  # below 1 it is a share of all steps
-        "weight_decay": training.weight_decay,
-        "max_grad_norm": training.max_grad_norm,
-        "optim": training.optim,
-        "bf16": training.bf16,
-        "fp16": training.fp16,
-        "gradient_checkpointing": training.gradient_checkpointing,
-        "seed": bench.seed,
-        "data_seed": bench.seed,
-        "logging_steps": 5,
-        "logging_first_step": True,  # where DPO's loss is ln 2, and a short training has little more
-        "logging_nan_inf_filter": False,  # a loss that is not a number must be seen
-        "include_num_input_tokens_seen": "non_padding",
-        "save_strategy": "no",  # see `checkpoints`
-        "save_total_limit": 2,
-        "disable_tqdm": True,
-        "use_cpu": not torch.cuda.is_available(),
-        "dataloader_pin_memory": torch.cuda.is_available(),
-        **reporting_arguments(bench),
-    }
-    if "disable_dropout" in config_class.__dataclass_fields__:
-        shared["disable_dropout"] = False  # the model's own is off in all trainers; the adapter's is the recipe's
-    if "max_length" in config_class.__dataclass_fields__:
-        shared["max_length"] = None  # rows were made to fit, for all algorithms at once
-    return config_class(**{**shared, **settings})
 
 
 def run_trainer(
