@@ -183,7 +183,7 @@ def said(settings: dict[str, Any]) -> list[str]:
     ]
 
 
-def runs(tuned: dict[str, Any]) -> str:
+def sizes_of_runs(tuned: dict[str, Any]) -> str:
     """How many policies the runs compared whose numbers are shown, in words."""
     return " and ".join(map(str, sorted({row["compared"] for row in tuned["labels"].values()})))
 
@@ -194,7 +194,7 @@ def page(found: dict[str, Any] | None) -> str:
     if found is not None:
         lines.append(MEASURED.format(**found))
         if tuned := found.get("tuned"):
-            lines.append(TUNED.format(**tuned, compared=runs(tuned)))
+            lines.append(TUNED.format(**tuned, compared=sizes_of_runs(tuned)))
         lines += [*table(found), ""]
     for family, names in families().items():
         lines += [f"## {family[0].upper()}{family[1:]}", ""]

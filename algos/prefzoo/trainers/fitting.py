@@ -110,16 +110,12 @@ def fit(
     goes_on = learner.adapted or isinstance(latest, SavedPolicy | PolicyWithModules)
     if goes_on and not learner.adapted:  # of a whole model TRL takes the one that it is given for the reference
         learner.model.config._name_or_path = bench.start
-        if reference and _takes(trainer_class, "ref_model"):
-            more.setdefault("ref_model", LanguageModelPolicy.start_of(bench).model)
+    if not learner.adapted and _takes(trainer_class, "ref_model"):
+        more["ref_model"] = _reference_model(bench, learner, more.get("ref_model"), goes_on, used=bool(reference))
     set_seed(bench.seed)  # the adapter is drawn here; TRL seeds that itself only from 1.15
     peft_config = None if learner.adapted else adapter_config(bench.adapter, "CAUSAL_LM", model=learner.model)
     args = arguments(bench, config_class, settings, rows_per_example(rows))
     model = learner.model
-    if divides_weights() and peft_config is None and not learner.adapted and _takes(trainer_class, "ref_model"):
-        # TRL would load one to where there is no room for it, also for losses that have no use for it.
-        other = (lambda: LanguageModelPolicy.start_of(bench).model) if reference else (lambda: without_numbers(model))
-        more["ref_model"] = divided_blocks(more.get("ref_model") or other())
     if _takes(trainer_class, "peft_config"):
         more["peft_config"] = peft_config
     elif peft_config is not None:
@@ -194,6 +190,18 @@ def _takes(trainer_class: type[Trainer], argument: str) -> bool:
     wants it wrapped."""
     initializers = [vars(cls)["__init__"] for cls in trainer_class.__mro__[:-1] if "__init__" in vars(cls)]
     return any(argument in inspect.signature(init).parameters for init in initializers)
+
+
+def _reference_model(bench: Bench, learner: LanguageModelPolicy, given: Any, goes_on: bool, used: bool) -> Any:
+    """Return the model that a trainer is given for its reference; None leaves it to TRL.
+
+    TRL would take the policy itself where a whole model goes on, and where weights are divided load one to where there
+    is no room for it, also for losses that have no use for it.
+    """
+    divided = divides_weights() and bench.adapter.type == "full"
+    if given is None and used and (goes_on or divided):
+        given = LanguageModelPolicy.start_of(bench).model
+    return divided_blocks(given or without_numbers(learner.model)) if divided else given
 
 
 def _unfreeze_adapter(model: Any) -> dict[str, torch.Tensor]:
