@@ -62,9 +62,9 @@ def test_and_in_every_kind_of_file(pairs, tmp_path, name: str, ending: str) -> N
     ]
 
 
-def test_dpo_learns_the_same_from_every_format(pairs, tmp_path, make_bench) -> None:
+def test_dpo_learns_the_same_from_every_format(pairs, tmp_path, adapted) -> None:
     def losses(name: str, given: list[Pair] = pairs) -> list[float]:
-        bench = make_bench(name=name.replace("/", " ")).replace(data=views_of(read(name, given, tmp_path)))
+        bench = adapted("lora", name=name.replace("/", " ")).replace(data=views_of(read(name, given, tmp_path)))
         prefzoo.get("dpo", trainer={"logging_steps": 1, "max_steps": 3}).train(bench)
         return [e["loss"] for e in json.loads((bench.out / "curves.json").read_text())[-1] if "loss" in e]
 

@@ -298,17 +298,17 @@ def test_the_seams_to_trl_are_where_they_were(method, parameters) -> None:
         )
 
 
-def test_all_of_the_critic_learns_in_every_step(bench, monkeypatch) -> None:
+def test_all_of_the_critic_learns_in_every_step(adapted, monkeypatch) -> None:
     """The reference is the policy with its adapter off, and peft freezes the critic's when it puts that on again."""
     seen = []
-    loss = ActorCriticTrainer._value_loss
+    loss = ActorCriticTrainer._compute_loss
 
-    def noted(self, inputs):
+    def noted(self, model, inputs):
         seen.append({n: w.detach().clone() for n, w in self.model.named_parameters() if f".{VALUE}." in n})
-        return loss(self, inputs)
+        return loss(self, model, inputs)
 
-    monkeypatch.setattr(ActorCriticTrainer, "_value_loss", noted)
-    get("ppo", epochs=2, trainer={"max_steps": 5}).train(bench())
+    monkeypatch.setattr(ActorCriticTrainer, "_compute_loss", noted)
+    get("ppo", epochs=2, trainer={"max_steps": 5}).train(adapted("lora"))
     assert len(seen) == 5
     # The rate rises from zero, and where B is zero A has no gradient yet.
     for before, after in itertools.pairwise(seen[2:]):

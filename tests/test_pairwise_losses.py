@@ -281,30 +281,30 @@ def test_it_trains_an_adapter_a_quantized_base_and_a_whole_model(name, adapter, 
 
 
 def beside_trl(
-    name: str, settings: dict[str, Any], make_bench: Any, folder: str, config: dict[str, Any], **raw: Any
+    name: str, settings: dict[str, Any], make_bench: Any, start: str, folder: str, config: dict[str, Any], **raw: Any
 ) -> None:
     """20 steps of ours and of TRL's, both computing a prompt once for each reply: sharing it rounds otherwise."""
     from transformers import AutoModelForCausalLM, set_seed
 
-    bench = make_bench(epochs=10.0)
+    bench = make_bench(epochs=10.0).replace(start=start)
     in_each_step = {"precompute_ref_log_probs": False} if registry.load(name).reference else {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shared_beginnings, "put_together", lambda ids, mask: None)
         ours = prefzoo.get(name, **settings, trainer={**OF_20_STEPS, **in_each_step}).train(bench)
     set_seed(7)
-    model = AutoModelForCausalLM.from_pretrained(str(MODEL_DIR), dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(start, dtype=torch.float32)
     trained = raw_trl("DPO", model, bench.data.preferences, folder, config, task_type="CAUSAL_LM", **raw)
     assert_alike(ours.model, bench, trained, apart=1e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in LOSSES | OF_BATCHES if hasattr(registry.load(n), "loss_settings")])
-def test_20_steps_are_those_of_trls_own_trainer(name, make_bench, tmp_path) -> None:
+def test_20_steps_are_those_of_trls_own_trainer(name, make_bench, base, tmp_path) -> None:
     settings = (LOSSES | OF_BATCHES)[name][0]
     config = {**registry.load(name).loss_settings, **settings, "max_length": None}
     if name == "fdpo":
         config["f_divergence_type"] = "js_divergence"
-    beside_trl(name, settings, make_bench, str(tmp_path / "raw"), config)
+    beside_trl(name, settings, make_bench, base, str(tmp_path / "raw"), config)
 
 
 @pytest.mark.slow
@@ -320,7 +320,7 @@ def test_20_steps_are_those_of_trls_own_trainer(name, make_bench, tmp_path) -> N
         ("orpo", {"beta": 0.5}, {"beta": 0.5}),
     ],
 )
-def test_20_steps_are_those_of_trls_experimental_trainer(name, settings, config, make_bench, tmp_path) -> None:
+def test_20_steps_are_those_of_trls_experimental_trainer(name, settings, config, make_bench, base, tmp_path) -> None:
     """TRL imitates by the mean over all tokens of a batch, ORPO's prompts included; here it imitates as we do."""
     if name == "orpo":
         from trl.experimental.orpo import ORPOConfig as Config
@@ -338,7 +338,7 @@ def test_20_steps_are_those_of_trls_experimental_trainer(name, settings, config,
 
     config = {**config, "disable_dropout": False, "max_length": 512}
     classes = {"trainer_class": MeanOfReplies, "config_class": Config}
-    beside_trl(name, settings, make_bench, str(tmp_path / "raw"), config, **classes)
+    beside_trl(name, settings, make_bench, base, str(tmp_path / "raw"), config, **classes)
 
 
 def with_marked_margins(bench: Bench, margins: list[float]) -> Bench:

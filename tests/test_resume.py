@@ -103,7 +103,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "settings", "adapter"), CASES, ids=lambda value: str(value))
-def test_killed_and_resumed_is_as_never_killed(name, settings, adapter, make_bench, monkeypatch) -> None:
+def test_killed_and_resumed_is_as_never_killed(name, settings, adapter, make_bench, base, monkeypatch) -> None:
     algorithm = get(name, **settings, trainer=LOG)
 
     def bench(folder: str) -> Bench:
@@ -111,7 +111,7 @@ def test_killed_and_resumed_is_as_never_killed(name, settings, adapter, make_ben
         trial = make_bench(adapter, epochs=2.0, name=folder, accumulation=2)
         dropping = trial.adapter.model_copy(update={"dropout": 0.1})
         loading = {"quantization": trial.adapter.quantization, "dtype": "float32"}
-        return trial.replace(reward=length, judge=RandomJudge(0), adapter=dropping, loading=loading)
+        return trial.replace(start=base, reward=length, judge=RandomJudge(0), adapter=dropping, loading=loading)
 
     whole = bench("whole")
     algorithm.train(whole)

@@ -1,8 +1,8 @@
 """REINFORCE, REINFORCE++ and PPO on top of TRL's GRPOTrainer: a reward for each token, its advantage, and the losses.
 
 What is overridden of TRL: `_calculate_rewards` (to keep the scores), `_generate_and_score_completions` (to replace
-GRPO's advantages by one for each token), `_compute_loss` (no KL term, for the KL is in the reward; the critic's loss),
-`_get_per_token_logps_and_entropies` (on a CPU alone; see `models.token_log_probabilities`). Sampling, the reference,
+GRPO's advantages by one for each token), `_compute_loss` (no KL term, for the KL is in the reward; the critic's loss; on
+a CPU in parts, see `batch_parts`), `_get_per_token_logps_and_entropies` (on a CPU alone; see `models.token_log_probabilities`). Sampling, the reference,
 gradient accumulation and the clipped policy loss, -min(ratio A, clip(ratio, 1 - epsilon, 1 + epsilon) A) averaged over
 the tokens of an optimizer step, stay TRL's.
 """
@@ -19,6 +19,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from prefzoo.models.token_log_probabilities import plain_head, token_log_probabilities
 from prefzoo.trainers import advantages as adv
+from prefzoo.trainers.batch_parts import join_metrics, parts_of
 from prefzoo.trainers.critic import STATES, CriticModules
 from prefzoo.trainers.moving_reference import MovingReference
 from prefzoo.trainers.rollouts import adapter_in_use, prompts_and_replies
@@ -174,6 +175,26 @@ class OnPolicyTrainer(MovingReference, GRPOTrainer):
         return {"advantages": (totals - baseline)[:, None] * mask}
 
     def _compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
+        """Return the loss of a batch. Of one that is learned from in parts the gradient of all but the last is already
+        there."""
+        # "dapo" divides by the tokens of the step, so that the losses of parts add up to that of the whole.
+        by_rows = self.loss_type == "dapo" and self.top_entropy_quantile == 1
+        divided = torch.is_grad_enabled() and by_rows and self._own_head(model) is not None
+        parts = parts_of(inputs) if divided else [inputs]
+        metrics = self._metrics["train"]
+        already = {name: len(values) for name, values in metrics.items()}
+        *earlier, last = parts
+        loss = torch.zeros((), device=last["completion_mask"].device)
+        for part in earlier:
+            of_part = self._loss(model, part)
+            self.accelerator.backward(of_part)
+            loss += of_part.detach()
+        loss = loss + self._loss(model, last)
+        if earlier:
+            join_metrics(metrics, already, [part["completion_mask"].sum().item() for part in parts])
+        return loss
+
+    def _loss(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         beta = self.beta
         self.beta = 0.0  # the KL is in the reward already
         try:
@@ -192,7 +213,7 @@ class OnPolicyTrainer(MovingReference, GRPOTrainer):
         **more: Any,
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         inputs = (input_ids, attention_mask, logits_to_keep)
-        head = None if self.accelerator.num_processes > 1 or self._entropy_bonus_enabled else plain_head(model)
+        head = self._own_head(model)
         if head is None or any(value is not None and value is not False for value in more.values()):
             more |= {"batch_size": batch_size, "compute_entropy": compute_entropy}
             return super()._get_per_token_logps_and_entropies(model, *inputs, **more)
@@ -206,6 +227,10 @@ class OnPolicyTrainer(MovingReference, GRPOTrainer):
             ]
         logs, entropies = (torch.cat(batches) for batches in zip(*parts, strict=True))
         return logs, entropies if compute_entropy else None, None
+
+    def _own_head(self, model: nn.Module) -> nn.Linear | None:
+        """Return the head whose logits are never all held; None where TRL's own pass is taken."""
+        return None if self.accelerator.num_processes > 1 or self._entropy_bonus_enabled else plain_head(model)
 
     def _log_probabilities(self, batch: dict[str, Any]) -> Tensor:
         ids, attention = prompts_and_replies(batch)
@@ -297,12 +322,12 @@ class ActorCriticTrainer(CriticModules, OnPolicyTrainer):
         )
         return {"advantages": advantages, "returns": returns, "old_values": values, **kept}
 
-    def _compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
+    def _loss(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         if torch.is_grad_enabled():
             with self._critic_on():
                 self.accelerator.backward(self._value_loss(inputs))
             self.average_critic_gradients()
-        return super()._compute_loss(model, inputs)
+        return super()._loss(model, inputs)
 
     def _value_loss(self, inputs: dict[str, Any]) -> Tensor:
         """Return `vf_coef` times the mean clipped value loss of the tokens of this optimizer step."""
