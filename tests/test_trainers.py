@@ -151,17 +151,17 @@ def test_dropout_is_alike_in_all_trainers(make_bench) -> None:
         assert arguments(make_bench(), config, {}).disable_dropout is False
 
 
-def test_every_loss_of_trl_trains(make_bench) -> None:
+def test_every_loss_of_trl_trains(adapted) -> None:
     from typing import get_args
 
     from prefzoo.zoo.dpo import Loss
 
     for loss in get_args(Loss):
         settings = {"label_smoothing": 0.001} if loss == "exo_pair" else {}
-        bench = make_bench(name=loss)
+        bench = adapted("lora", name=loss)
         prefzoo.get("dpo", loss_type=loss, trainer={"max_steps": 1}, **settings).train(bench)
         assert math.isfinite(curves(bench)[-1]["train_loss"])
-    both = make_bench(name="both")
+    both = adapted("lora", name="both")
     prefzoo.get("dpo", loss_type=["sigmoid", "sft"], trainer={"loss_weights": [1.0, 0.5], **EVERY_STEP}).train(both)
     assert curves(both)[0]["loss"] > math.log(2)
 

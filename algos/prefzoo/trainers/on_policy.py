@@ -1,10 +1,10 @@
 """REINFORCE, REINFORCE++ and PPO on top of TRL's GRPOTrainer: a reward for each token, its advantage, and the losses.
 
 What is overridden of TRL: `_calculate_rewards` (to keep the scores), `_generate_and_score_completions` (to replace
-GRPO's advantages by one for each token), `_compute_loss` (no KL term, for the KL is in the reward; the critic's loss; on
-a CPU in parts, see `batch_parts`), `_get_per_token_logps_and_entropies` (on a CPU alone; see `models.token_log_probabilities`). Sampling, the reference,
-gradient accumulation and the clipped policy loss, -min(ratio A, clip(ratio, 1 - epsilon, 1 + epsilon) A) averaged over
-the tokens of an optimizer step, stay TRL's.
+GRPO's advantages by one for each token), `_compute_loss` (no KL term, for the KL is in the reward; the critic's loss;
+on a CPU in parts, see `batch_parts`), `_get_per_token_logps_and_entropies` (on a CPU alone; see
+`models.token_log_probabilities`). Sampling, the reference, gradient accumulation and the clipped policy loss,
+-min(ratio A, clip(ratio, 1 - epsilon, 1 + epsilon) A) averaged over the tokens of an optimizer step, stay TRL's.
 """
 
 from __future__ import annotations
