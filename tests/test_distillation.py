@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from math import log
 from typing import Any
@@ -17,6 +18,7 @@ from prefzoo.lab import MODEL_DIR
 from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.rewards.load_reward import RandomReward
 from prefzoo.rewards.log_quantile_reward import LogQuantileReward
+from prefzoo.settings import Shaping
 from prefzoo.trainers import distillation
 from prefzoo.types import Completion
 from test_parity import OF_20_STEPS, learned, losses, raw_trl
@@ -51,6 +53,12 @@ def test_best_of_n_distillation_learns_by_rloo_and_is_charged_for_the_draws(make
     assert bench.ledger.reward_calls == 4 * prompts + 2 * 8 and bench.ledger.prompts == prompts + 8
     assert "0.5" in bench.report["loss"]["kl"]
     assert prefzoo.get("best_of_n_distillation", n=3, samples=4).tunable["n"].high == 4
+    shaped = make_bench(name="shaped").replace(reward=worded)
+    machinery = dataclasses.replace(shaped.machinery, shaping=Shaping(normalize=True, clip=0.1))
+    learner = prefzoo.get("best_of_n_distillation", n=3, samples=4, generations=2, trainer={"max_steps": 1})
+    learner.train(shaped.replace(machinery=machinery))
+    curves = [json.loads((each.out / "curves.json").read_text())[0] for each in (bench, shaped)]
+    assert curves[0][0]["reward"] == curves[1][0]["reward"], "log F was scaled, and 1 / (n - 1) is another n's"
     with pytest.raises(RecipeError, match="samples is 4: the best of n = 8"):
         prefzoo.get("best_of_n_distillation", samples=4)
     with pytest.raises(RecipeError, match="say `n`: it is 1 / \\(n - 1\\)"):

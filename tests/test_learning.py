@@ -50,25 +50,6 @@ def test_the_reward_model_is_right_on_unseen_pairs_and_follows_gold(quickstart) 
     assert quickstart.reward["gold_correlation_ci95"][0] > 0.4
 
 
-LOSSES = ["simpo", "orpo", "ipo", "rdpo", "kto", "bco", "ilql"]
-"""Of those that learn from pairs or single replies: without a reference, beside imitation, TRL's, our own, Q-values."""
-RATE = {"trainer": {"learning_rate": 1e-3}}
-"""Half of the lab's default, at which some of them run away from the start (docs/log.md); Q-values need the default."""
-
-
-@pytest.mark.parametrize("shuffled", [False, True])
-def test_losses_on_pairs_and_on_single_replies_learn_from_labels_and_from_nothing_else(tmp_path, shuffled) -> None:
-    recipe = {
-        "extends": "quickstart",
-        "reward": {"type": "random"},
-        "algorithms": {**dict.fromkeys(LOSSES, RATE), "ilql": {}},
-    }
-    sets = [f"data.seed={SEED}", f"data.shuffle_labels={str(shuffled).lower()}"]
-    found = prefzoo.compare(recipe, LOSSES, seeds=SEEDS, sets=sets, out=tmp_path)
-    better = {label for label in LOSSES if over_start(found, label).verdict == "better"}
-    assert better == (set() if shuffled else set(LOSSES))
-
-
 CONTROLS = {
     "shuffled labels": ("data.shuffle_labels=true", ["dpo", "rejection_sampling"]),
     "random reward": ("reward.type=random", ["rejection_sampling", "best_of_n"]),

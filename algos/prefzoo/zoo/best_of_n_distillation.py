@@ -11,6 +11,7 @@ from pydantic import Field
 
 from prefzoo.interface import Algorithm, Bench, Policy
 from prefzoo.registry import get
+from prefzoo.settings import Shaping
 from prefzoo.types import Range
 from prefzoo.views import prompt_key
 from prefzoo.zoo.online_bases import ONLINE_MANAGED_FIELDS
@@ -69,4 +70,6 @@ class BestOfNDistillation(Algorithm):
         of_prompt = {prompt_key(p): scores[i * self.samples : (i + 1) * self.samples] for i, p in enumerate(prompts)}
         shared = {"generations": self.generations, "missing_eos_penalty": self.missing_eos_penalty}
         learner = get("rloo", kl_coefficient=1 / (self.n - 1), trainer=self.trainer, **shared)
-        return learner.train(bench.replace(reward=LogQuantileReward(bench.reward, of_prompt)))
+        # The weight of the KL is that of log F itself; scaled or clipped, it would be another n's.
+        machinery = dataclasses.replace(bench.machinery, shaping=Shaping())
+        return learner.train(bench.replace(reward=LogQuantileReward(bench.reward, of_prompt), machinery=machinery))

@@ -81,7 +81,12 @@ class Distill(Algorithm):
         if self.reward_weight and self.on != "samples":
             raise ValueError(f"reward_weight: the policy's own replies are scored, and `on: {self.on}` samples none")
         if self.teacher in names():
-            get(self.teacher, **self.teacher_settings)  # raises where they are unsound
+            taught = get(self.teacher, **self.teacher_settings)  # raises where they are unsound
+            if self.teacher == "ilql" or not taught.trains:
+                raise ValueError(
+                    f"teacher: {self.teacher!r} is no distribution that a language model computes by itself. Allowed: "
+                    "an algorithm that trains one; `best_of_n_distillation` learns what best-of-n does"
+                )
         elif self.teacher_settings:
             raise ValueError(
                 f"teacher_settings: {self.teacher!r} is no algorithm; nothing is trained that has settings"
