@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -539,6 +540,37 @@ def test_a_comparison_tells_what_an_algorithm_used_of_its_own(tmp_path, register
     assert "Every algorithm but AllowsItselfMore, SamplesItsOwnWay was given the same" in page
     assert "AllowsItselfMore did not use what the recipe says: budget.epochs 4 (recipe: 1)." in page
     assert "trainings.1" not in page
+
+
+@pytest.mark.parametrize(
+    ("looks", "status", "seeds"),
+    [
+        ([(0.4, 0.01)], "kept", 3),
+        ([(0.4, 0.06), (0.3, 0.001)], "kept", 8),
+        ([(0.4, 0.06), (0.3, 0.03)], "broken", 8),  # the second look asks for more
+        ([(0.1, 0.4), (-0.3, 0.001)], "broken", 8),
+        ([(-0.9, 0.01)], "broken", 3),  # more would not make it a rise
+    ],
+)
+def test_where_three_seeds_do_not_tell_it_looks_at_more(looks, status, seeds, monkeypatch, tmp_path) -> None:
+    asked = []
+
+    def found(recipe, out, console, sets=()):
+        difference, p = (0.0, 1.0) if sets else looks[len(asked)]
+        if not sets:
+            asked.append(len(recipe["seeds"]))
+        half = abs(difference) * 0.9 if p < 0.05 else abs(difference) * 1.1
+        verdict = "inconclusive" if p >= 0.05 else "better" if difference > 0 else "worse"
+        over = SimpleNamespace(
+            metric="gold", a="dpo", b="start", difference=difference, p_adjusted=p, verdict=verdict,
+            ci95=(difference - half, difference + half),
+        )  # fmt: skip
+        return SimpleNamespace(algorithms={"dpo": SimpleNamespace(status="ok")}, verdicts=[over])
+
+    monkeypatch.setattr("prefzoo.conformance.learning.compare", found)
+    first, control = learning("dpo", 5, tmp_path)
+    assert (first.promise, first.status, control.status) == ("learns", status, "kept")
+    assert asked == [3, 8][: len(looks)] and f"{seeds} seeds: {looks[-1][0]:+.2f}" in first.message
 
 
 @pytest.mark.learning

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import prefzoo
+from prefzoo.results.results_schema import Results
 from test_learning import SEED, SEEDS, over_start
 
 pytestmark = [pytest.mark.learning, pytest.mark.timeout(3600)]
@@ -34,39 +36,53 @@ ONLINE: dict[str, dict[str, Any]] = {
     "ppo-moving": {"algorithm": "ppo", "kl_coefficient": 0.1, "batch_scale": 2, "reference_decay": 0.9},
     "ppo-dense": {"algorithm": "ppo", "kl_coefficient": 0.1, "shaping": {"potential": "prefix_scores", "every": 4}},
 }
+OTHERWISE_AVERAGED: dict[str, dict[str, Any]] = {
+    # GRPO's loss over other tokens, by other ratios, or with its baseline taken off before whitening
+    "bnpo": {"kl_coefficient": 0.1},
+    "sapo": {},
+    "luspo": {},
+    "reinforce_plus_plus_baseline": {},
+}
+"""Compared among themselves: what is called better is corrected for all pairs of a comparison."""
 RECIPE: dict[str, Any] = {
     "extends": "base",
     "budget": {"prompts": 480},
     "data": {"seed": SEED},
     "tracking": {"wandb": {"mode": "disabled"}},
-    "algorithms": ONLINE,
 }
+
+
+def compared(folder: Path, *sets: str, seeds: list[int] | int = SEEDS) -> dict[str, Results]:
+    """Results of each label."""
+    found = {}
+    for i, algorithms in enumerate((ONLINE, OTHERWISE_AVERAGED)):
+        results = prefzoo.compare({**RECIPE, "algorithms": algorithms}, seeds=seeds, sets=sets, out=folder / str(i))
+        found |= dict.fromkeys(algorithms, results)
+    return found
 
 
 @pytest.fixture(scope="module")
 def learned(tmp_path_factory):
-    return prefzoo.compare(RECIPE, seeds=SEEDS, out=tmp_path_factory.mktemp("runs") / "online")
+    return compared(tmp_path_factory.mktemp("learned"))
 
 
 @pytest.fixture(scope="module")
 def by_noise(tmp_path_factory):
-    return prefzoo.compare(
-        RECIPE, seeds=SEEDS, sets=["reward.type=random"], out=tmp_path_factory.mktemp("runs") / "noise"
-    )
+    return compared(tmp_path_factory.mktemp("noise"), "reward.type=random")
 
 
-@pytest.mark.parametrize("name", ONLINE)
+@pytest.mark.parametrize("name", [*ONLINE, *OTHERWISE_AVERAGED])
 def test_it_learns(learned, name: str) -> None:
-    found = over_start(learned, name)
+    found = over_start(learned[name], name)
     assert found.verdict == "better" and found.ci95[0] > 0
 
 
-@pytest.mark.parametrize("name", ONLINE)
+@pytest.mark.parametrize("name", [*ONLINE, *OTHERWISE_AVERAGED])
 def test_a_random_reward_teaches_nothing(by_noise, name: str) -> None:
-    assert over_start(by_noise, name).verdict != "better"
+    assert over_start(by_noise[name], name).verdict != "better"
 
 
 def test_a_learning_rate_of_0_changes_nothing(tmp_path) -> None:
-    found = prefzoo.compare(RECIPE, seeds=1, sets=["training.learning_rate=0", "budget.prompts=48"], out=tmp_path)
-    for name in ONLINE:
-        assert over_start(found, name).difference == 0.0
+    found = compared(tmp_path, "training.learning_rate=0", "budget.prompts=48", seeds=1)
+    for name, results in found.items():
+        assert over_start(results, name).difference == 0.0

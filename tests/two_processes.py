@@ -26,6 +26,7 @@ from prefzoo.data.row_views import views_of
 from prefzoo.interface import Bench, Machinery
 from prefzoo.lab import MODEL_DIR
 from prefzoo.plugins import load_plugins
+from prefzoo.registry import load
 from prefzoo.rewards import train_reward
 from prefzoo.rewards.train_reward import train_reward_model
 from prefzoo.settings import Adapter, Budget, Generation, Shaping, Training
@@ -106,7 +107,8 @@ def main(name: str, out: Path, adapter: str = "lora", killed: str = "0") -> None
         if rewards:
             train_reward_model(rated, {"logging_steps": 1}, part)  # type: ignore[arg-type]
         else:
-            policy = get(Path(part).stem, trainer={"logging_steps": 1}).train(bench)
+            settings = {"trainer": {"logging_steps": 1}} if load(Path(part).stem).config else {}  # loops have none
+            policy = get(Path(part).stem, **settings).train(bench)
             for key, weight in getattr(policy, "policy", policy).model.named_parameters():
                 if "lora_" in key or adapter == "full":
                     ended[f"{part} {key}"] = weight.double().sum().item()

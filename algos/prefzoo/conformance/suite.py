@@ -54,7 +54,7 @@ def check(name: str, seed: int = 0, console: Console | None = None, sets: Sequen
     """Try every promise of an algorithm; yields findings as they come.
 
     The quick ones take a minute or two. Learning is tried only when they are all kept, and takes minutes: three seeds
-    in the lab, and three more as a negative control.
+    in the lab (eight, where three do not tell), and three more as a negative control.
 
     Args:
         name: an algorithm that `prefzoo.names()` has.
