@@ -17,7 +17,10 @@ pytest.importorskip("bitsandbytes")
 
 from conftest import ADAPTERS
 from prefzoo import registry
+from prefzoo.judges import constitution
+from prefzoo.judges.build_judge import RandomJudge
 from prefzoo.judges.local_judge import local_judge
+from prefzoo.lab import MODEL_DIR
 from prefzoo.models import shared_base
 from prefzoo.models.adapters import of_adapter
 from prefzoo.models.language_model import LanguageModelPolicy
@@ -39,6 +42,15 @@ CASES += [
     for name in OTHERS
     for adapter in ("full", "lora", "qlora")
 ]
+TWO_STEPS = {"trainer": {"max_steps": 2, "logging_steps": 1}}
+OVER_OTHERS: dict[str, dict[str, Any]] = {
+    "distill": {"teacher": str(MODEL_DIR), **TWO_STEPS},
+    "best_of_n_distillation": {"n": 2, "samples": 2, "generations": 2, **TWO_STEPS},
+    "rlaif": {"learner_settings": TWO_STEPS},
+    "constitutional_ai": {"revisions": 1, "learner_settings": TWO_STEPS},
+    "iterated_rlhf": {"rounds": 2, "learner_settings": TWO_STEPS},
+}
+"""What has another algorithm learn, or learns from another model."""
 FRESH = """
 import json, sys
 from prefzoo.interface import Completion
@@ -85,6 +97,27 @@ def test_each_begins_as_the_start_and_trains(name: str, adapter: str, adapted, k
     assert model["differs"] == []
     assert model["used"]["adapter"]["type"] == kind
     kept[str(trial.out / "policy")] = [[list(p) for p in prompts], [r.token_ids for r in replies], found]
+
+
+@pytest.mark.parametrize(
+    ("name", "adapter"),
+    [
+        pytest.param(name, adapter, marks=() if adapter == "qlora" else pytest.mark.slow)
+        for name in OVER_OTHERS
+        for adapter in ("full", "lora", "qlora")
+    ],
+)
+def test_what_has_another_learn_trains_what_the_recipe_says(name: str, adapter: str, adapted) -> None:
+    trial = adapted(adapter).replace(judge=RandomJudge(0), constitution=constitution.load("lab"))
+    trial = trial.replace(assistant=lambda requests, seed, ledger=None: [f"{len(r)} letters" for r in requests])
+    policy = registry.get(name, **OVER_OTHERS[name]).train(trial)
+    assert trial.report["model"]["differs"] == [] and trial.report["model"]["used"]["adapter"]["type"] == adapter
+    prompts = trial.data.prompts[:2]
+    replies = [each[0] for each in policy.sample(prompts, trial.generation, seed=0)]
+    own = LanguageModelPolicy.from_start(trial.start, **trial.loading)
+    assert policy.log_probabilities(prompts, replies) != own.log_probabilities(prompts, replies)
+    with policy.as_start() as start:
+        assert start.log_probabilities(prompts, replies) == own.log_probabilities(prompts, replies)
 
 
 def test_a_fresh_process_loads_them_and_finds_the_same(kept, tmp_path) -> None:

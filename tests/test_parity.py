@@ -140,18 +140,18 @@ SAMPLES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=() if n in ("grpo", "rloo") else pytest.mark.slow) for n in SAMPLES]
 )
-def test_parity_of_what_samples(make_bench, tmp_path, name) -> None:
+def test_parity_of_what_samples(make_bench, base, tmp_path, name) -> None:
     """RLOO's loss is 0 whatever is learned, and GRPO's nearly: what tells is the gradient, and the weights."""
     from transformers import AutoModelForCausalLM, set_seed
 
     own, particular = SAMPLES[name]
     # Adam divides by a gradient's size: a step on an old rollout would see that of rounding in the one before.
-    steps = {"max_steps": 3, "logging_steps": 1, **({"adam_epsilon": 1e-5} if own else {})}
-    bench = make_bench().replace(reward=worded)
+    steps = {**OF_20_STEPS, **({"adam_epsilon": 1e-5} if own else {})}
+    bench = make_bench(epochs=7.0).replace(start=base, reward=worded)
     settings = {"generations": 4, "kl_coefficient": 0.05, "missing_eos_penalty": 0.0, **own}
     ours = prefzoo.get(name, **settings, trainer=steps).train(bench)
     set_seed(7)
-    model = AutoModelForCausalLM.from_pretrained(str(MODEL_DIR), dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
     sampling = {
         "num_generations": 4,
         "gradient_accumulation_steps": 4,
@@ -171,8 +171,13 @@ def test_parity_of_what_samples(make_bench, tmp_path, name) -> None:
     trainer = "RLOO" if name == "rloo" else "GRPO"
     raw = raw_trl(trainer, model, rows, str(tmp_path / "raw"), config, reward, task_type="CAUSAL_LM")
     curve = json.loads((bench.out / "curves.json").read_text())[-1]
-    rollouts = 3 // own.get("minibatches", 1)
-    for logged, times in (("loss", 3), ("grad_norm", 3), ("reward", rollouts), ("completions/mean_length", rollouts)):
+    rollouts = math.ceil(STEPS / own.get("minibatches", 1))
+    for logged, times in (
+        ("loss", STEPS),
+        ("grad_norm", STEPS),
+        ("reward", rollouts),
+        ("completions/mean_length", rollouts),
+    ):
         found, theirs = ([each[logged] for each in log if logged in each] for log in (curve, raw.state.log_history))
         assert len(found) == times and found == pytest.approx(theirs, rel=1e-4, abs=1e-5), logged
     # Adam divides by a gradient's size: where it is tiny, the last digit of a log-probability moves a weight by 2e-6.

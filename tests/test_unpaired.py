@@ -101,6 +101,13 @@ def labelled_bench(bench: Bench, good: int, bad: int) -> Bench:
     return bench.replace(data=Views([row["prompt"] for row in rows], [], [], labelled=rows))
 
 
+SIDES = ((1, "chosen"), (-1, "rejected"))
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
 def curve(bench: Bench) -> list[dict[str, Any]]:
     return [entry for entry in json.loads((bench.out / "curves.json").read_text())[-1] if "loss" in entry]
 
@@ -181,6 +188,17 @@ def test_bco_of_a_moved_policy_is_the_formula(adapted) -> None:
         shift = sum(good[: k + 1]) / (k + 1) / 2 + sum(bad[: k + 1]) / (k + 1) / 2
         assert step["shift"] == pytest.approx(shift, abs=1e-5)
         assert step["loss"] == pytest.approx((2 * nls(good[k] - shift) + nls(shift - bad[k])) / 2, abs=1e-4)
+
+
+def test_kto_of_a_moved_policy_is_the_formula(adapted) -> None:
+    """Every step's loss, from the log-ratios and the KL that the curves show."""
+    bench = labelled_bench(adapted("lora", batch_size=1, learning_rate=0.02), 1, 1)
+    prefzoo.get("kto", beta=0.5, desirable_weight=2, trainer={**EVERY_STEP, "num_train_epochs": 4}).train(bench)
+    steps = curve(bench)
+    assert len(steps) == 4 and abs(steps[3]["rewards/chosen"]) > 1e-3 and any(step["kl"] > 1e-3 for step in steps)
+    for step in steps:
+        good, bad = (sigmoid(side * (step[f"rewards/{name}"] - 0.5 * step["kl"])) for side, name in SIDES)
+        assert step["loss"] == pytest.approx((2 * (1 - good) + (1 - bad)) / 2, abs=1e-4)
 
 
 @pytest.mark.slow
