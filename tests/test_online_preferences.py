@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import random
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import LlamaModel
 
 import prefzoo
@@ -163,6 +165,42 @@ def test_the_start_is_the_reference_of_every_round_of_a_whole_model(learner, mak
     prefzoo.get("iterative_dpo", rounds=2, **settings).train(bench)
     first, second = (curve(bench, training)[0]["rewards/chosen"] for training in (0, 1))
     assert abs(first) < 1e-5 < 1e-3 < abs(second)
+
+
+@pytest.mark.parametrize(
+    ("learner", "adapter"),
+    [("sppo", "lora"), *(pytest.param("dpo", a, marks=pytest.mark.slow) for a in ("qlora", "full"))],
+)
+def test_in_self_play_the_policy_of_the_round_before_is_the_reference(learner, adapter, adapted) -> None:
+    """Each round begins at log-ratios of 0, and moves the policy, not the reference; charges are those of the start as
+    the reference."""
+    settings = {"learner": learner, "learner_settings": {"beta": 0.1, "trainer": {**EVERY_STEP, "learning_rate": 0.01}}}
+    benches = {reference: adapted(adapter, name=reference, batch_size=2) for reference in ("latest", "start")}
+    for reference, bench in benches.items():
+        prefzoo.get("iterative_dpo", rounds=2, reference=reference, **settings).train(bench)
+    first = {name: [curve(bench, i)[0]["rewards/chosen"] for i in (0, 1)] for name, bench in benches.items()}
+    assert first["latest"] == pytest.approx([0, 0], abs=1e-5)
+    assert first["start"][0] == pytest.approx(0, abs=1e-5) and abs(first["start"][1]) > 1e-4
+    assert abs(curve(benches["latest"], 1)[-1]["rewards/chosen"]) > 1e-5
+    one, other = (dataclasses.replace(bench.ledger, seconds=0) for bench in benches.values())
+    assert one.prompts == other.prompts and one.flops == pytest.approx(other.flops, rel=0.2)
+    assert benches["latest"].report["model"]["differs"] == []
+    saved = load_file(benches["latest"].out / "policy" / f"{'' if adapter == 'full' else 'adapter_'}model.safetensors")
+    assert not any(".ref." in name for name in saved)
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"learner": "simpo"}, "no meaning for learner 'simpo'"),
+        ({"learner": "kto"}, "no meaning for learner 'kto'"),
+        ({"rounds": 1}, "the start in a single round"),
+        ({"learner_settings": {"trainer": {"sync_ref_model": True}}}, "sync_ref_model: the reference is the policy"),
+    ],
+)
+def test_self_play_that_would_be_none_is_refused(settings, says) -> None:
+    with pytest.raises(RecipeError, match=says):
+        prefzoo.get("iterative_dpo", reference="latest", **settings)
 
 
 ADAPTED = [

@@ -127,6 +127,8 @@ class Machinery:
         milestones: how many policies each training of the policy keeps on its way, at equal shares of its steps.
         began: when the trial began, by `time.perf_counter`.
         reuse: what `sample`, `prefer` and DPO's reference share with other trials; None where nothing is shared.
+        self_play: whether a training that goes on from `latest` has that policy, as it is before, for its reference,
+            and not the start.
     """
 
     loading: Mapping[str, Any] = field(default_factory=dict)
@@ -136,6 +138,7 @@ class Machinery:
     milestones: int = 0
     began: float = field(default_factory=time.perf_counter)
     reuse: Reuse | None = None
+    self_play: bool = False
 
 
 @dataclass(frozen=True)

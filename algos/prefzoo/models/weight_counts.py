@@ -15,6 +15,8 @@ VALUE = "value"
 """Name of a critic's adapter on the policy's base."""
 HEAD, BACKBONE = "value_head", "value_backbone"
 """Names of a critic's own modules on the policy's model."""
+REFERENCE = "ref"
+"""Name of the adapter that TRL's trainers take for the reference, where the model has one of that name."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +30,11 @@ class Weights:
 
 
 def weights_of(model: torch.nn.Module) -> Weights:
-    """Count the weights of the policy or reward model that is trained, its adapter included, without a critic on it."""
+    """Count the weights of the policy or reward model that is trained, its adapter included, without a critic or a
+    reference on it."""
     own = tuple(f"{name}." for name in getattr(model, EXTRA, ()))
     extra = count(weight for name, weight in model.named_parameters() if name.startswith(own)) if own else 0
-    named = [(n, weight) for n, weight in model.named_parameters() if not _of_critic(n) and not n.startswith(own)]
+    named = [(n, weight) for n, weight in model.named_parameters() if not _is_beside(n) and not n.startswith(own)]
     start = count(weight for name, weight in named if not of_adapter(name))
     adapter = count(weight for name, weight in named if of_adapter(name))
     if not adapter:
@@ -60,6 +63,10 @@ def is_finite(model: torch.nn.Module) -> bool:
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     shares = [weight.to_local() if isinstance(weight, DTensor) else weight for weight in trained]
     return all(bool(torch.isfinite(share).all()) for share in shares)
+
+
+def _is_beside(name: str) -> bool:
+    return _of_critic(name) or (of_adapter(name) and f".{REFERENCE}." in name)
 
 
 def _of_critic(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import math
@@ -25,7 +26,7 @@ from prefzoo.models.policy_kinds import load_policy
 from prefzoo.models.policy_with_modules import PolicyWithModules
 from prefzoo.models.saved_policy import SavedPolicy
 from prefzoo.models.shared_beginnings import shared_beginnings
-from prefzoo.models.weight_counts import BACKBONE, HEAD, is_finite
+from prefzoo.models.weight_counts import BACKBONE, HEAD, REFERENCE, is_finite
 from prefzoo.trainers.charging import Charging
 from prefzoo.trainers.checkpoints import Checkpoints, resumable
 from prefzoo.trainers.config_audit import requested_and_actual, training_facts
@@ -132,7 +133,7 @@ def fit(
     )
     trainer.rows_per_example = rows_per_example(rows)
     if learner.adapted:
-        _begin_with(trainer.model, weights)
+        _begin_with(trainer.model, weights, self_play=bench.machinery.self_play)
     if policy_kind is not None:
         for name, module in (modules or policy_kind.new_modules(learner.model)).items():
             add_module(trainer, name, module)
@@ -200,7 +201,8 @@ def _reference_model(bench: Bench, learner: LanguageModelPolicy, given: Any, goe
     """
     divided = divides_weights() and bench.adapter.type == "full"
     if given is None and used and (goes_on or divided):
-        given = LanguageModelPolicy.start_of(bench).model
+        self_play = goes_on and bench.machinery.self_play
+        given = copy.deepcopy(learner.model) if self_play else LanguageModelPolicy.start_of(bench).model
     return divided_blocks(given or without_numbers(learner.model)) if divided else given
 
 
@@ -211,14 +213,16 @@ def _unfreeze_adapter(model: Any) -> dict[str, torch.Tensor]:
     return {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
 
 
-def _begin_with(model: Any, weights: dict[str, torch.Tensor]) -> None:
-    """Give the adapter these weights. The reference stays the start, with the adapter off: TRL would take the adapter
-    that the model comes with."""
-    if "ref" in model.peft_config:
-        model.delete_adapter("ref")
+def _begin_with(model: Any, weights: dict[str, torch.Tensor], self_play: bool) -> None:
+    """Give the adapter these weights, and in self-play the reference, too, for which TRL has made an adapter of its
+    own. Else the reference stays the start, with the adapter off."""
+    if REFERENCE in model.peft_config and not self_play:
+        model.delete_adapter(REFERENCE)
     for name, weight in model.named_parameters():
         if name in weights:
             weight.data = weights[name]
+        elif (own := name.replace(f".{REFERENCE}.", ".default.")) in weights:
+            weight.data = weights[own].clone()
 
 
 def _prompts(rows: list[dict[str, Any]]) -> int:

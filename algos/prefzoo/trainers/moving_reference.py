@@ -9,8 +9,7 @@ import torch
 from peft import PeftModel
 from torch import Tensor
 
-REFERENCE = "ref"
-"""Name of the adapter that TRL's GRPOTrainer takes for the reference, where the model has one of that name."""
+from prefzoo.models.weight_counts import REFERENCE
 
 
 class MovingReference:

@@ -13,7 +13,7 @@ from peft import PeftModel
 from prefzoo.atomic_files import text_sha256
 from prefzoo.interface import Bench
 from prefzoo.machine import divides_weights
-from prefzoo.models.weight_counts import weights_of
+from prefzoo.models.weight_counts import REFERENCE, weights_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -34,8 +34,8 @@ class PrecomputedReference:
     Attributes:
         bench: of the trial.
         precompute: `precompute_ref_log_probs` as the recipe has it; None is true where the training sees every pair, so
-            that a pass over all of them is no waste, its reference stays what it is, and its weights are not divided:
-            those are whole nowhere, and divided only when the training has begun.
+            that a pass over all of them is no waste, its reference is the start and stays it, and its weights are not
+            divided: those are whole nowhere, and divided only when the training has begun.
         reference_is_charged: whether the pass was made and charged.
     """
 
@@ -47,12 +47,12 @@ class PrecomputedReference:
         if self.precompute is None:
             seen = _rows_seen(args, len(train_dataset))
             once = not args.sync_ref_model and seen >= len(train_dataset)
-            args.precompute_ref_log_probs = once and not divides_weights()
+            args.precompute_ref_log_probs = once and not divides_weights() and not self.bench.machinery.self_play
         super().__init__(args=args, train_dataset=train_dataset, **more)  # type: ignore[call-arg]
 
     def _precompute_ref_logps(self: Any, dataset: Dataset, name: str, batch_size: int) -> Dataset:
-        if isinstance(self.model, PeftModel) and "ref" in self.model.peft_config:
-            self.model.delete_adapter("ref")  # a copy of the adapter as it is now; the reference is the start
+        if isinstance(self.model, PeftModel) and REFERENCE in self.model.peft_config:
+            self.model.delete_adapter(REFERENCE)  # a copy of the adapter as it is now; the reference is the start
         if self.args.use_liger_kernel:
             return super()._precompute_ref_logps(dataset, name, batch_size)  # type: ignore[misc]
         rows = dataset.select_columns(["prompt_ids", "chosen_ids", "rejected_ids"])

@@ -16,7 +16,8 @@ class SPPO(NamedLoss):
     """SPPO's hard-label loss on given pairs (Wu et al. 2024, https://arxiv.org/abs/2405.00675).
 
     The loss of a pair is (chosen log-ratio - 1 / (2 beta))^2 + (rejected log-ratio + 1 / (2 beta))^2. The paper plays
-    against itself in rounds: `rlaif` with `learner: sppo` and `rounds` does that.
+    against itself: in rounds, each with the policy of the one before as the reference; `iterative_dpo` with `learner:
+    sppo` and `reference: latest` does that.
 
     Attributes:
         beta: 1 / eta of the paper; the target of a log-ratio is 1 / (2 beta). Default: Wu et al. 2024 (eta 1000).
