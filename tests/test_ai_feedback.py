@@ -144,7 +144,7 @@ def test_iterated_rlhf_refreshes_the_reward_with_what_the_judge_says_of_each_rou
         agrees = sum((gap > 0) + 0.5 * (gap == 0) for gap in longer) / len(longer)
         assert rounds[i].get("old_reward_agrees") == (None if i == 0 else pytest.approx(agrees))
     assert bench.ledger.reward_calls == 2 * sum(new[1:]), "those of the old rewards; learners are charged elsewhere"
-    assert algorithm.replies_per_row == get("ppo").replies_per_row + (2 if settings else 4 + 6)
+    assert algorithm.replies_per_row == get("reinforce").replies_per_row + (2 if settings else 4 + 6)
     with pytest.raises(RecipeError, match="'dpo' learns from no reward"):
         get("iterated_rlhf", learner="dpo")
 

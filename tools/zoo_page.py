@@ -1,15 +1,16 @@
 """Write docs/zoo.md: every algorithm with its loss, paper, needs, cost, settings, and what it gained in the lab.
 
-    python -m tools.zoo_page [RUN ...]
+    python -m tools.zoo_page [--costs RUN] [RUN ...]
 
 Each RUN is a finished comparison of the recipe `zoo`, or of some of its algorithms. Numbers of a run with `--tune`
-stand beside those of the settings as written. What no RUN has is shown as it was kept.
+stand beside those of the settings as written. What no RUN has is shown as it was kept. What a prompt costs is taken
+from the run after `--costs`, for which a few prompts are enough.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,10 @@ PICTURE = ROOT / "docs" / "zoo.png"
 FOUND = ROOT / "benchmarks" / "results" / "zoo.json"
 HEAD = """# The zoo
 
-Every algorithm, from its docstring (`python -m tools.zoo_page`; `prefzoo ls NAME` says the same in a terminal). *Cost*
-is how many sequences a row of its data contributes to an epoch of training. Each takes `trainer`, too: any field of the
-config of the trainer behind it that the comparison does not set itself.
+Every algorithm, from its docstring (`python -m tools.zoo_page`; `prefzoo ls NAME` says the same in a terminal). What a
+prompt takes is of the training alone, a teacher's included and the shared reward model's not, in the lab, whose prompts
+and replies are of some 25 tokens each. Each takes `trainer`, too: any field of the config of the trainer behind it that the comparison
+does not set itself.
 """
 MEASURED = """`prefzoo compare zoo` (the lab, {seeds} seeds, {prompts} prompts), each algorithm as the recipe has it,
 which is its defaults but for what its section says. Defaults are mostly of papers on models a thousand times larger:
@@ -37,6 +39,14 @@ may still run away with another: look at its KL. Verdicts are corrected for all 
 runs of {compared}, tuned and as written.
 """
 UNTUNED = "-untuned"
+SPENT = {
+    "trained_tokens": "tokens learned from",
+    "generated_tokens": "sampled",
+    "forward_tokens": "passed over without learning",
+    "reward_calls": "scores",
+    "judge_calls": "questions to a judge",
+}
+"""Of the ledger, in words."""
 
 
 def keep(runs: list[Path], found: dict[str, Any]) -> dict[str, Any]:
@@ -72,13 +82,30 @@ def keep(runs: list[Path], found: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def costs(run: Path) -> dict[str, dict[str, float]]:
+    """What each training of a comparison as written used for each prompt of its budget, mean over its seeds."""
+    import prefzoo
+
+    results = prefzoo.load(run)
+    prompts = results.recipe["budget"]["prompts"]
+    return {
+        label: {
+            key: sum(seed.training.get(key, 0) for seed in each.seeds.values()) / len(each.seeds) / prompts
+            for key in SPENT
+        }
+        for label, each in results.algorithms.items()
+        if each.seeds and label != "start"
+    }
+
+
 def draw(found: dict[str, Any]) -> None:
-    """A line for each algorithm with its gold over the start, as written and tuned; the best of either last."""
+    """A line for each algorithm with its gold over the start, as written and tuned; the most last, tuned where that was
+    searched."""
     from matplotlib.figure import Figure
 
     kinds = {"as written": (found["labels"], "#888888"), "tuned": (found.get("tuned", {}).get("labels", {}), "#1f6f8b")}
     measured = {
-        name: max(rows[name]["over_start"] for rows, _ in kinds.values() if name in rows and rows[name]["ci95"])
+        name: next(rows[name]["over_start"] for rows, _ in reversed(kinds.values()) if rows.get(name, {}).get("ci95"))
         for name in found["labels"]
         if any(rows.get(name, {}).get("ci95") for rows, _ in kinds.values())
     }
@@ -124,7 +151,19 @@ def gains(found: dict[str, Any], name: str) -> str:
     own = said(row["settings"]) if row else []
     with_own = f" ({', '.join(own)})" if own else ""
     text = f"In the lab, gold over the start: {gained(row)}{with_own}."
-    return text if tuned is None else f"{text} Tuned: {gained(tuned)} ({', '.join(said(tuned['settings']))})."
+    if tuned is None:
+        return text
+    if row and tuned["settings"] == row["settings"]:
+        return f"{text} The search kept these settings."
+    return f"{text} Tuned: {gained(tuned)} ({', '.join(said(tuned['settings']))})."
+
+
+def cost(used: dict[str, float] | None) -> str:
+    """The sentence of what a prompt of the lab took to train with."""
+    if used is None:
+        return ""
+    parts = [f"{used[key]:,.0f} {text}" for key, text in SPENT.items() if round(used[key])]
+    return f" A prompt of the lab took {', '.join(parts)}."
 
 
 def section(name: str, found: dict[str, Any] | None) -> list[str]:
@@ -132,8 +171,8 @@ def section(name: str, found: dict[str, Any] | None) -> list[str]:
     cls = registry.load(name)
     algorithm, _ = registry.build(cls, {})
     lines = [f"### {name}", "", about(cls), ""]
-    cost = "" if algorithm is None else f" Cost: {algorithm.replies_per_row}."
-    lines.append(f"Needs: {', '.join(sorted(cls.needs)) or 'nothing'}.{cost}")
+    used = cost((found or {}).get("costs", {}).get(name))
+    lines.append(f"Needs: {', '.join(sorted(cls.needs)) or 'nothing'}.{used}")
     if found is not None:
         lines.append(gains(found, name))
     lines += ["", "| setting | default | allowed | meaning | the default is from |", "| --- | --- | --- | --- | --- |"]
@@ -147,7 +186,7 @@ def section(name: str, found: dict[str, Any] | None) -> list[str]:
 
 
 def table(found: dict[str, Any]) -> list[str]:
-    """What was gained, the most first."""
+    """What was gained, the most first; tuned, where that was searched."""
     written, tuned = found["labels"], found.get("tuned", {}).get("labels", {})
     names = [name for name, row in written.items() if row["over_start"] is not None]
     open_ = [name for name in names if written[name]["verdict"] != "better"]
@@ -155,11 +194,10 @@ def table(found: dict[str, Any]) -> list[str]:
     if tuned:
         still = [name for name, row in tuned.items() if row["verdict"] != "better"]
         lines[0] += f" Nor tuned: {', '.join(still)}."
-    best = {name: max(rows[name]["over_start"] for rows in (written, tuned) if name in rows) for name in names}
     more = " tuned: over the start [95%] | verdict | KL |" if tuned else ""
     lines += ["", f"| | family | as written: gold over the start [95%] | verdict | KL |{more}"]
     lines += [f"| --- | --- | ---: | --- | ---: |{' ---: | --- | ---: |' if tuned else ''}"]
-    for name in sorted(names, key=lambda name: -best[name]):
+    for name in sorted(names, key=lambda name: -tuned.get(name, written[name])["over_start"]):
         family = registry.load(written[name]["algorithm"]).family
         sides = [cells(rows.get(name)) for rows in ((written, tuned) if tuned else (written,))]
         lines.append(f"| [{name}](#{name}) | {family} | {' | '.join(sides)} |")
@@ -204,9 +242,16 @@ def page(found: dict[str, Any] | None) -> str:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("runs", nargs="*", type=Path)
+    parser.add_argument("--costs", type=Path)
+    given = parser.parse_args()
     found = json.loads(FOUND.read_text(encoding="utf-8")) if FOUND.is_file() else None
-    if runs := [Path(name) for name in sys.argv[1:]]:
-        found = keep(runs, found or {})
+    if given.costs:
+        found = {**(found or {}), "costs": costs(given.costs)}
+    if given.runs:
+        found = keep(given.runs, found or {})
+    if found is not None:
         FOUND.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         draw(found)
     PAGE.write_text(page(found), encoding="utf-8")

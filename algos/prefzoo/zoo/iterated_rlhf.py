@@ -27,7 +27,8 @@ class IteratedRLHF(FeedbackLoop):
     what falls there is what a policy had found to exploit.
 
     Attributes:
-        learner: any algorithm that learns from prompts and a reward, by name. Default: Bai et al. 2022.
+        learner: any algorithm that learns from prompts and a reward, by name. Default: ours; with PPO, of Bai et al.
+            2022, the KL to the start adds up over the rounds (docs/log.md).
         rounds: how often the reward is refreshed. The prompts are divided among the rounds; the policy of each round is
             measured. Default: Wolf et al. 2025.
         pairs: what a reward model learns from beside people's pairs: the labels of `all` rounds so far, or of the
@@ -37,7 +38,7 @@ class IteratedRLHF(FeedbackLoop):
 
     needs: ClassVar[frozenset[str]] = frozenset({"prompts", "judge"})
 
-    learner: str = "ppo"
+    learner: str = "reinforce"
     rounds: Annotated[int, Field(ge=1)] = 3
     pairs: Literal["all", "latest"] = "all"
     people: bool = True
