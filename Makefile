@@ -41,7 +41,7 @@ test-slow: $(READY) ## whole comparisons from end to end
 test-rest: $(READY) ## both of these; three at a time, for many of them wait
 	$(BIN)/python -m pytest -m "slow or faults" -n 3 --dist worksteal
 
-test-kills: $(READY) ## 100 kills over all algorithms and stages; an hour or more
+test-kills: $(READY) ## 100 kills over every way to train and all stages; an hour or more
 	PREFZOO_KILLS=100 $(BIN)/python -m pytest tests/faults/test_kills.py -s --timeout 0
 
 test-people: $(READY) ## the pages for people in real browsers, under kills and crowds; three minutes (needs Chromium)

@@ -1,4 +1,4 @@
-"""The conformance suite: every built-in algorithm and a third party's pass, and each broken one fails by name."""
+"""The conformance suite: sound algorithms pass, built in or of a third party, and each broken one fails by name."""
 
 from __future__ import annotations
 

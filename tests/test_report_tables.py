@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from prefzoo.report.algorithm_details import detail_cells
+from prefzoo.report.algorithm_details import detail_cells, details_section, single_reply_steps
 from prefzoo.report.breakdown import heat_maps, length_cells
 from prefzoo.report.cost import budget_legend, budget_tables, cost_cells, cost_legend
 from prefzoo.report.pairs import difference_cells, pairs_section, rating_cells, win_matrix
 from prefzoo.report.render_pages import render_markdown
+from prefzoo.report.sections import Text
 from prefzoo.results.results_schema import EqualBudget, LengthAdjusted, Pair, Summary
 from prefzoo.run.executor import add_worker_count, read_worker_counts
 from reported import made
@@ -42,6 +43,19 @@ def test_what_an_algorithm_reports_is_a_row_for_each_fact_and_a_column_for_each_
     _, rows = detail_cells(results)["dpo"]
     assert rows[0] == ["rounds.1.kept", "3", "-"] and rows[3] == ["round.1", "-", "0"]
     assert rows[-1] == ["43 more in results.json", "", ""] and len(rows) == 61
+
+
+def test_a_step_of_single_replies_is_said_in_words(tmp_path) -> None:
+    results = made(tmp_path)
+    assert single_reply_steps(results) == []
+    weights = {"weight_of_liked": 1.0, "weight_of_not_liked": 2.5}
+    facts = {"liked": 50, "not_liked": 20, **weights, "replies_a_step": 16}
+    results.algorithms["dpo"].seeds["0"].details = {"unpaired": facts}
+    assert single_reply_steps(results) == [
+        "An optimizer step of dpo took 16 single replies, as many sequences as a step of 8 pairs. It learned from 50 "
+        "replies that were liked, each with weight 1, and 20 others, each with weight 2.5."
+    ]
+    assert details_section(results).parts[0] == Text(single_reply_steps(results)[0])
 
 
 def test_equal_budgets_are_a_table_that_says_who_is_not_in_it(tmp_path) -> None:

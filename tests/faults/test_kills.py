@@ -1,4 +1,4 @@
-"""Kills at random moments, over all algorithms and stages: what is resumed ends as what was never killed.
+"""Kills at random moments, over every way to train and all stages: what is resumed ends as what was never killed.
 
 PREFZOO_KILLS=100 python -m pytest tests/faults/test_kills.py -s --timeout 0
 """

@@ -27,7 +27,19 @@ PRINCIPLE_COLUMNS = {
 def details_section(results: Results) -> Section:
     """Return the section of facts."""
     folds = [Fold(label, [Table(cells, f"what {label} reports")]) for label, cells in detail_cells(results).items()]
-    return Section("details", "What the algorithms report", folds)
+    return Section("details", "What the algorithms report", [*map(Text, single_reply_steps(results)), *folds])
+
+
+def single_reply_steps(results: Results) -> list[str]:
+    """Return a sentence for each label that learned from single replies: how many a step took, and their weights."""
+    sentences = []
+    for label, result in results.algorithms.items():
+        facts = [trial.details["unpaired"] for trial in result.seeds.values() if "unpaired" in trial.details]
+        if facts:
+            sentences.append(
+                PROSE["single_replies"].format(label=label, pairs=facts[0]["replies_a_step"] // 2, **facts[0])
+            )
+    return sentences
 
 
 def constitution_section(results: Results) -> Section:
