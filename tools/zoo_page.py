@@ -36,7 +36,7 @@ TUNED = """`prefzoo compare zoo --tune {trials}`: each searched alike, {trials} 
 ([docs/tuning.md](tuning.md)); the winners then trained anew, with the seeds and the test prompts of the others.
 Where a column has no number, that algorithm was not searched. A winner of so few settings, each tried with one seed,
 may still run away with another: look at its KL. Verdicts are corrected for all policies of their own run; there were
-runs of {compared}, tuned and as written.
+runs of {compared} policies, tuned and as written, and fewer are told apart more easily.
 """
 UNTUNED = "-untuned"
 SPENT = {
@@ -221,9 +221,11 @@ def said(settings: dict[str, Any]) -> list[str]:
     ]
 
 
-def sizes_of_runs(tuned: dict[str, Any]) -> str:
+def sizes_of_runs(found: dict[str, Any]) -> str:
     """How many policies the runs compared whose numbers are shown, in words."""
-    return " and ".join(map(str, sorted({row["compared"] for row in tuned["labels"].values()})))
+    rows = [*found["labels"].values(), *found["tuned"]["labels"].values()]
+    *most, last = map(str, sorted({row["compared"] for row in rows}))
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def page(found: dict[str, Any] | None) -> str:
@@ -232,7 +234,7 @@ def page(found: dict[str, Any] | None) -> str:
     if found is not None:
         lines.append(MEASURED.format(**found))
         if tuned := found.get("tuned"):
-            lines.append(TUNED.format(**tuned, compared=sizes_of_runs(tuned)))
+            lines.append(TUNED.format(**tuned, compared=sizes_of_runs(found)))
         lines += [*table(found), ""]
     for family, names in families().items():
         lines += [f"## {family[0].upper()}{family[1:]}", ""]
