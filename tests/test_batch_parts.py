@@ -92,7 +92,7 @@ def test_training_in_parts_is_training_on_the_whole(name, settings, adapted, mon
         # Adam divides by a gradient's size: with its own epsilon a tiny one's rounding would be a step.
         more = {"logging_steps": 1, "adam_epsilon": 1e-4}
         model = get(name, **settings, trainer=more).train(bench).model
-        weights = torch.cat([w.detach().flatten() for key, w in model.named_parameters() if "lora_" in key])
+        weights = torch.cat([w.detach().flatten() for key, w in model.named_parameters() if "lora_B" in key])
         curve = json.loads((bench.out / "curves.json").read_text())[-1]
         clocks = ("runtime", "second", "time", "flos")
         log = [{k: v for k, v in entry.items() if not any(c in k for c in clocks)} for entry in curve]
@@ -101,7 +101,7 @@ def test_training_in_parts_is_training_on_the_whole(name, settings, adapted, mon
     (whole, curve, one), (divided, other, many) = trained(10**9), trained(120)
     assert one == 1 and many >= 2
     torch.testing.assert_close(divided, whole, atol=1e-5, rtol=1e-4)
-    assert (whole - whole.mean()).abs().max() > 1e-3
+    assert whole.abs().max() > 1e-3, "they begin at 0"
     for first, second in zip(curve, other, strict=True):
         assert second == pytest.approx(first, rel=1e-3, abs=1e-4)
     assert any("clip_ratio/high_max" in entry and "entropy" in entry for entry in curve)

@@ -168,6 +168,9 @@ def test_a_teacher_that_is_trained_first_is_charged_and_kept(make_bench) -> None
         ({"teacher": "a/b", "teacher_settings": {"n": 3}}, "'a/b' is no algorithm"),
         ({"on": "chosen", "reward_weight": 0.1}, "on: chosen. samples none"),
         ({"trainer": {"beta": 0.1}}, "divergence"),
+        ({"teacher": "best_of_n"}, "'best_of_n' is no distribution"),
+        ({"teacher": "ilql"}, "'ilql' is no distribution"),
+        ({"teacher": "rlaif", "teacher_settings": {"learner": "ilql"}}, "'rlaif' is no distribution"),
     ],
 )
 def test_what_cannot_be_distilled_is_refused(settings, says) -> None:

@@ -49,8 +49,12 @@ def test_its_replies_are_better_than_the_starts(labelled, name) -> None:
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_they_are_not_where_labels_are_shuffled(shuffled, name) -> None:
-    assert over_start(shuffled, name).verdict != "better"
+def test_they_are_not_where_labels_are_shuffled(labelled, shuffled, name) -> None:
+    """Nor do they rise as far as labels lift them at the least; that a small rise is called better is corrected for all
+    pairs of thirty losses."""
+    found = over_start(shuffled, name)
+    assert found.verdict != "better"
+    assert name in NO_GAIN or found.difference < over_start(labelled, name).ci95[0]
 
 
 @pytest.mark.parametrize("name", sorted(set(LOSSES) - {"ilql"}))

@@ -131,6 +131,30 @@ def test_killed_and_resumed_is_as_never_killed(name, settings, adapter, make_ben
         assert not list((fresh.out / "checkpoints").iterdir())
 
 
+@pytest.mark.parametrize("adapter", [pytest.param(a, marks=pytest.mark.faults) for a in ("lora", "qlora", "full")])
+def test_self_play_that_was_killed_in_a_later_round_has_the_same_reference(adapter, adapted, monkeypatch) -> None:
+    algorithm = get("iterative_dpo", rounds=2, reference="latest", learner_settings={"trainer": {"logging_steps": 1}})
+    rounds = []
+
+    def killed_in_the_second(what: str, done: int, total: int) -> None:
+        if what == "DPO":
+            rounds.append(done == 1)
+            if sum(rounds) == 2 and done == 2:
+                raise Killed
+
+    whole = adapted(adapter, name="whole", batch_size=2, learning_rate=0.01)
+    algorithm.train(whole)
+    monkeypatch.setattr(checkpoints, "CHECKPOINT_INTERVAL_SECONDS", 0.0)
+    with pytest.raises(Killed):
+        trial = adapted(adapter, name="killed", batch_size=2, learning_rate=0.01)
+        algorithm.train(trial.replace(progress=killed_in_the_second))
+    fresh = adapted(adapter, name="killed", batch_size=2, learning_rate=0.01)
+    clear(fresh.out)
+    algorithm.train(fresh)
+    assert fresh.report["resumed_at_step"] == 1
+    same(made(fresh, "policy"), made(whole, "policy"))
+
+
 @pytest.mark.faults
 def test_a_reward_model_resumes(make_bench, monkeypatch) -> None:
     whole = make_bench(epochs=2.0, name="whole")

@@ -197,7 +197,7 @@ def table(found: dict[str, Any]) -> list[str]:
     more = " tuned: over the start [95%] | verdict | KL |" if tuned else ""
     lines += ["", f"| | family | as written: gold over the start [95%] | verdict | KL |{more}"]
     lines += [f"| --- | --- | ---: | --- | ---: |{' ---: | --- | ---: |' if tuned else ''}"]
-    for name in sorted(names, key=lambda name: -tuned.get(name, written[name])["over_start"]):
+    for name in sorted(names, key=lambda name: -(tuned.get(name, {}).get("over_start") or written[name]["over_start"])):
         family = registry.load(written[name]["algorithm"]).family
         sides = [cells(rows.get(name)) for rows in ((written, tuned) if tuned else (written,))]
         lines.append(f"| [{name}](#{name}) | {family} | {' | '.join(sides)} |")

@@ -31,11 +31,12 @@ def details_section(results: Results) -> Section:
 
 
 def single_reply_steps(results: Results) -> list[str]:
-    """Return a sentence for each label that learned from single replies: how many a step took, and their weights."""
+    """Return a sentence for each label that learned from single replies, the same in all seeds: how many a step took,
+    and their weights."""
     sentences = []
     for label, result in results.algorithms.items():
         facts = [trial.details["unpaired"] for trial in result.seeds.values() if "unpaired" in trial.details]
-        if facts:
+        if facts and all(each == facts[0] for each in facts):
             sentences.append(
                 PROSE["single_replies"].format(label=label, pairs=facts[0]["replies_a_step"] // 2, **facts[0])
             )

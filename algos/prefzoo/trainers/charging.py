@@ -9,7 +9,7 @@ import torch
 
 from prefzoo.interface import Bench
 from prefzoo.ledger import CHARGES, Ledger
-from prefzoo.models.weight_counts import weights_of
+from prefzoo.models.weight_counts import REFERENCE, weights_of
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -32,6 +32,8 @@ class Charging:
         self.reference, self.extra_passes = reference, extra_passes
         self.before = replace(bench.ledger)
         self.weights = weights_of(trainer.model)
+        adapters = getattr(trainer.model, "peft_config", {})
+        self.reference_weights = self.weights.passed if REFERENCE in adapters else self.weights.start
 
     def so_far(self) -> Ledger:
         """What the trial has used by now, in all processes together, each of which must ask at the same time."""
@@ -44,7 +46,7 @@ class Charging:
         if self.trainer.args.include_num_input_tokens_seen != "no":  # else rollouts are charged as they are made
             tokens = int(state.num_input_tokens_seen)
             ledger.trained(tokens, self.weights.passed, self.weights.trained)
-            ledger.forwarded(tokens * self.reference, self.weights.start)
+            ledger.forwarded(tokens * self.reference, self.reference_weights)
             ledger.forwarded(tokens * self.extra_passes, self.weights.passed)
         ledger.prompts += round(self.prompts * (state.epoch or 0.0))
         return ledger

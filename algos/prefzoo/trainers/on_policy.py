@@ -175,8 +175,7 @@ class OnPolicyTrainer(MovingReference, GRPOTrainer):
         return {"advantages": (totals - baseline)[:, None] * mask}
 
     def _compute_loss(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
-        """Return the loss of a batch. Of one that is learned from in parts the gradient of all but the last is already
-        there."""
+        """Return the loss of a batch. Where it is divided into parts, all but the last have gone backward by then."""
         # "dapo" divides by the tokens of the step, so that the losses of parts add up to that of the whole.
         by_rows = self.loss_type == "dapo" and self.top_entropy_quantile == 1
         divided = torch.is_grad_enabled() and by_rows and self._own_head(model) is not None

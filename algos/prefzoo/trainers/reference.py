@@ -47,7 +47,8 @@ class PrecomputedReference:
         if self.precompute is None:
             seen = _rows_seen(args, len(train_dataset))
             once = not args.sync_ref_model and seen >= len(train_dataset)
-            args.precompute_ref_log_probs = once and not divides_weights() and not self.bench.machinery.self_play
+            self_play = self.bench.machinery.self_play and self.bench.latest is not None
+            args.precompute_ref_log_probs = once and not divides_weights() and not self_play
         super().__init__(args=args, train_dataset=train_dataset, **more)  # type: ignore[call-arg]
 
     def _precompute_ref_logps(self: Any, dataset: Dataset, name: str, batch_size: int) -> Dataset:

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from prefzoo.errors import unknown
 from prefzoo.interface import Algorithm, Bench, Policy
-from prefzoo.registry import get, names
+from prefzoo.registry import get, load, names
 from prefzoo.types import Range
 from prefzoo.zoo.online_bases import NO_TOOLS, ONLINE_MANAGED_FIELDS
 
@@ -82,7 +82,8 @@ class Distill(Algorithm):
             raise ValueError(f"reward_weight: the policy's own replies are scored, and `on: {self.on}` samples none")
         if self.teacher in names():
             taught = get(self.teacher, **self.teacher_settings)  # raises where they are unsound
-            if self.teacher == "ilql" or not taught.trains:
+            ends = {self.teacher, getattr(taught, "learner", self.teacher)} & set(names())  # what its rounds train
+            if "ilql" in ends or not all(load(name).trains for name in ends):
                 raise ValueError(
                     f"teacher: {self.teacher!r} is no distribution that a language model computes by itself. Allowed: "
                     "an algorithm that trains one; `best_of_n_distillation` learns what best-of-n does"

@@ -48,8 +48,8 @@ class IterativeDPO(SampledPairs, FeedbackLoop):
             return
         if not isinstance(learner, Pairwise) or not learner.reference:
             raise ValueError(
-                f"reference: 'latest' has no meaning for learner {self.learner!r}, whose loss is none on pairs or has "
-                "no reference. Allowed: start."
+                f"reference: 'latest' has no meaning for learner {self.learner!r}, which is no loss on pairs, or "
+                "has no reference. Allowed: start."
             )
         if stray := sorted({*REFERENCE_FIELDS} & learner.trainer.keys()):
             raise ValueError(f"learner_settings.trainer.{stray[0]}: the reference is the policy of the round before")

@@ -15,9 +15,9 @@ from prefzoo.zoo.pairwise import NamedLoss
 class SPPO(NamedLoss):
     """SPPO's hard-label loss on given pairs (Wu et al. 2024, https://arxiv.org/abs/2405.00675).
 
-    The loss of a pair is (chosen log-ratio - 1 / (2 beta))^2 + (rejected log-ratio + 1 / (2 beta))^2. The paper plays
-    against itself: in rounds, each with the policy of the one before as the reference; `iterative_dpo` with `learner:
-    sppo` and `reference: latest` does that.
+    The loss of a pair is (chosen log-ratio - 1 / (2 beta))^2 + (rejected log-ratio + 1 / (2 beta))^2. The paper's
+    self-play is `iterative_dpo` with `learner: sppo` and `reference: latest`: each round's reference is the policy that
+    the round begins with.
 
     Attributes:
         beta: 1 / eta of the paper; the target of a log-ratio is 1 / (2 beta). Default: Wu et al. 2024 (eta 1000).
