@@ -41,8 +41,8 @@ runs of {compared} policies, tuned and as written, and fewer are told apart more
 UNTUNED = "-untuned"
 SPENT = {
     "trained_tokens": "tokens learned from",
-    "generated_tokens": "sampled",
-    "forward_tokens": "passed over without learning",
+    "generated_tokens": "tokens sampled",
+    "forward_tokens": "tokens passed over without learning",
     "reward_calls": "scores",
     "judge_calls": "questions to a judge",
 }
@@ -162,8 +162,8 @@ def cost(used: dict[str, float] | None) -> str:
     """The sentence of what a prompt of the lab took to train with."""
     if used is None:
         return ""
-    parts = [f"{used[key]:,.0f} {text}" for key, text in SPENT.items() if round(used[key])]
-    return f" A prompt of the lab took {', '.join(parts)}."
+    parts = [f"{text} {used[key]:,.0f}" for key, text in SPENT.items() if round(used[key])]
+    return f" A prompt of the lab costs: {', '.join(parts)}." if parts else " It trains nothing."
 
 
 def section(name: str, found: dict[str, Any] | None) -> list[str]:
