@@ -429,6 +429,16 @@ def test_the_probe_counts_what_the_ledger_counts(make_bench, name) -> None:
         assert first.seen["generated_tokens"] > 0 and first.generated_digests and first.learned_greedily == 0
 
 
+def test_a_reward_that_is_made_anew_may_learn_from_the_data_again(make_bench, base, monkeypatch) -> None:
+    algorithm = prefzoo.get("iterated_rlhf", rounds=2)
+    bench = make_bench().replace(start=base, judge=length_judge())
+    observe(algorithm, bench)
+    assert bench.report["probe"]["excess_passes"] == (0, 0)
+    monkeypatch.setattr(type(algorithm), "models_on_data", 1)
+    observe(algorithm, again := make_bench(name="again").replace(start=base, judge=length_judge()))
+    assert again.report["probe"]["excess_passes"] == (1, 24), "each pair, once too often"
+
+
 class Length:
     """A reward that can be saved."""
 

@@ -333,6 +333,12 @@ class Algorithm(ABC):
         """
         return 2 if {"preferences", "unpaired"} & self.needs else 1
 
+    @property
+    def models_on_data(self) -> int:
+        """How many models it trains on the same rows of the data, each from the start for the recipe's epochs: more than
+        one where reward models are made anew, never policies."""
+        return 1
+
     @abstractmethod
     def train(self, bench: Bench) -> Policy:
         """Learn within the bench's budget and return the policy."""

@@ -42,8 +42,8 @@ class ObservedTrial:
         sequences: that passed with a gradient.
         seen, charged: the names in `CHARGED` -> what was counted, and what the ledger was charged.
         prompts_seen, prompts_charged: prompts of the data in what was trained on; what the ledger was charged.
-        excess_passes: the most passes that a sequence of the data's own made beyond one an epoch, and how many made too
-            many.
+        excess_passes: the most passes that a sequence of the data's own made beyond one an epoch of each of
+            `models_on_data`, and how many made too many.
         foreign_sequences: sequences and questions that hold no prompt of the bench.
         generated_digests: a digest of each sequence that was trained on and is not one of the data's.
         batches: calls of `generate`: their settings, and a digest of each row.
@@ -111,7 +111,7 @@ def observe(algorithm: Algorithm, bench: Bench) -> Policy:
         policy = algorithm.train(own)
     samples = hasattr(policy, "sample")
     model = getattr(policy, "model", None)
-    trial = described(seen, bench)
+    trial = described(seen, bench, algorithm.models_on_data)
     trial.returned = type(policy).__name__ if samples else None
     trial.start_untouched = fingerprint(own.start) == before
     trial.adapter = adapter_facts(model) if hasattr(model, "named_modules") else {}
@@ -189,7 +189,7 @@ class _killed_after:
             raise _Killed
 
 
-def described(seen: Seen, bench: Bench) -> ObservedTrial:
+def described(seen: Seen, bench: Bench, models_on_data: int = 1) -> ObservedTrial:
     """Return what was seen, read with the bench's data."""
     from prefzoo.models.loading import load_tokenizer
 
@@ -216,7 +216,7 @@ def described(seen: Seen, bench: Bench) -> ObservedTrial:
         if sequence in sampled or not count:
             if any(prompt in sequence for prompt in known):
                 generated.append(sequence)
-        elif passes > (most := math.ceil(count * bench.budget.epochs)):
+        elif passes > (most := math.ceil(count * bench.budget.epochs) * models_on_data):
             excess[sequence] = passes - most
     everything = {text(row) for row in (*seen.trained, *seen.forwarded)}
     everything |= {text(row) for batch in seen.batches for row in batch.rows} | set(map(plain, seen.asked_prompts))

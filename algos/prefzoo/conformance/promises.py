@@ -131,6 +131,8 @@ def budget(trials: Trials) -> Finding:
     own = (
         f"; it allows itself {per_row} a row, where {usual} is usual, and the report says so" if per_row > usual else ""
     )
+    if (models := trials.algorithm.models_on_data) > 1:
+        own += f"; {models} models learn from the data's rows"
     return _kept_finding("budget", f"{trial.sequences} sequences of {allowed:g} ({how}{own})")
 
 

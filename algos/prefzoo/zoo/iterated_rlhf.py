@@ -58,6 +58,10 @@ class IteratedRLHF(FeedbackLoop):
         labelled = self.rounds + 1 if self.pairs == "all" else 2
         return self.build_learner().replies_per_row + labelled + 2 * self.rounds * self.people
 
+    @property
+    def models_on_data(self) -> int:
+        return self.rounds if self.people else 1
+
     def train(self, bench: Bench) -> Policy:
         from prefzoo.rewards.reward_model import RewardModel
         from prefzoo.rewards.train_reward import train_reward_model
