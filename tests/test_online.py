@@ -242,8 +242,8 @@ def test_a_critic_of_its_own(adapter, value_model, bench) -> None:
 
 
 @pytest.mark.parametrize("value_model", ["shared", "frozen"])
-def test_the_critic_learns(value_model, adapted) -> None:
-    trial = adapted("lora", epochs=8.0)
+def test_the_critic_learns(value_model, bench) -> None:
+    trial = bench(epochs=8.0)
     settings = {**LOG, "learning_rate": 3e-3}
     get("ppo", kl_coefficient=0.0, trainer=settings, vf_coef=1.0, value_model=value_model).train(trial)
     curve = json.loads((trial.out / "curves.json").read_text())[0]

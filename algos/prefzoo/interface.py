@@ -335,8 +335,8 @@ class Algorithm(ABC):
 
     @property
     def models_on_data(self) -> int:
-        """How many models it trains on the same rows of the data, each from the start for the recipe's epochs: more than
-        one where reward models are made anew, never policies."""
+        """How many models it trains on the same rows of the data, each from the start for the recipe's epochs: more
+        than one where reward models are made anew, never policies."""
         return 1
 
     @abstractmethod
