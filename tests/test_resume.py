@@ -131,7 +131,8 @@ def test_killed_and_resumed_is_as_never_killed(name, settings, adapter, make_ben
         assert not list((fresh.out / "checkpoints").iterdir())
 
 
-@pytest.mark.parametrize("adapter", [pytest.param(a, marks=pytest.mark.faults) for a in ("lora", "qlora", "full")])
+@pytest.mark.faults
+@pytest.mark.parametrize("adapter", ["lora", "qlora", "full"])
 def test_self_play_that_was_killed_in_a_later_round_has_the_same_reference(adapter, adapted, monkeypatch) -> None:
     algorithm = get("iterative_dpo", rounds=2, reference="latest", learner_settings={"trainer": {"logging_steps": 1}})
     rounds = []

@@ -24,7 +24,7 @@ FOUND = ROOT / "benchmarks" / "results" / "zoo.json"
 HEAD = """# The zoo
 
 Every algorithm, from its docstring (`python -m tools.zoo_page`; `prefzoo ls NAME` says the same in a terminal). What a
-prompt takes is of the training alone, a teacher's included and the shared reward model's not, in the lab, whose prompts
+prompt costs is of the training alone, a teacher's included and the shared reward model's not, in the lab, whose prompts
 and replies are of some 25 tokens each. Each takes `trainer`, too: any field of the config of the trainer behind it that
 the comparison does not set itself.
 """
@@ -159,7 +159,7 @@ def gains(found: dict[str, Any], name: str) -> str:
 
 
 def cost(used: dict[str, float] | None) -> str:
-    """The sentence of what a prompt of the lab took to train with."""
+    """The sentence of what a prompt of the lab costs a training."""
     if used is None:
         return ""
     parts = [f"{text} {used[key]:,.0f}" for key, text in SPENT.items() if round(used[key])]
@@ -253,7 +253,7 @@ def main() -> None:
         found = {**(found or {}), "costs": costs(given.costs)}
     if given.runs:
         found = keep(given.runs, found or {})
-    if found is not None:
+    if found is not None and (given.costs or given.runs):
         FOUND.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
         draw(found)
     PAGE.write_text(page(found), encoding="utf-8")

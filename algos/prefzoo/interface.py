@@ -127,8 +127,8 @@ class Machinery:
         milestones: how many policies each training of the policy keeps on its way, at equal shares of its steps.
         began: when the trial began, by `time.perf_counter`.
         reuse: what `sample`, `prefer` and DPO's reference share with other trials; None where nothing is shared.
-        self_play: whether a training that goes on from `latest` has that policy, as it is before, for its reference,
-            and not the start.
+        self_play: whether a training that goes on from `latest` compares with that policy as it was before, and not
+            with the start: whether it is the reference.
     """
 
     loading: Mapping[str, Any] = field(default_factory=dict)

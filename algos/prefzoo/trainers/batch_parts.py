@@ -42,7 +42,8 @@ def _rows_of(value: Any, rows: list[int], of: int) -> Any:
 
 
 def join_metrics(metrics: Mapping[str, list[float]], already: Mapping[str, int], weights: Sequence[float]) -> None:
-    """Replace what the parts of a batch added to each metric by what the batch would have added at once.
+    """Replace what the parts of a batch added to each metric by what the batch would have added at once. A metric to
+    which not every part added stays as it is.
 
     Args:
         metrics: values of each; a name that ends in `_min` or `_max` is that of the rows, others are means of tokens.
