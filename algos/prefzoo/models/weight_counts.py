@@ -34,7 +34,11 @@ def weights_of(model: torch.nn.Module) -> Weights:
     reference on it."""
     own = tuple(f"{name}." for name in getattr(model, EXTRA, ()))
     extra = count(weight for name, weight in model.named_parameters() if name.startswith(own)) if own else 0
-    named = [(n, weight) for n, weight in model.named_parameters() if not _is_beside(n) and not n.startswith(own)]
+    named = [
+        (n, weight)
+        for n, weight in model.named_parameters()
+        if not (_of_critic(n) or of_reference(n) or n.startswith(own))
+    ]
     start = count(weight for name, weight in named if not of_adapter(name))
     adapter = count(weight for name, weight in named if of_adapter(name))
     if not adapter:
@@ -65,8 +69,9 @@ def is_finite(model: torch.nn.Module) -> bool:
     return all(bool(torch.isfinite(share).all()) for share in shares)
 
 
-def _is_beside(name: str) -> bool:
-    return _of_critic(name) or (of_adapter(name) and f".{REFERENCE}." in name)
+def of_reference(name: str) -> bool:
+    """Whether a weight of this name belongs to the reference's adapter."""
+    return of_adapter(name) and f".{REFERENCE}." in name
 
 
 def _of_critic(name: str) -> bool:

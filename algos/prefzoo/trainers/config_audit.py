@@ -23,7 +23,7 @@ from prefzoo.models.adapters import of_adapter
 from prefzoo.models.loading import count
 from prefzoo.models.policy_kinds import EXTRA
 from prefzoo.models.vllm_sampling import noting_servers
-from prefzoo.models.weight_counts import REFERENCE
+from prefzoo.models.weight_counts import of_reference
 from prefzoo.trainers.recipe_deviations import SAMPLING
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _of_model(model: Any) -> dict[str, Any]:
         "adapter": adapter,
         "dtype": ", ".join(sorted({_name(w.dtype) for w in frozen})),
         "attn_implementation": model.config._attn_implementation,
-        "parameters": count(w for name, w in model.named_parameters() if f".{REFERENCE}." not in name),
+        "parameters": count(w for name, w in model.named_parameters() if not of_reference(name)),
         "trainable_parameters": sum(w.numel() for w in trained),
         "trainable_dtype": ", ".join(sorted({_name(w.dtype) for w in trained})),
     }

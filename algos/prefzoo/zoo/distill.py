@@ -83,6 +83,7 @@ class Distill(Algorithm):
         if self.teacher in names():
             taught = get(self.teacher, **self.teacher_settings)  # raises where they are unsound
             ends = {self.teacher, getattr(taught, "learner", self.teacher)} & set(names())  # what its rounds train
+            # ILQL's policy is its language model and its Q-values together; SAC's is a language model.
             if "ilql" in ends or not all(load(name).trains for name in ends):
                 raise ValueError(
                     f"teacher: {self.teacher!r} is no distribution that a language model computes by itself. Allowed: "
