@@ -25,8 +25,8 @@ HEAD = """# The zoo
 
 Every algorithm, from its docstring (`python -m tools.zoo_page`; `prefzoo ls NAME` says the same in a terminal). What a
 prompt costs is of the training alone, a teacher's included and the shared reward model's not, in the lab, whose prompts
-have some 39 tokens and whose replies 17. Each takes `trainer`, too: any field of the config of the trainer behind it that
-the comparison does not set itself.
+have some 39 tokens and whose replies 17. Each takes `trainer`, too: any field of the config of the trainer behind it
+that the comparison does not set itself.
 """
 MEASURED = """`prefzoo compare zoo` (the lab, {seeds} seeds, {prompts} prompts), each algorithm as the recipe has it,
 which is its defaults but for what its section says. Defaults are mostly of papers on models a thousand times larger:
