@@ -14,6 +14,7 @@ from peft import PeftModel
 
 from prefzoo.lab import MODEL_DIR
 from prefzoo.models.language_model import LanguageModelPolicy
+from prefzoo.models.loading import load_model
 from prefzoo.settings import Generation
 
 
@@ -27,6 +28,8 @@ class FakeVllm:
         dies_after: it breaks off every completion after so many; None never does.
         tokens_off: is added to the tokens that it says a text has.
         takes_adapters: whether it was started with --enable-lora.
+        takes_weights: whether it was started with VLLM_SERVER_DEV_MODE=1; `replaced` counts the models that it took.
+        forgets: how often it is asked to forget keys and values before it does.
     """
 
     def __init__(self) -> None:
@@ -34,9 +37,11 @@ class FakeVllm:
         self.loaded: list[str] = []
         self.adapters: dict[str, LanguageModelPolicy] = {}
         self.shift, self.tokens_off, self.takes_adapters = 0.0, 0, True
+        self.takes_weights, self.replaced, self.forgets = True, 0, 1
         self.dies_after: int | None = None
         self.url = ""
-        self._base = LanguageModelPolicy.from_start(str(MODEL_DIR))
+        self._base = self._model = LanguageModelPolicy.from_start(str(MODEL_DIR))
+        self._remembers = 0
         self._lock = threading.Lock()
 
     def get(self, path: str) -> tuple[int, Any]:
@@ -61,15 +66,29 @@ class FakeVllm:
             if path == "/v1/unload_lora_adapter":
                 del self.adapters[body["lora_name"]]
                 return 200, "Success"
+            if path == "/collective_rpc" and self.takes_weights and body["method"] == "update_config":
+                return 200, {"results": [None]}
+            if path == "/collective_rpc" and self.takes_weights:
+                weights = load_model(body["kwargs"]["weights_path"]).eval()
+                self._model = LanguageModelPolicy(weights, self._base.tokenizer, str(MODEL_DIR))
+                self.replaced, self._remembers = self.replaced + 1, self.forgets
+                return 200, {"results": [None]}
+            if path == "/reset_prefix_cache" and self.takes_weights:
+                self._remembers -= 1
+                return 200, {"success": self._remembers <= 0}
+            if not path.startswith("/v1/"):
+                return 404, {"detail": "Not Found"}
             if self.dies_after is not None and len(self.asked) >= self.dies_after:
                 return 0, None
             return self._complete(body)
 
     def _complete(self, body: dict[str, Any]) -> tuple[int, Any]:
         self.asked.append(body)
-        if body["model"] not in self.adapters:
+        whole = body["model"] == "base" and self.replaced
+        if not whole and body["model"] not in self.adapters:
             return 404, {"error": {"message": f"The model `{body['model']}` does not exist."}}
-        policy, heat = self.adapters[body["model"]], body["temperature"]
+        assert not whole or self._remembers <= 0, "what it computed before is of other weights"
+        policy, heat = self._model if whole else self.adapters[body["model"]], body["temperature"]
         generation = Generation(max_new_tokens=body["max_tokens"], temperature=heat)
         choices = []
         for k in range(body["n"]):

@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from filelock import FileLock, Timeout
 from tests.conftest import worded
 from tests.fake_vllm import FakeVllm, running_vllm
 from tests.serving import drawn_adapter
@@ -27,11 +28,12 @@ from prefzoo.ledger import Ledger
 from prefzoo.models import vllm_sampling, vllm_server
 from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.models.policy_kinds import load_policy
+from prefzoo.models.vllm_client import VllmClient
 from prefzoo.models.vllm_watch import is_alive
 from prefzoo.recipe import check_recipe as recipes
 from prefzoo.recipe import engine_check
 from prefzoo.run.stage_graph import make_plan
-from prefzoo.settings import Generation, VllmServer
+from prefzoo.settings import Adapter, Generation, VllmServer
 from prefzoo.trainers.vllm_rollouts import correct, reply_ratios
 
 PROMPTS = [[{"role": "user", "content": text}] for text in ("What does the mug cost?", "When do you open?", "Hello")]
@@ -48,6 +50,7 @@ def sound(fake: FakeVllm):
     vllm_sampling._servers.clear()
     fake.asked.clear()
     fake.shift, fake.tokens_off, fake.takes_adapters, fake.dies_after = 0.0, 0, True, None
+    fake.takes_weights, fake.replaced, fake.forgets = True, 0, 1
 
 
 def of(fake: FakeVllm, **more: Any) -> Generation:
@@ -156,6 +159,47 @@ def test_rollouts_come_from_the_weights_of_the_step(name, make_bench, fake) -> N
         assert 0 < found["largest_difference"] < 1e-3
 
 
+@pytest.fixture
+def one_model_at_a_time(fake, monkeypatch, tmp_path):
+    """The server as one of a comparison whose policies are whole models."""
+    server = vllm_server.Server(VllmClient(fake.url), turn=FileLock(tmp_path / "turn.lock"))
+    monkeypatch.setattr(vllm_server, "serving", lambda *_: server)
+    return server
+
+
+def test_whole_models_take_turns_on_a_server(policies, fake, one_model_at_a_time, monkeypatch, tmp_path) -> None:
+    whole = load_policy(drawn_adapter(tmp_path / "policy", 3)).merged()
+    fake.forgets = 3  # keys and values of the weights before
+    turns = []
+    reload = VllmClient.replace_weights
+    monkeypatch.setattr(
+        VllmClient, "replace_weights", lambda *a: (turns.append(one_model_at_a_time.turn.is_locked), reload(*a))
+    )
+    greedy = Generation(max_new_tokens=16, temperature=0)
+    for policy in (whole, policies["start"], whole):
+        assert policy.sample(PROMPTS, of(fake, temperature=0), 0) == policy.sample(PROMPTS, greedy, 0)
+    assert turns == [True] * 3 and fake.replaced == 3 and not one_model_at_a_time.turn.is_locked
+    with pytest.raises(PrefzooError, match=r"holds whole models here .* is an adapter"):
+        policies["adapted"].sample(PROMPTS, of(fake), 0)
+    fake.takes_weights = False
+    with pytest.raises(PrefzooError, match=r"collective_rpc: 404"):
+        whole.sample(PROMPTS, of(fake), 0)
+    assert not one_model_at_a_time.turn.is_locked
+
+
+@pytest.mark.parametrize("name", ["grpo", "ppo"])
+def test_rollouts_of_full_fine_tuning_come_from_the_weights_of_the_step(
+    name, make_bench, fake, one_model_at_a_time
+) -> None:
+    generation = of(fake, temperature=0.7).model_copy(update={"max_new_tokens": 4, "unfinished": "keep"})
+    adapter = Adapter(type="full")
+    bench = make_bench().replace(generation=generation, reward=worded, adapter=adapter)
+    registry.get(name).train(bench)
+    assert fake.replaced == 3, "24 prompts, 8 a step"
+    found = bench.report["importance_sampling"]
+    assert found["mean_ratio"] == pytest.approx(1, abs=1e-4) and 0 < found["largest_difference"] < 1e-3
+
+
 class Longer:
     """Prefers the longer of two replies."""
 
@@ -188,8 +232,9 @@ def test_what_vllm_cannot_do_is_refused_with_the_recipe(monkeypatch, tmp_path) -
     for words in ("adapter.use_dora", "adapter.modules_to_save", "rank 512", "algorithms.sac", "algorithms.ilql"):
         assert any(words in problem for problem in found), words
     assert sum("use_vllm" in problem for problem in found) == 2
-    for kind in ("full", "qlora"):
-        assert any(f"adapter.type: '{kind}'" in each for each in problems(url, start="none", adapter={"type": kind}))
+    assert any("adapter.type: 'qlora'" in each for each in problems(url, start="none", adapter={"type": "qlora"}))
+    (problem,) = problems(url, start="none", adapter={"type": "full"})
+    assert "generation.vllm.url: whole models" in problem and "generation.vllm.python" in problem
     judge = {"verdict": "generated", "path": str(MODEL_DIR)}
     assert any(each.startswith("judge.path") for each in problems(url, start="none", judge=judge))
     assert problems(url, start="none") == []
@@ -249,6 +294,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 if {fails}:
     sys.exit("no memory left for keys and values")
 print("started with", *sys.argv[1:], flush=True)
+print("other weights:", os.environ.get("VLLM_SERVER_DEV_MODE"), flush=True)
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         assert self.headers["authorization"] == "Bearer " + os.environ["VLLM_API_KEY"]
@@ -282,13 +328,32 @@ def test_a_server_is_started_once_and_stopped_with_what_it_left(tmp_path, hostin
     (record,) = hosting.folder.glob("*.json")
     assert record.stat().st_mode & 0o077 == 0, "it holds the server's key"
     content = json.loads(record.read_text())
-    for words in ("--max-lora-rank 32", "--logprobs-mode processed_logprobs", "--swap-space 2", f"--model {MODEL_DIR}"):
+    for words in (
+        "--enable-lora --max-lora-rank 32",
+        "--logprobs-mode processed_logprobs",
+        "--swap-space 2",
+        f"--model {MODEL_DIR}",
+    ):
         assert words in one.said()
     children = psutil.Process(content["pid"]).children()
     vllm_server.stop_servers(hosting.folder)
     assert not is_alive(content["pid"], content["began"]) and not any(child.is_running() for child in children)
     assert [file.suffix for file in hosting.folder.iterdir()] == [".log"]
     assert one.client.problem() is not None
+
+
+def test_a_server_of_whole_models_is_one_of_its_own_and_takes_other_weights(tmp_path, hosting) -> None:
+    settings = VllmServer(python=interpreter(tmp_path))
+    usual = vllm_server.serving(str(MODEL_DIR), "float32", settings, lambda *_: None)
+    hosting.whole = True
+    one, two = (vllm_server.serving(str(MODEL_DIR), "float32", settings, lambda *_: None) for _ in range(2))
+    assert one.client.url == two.client.url != usual.client.url and usual.turn is None
+    assert "other weights: 1" in one.said() and "--enable-lora" not in one.said()
+    assert "other weights: None" in usual.said()
+    with one.turn, pytest.raises(Timeout):
+        two.turn.acquire(timeout=0)
+    vllm_server.stop_servers(hosting.folder)
+    assert {file.suffix for file in hosting.folder.iterdir()} == {".log"}
 
 
 def test_a_server_that_ends_is_told_with_its_last_lines(tmp_path, hosting) -> None:

@@ -8,11 +8,13 @@ written.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import statistics
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +32,7 @@ from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.models.padding import padded
 from prefzoo.models.policy_kinds import load_policy
 from prefzoo.models.vllm_sampling import VllmSampler
-from prefzoo.settings import Generation, VllmServer
+from prefzoo.settings import Adapter, Generation, VllmServer
 
 pytestmark = [pytest.mark.vllm, pytest.mark.timeout(3600)]
 VLLM = Path(__file__).parents[2] / ".venv-vllm"
@@ -45,10 +47,16 @@ def server(tmp_path_factory):
     if url := os.environ.get("PREFZOO_VLLM_URL"):
         yield VllmServer(url=url)
         return
-    before = vllm_server.hosting
-    vllm_server.hosting = vllm_server.Hosting(tmp_path_factory.mktemp("servers"), rank=16)
+    with hosted(vllm_server.Hosting(tmp_path_factory.mktemp("servers"), rank=16)) as settings:
+        yield settings
+
+
+@contextlib.contextmanager
+def hosted(hosting: vllm_server.Hosting) -> Iterator[VllmServer]:
+    """Have servers started as this says, and stopped at the end."""
+    before, vllm_server.hosting = vllm_server.hosting, hosting
     yield VllmServer(python=PYTHON)
-    vllm_server.stop_servers(vllm_server.hosting.folder)
+    vllm_server.stop_servers(hosting.folder)
     vllm_server.hosting = before
 
 
@@ -235,3 +243,26 @@ def test_the_first_rollout_is_the_starts_and_later_ones_are_the_learners(name, m
     assert found["largest_difference"] < 1e-3
     first = json.loads((bench.out / "curves.json").read_text())[0][0]
     assert abs(first["rollout/kl"] if "rollout/kl" in first else first["kl"]) < 1e-5, "it is the start still"
+
+
+def test_whole_models_are_sampled_one_after_another_and_rollouts_are_the_learners(tmp_path, make_bench) -> None:
+    start = LanguageModelPolicy.from_start(str(MODEL_DIR))
+    whole = load_policy(drawn_adapter(tmp_path / "policy", 1)).merged()
+    with hosted(vllm_server.Hosting(tmp_path / "servers", whole=True)) as settings:
+        for policy in (whole, start, whole):
+            greedy = policy.sample(PROMPTS, of(settings, temperature=0), 0)
+            assert greedy == policy.sample(PROMPTS, plain(temperature=0), 0)
+            rendered = [policy.render(prompt) for prompt in PROMPTS]
+            drawn = [each for (each,) in VllmSampler(policy, settings).draw(rendered, range(48), of(settings))]
+            ours = policy.tokens_log_probabilities(rendered, [reply.token_ids for reply in drawn])
+            assert max(apart(ours, [reply.logprobs for reply in drawn])) < 1e-4
+        for name in ("grpo", "ppo"):
+            bench = make_bench(name=name)
+            bench = bench.replace(generation=of(settings, max_new_tokens=16), adapter=Adapter(type="full"))
+            registry.get(name).train(bench.replace(reward=worded))
+            found = bench.report["importance_sampling"]
+            assert found["mean_ratio"] == pytest.approx(1, abs=1e-4) and found["largest_difference"] < 1e-3
+            logged = json.loads((bench.out / "curves.json").read_text())[0]
+            kl = [each[key] for each in logged for key in ("rollout/kl", "kl") if key in each]
+            print(name, found, kl)
+            assert abs(kl[0]) < 1e-5 < kl[-1], "it is the start still, and later no more"

@@ -83,3 +83,16 @@ def test_a_server_that_is_killed_costs_its_stages_alone_and_the_same_command_goe
     results = compare("quickstart", seeds=1, sets=sets, out=out, workers=1)
     assert {result.status for result in results.algorithms.values()} == {"ok"}
     assert all(folder.stat().st_mtime_ns == when for folder, when in done.items() if folder.suffix != ".partial")
+
+
+def test_full_fine_tuning_is_sampled_by_one_server_that_holds_one_model_at_a_time(tmp_path) -> None:
+    """Trainings and evaluations side by side, each with weights of its own."""
+    algorithms = "algorithms={dpo: {}, grpo: {}, rejection_sampling: {n: 2}}"
+    sets = ["budget.prompts=64", "evaluation.prompts=32", *VLLM[2:], algorithms, "adapter.type=full"]
+    results = compare("quickstart", seeds=1, sets=[*sets, "training.learning_rate=1e-4"], out=tmp_path, workers=2)
+    assert {result.status for result in results.algorithms.values()} == {"ok"}
+    assert len(list((tmp_path / "servers").glob("*.log"))) == 1
+    for label, result in results.algorithms.items():
+        (trial,) = result.seeds.values()
+        assert {way["generation.engine"] for way in trial.details["sampling"]} == {"vllm"}, label
+        assert label == "start" or trial.metrics["kl"] > 1e-4

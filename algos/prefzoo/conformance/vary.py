@@ -18,8 +18,9 @@ from prefzoo.interface import MILESTONES, Algorithm, Bench, Policy
 from prefzoo.ledger import Ledger
 from prefzoo.models.policy_with_modules import PolicyWithModules
 
-ROWS, BATCH = 24, 8
-"""Rows and batch size of each training: three optimizer steps, or one in each of three rounds."""
+ROWS, BATCH = 24, 4
+"""Rows and batch size of each training: two optimizer steps in each of three rounds, for at the first step every
+schedule of the learning rate is alike."""
 TRIES = 4
 """Other values of a hyper-parameter that are tried, at most."""
 LIMIT = 120.0

@@ -35,7 +35,7 @@ from prefzoo.models.padding import padded
 from prefzoo.models.policy_kinds import EXTRA, write_policy_file
 from prefzoo.models.reply_likelihoods import ReplyLikelihoods
 from prefzoo.models.score_head import backbone
-from prefzoo.models.weight_counts import weights_of
+from prefzoo.models.weight_counts import BACKBONE, HEAD, weights_of
 from prefzoo.settings import Generation
 from prefzoo.types import Completion, Progress, Prompt
 from prefzoo.validation_messages import diverged
@@ -139,7 +139,7 @@ class LanguageModelPolicy(ReplyLikelihoods):
             self.model.save_pretrained(str(folder), selected_adapters=["default"])
             (folder / "README.md").write_text(ADAPTER_CARD.format(base=self.start), encoding="utf-8")
         else:
-            self._save_model(folder)
+            self.save_model(folder)
         if not self.adapted:
             self.tokenizer.save_pretrained(str(folder))
         write_policy_file(folder, "adapter" if self.adapted else "model", self.start, loading=self.loading)
@@ -164,12 +164,13 @@ class LanguageModelPolicy(ReplyLikelihoods):
         """Write a plain transformers folder, adapter merged, that `AutoModelForCausalLM` and any server load."""
         whole = self.merged()
         folder.mkdir(parents=True, exist_ok=True)
-        whole._save_model(folder)
+        whole.save_model(folder)
         whole.tokenizer.save_pretrained(str(folder))
 
-    def _save_model(self, folder: Path) -> None:
-        """Write the whole language model, without what an algorithm of somebody's own put on it."""
-        own = tuple(f"{name}." for name in getattr(self.model, EXTRA, ()))
+    def save_model(self, folder: Path) -> None:
+        """Write the whole language model, without a critic or what else an algorithm put on it."""
+        critic = [name for name in (HEAD, BACKBONE) if hasattr(self.model, name)]
+        own = tuple(f"{name}." for name in (*getattr(self.model, EXTRA, ()), *critic))
         weights = {name: w for name, w in self.model.state_dict().items() if not name.startswith(own)} if own else None
         with own_dropout(self.model):
             self.model.save_pretrained(str(folder), state_dict=weights)

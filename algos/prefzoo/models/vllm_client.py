@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import math
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -20,6 +21,8 @@ from prefzoo.machine import is_loopback
 
 REQUEST_SECONDS = 1800.0
 """For which one request may wait and run."""
+FORGETTING = 100
+"""How often it is asked to forget keys and values of weights that it no longer has."""
 
 
 class NoAnswer(PrefzooError):
@@ -103,6 +106,24 @@ class VllmClient:
         """Have it forget an adapter; one that it does not know is forgotten."""
         with contextlib.suppress(PrefzooError):
             self._ask("/v1/unload_lora_adapter", {"lora_name": name})
+
+    def replace_weights(self, folder: Path) -> None:
+        """Have it sample from other weights of the same architecture, in the place of its own; nothing may be asked of
+        it meanwhile.
+
+        Raises:
+            PrefzooError: when it was not started with VLLM_SERVER_DEV_MODE=1, or cannot read them.
+        """
+        for method, given in (
+            ("update_config", {"overrides": {"load_config": {"load_format": "auto"}}}),  # it began with none
+            ("reload_weights", {"weights_path": str(folder)}),
+        ):
+            self._ask("/collective_rpc", {"method": method, "kwargs": given}, REQUEST_SECONDS)
+        for _ in range(FORGETTING):  # keys and values of the last request may be held a moment longer
+            if self._ask("/reset_prefix_cache", {})["success"]:
+                return
+            time.sleep(0.1)
+        raise PrefzooError(f"{self.url} does not forget what it computed with the weights before these")
 
     def draw(
         self,

@@ -12,9 +12,11 @@ from typing import Any, Protocol
 
 import torch
 from peft import LoraConfig, PeftModel
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from prefzoo.errors import PrefzooError
+from prefzoo.machine import may_have_gpu
 from prefzoo.models import vllm_server
 from prefzoo.models.vllm_client import Drawing, Drawn, NoAnswer
 from prefzoo.settings import Generation, VllmServer
@@ -54,6 +56,8 @@ class ServedPolicy(Protocol):
     @property
     def adapted(self) -> bool: ...
 
+    def save_model(self, folder: Path) -> None: ...
+
     def tokens_log_probabilities(
         self, prompts: Sequence[Sequence[int]], replies: Sequence[Sequence[int]], temperature: float = 1.0
     ) -> list[list[float]]: ...
@@ -92,32 +96,51 @@ class VllmSampler:
 
     @contextlib.contextmanager
     def weights(self) -> Iterator[str]:
-        """Hand the policy's weights to the server, and give the name that they have there while the block runs.
+        """Hand the policy's weights to the server, and give the name that they have there while the block runs."""
+        with self._told(), tempfile.TemporaryDirectory(prefix="prefzoo-weights-") as folder:
+            hand_over = self._adapter if self.server.turn is None else self._whole_model
+            with hand_over(Path(folder)) as name:
+                yield name
 
-        The start is handed over as an adapter of zeros: on a CPU vLLM (0.32) adds the adapter in its last place to
-        requests for the base.
-        """
+    @contextlib.contextmanager
+    def _adapter(self, folder: Path) -> Iterator[str]:
+        """The start is handed over as an adapter of zeros: on a CPU vLLM (0.32) adds the adapter in its last place to
+        requests for the base."""
         policy, client = self.policy, self.server.client
         name = f"policy-{uuid.uuid4().hex[:12]}"
-        with self._told(), tempfile.TemporaryDirectory(prefix="prefzoo-adapter-") as folder:
-            if policy.adapted and not policy.adapter_off:
-                policy.model.save_pretrained(folder, selected_adapters=["default"])
-            else:
-                save_zero_adapter(policy.model, Path(folder))
-            try:
-                client.load_adapter(name, Path(folder))
-            except NoAnswer:
-                raise
-            except PrefzooError as error:
-                raise PrefzooError(
-                    f"vLLM does not take the policy's adapter: {error}. A server that runs already must be started "
-                    "with --enable-lora, a --max-lora-rank that is high enough and "
-                    "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, and read this machine's folders"
-                ) from None
-            try:
-                yield name
-            finally:
-                client.unload_adapter(name)
+        if policy.adapted and not policy.adapter_off:
+            policy.model.save_pretrained(str(folder), selected_adapters=["default"])
+        else:
+            save_zero_adapter(policy.model, folder)
+        try:
+            client.load_adapter(name, folder)
+        except NoAnswer:
+            raise
+        except PrefzooError as error:
+            raise PrefzooError(
+                f"vLLM does not take the policy's adapter: {error}. A server that runs already must be started "
+                "with --enable-lora, a --max-lora-rank that is high enough and "
+                "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True, and read this machine's folders"
+            ) from None
+        try:
+            yield name
+        finally:
+            client.unload_adapter(name)
+
+    @contextlib.contextmanager
+    def _whole_model(self, folder: Path) -> Iterator[str]:
+        """It takes the place of the one that the server has, and the server is nobody else's while the block runs."""
+        assert self.server.turn is not None
+        if self.policy.adapted:
+            raise PrefzooError(
+                f"vLLM holds whole models here (adapter.type: full), and a policy on {self.policy.start} is an adapter"
+            )
+        self.policy.save_model(folder)
+        if not may_have_gpu():
+            untie(self.policy.model, folder / SAFE_WEIGHTS_NAME)
+        with self.server.turn:
+            self.server.client.replace_weights(folder)
+            yield self.server.client.base()
 
     def check(self, name: str, prompts: Sequence[Sequence[int]], temperature: float) -> None:
         """Draw a few tokens and hold their log-probabilities against the policy's own.
@@ -186,6 +209,12 @@ class VllmSampler:
                 f"vLLM was lost while it sampled: {error}. What is finished stays; the same command goes on from there."
                 f"{lines}"
             ) from None
+
+
+def untie(model: Any, file: Path) -> None:
+    """Write the output layer into a file of weights that has it as the embedding only; see `vllm_server.UNTIED`."""
+    output = model.get_output_embeddings().weight.detach()
+    save_file({"lm_head.weight": output, **load_file(file)}, file)
 
 
 def save_zero_adapter(model: Any, folder: Path) -> None:

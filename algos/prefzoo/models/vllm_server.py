@@ -47,6 +47,9 @@ LOG_LINES = 12
 ON_CPU = ["--enforce-eager", "--no-enable-chunked-prefill"]
 """Compiling takes minutes. vLLM (0.32) breaks down on a seeded request of which only a part is read at a time: it sets
 back the offset of a generator, which those of torch for a CPU do not have."""
+UNTIED = ["--hf-overrides", '{"tie_word_embeddings": false}']
+"""On a CPU vLLM (0.32) packs the output layer, and where that is the embedding, keeps the old pack when the weights are
+replaced."""
 NOT_FOR_VLLM = (
     "PYTHONPATH",
     "PYTHONHOME",
@@ -62,10 +65,12 @@ NOT_FOR_VLLM = (
 
 @dataclass
 class Hosting:
-    """What stages say of the servers that they may need: the folder of records and logs, and the rank of adapters."""
+    """What stages say of the servers that they may need: the folder of records and logs, the rank of adapters, and
+    whether policies are whole models, which take the place of a server's own weights."""
 
     folder: Path | None = None
     rank: int = 16
+    whole: bool = False
 
 
 hosting = Hosting()
@@ -79,11 +84,13 @@ class Server:
         client: asks it.
         said: the lines that it printed last; empty for one that others started.
         started: whether it was started for this comparison.
+        turn: is held by the process whose weights the server has; None where it samples from several adapters at once.
     """
 
     client: VllmClient
     said: Callable[[], str] = field(default=lambda: "")
     started: bool = False
+    turn: FileLock | None = None
 
 
 def serving(model: str, dtype: str, settings: VllmServer, progress: Callable[[str, int, int], None]) -> Server:
@@ -105,14 +112,15 @@ def serving(model: str, dtype: str, settings: VllmServer, progress: Callable[[st
     with FileLock(record.with_suffix(".lock")):
         if (found := _read(record)) is not None:
             with contextlib.suppress(PrefzooError):  # it has just ended
-                return _answering(found, progress)
-        return _answering(_start(model, dtype, settings, record), progress)
+                return _answering(found, record, progress)
+        return _answering(_start(model, dtype, settings, record), record, progress)
 
 
-def _answering(content: dict[str, Any], progress: Callable[[str, int, int], None]) -> Server:
+def _answering(content: dict[str, Any], record: Path, progress: Callable[[str, int, int], None]) -> Server:
     client, log = VllmClient(content["url"], content["key"]), Path(content["log"])
     _wait(client, content, log, progress)
-    return Server(client, lambda: last_lines(log), started=True)
+    turn = FileLock(record.with_suffix(".turn.lock")) if hosting.whole else None
+    return Server(client, lambda: last_lines(log), started=True, turn=turn)
 
 
 def stop_servers(folder: Path) -> None:
@@ -164,7 +172,7 @@ def _record_file(model: str, dtype: str, settings: VllmServer) -> Path:
     """Where a server says how it is reached, named after all that it depends on."""
     if hosting.folder is None:
         hosting.folder = Path(tempfile.mkdtemp(prefix="prefzoo-vllm-"))
-    about = [str(Path(model).resolve()), dtype, settings.model_dump(mode="json"), hosting.rank]
+    about = [str(Path(model).resolve()), dtype, settings.model_dump(mode="json"), hosting.rank, hosting.whole]
     name = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:12]
     return hosting.folder / f"{_owner_name(_owner()[0])}-{name}.json"
 
@@ -183,17 +191,20 @@ def what_the_device_needs() -> list[str]:
     return [] if may_have_gpu() else ON_CPU
 
 
-def command(model: str, dtype: str, settings: VllmServer, port: int, rank: int) -> list[str]:
-    """How vLLM is started: with adapters at run time, and log-probabilities at the temperature of each request."""
+def command(model: str, dtype: str, settings: VllmServer, port: int) -> list[str]:
+    """How vLLM is started: with adapters at run time unless policies are whole models, and log-probabilities at the
+    temperature of each request."""
     python = settings.python or sys.executable
-    most = next(each for each in RANKS if each >= rank)
+    most = next(each for each in RANKS if each >= hosting.rank)
+    adapters = ["--enable-lora", "--max-lora-rank", str(most), "--max-loras", str(ADAPTERS_AT_ONCE)]
+    weights = ["--load-format", "dummy", *([] if may_have_gpu() else UNTIED)]  # real ones come with each policy
     return [
         # What `vllm serve` runs; the command itself is not there where vllm is built under another name.
         *(python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(Path(model).resolve())),
         *("--served-model-name", "base", "--host", "127.0.0.1", "--port", str(port)),
         *("--dtype", dtype, "--generation-config", "vllm", "--logprobs-mode", "processed_logprobs"),
-        *("--max-model-len", "auto", "--enable-lora", "--max-lora-rank", str(most)),
-        *("--max-loras", str(ADAPTERS_AT_ONCE), "--no-enable-log-requests", "--disable-uvicorn-access-log"),
+        *("--max-model-len", "auto", "--no-enable-log-requests", "--disable-uvicorn-access-log"),
+        *(weights if hosting.whole else adapters),
         *what_the_device_needs(),
         *settings.arguments,
     ]
@@ -215,6 +226,7 @@ def launch(server: list[str], key: str, record: Path, output: IO[bytes] | None =
         **kept,
         "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
         "VLLM_API_KEY": key,
+        **({"VLLM_SERVER_DEV_MODE": "1"} if hosting.whole else {}),  # without which it takes no other weights
     }
     pid, began = _owner()
     watch = [sys.executable, "-m", "prefzoo.models.vllm_watch", str(pid), repr(began), str(record)]
@@ -234,7 +246,7 @@ def _start(model: str, dtype: str, settings: VllmServer, record: Path) -> dict[s
         port = free.getsockname()[1]
     key, log = secrets.token_urlsafe(24), record.with_suffix(".log")
     with log.open("wb") as file:
-        child = launch(command(model, dtype, settings, port, hosting.rank), key, record, file)
+        child = launch(command(model, dtype, settings, port), key, record, file)
     content = {
         "url": f"http://127.0.0.1:{port}",
         "key": key,

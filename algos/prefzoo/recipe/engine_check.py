@@ -25,7 +25,10 @@ def with_engine(recipe: Recipe) -> Recipe:
     server = recipe.generation.vllm
     at_hand = may_have_gpu() and (find_spec("vllm") is not None or server.python or server.url)
     asked = _with(recipe, engine="vllm")
-    return asked if at_hand and not vllm_problems(asked) else _with(recipe, engine="transformers", vllm=VllmServer())
+    usual = recipe.adapter.type == "lora"  # whole models are handed over by requests that need no key
+    if at_hand and usual and not vllm_problems(asked):
+        return asked
+    return _with(recipe, engine="transformers", vllm=VllmServer())
 
 
 def _with(recipe: Recipe, **changes: Any) -> Recipe:
@@ -50,6 +53,11 @@ def _server_problems(recipe: Recipe) -> list[str]:
         problems.append(f"generation.vllm.python: {server.python!r} {lacks}")
     if server.url is None:
         return problems
+    if recipe.adapter.type == "full":
+        problems.append(
+            "generation.vllm.url: whole models (adapter.type: 'full') would take the place of the weights that this "
+            "server has. Allowed: generation.vllm.python, which starts one for the comparison alone"
+        )
     if recipe.start.algorithm != "none":
         problems.append(
             "generation.vllm.url: a running server holds the model that it was started with, and the start of this "
@@ -82,9 +90,8 @@ def lacks_vllm(python: str) -> str | None:
 def _policy_problems(recipe: Recipe) -> list[str]:
     """vLLM serves one model in full precision, and plain LoRA adapters on it."""
     adapter, cannot = recipe.adapter, []
-    if adapter.type != "lora":
-        why = "the quantized base" if adapter.type == "qlora" else "weights that are all trained, with each update"
-        cannot.append(f"adapter.type: {adapter.type!r} would need {why} in vLLM; allowed: lora")
+    if adapter.type == "qlora":
+        cannot.append("adapter.type: 'qlora' would need the quantized base in vLLM; allowed: lora, full")
     cannot += [
         f"adapter.{name}: vLLM does not read such adapters; allowed: {allowed}"
         for name, allowed in (("use_dora", "false"), ("modules_to_save", "[]"))

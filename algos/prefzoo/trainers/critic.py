@@ -82,20 +82,6 @@ class CriticModules:
             if hasattr(self.model, name):
                 delattr(self.model, name)
 
-    @contextlib.contextmanager
-    def without_critic(self: Any) -> Iterator[None]:
-        """Within this block the critic's own modules are off the model, so that the policy can be saved alone."""
-        model = self.accelerator.unwrap_model(self.model)
-        # The order of modules stays: the norm of all gradients is summed in it.
-        own = {name: module for name, module in model.named_children() if name in (HEAD, BACKBONE)}
-        for name in own:
-            delattr(model, name)
-        try:
-            yield
-        finally:
-            for name, module in own.items():
-                model.add_module(name, module)
-
     def values(self: Any, batch: dict[str, Any]) -> Tensor:
         """Return what the critic expects from each token of the replies on, before that token is generated, (B, T)."""
         model = self._valued

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import time
 from collections.abc import Callable
@@ -61,13 +60,11 @@ class Milestones(TrainerCallback):
             return
         ledger = self.charging.so_far()
         name = f"step {state.global_step} of {state.max_steps}"
-        policy_alone = getattr(self.trainer, "without_critic", contextlib.nullcontext)
-        with policy_alone():
-            began = time.perf_counter()
-            policy = self.policy(whole_model(self.trainer))
-            self.bench.ledger.seconds -= time.perf_counter() - began  # as `keep` does with those of saving
-            title = name if self.number == 1 else f"training {self.number}, {name}"
-            self.bench.keep(policy, title, ledger, self._folder_of(self.steps.index(state.global_step)))
+        began = time.perf_counter()
+        policy = self.policy(whole_model(self.trainer))
+        self.bench.ledger.seconds -= time.perf_counter() - began  # as `keep` does with those of saving
+        title = name if self.number == 1 else f"training {self.number}, {name}"
+        self.bench.keep(policy, title, ledger, self._folder_of(self.steps.index(state.global_step)))
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any) -> None:
         if not state.is_world_process_zero:

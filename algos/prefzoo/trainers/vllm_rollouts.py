@@ -61,7 +61,7 @@ class VllmRollouts:
         part = (trainer.args.seed, trainer.state.global_step, trainer.accelerator.process_index)
         seeds = [derived_seed("rollout", *part, i) for i in range(len(prompts))]
         drawn = self.sampler.draw(prompts, seeds, self.generation, checked=not self.checked)
-        self.checked = True  # from now on the ratios tell
+        self.checked = self.sampler.server.turn is None  # from now on the ratios tell, unless all weights are replaced
         self.drawn = [reply for (reply,) in drawn]
         tokens = [list(reply.token_ids) for reply in self.drawn]
         return prompts, tokens, [[[p] for p in reply.logprobs] for reply in self.drawn], None

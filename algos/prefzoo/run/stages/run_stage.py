@@ -41,6 +41,7 @@ def run_stage(plan: Plan, stage: Stage, folder: Path, progress: Progress) -> Non
     plan = plan if stage.kind == "data" else plan.with_lengths()
     start_stage.use_quantized_copy(plan)
     hosting.folder, hosting.rank = plan.out.resolve() / SERVERS, plan.recipe.adapter.r
+    hosting.whole = plan.recipe.adapter.type == "full"
     with allowing(code_in(plan.recipe.model_dump(mode="json"))):
         work[stage.kind](plan, stage, folder, progress)
     if stage.kind in SEALED and not distributed.is_follower():
