@@ -137,7 +137,7 @@ def test_splits_are_disjoint_distinct_and_reproducible() -> None:
     assert rows == lab.preferences("train", 50, seed=3)
     assert rows[:20] == lab.preferences("train", 20, seed=3)
     assert rows != lab.preferences("train", 50, seed=4)
-    assert set(rows[0]) == {"id", "prompt", "slice", "intent", "chosen", "rejected", "annotator"}
+    assert set(rows[0]) == {"id", "prompt", "slice", "intent", "chosen", "rejected", "annotator", "margin"}
     assert all(row["chosen"] != row["rejected"] for row in rows)
     assert set(lab.demonstrations("test", 1)[0]) == {"id", "prompt", "slice", "intent", "completion"}
     assert {row["slice"] for row in lab.prompts("test", 200)} == {"benign", "harmful", "lookalike"}
@@ -164,6 +164,12 @@ def test_annotators_agree_with_gold_as_documented() -> None:
     assert 0.75 <= agreement <= 0.80
     words = [len(r["chosen"].split()) - len(r["rejected"].split()) for r, d in zip(rows, differences, strict=True)]
     assert statistics.fmean(words) > 0  # the bias: longer replies win, although gold charges for length
+    # The margin is what the label was drawn by: the wider it is, the more often gold agrees.
+    assert all(row["margin"] >= 0 for row in rows)
+    middle = statistics.median(row["margin"] for row in rows)
+    apart = {wide: [d > 0 for r, d in zip(rows, differences, strict=True) if (r["margin"] > middle) == wide and d]
+             for wide in (False, True)}  # fmt: skip
+    assert statistics.fmean(apart[True]) > statistics.fmean(apart[False]) + 0.1
 
 
 def test_tasks_state_the_truth() -> None:

@@ -18,7 +18,6 @@ PAIRWISE = sorted(name for name in registry.BUILT_IN if registry.load(name).fami
 RATE = {"trainer": {"learning_rate": 1e-3}}
 """Half of the lab's default, at which some of them run away from the start (docs/log.md); Q-values need the default."""
 PARTICULAR: dict[str, dict[str, Any]] = {
-    "odpo": {"margins": "reward", **RATE},  # the lab's pairs have none
     "slic": {"delta": 0.7, "weight": 0.75, "trainer": {"learning_rate": 3e-3}},  # as tuned; docs/zoo.md
     "discopop": {"discopop_tau": 0.8, **RATE},  # as written it begins on the wrong side of a bump, and learns wrongly
     "apo_down": {"beta": 0.7, "trainer": {"learning_rate": 3.5e-4}},  # as tuned; as written it runs away

@@ -69,15 +69,18 @@ def demonstrations(split: str, n: int, seed: int = 0, language: str = "en") -> l
 
 def preferences(split: str, n: int, seed: int = 0, language: str = "en") -> list[dict[str, Any]]:
     """The rows of ``prompts`` with ``chosen`` and ``rejected``, two different replies of the ordinary clerk, as
-    labelled by one simulated ``annotator`` drawn from the pool (see ``simulated_annotators``)."""
+    labelled by one simulated ``annotator`` drawn from the pool (see ``simulated_annotators``), to whom the chosen one
+    seems better by ``margin``."""
     _check(split, n, language)
     rows = []
     for row, scene, rng in _scenes(split, n, seed, language):
         first, second = distinct_replies(scene, rng)
         annotator = rng.choice(POOL)
-        if not annotator.prefers_first(scene.prompt, first, second, rng):
-            first, second = second, first
-        rows.append({**row, "chosen": first, "rejected": second, "annotator": annotator.name})
+        better, margin = annotator.compares(scene.prompt, first, second, rng)
+        chosen, rejected = (first, second) if better else (second, first)
+        rows.append(
+            {**row, "chosen": chosen, "rejected": rejected, "annotator": annotator.name, "margin": round(margin, 3)}
+        )
     return rows
 
 

@@ -89,6 +89,7 @@ def labelled_rows(split: str, size: int, seed: int, language: str = "en") -> lis
             prompt=[{"role": "user", "content": pair["prompt"]}],
             chosen=pair["chosen"],
             rejected=pair["rejected"],
+            margin=pair["margin"],
             demonstration=imitated[pair["id"]],
             slice=pair["slice"],
         )

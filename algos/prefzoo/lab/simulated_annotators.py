@@ -23,6 +23,7 @@ FLIP_RATE = 0.04
 SHARPNESS = 1.2
 WORD_BONUS = 0.035
 COURTESY_BONUS = 0.3
+TINY = 1e-300
 SHARED_WEIGHTS = {
     "correctness": 0.7, "harmlessness": 0.9, "helpfulness": 0.9, "courtesy": 1.4,
     "restraint": 0.5, "brevity": 0.2, "coherence": 0.9,
@@ -47,9 +48,16 @@ class Annotator:
 
     def prefers_first(self, prompt: str, first: str, second: str, rng: random.Random) -> bool:
         """Whether this annotator labels ``first`` as better, this time."""
+        return self.compares(prompt, first, second, rng)[0]
+
+    def compares(self, prompt: str, first: str, second: str, rng: random.Random) -> tuple[bool, float]:
+        """Whether this annotator labels ``first`` as better, this time, and by how much the one that is labelled as
+        better seems so: the difference of utilities with the logistic noise that Bradley-Terry is, 0 or more."""
         difference = self.utility(prompt, first) - self.utility(prompt, second)
-        probability = 1 / (1 + math.exp(-SHARPNESS * difference))
-        return (rng.random() < probability) != (rng.random() < FLIP_RATE)
+        drawn = rng.random()
+        better = drawn < 1 / (1 + math.exp(-SHARPNESS * difference))
+        noise = math.log(max(drawn, TINY) / (1 - drawn)) / SHARPNESS
+        return better != (rng.random() < FLIP_RATE), abs(difference - noise)
 
 
 POOL = (
