@@ -553,22 +553,28 @@ def test_a_comparison_tells_what_an_algorithm_used_of_its_own(tmp_path, register
 
 
 @pytest.mark.parametrize(
-    ("looks", "status", "seeds"),
+    ("looks", "status", "last"),
     [
-        ([(0.4, 0.01)], "kept", 3),
-        ([(0.4, 0.06), (0.3, 0.001)], "kept", 8),
-        ([(0.4, 0.06), (0.3, 0.03)], "broken", 8),  # the second look asks for more
-        ([(0.1, 0.4), (-0.3, 0.001)], "broken", 8),
-        ([(-0.9, 0.01)], "broken", 3),  # more would not make it a rise
+        ([(0.4, 0.01)], "kept", (3, 5e-4)),
+        ([(0.1, 0.4), (1.3, 0.001)], "kept", (3, 2e-3)),  # as policy gradients
+        ([(0.4, 0.06), (-0.9, 0.01), (0.3, 0.001)], "kept", (8, 5e-4)),  # as losses on pairs
+        ([(0.1, 0.4), (0.3, 0.03), (0.4, 0.001)], "kept", (8, 2e-3)),  # later looks ask for more
+        ([(0.1, 0.4), (0.3, 0.03), (0.3, 0.03)], "broken", (8, 2e-3)),
+        ([(0.1, 0.4), (-0.3, 0.1), (-0.3, 0.001)], "broken", (8, 5e-4)),
+        ([(-0.9, 0.01)], "broken", (3, 5e-4)),  # more would not make it a rise
     ],
 )
-def test_where_three_seeds_do_not_tell_it_looks_at_more(looks, status, seeds, monkeypatch, tmp_path) -> None:
+def test_where_three_seeds_do_not_tell_it_looks_at_another_rate_and_more_seeds(
+    looks, status, last, monkeypatch, tmp_path
+) -> None:
     asked = []
 
     def found(recipe, out, console, sets=()):
         difference, p = (0.0, 1.0) if sets else looks[len(asked)]
         if not sets:
-            asked.append(len(recipe["seeds"]))
+            asked.append((len(recipe["seeds"]), recipe["training"]["learning_rate"]))
+        else:
+            assert (len(recipe["seeds"]), recipe["training"]["learning_rate"]) == (3, last[1])
         half = abs(difference) * 0.9 if p < 0.05 else abs(difference) * 1.1
         verdict = "inconclusive" if p >= 0.05 else "better" if difference > 0 else "worse"
         over = SimpleNamespace(
@@ -580,7 +586,23 @@ def test_where_three_seeds_do_not_tell_it_looks_at_more(looks, status, seeds, mo
     monkeypatch.setattr("prefzoo.conformance.learning.compare", found)
     first, control = learning("dpo", 5, tmp_path)
     assert (first.promise, first.status, control.status) == ("learns", status, "kept")
-    assert asked == [3, 8][: len(looks)] and f"{seeds} seeds: {looks[-1][0]:+.2f}" in first.message
+    assert asked == [(3, 5e-4), (3, 2e-3), last][: len(looks)] and asked[-1] == last
+    assert f"{last[0]} seeds at a learning rate of {last[1]:g}: {looks[-1][0]:+.2f}" in first.message
+
+
+def test_a_rate_that_is_set_is_the_only_one_it_looks_at(monkeypatch, tmp_path) -> None:
+    asked = []
+
+    def found(recipe, **more):
+        asked.append((len(recipe["seeds"]), recipe["training"]["learning_rate"]))
+        over = SimpleNamespace(
+            metric="gold", a="dpo", b="start", difference=0.1, p_adjusted=0.5, verdict="inconclusive", ci95=(-0.1, 0.3)
+        )
+        return SimpleNamespace(algorithms={"dpo": SimpleNamespace(status="ok")}, verdicts=[over])
+
+    monkeypatch.setattr("prefzoo.conformance.learning.compare", found)
+    first, _ = learning("dpo", 5, tmp_path, sets=["training.learning_rate=1e-3"])
+    assert first.status == "broken" and asked == [(3, 1e-3), (8, 1e-3), (3, 1e-3)]
 
 
 @pytest.mark.learning

@@ -54,7 +54,8 @@ def check(name: str, seed: int = 0, console: Console | None = None, sets: Sequen
     """Try every promise of an algorithm; yields findings as they come.
 
     The quick ones take a minute or two. Learning is tried only when they are all kept, and takes minutes: three seeds
-    in the lab (eight, where three do not tell), and three more as a negative control.
+    in the lab at a quarter of its learning rate, where they do not tell three at its own, then eight; and three as a
+    negative control.
 
     Args:
         name: an algorithm that `prefzoo.names()` has.
