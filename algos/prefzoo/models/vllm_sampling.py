@@ -28,7 +28,7 @@ TOLERANCE, TOLERANCE_16_BIT = 1e-3, 0.15
 """How far log-probabilities of tokens may be from the policy's own on average, in nats, with weights in float32 and in
 16 bits. In float32 they are 1e-6 away."""
 
-_servers: dict[tuple[str, str, str], vllm_server.Server] = {}
+_servers: dict[tuple[str, str, str, bool], vllm_server.Server] = {}
 _notes: list[tuple[dict[str, Any], str]] = []
 
 
@@ -86,7 +86,7 @@ class VllmSampler:
         self.policy, self.settings = policy, settings
         self.dtype = str(policy.loading.get("dtype") or "float32")
         self.progress = progress or (lambda what, done, total: None)
-        key = (policy.start, self.dtype, settings.model_dump_json())
+        key = (policy.start, self.dtype, settings.model_dump_json(), vllm_server.hosting.whole)
         if key not in _servers or (_servers[key].started and _servers[key].client.problem()):
             server = vllm_server.serving(policy.start, self.dtype, settings, self.progress)
             if not server.started:
