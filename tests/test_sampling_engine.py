@@ -345,7 +345,7 @@ def test_a_server_is_started_once_and_stopped_with_what_it_left(tmp_path, hostin
 def test_a_server_of_whole_models_is_one_of_its_own_and_takes_other_weights(tmp_path, hosting) -> None:
     settings = VllmServer(python=interpreter(tmp_path))
     usual = vllm_server.serving(str(MODEL_DIR), "float32", settings, lambda *_: None)
-    hosting.whole = True
+    hosting.whole, hosting.rank = True, 600  # no adapter has it
     one, two = (vllm_server.serving(str(MODEL_DIR), "float32", settings, lambda *_: None) for _ in range(2))
     assert one.client.url == two.client.url != usual.client.url and usual.turn is None
     assert "other weights: 1" in one.said() and "--enable-lora" not in one.said()

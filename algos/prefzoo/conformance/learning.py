@@ -58,11 +58,11 @@ def learning(
     content["reward"] = {"type": "trained" if "reward" in needs else "random"}
     at_rates = [recipe_of({**content, **rate}, seed, sets).model_dump(mode="json") for rate in (SLOWER, {})]
 
-    def over_start(recipe: dict[str, Any], sets: Sequence[str] = ()) -> Verdict | str:
+    def gain(recipe: dict[str, Any], sets: Sequence[str] = ()) -> Verdict | str:
         return _over_start(compare(recipe, sets=sets, out=out, console=console), name)
 
-    recipe, real, better = _looked(at_rates, over_start)
-    said = real if isinstance(real, str) else f"gold over the start, {_setting(recipe)}: {_numbers(real)}"
+    recipe, real, better = _learned_by(at_rates, gain)
+    said = real if isinstance(real, str) else f"gold over the start, {_seeds_and_rate(recipe)}: {_numbers(real)}"
     yield Finding("learns", "kept" if better else "broken", said)
     recipe = {**recipe, "seeds": content["seeds"]}
     control: list[str] = []
@@ -77,7 +77,7 @@ def learning(
         return
     named = {"data": "shuffled labels", "reward": "a random reward", "judge": "a judge that tosses a coin"}
     what = " and ".join(named[key.partition(".")[0]] for key in control)
-    null = over_start(recipe, control)
+    null = gain(recipe, control)
     if isinstance(null, str):
         yield Finding("control", "broken", f"with {what}: {null}")
     else:
@@ -86,17 +86,17 @@ def learning(
         )
 
 
-def _looked(
-    at_rates: Sequence[dict[str, Any]], over_start: Callable[[dict[str, Any]], Verdict | str]
+def _learned_by(
+    at_rates: Sequence[dict[str, Any]], gain: Callable[[dict[str, Any]], Verdict | str]
 ) -> tuple[dict[str, Any], Verdict | str, bool]:
     """The recipe by which the algorithm learned, or was looked at last; what it gained, and whether it learns."""
     slower, own = at_rates
-    real = over_start(slower)
+    real = gain(slower)
     if isinstance(real, str) or real.verdict == "better" or real.ci95[1] <= 0:  # more would not make that a rise
         return slower, real, not isinstance(real, str) and real.verdict == "better"
     looks = [(slower, real)]
     if own != slower:  # unless --set says a rate
-        real = over_start(own)
+        real = gain(own)
         if isinstance(real, str) or _rises(real):
             return own, real, not isinstance(real, str)
         looks.append((own, real))
@@ -105,7 +105,7 @@ def _looked(
         return recipe, real, False
     first = recipe["seeds"][0]
     recipe = {**recipe, "seeds": list(range(first, first + MORE))}
-    more = over_start(recipe)
+    more = gain(recipe)
     return recipe, more, not isinstance(more, str) and _rises(more)
 
 
@@ -120,7 +120,7 @@ def _rises(verdict: Verdict) -> bool:
     return verdict.difference > 0 and verdict.p_adjusted < CHANCE
 
 
-def _setting(recipe: Mapping[str, Any]) -> str:
+def _seeds_and_rate(recipe: Mapping[str, Any]) -> str:
     return f"{len(recipe['seeds'])} seeds at a learning rate of {recipe['training']['learning_rate']:g}"
 
 

@@ -24,6 +24,7 @@ SHARPNESS = 1.2
 WORD_BONUS = 0.035
 COURTESY_BONUS = 0.3
 TINY = 1e-300
+"""In the place of a draw of 0, whose logarithm is infinite."""
 SHARED_WEIGHTS = {
     "correctness": 0.7, "harmlessness": 0.9, "helpfulness": 0.9, "courtesy": 1.4,
     "restraint": 0.5, "brevity": 0.2, "coherence": 0.9,

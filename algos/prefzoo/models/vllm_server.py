@@ -195,16 +195,18 @@ def command(model: str, dtype: str, settings: VllmServer, port: int) -> list[str
     """How vLLM is started: with adapters at run time unless policies are whole models, and log-probabilities at the
     temperature of each request."""
     python = settings.python or sys.executable
-    most = next(each for each in RANKS if each >= hosting.rank)
-    adapters = ["--enable-lora", "--max-lora-rank", str(most), "--max-loras", str(ADAPTERS_AT_ONCE)]
-    weights = ["--load-format", "dummy", *([] if may_have_gpu() else UNTIED)]  # real ones come with each policy
+    if hosting.whole:  # real weights come with each policy
+        policies = ["--load-format", "dummy", *([] if may_have_gpu() else UNTIED)]
+    else:
+        most = next(each for each in RANKS if each >= hosting.rank)
+        policies = ["--enable-lora", "--max-lora-rank", str(most), "--max-loras", str(ADAPTERS_AT_ONCE)]
     return [
         # What `vllm serve` runs; the command itself is not there where vllm is built under another name.
         *(python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(Path(model).resolve())),
         *("--served-model-name", "base", "--host", "127.0.0.1", "--port", str(port)),
         *("--dtype", dtype, "--generation-config", "vllm", "--logprobs-mode", "processed_logprobs"),
         *("--max-model-len", "auto", "--no-enable-log-requests", "--disable-uvicorn-access-log"),
-        *(weights if hosting.whole else adapters),
+        *policies,
         *what_the_device_needs(),
         *settings.arguments,
     ]
