@@ -590,19 +590,20 @@ def test_where_three_seeds_do_not_tell_it_looks_at_another_rate_and_more_seeds(
     assert f"{last[0]} seeds at a learning rate of {last[1]:g}: {looks[-1][0]:+.2f}" in first.message
 
 
-def test_a_rate_that_is_set_is_the_only_one_it_looks_at(monkeypatch, tmp_path) -> None:
+@pytest.mark.parametrize("key", ["training.learning_rate", "trainer.learning_rate"])
+def test_a_rate_that_is_set_is_the_only_one_it_looks_at(key, monkeypatch, tmp_path) -> None:
     asked = []
 
     def found(recipe, **more):
-        asked.append((len(recipe["seeds"]), recipe["training"]["learning_rate"]))
+        asked.append(len(recipe["seeds"]))
         over = SimpleNamespace(
             metric="gold", a="dpo", b="start", difference=0.1, p_adjusted=0.5, verdict="inconclusive", ci95=(-0.1, 0.3)
         )
         return SimpleNamespace(algorithms={"dpo": SimpleNamespace(status="ok")}, verdicts=[over])
 
     monkeypatch.setattr("prefzoo.conformance.learning.compare", found)
-    first, _ = learning("dpo", 5, tmp_path, sets=["training.learning_rate=1e-3"])
-    assert first.status == "broken" and asked == [(3, 1e-3), (8, 1e-3), (3, 1e-3)]
+    first, _ = learning("dpo", 5, tmp_path, sets=[f"{key}=1e-3"])
+    assert first.status == "broken" and asked == [3, 8, 3] and "8 seeds at a learning rate of 0.001:" in first.message
 
 
 @pytest.mark.learning

@@ -54,15 +54,21 @@ def learning(
         "algorithms": {name: {}},
         "seeds": list(range(seed, seed + SEEDS)),
     }
-    needs = recipe_of(content, seed, sets).algorithm(name).required
+    algorithm = recipe_of(content, seed, sets).algorithm(name)
+    needs = algorithm.required
     content["reward"] = {"type": "trained" if "reward" in needs else "random"}
-    at_rates = [recipe_of({**content, **rate}, seed, sets).model_dump(mode="json") for rate in (SLOWER, {})]
+    own_rate = algorithm.trainer.get("learning_rate")
+    at_rates = [
+        recipe_of({**content, **rate}, seed, sets).model_dump(mode="json") for rate in ({} if own_rate else SLOWER, {})
+    ]
 
     def gain(recipe: dict[str, Any], sets: Sequence[str] = ()) -> Verdict | str:
         return _over_start(compare(recipe, sets=sets, out=out, console=console), name)
 
     recipe, real, better = _learned_by(at_rates, gain)
-    said = real if isinstance(real, str) else f"gold over the start, {_seeds_and_rate(recipe)}: {_numbers(real)}"
+    said = (
+        real if isinstance(real, str) else f"gold over the start, {_seeds_and_rate(recipe, own_rate)}: {_numbers(real)}"
+    )
     yield Finding("learns", "kept" if better else "broken", said)
     recipe = {**recipe, "seeds": content["seeds"]}
     control: list[str] = []
@@ -120,8 +126,8 @@ def _rises(verdict: Verdict) -> bool:
     return verdict.difference > 0 and verdict.p_adjusted < CHANCE
 
 
-def _seeds_and_rate(recipe: Mapping[str, Any]) -> str:
-    return f"{len(recipe['seeds'])} seeds at a learning rate of {recipe['training']['learning_rate']:g}"
+def _seeds_and_rate(recipe: Mapping[str, Any], own_rate: float | None) -> str:
+    return f"{len(recipe['seeds'])} seeds at a learning rate of {own_rate or recipe['training']['learning_rate']:g}"
 
 
 def _numbers(verdict: Verdict) -> str:
