@@ -42,21 +42,66 @@ def row(i: int, chosen: str, rejected: str) -> Row:
     return Row(str(i), [{"role": "user", "content": f"question {i}"}], chosen, rejected)
 
 
+def length(prompts: object, texts: list[str]) -> list[float]:
+    return [float(len(text)) for text in texts]
+
+
+class Judge:
+    """A reward that was asked about the pairs before."""
+
+    questions = 10
+
+    def __call__(self, prompts: object, texts: list[str]) -> list[float]:
+        return length(prompts, texts)
+
+
 def test_the_best_of_four_by_hand() -> None:
     """Scored by length. The chosen reply stands beside its rejected one and those chosen for the next two prompts."""
     rows = [row(0, "aaaa", "a"), row(1, "bbb", "bbbb"), row(2, "cc", "c"), row(3, "dddd", "d")]
     rows.append(Row("again", rows[0].prompt, "aaaaa", "aa"))  # the first pair of a prompt counts
-
-    def length(prompts, texts):
-        return [float(len(text)) for text in texts]
-
     found = reward_report(length, rows, None)
     # 0: 4 against 1, 3, 2; 1: 3 against 4; 2: 2 against 1, 4; 3: 4 against 1, 4 (a tie of two), 3
     assert found["best_of_four"] == (1 + 0 + 0 + 0.5) / 4 and found["best_of_four_prompts"] == 4
     assert found["best_of_four_ci95"] == pytest.approx(wilson(1.5 / 4, 4))
     assert "best_of_four" not in reward_report(length, rows[:2], None), "there are no other prompts"
-    length.questions = 10  # about the pairs
-    assert "best_of_four" not in reward_report(length, rows, None), "a judge"
+    assert "best_of_four" not in reward_report(Judge(), rows, None)
+
+
+def rated(i: int, *replies: tuple[str, float]) -> list[Row]:
+    prompt = [{"role": "user", "content": f"question {i}"}]
+    return [Row(f"{i} {text}", prompt, reply=text, rating=rating) for text, rating in replies]
+
+
+def test_equally_good_replies_by_their_ratings_by_hand() -> None:
+    """Scored by length."""
+    rows = [
+        *rated(0, ("a" * 5, 4.0), ("b" * 6, 4.0), ("c", 1.0)),  # 5 and 6 above 1, and near one another
+        *rated(1, ("a" * 4, 4.0), ("b" * 9, 4.0), ("c" * 3, 2.0), ("d", 1.0)),  # above, but 5 apart with a gap of 1
+        *rated(2, ("a" * 2, 4.0), ("b" * 9, 4.0), ("c" * 2, 1.0)),  # one is no better than the worse one
+        *rated(3, ("a" * 4, 4.0), ("b" * 2, 4.0), ("c" * 2 + "!", 4.0)),  # none is worse
+        *rated(4, ("a" * 4, 4.0), ("b" * 2, 3.0), ("c" * 3, 3.0)),  # one is best
+        row(5, "chosen", "rejected"),
+    ]
+    found = reward_report(length, rows, None)
+    assert found["equal_sets"] == 3 and found["equal_above"] == 2 / 3 and found["equal_alike"] == 1 / 3
+    assert found["equal_above_ci95"] == pytest.approx(wilson(2 / 3, 3))
+    assert found["equal_chance"] == pytest.approx((1 / 3 + 1 / 6 + 1 / 3) / 3)
+    shuffled = reward_report(length, rows[::-1], None)
+    assert shuffled["equal_above"] == found["equal_above"], "no order of rows matters"
+    assert "equal_sets" not in reward_report(Judge(), rows, None)
+
+
+def test_equally_good_replies_by_the_truth_by_hand() -> None:
+    """The truth is the number of a's; the worse ones are replies that were chosen for the next two prompts."""
+    rows = [row(0, "aaaa", "aaaab"), row(1, "ab", "aa"), row(2, "bb", "aab"), row(3, "aab", "aa")]
+
+    def truth(prompts: object, texts: list[str]) -> list[dict[str, float]]:
+        return [{"gold": float(text.count("a"))} for text in texts]
+
+    found = reward_report(length, rows, truth)
+    # 0: 4 and 5 above 2 (ab, bb); 1 and 2: not equal; 3: 3 and 2, beside aaaa, which is better, and ab: 2
+    assert found["equal_sets"] == 2 and found["equal_above"] == 0.5 and found["equal_alike"] == 0.5
+    assert found["equal_chance"] == pytest.approx((1 / 6 + 1 / 3) / 2)
 
 
 def test_how_right_the_reward_is_on_policies_own_replies_by_hand() -> None:
@@ -83,11 +128,15 @@ def test_the_report_has_it_in_a_table_and_where_it_is_worse_in_a_sentence(tmp_pa
     numbers = {"accuracy": 0.55, "ci95": [0.5, 0.6], "pairs": 90}
     results.reward |= {"best_of_four": 0.6, "best_of_four_ci95": [0.5, 0.7], "best_of_four_prompts": 128}
     results.reward["on_policies"] = {"dpo": {"own": numbers, "against_start": {**numbers, "pairs": 80}}}
+    results.reward |= {"equal_above": 0.5, "equal_above_ci95": [0.3, 0.7], "equal_chance": 1 / 6, "equal_sets": 30}
+    results.reward |= {"equal_alike": 0.2, "equal_alike_ci95": [0.1, 0.4]}
     headings, rows = reward_cells(results.reward, ["dpo", "start"])
-    assert headings == ["what is compared", "right [95%]", "pairs"]
+    assert headings == ["what is compared", "right [95%]", "of how many"]
     assert rows == [
         ["held-out pairs", "0.75 [0.70, 0.80]", "600"],
         ["best of four (chance 0.25)", "0.60 [0.50, 0.70]", "128"],
+        ["all equally good above all worse (chance 0.17)", "0.50 [0.30, 0.70]", "30"],
+        ["and nearer to one another than to the worse", "0.20 [0.10, 0.40]", "30"],
         ["two replies of dpo", "0.55 [0.50, 0.60]", "90"],
         ["a reply of dpo and the start's", "0.55 [0.50, 0.60]", "80"],
     ]

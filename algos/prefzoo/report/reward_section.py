@@ -1,4 +1,4 @@
-"""How right the reward is: on held-out pairs, on the best of four, and on the policies' own replies."""
+"""How right the reward is: on held-out pairs, on the best of four, on equally good replies, and on the policies' own replies."""
 
 from __future__ import annotations
 
@@ -23,19 +23,26 @@ def reward_section(results: Results, labels: Sequence[str]) -> Section:
 
 
 def reward_cells(reward: Mapping[str, Any], labels: Sequence[str]) -> Cells:
-    """Return a row for each kind of pair: what is compared, how often the reward is right, and of how many."""
+    """Return a row for each kind of comparison: what is compared, how often the reward is right, and of how many."""
     rows = []
     if reward.get("test_accuracy") is not None:
         rows.append(["held-out pairs", _share(reward["test_accuracy"], reward["ci95"]), str(reward["test_pairs"])])
     if "best_of_four" in reward:
         share = _share(reward["best_of_four"], reward["best_of_four_ci95"])
         rows.append(["best of four (chance 0.25)", share, str(reward["best_of_four_prompts"])])
+    if "equal_sets" in reward:
+        sets, chance = str(reward["equal_sets"]), fixed(reward["equal_chance"])
+        for key, text in (
+            ("equal_above", f"all equally good above all worse (chance {chance})"),
+            ("equal_alike", "and nearer to one another than to the worse"),
+        ):
+            rows.append([text, _share(reward[key], reward[f"{key}_ci95"]), sets])
     for name, text in (("own", "two replies of {}"), ("against_start", "a reply of {} and the start's")):
         for label in labels:
             if numbers := reward.get("on_policies", {}).get(label, {}).get(name):
                 share = _share(numbers["accuracy"], numbers["ci95"])
                 rows.append([text.format(label), share, str(numbers["pairs"])])
-    return ["what is compared", "right [95%]", "pairs"], rows
+    return ["what is compared", "right [95%]", "of how many"], rows
 
 
 def attribute_cells(reward: Mapping[str, Any]) -> Cells | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from scipy import stats
@@ -11,10 +13,11 @@ from scipy import stats
 from prefzoo.data.agreement import clustered_wilson
 from prefzoo.data.formats import Row
 from prefzoo.data.row_views import cluster_of, distinct_pairs
-from prefzoo.types import Reward, Truth
+from prefzoo.types import Message, Reward, Truth
+from prefzoo.views import prompt_key
 
-OF_FOUR = 128
-"""Prompts of which the best of four is asked; each takes two scores more."""
+ASKED = 128
+"""Prompts of which the best of four is asked, and of equally good replies; each takes two scores more, or its replies'."""
 
 
 def reward_report(
@@ -38,13 +41,19 @@ def reward_report(
         not liked (a tie counts half), of `labelled_replies`; `best_of_four`, of `best_of_four_prompts`: how often the
         chosen reply scores above the rejected one and two replies that were chosen for other prompts, with its interval
         (after RewardBench 2, Malik et al. 2025, https://arxiv.org/abs/2506.01937; chance is 0.25; not of a judge, who
-        is asked no more than needed); and with a truth `gold_correlation`, Pearson's, over all replies of the test
-        pairs, with
-        `gold_correlation_ci95` by Fisher's z over the number of prompts. With an `attribute`, that, and with its
-        interval `attribute_correlation`, with the ratings in that respect of `rated_replies` of the test split.
+        is asked no more than needed); `equal_above`: of `equal_sets`, how often all of several equally good replies
+        score above all worse ones (`equal_chance` by chance), and `equal_alike`: how often they are also nearer to one
+        another than to these, each with its interval ("ties" there; see `EqualSet`); and with a truth
+        `gold_correlation`, Pearson's, over all replies of the test pairs, with `gold_correlation_ci95` by Fisher's z
+        over the number of prompts. With an `attribute`, that, and with its interval `attribute_correlation`, with the
+        ratings in that respect of `rated_replies` of the test split.
     """
-    labels = {**_label_report(reward, rows), **(_attribute_report(reward, rows, attribute) if attribute else {})}
     pairs = distinct_pairs(rows)
+    labels = {
+        **_label_report(reward, rows),
+        **(_attribute_report(reward, rows, attribute) if attribute else {}),
+        **_on_equals(reward, _sets_by_gold(pairs, gold) if gold else _sets_by_ratings(rows)),
+    }
     prompts = [row.prompt for row in pairs]
     chosen = [row.chosen or "" for row in pairs]
     rejected = [row.rejected or "" for row in pairs]
@@ -99,7 +108,7 @@ def _best_of_four(
     """Return `best_of_four`, `best_of_four_ci95` and `best_of_four_prompts`; a reply that ties with others for the
     highest score counts as its share of them. Empty where there are not three prompts."""
     firsts = {clusters[i]: i for i in reversed(range(len(pairs)))}  # one pair of each prompt
-    asked = [firsts[cluster] for cluster in list(dict.fromkeys(clusters))[:OF_FOUR]]
+    asked = [firsts[cluster] for cluster in list(dict.fromkeys(clusters))[:ASKED]]
     if len(asked) < 3 or getattr(reward, "questions", False):  # asked about the pairs before
         return {}
     right = []
@@ -115,6 +124,78 @@ def _best_of_four(
         "best_of_four": sum(right) / len(right),
         "best_of_four_ci95": list(interval),
         "best_of_four_prompts": len(right),
+    }
+
+
+@dataclass(frozen=True)
+class EqualSet:
+    """Replies to one prompt that are equally good, and worse ones."""
+
+    prompt: list[Message]
+    right: list[str]
+    wrong: list[str]
+    cluster: str
+
+
+def _sets_by_gold(pairs: Sequence[Row], gold: Truth) -> list[EqualSet]:
+    """Both replies of pairs to which the truth gives the same, beside those of the replies chosen for the next two
+    prompts that are worse here."""
+    firsts = [*{cluster_of(row): row for row in reversed(pairs)}.values()][::-1]  # one pair of each prompt
+    prompts = [row.prompt for row in firsts]
+
+    def truth(texts: Sequence[str | None]) -> list[float]:
+        return [part["gold"] for part in gold(prompts, [text or "" for text in texts])]
+
+    chosen = [row.chosen for row in firsts]
+    strange = [chosen[ahead:] + chosen[:ahead] for ahead in (1, 2)]
+    values = [truth(texts) for texts in (chosen, [row.rejected for row in firsts], *strange)]
+    sets = []
+    for i, row in enumerate(firsts):
+        wrong = {strange[k][i] or "" for k in range(2) if values[2 + k][i] < values[0][i]}
+        if values[0][i] == values[1][i] and wrong:
+            sets.append(EqualSet(row.prompt, [row.chosen or "", row.rejected or ""], sorted(wrong), cluster_of(row)))
+    return sets
+
+
+def _sets_by_ratings(rows: Sequence[Row]) -> list[EqualSet]:
+    """Prompts of which several replies have the highest rating and others have a lower one."""
+    by_prompt: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.rating is not None:
+            by_prompt.setdefault(prompt_key(row.prompt), []).append(row)
+    sets = []
+    for rated in by_prompt.values():
+        highest = max(row.rating or 0.0 for row in rated)
+        right = [row.reply or "" for row in rated if row.rating == highest]
+        wrong = [row.reply or "" for row in rated if row.rating != highest]
+        if len(right) > 1 and wrong:
+            sets.append(EqualSet(rated[0].prompt, right, wrong, cluster_of(rated[0])))
+    return sets
+
+
+def _on_equals(reward: Reward, sets: Sequence[EqualSet]) -> dict[str, Any]:
+    """Return `equal_above`, `equal_alike`, their intervals, `equal_chance` and `equal_sets`; empty without a set, and of
+    a judge."""
+    sets = sets[:ASKED]
+    if not sets or getattr(reward, "questions", False):
+        return {}
+    asked = [(each.prompt, text) for each in sets for text in (*each.right, *each.wrong)]
+    scores = iter(reward([prompt for prompt, _ in asked], [text for _, text in asked]))
+    above, alike = [], []
+    for each in sets:
+        right, wrong = list(islice(scores, len(each.right))), list(islice(scores, len(each.wrong)))
+        gap = min(right) - max(wrong)
+        above.append(float(gap > 0))
+        alike.append(float(gap > 0 and max(right) - min(right) < gap))
+    clusters = [each.cluster for each in sets]
+    by_chance = [1 / math.comb(len(each.right) + len(each.wrong), len(each.right)) for each in sets]
+    return {
+        "equal_above": sum(above) / len(sets),
+        "equal_above_ci95": list(clustered_wilson(above, clusters)),
+        "equal_alike": sum(alike) / len(sets),
+        "equal_alike_ci95": list(clustered_wilson(alike, clusters)),
+        "equal_chance": sum(by_chance) / len(sets),
+        "equal_sets": len(sets),
     }
 
 
