@@ -1,4 +1,4 @@
-"""How right the reward is: on held-out pairs, on the best of four, on equally good replies, and on the policies' own replies."""
+"""How right the reward is: on held-out pairs, the best of four, equally good replies, and the policies' own replies."""
 
 from __future__ import annotations
 

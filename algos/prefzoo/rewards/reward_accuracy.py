@@ -17,7 +17,7 @@ from prefzoo.types import Message, Reward, Truth
 from prefzoo.views import prompt_key
 
 ASKED = 128
-"""Prompts of which the best of four is asked, and of equally good replies; each takes two scores more, or its replies'."""
+"""Prompts of which the best of four is asked, and of sets of equally good replies: each takes scores of its own."""
 
 
 def reward_report(
@@ -174,8 +174,7 @@ def _sets_by_ratings(rows: Sequence[Row]) -> list[EqualSet]:
 
 
 def _on_equals(reward: Reward, sets: Sequence[EqualSet]) -> dict[str, Any]:
-    """Return `equal_above`, `equal_alike`, their intervals, `equal_chance` and `equal_sets`; empty without a set, and of
-    a judge."""
+    """Return what `reward_report` says of sets of equally good replies; empty without a set, and of a judge."""
     sets = sets[:ASKED]
     if not sets or getattr(reward, "questions", False):
         return {}
