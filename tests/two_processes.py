@@ -1,7 +1,7 @@
 """What `test_distributed` starts twice: trains one algorithm and notes what each process ended with.
 
-accelerate launch --multi_gpu --num_processes 2 tests/two_processes.py ALGORITHM[,ALGORITHM or FILE.py ..] OUT \
-    [ADAPTER [STEP]]
+accelerate launch --multi_gpu --num_processes 2 tests/two_processes.py \
+    ALGORITHM[?SETTING=VALUE[&..]][,ALGORITHM or FILE.py ..] OUT [ADAPTER [STEP]]
 
 With STEP, its processes are killed at the end of that step, and a checkpoint is written after each one before.
 """
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from torch.distributed.tensor import DTensor
 
 from prefzoo import get, lab
@@ -96,7 +97,7 @@ def main(name: str, out: Path, adapter: str = "lora", killed: str = "0") -> None
     def note(self: ActorCriticTrainer) -> None:
         for key, weight in self.model.named_parameters():
             if ".value." in key or "value_head" in key:
-                ended[key] = weight.double().sum().item()
+                ended[key] = divided_weights.gathered(weight).double().sum().item()
         remove(self)
 
     ActorCriticTrainer.remove_critic = note  # type: ignore[method-assign]
@@ -107,13 +108,16 @@ def main(name: str, out: Path, adapter: str = "lora", killed: str = "0") -> None
         if rewards:
             train_reward_model(rated, {"logging_steps": 1}, part)  # type: ignore[arg-type]
         else:
-            settings = {"trainer": {"logging_steps": 1}} if load(Path(part).stem).config else {}  # loops have none
-            policy = get(Path(part).stem, **settings).train(bench)
+            algorithm, _, words = part.removesuffix(".py").rpartition("/")[2].partition("?")
+            settings = dict(yaml.safe_load(word.replace("=", ": ")).popitem() for word in words.split("&") if word)
+            if load(algorithm).config:  # loops have none
+                settings["trainer"] = {"logging_steps": 1}
+            policy = get(algorithm, **settings).train(bench)
             for key, weight in getattr(policy, "policy", policy).model.named_parameters():
                 if "lora_" in key or adapter == "full":
                     ended[f"{part} {key}"] = weight.double().sum().item()
         if rank == "0":  # the next one takes the folder
-            shutil.copytree(out / ("reward" if rewards else "policy"), out / f"trained-{Path(part).stem}")
+            shutil.copytree(out / ("reward" if rewards else "policy"), out / f"trained-{Path(part).name.removesuffix('.py')}")
     world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
     ledger = {key: value for key, value in dataclasses.asdict(bench.ledger).items() if key != "seconds"}
     content = {"world": world, "ended": ended, "ledger": ledger, "memory": bench.machinery.memory, "shapings": shapings}

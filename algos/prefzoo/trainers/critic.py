@@ -16,6 +16,7 @@ from prefzoo.models.position_ids import from_first_token
 from prefzoo.models.score_head import backbone, hidden_width
 from prefzoo.models.token_log_probabilities import states_before
 from prefzoo.models.weight_counts import BACKBONE, HEAD, VALUE, weights_of
+from prefzoo.trainers.divided_weights import is_divided, take_from_first
 from prefzoo.trainers.rollouts import prompts_and_replies
 
 STATES = "critic_states"
@@ -39,7 +40,7 @@ class CriticModules:
                 layers; `value_model` is None then.
         """
         model = self.model
-        self._adapted, self._own_weights, self._frozen = [], [], frozen
+        self._adapted, self._frozen = [], frozen
         if frozen:
             self.start_states = []
             if not isinstance(model, PeftModel):
@@ -49,11 +50,9 @@ class CriticModules:
                 raise ValueError("a critic on the policy's base needs an adapter; give it a model of its own instead")
             model.add_adapter(VALUE, model.peft_config["default"])
             model.set_adapter("default")
-            self._own_weights = [weight for name, weight in model.named_parameters() if f".{VALUE}." in name]
-            for weight in self._own_weights:
-                weight.requires_grad_(True)  # peft freezes all adapters but the active one
             kinds = (BaseTunerLayer, AuxiliaryTrainingWrapper)
             self._adapted = [module for module in model.modules() if isinstance(module, kinds)]
+            self._train_own_adapter()  # peft freezes all adapters but the active one
         else:
             # It is trained whole, and in 16 bits most of its steps would be rounded away.
             model.add_module(BACKBONE, from_first_token(value_model.float()))
@@ -67,6 +66,8 @@ class CriticModules:
             head.weight.data.copy_(value_head)
         layers = nn.Sequential(nn.Linear(hidden, hidden), nn.GELU(), head) if frozen else head
         model.add_module(HEAD, layers.to(self.accelerator.device))
+        if is_divided(self):
+            take_from_first([*layers.parameters(), *self._own_adapter()])
 
     def train(self: Any, *args: Any, **more: Any) -> Any:
         """Train as TRL does, and remove the critic afterwards, so that what is saved is the policy alone."""
@@ -105,8 +106,8 @@ class CriticModules:
             return states_before(read, ids, attention, width)
 
     def average_critic_gradients(self: Any) -> None:
-        """Average them over all processes, once a step: distributed training averages those of the policy alone."""
-        if self.accelerator.num_processes > 1 and self.accelerator.sync_gradients:
+        """Average them over all processes, once a step: data parallel training averages those of the policy alone."""
+        if self.accelerator.num_processes > 1 and self.accelerator.sync_gradients and not is_divided(self):
             for name, weight in self._valued.named_parameters():
                 if weight.grad is not None and (f".{VALUE}." in name or name.startswith((HEAD, BACKBONE))):
                     weight.grad.copy_(self.accelerator.reduce(weight.grad, "mean"))
@@ -114,14 +115,23 @@ class CriticModules:
     @contextlib.contextmanager
     def _critic_on(self: Any) -> Iterator[None]:
         """Within this block the policy's base runs under the critic's adapter."""
-        layers, weights = ([], []) if self._backbone is not None else (self._adapted, self._own_weights)
         # `set_adapter` would look through all weights of the model, and freeze the policy's adapter.
-        for layer in layers:
+        for layer in self._adapted:
             layer._active_adapter = [VALUE]
-        for weight in weights:
-            weight.requires_grad_(True)  # peft has frozen it where adapters were off meanwhile, for the reference
+        self._train_own_adapter()  # peft has frozen it where adapters were off meanwhile, for the reference
         try:
             yield
         finally:
-            for layer in layers:
+            for layer in self._adapted:
                 layer._active_adapter = ["default"]
+
+    def _train_own_adapter(self: Any) -> None:
+        for weight in self._own_adapter():
+            weight.requires_grad_(True)
+
+    def _own_adapter(self: Any) -> Iterator[Tensor]:
+        """Yield the weights of the critic's adapter, which are others once they are divided over processes."""
+        for layer in self._adapted:
+            for name, weight in layer.named_parameters():
+                if f".{VALUE}." in name:
+                    yield weight

@@ -17,9 +17,11 @@ from trl import DistillationConfig, DistillationTrainer
 
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import Bench
+from prefzoo.machine import divides_weights
 from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.models.policy_kinds import POLICY_FILE, load_policy
 from prefzoo.models.weight_counts import weights_of
+from prefzoo.trainers.divided_weights import divided_blocks
 from prefzoo.trainers.fitting import current_policy, fit
 from prefzoo.trainers.reward_shaping import shaped
 from prefzoo.trainers.rollouts import prompts_and_replies, with_rollouts
@@ -79,7 +81,8 @@ def distill(
             "remove_unused_columns": False,
             **settings,
         },
-        teacher_model=teacher.model,
+        divisible=True,
+        teacher_model=divided_blocks(teacher.model) if divides_weights() else teacher.model,
     )
 
 

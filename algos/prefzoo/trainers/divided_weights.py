@@ -1,19 +1,22 @@
 """Weights that the processes of a training divide among themselves (FSDP2): how they are divided, gathered and saved.
 
 Each weight is a `DTensor`, of which a process holds its share; the weights of a block of the model are whole while the
-block is computed. What is saved is made of gathered weights, by the first process: all must ask for them together.
-Where nothing is divided, the functions here give what a trainer has.
+block is computed, and those of all blocks while a trainer samples (`whole_weights`). What is saved is made of gathered
+weights, by the first process: all must ask for them together. Where nothing is divided, the functions here give what a
+trainer has.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import AutocastKwargs, DistributedType, gather_object
-from torch.distributed.fsdp import fully_shard
+from accelerate.utils import AutocastKwargs, DistributedType, broadcast_object_list, gather_object
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from prefzoo.errors import PrefzooError
@@ -24,6 +27,8 @@ from prefzoo.models.weight_counts import is_finite
 if TYPE_CHECKING:
     from transformers import Trainer
 
+PASS = "pass_through"
+"""Attribute of a divided model: a method that FSDP takes for a forward pass; see `as_forward_pass`."""
 SKELETON = "skeleton"
 """Attribute of a trainer: its model as it was before its weights were divided, without their numbers."""
 
@@ -87,17 +92,68 @@ def prepare_dividing(trainer: Trainer) -> None:
 
 
 def divided_blocks(model: Any) -> Any:
-    """Divide the blocks of a model that is not trained, each by itself, so that one is whole at a time; TRL divides
-    what is outside of them."""
+    """Divide the blocks of a model that is not trained, each by itself, so that one is whole at a time; of a reference
+    TRL divides what is outside of them, of a teacher it leaves that whole."""
     for module in model.modules():
         if type(module).__name__ in (model._no_split_modules or ()):
-            fully_shard(module)
+            fully_shard(module, reshard_after_forward=True)  # else not where no model around them is divided
     return model
 
 
 def is_divided(trainer: Trainer) -> bool:
     """Whether the weights of a trainer's model are divided, or will be when it begins."""
     return bool(trainer.is_fsdp_enabled)
+
+
+@contextlib.contextmanager
+def whole_weights(trainer: Trainer, *models: Any) -> Iterator[None]:
+    """Within this block every process has all weights of these models of a trainer, its policy unless others are named,
+    and passes through them as often as it likes: to sample, each must take as many steps as its own replies have. What
+    is written into them is lost.
+
+    All processes must enter it at the same time.
+    """
+    if not is_divided(trainer):
+        yield
+        return
+    roots = [trainer.accelerator.unwrap_model(model) for model in models or (trainer.model,)]
+    divided = [module for root in roots for module in root.modules() if isinstance(module, FSDPModule)]
+    for root in roots:
+        as_forward_pass(root, lambda: None)  # the first pass decides which module is the root
+        root.set_reshard_after_forward(False)
+    for module in divided:
+        module.unshard()
+    trained = {weight: weight.requires_grad for root in roots for weight in root.parameters()}
+    try:
+        yield
+    finally:
+        for weight, was_trained in trained.items():  # peft has changed that of these, where adapters were off meanwhile
+            weight.requires_grad_(was_trained)
+        for module in divided:
+            module.reshard()
+        for root in roots:
+            root.set_reshard_after_forward(bool(trainer.accelerator.state.fsdp_plugin.reshard_after_forward))
+
+
+def take_from_first(weights: Iterable[torch.Tensor]) -> None:
+    """Give weights that each process has drawn for itself the numbers of the first process's: dividing takes a share of
+    each, where data parallel training would begin with the first's."""
+    given = list(weights)
+    (numbers,) = broadcast_object_list([[weight.detach().cpu() for weight in given]])
+    for weight, drawn in zip(given, numbers, strict=True):
+        weight.data.copy_(drawn)
+
+
+def as_forward_pass(model: Any, function: Callable[[], Any]) -> Any:
+    """Return what a function gives that passes through parts of a model, but not through the model's own `forward`.
+
+    Where weights are divided, those that stand outside of blocks are whole meanwhile, and their gradients averaged."""
+    if not isinstance(model, FSDPModule):
+        return function()
+    if not hasattr(model, PASS):
+        setattr(model, PASS, lambda function: function())
+        register_fsdp_forward_method(model, PASS)
+    return getattr(model, PASS)(function)
 
 
 def without_numbers(model: Any) -> Any:
@@ -131,12 +187,23 @@ def trained_weights(trainer: Trainer) -> dict[str, torch.Tensor]:
     gathered one after the other, for which all processes must ask at the same time."""
     found = {}
     for name, weight in _trained(trainer.accelerator.unwrap_model(trainer.model)):
-        whole = weight.detach()
-        if isinstance(whole, DTensor):
-            whole = whole.full_tensor()
+        whole = gathered(weight)
         if is_first_process():
             found[name] = whole.cpu().contiguous()
     return found
+
+
+def gathered(weight: torch.Tensor) -> torch.Tensor:
+    """Return the numbers of a weight, whole; of a divided one all processes must ask at the same time."""
+    numbers = weight.detach()
+    return numbers.full_tensor() if isinstance(numbers, DTensor) else numbers
+
+
+def shared_as(weight: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+    """Return whole numbers, the same in all processes, divided among them as a weight is."""
+    if not isinstance(weight, DTensor):
+        return numbers
+    return distribute_tensor(numbers.to(weight.device), weight.device_mesh, weight.placements)
 
 
 def set_trained_weights(model: Any, saved: dict[str, torch.Tensor]) -> None:
@@ -150,10 +217,7 @@ def set_trained_weights(model: Any, saved: dict[str, torch.Tensor]) -> None:
         raise ValueError(f"other weights were trained: {min(odd)}")
     with torch.no_grad():
         for name, weight in trained.items():
-            numbers = saved[name]
-            if isinstance(weight, DTensor):
-                numbers = distribute_tensor(numbers.to(weight.device), weight.device_mesh, weight.placements)
-            weight.copy_(numbers)
+            weight.copy_(shared_as(weight, saved[name]))
 
 
 def all_finite(trainer: Trainer) -> bool:

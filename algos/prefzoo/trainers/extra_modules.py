@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from prefzoo.models.policy_kinds import EXTRA
+from prefzoo.trainers.divided_weights import is_divided, take_from_first
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -32,6 +33,9 @@ def add_module(trainer: Trainer, name: str, module: nn.Module) -> None:
     setattr(model, EXTRA, (*getattr(model, EXTRA, ()), name))
     if accelerator.num_processes == 1:
         return
+    take_from_first(module.parameters())
+    if is_divided(trainer):  # with the model's own weights, and its gradients are averaged with theirs
+        return
 
     def average(weight: torch.Tensor) -> None:
         # What earlier passes of the step added up is alike in all processes already, and its mean is itself.
@@ -39,7 +43,6 @@ def add_module(trainer: Trainer, name: str, module: nn.Module) -> None:
         weight.grad.copy_(accelerator.reduce(weight.grad, "mean"))
 
     for weight in module.parameters():
-        torch.distributed.broadcast(weight.data, src=0)
         weight.register_post_accumulate_grad_hook(average)
     # DistributedDataParallel takes a weight that is used outside of its own forward pass for an unused one.
     own = [f"{name}.{key}" for key in module.state_dict()]

@@ -10,6 +10,7 @@ from peft import PeftModel
 from torch import Tensor
 
 from prefzoo.models.weight_counts import REFERENCE
+from prefzoo.trainers.divided_weights import gathered, shared_as
 
 
 class MovingReference:
@@ -33,13 +34,13 @@ class MovingReference:
         """Return the weights of the reference where they move, for a checkpoint; None where they do not."""
         if self.reference_decay is None:
             return None
-        return {name: reference.detach().clone() for name, reference, _ in self._pairs()}
+        return {name: gathered(reference).clone() for name, reference, _ in self._pairs()}
 
     @reference_weights.setter
     def reference_weights(self: Any, saved: dict[str, Tensor] | None) -> None:
         if saved is not None:
             for name, reference, _ in self._pairs():
-                reference.data.copy_(saved[name])
+                reference.data.copy_(shared_as(reference, saved[name]))
 
     def train(self: Any, *args: Any, **more: Any) -> Any:
         """Train as TRL does, and remove the reference's adapter afterwards."""
@@ -51,13 +52,13 @@ class MovingReference:
 
     @torch.no_grad()
     def move_reference(self: Any) -> None:
-        """Let the reference follow; it begins as the start, before the first rollout."""
+        """Let the reference follow; it begins as the start, before the first rollout. The policy's weights are whole."""
         if self.reference_decay is None:
             return
         pairs = self._pairs()
         if self.state.global_step > 0:
             for _, reference, policy in pairs:
-                reference.lerp_(policy.to(reference.dtype), 1 - self.reference_decay)
+                reference.lerp_(shared_as(reference, policy.to(reference.dtype)), 1 - self.reference_decay)
 
     def _pairs(self: Any) -> list[tuple[str, Tensor, Tensor]]:
         """Return the name of each weight that the reference has of its own, that weight, and the policy's."""
@@ -82,4 +83,4 @@ class MovingReference:
             if f".{REFERENCE}." in name:
                 weight.requires_grad_(False)
                 if "lora_A" in name or "lora_embedding_A" in name:
-                    weight.data.copy_(named[name.replace(f".{REFERENCE}.", ".default.")])
+                    weight.data.copy_(gathered(named[name.replace(f".{REFERENCE}.", ".default.")]))

@@ -21,6 +21,7 @@ from prefzoo.models.token_log_probabilities import plain_head, token_log_probabi
 from prefzoo.trainers import advantages as adv
 from prefzoo.trainers.batch_parts import join_metrics, parts_of
 from prefzoo.trainers.critic import STATES, CriticModules
+from prefzoo.trainers.divided_weights import as_forward_pass
 from prefzoo.trainers.moving_reference import MovingReference
 from prefzoo.trainers.rollouts import adapter_in_use, prompts_and_replies
 from prefzoo.types import Prompt
@@ -324,7 +325,7 @@ class ActorCriticTrainer(CriticModules, OnPolicyTrainer):
     def _loss(self, model: nn.Module, inputs: dict[str, Any]) -> Tensor:
         if torch.is_grad_enabled():
             with self._critic_on():
-                self.accelerator.backward(self._value_loss(inputs))
+                self.accelerator.backward(as_forward_pass(self._valued, lambda: self._value_loss(inputs)))
             self.average_critic_gradients()
         return super()._loss(model, inputs)
 

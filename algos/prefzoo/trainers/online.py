@@ -12,7 +12,9 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import Bench
+from prefzoo.machine import divides_weights
 from prefzoo.models.language_model import LanguageModelPolicy
+from prefzoo.models.loading import to_be_divided
 from prefzoo.models.weight_counts import critic_of, frozen_critic, weights_of
 from prefzoo.settings import NO_SHAPING, RewardShaping
 from prefzoo.trainers.fitting import fit
@@ -61,8 +63,10 @@ def fit_online(
     training = bench.training
     _check_classes(trainer_class, config_class)
     _check_prompts(bench, rollout)
-    policy = LanguageModelPolicy.start_of(bench)
-    if bench.adapter.type != "full" and (share := getattr(bench.reward, "share_base", None)):
+    with to_be_divided():
+        policy = LanguageModelPolicy.start_of(bench)
+    lends_base = bench.adapter.type != "full" and not divides_weights()
+    if lends_base and (share := getattr(bench.reward, "share_base", None)):
         share(policy.model, bench.start)
     shared: dict[str, Any] = {
         "num_generations": generations,
@@ -96,6 +100,7 @@ def fit_online(
         [{"prompt": list(prompt)} for prompt in bench.data.prompts],
         shared,
         callbacks=[scorer],
+        divisible=True,
         reward_funcs=scorer,
         **more,
     )

@@ -17,7 +17,9 @@ from accelerate.utils import gather_object
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import Bench, Policy
 from prefzoo.judges.ai_preferences import in_words
+from prefzoo.machine import divides_weights
 from prefzoo.models.language_model import LanguageModelPolicy
+from prefzoo.trainers.divided_weights import whole_weights
 from prefzoo.trainers.fitting import fit
 from prefzoo.trainers.reference import without_reference
 from prefzoo.types import Prompt
@@ -56,7 +58,8 @@ def fit_online_pairs(
         raise PrefzooError("generation.temperature is 0: an algorithm that learns from its own samples must sample")
     bench = bench.replace(reuse=None, data=dataclasses.replace(bench.data, sampled=True))
     start, latest = LanguageModelPolicy.start_of(bench), bench.latest
-    if bench.adapter.type != "full" and (share := getattr(bench.reward, "share_base", None)):
+    lends_base = bench.adapter.type != "full" and not divides_weights()
+    if lends_base and (share := getattr(bench.reward, "share_base", None)):
         share(start.model, bench.start)
     whole_start = start if bench.adapter.type == "full" and learner.reference else None
     if whole_start is None:  # the reference is the policy with its adapter off, or there is none
@@ -70,6 +73,7 @@ def fit_online_pairs(
         [{"prompt": list(prompt)} for prompt in bench.data.prompts],
         {**learner.trainer_settings(), **settings, "precompute_ref_log_probs": False, "remove_unused_columns": False},
         reference=learner.reference,
+        divisible=True,
         **({"ref_model": whole_start.model} if whole_start else {}),
     )
     counts = bench.machinery.memory.pop(COUNTS)
@@ -129,10 +133,6 @@ class OnlinePairs:
         self.pair_collator, self.data_collator = self.data_collator, list
         self.pairs_ahead: dict[int, tuple[list[dict[str, Any]], int]] = {}
         self.begun = False
-        if self.is_deepspeed_enabled or self.is_fsdp_enabled:
-            raise PrefzooError(
-                "DeepSpeed and FSDP divide the weights among processes; each must have them all to sample"
-            )
         bench, model = self.sampling.bench, self.accelerator.unwrap_model(self.model)
         self.policy = LearningPolicy(model, self.processing_class, bench.start, dict(bench.loading))
         self.policy.whole_start = self.whole_start
@@ -186,7 +186,9 @@ class OnlinePairs:
         prompts = [prompt for part in by_step for prompt in part]
         processes = self.accelerator.num_processes
         made: list[Any] = [None] * len(prompts)
-        everyone = iter(gather_object(self._made(prompts[self.accelerator.process_index :: processes], step)))
+        with whole_weights(self, self.model, *([self.ref_model] if self.whole_start else [])):
+            own = self._made(prompts[self.accelerator.process_index :: processes], step)
+        everyone = iter(gather_object(own))
         for k in range(processes):  # back into the order of the prompts
             made[k::processes] = [next(everyone) for _ in made[k::processes]]
         pairs = [row for row, dropped in made if dropped is None]
@@ -196,9 +198,9 @@ class OnlinePairs:
         begin = 0
         for later, part in enumerate(by_step):
             end = begin + len(part)
-            own = pairs[len(pairs) * begin // len(prompts) : len(pairs) * end // len(prompts)]
-            self.pairs_ahead[step + later] = own or [spare], len(own)
-            counts["steps_without_pairs"] += not own
+            of_step = pairs[len(pairs) * begin // len(prompts) : len(pairs) * end // len(prompts)]
+            self.pairs_ahead[step + later] = of_step or [spare], len(of_step)
+            counts["steps_without_pairs"] += not of_step
             begin = end
         self.sampling.bench.machinery.memory[COUNTS] = dict(counts)
 

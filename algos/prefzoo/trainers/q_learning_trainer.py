@@ -223,5 +223,5 @@ def fit_q_values(bench: Bench, algorithm: Any) -> Policy:
     trainer = type("QLearningTrainer", (QLearningTrainer,), {"algorithm": algorithm, "bench": bench})
     beta = {"decode_beta": algorithm.decode_beta}
     kind: dict[str, Any] = {"policy_kind": QValuePolicy, "policy_settings": beta}
-    policy: Policy = fit(bench, trainer, SFTConfig, rows, algorithm.trainer, **kind)
+    policy: Policy = fit(bench, trainer, SFTConfig, rows, algorithm.trainer, divisible=True, **kind)
     return policy

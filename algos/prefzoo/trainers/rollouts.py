@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from contextlib import nullcontext
 from typing import Any, ClassVar
 
 import torch
@@ -17,7 +16,8 @@ from prefzoo.interface import Bench
 from prefzoo.models.batch_invariance import check_left_padding
 from prefzoo.models.decoding import fast_generate
 from prefzoo.models.position_ids import from_first_token
-from prefzoo.models.weight_counts import is_finite, weights_of
+from prefzoo.models.weight_counts import weights_of
+from prefzoo.trainers.divided_weights import all_finite, whole_weights
 from prefzoo.trainers.vllm_rollouts import VllmRollouts, correct
 from prefzoo.validation_messages import diverged
 
@@ -49,13 +49,11 @@ class Rollouts:
             self.vllm_generation = VllmRollouts(self, self.bench)
 
     def _generate_and_score_completions(self: Any, inputs: list[dict[str, Any]]) -> dict[str, Any]:
-        if not is_finite(self.model):  # to sample from it would end the process on a GPU
+        if not all_finite(self):  # to sample from it would end the process on a GPU
             raise PrefzooError(diverged(f"weights are not finite after step {self.state.global_step}"))
-        # Where weights are spread over processes, all must take every step together.
-        whole = not (self.is_deepspeed_enabled or self.is_fsdp_enabled)
         self._drawn, model = [], self.accelerator.unwrap_model(self.model)
-        fast = fast_generate(model, noise=True, drawn=self._drawn) if whole else nullcontext()
-        with _without_dropout(self.model), fast:
+        fast = fast_generate(model, noise=True, drawn=self._drawn)
+        with whole_weights(self), _without_dropout(self.model), fast:
             batch: dict[str, Any] = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
         self._drawn = None
         if self.bench.generation.engine == "vllm":

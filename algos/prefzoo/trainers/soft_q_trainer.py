@@ -118,7 +118,8 @@ class SoftQTrainer(QLearningTrainer):
 def fit_soft_q_values(bench: Bench, algorithm: Any, rows: list[dict[str, Any]]) -> Policy:
     """Go on training actor and Q heads of `bench.latest`, or begin at the start, on replies with a `reward` each."""
     trainer = type("SoftQTrainer", (SoftQTrainer,), {"algorithm": algorithm, "bench": bench})
-    policy: Policy = fit(bench, trainer, SFTConfig, rows, algorithm.trainer, reference=1, policy_kind=SoftQPolicy)
+    kind: dict[str, Any] = {"policy_kind": SoftQPolicy, "divisible": True}
+    policy: Policy = fit(bench, trainer, SFTConfig, rows, algorithm.trainer, reference=1, **kind)
     return policy
 
 

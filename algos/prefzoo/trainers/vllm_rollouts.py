@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from prefzoo.errors import PrefzooError
 from prefzoo.interface import Bench
 from prefzoo.models.language_model import LanguageModelPolicy, derived_seed
 from prefzoo.models.vllm_client import Drawn
@@ -38,11 +37,6 @@ class VllmRollouts:
     """
 
     def __init__(self, trainer: Any, bench: Bench) -> None:
-        if trainer.is_deepspeed_enabled or trainer.is_fsdp_enabled:
-            raise PrefzooError(
-                "generation.engine: vllm: DeepSpeed and FSDP divide the weights among processes; each must have them "
-                "all to hand them over"
-            )
         self.trainer, self.generation = trainer, bench.generation
         model = trainer.accelerator.unwrap_model(trainer.model)
         policy = LanguageModelPolicy(model, trainer.processing_class, bench.start, dict(bench.loading))

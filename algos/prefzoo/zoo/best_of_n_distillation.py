@@ -37,6 +37,7 @@ class BestOfNDistillation(Algorithm):
 
     needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})
     family: ClassVar[str] = "distillation"
+    divisible: ClassVar[bool] = True
     config: ClassVar[str | None] = "trl.trainer.rloo_config:RLOOConfig"
     owned: ClassVar[Mapping[str, str]] = {**ONLINE_MANAGED_FIELDS, "beta": "say `n`: it is 1 / (n - 1)"}
     space: ClassVar[Mapping[str, Range]] = {"n": Range(2, 16, log=True, source="as of rejection_sampling")}

@@ -103,6 +103,11 @@ class Distill(Algorithm):
         return of_teacher | {rows} | ({"reward"} if self.reward_weight else set())
 
     @property
+    def divisible(self) -> bool:
+        """Whether a teacher that is trained here is."""
+        return self.teacher not in names() or get(self.teacher, **self.teacher_settings).divisible
+
+    @property
     def reads(self) -> tuple[str, ...]:
         return () if self.teacher in names() else (self.teacher,)
 

@@ -53,6 +53,11 @@ class WithLearner(Algorithm):
         """Whether it has sampled replies to a prompt compared, which must then be able to differ."""
         return True
 
+    @property
+    def divisible(self) -> bool:
+        """Whether its learner is: what is sampled and judged between trainings is so by a whole policy."""
+        return self.build_learner().divisible
+
     def build_learner(self) -> Algorithm:
         """Return the learner with its settings."""
         return get(self.learner, **self.learner_settings)

@@ -37,6 +37,7 @@ class ILQL(Algorithm):
 
     needs: ClassVar[frozenset[str]] = frozenset({"unpaired"})
     family: ClassVar[str] = "Q-learning"
+    divisible: ClassVar[bool] = True
     plain_sampling: ClassVar[bool] = False
     config: ClassVar[str | None] = "trl.trainer.sft_config:SFTConfig"
     owned: ClassVar = dict.fromkeys(("completion_only_loss", "loss_type", "packing"), "its losses are on replies alone")

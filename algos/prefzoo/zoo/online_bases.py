@@ -124,6 +124,7 @@ class Grouped(Algorithm):
 
     needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})
     family: ClassVar[str] = "policy gradient"
+    divisible: ClassVar[bool] = True
     owned: ClassVar[Mapping[str, str]] = {**ONLINE_MANAGED_FIELDS, "num_iterations": "epochs"}
     space: ClassVar[Mapping[str, Range]] = {"kl_coefficient": KL_RANGE}
 
@@ -166,6 +167,7 @@ class FromTokenRewards(Algorithm):
 
     needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})
     family: ClassVar[str] = "policy gradient"
+    divisible: ClassVar[bool] = True
     config: ClassVar[str | None] = "trl.trainer.grpo_config:GRPOConfig"
     owned: ClassVar[Mapping[str, str]] = TOKEN_REWARDS
     space: ClassVar[Mapping[str, Range]] = {"kl_coefficient": KL_RANGE}

@@ -40,6 +40,7 @@ class RejectionSampling(Algorithm):
 
     needs: ClassVar[frozenset[str]] = frozenset({"prompts", "reward"})
     family: ClassVar[str] = "imitation"
+    divisible: ClassVar[bool] = True
     config: ClassVar[str | None] = "trl.trainer.sft_config:SFTConfig"
     space: ClassVar[Mapping[str, Range]] = {
         "n": Range(2, 16, log=True, source="8 to 32 in Dong et al. 2023; fewer, for budgets of few prompts")

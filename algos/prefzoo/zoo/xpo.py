@@ -46,7 +46,6 @@ class XPO(PairwiseLoss):
         "alpha": Range(1e-6, 1e-2, log=True, source="ours, from below TRL's 1e-5 up, for short replies"),
     }
     compares_samples: ClassVar[bool] = True
-    divisible: ClassVar[bool] = False
     replies_per_row: ClassVar[int] = 2
 
     beta: Annotated[float, Field(gt=0)] = 0.1
