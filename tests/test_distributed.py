@@ -147,7 +147,39 @@ def test_divided_weights_that_are_all_trained_go_on_after_a_kill(tmp_path) -> No
     assert_same_policies(tmp_path / "one", two, 1 + 1 + 1)
 
 
-def test_a_comparison_with_divided_weights_refuses_what_samples_and_trains_the_rest(tmp_path) -> None:
+def assert_the_same_from_divided_weights(two: Path, divided: Path) -> None:
+    """Processes that sample from weights that they gather end where those end that have them all: each draws by its own
+    random numbers, from the same probabilities."""
+    files = sorted(file.relative_to(two) for file in two.glob("**/*.safetensors"))
+    assert files == sorted(file.relative_to(divided) for file in divided.glob("**/*.safetensors"))
+    for file in files:
+        assert_close(two / file, divided / file)
+
+
+def test_what_samples_from_divided_weights_that_are_all_trained_ends_as_data_parallel(tmp_path) -> None:
+    """With a critic's own model, a reference that moves, the start to sample from, heads beside the policy."""
+    names = "ppo?reference_decay=0.5&minibatches=2,grpo?kl_coefficient=0.05,xpo,ilql"
+    first, _ = trained(names, 2, tmp_path / "divided", "fsdp", "full")
+    assert set(first["shards"]) == {f"model: {SHARED}", f"ref_model: {SHARED}"}
+    other, _ = trained(names, 2, tmp_path / "two", adapter="full")
+    assert first["ledger"] == other["ledger"] and first["shapings"] == other["shapings"], "the same replies"
+    assert_the_same_from_divided_weights(tmp_path / "two", tmp_path / "divided")
+
+
+def test_a_killed_ppo_on_divided_weights_goes_on_to_the_same_numbers(tmp_path) -> None:
+    name, killed = "ppo?reference_decay=0.5", tmp_path / "killed"
+    killed.mkdir()
+    launched([str(SCRIPT), name, str(killed), "lora", "6"], 2, "fsdp", fails=True)  # in the second rollout
+    first, _ = trained(name, 2, killed, "fsdp")
+    assert first["report"]["resumed_at_step"] == 5
+    through, _ = trained(name, 2, tmp_path / "through", "fsdp")
+    assert first["ended"] == through["ended"] and any("value_head" in key for key in first["ended"])
+    assert first["ledger"] == through["ledger"]
+    one, two = (load_file(f / "policy" / "adapter_model.safetensors") for f in (killed, tmp_path / "through"))
+    assert all(torch.equal(weight, two[key]) for key, weight in one.items())
+
+
+def test_a_comparison_with_divided_weights_refuses_what_does_not_say_that_it_can(tmp_path) -> None:
     sets = [*SMALL, "budget.prompts=16", "training.batch_size=8", "start.algorithm=sft"]
     program = str(Path(sys.executable).with_name("prefzoo"))
 
@@ -155,14 +187,17 @@ def test_a_comparison_with_divided_weights_refuses_what_samples_and_trains_the_r
         words = [word for each in (*sets, f"algorithms={labels}") for word in ("--set", each)]
         return [program, "compare", "quickstart", "--seeds", "1", "--out", str(tmp_path / "run"), *words]
 
-    said = launched(command("{dpo: {}, ppo: {}, ilql: {}}"), 2, "fsdp", fails=True)
-    assert "algorithms.ppo: FSDP" in said and "algorithms.ilql: FSDP" in said and "algorithms.dpo" not in said
+    example = Path(__file__).parents[1] / "docs" / "examples" / "kto_like.py"
+    both = "{ppo: {value_model: reward}, own: {algorithm: kto_like}}"
+    said = launched([*command(both), "--plugin", str(example)], 2, "fsdp", fails=True)
+    assert "algorithms.own: FSDP" in said and "algorithms.ppo" not in said
     assert not (tmp_path / "run").exists()
-    launched(command("{dpo: {}}"), 2, "fsdp")
-    found = json.loads((tmp_path / "run" / "results.json").read_text())["algorithms"]["dpo"]
-    used = found["seeds"]["0"]["details"]["model"]["used"]
-    assert found["status"] == "ok" and used["processes"] == 2 and "FSDP" in used["weights"]
-    for stage in ("stages/start", "stages/reward", "trials/train-dpo"):
+    launched(command("{ppo: {value_model: reward}, rlaif: {}}"), 2, "fsdp")
+    found = json.loads((tmp_path / "run" / "results.json").read_text())["algorithms"]
+    for label in ("ppo", "rlaif"):
+        used = found[label]["seeds"]["0"]["details"]["model"]["used"]
+        assert found[label]["status"] == "ok" and used["processes"] == 2 and "FSDP" in used["weights"]
+    for stage in ("stages/start", "stages/reward", "trials/train-ppo", "trials/train-rlaif"):
         assert len(list((tmp_path / "run").glob(f"{stage}-*.1.log"))) == 1, "both processes train it"
     assert not list((tmp_path / "run").glob("trials/evaluate-*.1.log"))
 
@@ -178,10 +213,13 @@ def test_losses_on_pairs_and_on_single_replies_and_online_end_alike_in_both(tmp_
 
 
 def test_what_samples_ends_alike_in_both(tmp_path) -> None:
-    names = ["a2c", "grpo", "rloo", "iterative_dpo", "distill", "best_of_n_distillation", "sac"]
+    names = ["a2c", "grpo", "rloo", "iterative_dpo", "distill", "best_of_n_distillation", "sac?rounds=2"]
     first, second = trained(",".join(names), 2, tmp_path / "two")
     assert first["ended"] == second["ended"]
     assert {key.split()[0] for key in first["ended"] if " " in key} == set(names)
+    ours, theirs = trained(",".join(names), 2, tmp_path / "divided", "fsdp")
+    assert ours["ended"] == theirs["ended"] and len(ours["ended"]) == len(first["ended"]), "the critic's, too"
+    assert_the_same_from_divided_weights(tmp_path / "two", tmp_path / "divided")
     assert first["ledger"] == second["ledger"]
     # twice 16 for distill (what rejection sampling draws from, and what is distilled on) and for
     # best_of_n_distillation (what F is drawn from, and what it is learned on)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import yaml
 from trl import SFTConfig, SFTTrainer
 
-from prefzoo import get
+from prefzoo import Algorithm, Bench, Policy, get, registry
 from prefzoo.errors import PrefzooError
 from prefzoo.machine import refuse_divided_weights
 from prefzoo.recipe.check_recipe import load
@@ -61,8 +63,20 @@ def test_fsdp_with_an_older_torch_is_refused(monkeypatch) -> None:
         distributed.processes()
 
 
+@dataclass(frozen=True)
+class NeedsWhole(Algorithm):
+    """An algorithm that does not say that it is divisible."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"preferences"})
+
+    def train(self, bench: Bench) -> Policy:
+        raise NotImplementedError
+
+
 def test_what_needs_whole_weights_is_refused_under_fsdp_all_at_once(monkeypatch, make_bench) -> None:
-    labels = "{dpo: {}, simpo: {}, bco: {}, best_of_n: {}, xpo: {}, distill: {}, ilql: {}, "
+    monkeypatch.setattr(registry, "_registered", {"needs_whole": NeedsWhole})
+    labels = "{dpo: {}, ppo: {}, ilql: {}, best_of_n: {}, own: {algorithm: needs_whole}, "
+    labels += "taught: {algorithm: distill, teacher: needs_whole}, loop: {algorithm: iterative_dpo, learner: kto}, "
     labels += "twice: {algorithm: dpo, trainer: {precompute_ref_log_probs: true, optim: adamw_8bit}}}"
     sets = [f"algorithms={labels}", "adapter.type=qlora", "training.optim=adamw_8bit"]
     load("quickstart", sets)
@@ -70,11 +84,11 @@ def test_what_needs_whole_weights_is_refused_under_fsdp_all_at_once(monkeypatch,
     with pytest.raises(PrefzooError) as refused:
         load("quickstart", sets)
     said = str(refused.value)
-    wrong = ["xpo: ", "distill: ", "ilql: ", "twice.trainer.precompute_ref_log_probs: ", "twice.trainer.optim: "]
+    wrong = ["own: ", "taught: ", "twice.trainer.precompute_ref_log_probs: ", "twice.trainer.optim: "]
     assert all(f"algorithms.{key}" in said for key in wrong) and "ddp.yaml" in said
     assert "training.optim: " in said and "adapter.type: " in said
-    assert not any(f"algorithms.{label}: " in said for label in ("dpo", "simpo", "bco", "best_of_n", "twice"))
-    load("quickstart", ["algorithms={dpo: {}, simpo: {}, bco: {}, best_of_n: {}}"])
+    assert not any(f"algorithms.{label}: " in said for label in ("dpo", "ppo", "ilql", "best_of_n", "loop", "twice"))
+    load("zoo")  # every algorithm that is built in
     with pytest.raises(PrefzooError, match=r"SFTTrainer cannot be trained with weights that FSDP divides.*ddp\.yaml"):
         fit(make_bench(), SFTTrainer, SFTConfig, [{"prompt": [], "completion": []}], {})
     with pytest.raises(PrefzooError, match=r"adapter\.type 'qlora' cannot be trained with weights that FSDP divides"):

@@ -11,7 +11,7 @@ from peft import get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache, LlamaConfig, PreTrainedConfig
 from typer.testing import CliRunner
 
-from prefzoo import get
+from prefzoo import get, registry
 from prefzoo.cli import app
 from prefzoo.commands.gpu_data import Gpu, gpu_named, sampling_seconds, training_flops
 from prefzoo.commands.memory_estimate import (
@@ -25,6 +25,7 @@ from prefzoo.commands.memory_estimate import (
     key_values,
     optimizer_states,
     peak,
+    sampling,
     training_parts,
 )
 from prefzoo.commands.model_shape import ModelShape, read_shape, shape_of
@@ -37,6 +38,7 @@ from prefzoo.models.adapters import adapter_config
 from prefzoo.recipe.check_recipe import load
 from prefzoo.run.resources import forget_peak, peak_memory
 from prefzoo.settings import Adapter, Training
+from test_divided_weights import NeedsWhole
 
 FULL, LORA = Adapter(type="full"), Adapter()
 SCALE = Path(__file__).parents[1] / "docs" / "scale.md"
@@ -249,13 +251,28 @@ def test_what_is_divided_over_processes() -> None:
 
 def test_what_is_sent_by_hand() -> None:
     """LoRA of 41,943,040 weights in float32: a ring's all-reduce among 8 sends 2 x 7/8 of 167,772,160 bytes."""
-    recipe = load("quickstart", ["model.dtype=bfloat16", "training.accumulation=2"])
+    recipe = load("quickstart", ["model.dtype=bfloat16", "training.accumulation=2"], ["grpo", "ppo"])
     shape = llama_8b(LORA)
     adapter = 4 * 41_943_040
     assert step_traffic(shape, recipe, Arrangement("data parallel", 8)) == 1.75 * adapter
     assert step_traffic(shape, recipe, Arrangement("ZeRO-2", 8)) == 1.75 * adapter
     whole = 2 * 8_030_261_248 + adapter
     assert step_traffic(shape, recipe, Arrangement("FSDP", 8)) == 7 / 8 * 2 * (2 * whole + adapter)
+    for name, passes in (("grpo", 2 * 2 + 1), ("ppo", 2 * 4 + 1)):  # PPO's critic passes through the base, too
+        sent = step_traffic(shape, recipe, Arrangement("FSDP", 8), recipe.algorithm(name))
+        assert sent == 7 / 8 * (passes * whole + 2 * adapter), name
+
+
+def test_what_is_whole_while_a_process_samples() -> None:
+    recipe = load("quickstart", ["model.dtype=bfloat16"], ["grpo", "ppo", "dpo"])
+    shape, eight = llama_8b(LORA), Arrangement("FSDP", 8)
+    gathered = 2 * (2 * shape.block + shape.outside)
+    parts = {name: label_parts(recipe, shape, recipe.algorithm(name), eight) for name in ("grpo", "ppo", "dpo")}
+    work = {name: workload(recipe, recipe.algorithm(name), 8) for name in parts}
+    whole = {name: each["sampling"] - sampling(shape, "bfloat16", work[name]) for name, each in parts.items()}
+    assert whole["grpo"] == 2 * shape.weights + 4 * shape.adapter - gathered
+    assert whole["ppo"] == whole["grpo"] + 4 * shape.adapter and whole["dpo"] == 0
+    assert label_parts(recipe, shape, recipe.algorithm("grpo"))["weights"] == 2 * shape.weights
 
 
 def test_time_by_hand() -> None:
@@ -288,20 +305,24 @@ def test_what_labels_hold_beside_the_policy() -> None:
         assert [each["other models"] for each in both] == [n * 4 * shape.weights for n in (alone, divided)], name
 
 
-def test_the_smallest_arrangement() -> None:
+def test_the_smallest_arrangement(monkeypatch) -> None:
     """Trained whole, 8B in float32 are 16 bytes a weight, 128 GB: divided by two they leave 11 of the 75 GB that can be
-    used of an H100, enough for what is gathered, but not for half of DPO's reference, 16 GB, beside it. Of 70B even the
-    4 bytes a weight are too many for one process, which answers test prompts."""
+    used of an H100, enough for what is gathered, but not for half of DPO's reference, 16 GB, beside it. PPO's reward
+    model is whole in each process, 32 GB, and so is the policy while it samples: beside 64 GB there is room for small
+    shares of the rest alone. Of 70B even the 4 bytes a weight are too many for one process, which answers test prompts.
+    """
+    monkeypatch.setattr(registry, "_registered", {"needs_whole": NeedsWhole})
     sets = ["adapter={type: full}", "training={bf16: true, gradient_checkpointing: true, accumulation: 16}"]
-    recipe = load("quickstart", sets, ["sft", "dpo", "ppo"])
-    plan = placed(recipe, llama_8b(FULL), gpu_named("h100"), 8)
+    recipe = load("quickstart", ["algorithms={sft: {}, dpo: {}, ppo: {}, needs_whole: {}}", *sets])
+    plan = placed(recipe, llama_8b(FULL), gpu_named("h100"), 32)
     smallest = {label: (each.smallest, each.runs) for label, each in plan.labels.items()}
     assert smallest == {
         "sft": (Arrangement("FSDP", 2), True),
         "dpo": (Arrangement("FSDP", 4), True),
-        "ppo": (Arrangement("FSDP", 8), False),
+        "ppo": (Arrangement("FSDP", 32), True),
+        "needs_whole": (Arrangement("FSDP", 2), False),
     }
-    assert any("ppo: what would fit" in sentence for sentence in placement_sentences(plan))
+    assert any("needs_whole: what would fit" in sentence for sentence in placement_sentences(plan))
     assert plan.labels["sft"].alone > 16 * 8.03e9
     plan = placed(recipe, shape_like("70B", True), gpu_named("H100"), 512)
     assert plan.labels["sft"].smallest is None
@@ -350,8 +371,9 @@ def scale_rows() -> dict[str, list[str]]:
                 rows["memory"].append(f"| {model} {kind} | {label.label} | {cells} | {where} |")
                 if not label.runs:
                     continue
-                waves = [-(-100 // (gpus // best.processes)) * hours / best.processes for gpus in (8, 64, 512)]
-                days = " | ".join(_short(wave) for wave in waves)
+                at_once = [gpus // best.processes for gpus in (8, 64, 512)]
+                waves = [_short(-(-100 // n) * hours / best.processes) if n else "none" for n in at_once]
+                days = " | ".join(waves)
                 took = f"{_short(hours)} | {_short(100 * hours)}"
                 rows["trials"].append(f"| {model} {kind} | {label.label} | {took} | {days} |")
             sent = [step_traffic(shape, recipe, Arrangement(name, 8)) for name in ("data parallel", "FSDP")]

@@ -117,7 +117,9 @@ def main(name: str, out: Path, adapter: str = "lora", killed: str = "0") -> None
                 if "lora_" in key or adapter == "full":
                     ended[f"{part} {key}"] = weight.double().sum().item()
         if rank == "0":  # the next one takes the folder
-            shutil.copytree(out / ("reward" if rewards else "policy"), out / f"trained-{Path(part).name.removesuffix('.py')}")
+            shutil.copytree(
+                out / ("reward" if rewards else "policy"), out / f"trained-{Path(part).name.removesuffix('.py')}"
+            )
     world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
     ledger = {key: value for key, value in dataclasses.asdict(bench.ledger).items() if key != "seconds"}
     content = {"world": world, "ended": ended, "ledger": ledger, "memory": bench.machinery.memory, "shapings": shapings}

@@ -295,10 +295,6 @@ class Algorithm(ABC):
     trains: ClassVar[bool] = True
     """False for an algorithm that leaves the start's weights as they are and only samples in another way."""
 
-    divisible: ClassVar[bool] = False
-    """Whether it also trains where processes divide the weights among themselves (FSDP): it needs no whole weights
-    while it learns, such as to sample from, and passes `divisible=True` to `fit`."""
-
     plain_sampling: ClassVar[bool] = True
     """False for an algorithm that samples from more than a language model's own distribution, in training or from its
     policy: an engine that is given a model's weights alone is then refused."""
@@ -318,6 +314,13 @@ class Algorithm(ABC):
     def required(self) -> frozenset[str]:
         """What the algorithm with these settings draws from the bench: `needs`, unless settings change that."""
         return self.needs
+
+    @property
+    def divisible(self) -> bool:
+        """Whether it also trains where processes divide the weights among themselves (FSDP): while it learns it samples
+        by `fit_online` alone, and a trainer of its own passes through its model by `forward` and gets `divisible=True`
+        in `fit`. Classes say so by `divisible: ClassVar[bool] = True`."""
+        return False
 
     @property
     def reads(self) -> tuple[str, ...]:

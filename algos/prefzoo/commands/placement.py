@@ -13,6 +13,7 @@ from prefzoo.commands.memory_estimate import (
     Arrangement,
     Workload,
     base_weights,
+    gathered,
     key_values,
     optimizer_states,
     peak,
@@ -170,17 +171,21 @@ def _critic(algorithm: Algorithm, recipe: Recipe) -> str | None:
     return kind if kind is None or lean else "separate"
 
 
+def critic_weights(shape: ModelShape, kind: str | None) -> int:
+    """How many weights a critic of this kind has of its own."""
+    return {
+        "shared": shape.adapter,
+        "separate": shape.weights - shape.head,
+        "frozen": shape.hidden * (shape.hidden + 2),
+        "heads": 4 * shape.hidden * (shape.hidden + shape.vocabulary),
+    }.get(kind or "", 0)
+
+
 def critic_bytes(shape: ModelShape, kind: str | None, optim: str, arrangement: Arrangement = ALONE) -> float:
     """A critic's weights, gradients and optimizer states, all in float32. An adapter of its own is as large as the
     policy's; a model of its own is the base without its head; value heads are two layers, the second as wide as the
     vocabulary, two of them, with copies that follow slowly (Snell et al. 2022, https://arxiv.org/abs/2206.11871)."""
-    head = 2 * shape.hidden * (shape.hidden + shape.vocabulary)
-    count = {
-        "shared": shape.adapter,
-        "separate": shape.weights - shape.head,
-        "frozen": shape.hidden * (shape.hidden + 2),
-        "heads": 2 * head,
-    }.get(kind or "", 0)
+    count = critic_weights(shape, kind)
     copies = 4.0 * count if kind == "heads" else 0.0
     weights = (4.0 * count + copies) / arrangement.weights_divided
     return weights + (4.0 * count + optimizer_states(count, 4, optim)) / arrangement.states_divided
@@ -213,17 +218,36 @@ def others_bytes(
     return total
 
 
-def step_traffic(shape: ModelShape, recipe: Recipe, arrangement: Arrangement) -> float:
+def whole_while_sampling(
+    recipe: Recipe, shape: ModelShape, algorithm: Algorithm, arrangement: Arrangement = ALONE
+) -> float:
+    """Under FSDP the weights that each process gathers for as long as it samples, beside its share of them: the
+    policy's, and a critic's on its base."""
+    if arrangement.weights_divided == 1 or not samples_while_learning(algorithm):
+        return 0.0
+    adapter, dtype = recipe.adapter, recipe.model.dtype
+    critic = _critic(algorithm, recipe)
+    own = 4.0 * (0 if adapter.type == "full" else shape.adapter)
+    own += 4.0 * (0 if critic == "separate" else critic_weights(shape, critic))
+    return base_weights(shape, adapter, dtype) + own - gathered(shape, dtype, arrangement)
+
+
+def step_traffic(
+    shape: ModelShape, recipe: Recipe, arrangement: Arrangement, algorithm: Algorithm | None = None
+) -> float:
     """Bytes that each process sends in an optimizer step, by ring collectives (Patarasuk & Yuan 2009; Rajbhandari et
     al. 2020, section 7): an all-reduce of n bytes sends 2 (N - 1) / N n, a gather or a reduce-scatter half of that.
-    FSDP gathers all weights, the frozen ones too, twice in each pass of `training.accumulation`."""
+    FSDP gathers all weights, the frozen ones too, twice in each pass of `training.accumulation`, twice more where a
+    critic passes through them, and once for a rollout."""
     count, width = trained_weights(shape, recipe.adapter, recipe.model.dtype)
     trained, share = count * width, (arrangement.processes - 1) / arrangement.processes
     if arrangement.name != "FSDP":
         return 2.0 * share * trained  # ZeRO-2's reduce-scatter of gradients and gather of weights are as much
     added = 0.0 if recipe.adapter.type == "full" else trained
     weights = base_weights(shape, recipe.adapter, recipe.model.dtype) + added
-    return share * recipe.training.accumulation * (2.0 * weights + trained)
+    critic = algorithm is not None and _critic(algorithm, recipe) == "shared"
+    rollout = algorithm is not None and samples_while_learning(algorithm)
+    return share * (recipe.training.accumulation * (2.0 * (1 + critic) * weights + trained) + rollout * weights)
 
 
 def _label_plan(recipe: Recipe, shape: ModelShape, label: str, gpu: Gpu, gpus: int) -> LabelPlan:
@@ -245,7 +269,7 @@ def _label_plan(recipe: Recipe, shape: ModelShape, label: str, gpu: Gpu, gpus: i
         together={name: peaks[each] for name, each in most.items()},
         smallest=smallest,
         runs=smallest is not None and runs(smallest, algorithm, recipe),
-        traffic={name: algorithm.trains * step_traffic(shape, recipe, each) for name, each in most.items()},
+        traffic={name: algorithm.trains * step_traffic(shape, recipe, each, learns) for name, each in most.items()},
         checkpoint=states if algorithm.trains else 0.0,
         learning_hours=learning,
         sampling_hours=sampled,
@@ -264,6 +288,7 @@ def label_parts(
         at_once = replace(work, samples=recipe.generation.batch_size)
         parts |= dict.fromkeys(("adapter", "gradients", "optimizer", "activations", "logits"), 0.0)
         parts["sampling"] = sampling(shape, recipe.model.dtype, at_once)
+    parts["sampling"] += whole_while_sampling(recipe, shape, learns, arrangement)
     kind = _critic(learns, recipe)
     parts["critic"] = critic_bytes(shape, kind, recipe.training.optim, arrangement)
     parts["other models"] = others_bytes(recipe, shape, algorithm, samples_while_learning(learns), arrangement)

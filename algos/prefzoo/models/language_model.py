@@ -35,7 +35,7 @@ from prefzoo.models.padding import padded
 from prefzoo.models.policy_kinds import EXTRA, write_policy_file
 from prefzoo.models.reply_likelihoods import ReplyLikelihoods
 from prefzoo.models.score_head import backbone
-from prefzoo.models.weight_counts import BACKBONE, HEAD, weights_of
+from prefzoo.models.weight_counts import BACKBONE, HEAD, gathered_weights, weights_of
 from prefzoo.settings import Generation
 from prefzoo.types import Completion, Progress, Prompt
 from prefzoo.validation_messages import diverged
@@ -171,7 +171,9 @@ class LanguageModelPolicy(ReplyLikelihoods):
         """Write the whole language model, without a critic or what else an algorithm put on it."""
         critic = [name for name in (HEAD, BACKBONE) if hasattr(self.model, name)]
         own = tuple(f"{name}." for name in (*getattr(self.model, EXTRA, ()), *critic))
-        weights = {name: w for name, w in self.model.state_dict().items() if not name.startswith(own)} if own else None
+        weights = gathered_weights(self.model)
+        if own:
+            weights = {n: w for n, w in (weights or self.model.state_dict()).items() if not n.startswith(own)}
         with own_dropout(self.model):
             self.model.save_pretrained(str(folder), state_dict=weights)
 

@@ -19,6 +19,7 @@ from prefzoo.errors import PrefzooError
 from prefzoo.machine import may_have_gpu
 from prefzoo.models import vllm_server
 from prefzoo.models.vllm_client import Drawing, Drawn, NoAnswer
+from prefzoo.models.weight_counts import gathered_weights
 from prefzoo.settings import Generation, VllmServer
 from prefzoo.types import Completion
 
@@ -109,7 +110,8 @@ class VllmSampler:
         policy, client = self.policy, self.server.client
         name = f"policy-{uuid.uuid4().hex[:12]}"
         if policy.adapted and not policy.adapter_off:
-            policy.model.save_pretrained(str(folder), selected_adapters=["default"])
+            weights = gathered_weights(policy.model)
+            policy.model.save_pretrained(str(folder), selected_adapters=["default"], state_dict=weights)
         else:
             save_zero_adapter(policy.model, folder)
         try:

@@ -1,10 +1,12 @@
-"""How many weights a token passes through, and how many of them are trained: what FLOPs are counted by."""
+"""How many weights a token passes through, and how many of them are trained: what FLOPs are counted by; and which
+weights of a model are whose."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import torch
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from prefzoo.models.adapters import of_adapter
@@ -67,6 +69,19 @@ def is_finite(model: torch.nn.Module) -> bool:
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     shares = [weight.to_local() if isinstance(weight, DTensor) else weight for weight in trained]
     return all(bool(torch.isfinite(share).all()) for share in shares)
+
+
+def gathered_weights(model: torch.nn.Module) -> dict[str, torch.Tensor] | None:
+    """Return the weights by name that a model of FSDP's has gathered, for what saves it, which would ask for its
+    `state_dict`, and that divides them again; None of any other model."""
+    if not isinstance(model, FSDPModule):
+        return None
+    kept = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers())}
+    kept = {name: weight.detach() for name, weight in kept.items()}
+    for prefix, module in model.named_modules():
+        for name in module._non_persistent_buffers_set:
+            kept.pop(f"{prefix}.{name}".lstrip("."), None)
+    return kept
 
 
 def of_reference(name: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from prefzoo.interface import Algorithm
 from prefzoo.machine import divides_weights
 from prefzoo.recipe.model_check import trainer_blocks
 from prefzoo.recipe.recipe_schema import Recipe
@@ -30,16 +29,11 @@ def division_problems(recipe: Recipe) -> list[str]:
 
 def _label_problems(recipe: Recipe) -> list[str]:
     return [
-        f"algorithms.{label}: FSDP divides weights over processes, and {_why(algorithm)}. {WHOLE}"
+        f"algorithms.{label}: FSDP divides weights over processes, and this label does not say that it is `divisible` "
+        f"(docs/algorithms.md). {WHOLE}"
         for label, algorithm in recipe.sound_algorithms.items()
         if algorithm.trains and not algorithm.divisible
     ]
-
-
-def _why(algorithm: Algorithm) -> str:
-    if {"reward", "judge", "constitution"} & algorithm.required:
-        return "this label samples while it learns, which takes whole ones"
-    return "this label trains more than a language model on its data, or does not say that it is `divisible`"
 
 
 def _setting_problems(recipe: Recipe) -> list[str]:

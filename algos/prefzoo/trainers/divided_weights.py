@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from accelerate import PartialState
@@ -22,7 +22,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import is_first_process
 from prefzoo.machine import divides_weights
-from prefzoo.models.weight_counts import is_finite
+from prefzoo.models.weight_counts import BACKBONE, is_finite
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -108,8 +108,8 @@ def is_divided(trainer: Trainer) -> bool:
 @contextlib.contextmanager
 def whole_weights(trainer: Trainer, *models: Any) -> Iterator[None]:
     """Within this block every process has all weights of these models of a trainer, its policy unless others are named,
-    and passes through them as often as it likes: to sample, each must take as many steps as its own replies have. What
-    is written into them is lost.
+    and passes through them as often as it likes: to sample, each must take as many steps as its own replies have. A
+    critic's own model stays divided, through which all pass together. What is written into the weights is lost.
 
     All processes must enter it at the same time.
     """
@@ -117,11 +117,16 @@ def whole_weights(trainer: Trainer, *models: Any) -> Iterator[None]:
         yield
         return
     roots = [trainer.accelerator.unwrap_model(model) for model in models or (trainer.model,)]
-    divided = [module for root in roots for module in root.modules() if isinstance(module, FSDPModule)]
     for root in roots:
         as_forward_pass(root, lambda: None)  # the first pass decides which module is the root
-        root.set_reshard_after_forward(False)
+    divided = [
+        module
+        for root in roots
+        for name, module in root.named_modules()
+        if isinstance(module, FSDPModule) and not name.startswith(BACKBONE)
+    ]
     for module in divided:
+        module.set_reshard_after_forward(False, recurse=False)
         module.unshard()
     trained = {weight: weight.requires_grad for root in roots for weight in root.parameters()}
     try:
@@ -129,10 +134,10 @@ def whole_weights(trainer: Trainer, *models: Any) -> Iterator[None]:
     finally:
         for weight, was_trained in trained.items():  # peft has changed that of these, where adapters were off meanwhile
             weight.requires_grad_(was_trained)
+        again = bool(trainer.accelerator.state.fsdp_plugin.reshard_after_forward)
         for module in divided:
             module.reshard()
-        for root in roots:
-            root.set_reshard_after_forward(bool(trainer.accelerator.state.fsdp_plugin.reshard_after_forward))
+            module.set_reshard_after_forward(again, recurse=False)
 
 
 def take_from_first(weights: Iterable[torch.Tensor]) -> None:
@@ -152,7 +157,7 @@ def as_forward_pass(model: Any, function: Callable[[], Any]) -> Any:
         return function()
     if not hasattr(model, PASS):
         setattr(model, PASS, lambda function: function())
-        register_fsdp_forward_method(model, PASS)
+        register_fsdp_forward_method(cast(torch.nn.Module, model), PASS)
     return getattr(model, PASS)(function)
 
 

@@ -87,8 +87,8 @@ def fit(
             has them) are put on the trainer's model under their names, and learn with it. None keeps the language
             model alone.
         policy_settings: of the policy kind.
-        divisible: whether the trainer can train weights that FSDP divides over processes: it needs no whole weights to
-            sample from, and no modules beside the model.
+        divisible: whether the trainer can train weights that FSDP divides over processes: it passes through its model
+            by `forward`, or within `divided_weights.as_forward_pass`, and samples within `whole_weights` of that file.
         more: further arguments of the trainer.
 
     Raises:

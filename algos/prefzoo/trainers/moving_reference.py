@@ -52,7 +52,7 @@ class MovingReference:
 
     @torch.no_grad()
     def move_reference(self: Any) -> None:
-        """Let the reference follow; it begins as the start, before the first rollout. The policy's weights are whole."""
+        """Let the reference follow; it begins as the start, before the first rollout, when the policy is whole."""
         if self.reference_decay is None:
             return
         pairs = self._pairs()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -311,7 +312,8 @@ class ActorCriticTrainer(CriticModules, OnPolicyTrainer):
             batch = batch | kept
             self.start_states = []
         with self._critic_on():
-            parts = [self.values(_rows(batch, i, i + size)) for i in range(0, len(mask), size)]
+            rows = [_rows(batch, i, i + size) for i in range(0, len(mask), size)]
+            parts = [as_forward_pass(self._valued, partial(self.values, part)) for part in rows]
         values = torch.cat(parts) * mask
         advantages, returns = adv.generalized_advantages(rewards, values, mask, self.critic.gamma, self.critic.lam)
         generated = mask.bool()
