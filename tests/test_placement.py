@@ -272,6 +272,7 @@ def test_what_is_whole_while_a_process_samples() -> None:
     whole = {name: each["sampling"] - sampling(shape, "bfloat16", work[name]) for name, each in parts.items()}
     assert whole["grpo"] == 2 * shape.weights + 4 * shape.adapter - gathered
     assert whole["ppo"] == whole["grpo"] + 4 * shape.adapter and whole["dpo"] == 0
+    assert parts["grpo"]["other models"] == 2 * shape.weights + 4 * shape.adapter, "a reward model on a base of its own"
     assert label_parts(recipe, shape, recipe.algorithm("grpo"))["weights"] == 2 * shape.weights
 
 

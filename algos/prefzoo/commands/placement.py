@@ -194,20 +194,22 @@ def critic_bytes(shape: ModelShape, kind: str | None, optim: str, arrangement: A
 def others_bytes(
     recipe: Recipe, shape: ModelShape, algorithm: Algorithm, online: bool, arrangement: Arrangement = ALONE
 ) -> float:
-    """Other models that are in memory while a label trains: reward models (adapters on the policy's base with LoRA,
-    whole models otherwise), a judge that is a model here, and with full fine-tuning the reference, the one of them that
-    FSDP divides: of what samples or learns from single replies, and of losses on pairs under FSDP alone, because
-    elsewhere its log-probabilities are taken before the training."""
+    """Other models that are in memory while a label trains: reward models (whole models, or with LoRA adapters on the
+    policy's base, under FSDP on one of their own), a judge that is a model here, and with full fine-tuning the
+    reference, the one of them that FSDP divides: of what samples or learns from single replies, and of losses on pairs
+    under FSDP alone, because elsewhere its log-probabilities are taken before the training."""
     adapter, dtype = recipe.adapter, recipe.model.dtype
     whole = base_weights(shape, adapter, dtype)
-    total = 0.0
+    total, own_base = 0.0, 0
     if "reward" in algorithm.required:
         for part in recipe.reward.parts:
             if part.type == "trained":
                 full = adapter.type == "full" or (part.adapter is not None and part.adapter.type == "full")
+                own_base += not full and arrangement.weights_divided > 1
                 total += part.members * (shape.weights * BYTES[dtype] if full else shape.adapter * 4)
             elif part.type == "path":
                 total += weight_bytes(part.path or "") or shape.weights * BYTES[dtype]
+        total += whole if own_base else 0.0
     asked = "judge" in algorithm.required or ("reward" in algorithm.required and recipe.uses_judge)
     if asked and recipe.judge.type == "local":
         total += (weight_bytes(recipe.judge.path) if recipe.judge.path else None) or whole

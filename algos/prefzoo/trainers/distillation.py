@@ -19,6 +19,7 @@ from prefzoo.errors import PrefzooError
 from prefzoo.interface import Bench
 from prefzoo.machine import divides_weights
 from prefzoo.models.language_model import LanguageModelPolicy
+from prefzoo.models.loading import to_be_divided
 from prefzoo.models.policy_kinds import POLICY_FILE, load_policy
 from prefzoo.models.weight_counts import weights_of
 from prefzoo.trainers.divided_weights import divided_blocks
@@ -53,7 +54,8 @@ def distill(
     """
     if bench.generation.temperature == 0:
         raise PrefzooError("generation.temperature is 0: an algorithm that learns from its own samples must sample")
-    policy = LanguageModelPolicy.start_of(bench)
+    with to_be_divided():
+        policy, latest = LanguageModelPolicy.start_of(bench), current_policy(bench)
     if teacher.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
         raise PrefzooError(
             f"teacher: {teacher.start} has {len(teacher.tokenizer.get_vocab())} tokens and the policy "
@@ -70,7 +72,7 @@ def distill(
     weights = {"reward_weight": reward_weight, "missing_eos_penalty": missing_eos_penalty}
     student = type("DistillationTrainer", (StudentTrainer,), {**shared, **weights})
     return fit(
-        bench.replace(latest=current_policy(bench)),
+        bench.replace(latest=latest),
         with_rollouts(student, bench),
         DistillationConfig,
         train_rows or [{"prompt": list(row["prompt"])} for row in rows],
@@ -86,6 +88,7 @@ def distill(
     )
 
 
+@to_be_divided()
 def load_teacher(path: str, bench: Bench) -> LanguageModelPolicy:
     """The teacher in a folder of a run (with `policy.json`), or a model of a folder or the hub, without an adapter.
 

@@ -91,7 +91,7 @@ class PPO(FromTokenRewards):
         return (1 if self.value_model == "frozen" else 2) * self.generations * self.epochs
 
     def train(self, bench: Bench) -> Policy:
-        from prefzoo.models.loading import load_model, load_tokenizer, tokenizer_arguments
+        from prefzoo.models.loading import load_model, load_tokenizer, to_be_divided, tokenizer_arguments
         from prefzoo.models.score_head import backbone as backbone_of
         from prefzoo.trainers.on_policy import ActorCriticTrainer, CriticSettings
 
@@ -101,8 +101,8 @@ class PPO(FromTokenRewards):
                 raise PrefzooError("value_model: 'reward' begins as the reward model, and the reward is not one model")
             backbone, head = critic(load_tokenizer(bench.start, **tokenizer_arguments(bench.loading)))
         elif self.value_model == "separate" or bench.adapter.type == "full":
-            # Trained whole, which 4 bits do not allow.
-            backbone = backbone_of(load_model(bench.start, **{**bench.loading, "quantization": None}))
+            with to_be_divided():  # trained whole, which 4 bits do not allow
+                backbone = backbone_of(load_model(bench.start, **{**bench.loading, "quantization": None}))
         batch = {name: self.batch_scale * getattr(bench.training, name) for name in ("batch_size", "accumulation")}
         return self.learn(
             bench.replace(training=bench.training.model_copy(update=batch)),
