@@ -258,9 +258,11 @@ def test_what_is_sent_by_hand() -> None:
     assert step_traffic(shape, recipe, Arrangement("ZeRO-2", 8)) == 1.75 * adapter
     whole = 2 * 8_030_261_248 + adapter
     assert step_traffic(shape, recipe, Arrangement("FSDP", 8)) == 7 / 8 * 2 * (2 * whole + adapter)
-    for name, passes in (("grpo", 2 * 2 + 1), ("ppo", 2 * 4 + 1)):  # PPO's critic passes through the base, too
-        sent = step_traffic(shape, recipe, Arrangement("FSDP", 8), recipe.algorithm(name))
-        assert sent == 7 / 8 * (passes * whole + 2 * adapter), name
+    sent = {n: step_traffic(shape, recipe, Arrangement("FSDP", 8), recipe.algorithm(n)) for n in ("grpo", "ppo")}
+    # Four replies to a prompt are eight passes, after a rollout of its own.
+    assert sent["grpo"] == 7 / 8 * (8 * (2 * whole + adapter) + whole)
+    # PPO's critic passes through the base, too, with an adapter of its own; a rollout is learned from in two epochs.
+    assert sent["ppo"] == 7 / 8 * (2 * (2 * 2 * whole + adapter + 3 * adapter) + (whole + adapter) / 2)
 
 
 def test_what_is_whole_while_a_process_samples() -> None:

@@ -47,11 +47,12 @@ def length(prompts: object, texts: list[str]) -> list[float]:
 
 
 class Judge:
-    """A reward that was asked about the pairs before."""
+    """A reward that counts what it is asked."""
 
-    questions = 10
+    questions = 0
 
     def __call__(self, prompts: object, texts: list[str]) -> list[float]:
+        self.questions += len(texts)
         return length(prompts, texts)
 
 
@@ -64,7 +65,8 @@ def test_the_best_of_four_by_hand() -> None:
     assert found["best_of_four"] == (1 + 0 + 0 + 0.5) / 4 and found["best_of_four_prompts"] == 4
     assert found["best_of_four_ci95"] == pytest.approx(wilson(1.5 / 4, 4))
     assert "best_of_four" not in reward_report(length, rows[:2], None), "there are no other prompts"
-    assert "best_of_four" not in reward_report(Judge(), rows, None)
+    judge = Judge()
+    assert "best_of_four" not in reward_report(judge, rows, None) and judge.questions == 2 * 5, "the pairs alone"
 
 
 def rated(i: int, *replies: tuple[str, float]) -> list[Row]:
@@ -88,7 +90,12 @@ def test_equally_good_replies_by_their_ratings_by_hand() -> None:
     assert found["equal_chance"] == pytest.approx((1 / 3 + 1 / 6 + 1 / 3) / 3)
     shuffled = reward_report(length, rows[::-1], None)
     assert shuffled["equal_above"] == found["equal_above"], "no order of rows matters"
-    assert "equal_sets" not in reward_report(Judge(), rows, None)
+    judge = Judge()
+    assert "equal_sets" not in reward_report(judge, rows, None) and judge.questions == 2, "the pair alone"
+    in_respect = [
+        Row(r.id, r.prompt, reply=r.reply, rating=5.0, attributes={"tone": r.rating or 0.0}) for r in rows if r.rating
+    ]
+    assert reward_report(length, [*in_respect, rows[-1]], None, "tone")["equal_above"] == 2 / 3
 
 
 def test_equally_good_replies_by_the_truth_by_hand() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import threading
 import time
 from pathlib import Path
@@ -11,7 +12,9 @@ import psutil
 import pytest
 from scipy.stats import ttest_rel
 from tests.sampling.test_real_vllm import PYTHON
+from tests.test_distributed import launched
 
+from conftest import SMALL
 from prefzoo import compare
 from prefzoo.results.results_schema import Results
 
@@ -52,6 +55,20 @@ def test_a_comparison_gives_verdicts_like_those_of_transformers(tmp_path) -> Non
         for trial in result.seeds.values():
             assert {way["generation.engine"] for way in trial.details["sampling"]} == {"vllm"}, label
     assert not list((tmp_path / "vllm" / "servers").glob("*.json")), "no server is left"
+
+
+@pytest.mark.parametrize("adapter", ["lora", "full"])
+def test_processes_that_divide_the_weights_sample_by_vllm_from_what_they_gathered(adapter, tmp_path) -> None:
+    sets = [*SMALL, *VLLM, "budget.prompts=16", "training.batch_size=8", f"adapter={{type: {adapter}}}"]
+    sets += ["algorithms={ppo: {trainer: {learning_rate: 0.001}}}"]
+    words = [word for each in sets for word in ("--set", each)]
+    program = str(Path(sys.executable).with_name("prefzoo"))
+    launched([program, "compare", "quickstart", "--seeds", "1", "--out", str(tmp_path / "run"), *words], 2, "fsdp")
+    ppo = json.loads((tmp_path / "run" / "results.json").read_text())["algorithms"]["ppo"]
+    details = ppo["seeds"]["0"]["details"]
+    ratios = details["importance_sampling"]
+    assert details["model"]["used"]["weights"] == "divided among them (FSDP)" and ratios["count"] > 100
+    assert ratios["mean_ratio"] == pytest.approx(1, abs=1e-4) and ratios["largest_difference"] < 1e-3
 
 
 def test_a_server_that_is_killed_costs_its_stages_alone_and_the_same_command_goes_on(tmp_path) -> None:

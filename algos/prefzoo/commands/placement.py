@@ -123,7 +123,7 @@ def lengths(recipe: Recipe) -> tuple[int, int, int]:
 
 def learner(algorithm: Algorithm) -> Algorithm:
     """The algorithm that trains in the end, where one hands what it made to another."""
-    while hasattr(algorithm, "build_learner"):
+    while hasattr(algorithm, "build_learner") and not samples_while_learning(algorithm):
         algorithm = algorithm.build_learner()
     return algorithm
 
@@ -140,6 +140,11 @@ def samples_while_learning(algorithm: Algorithm) -> bool:
     return "reward" in algorithm.needs and (algorithm.config or "").endswith(("GRPOConfig", "RLOOConfig", "DPOConfig"))
 
 
+def replies_of_prompt(algorithm: Algorithm) -> int:
+    """How many replies to a prompt an algorithm samples at a time, where it samples."""
+    return int(getattr(algorithm, "generations", getattr(algorithm, "n", 2)))
+
+
 def workload(recipe: Recipe, algorithm: Algorithm, processes: int = 1) -> Workload:
     """What a process trains and samples at a time. Every row is taken to be as long as rows may be."""
     prompt, completion, reply = lengths(recipe)
@@ -153,7 +158,7 @@ def workload(recipe: Recipe, algorithm: Algorithm, processes: int = 1) -> Worklo
     return Workload(
         rows=max(1, -(-rows // processes)) if algorithm.trains else 0,
         length=prompt + (reply if online else completion),
-        samples=-(-rollout * getattr(algorithm, "generations", 2) // processes) if online else 0,
+        samples=-(-rollout * replies_of_prompt(algorithm) // processes) if online else 0,
         prompt=prompt,
         reply=reply,
         passes_at_once=2 if shared else 1,
@@ -213,11 +218,18 @@ def others_bytes(
     asked = "judge" in algorithm.required or ("reward" in algorithm.required and recipe.uses_judge)
     if asked and recipe.judge.type == "local":
         total += (weight_bytes(recipe.judge.path) if recipe.judge.path else None) or whole
-    divided, config = arrangement.weights_divided > 1, algorithm.config or ""
-    compared = config.endswith("KTOConfig") or (divided and getattr(algorithm, "reference", False))
-    if adapter.type == "full" and (compared or (online and getattr(algorithm, "kl_coefficient", True))):
+    if algorithm.family == "distillation" and (algorithm.config or "").endswith("DistillationConfig"):
+        total += shape.weights * BYTES[dtype] / arrangement.weights_divided  # the teacher
+    if adapter.type == "full" and _compares_with_start(algorithm, online, arrangement.weights_divided > 1):
         total += whole / arrangement.weights_divided
     return total
+
+
+def _compares_with_start(algorithm: Algorithm, online: bool, divided: bool) -> bool:
+    """Whether the start is in memory, beside a policy that is trained whole, while that learns."""
+    config = algorithm.config or ""
+    named = config.endswith("KTOConfig") or getattr(algorithm, "kl_coefficient", 0) > 0
+    return named or (divided and getattr(algorithm, "reference", False)) or (online and config.endswith("DPOConfig"))
 
 
 def whole_while_sampling(
@@ -230,6 +242,8 @@ def whole_while_sampling(
     adapter, dtype = recipe.adapter, recipe.model.dtype
     critic = _critic(algorithm, recipe)
     own = 4.0 * (0 if adapter.type == "full" else shape.adapter)
+    if adapter.type == "full" and getattr(algorithm, "samples_from_start", False):
+        own += base_weights(shape, adapter, dtype)
     own += 4.0 * (0 if critic == "separate" else critic_weights(shape, critic))
     return base_weights(shape, adapter, dtype) + own - gathered(shape, dtype, arrangement)
 
@@ -239,17 +253,30 @@ def step_traffic(
 ) -> float:
     """Bytes that each process sends in an optimizer step, by ring collectives (Patarasuk & Yuan 2009; Rajbhandari et
     al. 2020, section 7): an all-reduce of n bytes sends 2 (N - 1) / N n, a gather or a reduce-scatter half of that.
-    FSDP gathers all weights, the frozen ones too, twice in each pass of `training.accumulation`, twice more where a
-    critic passes through them, and once for a rollout."""
+    FSDP gathers all weights, the frozen ones too, twice in each pass, of which there are `training.accumulation` for
+    each reply to a prompt that is learned from, twice more where a critic passes through them, and once for a rollout;
+    and those of a second model, the reference, once in each of its passes."""
     count, width = trained_weights(shape, recipe.adapter, recipe.model.dtype)
     trained, share = count * width, (arrangement.processes - 1) / arrangement.processes
+    kind = None if algorithm is None else _critic(algorithm, recipe)
+    critic = 4.0 * critic_weights(shape, kind)
     if arrangement.name != "FSDP":
-        return 2.0 * share * trained  # ZeRO-2's reduce-scatter of gradients and gather of weights are as much
+        return (
+            2.0 * share * (trained + critic)
+        )  # ZeRO-2's reduce-scatter of gradients and gather of weights are as much
     added = 0.0 if recipe.adapter.type == "full" else trained
     weights = base_weights(shape, recipe.adapter, recipe.model.dtype) + added
-    critic = algorithm is not None and _critic(algorithm, recipe) == "shared"
-    rollout = algorithm is not None and samples_while_learning(algorithm)
-    return share * (recipe.training.accumulation * (2.0 * (1 + critic) * weights + trained) + rollout * weights)
+    scale = getattr(algorithm, "generations", 1) * getattr(algorithm, "batch_scale", 1)
+    passes = recipe.training.accumulation * scale
+    sent = passes * (2.0 * weights + trained + 3.0 * critic + (2.0 * weights if kind == "shared" else 0.0))
+    if algorithm is None:
+        return share * sent
+    epochs, online = getattr(algorithm, "epochs", 1), samples_while_learning(algorithm)
+    if online:
+        sent += (weights + (critic if kind == "shared" else 0.0)) / (epochs * getattr(algorithm, "minibatches", 1))
+    if recipe.adapter.type == "full" and _compares_with_start(algorithm, online, divided=True):
+        sent += passes * weights / epochs
+    return share * sent
 
 
 def _label_plan(recipe: Recipe, shape: ModelShape, label: str, gpu: Gpu, gpus: int) -> LabelPlan:
@@ -324,8 +351,7 @@ def _hours(
     flops = tokens * (training_flops(passed, trained, checkpointing) + 2.0 * shape.weights)
     sampled = 0.0
     if {"reward", "judge"} & algorithm.required:
-        replies: Any = getattr(algorithm, "generations", None) or getattr(algorithm, "n", 2)
-        sampled = rows * replies
+        sampled = rows * replies_of_prompt(algorithm)
         flops += sampled * (prompt + reply) * 3 * 2.0 * passed  # read, scored by the reward, and by the policy
     at_once = max(1, work.samples or recipe.generation.batch_size)
     cache = (prompt + reply) * key_values(shape, recipe.model.dtype)

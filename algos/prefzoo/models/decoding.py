@@ -62,6 +62,7 @@ def fast_generate(
 
     def generate(*args: Any, **kwargs: Any) -> Any:
         config = kwargs.get("generation_config") or inner.generation_config
+        kwargs.setdefault("synced_gpus", False)  # FSDP's processes have whole weights while they sample
         if (kwargs.get("num_beams") or config.num_beams or 1) == 1:
             kwargs.setdefault("custom_generate", partial(decode, noise=noise, drawn=drawn))
         return type(inner).generate(inner, *args, **kwargs)

@@ -7,8 +7,10 @@ import contextlib
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
+from unittest import mock
 
 import torch
 from peft import LoraConfig, PeftModel
@@ -137,7 +139,8 @@ class VllmSampler:
             raise PrefzooError(
                 f"vLLM holds whole models here (adapter.type: full), and a policy on {self.policy.start} is an adapter"
             )
-        self.policy.save_model(folder)
+        with _written_by_each_process(self.policy.model):
+            self.policy.save_model(folder)
         if not may_have_gpu():
             untie(self.policy.model, folder / SAFE_WEIGHTS_NAME)
         with self.server.turn:
@@ -211,6 +214,15 @@ class VllmSampler:
                 f"vLLM was lost while it sampled: {error}. What is finished stays; the same command goes on from there."
                 f"{lines}"
             ) from None
+
+
+@contextlib.contextmanager
+def _written_by_each_process(model: Any) -> Iterator[None]:
+    """Within this block every process of a training writes a model that it saves, where transformers would have the
+    first one write alone."""
+    decides = "should_save_on_this_rank"
+    with mock.patch.object(type(model), decides, lambda *_: True) if hasattr(model, decides) else nullcontext():
+        yield
 
 
 def untie(model: Any, file: Path) -> None:

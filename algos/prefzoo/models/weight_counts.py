@@ -72,8 +72,8 @@ def is_finite(model: torch.nn.Module) -> bool:
 
 
 def gathered_weights(model: torch.nn.Module) -> dict[str, torch.Tensor] | None:
-    """Return the weights by name that a model of FSDP's has gathered, for what saves it, which would ask for its
-    `state_dict`, and that divides them again; None of any other model."""
+    """Return the weights by name of a model whose weights FSDP has gathered, to be saved: to ask for its `state_dict`
+    would divide them again. None of any other model."""
     if not isinstance(model, FSDPModule):
         return None
     kept = {**dict(model.named_parameters(remove_duplicate=False)), **dict(model.named_buffers())}

@@ -49,11 +49,7 @@ def reward_report(
         ratings in that respect of `rated_replies` of the test split.
     """
     pairs = distinct_pairs(rows)
-    labels = {
-        **_label_report(reward, rows),
-        **(_attribute_report(reward, rows, attribute) if attribute else {}),
-        **_on_equals(reward, _sets_by_gold(pairs, gold) if gold else _sets_by_ratings(rows)),
-    }
+    labels = {**_label_report(reward, rows), **(_attribute_report(reward, rows, attribute) if attribute else {})}
     prompts = [row.prompt for row in pairs]
     chosen = [row.chosen or "" for row in pairs]
     rejected = [row.rejected or "" for row in pairs]
@@ -72,7 +68,9 @@ def reward_report(
         "mean_margin": (sum(better) - sum(worse)) / len(pairs),
         **labels,
     }
-    report |= _best_of_four(reward, pairs, better, worse, clusters)
+    if not getattr(reward, "questions", False):  # a judge was asked about the pairs
+        report |= _best_of_four(reward, pairs, better, worse, clusters)
+        report |= _on_equals(reward, _sets_by_gold(pairs, gold) if gold else _sets_by_ratings(rows, attribute))
     if gold is not None:
         truth = [part["gold"] for part in gold([*prompts, *prompts], [*chosen, *rejected])]
         scores = [*better, *worse]
@@ -109,7 +107,7 @@ def _best_of_four(
     highest score counts as its share of them. Empty where there are not three prompts."""
     firsts = {clusters[i]: i for i in reversed(range(len(pairs)))}  # one pair of each prompt
     asked = [firsts[cluster] for cluster in list(dict.fromkeys(clusters))[:ASKED]]
-    if len(asked) < 3 or getattr(reward, "questions", False):  # asked about the pairs before
+    if len(asked) < 3:
         return {}
     right = []
     others = [[asked[(place + ahead) % len(asked)] for place in range(len(asked))] for ahead in (1, 2)]
@@ -157,26 +155,28 @@ def _sets_by_gold(pairs: Sequence[Row], gold: Truth) -> list[EqualSet]:
     return sets
 
 
-def _sets_by_ratings(rows: Sequence[Row]) -> list[EqualSet]:
-    """Prompts of which several replies have the highest rating and others have a lower one."""
-    by_prompt: dict[str, list[Row]] = {}
+def _sets_by_ratings(rows: Sequence[Row], attribute: str | None) -> list[EqualSet]:
+    """Prompts of which several replies have the highest rating, in this respect where one is given, and others have a
+    lower one."""
+    by_prompt: dict[str, list[tuple[Row, float]]] = {}
     for row in rows:
-        if row.rating is not None:
-            by_prompt.setdefault(prompt_key(row.prompt), []).append(row)
+        rating = row.rating if attribute is None else (row.attributes or {}).get(attribute)
+        if rating is not None:
+            by_prompt.setdefault(prompt_key(row.prompt), []).append((row, rating))
     sets = []
     for rated in by_prompt.values():
-        highest = max(row.rating or 0.0 for row in rated)
-        right = [row.reply or "" for row in rated if row.rating == highest]
-        wrong = [row.reply or "" for row in rated if row.rating != highest]
+        highest, first = max(rating for _, rating in rated), rated[0][0]
+        right = [row.reply or "" for row, rating in rated if rating == highest]
+        wrong = [row.reply or "" for row, rating in rated if rating != highest]
         if len(right) > 1 and wrong:
-            sets.append(EqualSet(rated[0].prompt, right, wrong, cluster_of(rated[0])))
+            sets.append(EqualSet(first.prompt, right, wrong, cluster_of(first)))
     return sets
 
 
 def _on_equals(reward: Reward, sets: Sequence[EqualSet]) -> dict[str, Any]:
-    """Return what `reward_report` says of sets of equally good replies; empty without a set, and of a judge."""
+    """Return what `reward_report` says of sets of equally good replies; empty without a set."""
     sets = sets[:ASKED]
-    if not sets or getattr(reward, "questions", False):
+    if not sets:
         return {}
     asked = [(each.prompt, text) for each in sets for text in (*each.right, *each.wrong)]
     scores = iter(reward([prompt for prompt, _ in asked], [text for _, text in asked]))

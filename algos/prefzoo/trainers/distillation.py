@@ -22,7 +22,7 @@ from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.models.loading import to_be_divided
 from prefzoo.models.policy_kinds import POLICY_FILE, load_policy
 from prefzoo.models.weight_counts import weights_of
-from prefzoo.trainers.divided_weights import divided_blocks
+from prefzoo.trainers.divided_weights import divided_model
 from prefzoo.trainers.fitting import current_policy, fit
 from prefzoo.trainers.reward_shaping import shaped
 from prefzoo.trainers.rollouts import prompts_and_replies, with_rollouts
@@ -84,7 +84,7 @@ def distill(
             **settings,
         },
         divisible=True,
-        teacher_model=divided_blocks(teacher.model) if divides_weights() else teacher.model,
+        teacher_model=divided_model(teacher.model) if divides_weights() else teacher.model,
     )
 
 

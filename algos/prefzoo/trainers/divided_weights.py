@@ -12,12 +12,15 @@ import contextlib
 import copy
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, cast
+from unittest import mock
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import AutocastKwargs, DistributedType, broadcast_object_list, gather_object
+from accelerate.utils import AutocastKwargs, DistributedType, broadcast, gather_object
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
+from trl.models.utils import prepare_fsdp
+from trl.trainer import grpo_trainer, rloo_trainer
 
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import is_first_process
@@ -92,12 +95,32 @@ def prepare_dividing(trainer: Trainer) -> None:
 
 
 def divided_blocks(model: Any) -> Any:
-    """Divide the blocks of a model that is not trained, each by itself, so that one is whole at a time; of a reference
-    TRL divides what is outside of them, of a teacher it leaves that whole."""
+    """Divide the blocks of a model that is not trained, each by itself, so that one is whole at a time; what is outside
+    of them is left to TRL, or to `divided_model`."""
     for module in model.modules():
         if type(module).__name__ in (model._no_split_modules or ()):
-            fully_shard(module, reshard_after_forward=True)  # else not where no model around them is divided
+            fully_shard(module, reshard_after_forward=True)
     return model
+
+
+def divided_model(model: Any) -> Any:
+    """Divide a model that is not trained, on the device of the processes; what is outside of its blocks is whole from
+    its first pass on."""
+    return fully_shard(divided_blocks(model))
+
+
+@contextlib.contextmanager
+def references_by_blocks() -> Iterator[None]:
+    """Within this block a reference that TRL makes for itself is divided block by block, where TRL would gather all of
+    it for each pass."""
+
+    def by_blocks(model: Any, accelerator: Any) -> Any:
+        return prepare_fsdp(divided_blocks(model), accelerator)
+
+    with contextlib.ExitStack() as patched:
+        for module in (grpo_trainer, rloo_trainer):
+            patched.enter_context(mock.patch.object(module, "prepare_fsdp", by_blocks))
+        yield
 
 
 def is_divided(trainer: Trainer) -> bool:
@@ -125,8 +148,11 @@ def whole_weights(trainer: Trainer, *models: Any) -> Iterator[None]:
         for name, module in root.named_modules()
         if isinstance(module, FSDPModule) and not name.startswith(BACKBONE)
     ]
+    groups = [group for module in divided for group in module._get_fsdp_state()._fsdp_param_groups]
+    after_passes = [group.post_forward_mesh_info for group in groups]  # None where weights stay whole after a pass
+    for group in groups:
+        group.post_forward_mesh_info = None
     for module in divided:
-        module.set_reshard_after_forward(False, recurse=False)
         module.unshard()
     trained = {weight: weight.requires_grad for root in roots for weight in root.parameters()}
     try:
@@ -134,19 +160,18 @@ def whole_weights(trainer: Trainer, *models: Any) -> Iterator[None]:
     finally:
         for weight, was_trained in trained.items():  # peft has changed that of these, where adapters were off meanwhile
             weight.requires_grad_(was_trained)
-        again = bool(trainer.accelerator.state.fsdp_plugin.reshard_after_forward)
         for module in divided:
             module.reshard()
-            module.set_reshard_after_forward(again, recurse=False)
+        for group, after_pass in zip(groups, after_passes, strict=True):
+            group.post_forward_mesh_info = after_pass
 
 
 def take_from_first(weights: Iterable[torch.Tensor]) -> None:
     """Give weights that each process has drawn for itself the numbers of the first process's: dividing takes a share of
     each, where data parallel training would begin with the first's."""
-    given = list(weights)
-    (numbers,) = broadcast_object_list([[weight.detach().cpu() for weight in given]])
-    for weight, drawn in zip(given, numbers, strict=True):
-        weight.data.copy_(drawn)
+    for weight in weights:
+        numbers = weight.detach().to(PartialState().device, copy=True)
+        weight.data.copy_(broadcast(numbers))
 
 
 def as_forward_pass(model: Any, function: Callable[[], Any]) -> Any:

@@ -40,6 +40,7 @@ def fit_online_pairs(
     make_pairs: MakePairs,
     sync: int | Literal["once"],
     settings: dict[str, Any],
+    from_start: bool = False,
 ) -> Policy:
     """Train on pairs of the policy's own replies to the bench's prompts, which the ledger is charged for as they are
     made.
@@ -49,6 +50,7 @@ def fit_online_pairs(
         make_pairs: samples and labels. It must draw random numbers by its seed alone.
         sync: after how many optimizer steps the policy that samples is brought up to date; `once` never is.
         settings: of the trainer.
+        from_start: whether `make_pairs` samples from the start, too.
 
     Raises:
         PrefzooError: when nothing is sampled (temperature 0), or no pair could be made.
@@ -66,7 +68,7 @@ def fit_online_pairs(
     whole_start = start if bench.adapter.type == "full" and learner.reference else None
     if whole_start is None:  # the reference is the policy with its adapter off, or there is none
         latest = latest or start
-    sampling = OnlineSampling(bench, learner, make_pairs, None if sync == "once" else sync)
+    sampling = OnlineSampling(bench, learner, make_pairs, None if sync == "once" else sync, from_start)
     trainer = learner.trainer_class() if learner.reference else without_reference(learner.trainer_class())
     policy: Policy = fit(
         bench.replace(latest=latest),
@@ -95,6 +97,7 @@ class OnlineSampling:
     learner: Any
     make_pairs: MakePairs
     sync: int | None
+    from_start: bool
 
 
 class LearningPolicy(LanguageModelPolicy):
@@ -188,7 +191,8 @@ class OnlinePairs:
         prompts = [prompt for part in by_step for prompt in part]
         processes = self.accelerator.num_processes
         made: list[Any] = [None] * len(prompts)
-        with whole_weights(self, self.model, *([self.ref_model] if self.whole_start else [])):
+        own_start = [self.ref_model] if self.sampling.from_start and self.whole_start else []
+        with whole_weights(self, self.model, *own_start):
             own = self._made(prompts[self.accelerator.process_index :: processes], step)
         everyone = iter(gather_object(own))
         for k in range(processes):  # back into the order of the prompts

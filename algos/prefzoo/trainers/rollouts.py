@@ -17,7 +17,7 @@ from prefzoo.models.batch_invariance import check_left_padding
 from prefzoo.models.decoding import fast_generate
 from prefzoo.models.position_ids import from_first_token
 from prefzoo.models.weight_counts import weights_of
-from prefzoo.trainers.divided_weights import all_finite, whole_weights
+from prefzoo.trainers.divided_weights import all_finite, references_by_blocks, whole_weights
 from prefzoo.trainers.vllm_rollouts import VllmRollouts, correct
 from prefzoo.validation_messages import diverged
 
@@ -39,7 +39,8 @@ class Rollouts:
     """Of the rollout that is being made, what `fast_generate` gives."""
 
     def __init__(self: Any, *args: Any, **more: Any) -> None:
-        super().__init__(*args, **more)
+        with references_by_blocks():
+            super().__init__(*args, **more)
         for model in (self.model, self.ref_model):
             if model is not None:
                 from_first_token(self.accelerator.unwrap_model(model))

@@ -16,6 +16,7 @@ from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.models.loading import count_parameters
 from prefzoo.models.q_value_policy import Q_HEADS, SoftQPolicy
 from prefzoo.models.score_head import backbone
+from prefzoo.trainers.divided_weights import divided_model, is_divided
 from prefzoo.trainers.fitting import fit
 from prefzoo.trainers.q_learning_trainer import QLearningTrainer
 
@@ -104,7 +105,8 @@ class SoftQTrainer(QLearningTrainer):
         """The start's log-probabilities, (N, vocabulary), and its last hidden states, (N, H), at each of N tokens."""
         adapted, states = hasattr(trained, "disable_adapter"), list[Tensor]()
         if not adapted and self.start_model is None:
-            self.start_model = LanguageModelPolicy.start_of(self.bench).model.eval()
+            model = LanguageModelPolicy.start_of(self.bench).model.eval()
+            self.start_model = divided_model(model) if is_divided(self) else model
         start = trained if adapted else self.start_model
         hook = backbone(start).register_forward_hook(lambda module, given, out: states.append(out.last_hidden_state))
         try:

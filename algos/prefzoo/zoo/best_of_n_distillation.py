@@ -67,6 +67,7 @@ class BestOfNDistillation(Algorithm):
         assert bench.reward is not None
         prompts, start = bench.data.prompts, LanguageModelPolicy.start_of(bench)
         drawn = bench.sample(start, prompts, self.samples, seed=bench.seed * 1000)
+        del start  # of which the training reads another copy
         scores = bench.score([p for p in prompts for _ in range(self.samples)], [r.text for row in drawn for r in row])
         of_prompt = {prompt_key(p): scores[i * self.samples : (i + 1) * self.samples] for i, p in enumerate(prompts)}
         shared = {"generations": self.generations, "missing_eos_penalty": self.missing_eos_penalty}

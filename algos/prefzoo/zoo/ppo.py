@@ -99,7 +99,8 @@ class PPO(FromTokenRewards):
         if self.value_model == "reward":
             if (critic := getattr(bench.reward, "critic", None)) is None:
                 raise PrefzooError("value_model: 'reward' begins as the reward model, and the reward is not one model")
-            backbone, head = critic(load_tokenizer(bench.start, **tokenizer_arguments(bench.loading)))
+            with to_be_divided():
+                backbone, head = critic(load_tokenizer(bench.start, **tokenizer_arguments(bench.loading)))
         elif self.value_model == "separate" or bench.adapter.type == "full":
             with to_be_divided():  # trained whole, which 4 bits do not allow
                 backbone = backbone_of(load_model(bench.start, **{**bench.loading, "quantization": None}))

@@ -88,7 +88,9 @@ class SAC(Algorithm):
             rows = new + rng.sample(old, min(len(old), self.replay * len(new)))
             rng.shuffle(rows)
             old += new
-            policy = fit_soft_q_values(bench.replace(latest=policy if i else bench.latest), self, rows)
+            latest = policy if i else bench.latest
+            del policy  # of the start the training reads another copy
+            policy = fit_soft_q_values(bench.replace(latest=latest), self, rows)
             if i + 1 < self.rounds:
                 bench.keep(policy, f"round {i + 1}")
         bench.report["soft_q"] = {"baseline": baseline, "replies": len(old)}

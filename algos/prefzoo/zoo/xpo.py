@@ -46,6 +46,7 @@ class XPO(PairwiseLoss):
         "alpha": Range(1e-6, 1e-2, log=True, source="ours, from below TRL's 1e-5 up, for short replies"),
     }
     compares_samples: ClassVar[bool] = True
+    samples_from_start: ClassVar[bool] = True
     replies_per_row: ClassVar[int] = 2
 
     beta: Annotated[float, Field(gt=0)] = 0.1
@@ -80,4 +81,4 @@ class XPO(PairwiseLoss):
                 for prompt, replies, label in zip(prompts, samples, labels, strict=True)
             ]
 
-        return fit_online_pairs(bench, self, pairs, self.sync, self.trainer)
+        return fit_online_pairs(bench, self, pairs, self.sync, self.trainer, self.samples_from_start)
