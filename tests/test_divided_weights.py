@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -55,11 +56,12 @@ def test_fsdp_with_settings_that_do_not_work_is_refused(setting, value, allowed,
         distributed.processes()
 
 
-def test_fsdp_with_an_older_torch_is_refused(monkeypatch) -> None:
-    monkeypatch.setattr("prefzoo.machine.version", lambda name: "2.9.1+cu128")
+@pytest.mark.parametrize(("package", "old"), [("torch", "2.9.1+cu128"), ("accelerate", "1.14.0")])
+def test_fsdp_with_an_older_library_is_refused(package, old, monkeypatch) -> None:
+    monkeypatch.setattr("prefzoo.machine.version", lambda name: old if name == package else "3.0")
     assert distributed.processes() == 1
     launched_with_fsdp(monkeypatch)
-    with pytest.raises(PrefzooError, match=r"torch 2\.9\.1.*from torch 2\.13 on"):
+    with pytest.raises(PrefzooError, match=rf"{package} {re.escape(old)}.*from {package} \d\.1\d on"):
         distributed.processes()
 
 

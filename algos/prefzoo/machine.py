@@ -33,9 +33,10 @@ FSDP_NEEDS = {
 value, and accelerate's where the variable is not set."""
 
 
-FSDP_TORCH = (2, 13)
-"""The oldest torch with which dividing is tested. Older ones may not know that a head whose weights are read, as TRL's
-trainers do, and which is not called, belongs to a pass."""
+FSDP_OLDEST = {"torch": (2, 13), "accelerate": (1, 15)}
+"""The oldest versions with which dividing is tested. An older torch may not know that a head whose weights are read, as
+TRL's trainers do, and which is not called, belongs to a pass; an older accelerate divides a model's head again before
+modules beside the model have read its states."""
 
 
 def divides_weights() -> bool:
@@ -60,9 +61,10 @@ def refuse_divided_weights() -> None:
             )
     if not _is_set("ACCELERATE_USE_FSDP"):
         return
-    if tuple(map(int, version("torch").split(".")[:2])) < FSDP_TORCH:
-        needed = ".".join(map(str, FSDP_TORCH))
-        raise PrefzooError(f"torch {version('torch')}: weights are divided (FSDP) from torch {needed} on")
+    for package, oldest in FSDP_OLDEST.items():
+        if tuple(map(int, version(package).split(".")[:2])) < oldest:
+            needed = ".".join(map(str, oldest))
+            raise PrefzooError(f"{package} {version(package)}: weights are divided (FSDP) from {package} {needed} on")
     for name, (needed, default) in FSDP_NEEDS.items():
         value = os.environ.get(f"FSDP_{name}", default).lower()
         if value != needed:

@@ -19,8 +19,6 @@ from accelerate import PartialState
 from accelerate.utils import AutocastKwargs, DistributedType, broadcast, gather_object
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
-from trl.models.utils import prepare_fsdp
-from trl.trainer import grpo_trainer, rloo_trainer
 
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import is_first_process
@@ -113,6 +111,8 @@ def divided_model(model: Any) -> Any:
 def references_by_blocks() -> Iterator[None]:
     """Within this block a reference that TRL makes for itself is divided block by block, where TRL would gather all of
     it for each pass."""
+    from trl.models.utils import prepare_fsdp
+    from trl.trainer import grpo_trainer, rloo_trainer
 
     def by_blocks(model: Any, accelerator: Any) -> Any:
         return prepare_fsdp(divided_blocks(model), accelerator)
