@@ -98,9 +98,14 @@ def test_the_same_seed_trains_the_same_weights_and_another_does_not(make_bench) 
 
 @pytest.mark.parametrize("name", ["dpo", "sft", "ilql"])
 def test_one_step_of_8_is_two_accumulated_steps_of_4(make_bench, name) -> None:
-    whole = weights(prefzoo.get(name).train(make_bench(name="whole")))
-    halves = weights(prefzoo.get(name).train(make_bench(name="halves", accumulation=2)))
-    assert torch.allclose(whole, halves, atol=2e-5)
+    """By plain steps along the gradient: AdamW makes whole steps of gradients that are nothing but rounding."""
+    learner = prefzoo.get(name, trainer={"optim": "sgd"})
+    whole, halves, start = (
+        weights(learner.train(make_bench(name=bench, learning_rate=rate, accumulation=passes)))
+        for bench, rate, passes in (("whole", 0.1, 1), ("halves", 0.1, 2), ("start", 0.0, 1))
+    )
+    moved = (whole - start).abs().max()
+    assert moved > 1e-4 and (whole - halves).abs().max() < 1e-4 * moved
 
 
 @pytest.mark.parametrize("name", ["dpo", "sft", "ilql"])
