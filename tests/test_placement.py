@@ -274,6 +274,10 @@ def test_what_is_whole_while_a_process_samples() -> None:
     whole = {name: each["sampling"] - sampling(shape, "bfloat16", work[name]) for name, each in parts.items()}
     assert whole["grpo"] == 2 * shape.weights + 4 * shape.adapter - gathered
     assert whole["ppo"] == whole["grpo"] + 4 * shape.adapter and whole["dpo"] == 0
+    whole_models = load("quickstart", ["adapter={type: full}", "training.bf16=true"], ["best_of_n_distillation", "sac"])
+    for name in whole_models.algorithms:
+        beside = label_parts(whole_models, llama_8b(FULL), whole_models.algorithm(name))["other models"]
+        assert beside == 2 * 4 * llama_8b(FULL).weights, f"{name}: the reward model and the start"
     assert parts["grpo"]["other models"] == 2 * shape.weights + 4 * shape.adapter, "a reward model on a base of its own"
     assert label_parts(recipe, shape, recipe.algorithm("grpo"))["weights"] == 2 * shape.weights
 

@@ -205,12 +205,12 @@ def others_bytes(
     under FSDP alone, because elsewhere its log-probabilities are taken before the training."""
     adapter, dtype = recipe.adapter, recipe.model.dtype
     whole = base_weights(shape, adapter, dtype)
-    total, own_base = 0.0, 0
+    total, own_base = 0.0, False
     if "reward" in algorithm.required:
         for part in recipe.reward.parts:
             if part.type == "trained":
                 full = adapter.type == "full" or (part.adapter is not None and part.adapter.type == "full")
-                own_base += not full and arrangement.weights_divided > 1
+                own_base |= not full and arrangement.weights_divided > 1
                 total += part.members * (shape.weights * BYTES[dtype] if full else shape.adapter * 4)
             elif part.type == "path":
                 total += weight_bytes(part.path or "") or shape.weights * BYTES[dtype]
@@ -227,9 +227,9 @@ def others_bytes(
 
 def _compares_with_start(algorithm: Algorithm, online: bool, divided: bool) -> bool:
     """Whether the start is in memory, beside a policy that is trained whole, while that learns."""
-    config = algorithm.config or ""
-    named = config.endswith("KTOConfig") or getattr(algorithm, "kl_coefficient", 0) > 0
-    return named or (divided and getattr(algorithm, "reference", False)) or (online and config.endswith("DPOConfig"))
+    from_single = (algorithm.config or "").endswith("KTOConfig")
+    held = bool(getattr(algorithm, "kl_coefficient", online))
+    return from_single or held or (divided and getattr(algorithm, "reference", False))
 
 
 def whole_while_sampling(
@@ -261,9 +261,8 @@ def step_traffic(
     kind = None if algorithm is None else _critic(algorithm, recipe)
     critic = 4.0 * critic_weights(shape, kind)
     if arrangement.name != "FSDP":
-        return (
-            2.0 * share * (trained + critic)
-        )  # ZeRO-2's reduce-scatter of gradients and gather of weights are as much
+        # ZeRO-2's reduce-scatter of gradients and gather of weights are as much as an all-reduce.
+        return 2.0 * share * (trained + critic)
     added = 0.0 if recipe.adapter.type == "full" else trained
     weights = base_weights(shape, recipe.adapter, recipe.model.dtype) + added
     scale = getattr(algorithm, "generations", 1) * getattr(algorithm, "batch_scale", 1)
