@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -89,7 +89,8 @@ def _checked(draft: Draft, where: str) -> Recipe:
     content = draft.content
     recipe, schema_problems = _without_problems(content)
     first = schema_problems[:MOST_SHOWN]  # what is said of each beyond its sentence takes time
-    problems = [f"{problem.key}: {problem.message}{_hint(problem, content)}" for problem in first]
+    known = registry.names()
+    problems = [f"{problem.key}: {problem.message}{_hint(problem, content, known)}" for problem in first]
     problems += [f"{problem.key}: {problem.message}" for problem in schema_problems[MOST_SHOWN:]]
     if recipe.data.label_with and "start" not in recipe.model_fields_set and not recipe.data.demonstrations:
         # Labels are made of the start's own replies: without demonstrations there is nothing to make a start from.
@@ -103,7 +104,7 @@ def _checked(draft: Draft, where: str) -> Recipe:
         recipe = recipe.with_lengths(LAB_LENGTHS)
     algorithms = content.get("algorithms")
     for label in algorithms if isinstance(algorithms, dict) else ():
-        problems += _algorithm_problems(recipe, label)
+        problems += _algorithm_problems(recipe, label, known)
     if draft.whole and not recipe.algorithms and "algorithms" not in [problem.key for problem in schema_problems]:
         what = "names none" if algorithms == {} else "is missing"
         problems.append(f"algorithms: {what}; {HOW_TO_NAME}")
@@ -153,14 +154,14 @@ def _misread(problem: Problem) -> list[str]:
     return [problem.key, *([".".join([*map(str, problem.path[:-1]), meant])] if meant else [])]
 
 
-def _hint(problem: Problem, content: Mapping[str, Any]) -> str:
+def _hint(problem: Problem, content: Mapping[str, Any], algorithms: Sequence[str]) -> str:
     """For a whole block that is wrong: how it is written, or that it may have lost its indentation."""
     key = problem.path[0]
     if len(problem.path) > 1:
         return ""
     if problem.message.startswith("unknown key"):
         blocks = [block for block in Recipe.model_fields if key in _fields_at((block,))]
-        blocks += ["algorithms"] if key in registry.names() else []
+        blocks += ["algorithms"] if key in algorithms else []
         return f" It is a key of {' and of '.join(blocks)}: is it indented as it should be?" if blocks else ""
     if key == "algorithms":
         return f"; {HOW_TO_NAME}"
@@ -192,7 +193,7 @@ def _place(problem: str) -> tuple[str, int]:
     return (match[1], int(match[2])) if match else ("", 0)
 
 
-def _algorithm_problems(recipe: Recipe, label: str) -> list[str]:
+def _algorithm_problems(recipe: Recipe, label: str, known: Sequence[str]) -> list[str]:
     prefix = f"algorithms.{label}"
     if not LABEL_PATTERN.fullmatch(label) or label == "start":
         reason = "'start' names the start" if label == "start" else "a label is letters, digits, '_', '-' and '.'"
@@ -204,7 +205,7 @@ def _algorithm_problems(recipe: Recipe, label: str) -> list[str]:
     problems = []
     if type(offset := settings.get("seed_offset", 0)) is not int:
         problems.append(f"{prefix}.seed_offset: must be a whole number (got {shown(offset)})")
-    name, known = settings.get("algorithm", label), registry.names()
+    name = settings.get("algorithm", label)
     if name not in known:
         key = prefix if name == label else f"{prefix}.algorithm"
         meant = next((n for n in known if re.match(rf"{n}[-_.]", str(name)) and name == label), None)
