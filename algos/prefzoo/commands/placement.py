@@ -172,8 +172,8 @@ def _critic(algorithm: Algorithm, recipe: Recipe) -> str | None:
     if algorithm.family == "Q-learning":
         return "heads"
     kind = getattr(algorithm, "value_model", None)
-    lean = kind in ("shared", "frozen") and recipe.adapter.type != "full"
-    return kind if kind is None or lean else "separate"
+    on_base = kind == "shared" and recipe.adapter.type != "full"
+    return kind if kind in (None, "frozen") or on_base else "separate"
 
 
 def critic_weights(shape: ModelShape, kind: str | None) -> int:
@@ -201,8 +201,9 @@ def others_bytes(
 ) -> float:
     """Other models that are in memory while a label trains: reward models (whole models, or with LoRA adapters on the
     policy's base, under FSDP on one of their own), a judge that is a model here, and with full fine-tuning the
-    reference, the one of them that FSDP divides: of what samples or learns from single replies, and of losses on pairs
-    under FSDP alone, because elsewhere its log-probabilities are taken before the training."""
+    reference, of what samples or learns from single replies, and of losses on pairs under FSDP alone, because elsewhere
+    its log-probabilities are taken before the training; and the start that a frozen critic reads, where that is not the
+    reference. These two are what FSDP divides."""
     adapter, dtype = recipe.adapter, recipe.model.dtype
     whole = base_weights(shape, adapter, dtype)
     total, own_base = 0.0, False
@@ -220,8 +221,11 @@ def others_bytes(
         total += (weight_bytes(recipe.judge.path) if recipe.judge.path else None) or whole
     if algorithm.family == "distillation" and (algorithm.config or "").endswith("DistillationConfig"):
         total += shape.weights * BYTES[dtype] / arrangement.weights_divided  # the teacher
-    if adapter.type == "full" and _compares_with_start(algorithm, online, arrangement.weights_divided > 1):
-        total += whole / arrangement.weights_divided
+    if adapter.type == "full":
+        reference = _compares_with_start(algorithm, online, arrangement.weights_divided > 1)
+        stays = bool(getattr(algorithm, "kl_coefficient", 0)) and getattr(algorithm, "reference_decay", None) is None
+        of_critic = _critic(algorithm, recipe) == "frozen" and not stays
+        total += (reference + of_critic) * whole / arrangement.weights_divided
     return total
 
 
@@ -255,7 +259,7 @@ def step_traffic(
     al. 2020, section 7): an all-reduce of n bytes sends 2 (N - 1) / N n, a gather or a reduce-scatter half of that.
     FSDP gathers all weights, the frozen ones too, twice in each pass, of which there are `training.accumulation` for
     each reply to a prompt that is learned from, twice more where a critic passes through them, and once for a rollout;
-    and those of a second model, the reference, once in each of its passes."""
+    and those of a second model, the reference or the start of a frozen critic, once in each of its passes."""
     count, width = trained_weights(shape, recipe.adapter, recipe.model.dtype)
     trained, share = count * width, (arrangement.processes - 1) / arrangement.processes
     kind = None if algorithm is None else _critic(algorithm, recipe)
@@ -273,8 +277,8 @@ def step_traffic(
     epochs, online = getattr(algorithm, "epochs", 1), samples_while_learning(algorithm)
     if online:
         sent += (weights + (critic if kind == "shared" else 0.0)) / (epochs * getattr(algorithm, "minibatches", 1))
-    if recipe.adapter.type == "full" and _compares_with_start(algorithm, online, divided=True):
-        sent += passes * weights / epochs
+    if recipe.adapter.type == "full":
+        sent += (_compares_with_start(algorithm, online, divided=True) + (kind == "frozen")) * passes * weights / epochs
     return share * sent
 
 

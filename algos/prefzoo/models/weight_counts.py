@@ -51,17 +51,19 @@ def weights_of(model: torch.nn.Module) -> Weights:
 
 def critic_of(model: torch.nn.Module) -> Weights | None:
     """Count the weights of the critic on a policy's model: a backbone of its own, trained whole, or the policy's base
-    with an adapter of the critic's, or as the start. None where there is no critic."""
-    own = count(weight for name, weight in model.named_parameters() if _of_critic(name))
+    with an adapter of the critic's, or the start. None where there is no critic."""
+    own = count(weight for name, weight in model.named_parameters() if _of_critic(name) and weight.requires_grad)
     if not own:
         return None
-    base = 0 if hasattr(model, BACKBONE) else weights_of(model).start
+    base = 0 if hasattr(model, BACKBONE) and not frozen_critic(model) else weights_of(model).start
     return Weights(base + own, own, base + own)
 
 
 def frozen_critic(model: torch.nn.Module) -> bool:
     """Whether the critic on a policy's model is a head on the start, which learns without a pass over the start."""
-    return hasattr(model, HEAD) and not hasattr(model, BACKBONE) and VALUE not in getattr(model, "peft_config", {})
+    backbone = getattr(model, BACKBONE, None)
+    own = backbone is not None and any(weight.requires_grad for weight in backbone.parameters())
+    return hasattr(model, HEAD) and not own and VALUE not in getattr(model, "peft_config", {})
 
 
 def is_finite(model: torch.nn.Module) -> bool:

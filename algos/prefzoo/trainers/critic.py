@@ -16,7 +16,7 @@ from prefzoo.models.position_ids import from_first_token
 from prefzoo.models.score_head import backbone, hidden_width
 from prefzoo.models.token_log_probabilities import states_before
 from prefzoo.models.weight_counts import BACKBONE, HEAD, VALUE, weights_of
-from prefzoo.trainers.divided_weights import is_divided, take_from_first
+from prefzoo.trainers.divided_weights import as_forward_pass, is_divided, take_from_first
 from prefzoo.trainers.rollouts import prompts_and_replies
 
 STATES = "critic_states"
@@ -36,15 +36,18 @@ class CriticModules:
         Args:
             value_model: its backbone; None puts an adapter on the policy's base.
             value_head: weights (1, H) that its head begins with; None draws them.
-            frozen: whether the backbone is the start, the policy's base with its adapter off, under a head of two
-                layers; `value_model` is None then.
+            frozen: whether the backbone is the start, under a head of two layers: `value_model`, or where that is None
+                the policy's base with its adapter off, or of a policy that is trained whole its reference.
         """
         model = self.model
-        self._adapted, self._frozen = [], frozen
+        self._adapted, self._frozen, self._start = [], frozen, model
         if frozen:
             self.start_states = []
-            if not isinstance(model, PeftModel):
-                raise ValueError("a critic on the frozen start needs an adapter that can be switched off")
+            if value_model is not None:
+                model.add_module(BACKBONE, from_first_token(value_model.requires_grad_(False)))
+            elif not isinstance(model, PeftModel):
+                self._start = self.ref_model.requires_grad_(False)  # as is asked of a head whose pass keeps states
+                value_model = backbone(self._start)
         elif value_model is None:
             if not isinstance(model, PeftModel):
                 raise ValueError("a critic on the policy's base needs an adapter; give it a model of its own instead")
@@ -102,8 +105,8 @@ class CriticModules:
             if torch.equal(passed, ids):
                 return states
         self.bench.ledger.forwarded(int(attention.sum()), weights_of(model).start)
-        with torch.no_grad(), model.disable_adapter():
-            return states_before(read, ids, attention, width)
+        with torch.no_grad(), model.disable_adapter() if self._backbone is None else contextlib.nullcontext():
+            return as_forward_pass(self._start, lambda: states_before(read, ids, attention, width))
 
     def average_critic_gradients(self: Any) -> None:
         """Average them over all processes, once a step: data parallel training averages those of the policy alone."""

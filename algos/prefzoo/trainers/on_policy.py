@@ -15,6 +15,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 import torch
+from peft import PeftModel
 from torch import Tensor, nn
 from trl import GRPOConfig, GRPOTrainer
 
@@ -218,7 +219,8 @@ class OnPolicyTrainer(MovingReference, GRPOTrainer):
         if head is None or any(value is not None and value is not False for value in more.values()):
             more |= {"batch_size": batch_size, "compute_entropy": compute_entropy}
             return super()._get_per_token_logps_and_entropies(model, *inputs, **more)
-        by_start = not torch.is_grad_enabled() and adapter_in_use(model) is None
+        start = model is self.ref_model or (isinstance(model, PeftModel) and adapter_in_use(model) is None)
+        by_start = start and not torch.is_grad_enabled()
         states = self.start_states if by_start else None
         with self.accelerator.autocast():
             size = batch_size or len(input_ids)
@@ -284,7 +286,7 @@ class ActorCriticTrainer(CriticModules, OnPolicyTrainer):
         value_model: a backbone of its own for the critic; None puts an adapter on the policy's base.
         value_head: weights (1, H) that its head begins with; None draws them.
         frozen: whether the critic is a head on the hidden states of the start, which are computed once a rollout, in
-            the reference's pass where that is one of the start here.
+            the reference's pass where that is one of the start here. The start is `value_model`, if that is given.
     """
 
     advantage_is: ClassVar[str] = "generalized, from a critic"

@@ -41,10 +41,10 @@ class PPO(FromTokenRewards):
         gamma, lam: discount, and trace decay of generalized advantage estimation. Default: Huang et al. 2024.
         whiten_rewards: scale token rewards to variance 1. Default: Huang et al. 2024.
         whiten_advantages: scale advantages to mean 0 and variance 1. Default: Huang et al. 2024.
-        value_model: `shared`, an adapter of the critic's own on the policy's base; `separate`, a model of its own,
-            trained whole (with full fine-tuning it always is); `reward`, the same, that begins as the reward model;
-            `frozen`, a head of two layers on the last hidden states of the start, which are computed once a rollout:
-            the least to compute (docs/log.md). Default: ours, for one base in memory.
+        value_model: `frozen`, a head of two layers on the last hidden states of the start, which are computed once a
+            rollout; `shared`, an adapter of the critic's own on the policy's base; `separate`, a model of its own,
+            trained whole (with full fine-tuning `shared` is it too); `reward`, the same, that begins as the reward
+            model. Default: ours, the least to compute, and in the lab no worse (docs/log.md).
         epochs: how often each rollout is learned from. Default: Huang et al. 2024.
         minibatches: optimizer steps that an epoch is divided into; a rollout is that many batches. Default: ours.
         clip: how far the probability ratio may go from 1 before its gradient is cut; None does not clip. Default: Huang
@@ -72,7 +72,7 @@ class PPO(FromTokenRewards):
     lam: Annotated[float, Field(ge=0, le=1)] = 0.95
     whiten_rewards: bool = False
     whiten_advantages: bool = True
-    value_model: Literal["shared", "separate", "reward", "frozen"] = "shared"
+    value_model: Literal["frozen", "shared", "separate", "reward"] = "frozen"
     epochs: Annotated[int, Field(ge=1)] = 4
     minibatches: Annotated[int, Field(ge=1)] = 1
     clip: Annotated[float, Field(gt=0)] | None = 0.2
@@ -95,13 +95,15 @@ class PPO(FromTokenRewards):
         from prefzoo.models.score_head import backbone as backbone_of
         from prefzoo.trainers.on_policy import ActorCriticTrainer, CriticSettings
 
-        backbone, head = None, None
+        backbone, head, frozen = None, None, self.value_model == "frozen"
+        # The start that a frozen critic reads is there: under the adapter, or as the reference.
+        start_is_there = frozen and bool(self.kl_coefficient) and self.reference_decay is None
         if self.value_model == "reward":
             if (critic := getattr(bench.reward, "critic", None)) is None:
                 raise PrefzooError("value_model: 'reward' begins as the reward model, and the reward is not one model")
             with to_be_divided():
                 backbone, head = critic(load_tokenizer(bench.start, **tokenizer_arguments(bench.loading)))
-        elif self.value_model == "separate" or bench.adapter.type == "full":
+        elif self.value_model == "separate" or (bench.adapter.type == "full" and not start_is_there):
             with to_be_divided():  # trained whole, which 4 bits do not allow
                 backbone = backbone_of(load_model(bench.start, **{**bench.loading, "quantization": None}))
         batch = {name: self.batch_scale * getattr(bench.training, name) for name in ("batch_size", "accumulation")}
@@ -116,6 +118,6 @@ class PPO(FromTokenRewards):
             critic=CriticSettings(self.gamma, self.lam, self.vf_coef, self.clip_value),
             value_model=backbone,
             value_head=head,
-            frozen=self.value_model == "frozen",
+            frozen=frozen,
             reference_decay=self.reference_decay,
         )
