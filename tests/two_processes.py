@@ -39,6 +39,10 @@ def brevity(prompts, completions) -> list[float]:
     return [-len(text) / 20 for text in completions]
 
 
+def spent(bench: Bench) -> dict[str, float]:
+    return {key: value for key, value in dataclasses.asdict(bench.ledger).items() if key != "seconds"}
+
+
 def main(name: str, out: Path, adapter: str = "lora", killed: str = "0") -> None:
     torch.set_num_threads(1)
     rank = os.environ.get("RANK", "0")
@@ -80,6 +84,7 @@ def main(name: str, out: Path, adapter: str = "lora", killed: str = "0") -> None
     online.shaped = keep
     remove = ActorCriticTrainer.remove_critic
     ended: dict[str, float] = {}
+    charged: dict[str, dict[str, float]] = {}
     shards: Counter[str] = Counter()
     whole_model = divided_weights.whole_model
 
@@ -102,6 +107,7 @@ def main(name: str, out: Path, adapter: str = "lora", killed: str = "0") -> None
 
     ActorCriticTrainer.remove_critic = note  # type: ignore[method-assign]
     for part in name.split(","):
+        before = spent(bench)
         if part.endswith(".py"):
             load_plugins([part])
         rewards = part in ("bradley_terry", "regression")
@@ -116,14 +122,20 @@ def main(name: str, out: Path, adapter: str = "lora", killed: str = "0") -> None
             for key, weight in getattr(policy, "policy", policy).model.named_parameters():
                 if "lora_" in key or adapter == "full":
                     ended[f"{part} {key}"] = weight.double().sum().item()
+        charged[part] = {key: value - before[key] for key, value in spent(bench).items()}
         if rank == "0":  # the next one takes the folder
             shutil.copytree(
                 out / ("reward" if rewards else "policy"), out / f"trained-{Path(part).name.removesuffix('.py')}"
             )
     world = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
-    ledger = {key: value for key, value in dataclasses.asdict(bench.ledger).items() if key != "seconds"}
-    content = {"world": world, "ended": ended, "ledger": ledger, "memory": bench.machinery.memory, "shapings": shapings}
-    content |= {"shards": shards, "report": bench.report}
+    content = {
+        "world": world,
+        "ended": ended,
+        "ledger": spent(bench),
+        "memory": bench.machinery.memory,
+        "shapings": shapings,
+    }
+    content |= {"shards": shards, "report": bench.report, "charged": charged}
     (out / f"ended-{rank}.json").write_text(json.dumps(content))
 
 
