@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from prefzoo import get, registry
 from prefzoo.cli import app
 from prefzoo.commands.gpu_data import Gpu, gpu_named, sampling_seconds, training_flops
+from prefzoo.commands.label_memory import critic_bytes, label_parts, step_traffic, workload
 from prefzoo.commands.memory_estimate import (
     ALONE,
     BYTES,
@@ -29,7 +30,7 @@ from prefzoo.commands.memory_estimate import (
     training_parts,
 )
 from prefzoo.commands.model_shape import ModelShape, read_shape, shape_of
-from prefzoo.commands.placement import critic_bytes, label_parts, placed, step_traffic, workload
+from prefzoo.commands.placement import placed
 from prefzoo.commands.placement_text import placement_sentences
 from prefzoo.data.row_views import views_of
 from prefzoo.errors import PrefzooError

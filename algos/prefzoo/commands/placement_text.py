@@ -6,7 +6,8 @@ from rich.table import Table
 from rich.text import Text
 
 from prefzoo.commands.gpu_data import FRAGMENTED, RESERVED, UTILIZATION
-from prefzoo.commands.placement import ASSUMED_TOKENS, LabelPlan, Placement, lengths
+from prefzoo.commands.label_memory import ASSUMED_TOKENS, lengths
+from prefzoo.commands.placement import LabelPlan, Placement
 
 GIB = 2**30
 PARTS = (

@@ -161,6 +161,17 @@ def current_policy(bench: Bench) -> Policy:
     return bench.latest or LanguageModelPolicy.start_of(bench)
 
 
+@to_be_divided()
+def start_shared_with_reward(bench: Bench) -> LanguageModelPolicy:
+    """Return the start of a training that scores what it samples: under an adapter its frozen weights take the place of
+    the equal ones of a reward model."""
+    start = LanguageModelPolicy.start_of(bench)
+    lends_base = bench.adapter.type != "full" and not divides_weights()
+    if lends_base and (share := getattr(bench.reward, "share_base", None)):
+        share(start.model, bench.start)
+    return start
+
+
 def _as_sampled(bench: Bench, learner: LanguageModelPolicy, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows in which a sampled reply keeps its `token_ids` only where its text would become another text when it is
     encoded again, or would get an end that was never written; the bench's report counts them."""

@@ -12,12 +12,10 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import Bench
-from prefzoo.machine import divides_weights
 from prefzoo.models.language_model import LanguageModelPolicy
-from prefzoo.models.loading import to_be_divided
 from prefzoo.models.weight_counts import critic_of, frozen_critic, weights_of
 from prefzoo.settings import NO_SHAPING, RewardShaping
-from prefzoo.trainers.fitting import fit
+from prefzoo.trainers.fitting import fit, start_shared_with_reward
 from prefzoo.trainers.loss_facts import loss_facts
 from prefzoo.trainers.reward_shaping import length_terms, prefix_lengths, shaped
 from prefzoo.trainers.rollouts import with_rollouts
@@ -63,11 +61,7 @@ def fit_online(
     training = bench.training
     _check_classes(trainer_class, config_class)
     _check_prompts(bench, rollout)
-    with to_be_divided():
-        policy = LanguageModelPolicy.start_of(bench)
-    lends_base = bench.adapter.type != "full" and not divides_weights()
-    if lends_base and (share := getattr(bench.reward, "share_base", None)):
-        share(policy.model, bench.start)
+    policy = start_shared_with_reward(bench)
     shared: dict[str, Any] = {
         "num_generations": generations,
         "num_iterations": passes,

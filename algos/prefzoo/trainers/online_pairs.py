@@ -17,11 +17,9 @@ from accelerate.utils import gather_object
 from prefzoo.errors import PrefzooError
 from prefzoo.interface import Bench, Policy
 from prefzoo.judges.ai_preferences import in_words
-from prefzoo.machine import divides_weights
 from prefzoo.models.language_model import LanguageModelPolicy
-from prefzoo.models.loading import to_be_divided
 from prefzoo.trainers.divided_weights import whole_weights
-from prefzoo.trainers.fitting import fit
+from prefzoo.trainers.fitting import fit, start_shared_with_reward
 from prefzoo.trainers.reference import without_reference
 from prefzoo.types import Prompt
 
@@ -60,11 +58,7 @@ def fit_online_pairs(
     if bench.generation.temperature == 0:
         raise PrefzooError("generation.temperature is 0: an algorithm that learns from its own samples must sample")
     bench = bench.replace(reuse=None, data=dataclasses.replace(bench.data, sampled=True))
-    with to_be_divided():
-        start, latest = LanguageModelPolicy.start_of(bench), bench.latest
-    lends_base = bench.adapter.type != "full" and not divides_weights()
-    if lends_base and (share := getattr(bench.reward, "share_base", None)):
-        share(start.model, bench.start)
+    start, latest = start_shared_with_reward(bench), bench.latest
     whole_start = start if bench.adapter.type == "full" and learner.reference else None
     if whole_start is None:  # the reference is the policy with its adapter off, or there is none
         latest = latest or start
