@@ -210,7 +210,7 @@ def load(name: str) -> type[Algorithm]:
     if name in BUILT_IN:
         module, _, attribute = BUILT_IN[name].partition(":")
         return getattr(importlib.import_module(module), attribute)
-    offered = _offered(name)
+    offered = _offered().get(name)
     if not offered:
         raise KeyError(unknown_algorithm(name, names()))
     if len(offered) > 1:
@@ -227,11 +227,12 @@ def load(name: str) -> type[Algorithm]:
 
 def clashes() -> list[str]:
     """A sentence for each name of ours, or registered here, that an installed package offers too."""
+    offered = _offered()
     return [
         f"the package {package} offers an algorithm named {name!r} too; it is not used, because "
         f"{'that is a built-in one' if name in BUILT_IN else 'one of that name is registered'}"
-        for name in sorted({*BUILT_IN, *_registered})
-        for package, point in _offered(name).items()
+        for name in sorted({*BUILT_IN, *_registered} & offered.keys())
+        for package, point in offered[name].items()
         if (cls := _registered.get(name)) is None or point.value != f"{cls.__module__}:{cls.__qualname__}"
     ]
 
@@ -332,11 +333,12 @@ def _resolve(name: str, cls: type[Algorithm]) -> None:
             owner.__annotations__[key] = annotation
 
 
-def _offered(name: str) -> dict[str, EntryPoint]:
-    """The installed packages that offer an algorithm of this name."""
-    return {
-        point.dist.name if point.dist else point.value: point for point in entry_points(group=ENTRY_POINTS, name=name)
-    }
+def _offered() -> dict[str, dict[str, EntryPoint]]:
+    """Name -> the installed packages that offer an algorithm of this name. All packages are read for it."""
+    offered: dict[str, dict[str, EntryPoint]] = {}
+    for point in entry_points(group=ENTRY_POINTS):
+        offered.setdefault(point.name, {})[point.dist.name if point.dist else point.value] = point
+    return offered
 
 
 def _holder(name: str, cls: type[Algorithm]) -> str | None:
@@ -347,7 +349,7 @@ def _holder(name: str, cls: type[Algorithm]) -> str | None:
     if name in _registered:
         other = _registered[name]
         return None if (other.__module__, other.__qualname__) == own else f"{other.__module__}.{other.__qualname__}"
-    strangers = [package for package, point in _offered(name).items() if point.value != ":".join(own)]
+    strangers = [package for package, point in _offered().get(name, {}).items() if point.value != ":".join(own)]
     return f"the package {strangers[0]}" if strangers else None
 
 
