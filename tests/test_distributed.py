@@ -131,53 +131,6 @@ def test_with_divided_weights_two_processes_take_the_steps_that_one_takes(tmp_pa
     assert_same_policies(tmp_path / "one", tmp_path / "two", 5 + 4 + 2)
 
 
-def test_divided_weights_that_are_all_trained_go_on_after_a_kill(tmp_path) -> None:
-    """A killed training that resumes ends as one that ran through, in one process; DPO's reference is divided too."""
-    two = tmp_path / "two"
-    two.mkdir()
-    launched([str(SCRIPT), "dpo", str(two), "full", "2"], 2, "fsdp", fails=True)
-    assert list(two.glob("checkpoints/*/checkpoint-1/whole")) and not (two / "policy").exists()
-    first, _ = trained("dpo", 2, two, "fsdp", "full")
-    assert first["report"]["resumed_at_step"] == 1
-    assert first["shards"] == {f"model: {SHARED}": 38, f"ref_model: {SHARED}": 38}
-    assert first["report"]["model"]["used"]["weights"] == "divided among them (FSDP)"
-    (alone,) = trained("dpo", 1, tmp_path / "one", adapter="full")
-    assert first["ledger"] == alone["ledger"]
-    assert_same_policies(tmp_path / "one", two, 1 + 1 + 1)
-
-
-def assert_the_same_from_divided_weights(two: Path, divided: Path) -> None:
-    """Processes that sample from weights that they gather end where those end that have them all: each draws by its own
-    random numbers, from the same probabilities."""
-    files = sorted(file.relative_to(two) for file in two.glob("**/*.safetensors"))
-    assert files and files == sorted(file.relative_to(divided) for file in divided.glob("**/*.safetensors"))
-    for file in files:
-        assert_close(two / file, divided / file)
-
-
-def test_what_samples_from_divided_weights_that_are_all_trained_ends_as_data_parallel(tmp_path) -> None:
-    """With a critic's own model, a reference that moves, the start to sample from, heads beside the policy."""
-    names = "ppo?reference_decay=0.5&minibatches=2,grpo?kl_coefficient=0.05,xpo,ilql,sac?rounds=1"
-    first, _ = trained(names, 2, tmp_path / "divided", "fsdp", "full")
-    assert set(first["shards"]) == {f"model: {SHARED}", f"ref_model: {SHARED}"}
-    other, _ = trained(names, 2, tmp_path / "two", adapter="full")
-    assert first["ledger"] == other["ledger"] and first["shapings"] == other["shapings"], "the same replies"
-    assert_the_same_from_divided_weights(tmp_path / "two", tmp_path / "divided")
-
-
-def test_a_killed_ppo_on_divided_weights_goes_on_to_the_same_numbers(tmp_path) -> None:
-    name, killed = "ppo?reference_decay=0.5", tmp_path / "killed"
-    killed.mkdir()
-    launched([str(SCRIPT), name, str(killed), "lora", "6"], 2, "fsdp", fails=True)  # in the second rollout
-    first, _ = trained(name, 2, killed, "fsdp")
-    assert first["report"]["resumed_at_step"] == 5
-    through, _ = trained(name, 2, tmp_path / "through", "fsdp")
-    assert first["ended"] == through["ended"] and any("value_head" in key for key in first["ended"])
-    assert first["ledger"] == through["ledger"]
-    one, two = (load_file(f / "policy" / "adapter_model.safetensors") for f in (killed, tmp_path / "through"))
-    assert all(torch.equal(weight, two[key]) for key, weight in one.items())
-
-
 def test_a_comparison_with_divided_weights_refuses_what_does_not_say_that_it_can(tmp_path) -> None:
     sets = [*SMALL, "budget.prompts=16", "training.batch_size=8", "start.algorithm=sft"]
     program = str(Path(sys.executable).with_name("prefzoo"))
@@ -216,9 +169,6 @@ def test_what_samples_ends_alike_in_both(tmp_path) -> None:
     first, second = trained(",".join(names), 2, tmp_path / "two")
     assert first["ended"] == second["ended"]
     assert {key.split()[0] for key in first["ended"] if " " in key} == set(names)
-    ours, theirs = trained(",".join(names), 2, tmp_path / "divided", "fsdp")
-    assert ours["ended"] == theirs["ended"] and len(ours["ended"]) == len(first["ended"]), "the critic's, too"
-    assert_the_same_from_divided_weights(tmp_path / "two", tmp_path / "divided")
     assert first["ledger"] == second["ledger"]
     # twice 16 for distill (what rejection sampling draws from, and what is distilled on) and for
     # best_of_n_distillation (what F is drawn from, and what it is learned on)
