@@ -47,7 +47,7 @@ test-kills: $(READY) ## 100 kills over every way to train and all stages; an hou
 test-fsdp: $(READY) ## trainings whose weights two processes divide; ten minutes
 	$(BIN)/python -m pytest -m fsdp
 
-test-people: $(READY) ## the pages for people in real browsers, under kills and crowds; three minutes (needs Chromium)
+test-people: $(READY) ## the pages for people in real browsers, under kills and crowds, and the whole circle; five minutes (needs Chromium)
 	$(BIN)/python -m pytest -m people
 
 test-slurm: $(READY) ## stages as jobs of a real Slurm, on this machine; 15 minutes (Debian: apt-get install slurm-wlm munge, which needs root)

@@ -1,15 +1,16 @@
 """Trainings whose weights two processes divide (FSDP2): they end where those end that have all weights, and go on after
-a kill. `test_distributed` has the first of these, and a comparison."""
+a kill. `test_distributed` has the first of these."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from test_distributed import SCRIPT, SHARED, assert_close, assert_same_policies, launched, trained
+from test_distributed import SCRIPT, SHARED, assert_close, assert_same_policies, compared, launched, trained
 
 pytestmark = pytest.mark.fsdp
 
@@ -71,3 +72,14 @@ def test_a_killed_ppo_on_divided_weights_goes_on_to_the_same_numbers(tmp_path) -
     assert first["ledger"] == through["ledger"]
     one, two = (load_file(f / "policy" / "adapter_model.safetensors") for f in (killed, tmp_path / "through"))
     assert all(torch.equal(weight, two[key]) for key, weight in one.items())
+
+
+def test_a_comparison_trains_with_divided_weights_and_answers_with_whole_ones(tmp_path) -> None:
+    launched(compared("{ppo: {value_model: reward}, rlaif: {}}", tmp_path / "run"), 2, "fsdp")
+    found = json.loads((tmp_path / "run" / "results.json").read_text())["algorithms"]
+    for label in ("ppo", "rlaif"):
+        used = found[label]["seeds"]["0"]["details"]["model"]["used"]
+        assert found[label]["status"] == "ok" and used["processes"] == 2 and "FSDP" in used["weights"]
+    for stage in ("stages/start", "stages/reward", "trials/train-ppo", "trials/train-rlaif"):
+        assert len(list((tmp_path / "run").glob(f"{stage}-*.1.log"))) == 1, "both processes train it"
+    assert not list((tmp_path / "run").glob("trials/evaluate-*.1.log"))

@@ -24,7 +24,7 @@ def script() -> ModuleType:
     return module
 
 
-@pytest.mark.slow
+@pytest.mark.people
 @pytest.mark.timeout(3600)
 def test_the_circle_closes_and_every_answer_is_learned_from(script, tmp_path: Path, capfd) -> None:
     circle = script.Circle(tmp_path, prompts=80, rounds=2, per_round=10, users=40, seeds=1)
