@@ -7,11 +7,10 @@ speed and peak memory.
 Model, prompts and settings are those of size `25m` in `ppo_beside_trl112`, and so is how runs are measured. The reward
 is an adapter of the policy's shape with random weights, the same for both, each given it in its own files.
 
-Not equal: LLaMA-Factory's critic is one head on the policy's own hidden states and learns in the policy's pass, ours
-(`value_model: shared`) is an adapter with a head and learns in a pass of its own. LLaMA-Factory's KL coefficient cannot
-be set (0.2, adaptive), and it has no penalty of a cut reply. Its autocast to bfloat16 is off here, see
-`llamafactory/train.py`. `prefzoo` has the allocator of a plain Python process, `prefzoo-stage` the thresholds that each
-process of `prefzoo compare` sets.
+Not equal: LLaMA-Factory's critic is one head on the policy's own hidden states and learns in the policy's pass, ours is
+an adapter with a head and learns in a pass of its own. LLaMA-Factory's KL coefficient cannot be set (0.2, adaptive),
+and it has no penalty of a cut reply. Its autocast to bfloat16 is off here, see `llamafactory/train.py`. `prefzoo` has
+the allocator of a plain Python process, `prefzoo-stage` the thresholds that each process of `prefzoo compare` sets.
 """
 
 from __future__ import annotations

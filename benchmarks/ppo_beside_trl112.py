@@ -9,9 +9,10 @@ Equal on all sides: start, reward model (a sequence classifier, loaded as it is)
 minibatches, reply length, temperature, KL coefficient and estimator, clipping, gamma, lambda, value coefficient,
 penalty of a cut reply, learning rate (constant), optimizer, the policy's LoRA, float32, no gradient checkpointing.
 
-Not equal: the critic. `prefzoo` is our default, a head of two layers on the start's last hidden states;
-`prefzoo-shared` is `value_model: shared`, a second adapter on the policy's base with a new head. TRL's is a model of
-its own: `trl` starts it from the reward model and trains it whole, as TRL's documentation does; `trl-lora` gives it an adapter
+Not equal: the critic. `prefzoo` is our default, a second adapter on the policy's base with a new head;
+`prefzoo-frozen` is `value_model: frozen`, a head of two layers on the start's last hidden states. TRL's is a model of
+its own:
+`trl` starts it from the reward model and trains it whole, as TRL's documentation does; `trl-lora` gives it an adapter
 of the policy's shape. We clip the gradient's norm to 1, TRL's PPO does not clip it. We decode a reply and put it into
 the reward model's own template; TRL scores the token ids, so that a cut reply has no end-of-turn token there.
 
@@ -39,9 +40,9 @@ from measuring import machine, measured, medians, ratios, resident_bytes, write
 from models import random_25m, random_texts
 
 HERE = Path(__file__).parent
-OURS = ("prefzoo", "prefzoo-shared")
+OURS = ("prefzoo", "prefzoo-frozen")
 OTHERS = ("trl", "trl-lora")
-CRITICS = {"prefzoo": "frozen", "prefzoo-shared": "shared", "trl": "whole", "trl-lora": "lora", "sft": "none"}
+CRITICS = {"prefzoo": "shared", "prefzoo-frozen": "frozen", "trl": "whole", "trl-lora": "lora", "sft": "none"}
 SHARED = {
     "epochs": 4,
     "temperature": 1.0,

@@ -40,10 +40,10 @@ def assert_the_same_from_divided_weights(two: Path, divided: Path) -> None:
 
 
 def test_what_samples_from_divided_weights_that_are_all_trained_ends_as_data_parallel(tmp_path) -> None:
-    """With critics that read the reference, a start of their own and a model of their own, a reference that moves, the
+    """With critics on a model of their own, on the reference and on a start of their own, a reference that moves, the
     start to sample from, heads beside the policy."""
-    critics = "ppo?epochs=2,ppo?reference_decay=0.5&minibatches=2,ppo?value_model=separate&epochs=1"
-    names = f"{critics},grpo?kl_coefficient=0.05,xpo,ilql,sac?rounds=1"
+    frozen = "ppo?value_model=frozen&epochs=2,ppo?value_model=frozen&kl_coefficient=0&epochs=1"
+    names = f"ppo?reference_decay=0.5&minibatches=2,{frozen},grpo?kl_coefficient=0.05,xpo,ilql,sac?rounds=1"
     first, _ = trained(names, 2, tmp_path / "divided", "fsdp", "full")
     assert set(first["shards"]) == {f"model: {SHARED}", f"ref_model: {SHARED}"}
     other, _ = trained(names, 2, tmp_path / "two", adapter="full")
@@ -52,12 +52,15 @@ def test_what_samples_from_divided_weights_that_are_all_trained_ends_as_data_par
 
 
 def test_what_samples_from_divided_weights_ends_as_data_parallel(tmp_path) -> None:
-    critics = "ppo?epochs=2,ppo?value_model=shared&epochs=1,a2c"
+    critics = "ppo?epochs=2,ppo?value_model=frozen&epochs=1,a2c"
     names = f"{critics},grpo,rloo,online_dpo?sync=once,iterative_dpo,distill,best_of_n_distillation,sac?rounds=2"
     ours, theirs = trained(names, 2, tmp_path / "divided", "fsdp")
     first, _ = trained(names, 2, tmp_path / "two")
     assert ours["ended"] == theirs["ended"] and ours["ended"].keys() == first["ended"].keys(), "the critics', too"
-    assert ours["ledger"] == first["ledger"]
+    # With divided weights DPO computes its reference in each step, which elsewhere the sampling of a round has told.
+    assert {name: ours["charged"][name] == first["charged"][name] for name in names.split(",")} == {
+        name: name != "iterative_dpo" for name in names.split(",")
+    }
     assert_the_same_from_divided_weights(tmp_path / "two", tmp_path / "divided")
 
 

@@ -122,9 +122,9 @@ def test_dpo_pays_for_its_reference(adapter, make_bench, sizes) -> None:
 ONLINE = [
     # passes over a rollout: forward only on the policy and on the start, with gradients; what the critic adds.
     # The policy's log-probabilities come from sampling, and a frozen critic reads the states of the reference's pass.
-    ("ppo", {"epochs": 2, "value_model": "shared"}, (0, 1, 2), (1, 2)),
-    ("ppo", {"epochs": 2}, (0, 1, 2), (0, 0)),
-    ("ppo", {"epochs": 2, "kl_coefficient": 0.0}, (0, 0, 2), (1, 0)),
+    ("ppo", {"epochs": 2}, (0, 1, 2), (1, 2)),
+    ("ppo", {"epochs": 2, "value_model": "frozen"}, (0, 1, 2), (0, 0)),
+    ("ppo", {"epochs": 2, "value_model": "frozen", "kl_coefficient": 0.0}, (0, 0, 2), (1, 0)),
     ("reinforce", {}, (0, 1, 1), (0, 0)),
     ("grpo", {"generations": 2}, (0, 1, 1), (0, 0)),
     ("grpo", {"generations": 2, "epochs": 2, "kl_coefficient": 0.0}, (0, 0, 2), (0, 0)),
@@ -151,7 +151,7 @@ def test_online_algorithms_pay_for_every_pass_over_a_rollout(name, settings, pas
     assert ledger.trained_tokens == (learned + learned_values) * whole
     head = 129  # the critic's own: a weight for each of 128 hidden units, and a bias
     by_critic = 2 * head * values * whole + 6 * head * learned_values * whole
-    if frozen := name == "ppo" and "value_model" not in settings:  # two layers, without a pass over the base
+    if frozen := "value_model" in settings:  # two layers, without a pass over the base
         head += 128 * 129
         by_critic = 2 * head * whole + 6 * head * 2 * whole
     on_base = reference + (values if frozen else 0)
@@ -160,7 +160,12 @@ def test_online_algorithms_pay_for_every_pass_over_a_rollout(name, settings, pas
 
 @pytest.mark.parametrize(
     ("settings", "starts"),
-    [({"value_model": "separate"}, 1), ({}, 1), ({"kl_coefficient": 0.0}, 1), ({"reference_decay": 0.9}, 2)],
+    [
+        ({}, 1),
+        ({"value_model": "frozen"}, 1),
+        ({"value_model": "frozen", "kl_coefficient": 0.0}, 1),
+        ({"value_model": "frozen", "reference_decay": 0.9}, 2),
+    ],
     ids=str,
 )
 def test_full_actor_and_critic_are_charged_as_two_models(settings, starts, make_bench, sizes) -> None:
@@ -168,7 +173,7 @@ def test_full_actor_and_critic_are_charged_as_two_models(settings, starts, make_
     bench = make_bench("full").replace(reward=length)
     get("ppo", epochs=1, **settings).train(bench)
     ledger, base = bench.ledger, sizes[0]
-    separate = "value_model" in settings
+    separate = "value_model" not in settings
     critic = base + 129 if separate else 129 + 128 * 129  # the lab's head is its embedding
     whole = ledger.trained_tokens // (2 if separate else 1)
     read = whole - ledger.generated_tokens

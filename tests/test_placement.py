@@ -252,9 +252,9 @@ def test_what_is_divided_over_processes() -> None:
 
 def test_what_is_sent_by_hand() -> None:
     """LoRA of 41,943,040 weights in float32: a ring's all-reduce among 8 sends 2 x 7/8 of 167,772,160 bytes."""
-    shared = "algorithms.shared={algorithm: ppo, epochs: 2, value_model: shared}"
-    names = ["grpo", "ppo", "shared"]
-    recipe = load("quickstart", ["model.dtype=bfloat16", "training.accumulation=2", shared], names)
+    frozen = "algorithms.frozen={algorithm: ppo, epochs: 2, value_model: frozen}"
+    names = ["grpo", "ppo", "frozen"]
+    recipe = load("quickstart", ["model.dtype=bfloat16", "training.accumulation=2", frozen], names)
     shape = llama_8b(LORA)
     adapter, head = 4 * 41_943_040, 4 * 4096 * 4098
     assert step_traffic(shape, recipe, Arrangement("data parallel", 8)) == 1.75 * adapter
@@ -264,23 +264,23 @@ def test_what_is_sent_by_hand() -> None:
     sent = {name: step_traffic(shape, recipe, Arrangement("FSDP", 8), recipe.algorithm(name)) for name in names}
     # Four replies to a prompt are eight passes, after a rollout of its own.
     assert sent["grpo"] == 7 / 8 * (8 * (2 * whole + adapter) + whole)
-    # A rollout is learned from in two epochs. A shared critic passes through the base, too, with an adapter of its own.
-    assert sent["ppo"] == 7 / 8 * (2 * (2 * whole + adapter + 3 * head) + whole / 2)
-    assert sent["shared"] == 7 / 8 * (2 * (2 * 2 * whole + adapter + 3 * adapter) + (whole + adapter) / 2)
+    # PPO's critic passes through the base, too, with an adapter of its own; a rollout is learned from in two epochs.
+    assert sent["ppo"] == 7 / 8 * (2 * (2 * 2 * whole + adapter + 3 * adapter) + (whole + adapter) / 2)
+    assert sent["frozen"] == 7 / 8 * (2 * (2 * whole + adapter + 3 * head) + whole / 2)
 
 
 def test_what_is_whole_while_a_process_samples() -> None:
-    names = ["grpo", "ppo", "shared", "dpo"]
-    shared = "algorithms.shared={algorithm: ppo, value_model: shared}"
-    recipe = load("quickstart", ["model.dtype=bfloat16", shared], names)
+    names = ["grpo", "ppo", "frozen", "dpo"]
+    frozen = "algorithms.frozen={algorithm: ppo, value_model: frozen}"
+    recipe = load("quickstart", ["model.dtype=bfloat16", frozen], names)
     shape, eight = llama_8b(LORA), Arrangement("FSDP", 8)
     gathered = 2 * (2 * shape.block + shape.outside)
     parts = {name: label_parts(recipe, shape, recipe.algorithm(name), eight) for name in names}
     work = {name: workload(recipe, recipe.algorithm(name), 8) for name in parts}
     whole = {name: each["sampling"] - sampling(shape, "bfloat16", work[name]) for name, each in parts.items()}
     assert whole["grpo"] == 2 * shape.weights + 4 * shape.adapter - gathered
-    assert whole["ppo"] == whole["grpo"] + 4 * 4096 * 4098 and whole["dpo"] == 0
-    assert whole["shared"] == whole["grpo"] + 4 * shape.adapter
+    assert whole["ppo"] == whole["grpo"] + 4 * shape.adapter and whole["dpo"] == 0
+    assert whole["frozen"] == whole["grpo"] + 4 * 4096 * 4098
     whole_models = load("quickstart", ["adapter={type: full}", "training.bf16=true"], ["best_of_n_distillation", "sac"])
     for name in whole_models.algorithms:
         beside = label_parts(whole_models, llama_8b(FULL), whole_models.algorithm(name))["other models"]
@@ -306,18 +306,18 @@ def test_what_labels_hold_beside_the_policy() -> None:
     assert work["ppo"].samples == 8 and work["grpo"].samples == 4 * 8 and not work["dpo"].samples
     assert work["ppo"].length == 512 + 100 and work["dpo"].length == 1024
     parts = {name: label_parts(recipe, shape, recipe.algorithm(name)) for name in names}
-    assert parts["ppo"]["critic"] == 16 * 4096 * 4098 and parts["grpo"]["critic"] == 0
-    assert critic_bytes(shape, "shared", "adamw_torch_fused") == 16 * shape.adapter
+    assert parts["ppo"]["critic"] == 16 * shape.adapter and parts["grpo"]["critic"] == 0
     assert parts["ppo"]["other models"] == 4 * shape.adapter, "a reward model on the same base"
     assert parts["ilql"]["logits"] == 3 * 4 * 8 * 1024 * shape.vocabulary
-    settings = {"shared": "value_model: shared", "free": "kl_coefficient: 0", "moving": "reference_decay: 0.9"}
-    critics = [f"algorithms.{label}={{algorithm: ppo, {setting}}}" for label, setting in settings.items()]
-    of_ppo = ["ppo", "shared", "free", "moving"]
+    more = {"frozen": "", "free": ", kl_coefficient: 0", "moving": ", reference_decay: 0.9"}
+    critics = [f"algorithms.{each}={{algorithm: ppo, value_model: frozen{setting}}}" for each, setting in more.items()]
+    of_ppo = ["ppo", *more]
     whole = load("quickstart", ["adapter={type: full}", "training.bf16=true", *critics], [*names, *of_ppo[1:]])
     shape = llama_8b(FULL)
     held = {name: label_parts(whole, shape, whole.algorithm(name)) for name in of_ppo}
-    assert held["shared"]["critic"] == 16 * (shape.weights - shape.head), "one of its own"
-    assert {held[name]["critic"] for name in ("ppo", "free", "moving")} == {16 * 4096 * 4098}
+    separate = critic_bytes(shape, "separate", "adamw_torch_fused")
+    assert held["ppo"]["critic"] == 16 * (shape.weights - shape.head) == separate
+    assert {held[name]["critic"] for name in more} == {16 * 4096 * 4098}
     models = [held[name]["other models"] / (4 * shape.weights) for name in of_ppo]
     assert models == [2, 2, 2, 3], "the reward model, the reference, a start where that is no reference"
     for name, alone, divided in (("sft", 0, 0), ("dpo", 0, 1 / 8), ("kto", 1, 1 / 8)):
@@ -339,7 +339,7 @@ def test_the_smallest_arrangement(monkeypatch) -> None:
     assert smallest == {
         "sft": (Arrangement("FSDP", 2), True),
         "dpo": (Arrangement("FSDP", 4), True),
-        "ppo": (Arrangement("FSDP", 16), True),
+        "ppo": (Arrangement("FSDP", 32), True),
         "needs_whole": (Arrangement("FSDP", 2), False),
     }
     assert any("needs_whole: what would fit" in sentence for sentence in placement_sentences(plan))

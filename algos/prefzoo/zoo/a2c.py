@@ -23,7 +23,7 @@ class A2C(FromTokenRewards):
         gamma, lam: discount, and trace decay of generalized advantage estimation. Default: PPO's.
         whiten_rewards: scale token rewards to variance 1. Default: PPO's.
         whiten_advantages: scale advantages to mean 0 and variance 1. Default: PPO's.
-        value_model: `frozen`, `shared`, `separate` or `reward`; see PPO. Default: PPO's.
+        value_model: `shared`, `separate`, `reward` or `frozen`; see PPO. Default: PPO's.
     """
 
     vf_coef: Annotated[float, Field(ge=0)] = 0.1
@@ -31,7 +31,7 @@ class A2C(FromTokenRewards):
     lam: Annotated[float, Field(ge=0, le=1)] = 0.95
     whiten_rewards: bool = False
     whiten_advantages: bool = True
-    value_model: Literal["frozen", "shared", "separate", "reward"] = "frozen"
+    value_model: Literal["shared", "separate", "reward", "frozen"] = "shared"
 
     @property
     def replies_per_row(self) -> int:

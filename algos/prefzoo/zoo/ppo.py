@@ -41,10 +41,11 @@ class PPO(FromTokenRewards):
         gamma, lam: discount, and trace decay of generalized advantage estimation. Default: Huang et al. 2024.
         whiten_rewards: scale token rewards to variance 1. Default: Huang et al. 2024.
         whiten_advantages: scale advantages to mean 0 and variance 1. Default: Huang et al. 2024.
-        value_model: `frozen`, a head of two layers on the last hidden states of the start, which are computed once a
-            rollout; `shared`, an adapter of the critic's own on the policy's base; `separate`, a model of its own,
+        value_model: `shared`, an adapter of the critic's own on the policy's base; `separate`, a model of its own,
             trained whole (with full fine-tuning `shared` is it too); `reward`, the same, that begins as the reward
-            model. Default: ours, the least to compute, and in the lab no worse (docs/log.md).
+            model; `frozen`, a head of two layers on the last hidden states of the start, which are computed once a
+            rollout: the least to compute, and in the lab no worse (docs/log.md). Default: ours, a critic that is
+            trained, as in published PPO, with one base in memory.
         epochs: how often each rollout is learned from. Default: Huang et al. 2024.
         minibatches: optimizer steps that an epoch is divided into; a rollout is that many batches. Default: ours.
         clip: how far the probability ratio may go from 1 before its gradient is cut; None does not clip. Default: Huang
@@ -72,7 +73,7 @@ class PPO(FromTokenRewards):
     lam: Annotated[float, Field(ge=0, le=1)] = 0.95
     whiten_rewards: bool = False
     whiten_advantages: bool = True
-    value_model: Literal["frozen", "shared", "separate", "reward"] = "frozen"
+    value_model: Literal["shared", "separate", "reward", "frozen"] = "shared"
     epochs: Annotated[int, Field(ge=1)] = 4
     minibatches: Annotated[int, Field(ge=1)] = 1
     clip: Annotated[float, Field(gt=0)] | None = 0.2
