@@ -41,11 +41,11 @@ class CriticModules:
         """
         model = self.model
         self._adapted, self._frozen, self._start = [], frozen, model
-        if frozen:
+        if frozen and value_model is not None:
+            model.add_module(BACKBONE, from_first_token(value_model.requires_grad_(False)))
+        elif frozen:
             self.start_states = []
-            if value_model is not None:
-                model.add_module(BACKBONE, from_first_token(value_model.requires_grad_(False)))
-            elif not isinstance(model, PeftModel):
+            if not isinstance(model, PeftModel):
                 self._start = self.ref_model.requires_grad_(False)  # as is asked of a head whose pass keeps states
                 value_model = backbone(self._start)
         elif value_model is None:
@@ -101,7 +101,7 @@ class CriticModules:
         read = self._backbone if self._backbone is not None else backbone(model)
         if not self._frozen:
             return states_before(read, ids, attention, width)
-        for passed, states in self.start_states:
+        for passed, states in self.start_states or ():
             if torch.equal(passed, ids):
                 return states
         self.bench.ledger.forwarded(int(attention.sum()), weights_of(model).start)

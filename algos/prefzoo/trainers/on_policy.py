@@ -312,7 +312,8 @@ class ActorCriticTrainer(CriticModules, OnPolicyTrainer):
             parts = [self.critic_states(_rows(batch, i, i + size)) for i in range(0, len(mask), size)]
             kept[STATES] = torch.cat(parts)
             batch = batch | kept
-            self.start_states = []
+            if self.start_states:
+                self.start_states = []
         with self._critic_on():
             rows = [_rows(batch, i, i + size) for i in range(0, len(mask), size)]
             parts = [as_forward_pass(self._valued, partial(self.values, part)) for part in rows]
