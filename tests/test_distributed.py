@@ -135,16 +135,8 @@ def compared(labels: str, out: Path) -> list[str]:
     """The command of a small comparison."""
     sets = [*SMALL, "budget.prompts=16", "training.batch_size=8", "start.algorithm=sft", f"algorithms={labels}"]
     words = [word for each in sets for word in ("--set", each)]
-    return [
-        str(Path(sys.executable).with_name("prefzoo")),
-        "compare",
-        "quickstart",
-        "--seeds",
-        "1",
-        "--out",
-        str(out),
-        *words,
-    ]
+    program = str(Path(sys.executable).with_name("prefzoo"))
+    return [program, "compare", "quickstart", "--seeds", "1", "--out", str(out), *words]
 
 
 def test_a_comparison_with_divided_weights_refuses_what_does_not_say_that_it_can(tmp_path) -> None:
