@@ -22,6 +22,7 @@ from typer.testing import CliRunner
 
 from prefzoo.atomic_files import partial_folder
 from prefzoo.cli import app
+from prefzoo.commands import run_status
 from prefzoo.commands.run_folder import locked_folder
 from prefzoo.commands.run_status import log_lines, status
 from prefzoo.commands.stage_runner import time_limit
@@ -375,7 +376,9 @@ def test_a_holder_who_was_followed_ends_at_once(tmp_path) -> None:
     assert json.loads(holder_file(path).read_text()) == {"id": "x"}
 
 
-def test_status_says_what_runs_where_what_waits_and_what_failed(tmp_path, programs) -> None:
+def test_status_says_what_runs_where_what_waits_and_what_failed(tmp_path, programs, monkeypatch) -> None:
+    now = time.time()
+    monkeypatch.setattr(run_status, "time", SimpleNamespace(time=lambda: now))
     plan = make_plan(load("quickstart", ["seeds=1"], ["sft", "dpo"]), tmp_path)
     plan.save()
     (programs / "told").write_text("b|70|PENDING|Priority|\n")
@@ -384,22 +387,22 @@ def test_status_says_what_runs_where_what_waits_and_what_failed(tmp_path, progra
     (stages["data"].folder / "seconds.txt").write_text("61.0")
     folders = {name: JobFolder.of(tmp_path, stages[name]) for name in ("start", "reward", "train sft seed 0")}
     for name, folder in folders.items():
-        attempt = Attempt(f"{name}-id", name, "slurm", "b", 0, "70", time.time() - 90)
+        attempt = Attempt(f"{name}-id", name, "slurm", "b", 0, "70", now - 90)
         folder.save("attempt", asdict(attempt))
     sign = holder_file(folders["start"].path / "lock")
-    sign.write_text(json.dumps({"attempt": "start-id", "host": "node7", "since": time.time() - 125}))
+    sign.write_text(json.dumps({"attempt": "start-id", "host": "node7", "since": now - 125}))
     folders["start"].save("progress", {"activity": "training", "done": 3, "total": 9})
     folders["reward"].save("ended", asdict(Ended("reward-id", "failed", "no good")))
     found = {each.stage: each for each in status(tmp_path)}
     assert (found["data"].state, found["data"].seconds) == ("done", 61.0)
     running = found["start"]
     assert (running.state, running.where, running.what) == ("running", "node7 (slurm 70)", "training 3/9")
-    assert 125 <= running.seconds < 140
+    assert running.seconds == pytest.approx(125)
     assert (found["reward"].state, found["reward"].what) == ("failed", "no good")
     queued = found["train sft seed 0"]
-    assert (queued.state, queued.what) == ("queued", "PENDING Priority") and 90 <= queued.seconds < 105
+    assert (queued.state, queued.what) == ("queued", "PENDING Priority") and queued.seconds == pytest.approx(90)
     assert found["train dpo seed 0"].state == "waiting" and found["train dpo seed 0"].what == "for start"
-    os.utime(sign, (0, time.time() - 300))
+    os.utime(sign, (0, now - 300))
     assert {each.stage: each for each in status(tmp_path)}["start"].what.startswith("no sign for 300 s")
     shown = CliRunner().invoke(app, ["status", str(tmp_path)]).output
     assert "1 done, 1 running, 1 failed, 1 queued" in shown and "2:05" in shown
