@@ -27,6 +27,7 @@ from transformers.generation import (
 
 from prefzoo.models.batch_invariance import has_attention_alone, takes
 from prefzoo.models.merged_layers import merged_layers
+from prefzoo.models.replayed_steps import ReplayedSteps, can_replay
 
 NO_PROBABILITIES = "probability tensor contains"
 """In the error when a sampled distribution is not one, torch's own or ours."""
@@ -129,30 +130,7 @@ def _replies(
     ends = config._eos_token_tensor.to(ids.device)
     replies = ids.new_full((len(ids), steps), int(config._pad_token_tensor))
     logs = torch.zeros(replies.shape, device=ids.device)
-    cache = given["past_key_values"]
-    cache.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
-    keep = {"logits_to_keep": 1} if takes(model, "logits_to_keep") else {}
-    mask, positions = given.get("attention_mask"), given.get("position_ids")
-
-    def pass_on(tokens: Tensor) -> Tensor:
-        """The scores of what follows on these tokens, (rows, V), float32."""
-        inputs = {"attention_mask": mask, "past_key_values": cache, "use_cache": True, **keep}
-        if positions is not None:
-            inputs["position_ids"] = positions
-        return model(input_ids=tokens, return_dict=True, **inputs).logits[:, -1].float()
-
-    # Each prompt once, in whichever of its rows comes first; then its keys and values for each of its rows.
-    told_apart = ids if mask is None else torch.cat([ids, mask], dim=1)
-    which = torch.unique_consecutive(told_apart, dim=0, return_inverse=True)[1]
-    first = torch.cat([which.new_ones(1), which.diff()]).nonzero()[:, 0]
-    every_mask, every_position = mask, positions
-    mask = None if mask is None else mask[first]
-    positions = None if positions is None else positions[first]
-    logits = pass_on(ids[first])
-    if len(first) < len(ids):
-        cache.batch_select_indices(which)
-        logits = logits[which]
-    mask, positions = every_mask, None if every_position is None else every_position[:, -1:]
+    logits, follow = _after_prompts(model, ids, given, steps)
 
     rows = torch.arange(len(ids), device=ids.device)  # which row of the batch stands in each row here
     open_rows = torch.ones_like(rows, dtype=torch.bool)
@@ -173,17 +151,74 @@ def _replies(
         if count == 0:
             longest = step + 1
             break
-        if len(rows) - count >= max(1, FINISHED_SHARE * len(rows)):
+        if follow.pays_to_drop(len(rows) - count, len(rows)):
             kept = open_rows.nonzero()[:, 0]
-            cache.batch_select_indices(kept)
+            follow.keep(kept)
             rows, open_rows, tokens = rows[kept], open_rows[kept], tokens[kept]
-            mask = None if mask is None else mask[kept]
-            positions = None if positions is None else positions[kept]
         if step + 1 < steps:
-            mask = None if mask is None else torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-            positions = None if positions is None else positions + 1
-            logits = pass_on(tokens[:, None])
+            logits = follow.after(tokens)
     return replies[:, :longest], logs[:, :longest]
+
+
+def _after_prompts(model: Any, ids: Tensor, given: dict[str, Any], steps: int) -> tuple[Tensor, Any]:
+    """The scores of the first token of each reply, (rows, V), and what goes on from there.
+
+    Each prompt is read once, in whichever of its rows comes first; then its keys and values are those of all of them.
+    """
+    mask, positions = given.get("attention_mask"), given.get("position_ids")
+    told_apart = ids if mask is None else torch.cat([ids, mask], dim=1)
+    which = torch.unique_consecutive(told_apart, dim=0, return_inverse=True)[1]
+    first = torch.cat([which.new_ones(1), which.diff()]).nonzero()[:, 0]
+    cache = given["past_key_values"]
+    cache.layers = [RoomyLayer() if type(layer) is DynamicLayer else layer for layer in cache.layers]
+    reading = LaunchedSteps(model, cache, *(None if each is None else each[first] for each in (mask, positions)))
+    logits = reading.scores(ids[first])
+    if len(first) < len(ids):
+        cache.batch_select_indices(which)
+        logits = logits[which]
+    last = None if positions is None else positions[:, -1:]
+    if mask is not None and last is not None and can_replay(model, cache):
+        return logits, ReplayedSteps(model, cache, mask, last, steps)
+    return logits, LaunchedSteps(model, cache, mask, last)
+
+
+class LaunchedSteps:
+    """Passes on tokens of each row, computed as they are asked for.
+
+    Args:
+        model: what passes.
+        cache: with keys and values of the tokens before.
+        mask: which tokens are seen, those that pass next included, (rows, tokens), or None.
+        positions: of the tokens that pass next, (rows, tokens); or, before `after`, of the last one.
+    """
+
+    def __init__(self, model: Any, cache: Any, mask: Tensor | None, positions: Tensor | None) -> None:
+        self.model, self.cache, self.mask, self.positions = model, cache, mask, positions
+        self._more = {"logits_to_keep": 1} if takes(model, "logits_to_keep") else {}
+
+    def pays_to_drop(self, finished: int, rows: int) -> bool:
+        """Whether so many finished rows, of all that there are, are worth being dropped."""
+        return finished >= max(1, FINISHED_SHARE * rows)
+
+    def keep(self, rows: Tensor) -> None:
+        """Go on with these rows alone, by their indices."""
+        self.cache.batch_select_indices(rows)
+        self.mask = None if self.mask is None else self.mask[rows]
+        self.positions = None if self.positions is None else self.positions[rows]
+
+    def after(self, tokens: Tensor) -> Tensor:
+        """The scores of what follows on a token for each row, (rows, V), float32."""
+        if self.mask is not None:
+            self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], dim=1)
+        self.positions = None if self.positions is None else self.positions + 1
+        return self.scores(tokens[:, None])
+
+    def scores(self, tokens: Tensor) -> Tensor:
+        """The scores of what follows on these tokens, (rows, V), float32."""
+        inputs = {"attention_mask": self.mask, "past_key_values": self.cache, "use_cache": True, **self._more}
+        if self.positions is not None:
+            inputs["position_ids"] = self.positions
+        return self.model(input_ids=tokens, return_dict=True, **inputs).logits[:, -1].float()
 
 
 def _probabilities(scores: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from peft.tuners.lora import LoraLayer
 from peft.utils import ModulesToSaveWrapper
 
 from prefzoo.interface import Bench
+from prefzoo.models import replayed_steps
 from prefzoo.models.adapters import of_adapter
 from prefzoo.models.loading import count
 from prefzoo.models.policy_kinds import EXTRA
@@ -210,12 +211,15 @@ def noting_sampling(report: dict[str, Any]) -> Iterator[None]:
         def setting(name: str) -> Any:
             return kwargs[name] if kwargs.get(name) is not None else getattr(config, name, None)
 
+        output = generate(model, *args, **kwargs)
         if setting("do_sample"):
             facts = {f"generation.{name}": setting(name) for name in ("temperature", "max_new_tokens")}
             facts["generation.engine"] = "transformers"
+            if model.device.type in replayed_steps.DEVICES:
+                facts["steps"] = replayed_steps.how_steps_run(model)
             if facts not in report.setdefault(SAMPLING, []):
                 report[SAMPLING].append(facts)
-        return generate(model, *args, **kwargs)
+        return output
 
     with mock.patch.object(GenerationMixin, "generate", noting_generate), noting_servers(report, SAMPLING):
         yield
