@@ -15,6 +15,7 @@ from peft import PeftModel
 from prefzoo.lab import MODEL_DIR
 from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.models.loading import load_model
+from prefzoo.models.sampling_batches import SampledModel
 from prefzoo.settings import Generation
 
 
@@ -93,8 +94,9 @@ class FakeVllm:
         choices = []
         for k in range(body["n"]):
             with torch.random.fork_rng(), torch.inference_mode():
-                torch.manual_seed(body["seed"] + k)
-                (reply,) = policy._generate([body["prompt"]], generation)
+                sampled = SampledModel(policy.model, policy.tokenizer, policy.eos_ids, "padded")
+                ((ids,),) = sampled.replies([body["prompt"]], generation, body["seed"] + k)
+                reply = policy.completion(body["prompt"], ids)
                 (logs,) = policy.tokens_log_probabilities([body["prompt"]], [reply.token_ids], heat or 1.0)
             choices.append(
                 {

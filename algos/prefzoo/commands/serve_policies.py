@@ -236,10 +236,6 @@ def _engine(engine: str, policies: Sequence[Servable], vllm_python: str | None =
         with shared_base.shared():
             loaded = {each.name: each.load() for each in policies}
     for name, policy in loaded.items():
-        own = not isinstance(policy, LanguageModelPolicy) or any(
-            getattr(type(policy), method) is not getattr(LanguageModelPolicy, method)
-            for method in ("sample", "_generate")
-        )
-        if own:
+        if getattr(type(policy), "sample", None) is not LanguageModelPolicy.sample:
             raise PrefzooError(f"{name} samples in a way of its own ({type(policy).__name__}) and cannot be served")
     return LocalEngine(loaded, generation)

@@ -44,7 +44,10 @@ BY_ROW = (TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper)
 
 @contextlib.contextmanager
 def fast_generate(
-    model: nn.Module, noise: bool = False, drawn: list[tuple[Tensor, Tensor]] | None = None
+    model: nn.Module,
+    noise: bool = False,
+    drawn: list[tuple[Tensor, Tensor]] | None = None,
+    uniform: Tensor | None = None,
 ) -> Iterator[None]:
     """Within this block `generate` of this model, adapted or not, decodes with `decode`, unless it searches beams or
     brings a `generate` of its own.
@@ -55,6 +58,7 @@ def fast_generate(
         drawn: is given, for each call, the replies and the log-probability that each of their tokens was drawn with,
             both (B, tokens of the longest), in nats and 0 after a reply's end; nothing where `decode` did not draw
             from the model's distribution at the temperature.
+        uniform: the numbers that tokens are drawn with, (B, new tokens), float64; left out, they are drawn here.
     """
     inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
     if getattr(type(inner), "generate", None) is not GenerationMixin.generate:
@@ -65,7 +69,7 @@ def fast_generate(
         config = kwargs.get("generation_config") or inner.generation_config
         kwargs.setdefault("synced_gpus", False)  # FSDP's processes have whole weights while they sample
         if (kwargs.get("num_beams") or config.num_beams or 1) == 1:
-            kwargs.setdefault("custom_generate", partial(decode, noise=noise, drawn=drawn))
+            kwargs.setdefault("custom_generate", partial(decode, noise=noise, drawn=drawn, uniform=uniform))
         return type(inner).generate(inner, *args, **kwargs)
 
     inner.generate = generate
@@ -83,6 +87,7 @@ def decode(
     generation_config: Any,
     noise: bool = False,
     drawn: list[tuple[Tensor, Tensor]] | None = None,
+    uniform: Tensor | None = None,
     **model_kwargs: Any,
 ) -> Any:
     """Return what transformers' own loop returns, (B, prompt and reply); called by `generate` with what it has
@@ -92,7 +97,11 @@ def decode(
         more = {"logits_processor": logits_processor, "stopping_criteria": stopping_criteria}
         return model._sample(input_ids, generation_config=generation_config, **more, **model_kwargs)
     with merged_layers(model):
-        replies, logs = _replies(model, input_ids, logits_processor, generation_config, noise, model_kwargs)
+        steps = generation_config.max_length - input_ids.shape[1]
+        if uniform is None and not noise:
+            # All at once, and for every row whether it is finished or not, so that no draw depends on how others end.
+            uniform = torch.rand(len(input_ids), steps, dtype=torch.float64, device=input_ids.device)
+        replies, logs = _replies(model, input_ids, logits_processor, generation_config, uniform, model_kwargs)
     whole = generation_config.do_sample and all(type(each) is TemperatureLogitsWarper for each in logits_processor)
     if drawn is not None and whole:
         drawn.append((replies, logs))
@@ -122,7 +131,7 @@ def _is_plain(
 
 
 def _replies(
-    model: Any, ids: Tensor, processors: Any, config: Any, noise: bool, given: dict[str, Any]
+    model: Any, ids: Tensor, processors: Any, config: Any, uniform: Tensor | None, given: dict[str, Any]
 ) -> tuple[Tensor, Tensor]:
     """The replies, (B, tokens of the longest), the pad token after each one's end, and the log-probabilities with which
     their tokens were drawn, 0 there and where nothing is drawn."""
@@ -134,8 +143,6 @@ def _replies(
 
     rows = torch.arange(len(ids), device=ids.device)  # which row of the batch stands in each row here
     open_rows = torch.ones_like(rows, dtype=torch.bool)
-    # All at once, and for every row whether it is finished or not, so that no draw depends on how other rows end.
-    uniform = None if noise else torch.rand(len(ids), steps, dtype=torch.float64, device=ids.device)
     longest = steps
     for step in range(steps):
         scores = processors(ids, logits)

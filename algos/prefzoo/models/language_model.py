@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -14,7 +13,6 @@ import torch
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from transformers import PreTrainedModel
 
-from prefzoo.errors import PrefzooError
 from prefzoo.interface import Bench
 from prefzoo.ledger import Ledger
 from prefzoo.models import shared_base, vllm_sampling
@@ -22,7 +20,6 @@ from prefzoo.models.adapters import read_adapter
 from prefzoo.models.batch_invariance import Batching, is_attention_only, sampling_batches
 from prefzoo.models.chat_rendering import EncodedAgain
 from prefzoo.models.checkpoint import check_token_ids
-from prefzoo.models.decoding import NO_PROBABILITIES, fast_generate
 from prefzoo.models.dropout import own_dropout
 from prefzoo.models.loading import (
     count_parameters,
@@ -34,11 +31,11 @@ from prefzoo.models.loading import (
 from prefzoo.models.padding import padded
 from prefzoo.models.policy_kinds import EXTRA, write_policy_file
 from prefzoo.models.reply_likelihoods import ReplyLikelihoods
+from prefzoo.models.sampling_batches import SampledModel, derived_seed
 from prefzoo.models.score_head import backbone
 from prefzoo.models.weight_counts import BACKBONE, HEAD, gathered_weights, weights_of
 from prefzoo.settings import Generation
 from prefzoo.types import Completion, Progress, Prompt
-from prefzoo.validation_messages import diverged
 
 RENDERED = 10_000
 """Of how many prompts a policy remembers the tokens."""
@@ -205,20 +202,15 @@ class LanguageModelPolicy(ReplyLikelihoods):
             seeds = [derived_seed("replies", seed, i) for i in range(len(rendered))]
             replies = vllm_sampling.sample(self, rendered, generation, seeds, n, progress)
             return self._charged(ledger, rendered, replies)
-        # Longest first: a batch that does not fit in memory is met at once, not after an hour.
         order = sorted((i for i in range(len(prompts)) for _ in range(n)), key=lambda i: (-len(rendered[i]), i))
-        replies = [[] for _ in prompts]
-        begin = 0
-        while begin < len(order):
-            batch = order[begin : begin + (1 if self._batching == "single" else generation.batch_size)]
-            if self._batching == "equal":
-                batch = [i for i in batch if len(rendered[i]) == len(rendered[batch[0]])]
-            torch.manual_seed(_derive(seed, begin))
-            for i, completion in zip(batch, self._generate([rendered[i] for i in batch], generation), strict=True):
-                replies[i].append(completion)
-            begin += len(batch)
+        replies, done = [[] for _ in prompts], 0
+        sampled = SampledModel(self.model, self.tokenizer, self.eos_ids, self._batching)
+        for rows in sampled.replies([rendered[i] for i in order], generation, seed):
+            for i, ids in zip(order[done:], rows, strict=False):
+                replies[i].append(self.completion(rendered[i], ids))
+            done += len(rows)
             if progress is not None:
-                progress("sampling", begin, len(order))
+                progress("sampling", done, len(order))
         return self._charged(ledger, rendered, replies)
 
     def _charged(
@@ -230,27 +222,6 @@ class LanguageModelPolicy(ReplyLikelihoods):
                 sum(len(samples) * len(ids) for samples, ids in zip(replies, rendered, strict=True)), self.parameters
             )
         return replies
-
-    def _generate(self, prompts: list[list[int]], generation: Generation) -> list[Completion]:
-        batch = padded(prompts, self.tokenizer, "left", self.model.device)
-        sampling: dict[str, Any] = {"do_sample": False}
-        if generation.temperature > 0:
-            sampling = {"do_sample": True, "temperature": generation.temperature, "top_k": 0, "top_p": 1.0}
-        try:
-            with fast_generate(self.model):
-                output = self.model.generate(
-                    **batch,
-                    max_new_tokens=generation.max_new_tokens,
-                    pad_token_id=self.tokenizer.pad_token_id,
-                    eos_token_id=self.eos_ids,
-                    **sampling,
-                )
-        except RuntimeError as error:
-            if NO_PROBABILITIES not in str(error):
-                raise
-            raise PrefzooError(diverged("the policy gives no probabilities")) from error
-        rows = output[:, batch["input_ids"].shape[1] :].tolist()
-        return [self.completion(prompt, row) for prompt, row in zip(prompts, rows, strict=True)]
 
     def completion(self, prompt: list[int], ids: list[int]) -> Completion:
         """The reply that sampled tokens are, up to the first one that ends it."""
@@ -318,14 +289,3 @@ def last_hidden_states(
         ledger.forwarded(int(attention_mask.sum()), weights_of(model).passed)
     states = backbone(model)(input_ids=input_ids, attention_mask=attention_mask, use_cache=False).last_hidden_state
     return states[torch.arange(len(states), device=states.device), attention_mask.sum(1) - 1].float()
-
-
-def derived_seed(*parts: object) -> int:
-    """A seed for one part of the work, below 2^31, which vLLM takes."""
-    return _derive(0, *parts) % 2**31
-
-
-def _derive(seed: int, *parts: object) -> int:
-    """Return a seed for one part of the work, derived from the seed of the whole."""
-    text = " ".join(map(str, (seed, *parts)))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
