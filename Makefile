@@ -117,8 +117,8 @@ bench-speed: $(READY) ## our trainings and a comparison beside raw TRL scripts, 
 	env -u OMP_NUM_THREADS $(BIN)/python benchmarks/speed/comparison.py --out benchmarks/results/speed_comparison.json
 	$(BIN)/python benchmarks/speed/table.py benchmarks/results/speed.json benchmarks/results/speed_comparison.json
 
-bench-gpu: $(READY) ## our trainings beside raw TRL scripts at 0.5B and 7B, random weights; needs a GPU, else measures nothing
-	$(BIN)/python benchmarks/speed/gpu.py --out benchmarks/results/gpu.json
+bench-gpu: $(READY) ## ways to sample, quickstart, and trainings beside raw TRL's at 0.5B and 7B, in MINUTES if given; needs a GPU
+	$(BIN)/python benchmarks/speed/gpu.py $(if $(MINUTES),--minutes $(MINUTES)) --out benchmarks/results/gpu.json
 
 lint: $(READY) ## style, formatting, types
 	$(BIN)/ruff check .

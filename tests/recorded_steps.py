@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from prefzoo.models import replayed_steps
+from prefzoo.models.loading import device
 
 aten = torch.ops.aten
 ASK_THE_GPU = {
@@ -60,11 +61,13 @@ def record(step: replayed_steps.Step) -> replayed_steps.Step:
     return lambda: recorded.replay(output)
 
 
-def replay_on_cpu(monkeypatch: pytest.MonkeyPatch) -> list[replayed_steps.Step]:
-    """Have sampling on a CPU replay its steps; gives the steps that were recorded, as they are."""
+def replay_here(monkeypatch: pytest.MonkeyPatch) -> list[replayed_steps.Step]:
+    """Have sampling replay its steps on this machine, by a graph on a GPU and by a stand-in on a CPU; gives the steps
+    that were recorded, as they are."""
     steps: list[replayed_steps.Step] = []
-    monkeypatch.setattr(replayed_steps, "DEVICES", ("cpu", "cuda"))
-    monkeypatch.setattr(replayed_steps, "record", lambda step: steps.append(step) or record(step))
+    way = record if device().type == "cpu" else replayed_steps.record
+    monkeypatch.setattr(replayed_steps, "DEVICES", (device().type,))
+    monkeypatch.setattr(replayed_steps, "record", lambda step: steps.append(step) or way(step))
     monkeypatch.setattr(replayed_steps, "_plain_ways", {})
     monkeypatch.setattr(replayed_steps, "_held_against", set())
     return steps

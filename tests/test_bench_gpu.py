@@ -38,7 +38,8 @@ def in_this_process(gpu, monkeypatch):
             runpy.run_path(command[1], run_name="__main__")
         return {"seconds": time.perf_counter() - began, "peak_bytes": 1}
 
-    monkeypatch.setattr(pairs, "measured", measured)
+    for module in (pairs, gpu):
+        monkeypatch.setattr(module, "measured", measured)
 
 
 def test_without_a_gpu_it_says_so_and_writes_nothing(tmp_path) -> None:
@@ -110,6 +111,44 @@ def test_what_a_training_counts_is_what_it_learned_from(gpu, in_this_process, tm
 
 
 @pytest.mark.slow
+def test_all_parts_are_measured_until_the_time_is_up(gpu, in_this_process, tmp_path) -> None:
+    """On a CPU no step is recorded; the ways to sample differ in that alone."""
+    shape = gpu.Shape(TINY, dtype="float32", batch=2, words=3, steps=3, online_steps=3)
+    how = ["--repeats", "1", "--rows", "2", "--shapes", "0.5b", "--tasks", "grpo,sft", "--algorithms", "sft"]
+    for key, value in {
+        "budget.prompts": 16,
+        "evaluation.prompts": 8,
+        "generation.max_new_tokens": 8,
+        "seeds": "[0]",
+    }.items():
+        how += ["--set", f"{key}={value}"]
+    clock = iter([0.0, 1.0, 2.0, 3.0, 100.0])  # at the beginning, then before each part and each pair of runs
+    out = tmp_path / "gpu.json"
+    gpu.bench(gpu.parsed([*how, "--minutes", "0.5", "--out", str(out)]), "none", {"0.5b": shape}, lambda: next(clock))
+    found = json.loads(out.read_text())
+    rates = found["sampling"]["rows"]["2"]
+    assert list(rates) == ["transformers", "launched", "replayed"]
+    assert all(len(way["tokens_per_second"]) == 1 and way["tokens_per_second"][0] > 0 for way in rates.values())
+    assert found["quickstart"]["seconds"] > 0 and found["quickstart"]["seconds_of_kinds"]["train"] > 0
+    assert found["quickstart"]["to_begin"]["longest"] >= found["quickstart"]["to_begin"]["median"]
+    assert list(found["shapes"]["0.5b"]["tasks"]) == ["grpo"] and found["left_out"] == ["0.5b sft"]
+    assert "Not begun in time: 0.5b sft." in gpu.table(found)
+
+
+def test_how_busy_a_gpu_is_is_the_mean_of_what_its_driver_says(gpu) -> None:
+    said = "import time\nfor p in (90, 10, 'N/A', 30): print(p, flush=True); time.sleep(0.3)"
+    with gpu.GpuUse((sys.executable, "-c", said)) as use:
+        began = time.perf_counter()
+        while len(use.readings) < 3 and time.perf_counter() < began + 30:
+            time.sleep(0.02)
+    times = [when for when, _ in use.readings]
+    assert use.busy(times[0], times[-1]) == {"gpu_busy": pytest.approx(130 / 3)}
+    assert use.busy(times[1], times[-1]) == {"gpu_busy": 20.0} and use.busy(0.0, 1e-9) == {}
+    with gpu.GpuUse(("no-such-driver",)) as none:
+        assert none.busy(0.0, time.perf_counter()) == {}
+
+
+@pytest.mark.slow
 def test_a_tiny_shape_in_nf4_on_the_cpu(gpu, in_this_process, tmp_path) -> None:
     pytest.importorskip("bitsandbytes")
     from transformers import AutoTokenizer
@@ -117,7 +156,8 @@ def test_a_tiny_shape_in_nf4_on_the_cpu(gpu, in_this_process, tmp_path) -> None:
     shape = gpu.Shape(
         TINY, quantized=True, checkpointing=True, batch=2, words=6, steps=3, online_steps=3, generations=2
     )
-    found = gpu.compare(shape, gpu.Shape(TINY), ["dpo", "grpo", "ppo"], 1, tmp_path / "tiny")
+    given = gpu.prepared(shape, gpu.Shape(TINY), tmp_path / "tiny")
+    found = gpu.compare(shape, given, ["dpo", "grpo", "ppo"], 1, tmp_path / "tiny")
     for task in ("dpo", "grpo"):
         each = found["tasks"][task]
         assert each["medians"].keys() == {"prefzoo", "trl"} and each["ratios"]["tokens_per_second"] > 0
@@ -131,6 +171,6 @@ def test_a_tiny_shape_in_nf4_on_the_cpu(gpu, in_this_process, tmp_path) -> None:
         assert len(set(tokenizer(words[0]["content"])["input_ids"])) == 6, "each word is a token of its own"
     adapters = {path.parent.name for path in (tmp_path / "tiny").rglob("adapter_config.json")}
     assert adapters == {"policy", "saved"}
-    content = json.loads(json.dumps({"shapes": {"tiny": found}}))
+    content = json.loads(json.dumps({"shapes": {"tiny": found}, "left_out": []}))
     rows = gpu.table(content).splitlines()
-    assert len(rows) == 5 and rows[-1].startswith("| tiny | ppo | ") and rows[-1].endswith(" |  |  |  |  |")
+    assert len(rows) == 5 and rows[-1].startswith("| tiny | ppo | ") and rows[-1].endswith(" |  |  |  |  |  |  |  |")

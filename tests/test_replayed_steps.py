@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from tests.recorded_steps import replay_on_cpu
+from tests.recorded_steps import replay_here
 from tests.test_decoding import SIZES, USUAL_SIZES
 from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -18,18 +18,17 @@ from prefzoo.lab import MODEL_DIR
 from prefzoo.models import replayed_steps, shared_beginnings
 from prefzoo.models.decoding import fast_generate
 from prefzoo.models.language_model import LanguageModelPolicy
-from prefzoo.models.loading import load_model
+from prefzoo.models.loading import device, load_model
 from prefzoo.settings import Generation
 from prefzoo.trainers.config_audit import noting_sampling
 
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU has graphs of its own")
 PROMPTS = [[{"role": "user", "content": pair["prompt"]}] for pair in lab.preferences("train", 12, 5)]
 GENERATION = Generation(max_new_tokens=24, batch_size=12)
 
 
 @pytest.fixture
 def recorded(monkeypatch):
-    return replay_on_cpu(monkeypatch)
+    return replay_here(monkeypatch)
 
 
 def of_kind(kind: str, attention: str = "sdpa"):
@@ -40,7 +39,7 @@ def of_kind(kind: str, attention: str = "sdpa"):
     for weight in model.parameters():
         if weight.dim() > 1:
             weight.data.normal_(0, 0.3)
-    return model
+    return model.to(device())
 
 
 def sampled(model, do_sample: bool = True) -> list[list[int]]:
@@ -52,7 +51,8 @@ def sampled(model, do_sample: bool = True) -> list[list[int]]:
     several = torch.tensor([0, 0, 1, 2])
     how = {"max_new_tokens": 20, "do_sample": do_sample, "top_k": 0, "pad_token_id": 0, "eos_token_id": [2, 5, 6]}
     with fast_generate(model), torch.no_grad():
-        return model.generate(input_ids=ids[several], attention_mask=mask[several], **how)[:, 7:].tolist()
+        rows = {"input_ids": ids[several].to(device()), "attention_mask": mask[several].to(device())}
+        return model.generate(**rows, **how)[:, 7:].tolist()
 
 
 def adapted_policy(**more) -> LanguageModelPolicy:
@@ -76,7 +76,7 @@ def test_every_kind_of_model_with_full_attention_replies_the_same(kind, recorded
 def test_the_lab_model_replies_the_same_and_as_its_weights_are_now(more, recorded, monkeypatch) -> None:
     policy = adapted_policy(**more)
     weights = [weight for name, weight in policy.model.named_parameters() if "lora_B" in name]
-    found: dict[tuple[str, ...], list] = {("cpu",): [], (): []}
+    found: dict[tuple[str, ...], list] = {(device().type,): [], (): []}
     for factor in (1.0, 0.5):
         with torch.no_grad():
             for weight in weights:
@@ -105,7 +105,7 @@ def test_where_steps_cannot_be_replayed_they_are_launched_and_a_trial_says_so(fa
     with monkeypatch.context() as plain:
         plain.setattr(replayed_steps, "DEVICES", ())
         expected = policy.sample(PROMPTS, GENERATION, seed=3)
-    tried = replay_on_cpu(monkeypatch)
+    tried = replay_here(monkeypatch)
     correct = replayed_steps.record
 
     def broken(step):
@@ -147,7 +147,7 @@ def test_under_autocast_a_recorded_step_keeps_no_casts_of_weights(recorded) -> N
     model = load_model(str(MODEL_DIR)).eval()
     during = []
     model.register_forward_pre_hook(lambda *_: during.append(torch.is_autocast_cache_enabled()))
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(device().type, dtype=torch.bfloat16):
         sampled(model)
     assert False in during and during[0] is True and torch.is_autocast_cache_enabled()
 
@@ -156,7 +156,7 @@ def test_under_autocast_a_recorded_step_keeps_no_casts_of_weights(recorded) -> N
 def test_training_on_replayed_rollouts_is_the_same_training(name, make_bench, recorded, monkeypatch) -> None:
     """Each rollout is of the weights of its step, which graphs of earlier ones do not hold."""
     found = []
-    for devices in (("cpu",), ()):
+    for devices in ((device().type,), ()):
         monkeypatch.setattr(replayed_steps, "DEVICES", devices)
         bench = make_bench(name=f"trial-{len(devices)}").replace(
             reward=lambda prompts, completions: [len(set(text)) / 10 for text in completions]

@@ -1,6 +1,7 @@
-"""Our trainings on a GPU beside raw TRL's, at sizes that people train: peak memory, and tokens a second.
+"""On a GPU: ways to sample, the recipe `quickstart`, and our trainings beside raw TRL's at sizes that people train.
 
-    python benchmarks/speed/gpu.py [--shapes 0.5b,7b] [--repeats 3] [--out gpu.json]       # or: make bench-gpu
+    make bench-gpu [MINUTES=10]
+    python benchmarks/speed/gpu.py [--shapes 0.5b,7b] [--repeats 3] [--minutes 10] [--out gpu.json]
 
 Models with random weights, so that nothing is downloaded: Llamas of the shape of Qwen2.5-0.5B, with LoRA in bfloat16,
 and of Qwen2.5-7B, with QLoRA in NF4 and gradient checkpointing. They lack Qwen's biases, fewer than one weight in
@@ -11,28 +12,35 @@ online trainings has the shape of 0.5B on both sides.
 Tokens a second are those of prompts and replies that are taken up (every generated reply once, however often it is
 passed or learned from), by the time between the first and the last step, or the ends of the first and the last rollout;
 a reference's passes before the training count. Replies of random weights practically never end before the
-length limit. `peak_gpu_bytes` is the most that tensors held, loading included. Without a GPU nothing is measured.
+length limit. `peak_gpu_bytes` is the most that tensors held, loading included; `gpu_busy` the percentage of those
+seconds in which a kernel ran, by the driver. With `--minutes` nothing is begun after that time, what tells most comes
+first, and what was left out is listed. Without a GPU nothing is measured.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import statistics
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from measuring import machine, medians, ratios, write
+from gpu_use import GpuUse
+from measuring import machine, measured, medians, ratios, write
 from models import random_model, random_texts
-from pairs import OFFLINE, ONLINE, SIDES, trial, write_rows
+from pairs import SIDES, trial, write_rows
 
 OURS_ALONE = ("ppo", "a2c", "reinforce")
-TASKS = (*OFFLINE, *ONLINE, *OURS_ALONE)
+TASKS = ("grpo", "ppo", "dpo", "sft", "reward", "rloo", "a2c", "reinforce")
+"""What tells most first."""
 REPLIES = {"sft": 1, "reward": 2, "dpo": 2, "ppo": 1, "a2c": 1, "reinforce": 1}
 """Of a row; of GRPO and RLOO as many as are generated."""
 TOLERANCE = 0.05
@@ -119,23 +127,32 @@ def batch_tokens(shape: Shape, task: str) -> int:
     return shape.batch * REPLIES.get(task, shape.generations) * 2 * shape.words
 
 
-def compare(shape: Shape, reward: Shape, tasks: Sequence[str], repeats: int, folder: Path) -> dict[str, Any]:
-    """All runs of a shape, and for each task the medians, and their ratios where both sides have it.
+def compare(
+    shape: Shape,
+    given: dict[str, Any],
+    tasks: Sequence[str],
+    repeats: int,
+    folder: Path,
+    out_of_time: Callable[[], bool] = lambda: False,
+) -> dict[str, Any]:
+    """All runs of a shape, and for each task the medians, and their ratios where both sides have it; of tasks that are
+    not begun any more, nothing.
 
     Raises:
         SystemExit: when a run fails, or the losses of the two sides say that they did other work.
     """
-    given = prepared(shape, reward, folder)
     tables: dict[str, Any] = {}
     for task in tasks:
         sides = [side for side in SIDES if side == "prefzoo" or task not in OURS_ALONE]
         runs: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
         for turn in range(repeats):
+            if out_of_time():
+                break
             for side in sides if turn % 2 == 0 else sides[::-1]:
-                run = trial(side, task, given, folder, f"{task}-{side}-{turn}")
-                tokens = run["batches_per_second"] * batch_tokens(shape, task)
-                runs[side].append({**run, "tokens_per_second": tokens})
+                runs[side].append(watched(side, task, shape, given, folder, f"{task}-{side}-{turn}"))
             print(f"{task}: {turn + 1} of {repeats}", file=sys.stderr)
+        if not runs["prefzoo"]:
+            continue
         middle = {side: medians(each) for side, each in runs.items()}
         tables[task] = {"medians": middle, "runs": runs}
         if len(sides) == 2:
@@ -146,49 +163,126 @@ def compare(shape: Shape, reward: Shape, tasks: Sequence[str], repeats: int, fol
     return {"shape": asdict(shape), "tasks": tables}
 
 
+def watched(side: str, task: str, shape: Shape, given: dict[str, Any], folder: Path, name: str) -> dict[str, float]:
+    """A training, its tokens a second, and how busy the GPU was from its first step to its last."""
+    with GpuUse() as use:
+        run = trial(side, task, given, folder, name)
+    times = json.loads((folder / name / "found.json").read_text())["times"]
+    tokens = run["batches_per_second"] * batch_tokens(shape, task)
+    return {**run, "tokens_per_second": tokens, **use.busy(times[0][0], times[-1][0])}
+
+
+def part(script: str, settings: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """What a script of this folder finds, in a process of its own."""
+    name = Path(script).stem
+    write(folder / f"{name}.json", {**settings, "out": str(folder / name)})
+    measured([sys.executable, str(Path(__file__).with_name(script)), str(folder / f"{name}.json")], folder / name)
+    found: dict[str, Any] = json.loads((folder / name / "found.json").read_text())
+    return found
+
+
 def table(found: dict[str, Any]) -> str:
     """What was found, as Markdown."""
-    lines = [
-        "| model | training | prefzoo tokens a second | TRL | ratio | prefzoo peak GiB | TRL | ratio |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    lines = []
+    if sampling := found.get("sampling"):
+        ways = list(next(iter(sampling["rows"].values())))
+        lines = [f"| tokens a second (GPU busy) | {' | '.join(ways)} |", f"| --- |{' ---: |' * len(ways)}"]
+        for rows, each in sampling["rows"].items():
+            lines.append(f"| {rows} rows | {' | '.join(_rate(each[way]) for way in ways)} |")
+        lines += ["", f"Steps: {sampling['steps']}.", ""]
+    if stages := found.get("quickstart"):
+        begin = stages["to_begin"]
+        lines += [
+            f"quickstart: {stages['seconds']:.0f} s; a stage begins after {begin['median']:.2f} s (median; at most "
+            f"{begin['longest']:.2f}).",
+            "",
+        ]
+    lines += [
+        "| model | training | prefzoo tokens a second | TRL | ratio | GPU busy % | TRL | peak GiB | TRL | ratio |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for name, each in found["shapes"].items():
         for task, row in each["tasks"].items():
             cells = [name, task]
-            for key, unit in (("tokens_per_second", 1), ("peak_gpu_bytes", 2**30)):
+            for key, unit in (("tokens_per_second", 1), ("gpu_busy", 1), ("peak_gpu_bytes", 2**30)):
                 for side in SIDES:
                     value = row["medians"].get(side, {}).get(key)
                     cells.append("" if value is None else f"{value / unit:.1f}")
-                ratio = row.get("ratios", {}).get(key)
-                cells.append("" if ratio is None else f"{ratio:.3f}")
+                if key != "gpu_busy":
+                    ratio = row.get("ratios", {}).get(key)
+                    cells.append("" if ratio is None else f"{ratio:.3f}")
             lines.append(f"| {' | '.join(cells)} |")
+    if found["left_out"]:
+        lines += ["", f"Not begun in time: {', '.join(found['left_out'])}."]
     return "\n".join(lines)
 
 
-def main() -> None:
+def _rate(way: dict[str, Any]) -> str:
+    busy = f" ({way['gpu_busy']:.0f}%)" if "gpu_busy" in way else ""
+    return f"{statistics.median(way['tokens_per_second']):,.0f}{busy}"
+
+
+def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """What was asked for; `arguments` are the command line's when left out."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--shapes", default=",".join(SHAPES))
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--tasks", default=",".join(TASKS))
+    parser.add_argument("--rows", type=int, nargs="*", default=[8, 128, 512], help="rows that are sampled side by side")
+    parser.add_argument("--vllm", help="an interpreter that has vllm")
+    parser.add_argument("--algorithms", nargs="*", help="of the recipe quickstart; all, when left out")
+    parser.add_argument("--set", action="append", default=[], help="for it, as for prefzoo compare")
+    parser.add_argument("--minutes", type=float, help="begin nothing later than this")
     parser.add_argument("--out", type=Path, default=Path("gpu.json"))
-    asked = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    asked = parsed()
     import torch
 
     if not torch.cuda.is_available():
         print("This machine has no GPU that torch can use: nothing was measured.")
         return
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    found: dict[str, Any] = {
-        "gpu": torch.cuda.get_device_name(),
-        "machine": machine(),
-        "repeats": asked.repeats,
-        "shapes": {},
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        for name in asked.shapes.split(","):
-            place = Path(folder) / name
-            found["shapes"][name] = compare(SHAPES[name], SHAPES["0.5b"], TASKS, asked.repeats, place)
+    print(table(bench(asked, torch.cuda.get_device_name())), asked.out, sep="\n")
+
+
+def bench(
+    asked: argparse.Namespace,
+    gpu: str,
+    shapes: Mapping[str, Shape] = SHAPES,
+    clock: Callable[[], float] = time.monotonic,
+) -> dict[str, Any]:
+    """Everything that is begun in time, what tells most first; it is written after each part."""
+    begun = clock()
+    found: dict[str, Any] = {"gpu": gpu, "machine": machine(), "repeats": asked.repeats, "shapes": {}, "left_out": []}
+
+    def out_of_time() -> bool:
+        return asked.minutes is not None and clock() - begun > 60 * asked.minutes
+
+    with tempfile.TemporaryDirectory() as name:
+        folder, small = Path(name), shapes["0.5b"]
+        given = {"0.5b": prepared(small, small, folder / "0.5b")}
+        some = {"start": given["0.5b"]["start"], "dtype": small.dtype, "words": small.words, "vllm": asked.vllm}
+        for what, script, settings in (
+            ("sampling", "gpu_sampling.py", {**some, "rows": asked.rows, "repeats": asked.repeats}),
+            ("quickstart", "gpu_stages.py", {"algorithms": asked.algorithms, "sets": asked.set}),
+        ):
+            if out_of_time():
+                found["left_out"].append(what)
+            else:
+                found[what] = part(script, settings, folder)
+                write(asked.out, found)
+        for shape in asked.shapes.split(","):
+            tasks = asked.tasks.split(",")
+            if shape not in given:
+                given[shape] = prepared(shapes[shape], small, folder / shape)
+            each = compare(shapes[shape], given[shape], tasks, asked.repeats, folder / shape, out_of_time)
+            found["shapes"][shape] = each
+            found["left_out"] += [f"{shape} {task}" for task in tasks if task not in each["tasks"]]
             write(asked.out, found)
-    print(table(found), asked.out, sep="\n")
+    return found
 
 
 if __name__ == "__main__":
