@@ -22,12 +22,13 @@ import pytest
 import torch
 from scipy.stats import chisquare
 from tests.conftest import worded
+from tests.recorded_steps import replay_here
 from tests.serving import drawn_adapter
 from transformers import StaticCache
 
 from prefzoo import lab, registry
 from prefzoo.lab import MODEL_DIR
-from prefzoo.models import merged_layers, vllm_server
+from prefzoo.models import merged_layers, replayed_steps, vllm_server
 from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.models.padding import padded
 from prefzoo.models.policy_kinds import load_policy
@@ -133,6 +134,11 @@ def test_greedy_replies_of_merged_unmerged_static_cache_and_vllm_are_the_same_to
     with monkeypatch.context() as patch:
         patch.setattr(merged_layers, "MOST_BYTES", 0)
         replies["unmerged"] = policy.sample(prompts, plain(temperature=0), 0)
+        for name, most in (("replayed, merged", 2**30), ("replayed, unmerged", 0)):
+            patch.setattr(merged_layers, "MOST_BYTES", most)
+            recorded = replay_here(patch)
+            replies[name] = policy.sample(prompts, plain(temperature=0), 0)
+            assert recorded and replayed_steps.how_steps_run(policy.model) == "replayed"
     inputs = padded(rendered, policy.tokenizer, "left", policy.model.device)
     said = policy.model.generate(
         **inputs, max_new_tokens=32, do_sample=False, cache_implementation="static", return_dict_in_generate=True
