@@ -11,7 +11,7 @@ SMOLLM2 := $(VLLM)/SmolLM2-135M-Instruct
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup compare test test-faults test-slow test-rest test-kills test-fsdp test-people test-slurm test-ray test-vllm vllm-env smollm2 test-learning test-oldest bench-speed bench-gpu bench-ppo bench-llamafactory lint format
+.PHONY: help setup compare test test-faults test-slow test-rest test-kills test-processes test-people test-slurm test-ray test-vllm vllm-env smollm2 test-learning test-oldest bench-speed bench-gpu bench-ppo bench-llamafactory lint format
 .PHONY: lab wheel clean
 
 help: ## this list
@@ -30,22 +30,22 @@ compare: $(READY) ## the main job: compare the algorithms on the embedded lab
 	$(BIN)/prefzoo compare quickstart
 
 test: $(READY) ## the tests that fit into some minutes, two at a time
-	$(BIN)/python -m pytest -m "not learning and not faults and not slow and not fsdp and not people and not slurm and not ray and not vllm" -n 2 --dist worksteal
+	$(BIN)/python -m pytest -m "not learning and not faults and not slow and not processes and not people and not slurm and not ray and not vllm" -n 2 --dist worksteal
 
 test-faults: $(READY) ## kills, interrupts, dead servers and several processes
-	$(BIN)/python -m pytest -m faults -n 3 --dist worksteal
+	$(BIN)/python -m pytest -m "faults and not processes" -n 3 --dist worksteal
 
 test-slow: $(READY) ## whole comparisons from end to end
 	$(BIN)/python -m pytest -m "slow and not faults" -n 3 --dist worksteal
 
 test-rest: $(READY) ## both of these; three at a time, for many of them wait
-	$(BIN)/python -m pytest -m "slow or faults" -n 3 --dist worksteal
+	$(BIN)/python -m pytest -m "(slow or faults) and not processes" -n 3 --dist worksteal
 
 test-kills: $(READY) ## 100 kills over every way to train and all stages; an hour or more
 	PREFZOO_KILLS=100 $(BIN)/python -m pytest tests/faults/test_kills.py -s --timeout 0
 
-test-fsdp: $(READY) ## trainings whose weights two processes divide; ten minutes
-	$(BIN)/python -m pytest -m fsdp
+test-processes: $(READY) ## more of trainings in two processes, data parallel or with divided weights; 15 minutes
+	$(BIN)/python -m pytest -m processes
 
 test-people: $(READY) ## the pages for people in real browsers, under kills and crowds, and the whole circle; five minutes (needs Chromium)
 	$(BIN)/python -m pytest -m people

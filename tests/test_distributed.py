@@ -67,6 +67,7 @@ def assert_normalized_together(first: dict, second: dict, count: int) -> None:
     assert first["memory"]["scores"] == second["memory"]["scores"] == kept and kept[0] == count
 
 
+@pytest.mark.processes
 def test_both_processes_learn_the_same_from_what_both_sampled(tmp_path) -> None:
     steps = {"ppo": "step 4 of 8", "reinforce": "step 1 of 2", "reinforce_plus_plus": "step 1 of 2"}
     first, second = trained(",".join(steps), 2, tmp_path)
@@ -120,6 +121,7 @@ def assert_same_policies(one: Path, two: Path, count: int) -> None:
             assert reply.token_ids
 
 
+@pytest.mark.processes
 def test_with_divided_weights_two_processes_take_the_steps_that_one_takes(tmp_path) -> None:
     names = "sft,dpo,simpo,kto,bradley_terry"
     first, second = trained(names, 2, tmp_path / "two", "fsdp")
@@ -168,6 +170,7 @@ def test_what_samples_ends_alike_in_both(tmp_path) -> None:
     assert first["ledger"]["prompts"] == (len(names) + 2) * 16
 
 
+@pytest.mark.processes
 def test_a_comparison_that_was_launched_twice_runs_once_and_trains_with_both(tmp_path) -> None:
     sets = [*SMALL, "budget.prompts=32", "training.batch_size=8", "algorithms={dpo: {}, ppo: {}}"]
     command = ["compare", "quickstart", "--seeds", "1", *(word for each in sets for word in ("--set", each))]
@@ -204,6 +207,7 @@ def half_dying(plan, stage, folder, progress) -> None:
     run_stage(plan, stage, folder, progress)
 
 
+@pytest.mark.processes
 def test_a_process_that_dies_ends_those_that_train_with_it(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setattr(stage_runner, "run_stage", half_dying)

@@ -114,7 +114,7 @@ def test_it_trains_an_adapter_on_a_quantized_base(name, adapted) -> None:
     assert any(weight.abs().max() > 0 for n, weight in weights.items() if "lora_B" in n)
 
 
-@pytest.mark.faults
+@pytest.mark.processes
 def test_two_processes_end_in_the_same_weights_and_charges(tmp_path) -> None:
     first, second = trained(",".join(str(FOLDER / f"{name}.py") for name in LINES), 2, tmp_path / "two")
     assert first["world"] == second["world"] == 2

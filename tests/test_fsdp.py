@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from test_distributed import SCRIPT, SHARED, assert_close, assert_same_policies, compared, launched, trained
 
-pytestmark = pytest.mark.fsdp
+pytestmark = pytest.mark.processes
 
 
 def test_divided_weights_that_are_all_trained_go_on_after_a_kill(tmp_path) -> None:

@@ -323,7 +323,7 @@ ended = {"world": world, "head": policy.modules["value_head"].weight.tolist(), "
 """
 
 
-@pytest.mark.faults
+@pytest.mark.processes
 def test_two_processes_train_the_head_that_one_trains(tmp_path) -> None:
     from test_distributed import launched
 
