@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-COMMAND = ("nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "200")
+COMMAND = ("nvidia-smi", "-i", "0", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", "-lms", "200")
 
 
 class GpuUse:

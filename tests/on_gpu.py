@@ -12,17 +12,7 @@ import subprocess
 import sys
 
 TESTS = ("preload", "resume", "online", "adapters", "adapter_settings", "trainers", "parity", "left_padding")
-TESTS += (
-    "fused_head",
-    "rewards",
-    "policies",
-    "qlora",
-    "quantized_start",
-    "reference",
-    "dropout",
-    "rollouts",
-    "decoding",
-)
+TESTS += ("fused_head", "rewards", "policies", "qlora", "quantized_start", "reference", "dropout", "rollouts")
 TESTS += ("decoding", "replayed_steps", "sampling_batches")
 
 

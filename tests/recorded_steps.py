@@ -21,6 +21,7 @@ ASK_THE_GPU = {
     aten.masked_select,
     aten.unique_consecutive,
     aten._unique2,
+    aten.repeat_interleave,
 }
 """Operations that wait for what a GPU has computed, which no graph can record."""
 
@@ -33,7 +34,10 @@ class Recorded(TorchDispatchMode):
         self.calls: list[tuple[Any, Any, Any, Any]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.overloadpacket in ASK_THE_GPU:
+        by_mask = func.overloadpacket in (aten.index, aten.index_put_) and any(
+            each is not None and each.dtype == torch.bool for each in args[1]
+        )
+        if by_mask or func.overloadpacket in ASK_THE_GPU:
             raise RuntimeError(f"operation not permitted when stream is capturing: {func}")
         output = func(*args, **(kwargs or {}))
         self.calls.append((func, args, kwargs or {}, output))
@@ -68,6 +72,6 @@ def replay_here(monkeypatch: pytest.MonkeyPatch) -> list[replayed_steps.Step]:
     way = record if device().type == "cpu" else replayed_steps.record
     monkeypatch.setattr(replayed_steps, "DEVICES", (device().type,))
     monkeypatch.setattr(replayed_steps, "record", lambda step: steps.append(step) or way(step))
-    monkeypatch.setattr(replayed_steps, "_plain_ways", {})
+    monkeypatch.setattr(replayed_steps, "_cannot", {})
     monkeypatch.setattr(replayed_steps, "_held_against", set())
     return steps

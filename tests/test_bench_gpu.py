@@ -113,26 +113,60 @@ def test_what_a_training_counts_is_what_it_learned_from(gpu, in_this_process, tm
 @pytest.mark.slow
 def test_all_parts_are_measured_until_the_time_is_up(gpu, in_this_process, tmp_path) -> None:
     """On a CPU no step is recorded; the ways to sample differ in that alone."""
-    shape = gpu.Shape(TINY, dtype="float32", batch=2, words=3, steps=3, online_steps=3)
-    how = ["--repeats", "1", "--rows", "2", "--shapes", "0.5b", "--tasks", "grpo,sft", "--algorithms", "sft"]
-    for key, value in {
-        "budget.prompts": 16,
-        "evaluation.prompts": 8,
-        "generation.max_new_tokens": 8,
-        "seeds": "[0]",
-    }.items():
-        how += ["--set", f"{key}={value}"]
-    clock = iter([0.0, 1.0, 2.0, 3.0, 100.0])  # at the beginning, then before each part and each pair of runs
+    tiny = gpu.Shape(TINY, dtype="float32", batch=2, words=3, steps=3, online_steps=3, generations=2)
+    how = ["--repeats", "2", "--rows", "2", "--shapes", "0.5b,7b", "--tasks", "ppo,grpo", "--algorithms", "sft"]
+    for each in ("budget.prompts=16", "evaluation.prompts=8", "generation.max_new_tokens=8", "seeds=[0]"):
+        how += ["--set", each]
     out = tmp_path / "gpu.json"
-    gpu.bench(gpu.parsed([*how, "--minutes", "0.5", "--out", str(out)]), "none", {"0.5b": shape}, lambda: next(clock))
-    found = json.loads(out.read_text())
+    clock = iter([0, 1, 2, 3, 4, 5, *[100] * 9])
+    found = gpu.bench(
+        gpu.parsed([*how, "--minutes", "0.5", "--out", str(out)]),
+        "none",
+        {"0.5b": tiny, "7b": tiny},
+        lambda: next(clock),
+    )
+    assert json.loads(out.read_text()) == json.loads(json.dumps(found))
     rates = found["sampling"]["rows"]["2"]
     assert list(rates) == ["transformers", "launched", "replayed"]
-    assert all(len(way["tokens_per_second"]) == 1 and way["tokens_per_second"][0] > 0 for way in rates.values())
-    assert found["quickstart"]["seconds"] > 0 and found["quickstart"]["seconds_of_kinds"]["train"] > 0
-    assert found["quickstart"]["to_begin"]["longest"] >= found["quickstart"]["to_begin"]["median"]
-    assert list(found["shapes"]["0.5b"]["tasks"]) == ["grpo"] and found["left_out"] == ["0.5b sft"]
-    assert "Not begun in time: 0.5b sft." in gpu.table(found)
+    assert all(len(way["tokens_per_second"]) == 2 and way["tokens_per_second"][0] > 0 for way in rates.values())
+    assert [way["steps"] for way in rates.values()] == [[], [], []]
+    assert list(found["shapes"]["0.5b"]) == ["ppo", "grpo"] and found["shapes"]["7b"] == {}
+    assert len(found["shapes"]["0.5b"]["ppo"]["runs"]["prefzoo"]) == 2
+    assert found["left_out"] == ["7b ppo", "7b grpo", "quickstart"] and found["quickstart"] is None
+    assert "Not begun in time: 7b ppo, 7b grpo, quickstart." in gpu.table(found)
+
+
+def test_a_part_that_fails_is_listed_and_the_others_are_measured(gpu, tmp_path, monkeypatch) -> None:
+    def part(script, settings, folder):
+        if script == "gpu_sampling.py":
+            raise SystemExit("python gpu_sampling.py failed: no memory")
+        return {"seconds": 60.0, "to_begin": {"median": 0.5, "longest": 2.0}}
+
+    monkeypatch.setattr(gpu, "part", part)
+    asked = gpu.parsed(["--shapes", "0.5b", "--tasks", "sft", "--out", str(tmp_path / "gpu.json")])
+    monkeypatch.setattr(gpu, "compare", lambda *_: {"medians": {"prefzoo": {"tokens_per_second": 5.0}}})
+    said = gpu.table(gpu.bench(asked, "none", {"0.5b": gpu.Shape(TINY, dtype="float32", batch=1, words=2, steps=1)}))
+    assert "Failed: sampling: python gpu_sampling.py failed: no memory" in said
+    assert (
+        "quickstart: 60 s; a stage begins after 0.50 s (median; at most 2.00)." in said
+        and "| 0.5b | sft | 5.0 |" in said
+    )
+
+
+def test_quickstart_is_timed_by_kinds_of_stages(gpu, small_run, tmp_path, monkeypatch) -> None:
+    import gpu_stages
+
+    (tmp_path / "run").symlink_to(Path(small_run[1]), target_is_directory=True)
+    monkeypatch.setattr(gpu_stages, "compare", lambda *_, **how: asked.update(how))
+    asked: dict = {}
+    found = gpu_stages.main({"out": str(tmp_path), "algorithms": None, "sets": ["seeds=[0]"]})
+    assert asked == {"sets": ["tracking.wandb.mode=disabled", "seeds=[0]"], "out": tmp_path / "run"}
+    seconds = [each["seconds"] for each in json.loads((tmp_path / "run" / "outcomes.json").read_text()).values()]
+    assert (
+        sum(found["seconds_of_kinds"].values()) == pytest.approx(sum(seconds))
+        and found["seconds_of_kinds"]["train"] > 0
+    )
+    assert 0 < found["to_begin"]["median"] <= found["to_begin"]["longest"] < max(seconds)
 
 
 def test_how_busy_a_gpu_is_is_the_mean_of_what_its_driver_says(gpu) -> None:
@@ -157,20 +191,20 @@ def test_a_tiny_shape_in_nf4_on_the_cpu(gpu, in_this_process, tmp_path) -> None:
         TINY, quantized=True, checkpointing=True, batch=2, words=6, steps=3, online_steps=3, generations=2
     )
     given = gpu.prepared(shape, gpu.Shape(TINY), tmp_path / "tiny")
-    found = gpu.compare(shape, given, ["dpo", "grpo", "ppo"], 1, tmp_path / "tiny")
+    found = {task: gpu.compare(shape, given, task, 1, tmp_path / "tiny") for task in ("dpo", "grpo", "ppo")}
     for task in ("dpo", "grpo"):
-        each = found["tasks"][task]
+        each = found[task]
         assert each["medians"].keys() == {"prefzoo", "trl"} and each["ratios"]["tokens_per_second"] > 0
         for side in each["medians"].values():
             # A step: 2 rows, each of 2 sequences of 6 + 6 words.
             assert side["tokens_per_second"] == pytest.approx(48 * side["steps_per_second"])
-    assert found["tasks"]["ppo"]["medians"].keys() == {"prefzoo"} and "ratios" not in found["tasks"]["ppo"]
+    assert found["ppo"]["medians"].keys() == {"prefzoo"} and "ratios" not in found["ppo"]
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "tiny" / "start")
     row = json.loads((tmp_path / "tiny" / "offline.json").read_text())["preferences"][0]
     for words in (row["prompt"], row["chosen"], row["rejected"]):
         assert len(set(tokenizer(words[0]["content"])["input_ids"])) == 6, "each word is a token of its own"
     adapters = {path.parent.name for path in (tmp_path / "tiny").rglob("adapter_config.json")}
     assert adapters == {"policy", "saved"}
-    content = json.loads(json.dumps({"shapes": {"tiny": found}, "left_out": []}))
+    content = json.loads(json.dumps({"shapes": {"tiny": found}, "left_out": [], "failed": {}}))
     rows = gpu.table(content).splitlines()
     assert len(rows) == 5 and rows[-1].startswith("| tiny | ppo | ") and rows[-1].endswith(" |  |  |  |  |  |  |  |")

@@ -9,6 +9,7 @@ from transformers import GenerationMixin
 
 from prefzoo import lab
 from prefzoo.models import sampling_batches
+from prefzoo.models.sampling_batches import SampledModel
 from prefzoo.settings import Generation
 
 PROMPTS = [[{"role": "user", "content": pair["prompt"]}] for pair in lab.preferences("train", 20, 5)]
@@ -36,6 +37,7 @@ def sizes(monkeypatch) -> list[int]:
         return plain(self, *args, **kwargs)
 
     monkeypatch.setattr(GenerationMixin, "generate", generate)
+    monkeypatch.setattr(sampling_batches, "JOINING", ())
     return noted
 
 
@@ -80,3 +82,14 @@ def test_what_transformers_own_loop_draws_is_not_joined(policy, sizes, monkeypat
     on_a_gpu(monkeypatch)
     assert policy.sample(PROMPTS, GENERATION, seed=3) == expected
     assert sizes == [8, 8, 4] * 2
+
+
+@pytest.mark.parametrize(("batching", "calls"), [("equal", [1, 4, 1, 2]), ("single", [1] * 8), ("padded", [4, 4])])
+def test_recurrent_models_get_prompts_of_one_length_side_by_side_or_one_at_a_time(batching, calls, sizes) -> None:
+    policy = adapted_policy()
+    model = SampledModel(policy.model, policy.tokenizer, policy.eos_ids, batching)
+    prompts = [[5 + i] * length for i, length in enumerate([9, 6, 6, 6, 6, 6, 4, 4])]
+    rows = [
+        row for batch in model.replies(prompts, Generation(max_new_tokens=6, batch_size=4), seed=0) for row in batch
+    ]
+    assert sizes == calls and len(rows) == 8

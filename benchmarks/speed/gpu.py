@@ -28,6 +28,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,8 @@ TASKS = ("grpo", "ppo", "dpo", "sft", "reward", "rloo", "a2c", "reinforce")
 """What tells most first."""
 REPLIES = {"sft": 1, "reward": 2, "dpo": 2, "ppo": 1, "a2c": 1, "reinforce": 1}
 """Of a row; of GRPO and RLOO as many as are generated."""
+SAMPLED_TOKENS = 64
+"""Of each reply, where ways to sample are timed: some take a tenth of a second for each."""
 TOLERANCE = 0.05
 """Of mean losses: in bfloat16, and with sampling, no two runs on a GPU are the same."""
 
@@ -130,37 +133,31 @@ def batch_tokens(shape: Shape, task: str) -> int:
 def compare(
     shape: Shape,
     given: dict[str, Any],
-    tasks: Sequence[str],
+    task: str,
     repeats: int,
     folder: Path,
     out_of_time: Callable[[], bool] = lambda: False,
 ) -> dict[str, Any]:
-    """All runs of a shape, and for each task the medians, and their ratios where both sides have it; of tasks that are
-    not begun any more, nothing.
+    """The runs of a training, at least one, their medians, and the ratios of these where both sides have it.
 
     Raises:
         SystemExit: when a run fails, or the losses of the two sides say that they did other work.
     """
-    tables: dict[str, Any] = {}
-    for task in tasks:
-        sides = [side for side in SIDES if side == "prefzoo" or task not in OURS_ALONE]
-        runs: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
-        for turn in range(repeats):
-            if out_of_time():
-                break
-            for side in sides if turn % 2 == 0 else sides[::-1]:
-                runs[side].append(watched(side, task, shape, given, folder, f"{task}-{side}-{turn}"))
-            print(f"{task}: {turn + 1} of {repeats}", file=sys.stderr)
-        if not runs["prefzoo"]:
-            continue
-        middle = {side: medians(each) for side, each in runs.items()}
-        tables[task] = {"medians": middle, "runs": runs}
-        if len(sides) == 2:
-            losses = [each["loss"] for each in middle.values()]
-            if max(losses) - min(losses) > TOLERANCE:
-                raise SystemExit(f"{task}: the losses differ ({losses}); the two sides did other work")
-            tables[task]["ratios"] = ratios(middle["prefzoo"], middle["trl"])
-    return {"shape": asdict(shape), "tasks": tables}
+    sides = [side for side in SIDES if side == "prefzoo" or task not in OURS_ALONE]
+    runs: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
+    for turn in range(repeats):
+        if turn and out_of_time():
+            break
+        for side in sides if turn % 2 == 0 else sides[::-1]:
+            runs[side].append(watched(side, task, shape, given, folder, f"{task}-{side}-{turn}"))
+        print(f"{task}: {turn + 1} of {repeats}", file=sys.stderr)
+    middle = {side: medians(each) for side, each in runs.items()}
+    if len(sides) == 1:
+        return {"medians": middle, "runs": runs}
+    losses = [each["loss"] for each in middle.values()]
+    if max(losses) - min(losses) > TOLERANCE:
+        raise SystemExit(f"{task}: the losses differ ({losses}); the two sides did other work")
+    return {"medians": middle, "runs": runs, "ratios": ratios(middle["prefzoo"], middle["trl"])}
 
 
 def watched(side: str, task: str, shape: Shape, given: dict[str, Any], folder: Path, name: str) -> dict[str, float]:
@@ -189,7 +186,8 @@ def table(found: dict[str, Any]) -> str:
         lines = [f"| tokens a second (GPU busy) | {' | '.join(ways)} |", f"| --- |{' ---: |' * len(ways)}"]
         for rows, each in sampling["rows"].items():
             lines.append(f"| {rows} rows | {' | '.join(_rate(each[way]) for way in ways)} |")
-        lines += ["", f"Steps: {sampling['steps']}.", ""]
+        steps = {rows: "; ".join(each["replayed"]["steps"]) for rows, each in sampling["rows"].items()}
+        lines += ["", f"Steps of `replayed`: {steps}.", ""]
     if stages := found.get("quickstart"):
         begin = stages["to_begin"]
         lines += [
@@ -202,7 +200,7 @@ def table(found: dict[str, Any]) -> str:
         "| --- | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for name, each in found["shapes"].items():
-        for task, row in each["tasks"].items():
+        for task, row in each.items():
             cells = [name, task]
             for key, unit in (("tokens_per_second", 1), ("gpu_busy", 1), ("peak_gpu_bytes", 2**30)):
                 for side in SIDES:
@@ -214,6 +212,7 @@ def table(found: dict[str, Any]) -> str:
             lines.append(f"| {' | '.join(cells)} |")
     if found["left_out"]:
         lines += ["", f"Not begun in time: {', '.join(found['left_out'])}."]
+    lines += [f"Failed: {what}: {why}" for what, why in found["failed"].items()]
     return "\n".join(lines)
 
 
@@ -256,7 +255,9 @@ def bench(
 ) -> dict[str, Any]:
     """Everything that is begun in time, what tells most first; it is written after each part."""
     begun = clock()
-    found: dict[str, Any] = {"gpu": gpu, "machine": machine(), "repeats": asked.repeats, "shapes": {}, "left_out": []}
+    found: dict[str, Any] = {"gpu": gpu, "machine": machine(), "repeats": asked.repeats}
+    found |= {"settings": {name: asdict(shape) for name, shape in shapes.items()}, "shapes": {}}
+    found |= {"left_out": [], "failed": {}}
 
     def out_of_time() -> bool:
         return asked.minutes is not None and clock() - begun > 60 * asked.minutes
@@ -265,23 +266,33 @@ def bench(
         folder, small = Path(name), shapes["0.5b"]
         given = {"0.5b": prepared(small, small, folder / "0.5b")}
         some = {"start": given["0.5b"]["start"], "dtype": small.dtype, "words": small.words, "vllm": asked.vllm}
-        for what, script, settings in (
-            ("sampling", "gpu_sampling.py", {**some, "rows": asked.rows, "repeats": asked.repeats}),
-            ("quickstart", "gpu_stages.py", {"algorithms": asked.algorithms, "sets": asked.set}),
-        ):
+        sampling = {**some, "rows": asked.rows, "tokens": SAMPLED_TOKENS, "repeats": asked.repeats}
+
+        def begin(what: str, work: Callable[[], Any]) -> Any:
+            """What `work` finds; None where there is no time for it, or it fails, which is listed."""
             if out_of_time():
                 found["left_out"].append(what)
-            else:
-                found[what] = part(script, settings, folder)
-                write(asked.out, found)
+                return None
+            try:
+                return work()
+            except SystemExit as failure:
+                found["failed"][what] = str(failure)
+                return None
+
+        found["sampling"] = begin("sampling", lambda: part("gpu_sampling.py", sampling, folder))
+        write(asked.out, found)
         for shape in asked.shapes.split(","):
-            tasks = asked.tasks.split(",")
-            if shape not in given:
-                given[shape] = prepared(shapes[shape], small, folder / shape)
-            each = compare(shapes[shape], given[shape], tasks, asked.repeats, folder / shape, out_of_time)
-            found["shapes"][shape] = each
-            found["left_out"] += [f"{shape} {task}" for task in tasks if task not in each["tasks"]]
-            write(asked.out, found)
+            tasks = found["shapes"][shape] = {}
+            for task in asked.tasks.split(","):
+                if shape not in given and not out_of_time():
+                    given[shape] = prepared(shapes[shape], small, folder / shape)
+                one = partial(compare, shapes[shape], given.get(shape, {}), task, asked.repeats, folder / shape)
+                if (each := begin(f"{shape} {task}", partial(one, out_of_time))) is not None:
+                    tasks[task] = each
+                write(asked.out, found)
+        how = {"algorithms": asked.algorithms, "sets": asked.set}
+        found["quickstart"] = begin("quickstart", lambda: part("gpu_stages.py", how, folder))
+        write(asked.out, found)
     return found
 
 

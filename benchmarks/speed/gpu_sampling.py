@@ -50,17 +50,17 @@ def main(given: dict[str, Any]) -> dict[str, Any]:
     finally:
         if "vllm" in ways:
             vllm_server.stop_servers(vllm_server.hosting.folder)
-    return {"rows": found, "steps": replayed_steps.how_steps_run(policy.model)}
+    return {"rows": found}
 
 
 def timed(policy: LanguageModelPolicy, prompts: list[Any], way: str, given: dict[str, Any]) -> dict[str, Any]:
-    """Tokens a second of each repeat, but for a first one that warms up."""
-    generation = Generation(max_new_tokens=given["words"], batch_size=len(prompts))
+    """Tokens a second of each repeat, but for a first one that warms up, and how steps were computed."""
+    generation = Generation(max_new_tokens=given["tokens"], batch_size=len(prompts))
     if way == "vllm":
         server = VllmServer(python=given["vllm"], arguments=["--gpu-memory-utilization", "0.4"])
         generation = generation.model_copy(update={"engine": "vllm", "vllm": server})
     rates, began = [], 0.0
-    with GpuUse() as use, contexts(way):
+    with GpuUse() as use, replayed_steps.noting_steps() as steps, contexts(way):
         for repeat in range(given["repeats"] + 1):
             before = time.perf_counter()
             replies = policy.sample(prompts, generation, seed=repeat)
@@ -68,7 +68,7 @@ def timed(policy: LanguageModelPolicy, prompts: list[Any], way: str, given: dict
             if repeat:
                 began = began or before
                 rates.append(sum(len(reply.token_ids) for (reply,) in replies) / (now - before))
-    return {"tokens_per_second": rates, **use.busy(began, now)}
+    return {"tokens_per_second": rates, "steps": steps, **use.busy(began, now)}
 
 
 def contexts(way: str) -> Any:

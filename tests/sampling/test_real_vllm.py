@@ -137,8 +137,9 @@ def test_greedy_replies_of_merged_unmerged_static_cache_and_vllm_are_the_same_to
         for name, most in (("replayed, merged", 2**30), ("replayed, unmerged", 0)):
             patch.setattr(merged_layers, "MOST_BYTES", most)
             recorded = replay_here(patch)
-            replies[name] = policy.sample(prompts, plain(temperature=0), 0)
-            assert recorded and replayed_steps.how_steps_run(policy.model) == "replayed"
+            with replayed_steps.noting_steps() as ways:
+                replies[name] = policy.sample(prompts, plain(temperature=0), 0)
+            assert recorded and ways == ["replayed"]
     inputs = padded(rendered, policy.tokenizer, "left", policy.model.device)
     said = policy.model.generate(
         **inputs, max_new_tokens=32, do_sample=False, cache_implementation="static", return_dict_in_generate=True

@@ -118,11 +118,6 @@ def _padding_is_masked(model: Any, compute: Compute, rows: list[list[int]], alon
     return _agree(one, other, ROUNDING) and _agree(one, alone, _tolerance(model))
 
 
-def is_close(some: torch.Tensor, others: torch.Tensor, model: Any) -> bool:
-    """Whether distributions over the next token, (.., V), are equal to the rounding of a model."""
-    return bool((some - others).abs().sum(-1).max() / 2 <= _tolerance(model))  # False where one is no number
-
-
 def _tolerance(model: Any) -> float:
     return ROUNDING if model.dtype == torch.float32 else 0.1
 

@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from packaging.version import Version
 from torch import Tensor
+from torch.distributed.fsdp import FSDPModule
 from transformers.cache_utils import DynamicLayer
 
-from prefzoo.models.batch_invariance import is_close, takes
+from prefzoo.models.batch_invariance import takes
 from prefzoo.models.score_head import backbone
 from prefzoo.models.shared_beginnings import has_full_attention
 
@@ -27,33 +29,56 @@ WIDTHS = 8
 """The number of places is a multiple of it, for which attention has its fast kernels."""
 DEVICES = ("cuda",)
 """Where steps can be recorded."""
+CLOSE, CLOSE_16_BIT = 1e-3, 0.05
+"""How far scores of a replayed step may be from those of a plain one, as a share of how far these are from their mean,
+in float32 and in 16 bits."""
 
 Step = Callable[[], Tensor]
+Kind = tuple[Any, ...]
 _log = logging.getLogger(__name__)
-_plain_ways: dict[str, str] = {}
+_cannot: dict[Kind, str] = {}
 """Of each kind of model whose steps could not be replayed, why not."""
-_held_against: set[str] = set()
+_held_against: set[Kind] = set()
 """Kinds of models whose first replayed step was the plain one."""
+_notes: list[list[str]] = []
 
 
-def can_replay(model: Any, cache: Any) -> bool:
-    """Whether steps of this model can be recorded: on a GPU, full attention that takes a mask and positions as given,
-    and nothing but keys and values in the cache, in a kind of model that has not failed to."""
+@contextlib.contextmanager
+def noting_steps() -> Iterator[list[str]]:
+    """Gives a list of how the steps of replies that are sampled within this block were computed: `replayed`, or
+    `launched one by one` and why. It stays empty where nothing tried to replay them."""
+    ways: list[str] = []
+    _notes.append(ways)
+    try:
+        yield ways
+    finally:
+        _notes.pop()
+
+
+def why_launched(model: Any, cache: Any) -> str | None:
+    """Why steps of this model cannot be recorded; None where they may be: on a GPU, with full attention that takes a
+    mask and positions as given, and nothing but keys and values in the cache."""
     inner = backbone(model)
-    return (
-        inner.device.type in DEVICES
-        and len({weight.device for weight in inner.parameters()}) == 1
-        and all(isinstance(layer, DynamicLayer) and not layer.is_sliding for layer in cache.layers)
+    if inner.device.type not in DEVICES:
+        return f"not on {inner.device.type}"
+    modules = list(inner.modules())
+    reasons = {
+        "its attention is not known to see all tokens": all(
+            isinstance(layer, DynamicLayer) and not layer.is_sliding for layer in cache.layers
+        )
         and has_full_attention(inner)
-        and inner.config._attn_implementation in ("sdpa", "eager")
-        and _kind(model) not in _plain_ways
-    )
-
-
-def how_steps_run(model: Any) -> str:
-    """How the last replies of a model were sampled step by step: replayed, or why not."""
-    kind = _kind(model)
-    return _plain_ways.get(kind) or ("replayed" if kind in _held_against else "launched one by one")
+        and inner.config._attn_implementation in ("sdpa", "eager"),
+        "it is on several devices": len({weight.device for weight in inner.parameters()}) == 1,
+        "it is not on the current device": inner.device.type != "cuda"
+        or inner.device.index in (None, torch.cuda.current_device()),
+        "its weights are divided": not any(isinstance(module, FSDPModule) for module in modules),
+        "torch is older than 2.13, which recovers where recording fails": Version(torch.__version__) >= Version("2.13"),
+        _cannot.get(_kind(model), ""): _kind(model) not in _cannot,
+    }
+    why = next((reason for reason, met in reasons.items() if not met), None)
+    if why is not None:
+        _note(f"launched one by one: {why}")
+    return why
 
 
 class ReplayedSteps:
@@ -79,10 +104,11 @@ class ReplayedSteps:
         self.seen[:, 0, 0, :begun] = mask.bool()
         self.positions = positions + 1
         self.tokens = torch.zeros_like(positions)
-        self.cache.layers = [PlacedLayer(layer, places, self.where) for layer in cache.layers]
+        for i, layer in enumerate(cache.layers):  # each in the place of the other, so that few are there twice
+            cache.layers[i] = PlacedLayer(layer, places, self.where)
         self._more = {"logits_to_keep": 1} if takes(model, "logits_to_keep") else {}
         self._replay: Step | None = None
-        self._warm = False
+        self._warm, self._plainly = False, False
 
     def pays_to_drop(self, finished: int, rows: int) -> bool:
         """Whether so many finished rows, of all that there are, are worth being dropped."""
@@ -97,12 +123,11 @@ class ReplayedSteps:
     def after(self, tokens: Tensor) -> Tensor:
         """The scores of what follows on a token for each row, (rows, V), float32; they stand until the next call."""
         self.tokens.copy_(tokens[:, None])
-        if self._replay is None:
-            if not self._warm:  # the first step at this size chooses kernels and asks for their memory
-                self._warm = True
-                return self._step()
+        if self._replay is None and self._warm and not self._plainly:
             self._replay = self._recorded()
-        return self._replay()
+            self._plainly = self._replay is None
+        self._warm = True  # the first step at a size chooses kernels and asks for their memory
+        return self._step() if self._replay is None else self._replay()
 
     def _step(self) -> Tensor:
         self.seen.index_fill_(3, self.where, True)
@@ -125,34 +150,36 @@ class ReplayedSteps:
         bias = torch.zeros_like(self.seen, dtype=self.model.dtype)
         return bias.masked_fill(~self.seen, torch.finfo(self.model.dtype).min)
 
-    def _recorded(self) -> Step:
-        kind = _kind(self.model)
-        if kind in _plain_ways:
-            return self._step
+    def _recorded(self) -> Step | None:
+        """The next step, to be replayed; None where that cannot be."""
+        kind, begun = _kind(self.model), (self.where.clone(), self.positions.clone())
+        replay = None
         try:
             with _no_kept_casts(self.model.device.type):
                 replay = record(self._step)
             if kind not in _held_against:
-                plain, again = self._twice(self._step, replay)
-                if not is_close(plain.softmax(-1), again.softmax(-1), self.model):
-                    raise RuntimeError("a replayed step gives other probabilities than a plain one")
-        except torch.OutOfMemoryError:
-            raise  # fewer rows may be recorded
+                plain = self._step().clone()
+                self._go_back(*begun)
+                if not _alike(plain, replay(), self.model.dtype):
+                    raise RuntimeError("a replayed step gives other scores than a plain one")
+                _held_against.add(kind)
         except RuntimeError as error:
-            _plain_ways[kind] = f"launched one by one: {str(error).splitlines()[0][:200]}"
-            _log.warning("%s: sampling cannot replay its steps and is slower: %s", kind, _plain_ways[kind])
-            return self._step
-        _held_against.add(kind)
+            cause = error.__context__ or error  # what ended the recording, rather than that it had been ended
+            why = (str(cause).splitlines() or [type(cause).__name__])[0][:200]
+            if not isinstance(cause, torch.OutOfMemoryError):  # fewer rows may be recorded another time
+                _cannot[kind] = why
+            _note(f"launched one by one: {why}")
+            _log.warning("%s: sampling cannot replay its steps and is slower: %s", self.model.config.model_type, why)
+            replay = None
+        else:
+            _note("replayed")
+        self._go_back(*begun)
         return replay
 
-    def _twice(self, one: Step, other: Step) -> tuple[Tensor, Tensor]:
-        """The scores of the next step by two ways; it is still to be taken then."""
-        found, begun = [], (self.where.clone(), self.positions.clone())
-        for way in (one, other):
-            found.append(way().clone())
-            self.where.copy_(begun[0])
-            self.positions.copy_(begun[1])
-        return found[0], found[1]
+    def _go_back(self, where: Tensor, positions: Tensor) -> None:
+        """Let the step that was taken be the next one again."""
+        self.where.copy_(where)
+        self.positions.copy_(positions)
 
 
 class PlacedLayer(DynamicLayer):
@@ -182,9 +209,12 @@ class PlacedLayer(DynamicLayer):
 
 def record(step: Step) -> Step:
     """A function that does on a GPU again what a step does now, which is not done yet."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        output = step()
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    try:
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            output = step()
+    finally:
+        torch.cuda.set_stream(stream)  # where recording fails torch (2.13) stays on its own
 
     def replay() -> Tensor:
         graph.replay()
@@ -209,6 +239,20 @@ def _with_places(states: Tensor, places: int) -> Tensor:
     return all_places
 
 
-def _kind(model: Any) -> str:
-    config = model.config
-    return f"{config.model_type} in {model.dtype}, {config._attn_implementation}"
+def _alike(plain: Tensor, replayed: Tensor, dtype: torch.dtype) -> bool:
+    spread = (plain - plain.mean(-1, keepdim=True)).norm()
+    close = CLOSE if dtype == torch.float32 else CLOSE_16_BIT
+    return bool((plain - replayed).norm() <= close * spread)  # False where one is no number
+
+
+def _note(way: str) -> None:
+    for ways in _notes:
+        if way not in ways:
+            ways.append(way)
+
+
+def _kind(model: Any) -> Kind:
+    """What decides which operations a step has: the architecture, its precision and quantization, an adapter, RoPE."""
+    config, modules = model.config, sorted({type(module).__qualname__ for module in model.modules()})
+    rope = str(getattr(config, "rope_parameters", None))
+    return config.model_type, model.dtype, config._attn_implementation, rope, *modules

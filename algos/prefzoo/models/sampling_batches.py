@@ -1,7 +1,8 @@
 """Replies to many prompts, in batches of a recipe's size, and on a GPU in as large ones as fit.
 
 What a reply is drawn with is told by the seed and by its place in a batch of the recipe's size. So it is the same
-reply, to rounding, however many rows pass through the model at a time.
+reply, to rounding, however many rows pass through the model at a time; but where transformers' own loop draws and a
+batch had to be halved.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class SampledModel:
         """
         batches = list(self._batches(prompts, generation.batch_size))
         batch_of = [batch for batch in batches for _ in batch]
-        joined, most, begin = False, len(batches[0]) if batches else 0, 0
+        joined, most, begin = False, generation.batch_size, 0
         while begin < len(prompts):
             end = min(begin + most, len(prompts) if joined else batch_of[begin].stop)
             sampled = None
@@ -105,9 +106,11 @@ class SampledModel:
         uniform: Tensor | None = None
         if generation.temperature > 0:
             how = {"do_sample": True, "temperature": generation.temperature, "top_k": 0, "top_p": 1.0}
-            numbers = {each.start: self._numbers(each, generation.max_new_tokens, seed) for each in batch_of}
-            places = enumerate(batch_of, start=begin)
-            uniform = torch.stack([numbers[each.start][place - each.start] for place, each in places])
+            tokens, end = generation.max_new_tokens, begin + len(prompts)
+            uniform = torch.cat([
+                self._numbers(each, tokens, seed)[max(begin - each.start, 0) : end - each.start]
+                for each in dict.fromkeys(batch_of)
+            ])  # fmt: skip
         torch.manual_seed(_derive(seed, begin))  # for transformers' own loop
         drawn: list[tuple[Tensor, Tensor]] = []
         try:

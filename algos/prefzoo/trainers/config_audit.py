@@ -211,12 +211,13 @@ def noting_sampling(report: dict[str, Any]) -> Iterator[None]:
         def setting(name: str) -> Any:
             return kwargs[name] if kwargs.get(name) is not None else getattr(config, name, None)
 
-        output = generate(model, *args, **kwargs)
+        with replayed_steps.noting_steps() as ways:
+            output = generate(model, *args, **kwargs)
         if setting("do_sample"):
             facts = {f"generation.{name}": setting(name) for name in ("temperature", "max_new_tokens")}
             facts["generation.engine"] = "transformers"
             if model.device.type in replayed_steps.DEVICES:
-                facts["steps"] = replayed_steps.how_steps_run(model)
+                facts["steps"] = "; ".join(ways) or "launched one by one"
             if facts not in report.setdefault(SAMPLING, []):
                 report[SAMPLING].append(facts)
         return output
