@@ -19,7 +19,7 @@ from prefzoo.models import replayed_steps, shared_beginnings
 from prefzoo.models.decoding import fast_generate
 from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.models.loading import device, load_model
-from prefzoo.settings import Generation
+from prefzoo.settings import Adapter, Generation
 from prefzoo.trainers.config_audit import noting_sampling
 
 PROMPTS = [[{"role": "user", "content": pair["prompt"]}] for pair in lab.preferences("train", 12, 5)]
@@ -55,10 +55,10 @@ def sampled(model, do_sample: bool = True, padded: bool = True) -> list[list[int
         return model.generate(**rows, **how)[:, 7:].tolist()
 
 
-def adapted_policy(**more) -> LanguageModelPolicy:
+def adapted_policy(quantization: dict | None = None, **more) -> LanguageModelPolicy:
+    start = LanguageModelPolicy.from_start(str(MODEL_DIR), quantization=quantization)
     torch.manual_seed(0)
     config = LoraConfig(r=4, init_lora_weights=False, target_modules="all-linear", **more)
-    start = LanguageModelPolicy.from_start(str(MODEL_DIR))
     return LanguageModelPolicy(get_peft_model(start.model, config).eval(), start.tokenizer, start.start)
 
 
@@ -74,7 +74,10 @@ def test_every_kind_of_model_with_full_attention_replies_the_same(kind, recorded
     assert found == [sampled(model, *way) for way in ways]
 
 
-@pytest.mark.parametrize("more", [{}, {"use_dora": True}], ids=["merged", "apart"])
+WAYS = {"merged": {}, "dora": {"use_dora": True}, "qlora": {"quantization": Adapter(type="qlora").quantization}}
+
+
+@pytest.mark.parametrize("more", WAYS.values(), ids=WAYS)
 def test_the_lab_model_replies_the_same_and_as_its_weights_are_now(more, recorded, monkeypatch) -> None:
     policy = adapted_policy(**more)
     weights = [weight for name, weight in policy.model.named_parameters() if "lora_B" in name]
