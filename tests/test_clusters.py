@@ -229,6 +229,15 @@ def test_what_is_lost_is_tried_again_so_often_and_what_fails_is_not(tmp_path, at
     assert attempt and attempt.lost == ("lost it is", "the node is gone"), "the run keeps the reasons"
 
 
+def test_what_is_lost_comes_before_what_was_never_begun(tmp_path, at_once) -> None:
+    """On a busy cluster it would wait for all others, and what needs it longer still."""
+    plan = plan_of(tmp_path, {name: () for name in "abcd"} | {"of a": ("a",)})
+    engine = Played(plan, {"a": ["lost"], "b": ["runs", "runs"]})
+    runner, _ = runner_of(plan, engine, max_jobs=2)
+    assert {outcome.status for outcome in runner.run().values()} == {"ok"}
+    assert engine.tries[:3] == ["a", "b", "a"] and sorted(engine.tries) == ["a", "a", "b", "c", "d", "of a"]
+
+
 def test_jobs_of_a_call_that_was_killed_are_taken_over_and_those_that_ended_meanwhile_count(tmp_path, at_once) -> None:
     plan = plan_of(tmp_path, {name: () for name in ("runs", "queued", "ended", "gone", "new")})
     engine = Played(plan, {"runs": ["runs", "runs", "ok"], "ended": ["failed"]})

@@ -166,7 +166,9 @@ class ClusterRunner(Runner):
             )
         else:
             self.watcher.lost(stage, f"its job was lost and is submitted again ({tries} of {most}): {why}")
-            self.waiting[stage.name] = stage
+            later = dict(self.waiting)
+            self.waiting.clear()
+            self.waiting.update({stage.name: stage, **later})  # it was begun before them, and others may need it
 
     def _save_end(self, stage: Stage, ended: Ended) -> None:
         JobFolder.of(self.plan.out, stage).save("ended", asdict(ended))
