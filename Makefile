@@ -29,8 +29,8 @@ $(READY): pyproject.toml constraints.txt
 compare: $(READY) ## the main job: compare the algorithms on the embedded lab
 	$(BIN)/prefzoo compare quickstart
 
-test: $(READY) ## the tests that fit into some minutes, two at a time
-	$(BIN)/python -m pytest -m "not learning and not faults and not slow and not processes and not people and not slurm and not ray and not vllm" -n 2 --dist worksteal
+test: $(READY) ## the tests that fit into some minutes, three at a time, for some of them wait
+	$(BIN)/python -m pytest -m "not learning and not faults and not slow and not processes and not kills and not people and not slurm and not ray and not vllm" -n 3 --dist worksteal
 
 test-faults: $(READY) ## kills, interrupts, dead servers and several processes
 	$(BIN)/python -m pytest -m "faults and not processes" -n 3 --dist worksteal
@@ -41,8 +41,8 @@ test-slow: $(READY) ## whole comparisons from end to end
 test-rest: $(READY) ## both of these; three at a time, for many of them wait
 	$(BIN)/python -m pytest -m "(slow or faults) and not processes" -n 3 --dist worksteal
 
-test-kills: $(READY) ## 100 kills over every way to train and all stages; an hour or more
-	PREFZOO_KILLS=100 $(BIN)/python -m pytest tests/faults/test_kills.py -s --timeout 0
+test-kills: $(READY) ## 100 kills over every way to train and all stages, and of a search; an hour or more
+	$(BIN)/python -m pytest -m kills -s --timeout 0
 
 test-processes: $(READY) ## more of trainings in two processes, data parallel or with divided weights; 15 minutes
 	$(BIN)/python -m pytest -m processes

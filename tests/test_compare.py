@@ -261,7 +261,6 @@ def test_a_folder_in_use_is_refused(tmp_path) -> None:
         prefzoo.compare("quickstart", ["sft"], out=tmp_path)
 
 
-@pytest.mark.faults
 def test_killed_in_the_middle_it_goes_on_where_it_stopped(small_run, tmp_path) -> None:
     results, _ = small_run
     code = f"import prefzoo; prefzoo.compare('quickstart', ['sft'], seeds=2, sets={SMALL!r}, out={str(tmp_path)!r})"

@@ -109,7 +109,6 @@ def test_progress_in_a_notebook_is_one_line_that_changes(monkeypatch) -> None:
     assert "training 3/7" in written[0][1] and written[-1] == ("update", "[30/30] done")
 
 
-@pytest.mark.slow
 def test_a_real_kernel_shows_the_table_the_frontier_and_one_line_of_progress(small_run) -> None:
     nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")

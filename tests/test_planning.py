@@ -233,7 +233,6 @@ def test_the_table_and_the_report_show_it(probed, tmp_path) -> None:
     assert estimated_cells(SimpleNamespace(recipe=longer, algorithms=results.algorithms), tmp_path) is None
 
 
-@pytest.mark.slow
 def test_it_comes_near_a_real_run(small_run, tmp_path) -> None:
     results, _ = small_run
     found = estimate("quickstart", ["dpo", "rejection_sampling"], seeds=2, sets=SMALL, out=tmp_path)

@@ -145,7 +145,7 @@ def test_a_search_and_the_comparison_that_goes_on_from_it_in_the_lab(tmp_path) -
     assert all(reply in prompts["validation"] and reply not in prompts["test"] for reply in replies)
 
 
-@pytest.mark.faults
+@pytest.mark.kills
 def test_killed_and_interrupted_during_tuning_it_goes_on_to_the_same_winners_and_results(tmp_path) -> None:
     labels = "dpo,rejection_sampling"
 

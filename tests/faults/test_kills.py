@@ -1,6 +1,6 @@
 """Kills at random moments, over every way to train and all stages: what is resumed ends as what was never killed.
 
-PREFZOO_KILLS=100 python -m pytest tests/faults/test_kills.py -s --timeout 0
+python -m pytest -m kills -s --timeout 0        # or: make test-kills; PREFZOO_KILLS=10 for fewer
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from prefzoo.atomic_files import partial_folder
 from prefzoo.run.stage_graph import Plan, load_plan
 from test_stage_faults import UNUSED
 
-KILLS = int(os.environ.get("PREFZOO_KILLS", "0"))
+KILLS = int(os.environ.get("PREFZOO_KILLS", "100"))
 SEED = int(os.environ.get("PREFZOO_TEST_SEED", "0"))
-pytestmark = [pytest.mark.faults, pytest.mark.skipif(not KILLS, reason="PREFZOO_KILLS says how many; 100 take an hour")]
+pytestmark = pytest.mark.kills
 
 CHECKPOINTS = (
     UNUSED
