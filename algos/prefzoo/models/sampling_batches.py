@@ -23,8 +23,8 @@ from prefzoo.settings import Generation
 from prefzoo.validation_messages import diverged
 
 SIDE_BY_SIDE = 512
-"""Up to how many rows a GPU is given at a time where batches of the recipe are smaller: for so many a step takes about
-as long as for a few."""
+"""Up to how many rows a GPU is given at a time where batches of the recipe are smaller: 16 times the rows took 1.3
+times as long (an H200, 0.5B, steps launched one by one)."""
 JOINING = ("cuda",)
 """Devices for which batches are joined."""
 
