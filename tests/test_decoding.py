@@ -14,7 +14,7 @@ from prefzoo.lab import MODEL_DIR
 from prefzoo.models import decoding, shared_beginnings
 from prefzoo.models.decoding import fast_generate
 from prefzoo.models.loading import device, load_model
-from prefzoo.models.merged_layers import merged_layers
+from prefzoo.models.merged_layers import merged_layers, most_bytes
 from prefzoo.models.score_head import backbone
 
 TINY = {
@@ -207,9 +207,16 @@ def test_layers_that_would_not_be_the_same_are_not_merged(kind, monkeypatch) -> 
     if kind == "half":
         model.to(torch.bfloat16)
     if kind == "large":
-        monkeypatch.setattr("prefzoo.models.merged_layers.MOST_BYTES", 1000)
+        monkeypatch.setattr("prefzoo.models.merged_layers.most_bytes", lambda device: 1000)
     with merged_layers(model):
         assert sum(name.endswith("lora_A.default") for name, _ in model.named_modules()) == 28
+
+
+def test_on_a_gpu_a_quarter_of_what_is_free_may_be_merged(monkeypatch) -> None:
+    cpu, gpu = torch.device("cpu"), torch.device("cuda", 0)
+    for free, most in ((40 * 2**30, 10 * 2**30), (2**30, 2**30)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 80 * 2**30))
+        assert (most_bytes(gpu), most_bytes(cpu)) == (most, 2**30)
 
 
 @pytest.mark.skipif(device().type != "cpu", reason="rows are put together on a CPU alone")

@@ -132,10 +132,10 @@ def test_greedy_replies_of_merged_unmerged_static_cache_and_vllm_are_the_same_to
     with policy.as_start() as start:
         starts = [start.sample(prompts, each, 0) for each in (plain(temperature=0), of(server, temperature=0))]
     with monkeypatch.context() as patch:
-        patch.setattr(merged_layers, "MOST_BYTES", 0)
+        patch.setattr(merged_layers, "most_bytes", lambda device: 0)
         replies["unmerged"] = policy.sample(prompts, plain(temperature=0), 0)
         for name, most in (("replayed, merged", 2**30), ("replayed, unmerged", 0)):
-            patch.setattr(merged_layers, "MOST_BYTES", most)
+            patch.setattr(merged_layers, "most_bytes", lambda device, most=most: most)
             recorded = replay_here(patch)
             with replayed_steps.noting_steps() as ways:
                 replies[name] = policy.sample(prompts, plain(temperature=0), 0)
@@ -166,7 +166,7 @@ def test_log_probabilities_are_the_policys_at_the_temperature_of_the_request(
     drawn = VllmSampler(policy, server).draw(rendered, range(len(rendered)), of(server, temperature=heat))
     replies = [reply.token_ids for (reply,) in drawn]
     merged = policy.tokens_log_probabilities(rendered, replies, heat)
-    monkeypatch.setattr(merged_layers, "MOST_BYTES", 0)
+    monkeypatch.setattr(merged_layers, "most_bytes", lambda device: 0)
     unmerged = policy.tokens_log_probabilities(rendered, replies, heat)
     vllm = [reply.logprobs for (reply,) in drawn]
     away = {name: apart(unmerged, rows) for name, rows in {"vllm": vllm, "merged": merged}.items()}
@@ -181,7 +181,7 @@ def test_first_two_tokens_are_drawn_with_the_policys_probabilities(adapted, serv
     assert len(expected) > 3
     for name in ("vllm", "merged", "unmerged"):
         if name == "unmerged":
-            monkeypatch.setattr(merged_layers, "MOST_BYTES", 0)
+            monkeypatch.setattr(merged_layers, "most_bytes", lambda device: 0)
         generation = of(server, max_new_tokens=2) if name == "vllm" else plain(max_new_tokens=2)
         drawn = policy.sample([asked] * (count // 100), generation, 0, n=100)
         seen = Counter(reply.token_ids for replies in drawn for reply in replies)

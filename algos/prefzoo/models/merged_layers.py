@@ -12,6 +12,8 @@ from torch import nn
 
 MOST_BYTES = 2**30
 """How large the merged weights of a model may be together; the adapters of a larger one are left as they are."""
+SHARE_OF_GPU = 1 / 4
+"""Of what is free of a GPU's memory, where that is more."""
 
 
 @contextlib.contextmanager
@@ -28,7 +30,8 @@ def merged_layers(model: Any) -> Iterator[None]:
         for name, layer in parent._modules.items()
         if type(layer) is Linear and _can_merge(layer)
     ]
-    if sum(layer.base_layer.weight.nbytes for _, _, layer in layers) > MOST_BYTES:
+    weights = [layer.base_layer.weight for _, _, layer in layers]
+    if weights and sum(weight.nbytes for weight in weights) > most_bytes(weights[0].device):
         layers = []
     try:
         for parent, name, layer in layers:
@@ -37,6 +40,13 @@ def merged_layers(model: Any) -> Iterator[None]:
     finally:
         for parent, name, layer in layers:
             parent._modules[name] = layer
+
+
+def most_bytes(device: torch.device) -> int:
+    """How large the merged weights of a model on this device may be together."""
+    if device.type != "cuda":
+        return MOST_BYTES
+    return max(MOST_BYTES, int(SHARE_OF_GPU * torch.cuda.mem_get_info(device)[0]))
 
 
 def _adapters(layer: Any) -> list[str]:
