@@ -29,8 +29,8 @@ $(READY): pyproject.toml constraints.txt
 compare: $(READY) ## the main job: compare the algorithms on the embedded lab
 	$(BIN)/prefzoo compare quickstart
 
-test: $(READY) ## the tests that fit into some minutes, three at a time, for some of them wait
-	$(BIN)/python -m pytest -m "not learning and not faults and not slow and not processes and not kills and not people and not slurm and not ray and not vllm" -n 3 --dist worksteal
+test: $(READY) ## the tests that fit into some minutes, two at a time
+	$(BIN)/python -m pytest -m "not learning and not faults and not slow and not processes and not kills and not people and not slurm and not ray and not vllm" -n 2 --dist worksteal
 
 test-faults: $(READY) ## kills, interrupts, dead servers and several processes
 	$(BIN)/python -m pytest -m "faults and not processes" -n 3 --dist worksteal
