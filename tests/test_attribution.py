@@ -306,7 +306,7 @@ def test_principles_are_told_where_the_judge_can_be_asked_about_one(tmp_path, mo
     assert "for it short 1.00; against it kind 0.20; neither even 0.50; no answer could be read about mute" in said
 
 
-@pytest.mark.slow
+@pytest.mark.learning
 def test_what_is_wrong_with_a_reply_carries_most_of_what_is_against_it(tmp_path) -> None:
     """By ablation, of a trained reward model and of one with random weights."""
     program = runpy.run_path(str(REPLICATION))

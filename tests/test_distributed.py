@@ -159,6 +159,7 @@ def test_losses_on_pairs_and_on_single_replies_and_online_end_alike_in_both(tmp_
     assert first["memory"] == second["memory"] and count == other == 16 and good > bad
 
 
+@pytest.mark.processes
 def test_what_samples_ends_alike_in_both(tmp_path) -> None:
     names = ["a2c", "grpo", "rloo", "iterative_dpo", "distill", "best_of_n_distillation", "sac?rounds=2"]
     first, second = trained(",".join(names), 2, tmp_path / "two")

@@ -213,7 +213,7 @@ def test_the_bilingual_model_judges(bilingual, code: str) -> None:
     assert 0.35 <= result["answered A"].mean <= 0.65
 
 
-@pytest.mark.slow
+@pytest.mark.learning
 @pytest.mark.parametrize("code", ["en", "zh"])
 def test_the_bilingual_model_replies_and_mends(bilingual, code: str) -> None:
     from tools.lab_model.measure import mending, replying

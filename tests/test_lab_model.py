@@ -87,7 +87,7 @@ def test_the_model_judges(speaker) -> None:
     assert 0.4 <= result["answered A"].mean <= 0.6
 
 
-@pytest.mark.slow
+@pytest.mark.learning
 def test_the_model_replies_and_mends(speaker) -> None:
     from tools.lab_model.measure import best_of, mending, replying
 

@@ -187,7 +187,7 @@ def dying(plan, stage, folder, progress) -> None:
     run_stage(plan, stage, folder, watch)
 
 
-@pytest.mark.faults
+@pytest.mark.kills
 def test_a_comparison_whose_every_training_was_killed_has_the_same_metrics(tmp_path, monkeypatch) -> None:
     sets = [*SMALL, "training.batch_size=8", "evaluation.milestones=2", "algorithms={dpo: {}, ppo: {}}"]
     whole = prefzoo.compare("quickstart", seeds=1, sets=sets, out=tmp_path / "whole")
