@@ -11,7 +11,7 @@ SMOLLM2 := $(VLLM)/SmolLM2-135M-Instruct
 export HF_HUB_DISABLE_TELEMETRY := 1
 export DO_NOT_TRACK := 1
 
-.PHONY: help setup compare test test-faults test-slow test-rest test-kills test-processes test-people test-slurm test-ray test-vllm vllm-env smollm2 test-learning test-oldest bench-speed bench-gpu bench-ppo bench-llamafactory lint format
+.PHONY: help setup compare test test-faults test-slow test-rest test-long test-kills test-processes test-people test-slurm test-ray test-vllm vllm-env smollm2 test-learning test-oldest bench-speed bench-gpu bench-ppo bench-llamafactory lint format
 .PHONY: lab wheel clean
 
 help: ## this list
@@ -30,7 +30,7 @@ compare: $(READY) ## the main job: compare the algorithms on the embedded lab
 	$(BIN)/prefzoo compare quickstart
 
 test: $(READY) ## the tests that fit into some minutes, two at a time
-	$(BIN)/python -m pytest -m "not learning and not faults and not slow and not processes and not kills and not people and not slurm and not ray and not vllm" -n 2 --dist worksteal
+	$(BIN)/python -m pytest -m "not learning and not faults and not slow and not long and not processes and not kills and not people and not slurm and not ray and not vllm" -n 2 --dist worksteal
 
 test-faults: $(READY) ## kills, interrupts, dead servers and several processes
 	$(BIN)/python -m pytest -m "faults and not processes" -n 3 --dist worksteal
@@ -40,6 +40,9 @@ test-slow: $(READY) ## whole comparisons from end to end
 
 test-rest: $(READY) ## both of these; three at a time, for many of them wait
 	$(BIN)/python -m pytest -m "(slow or faults) and not processes" -n 3 --dist worksteal
+
+test-long: $(READY) ## whole comparisons that take longest: recipes for hub models, real pairs, documents; five minutes
+	$(BIN)/python -m pytest -m long -n 3 --dist worksteal
 
 test-kills: $(READY) ## 100 kills over every way to train and all stages, and of a search; an hour or more
 	$(BIN)/python -m pytest -m kills -s --timeout 0

@@ -469,7 +469,7 @@ def test_a_third_partys_algorithm_is_listed_compared_and_conforms(site, shared, 
     assert {f.promise for f in quick("tiny", 0, shared) if f.status != "kept"} == {"sampling"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_pytest_fixture_and_the_command_fail_with_what_is_broken(tmp_path) -> None:
     file = tmp_path / "test_theirs.py"
     file.write_text(

@@ -86,6 +86,7 @@ def test_both_processes_learn_the_same_from_what_both_sampled(tmp_path) -> None:
         assert milestone["ledger"]["reward_calls"] == milestone["ledger"]["prompts"] == 16 * i + 8
 
 
+@pytest.mark.processes
 def test_two_processes_take_the_steps_that_one_takes(tmp_path) -> None:
     """What is not sampled is the same rows, halved: the same gradients, to rounding."""
     names = ["dpo", "rpo", "bco", "bradley_terry", "regression"]

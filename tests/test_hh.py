@@ -11,6 +11,7 @@ from prefzoo.report.verdict_section import facts
 pytestmark = pytest.mark.skipif(not HH_FILE.is_file(), reason="the HH-RLHF sample is not beside this checkout")
 
 
+@pytest.mark.long
 def test_real_pairs_go_the_whole_way_in_small(tmp_path) -> None:
     sets = [f"data.preferences={HH_FILE}", "budget.prompts=32", "evaluation.prompts=8", "generation.max_new_tokens=16"]
     found = prefzoo.compare("hh_harmless", seeds=1, sets=sets, out=tmp_path)

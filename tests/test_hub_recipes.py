@@ -15,7 +15,7 @@ from prefzoo.lab import MODEL_DIR
 from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.recipe import check_recipe as recipes
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 CHAT_ML = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"

@@ -440,7 +440,7 @@ def test_every_algorithm_reads_the_same_prompts_with_passages_and_the_manifest_k
     assert Context.model_validate({"documents": "x"}).k == 2
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_whole_comparison_learns_from_documents_and_is_measured_by_them(tmp_path) -> None:
     import prefzoo
 

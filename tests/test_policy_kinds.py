@@ -340,7 +340,7 @@ def test_two_processes_train_the_head_that_one_trains(tmp_path) -> None:
     assert heads[2] == pytest.approx(heads[1], abs=2e-5, rel=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_own_head_in_a_comparison_has_a_kl_and_answers_in_a_fresh_process(forgets, tmp_path) -> None:
     recipe = {
         "plugins": [str(OWN_HEAD)],
