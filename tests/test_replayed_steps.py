@@ -152,7 +152,7 @@ def test_where_steps_cannot_be_replayed_they_are_launched_and_a_trial_says_so(fa
     assert "slower" in caplog.text
 
 
-def test_a_trial_says_that_its_steps_were_replayed_where_they_could_be(recorded, monkeypatch) -> None:
+def test_a_trial_says_that_its_steps_were_replayed_where_they_could_be(recorded) -> None:
     report: dict = {}
     with noting_sampling(report):
         adapted_policy().sample(PROMPTS, GENERATION, seed=3)

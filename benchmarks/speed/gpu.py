@@ -229,8 +229,6 @@ def parsed(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tasks", default=",".join(TASKS))
     parser.add_argument("--rows", type=int, nargs="*", default=[8, 128, 512], help="rows that are sampled side by side")
     parser.add_argument("--vllm", help="an interpreter that has vllm")
-    parser.add_argument("--algorithms", nargs="*", help="of the recipe quickstart; all, when left out")
-    parser.add_argument("--set", action="append", default=[], help="for it, as for prefzoo compare")
     parser.add_argument("--minutes", type=float, help="begin nothing later than this")
     parser.add_argument("--out", type=Path, default=Path("gpu.json"))
     return parser.parse_args(arguments)
@@ -279,19 +277,20 @@ def bench(
                 found["failed"][what] = str(failure)
                 return None
 
+        def training(shape: str, task: str) -> dict[str, Any]:
+            if shape not in given:
+                given[shape] = prepared(shapes[shape], small, folder / shape)
+            return compare(shapes[shape], given[shape], task, asked.repeats, folder / shape, out_of_time)
+
         found["sampling"] = begin("sampling", lambda: part("gpu_sampling.py", sampling, folder))
         write(asked.out, found)
         for shape in asked.shapes.split(","):
             tasks = found["shapes"][shape] = {}
             for task in asked.tasks.split(","):
-                if shape not in given and not out_of_time():
-                    given[shape] = prepared(shapes[shape], small, folder / shape)
-                one = partial(compare, shapes[shape], given.get(shape, {}), task, asked.repeats, folder / shape)
-                if (each := begin(f"{shape} {task}", partial(one, out_of_time))) is not None:
+                if (each := begin(f"{shape} {task}", partial(training, shape, task))) is not None:
                     tasks[task] = each
                 write(asked.out, found)
-        how = {"algorithms": asked.algorithms, "sets": asked.set}
-        found["quickstart"] = begin("quickstart", lambda: part("gpu_stages.py", how, folder))
+        found["quickstart"] = begin("quickstart", lambda: part("gpu_stages.py", {}, folder))
         write(asked.out, found)
     return found
 

@@ -9,6 +9,7 @@ weights practically never end before the length limit, so that all ways compute 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import tempfile
@@ -25,7 +26,7 @@ from measuring import write
 from models import random_texts
 from peft import get_peft_model
 
-from prefzoo.models import decoding, replayed_steps, sampling_batches, vllm_server
+from prefzoo.models import decoding, replayed_steps, vllm_server
 from prefzoo.models.adapters import adapter_config
 from prefzoo.models.language_model import LanguageModelPolicy
 from prefzoo.settings import Adapter, Generation, VllmServer
@@ -60,7 +61,7 @@ def timed(policy: LanguageModelPolicy, prompts: list[Any], way: str, given: dict
         server = VllmServer(python=given["vllm"], arguments=["--gpu-memory-utilization", "0.4"])
         generation = generation.model_copy(update={"engine": "vllm", "vllm": server})
     rates, began = [], 0.0
-    with GpuUse() as use, replayed_steps.noting_steps() as steps, contexts(way):
+    with GpuUse() as use, replayed_steps.noting_steps() as steps, taking(way):
         for repeat in range(given["repeats"] + 1):
             before = time.perf_counter()
             replies = policy.sample(prompts, generation, seed=repeat)
@@ -71,13 +72,13 @@ def timed(policy: LanguageModelPolicy, prompts: list[Any], way: str, given: dict
     return {"tokens_per_second": rates, "steps": steps, **use.busy(began, now)}
 
 
-def contexts(way: str) -> Any:
+def taking(way: str) -> Any:
     """What makes `LanguageModelPolicy.sample` take this way."""
     if way == "launched":
         return mock.patch.object(replayed_steps, "DEVICES", ())
     if way == "transformers":
         return mock.patch.object(decoding, "_is_plain", lambda *_: False)
-    return mock.patch.object(sampling_batches, "JOINING", ())
+    return contextlib.nullcontext()
 
 
 if __name__ == "__main__":

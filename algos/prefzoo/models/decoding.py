@@ -27,7 +27,7 @@ from transformers.generation import (
 
 from prefzoo.models.batch_invariance import has_attention_alone, takes
 from prefzoo.models.merged_layers import merged_layers
-from prefzoo.models.replayed_steps import ReplayedSteps, why_launched
+from prefzoo.models.replayed_steps import ReplayedSteps, can_replay
 
 NO_PROBABILITIES = "probability tensor contains"
 """In the error when a sampled distribution is not one, torch's own or ours."""
@@ -184,7 +184,7 @@ def _after_prompts(model: Any, ids: Tensor, given: dict[str, Any], steps: int) -
         cache.batch_select_indices(which)
         logits = logits[which]
     last = None if positions is None else positions[:, -1:]
-    if last is not None and why_launched(model, cache) is None:
+    if last is not None and can_replay(model, cache):
         return logits, ReplayedSteps(model, cache, torch.ones_like(ids) if mask is None else mask, last, steps)
     return logits, LaunchedSteps(model, cache, mask, last)
 

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from packaging.version import Version
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule
 from transformers.cache_utils import DynamicLayer
@@ -55,30 +54,31 @@ def noting_steps() -> Iterator[list[str]]:
         _notes.pop()
 
 
-def why_launched(model: Any, cache: Any) -> str | None:
-    """Why steps of this model cannot be recorded; None where they may be: on a GPU, with full attention that takes a
-    mask and positions as given, and nothing but keys and values in the cache."""
-    inner = backbone(model)
-    if inner.device.type not in DEVICES:
-        return f"not on {inner.device.type}"
-    modules = list(inner.modules())
-    reasons = {
-        "its attention is not known to see all tokens": all(
-            isinstance(layer, DynamicLayer) and not layer.is_sliding for layer in cache.layers
-        )
-        and has_full_attention(inner)
-        and inner.config._attn_implementation in ("sdpa", "eager"),
-        "it is on several devices": len({weight.device for weight in inner.parameters()}) == 1,
-        "it is not on the current device": inner.device.type != "cuda"
-        or inner.device.index in (None, torch.cuda.current_device()),
-        "its weights are divided": not any(isinstance(module, FSDPModule) for module in modules),
-        "torch is older than 2.13, which recovers where recording fails": Version(torch.__version__) >= Version("2.13"),
-        _cannot.get(_kind(model), ""): _kind(model) not in _cannot,
-    }
-    why = next((reason for reason, met in reasons.items() if not met), None)
+def can_replay(model: Any, cache: Any) -> bool:
+    """Whether steps of this model may be recorded: on a GPU, with full attention that takes a mask and positions as
+    given, and nothing but keys and values in the cache. What stands against it on a GPU is noted."""
+    if backbone(model).device.type not in DEVICES:
+        return False
+    why = _why_not(backbone(model), cache) or _cannot.get(_kind(model))
     if why is not None:
         _note(f"launched one by one: {why}")
-    return why
+    return why is None
+
+
+def _why_not(inner: Any, cache: Any) -> str | None:
+    keeps_all = all(isinstance(layer, DynamicLayer) and not layer.is_sliding for layer in cache.layers)
+    takes_masks = inner.config._attn_implementation in ("sdpa", "eager")
+    if not (keeps_all and takes_masks and has_full_attention(inner)):
+        return "its attention is not known to see all tokens"
+    if len({weight.device for weight in inner.parameters()}) > 1:
+        return "it is on several devices"
+    if inner.device.type == "cuda" and inner.device.index not in (None, torch.cuda.current_device()):
+        return "it is not on the current device"
+    if any(isinstance(module, FSDPModule) for module in inner.modules()):
+        return "its weights are divided"
+    if torch.__version__ < "2.13":  # compared as a version
+        return "torch is older than 2.13, which recovers where recording fails"
+    return None
 
 
 class ReplayedSteps:
